@@ -1,0 +1,66 @@
+# Every target makes the environment it needs; `make` alone says what there is.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# What pip is asked for as PyTorch, options included; constraints.txt gives the version.
+TORCH ?= torch
+
+# The first Python that runs, is new enough and can make environments. Tried by running it: a name on the PATH may be a
+# pyenv shim without a version behind it, and a system's Python may lack ssl or ensurepip.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys, ssl, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+# Quiet: errors are shown; progress and warnings (one a package where an index is incomplete) are not.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+# The stamp is written last, so an installation that failed is tried again.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		python='$(PYTHON)'; \
+		if [ -z "$$python" ]; then \
+			echo "No Python 3.11 or newer with ssl and venv was found. Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$($$python --version)"; \
+		$$python -m venv --clear $(VENV); \
+	fi
+# PyTorch first and pinned: pip then takes the CPU build of that version where it is offered one (2.13.0+cpu goes before
+# 2.13.0). Without the pin it would fetch the newest release, and with it gigabytes of CUDA packages.
+	@echo "Installing PyTorch (minutes, the first time)"
+	@$(PIP) $(TORCH)
+	@echo "Installing dop_lightning and its tools"
+	@$(PIP) -e ".[dev,matlab]"
+	@touch $@
+
+setup: $(STAMP) ## the environment, in .venv
+
+demo: $(STAMP) ## a tour of the package, written to demo/
+	@$(BIN)/python scripts/demo.py
+
+test: lint types ## all checks: lint, types, tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## rules and layout of the code
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+format: $(STAMP) ## put the code into its layout, and mend what can be mended
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+types: $(STAMP) ## static types
+	@$(BIN)/python -m mypy
+
+clean: ## remove caches, builds and demo/ (the environment and runs/ stay)
+	@rm -rf build dist demo htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Robust recovery without training data, by double over-parameterization."""
