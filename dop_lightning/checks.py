@@ -1,0 +1,60 @@
+"""Checks of arguments: a wrong one raises ``ValueError`` with its name, the value given and what is allowed."""
+
+import math
+from collections.abc import Iterable
+
+
+def positive(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number above zero.
+
+    >>> positive("alpha", 0.0)
+    Traceback (most recent call last):
+    ValueError: alpha must be a finite number above 0, got 0.0
+    """
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return value
+
+
+def not_negative(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number of at least zero."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return value
+
+
+def share(name: str, value: float) -> float:
+    """Return ``value`` if it lies in [0, 1].
+
+    >>> share("ratio", 1.5)
+    Traceback (most recent call last):
+    ValueError: ratio must lie between 0 and 1, got 1.5
+    """
+    if not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
+    return value
+
+
+def at_least(name: str, value: int, minimum: int) -> int:
+    """Return ``value`` if it is a whole number of at least ``minimum``.
+
+    >>> at_least("rank", 0, 1)
+    Traceback (most recent call last):
+    ValueError: rank must be a whole number of at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``.
+
+    >>> one_of("channels", "blue", ["grey", "rgb"])
+    Traceback (most recent call last):
+    ValueError: channels must be one of grey, rgb, got 'blue'
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
