@@ -1,0 +1,89 @@
+"""The corruption s of an observation, over-parameterised as ``s = g∘g − h∘h`` (Eq. 7).
+
+Shapes: K problems, ``*m`` the shape of an observation.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dop_lightning.checks import positive
+from dop_lightning.parts import Part, Rate
+from dop_lightning.problems import ProblemBatch
+
+
+class Corruption(Part):
+    """A model of s. The base class is the absence of one, ``s = 0``: what DIP and factorisation assume."""
+
+    def __init__(self, problems: ProblemBatch) -> None:
+        super().__init__()
+        self.shape = problems.observation.shape
+
+    def value(self) -> Tensor:
+        """s, ``(K, *m)``."""
+        return torch.zeros(self.shape)
+
+    def add_to_(self, r: Tensor) -> None:
+        """``r += s`` in place."""
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """Set the gradient of every parameter, given ``∂f/∂s = factor·derivative``."""
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """One gradient step in place, given ``rate·∂f/∂s = rate·derivative``."""
+
+
+class NoCorruption(Corruption):
+    """``s = 0``."""
+
+
+class HadamardCorruption(Corruption):
+    r"""``s = g∘g − h∘h`` (Eq. 7), whose gradient descent from a small start is biased towards sparse s.
+
+    With ``G = ∂f/∂s`` the gradients are ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``; for the quarter squared loss
+    (``G = r/2``) these are ``r∘g`` and ``−r∘h`` of Eq. 6. Entries that were not observed start, and stay, at 0.
+
+    Args:
+        problems: the batch.
+        scale: standard deviation of the start, ``g ~ N(0, scale²)``, above 0. The paper has 1e-4 for matrices
+            (section 4.1), the authors' code 1e-5 for images.
+        tied: whether ``h`` starts equal to ``g`` (matrices), so that s starts at exactly 0, or is drawn by itself.
+
+    Raises:
+        ValueError: ``scale`` is not a finite number above 0.
+    """
+
+    def __init__(self, problems: ProblemBatch, scale: float = 1e-4, tied: bool = True) -> None:
+        super().__init__(problems)
+        positive("scale", scale)
+        shape = problems.observation.shape[1:]
+        # the counter sets the two draws apart from each other and from those of the signal
+        g = problems.normal(shape, scale, "init", 1)
+        h = g.clone() if tied else problems.normal(shape, scale, "init", 2)
+        if problems.mask is not None:
+            g, h = g * problems.mask, h * problems.mask
+        self.g = nn.Parameter(g)
+        self.h = nn.Parameter(h)
+        self._both = (self.g, self.h)  # a module's look-up of a parameter costs as much as a step of a small matrix
+
+    def value(self) -> Tensor:
+        """``g∘g − h∘h``."""
+        return torch.addcmul(self.g.square(), self.h, self.h, value=-1)
+
+    def add_to_(self, r: Tensor) -> None:
+        """``r += g∘g − h∘h`` in place."""
+        g, h = self._both
+        r.addcmul_(g, g)
+        r.addcmul_(h, h, value=-1)
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """``∂f/∂g = 2·G∘g``, ``∂f/∂h = −2·G∘h``."""
+        self.g.grad = derivative * self.g.detach() * (2 * factor)
+        self.h.grad = derivative * self.h.detach() * (-2 * factor)
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h`` (Eq. 6), two fused passes."""
+        if isinstance(rate, Tensor):
+            derivative, rate = derivative * rate, 1.0
+        g, h = self._both
+        g.addcmul_(derivative, g, value=-2 * rate)
+        h.addcmul_(derivative, h, value=2 * rate)

@@ -1,0 +1,57 @@
+"""What signals and corruptions share: a batch of K unknowns that descend together and are saved one by one."""
+
+from abc import ABC
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+Rate = float | Tensor
+"""A learning rate: one number, or one a problem, shaped to broadcast over ``(K, …)``."""
+
+
+class Part(nn.Module, ABC):
+    """An over-parameterised unknown of a batch: its parameters and their state, problem by problem.
+
+    By default every parameter is stacked: its leading dimension is K. A part that keeps a module a problem overrides
+    :meth:`problem_parameters`.
+    """
+
+    def problem_parameters(self, k: int) -> Iterator[tuple[str, nn.Parameter, int | None]]:
+        """``(name, parameter, index)`` of problem k: its entry ``parameter[index]``, or all of it where ``None``."""
+        for name, parameter in self.named_parameters():
+            yield name, parameter, k
+
+    def problem_state(self, k: int) -> dict[str, Tensor]:
+        """A copy of the parameters of problem k on the CPU."""
+        return {
+            name: (p.detach() if i is None else p.detach()[i]).cpu().clone()
+            for name, p, i in self.problem_parameters(k)
+        }
+
+    def load_problem_state(self, k: int, state: Mapping[str, Tensor]) -> None:
+        """Put a state made by :meth:`problem_state` in the place of problem k.
+
+        Raises:
+            ValueError: a name is missing or too much, or a shape differs.
+        """
+        own = {name: (p, i) for name, p, i in self.problem_parameters(k)}
+        if unknown := sorted(set(state) - set(own)):
+            raise ValueError(f"{type(self).__name__}: the state of another method, with {', '.join(unknown)}")
+        with torch.no_grad():
+            for name, (p, i) in own.items():
+                place = p if i is None else p[i]
+                if name not in state or state[name].shape != place.shape:
+                    given = tuple(state[name].shape) if name in state else "nothing"
+                    raise ValueError(
+                        f"{type(self).__name__}: state of {name} must have shape {tuple(place.shape)}, got {given}"
+                    )
+                place.copy_(state[name])
+
+    def finite(self, size: int) -> Tensor:
+        """Whether every parameter of a problem is finite, ``(K,)``, without a host synchronisation."""
+        healthy = torch.ones(size, dtype=torch.bool)
+        for p in self.parameters():
+            # a sum is not finite where an entry is not (and where it overflows, which is divergence as well)
+            healthy = healthy.to(p.device) & torch.isfinite(p.detach().flatten(1).sum(dim=1))
+        return healthy

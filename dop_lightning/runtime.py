@@ -1,0 +1,39 @@
+"""What the machine offers: bf16 units and processor threads."""
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def has_bfloat16_units(device: torch.device | str) -> bool:
+    """Whether bf16 convolutions run on units of their own there, so that they are faster than float32 ones."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def usable_cores() -> int:
+    """Processor cores this process may use: its affinity, and the quota of its container where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return max(1, cores)
+
+
+def set_threads() -> int:
+    """Set torch's threads and return their number: ``OMP_NUM_THREADS`` where it is set, else the usable cores.
+
+    torch's own default counts the machine's cores, which in a container or a SLURM allocation is more than may be used;
+    threads that wait for each other then cost a factor of ten.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,64 @@
+"""The interface of a signal ``X = φ(θ)``.
+
+Shapes: K problems, ``*n`` the shape of one signal.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from dop_lightning.parts import Part, Rate
+from dop_lightning.problems import ProblemBatch
+
+
+class Signal(Part):
+    """K signals ``X = φ(θ)``, batched. A new one writes :meth:`forward`; autograd does the rest.
+
+    A signal whose gradient is known in closed form sets :attr:`closed_form` and overrides :meth:`pull_back` and
+    :meth:`descend_`: no graph is built then and the step is done in place.
+
+    Attributes:
+        rate_scale: θ descends at ``rate_scale·τ``, such that gradient descent on X has the same scale for every signal
+            (and λ = 1/α in Eq. 8).
+        closed_form: whether gradients need no autograd.
+    """
+
+    rate_scale: float = 1.0
+    closed_form: bool = False
+
+    def __init__(self, problems: ProblemBatch) -> None:
+        super().__init__()
+        self.size = len(problems)
+        self._graph: Tensor | None = None
+
+    @abstractmethod
+    def forward(self, iteration: int = 0) -> Tensor:
+        """``φ(θ)``, ``(K, *n)``, as gradient iteration number ``iteration`` sees it.
+
+        Two calls with the same θ and iteration give the same bits: whatever is random comes from a stream named by
+        (seed, purpose, iteration).
+        """
+
+    def evaluate(self, iteration: int) -> Tensor:
+        """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered."""
+        if self.closed_form:
+            return self.forward(iteration)
+        with torch.enable_grad():
+            self._graph = self.forward(iteration)
+        return self._graph.detach()
+
+    def add_to_(self, r: Tensor, iteration: int) -> None:
+        """``r += φ(θ)`` in place."""
+        r.add_(self.evaluate(iteration))
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""
+        assert self._graph is not None, "evaluate comes before pull_back"
+        self.zero_grad(set_to_none=True)
+        torch.autograd.backward(self._graph, derivative * factor)
+        self._graph = None
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """One gradient step in place, given ``rate·∂f/∂X = rate·derivative``; for signals in closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradient in closed form")

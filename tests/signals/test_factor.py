@@ -1,0 +1,167 @@
+"""``UUᵀ`` and ``UVᵀ``."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import Factor, Signal, SymmetricFactor
+from tests.suites.part import ROUNDING, draw
+from tests.suites.signal import SignalSuite
+
+
+class TestSymmetricFactor(SignalSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (6, 6)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Signal:
+        return SymmetricFactor(problems, rank=2)
+
+
+class TestSymmetricFactorOfUnknownRank(TestSymmetricFactor):
+    def make(self, problems: ProblemBatch) -> Signal:
+        return SymmetricFactor(problems)
+
+
+class TestWideFactor(SignalSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (4, 7)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Signal:
+        return Factor(problems, rank=3)
+
+
+class TestTallFactorOfUnknownRank(SignalSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (7, 4)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Signal:
+        return Factor(problems)
+
+
+def batch(*shape: int, K: int = 1, dtype: torch.dtype = torch.float64) -> ProblemBatch:
+    return ProblemBatch([Problem(f"{k}", draw(k, shape, dtype), seed=k) for k in range(K)])
+
+
+def test_symmetric_factor_is_positive_semidefinite_of_bounded_rank() -> None:
+    signal = SymmetricFactor(batch(8, 8), rank=3, scale=1.0)
+    (X,) = signal()
+    assert torch.equal(X, X.mT)
+    eigenvalues = torch.linalg.eigvalsh(X)
+    assert (eigenvalues[:5].abs() < 1e-12).all()
+    assert (eigenvalues[5:] > 1e-3).all()
+
+
+def test_symmetric_factor_is_equation_3() -> None:
+    signal = SymmetricFactor(batch(5, 5, K=2), rank=2, scale=1.0)
+    for k in range(2):
+        U = signal.U[k]
+        torch.testing.assert_close(signal()[k], U @ U.T, **ROUNDING)
+
+
+def test_symmetric_gradient_of_a_derivative_that_is_not_symmetric() -> None:
+    """½(R + Rᵀ)U for the quarter squared loss, whose derivative is G = R/2."""
+    signal, R = SymmetricFactor(batch(5, 5), rank=2, scale=1.0), draw(1, (1, 5, 5))
+    U = signal.U.detach()[0]
+    signal.pull_back(R, 0.5)
+    assert signal.U.grad is not None
+    torch.testing.assert_close(signal.U.grad[0], 0.5 * (R[0] + R[0].T) @ U, **ROUNDING)
+
+
+def test_factor_has_bounded_rank() -> None:
+    (X,) = Factor(batch(9, 6), rank=2, scale=1.0)()
+    values = torch.linalg.svdvals(X)
+    assert (values[:2] > 1e-3).all()
+    assert (values[2:] < 1e-12).all()
+
+
+def test_factor_is_the_product_of_both() -> None:
+    signal = Factor(batch(5, 3, K=2), rank=2, scale=1.0)
+    for k in range(2):
+        torch.testing.assert_close(signal()[k], signal.U[k] @ signal.V[k].T, **ROUNDING)
+
+
+def test_gradients_of_both_factors() -> None:
+    signal, G = Factor(batch(5, 3), rank=2, scale=1.0), draw(1, (1, 5, 3))
+    signal.pull_back(G, 3.0)
+    assert signal.U.grad is not None
+    assert signal.V.grad is not None
+    torch.testing.assert_close(signal.U.grad[0], 3.0 * G[0] @ signal.V.detach()[0], **ROUNDING)
+    torch.testing.assert_close(signal.V.grad[0], 3.0 * G[0].T @ signal.U.detach()[0], **ROUNDING)
+
+
+def test_balanced_factor_moves_as_fast_as_the_symmetric_one() -> None:
+    """The reason of ``rate_scale``: with V = U and a symmetric G both signals make the same step in X."""
+    problems, G = batch(5, 5), draw(1, (1, 5, 5))
+    G = G + G.mT
+    one, two = SymmetricFactor(problems, rank=2, scale=1.0), Factor(problems, rank=2, scale=1.0)
+    with torch.no_grad():
+        two.U.copy_(one.U)
+        two.V.copy_(one.U)
+        one.descend_(G, 0.01 * one.rate_scale)
+        two.descend_(G, 0.01 * two.rate_scale)
+    torch.testing.assert_close(two(), one(), **ROUNDING)
+    assert one.rate_scale == 1.0
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((4, 7), 4), ((7, 4), 4), ((5, 5), 5)])
+def test_rank_that_is_not_known_is_the_largest(shape: tuple[int, int], rank: int) -> None:
+    signal = Factor(batch(*shape))
+    assert signal.U.shape == (1, shape[0], rank)
+    assert signal.V.shape == (1, shape[1], rank)
+
+
+def test_symmetric_rank_that_is_not_known_is_the_largest() -> None:
+    assert SymmetricFactor(batch(6, 6)).U.shape == (1, 6, 6)
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+def test_start_is_normal_with_the_given_scale(make) -> None:
+    for options, scale in (({}, 1e-4), ({"scale": 0.02}, 0.02)):
+        signal = make(batch(60, 60), **options)
+        for p in signal.problem_state(0).values():
+            assert abs(float(p.mean())) < 5 * scale / 60
+            assert abs(float(p.std()) / scale - 1) < 0.06  # 3600 draws: five standard deviations
+
+
+def test_factors_start_at_numbers_of_their_own() -> None:
+    signal = Factor(batch(5, 5), scale=1.0)
+    assert not torch.equal(signal.U, signal.V)
+
+
+def test_both_signals_of_a_seed_start_at_the_same_U() -> None:
+    """A comparison of the two is paired."""
+    problems = batch(5, 5)
+    assert torch.equal(SymmetricFactor(problems).U, Factor(problems).U)
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+def test_single_precision(make) -> None:
+    signal = make(batch(4, 4, dtype=torch.float32), rank=1)
+    assert signal().dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+@pytest.mark.parametrize("rank", [0, -1, 1.5, True])
+def test_rank_is_checked(make, rank) -> None:
+    with pytest.raises(ValueError, match="rank must be a whole number of at least 1"):
+        make(batch(4, 4), rank=rank)
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, partial(Factor, rank=2)])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_scale_is_checked(make, scale: float) -> None:
+    with pytest.raises(ValueError, match="scale must be a finite number above 0"):
+        make(batch(4, 4), scale=scale)
+
+
+def test_matrices_must_be_square_to_be_symmetric() -> None:
+    with pytest.raises(ValueError, match=r"square matrices, got 4×5; use Factor"):
+        SymmetricFactor(batch(4, 5))
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+def test_images_are_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"needs a matrix, n×m, got a signal of shape \(3, 4, 4\)"):
+        make(batch(3, 4, 4))

@@ -1,0 +1,150 @@
+"""``s = g∘g − h∘h``, and its absence."""
+
+import pytest
+import torch
+
+from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import Factor, SymmetricFactor
+from tests.suites.corruption import CorruptionSuite
+from tests.suites.part import ROUNDING, draw
+
+
+class TestHadamardCorruption(CorruptionSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (5, 4)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return HadamardCorruption(problems)
+
+
+class TestHadamardCorruptionOfImages(CorruptionSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (3, 4, 2)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return HadamardCorruption(problems, scale=1e-5, tied=False)
+
+
+class TestHadamardCorruptionOfMeasurements(CorruptionSuite):
+    """The corruption has the shape of the observation, not that of the signal; some of it is not observed."""
+
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (6,)), mask=torch.arange(6) != seed % 6, signal_shape=(3, 3), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return HadamardCorruption(problems)
+
+
+class TestNoCorruption(CorruptionSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (5, 4)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return NoCorruption(problems)
+
+    def test_nothing_is_there(self) -> None:
+        corruption = self.make(self.problems(2))
+        assert list(corruption.parameters()) == []
+        assert torch.equal(corruption.value(), torch.zeros(2, 5, 4))
+
+
+def batch(*shape: int, K: int = 1) -> ProblemBatch:
+    return ProblemBatch([Problem(f"{k}", draw(k, shape), seed=k) for k in range(K)])
+
+
+def test_value_is_equation_7() -> None:
+    corruption = HadamardCorruption(batch(4, 3, K=2), scale=1.0, tied=False)
+    g, h = corruption.g.detach(), corruption.h.detach()
+    torch.testing.assert_close(corruption.value().detach(), g * g - h * h, **ROUNDING)
+
+
+def test_gradients_of_the_quarter_squared_loss_are_those_of_equation_6() -> None:
+    """With G = r/2: ∇g f = r∘g and ∇h f = −r∘h."""
+    corruption, r = HadamardCorruption(batch(4, 3), scale=1.0, tied=False), draw(1, (1, 4, 3))
+    corruption.pull_back(r, 0.5)
+    torch.testing.assert_close(corruption.g.grad, r * corruption.g.detach(), **ROUNDING)
+    torch.testing.assert_close(corruption.h.grad, -r * corruption.h.detach(), **ROUNDING)
+
+
+def test_step_of_the_quarter_squared_loss_is_that_of_equation_6() -> None:
+    corruption, r, rate = HadamardCorruption(batch(4, 3), scale=1.0, tied=False), draw(1, (1, 4, 3)), 0.3
+    g, h = corruption.g.detach().clone(), corruption.h.detach().clone()
+    with torch.no_grad():
+        corruption.descend_(r, 0.5 * rate)
+    torch.testing.assert_close(corruption.g.detach(), g - rate * r * g, **ROUNDING)
+    torch.testing.assert_close(corruption.h.detach(), h + rate * r * h, **ROUNDING)
+
+
+def test_tied_start_is_no_corruption_at_all() -> None:
+    corruption = HadamardCorruption(batch(4, 3))
+    assert torch.equal(corruption.g, corruption.h)
+    assert (corruption.g != 0).all()
+    # to rounding: where multiplication and addition are fused, g∘g − h∘h keeps the rounding error of g∘g
+    assert (corruption.value().abs() <= 1e-15 * corruption.g.square()).all()
+
+
+def test_tied_factors_move_apart() -> None:
+    corruption = HadamardCorruption(batch(4, 3))
+    assert corruption.g.data_ptr() != corruption.h.data_ptr()
+    with torch.no_grad():
+        corruption.descend_(torch.ones(1, 4, 3, dtype=torch.float64), 0.1)
+    assert (corruption.g.abs() < corruption.h.abs()).all()  # s must fall where the derivative is positive
+    assert (corruption.value() < 0).all()
+
+
+def test_start_that_is_not_tied_has_numbers_of_its_own() -> None:
+    tied, untied = HadamardCorruption(batch(4, 3)), HadamardCorruption(batch(4, 3), tied=False)
+    assert torch.equal(tied.g, untied.g)
+    assert not torch.equal(untied.g, untied.h)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 1e-5, "tied": False}, {"scale": 0.5}])
+def test_start_is_normal_with_the_given_scale(options: dict) -> None:
+    corruption, scale = HadamardCorruption(batch(60, 60), **options), options.get("scale", 1e-4)
+    for p in corruption.problem_state(0).values():
+        assert abs(float(p.mean())) < 5 * scale / 60
+        assert abs(float(p.std()) / scale - 1) < 0.06  # 3600 draws: five standard deviations
+
+
+def test_start_shares_no_numbers_with_the_signal() -> None:
+    """A correlation of U and g would be a hidden rule."""
+    problems = batch(5, 5)
+    corruption = HadamardCorruption(problems, tied=False)
+    factor, symmetric = Factor(problems), SymmetricFactor(problems)
+    starts = [corruption.g, corruption.h, factor.U, factor.V, symmetric.U]
+    for a in starts[:2]:
+        for b in starts[2:]:
+            assert not torch.isin(a, b).any()
+
+
+def masked() -> ProblemBatch:
+    mask = draw(3, (5, 5)) > 0
+    return ProblemBatch([Problem("a", draw(1, (5, 5)), mask=mask), Problem("b", draw(2, (5, 5)), mask=~mask, seed=1)])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_entries_that_were_not_observed_start_and_stay_at_0(tied: bool) -> None:
+    problems = masked()
+    assert problems.mask is not None
+    corruption = HadamardCorruption(problems, tied=tied)
+    with torch.no_grad():
+        for _ in range(3):
+            corruption.descend_(draw(4, (2, 5, 5)), 0.2)
+    for p in (corruption.g, corruption.h, corruption.value()):
+        assert (p[~problems.mask] == 0).all()
+        assert (corruption.g[problems.mask] != 0).all()
+
+
+def test_mask_does_not_change_the_observed_entries() -> None:
+    problems = masked()
+    whole = ProblemBatch([Problem(p.name, p.observation, seed=p.seed) for p in problems])
+    assert problems.mask is not None
+    some, all_ = HadamardCorruption(problems), HadamardCorruption(whole)
+    assert torch.equal(some.g[problems.mask], all_.g[problems.mask])
+
+
+@pytest.mark.parametrize("scale", [0.0, -1e-4, float("nan"), float("inf")])
+def test_scale_is_checked(scale: float) -> None:
+    with pytest.raises(ValueError, match="scale must be a finite number above 0"):
+        HadamardCorruption(batch(2, 2), scale=scale)

@@ -1,0 +1,87 @@
+"""bf16 units, cores and threads, on machines that are made up."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dop_lightning import runtime
+from dop_lightning.runtime import has_bfloat16_units, set_threads, usable_cores
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A container whose file of limits says what the test wants; none at all until then."""
+    file = tmp_path / "cpu.max"
+    monkeypatch.setattr(runtime, "Path", lambda _: file)
+    return file.write_text
+
+
+def affinity(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
+def test_bf16_units_of_graphics_cards(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bfloat16_units("cuda:1") is (capability >= (8, 0))
+
+
+@pytest.mark.parametrize(("amx", "avx"), [(False, False), (True, False), (False, True)])
+def test_bf16_units_of_processors(amx: bool, avx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert has_bfloat16_units(torch.device("cpu")) is (amx or avx)
+
+
+def test_other_devices_have_no_bf16_units() -> None:
+    assert has_bfloat16_units("meta") is False
+
+
+def test_cores_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
+    affinity(monkeypatch, 5)
+    assert usable_cores() == 5
+    quota("max 100000\n")
+    assert usable_cores() == 5
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("300000 100000\n", 3), ("50000 100000\n", 1), ("900000 100000\n", 5)])
+def test_cores_are_bounded_by_the_quota(limit: str, cores: int, monkeypatch: pytest.MonkeyPatch, quota) -> None:
+    affinity(monkeypatch, 5)
+    quota(limit)
+    assert usable_cores() == cores
+
+
+def test_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert usable_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert set_threads() == 3
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("asked", [None, "", "0", "-1", "many"])
+def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.MonkeyPatch, quota) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    affinity(monkeypatch, 2)
+    assert set_threads() == 2
+    assert torch.get_num_threads() == 2
