@@ -1,0 +1,7 @@
+"""``python -m dop_lightning`` is ``dop``."""
+
+import sys
+
+from dop_lightning.cli import main
+
+sys.exit(main())

@@ -1,0 +1,25 @@
+"""Lightning callbacks of a run: scores, curves, files, checkpoints, progress, stopping."""
+
+from dop_lightning.callbacks.base import RecoveryCallback
+from dop_lightning.callbacks.checkpoint import CheckpointFolder, FolderCheckpointIO, last_checkpoint
+from dop_lightning.callbacks.files import RecoveredFiles
+from dop_lightning.callbacks.interrupt import GracefulStop
+from dop_lightning.callbacks.manifest import Manifest
+from dop_lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.callbacks.progress import IterationProgress
+from dop_lightning.callbacks.stable import StableOutput
+from dop_lightning.callbacks.tensorboard import ProblemTensorBoard
+
+__all__ = [
+    "CheckpointFolder",
+    "FolderCheckpointIO",
+    "GracefulStop",
+    "IterationProgress",
+    "Manifest",
+    "ProblemTensorBoard",
+    "RecoveredFiles",
+    "RecoveryCallback",
+    "RecoveryMetrics",
+    "StableOutput",
+    "last_checkpoint",
+]

@@ -1,0 +1,83 @@
+"""What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from dop_lightning.callbacks.base import RecoveryCallback
+from dop_lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.data.images import ImageFile
+from dop_lightning.files.atomic import write_atomically
+from dop_lightning.files.images import write_image, write_pixels
+from dop_lightning.files.pictures import recovery_pictures
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.outcome import Outcome
+from dop_lightning.reporting.results import write_result, write_table
+
+
+class RecoveredFiles(RecoveryCallback):
+    """Writes ``RUN/<problem>/``: recovered.npy, recovered.png, corruption.png, comparison.png, then result.json.
+
+    ``result.json`` comes last: where it is, the others are. A recovered image is written with the size, mode and depth
+    of the file it came from. Matrices get ``corruption.npy`` too.
+    """
+
+    def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
+        """Write all of one problem."""
+        folder = Path(trainer.default_root_dir) / outcome.problem.name
+        self.write_recovery(folder, outcome)
+        best: dict[str, float] = {}
+        for callback in module.recovery_callbacks:
+            if isinstance(callback, RecoveryMetrics):
+                best = callback.best(outcome.problem.name)
+        write_result(folder, outcome, best, machine(module))
+
+    @staticmethod
+    def write_recovery(folder: Path, outcome: Outcome) -> None:
+        """Everything but the result."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_array(folder / "recovered.npy", outcome.signal)
+        if outcome.signal.dim() != 3:
+            _write_array(folder / "corruption.npy", outcome.corruption)
+        pictures = recovery_pictures(outcome)
+        if isinstance(outcome.problem.source, ImageFile):
+            write_image(folder / "recovered.png", outcome.signal, outcome.problem.source.format)
+            pictures.pop("recovered", None)
+        for name, picture in pictures.items():
+            write_pixels(folder / f"{name}.png", picture)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`dop predict` writes what a checkpoint has recovered."""
+        self.write_recovery(Path(trainer.default_root_dir) / outputs.problem.name, outputs)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Rebuild the table of the run."""
+        write_table(Path(trainer.default_root_dir))
+
+
+def _write_array(path: Path, array: torch.Tensor) -> None:
+    write_atomically(path, lambda file: np.save(file, array.numpy()))
+
+
+def machine(module: pl.LightningModule) -> dict[str, Any]:
+    """What a result was computed on, for those who repeat it."""
+    device = module.trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": str(device),
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,91 @@
+"""Progress in gradient iterations: how many, how fast, how long still, how good."""
+
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+from tqdm import tqdm
+
+from dop_lightning.module import DoubleOverparameterization
+
+_SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.4f}", "loss": "loss {:.3g}"}
+
+
+class IterationProgress(pl.callbacks.ProgressBar):
+    """A bar on a terminal, and a line now and then in a log: iterations, rate, time left, and a score.
+
+    The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation.
+
+    Args:
+        lines: how many lines a log gets over a whole run.
+    """
+
+    def __init__(self, lines: int = 20) -> None:
+        super().__init__()
+        self.lines = lines
+        self._bar: tqdm | None = None
+        self._enabled = True
+        self._start = (0.0, 0)
+        self._next_line = 0
+
+    def disable(self) -> None:
+        """Show nothing."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin where a resumed run begins."""
+        if not self._enabled:
+            return
+        assert isinstance(pl_module, DoubleOverparameterization)
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        begin = pl_module.iteration
+        self._start = (time.monotonic(), begin)
+        self._next_line = begin + self._stride(trainer)
+        if sys.stderr.isatty():
+            form = "{n_fmt}/{total_fmt} iterations |{bar}| {rate_fmt}, {remaining} left{postfix}"
+            self._bar = tqdm(total=total, initial=begin, unit="it", bar_format=form if total else None, leave=True)
+
+    def _stride(self, trainer: pl.Trainer) -> int:
+        return max(1, -(-trainer.max_steps // self.lines)) if trainer.max_steps > 0 else 1000
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on by a block."""
+        if not self._enabled:
+            return
+        done = trainer.global_step
+        if self._bar is not None:
+            self._bar.set_postfix_str(_score(trainer), refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif done >= self._next_line or done == trainer.max_steps:
+            self._next_line = done + self._stride(trainer)
+            print(self._line(trainer, done), file=sys.stderr, flush=True)
+
+    def _line(self, trainer: pl.Trainer, done: int) -> str:
+        since, begin = self._start
+        rate = (done - begin) / max(time.monotonic() - since, 1e-9)
+        parts = [f"{done}/{trainer.max_steps} iterations" if trainer.max_steps > 0 else f"{done} iterations"]
+        parts.append(f"{rate:.3g} it/s")
+        if trainer.max_steps > 0:
+            left = timedelta(seconds=round((trainer.max_steps - done) / max(rate, 1e-9)))
+            parts.append(f"{left} left")
+        return ", ".join([*parts, *filter(None, [_score(trainer)])])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _score(trainer: pl.Trainer) -> str:
+    scores = trainer.lightning_module.mean_scores
+    assert isinstance(scores, dict)
+    return next((form.format(scores[tag]) for tag, form in _SHOWN.items() if tag in scores), "")

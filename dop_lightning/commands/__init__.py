@@ -1,0 +1,1 @@
+"""What the verbs of `dop` do, a module each."""

@@ -1,0 +1,199 @@
+"""``dop fit | validate | test | predict``: a thin layer over LightningCLI."""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from dop_lightning.callbacks import (
+    CheckpointFolder,
+    GracefulStop,
+    IterationProgress,
+    ProblemTensorBoard,
+    RecoveredFiles,
+    RecoveryMetrics,
+    StableOutput,
+    last_checkpoint,
+)
+from dop_lightning.commands import session
+from dop_lightning.commands.messages import plain_message
+from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule  # noqa: F401 — named in YAML
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.runs import default_folder
+
+TRAINER_DEFAULTS = {
+    "max_epochs": -1,  # an epoch of blocks has no end
+    "logger": False,  # one TensorBoard run a problem, not one a run
+    "enable_checkpointing": False,  # CheckpointFolder instead of ModelCheckpoint
+    "enable_model_summary": False,
+}
+
+_DATALOADER = "the data module gives problems, not samples; use data.* and model.block"
+_EPOCHS = "a run counts gradient iterations; use trainer.max_steps"
+_GRADIENT = "the method is gradient descent with its own rates; use model.theta_optimizer"
+_DEVICES = "this version runs on one device"
+REFUSED = {
+    "max_epochs": _EPOCHS,
+    "min_epochs": _EPOCHS,
+    "min_steps": _EPOCHS,
+    "overfit_batches": _DATALOADER,
+    "limit_train_batches": _DATALOADER,
+    "limit_val_batches": _DATALOADER,
+    "limit_test_batches": _DATALOADER,
+    "limit_predict_batches": _DATALOADER,
+    "reload_dataloaders_every_n_epochs": _DATALOADER,
+    "use_distributed_sampler": _DATALOADER,
+    "val_check_interval": "scores are taken by model.evaluate_every",
+    "check_val_every_n_epoch": "scores are taken by model.evaluate_every",
+    "num_sanity_val_steps": "there is no validation while fitting",
+    "accumulate_grad_batches": _GRADIENT,
+    "gradient_clip_val": _GRADIENT,
+    "gradient_clip_algorithm": _GRADIENT,
+    "precision": "bf16 applies inside the network alone; use model.signal.init_args.precision",
+    "sync_batchnorm": "problems are independent of each other",
+    "num_nodes": _DEVICES,
+    "strategy": _DEVICES,
+    "devices": _DEVICES,
+    "enable_checkpointing": "checkpoints are folders; use checkpoint.every_minutes",
+    "barebones": "a run without callbacks leaves no results",
+}
+"""Flags of the Trainer that would do nothing or harm here, with what to use instead."""
+
+ALLOWED = {"devices": ("auto", 1, "1"), "strategy": ("auto", "single_device"), "enable_checkpointing": (False, None)}
+
+
+class DopCLI(LightningCLI):
+    """Module, data module and Trainer from YAML and the command line, with the standard callbacks."""
+
+    verb = "fit"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """A section for each standard callback, and where to resume."""
+        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder, or «last»")
+        parser.add_lightning_class_args(RecoveryMetrics, "metrics")
+        parser.add_lightning_class_args(StableOutput, "stable")
+        parser.add_lightning_class_args(ProblemTensorBoard, "tensorboard")
+        parser.add_lightning_class_args(RecoveredFiles, "files")
+        parser.add_lightning_class_args(CheckpointFolder, "checkpoint")
+        parser.add_lightning_class_args(IterationProgress, "progress")
+        parser.add_lightning_class_args(GracefulStop, "interrupt")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse flags that have no meaning here, and choose the folder."""
+        trainer = self.config["trainer"]
+        for flag, instead in REFUSED.items():
+            allowed = (None, TRAINER_DEFAULTS.get(flag), self.parser.get_default(f"trainer.{flag}"))
+            if trainer.get(flag) not in (*allowed, *ALLOWED.get(flag, ())):
+                raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+        if trainer.get("default_root_dir") is None:
+            trainer["default_root_dir"] = str(self._default_folder())
+
+    def _default_folder(self) -> Path:
+        checkpoint = self.config.get("ckpt_path")
+        if checkpoint not in (None, "last"):
+            return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
+        if self.verb != "fit":
+            raise ValueError(f"dop {self.verb} needs a run: --config RUN/config.yaml, or --ckpt_path, got neither")
+        files = self.config.get("config") or []
+        experiment = Path(str(files[-1])).stem if files else "run"
+        return default_folder(experiment)
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Do a verb.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    session.prepare()
+    return _run(verb, list(arguments))
+
+
+def fit_config(config: dict[str, Any]) -> int:
+    """``dop fit`` with a config that a program has made.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    return _run("fit", config)
+
+
+def _run(verb: str, arguments: list[str] | dict[str, Any]) -> int:
+    try:
+        return _act(verb, _parse(verb, arguments))
+    except (MisconfigurationException, OmegaConfBaseException, ArgumentError) as error:
+        raise ValueError(plain_message(str(error))) from error
+    except ValueError as error:  # jsonargparse wraps ours in a list of its own
+        raise ValueError(plain_message(str(error))) from error
+
+
+def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:
+    DopCLI.verb = verb
+    return DopCLI(
+        DoubleOverparameterization,
+        RecoveryDataModule,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        trainer_class=Trainer,
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=False,  # problems have streams of their own
+        parser_kwargs={
+            "parser_mode": "omegaconf+",
+            "prog": f"dop {verb}",
+            "exit_on_error": False,  # our one line instead of a page of usage
+            "description": "Every option can stand in a YAML file given by --config; several are merged in order.",
+        },
+        auto_configure_optimizers=False,
+        run=False,
+        args=arguments,
+    )
+
+
+def _act(verb: str, cli: DopCLI) -> int:
+    run_folder = Path(cli.trainer.default_root_dir)
+    checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
+    if verb == "fit":
+        text = cli.parser.dump(cli.config, skip_none=False)
+        return session.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint)
+    checkpoint = checkpoint or last_checkpoint(run_folder)
+    if checkpoint is None:
+        raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
+    action: Any = getattr(cli.trainer, verb)
+    options = {"verbose": False} if verb in ("validate", "test") else {"return_predictions": False}
+    scores = _Scores()
+    cli.trainer.callbacks.append(scores)  # type: ignore[attr-defined]
+    action(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True, **options)
+    session.report(run_folder, scores.rows)
+    return 0
+
+
+class _Scores(Callback):
+    """Collects what the evaluation steps give, a row a problem."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Called with (trainer, module, outputs, …)."""
+        self.rows.append(args[2])
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Called with (trainer, module, outputs, …)."""
+        self.rows.append(args[2])
+
+
+def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
+    """The folder of ``--ckpt_path``; «last» before the first checkpoint is none."""
+    if asked is None:
+        return None
+    if asked == "last":
+        return last_checkpoint(run_folder)
+    path = Path(asked)
+    if not path.exists():
+        raise ValueError(f"ckpt_path must be a checkpoint folder or «last», got {asked!r}, which does not exist")
+    return path

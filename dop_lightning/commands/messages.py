@@ -1,0 +1,47 @@
+"""Error messages for people, out of those that jsonargparse makes for programmers."""
+
+import itertools
+import re
+
+_TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected ", "Given value", "Problem with given class_path")
+
+
+def plain_message(text: str) -> str:
+    r"""What is wrong, out of jsonargparse's list of all the types that a value is not.
+
+    >>> plain_message('Parser key "data":\n  Does not validate against …\n  - ratio must lie between 0 and 1')
+    'data: ratio must lie between 0 and 1'
+    >>> plain_message("Parser key \"tau\":\n  Errors:\n  - Expected a <class 'float'>\n  Given value: x")
+    "tau: expected a float, got 'x'"
+    """
+    option = re.search(r"Option '(?P<name>[^']+)' is not accepted", text)
+    key = re.match(r'(?:Validation failed: )?(?:Parser key|Key) "(?P<key>[^"]+)":', text)
+    where = f"{key['key']}: " if key else ""
+    inner = _inner(text)
+    if key and inner and not option:
+        return f"{key['key']}.{plain_message(inner)}"
+    if option:
+        return f"{where}there is no setting {option['name']!r}"
+    body = text[key.end() :] if key else text
+    lines = [line.strip().removeprefix("- ").strip() for line in body.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_TYPES)]
+    if telling:
+        return where + telling[0] if key or len(telling) < len(lines) else text
+    expected = [re.sub(r"<class '([\w.]+)'>", r"\1", line) for line in lines if line.startswith("Expected ")]
+    given = next((line.partition(":")[2].strip() for line in lines if line.startswith("Given value:")), None)
+    if not expected:
+        return text
+    wanted = " or ".join(dict.fromkeys(line.removeprefix("Expected ").rstrip(".") for line in expected))
+    return f"{where}expected {wanted}" + ("" if given is None else f", got {given!r}")
+
+
+def _inner(text: str) -> str:
+    """The complaint about the innermost setting, where settings are nested; else nothing."""
+    lines = text.splitlines()
+    start = max((i for i, line in enumerate(lines) if re.search(r'Parser key "[^"]+":$', line)), default=0)
+    if start == 0:
+        return ""
+    depth = len(lines[start]) - len(lines[start].lstrip())
+    block = itertools.takewhile(lambda line: len(line) - len(line.lstrip()) > depth, lines[start + 1 :])
+    head = lines[start][lines[start].rindex("Parser key") :]
+    return "\n".join([head, *block]).partition(". Got value: Namespace(")[0]

@@ -1,0 +1,105 @@
+"""What every verb that runs a Trainer does before and after: threads, standard callbacks, the folder, the table."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from dop_lightning.callbacks import (
+    CheckpointFolder,
+    GracefulStop,
+    IterationProgress,
+    Manifest,
+    ProblemTensorBoard,
+    RecoveredFiles,
+    RecoveryMetrics,
+    StableOutput,
+    last_checkpoint,
+)
+from dop_lightning.data import RecoveryDataModule
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.reporting.results import SUMMARY, read_results, render_table
+from dop_lightning.runs import claim, fingerprint
+from dop_lightning.runtime import set_threads
+
+MOST_ROWS = 20
+"""Rows of the table that is printed at the end; ``results.csv`` has all."""
+
+
+def prepare() -> None:
+    """Set the threads, and silence what Lightning says that does not help here, each by its name."""
+    set_threads()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
+    # jsonargparse 4.53 deprecates what LightningCLI 2.6 instantiates with
+    warnings.filterwarnings("ignore", message=r".*instantiate_classes.*")
+    # we pass LightningCLI its arguments, without the verb
+    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
+    # there is a device, and the user chose another
+    warnings.filterwarnings("ignore", message=r".*available but not used.*")
+
+
+def standard_callbacks(stable: StableOutput | None = None) -> list[pl.Callback]:
+    """The callbacks of every run, in the order in which they follow a problem."""
+    return [
+        RecoveryMetrics(),
+        stable or StableOutput(),
+        ProblemTensorBoard(),
+        RecoveredFiles(),
+        CheckpointFolder(),
+        IterationProgress(),
+        GracefulStop(),
+    ]
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: DoubleOverparameterization,
+    data: RecoveryDataModule,
+    config_text: str,
+    checkpoint: Path | None = None,
+) -> int:
+    """Start a run in its folder, or finish one that was started there.
+
+    Args:
+        trainer: with ``default_root_dir`` the folder of the run.
+        module: the method.
+        data: the problems.
+        config_text: the resolved config, YAML.
+        checkpoint: where to go on from; by default the last one of the same run, if there is one.
+
+    Returns:
+        The exit status.
+    """
+    run = Path(trainer.default_root_dir)
+    data.setup("fit")  # a mistake in the data shows before anything is written
+    mark = fingerprint(config_text, data.problems)
+    if claim(run, mark):
+        checkpoint = checkpoint or last_checkpoint(run)
+        if checkpoint is not None:
+            print(f"Resuming the run in {run}", file=sys.stderr)
+    trainer.callbacks.insert(0, Manifest(mark, config_text))  # type: ignore[attr-defined]
+    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    report(run)
+    return {"": 0, "SIGINT": 130, "SIGTERM": 143}[module.stopped_by]
+
+
+def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Print the table of a run and where its files are."""
+    results = read_results(run) if results is None else results
+    if results:
+        print(render_table(results[:MOST_ROWS], SUMMARY))
+    if len(results) > MOST_ROWS:
+        print(f"… and {len(results) - MOST_ROWS} more in {run / 'results.csv'}")
+    if len(results) > 1:
+        for key, title, spec in SUMMARY[4:]:
+            values = [result[key] for result in results if result.get(key) is not None]
+            if values and key != "rank":
+                print(f"mean {title}: {format(sum(values) / len(values), spec)}")
+    print(f"Files: {run}")

@@ -1,0 +1,169 @@
+"""From sources × noises × seeds to problems, and from problems to batches, for a Trainer."""
+
+import itertools
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from dop_lightning.checks import at_least
+from dop_lightning.naming import safe_name, unique_names
+from dop_lightning.noise import Noise, NoNoise
+from dop_lightning.problems import Attribute, Problem, ProblemBatch, form_batches, rename
+from dop_lightning.randomness import stream
+
+
+class Source(ABC):
+    """Where clean signals, or observations that are corrupted already, come from.
+
+    Attributes:
+        name: short, names problems and files.
+        data_range: width of the range of the signals, ``None`` where there is none.
+    """
+
+    name: str
+    data_range: float | None = None
+
+    @abstractmethod
+    def signal(self, seed: int) -> Tensor:
+        """The signal of a seed, ``(*n)``; clean, or corrupted where no noise is added."""
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """Axes of a table."""
+        return {}
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether :meth:`signal` is the truth also where no noise is added (synthetic signals)."""
+        return False
+
+    def truth(self) -> Tensor | None:
+        """The truth of a corrupted file, where it is known."""
+        return None
+
+    def mask(self) -> Tensor | None:
+        """The observed entries of a file, ``None`` for all."""
+        return None
+
+    def problem(self, noise: Noise, seed: int) -> Problem:
+        """The problem of one noise and one seed, named by all three."""
+        signal = self.signal(seed)
+        parts = [self.name, *([] if isinstance(noise, NoNoise) else [noise.slug]), f"seed{seed}"]
+        missing, truth, true_corruption = self.mask(), self.truth(), None
+        observation, mask = signal, missing
+        if self.is_clean or not isinstance(noise, NoNoise):
+            corrupted = noise.corrupt(signal, stream(seed, "corruption"))
+            observation, true_corruption = corrupted.observation, corrupted.corruption
+            truth = signal if missing is None else None  # a file with gaps is no truth
+            if corrupted.mask is not None:
+                mask = corrupted.mask if missing is None else missing & corrupted.mask
+            if missing is not None:
+                true_corruption = true_corruption * missing
+        elif truth is not None:
+            true_corruption = observation - truth if missing is None else (observation - truth) * missing
+        if mask is not None and mask.all():
+            mask = None
+        attributes = {} if isinstance(noise, NoNoise) else noise.attributes
+        return Problem(
+            name=safe_name("-".join(parts)),
+            observation=observation,
+            truth=truth,
+            true_corruption=true_corruption,
+            mask=mask,
+            seed=seed,
+            data_range=self.data_range,
+            attributes={**self.attributes, **attributes},
+            source=self,
+        )
+
+
+def one_truth_each(files: Sequence[Path], truths: Sequence[Path]) -> list[Path | None]:
+    """The truth of each file: none, the same for all, or one each in the same order.
+
+    Raises:
+        ValueError: there is another number of them.
+    """
+    if len(truths) in (0, 1):
+        return [truths[0] if truths else None] * len(files)
+    if len(truths) != len(files):
+        raise ValueError(f"truth must be one file for all, or one each for {len(files)}, got {len(truths)}")
+    return list(truths)
+
+
+class Blocks:
+    """An endless loader: the training step knows by itself which block comes next.
+
+    A plain iterable rather than a DataLoader, whose iterators draw random numbers when they are made.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+class RecoveryDataModule(pl.LightningDataModule, ABC):
+    """Problems for :class:`~dop_lightning.module.DoubleOverparameterization`: sources × noises × seeds.
+
+    Args:
+        noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
+        seeds: seeds of the random streams, or how many: 3 stands for 0, 1, 2.
+        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self, noise: Noise | list[Noise] | None = None, seeds: int | list[int] = 1, batch_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.noises: list[Noise] = noise if isinstance(noise, list) else [noise or NoNoise()]
+        if not self.noises:
+            raise ValueError("noise must be at least one noise, or null, got an empty list")
+        self.seeds = list(range(at_least("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different integers, at least one, got {self.seeds}")
+        self.batch_size = None if batch_size is None else at_least("batch_size", batch_size, 1)
+        self.problems: list[Problem] = []
+        self.batches: list[ProblemBatch] = []
+
+    @abstractmethod
+    def sources(self) -> Sequence[Source]:
+        """The sources, in order."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """List all problems and form the batches, the same on every rank; once."""
+        if stage == "fit" and self.trainer is not None:
+            # callbacks score while fitting; a validation, which Lightning adds where a run stops, would repeat it
+            self.trainer.num_sanity_val_steps = 0
+            self.trainer.check_val_every_n_epoch = sys.maxsize
+        if self.problems:
+            return
+        sources = self.sources()
+        problems = [source.problem(noise, seed) for source in sources for noise in self.noises for seed in self.seeds]
+        names = [problem.name for problem in problems]
+        if len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises):
+            # one recovery of each file: it is named like the file
+            names = [safe_name(source.name) for source in sources]
+        names = unique_names(names)
+        self.problems = [rename(problem, name) for problem, name in zip(problems, names, strict=True)]
+        self.batches = form_batches(self.problems, self.batch_size)
+
+    def train_dataloader(self) -> Blocks:
+        """Block after block, without end."""
+        return Blocks()
+
+    def val_dataloader(self) -> list[str]:
+        """The names of the problems."""
+        return [problem.name for problem in self.problems]
+
+    def test_dataloader(self) -> list[str]:
+        """The names of the problems."""
+        return [problem.name for problem in self.problems]
+
+    def predict_dataloader(self) -> list[str]:
+        """The names of the problems."""
+        return [problem.name for problem in self.problems]

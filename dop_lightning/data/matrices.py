@@ -1,0 +1,155 @@
+"""Matrices: synthetic robust PCA as in section 4.1, and files."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dop_lightning.checks import at_least
+from dop_lightning.data.base import RecoveryDataModule, Source, one_truth_each
+from dop_lightning.files.arrays import MATRIX_SUFFIXES, read_matrix
+from dop_lightning.files.find import find_files
+from dop_lightning.noise import Noise
+from dop_lightning.problems import Attribute
+from dop_lightning.randomness import stream
+
+
+class LowRankMatrix(Source):
+    """A random matrix of known rank: ``X* = U*U*ᵀ`` (section 4.1), or ``U*V*ᵀ`` where it is not square.
+
+    The entries of U* and V* are standard Gaussian, from the stream (seed, truth).
+
+    Args:
+        n: rows, at least 1.
+        rank: r, from 1 to min(n, columns).
+        columns: ``None`` for a symmetric matrix ``U*U*ᵀ``.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, n: int, rank: int, columns: int | None = None) -> None:
+        self.n = at_least("n", n, 1)
+        self.columns = None if columns is None else at_least("columns", columns, 1)
+        self.rank = at_least("rank", rank, 1)
+        if rank > min(n, columns or n):
+            raise ValueError(f"rank must be at most {min(n, columns or n)}, the smaller side, got {rank}")
+        self.name = f"n{n}-r{rank}" if columns is None else f"{n}x{columns}-r{rank}"
+
+    @property
+    def is_clean(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """``n`` and ``true_rank`` (``rank`` is the rank that was found)."""
+        return {"n": self.n, "true_rank": self.rank}
+
+    def signal(self, seed: int) -> Tensor:
+        """X*, ``(n, columns)``."""
+        generator = stream(seed, "truth")
+        U = torch.randn(self.n, self.rank, generator=generator)
+        return U @ U.T if self.columns is None else U @ torch.randn(self.rank, self.columns, generator=generator)
+
+
+class MatrixFile(Source):
+    """A matrix of a ``.npy``, ``.npz``, ``.csv`` or ``.mat`` file; NaN are missing entries.
+
+    Args:
+        path: the file.
+        truth: a file with the clean matrix, of the same shape, where it is known.
+        key: which array of an ``.npz`` or ``.mat`` file.
+    """
+
+    def __init__(self, path: Path, truth: Path | None = None, key: str | None = None) -> None:
+        self.path = path
+        self.name = path.stem
+        self._truth = truth
+        self._key = key
+        self._read: tuple[Tensor, Tensor | None] | None = None
+
+    def _load(self) -> tuple[Tensor, Tensor | None]:
+        if self._read is None:
+            self._read = read_matrix(self.path, self._key)
+        return self._read
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """``matrix``: the name of the file."""
+        return {"matrix": self.name}
+
+    def signal(self, seed: int) -> Tensor:
+        """The matrix, whatever the seed."""
+        return self._load()[0]
+
+    def mask(self) -> Tensor | None:
+        """The entries that are not NaN."""
+        return self._load()[1]
+
+    def truth(self) -> Tensor | None:
+        """The clean matrix.
+
+        Raises:
+            ValueError: it has another shape, or entries that are missing.
+        """
+        if self._truth is None:
+            return None
+        truth, mask = read_matrix(self._truth, self._key)
+        if truth.shape != self.signal(0).shape or mask is not None:
+            raise ValueError(
+                f"{self._truth}: the truth must be complete and have the shape of {self.path}, "
+                f"{tuple(self.signal(0).shape)}, got {tuple(truth.shape)}{' with NaN' if mask is not None else ''}"
+            )
+        return truth.to(self.signal(0).dtype)
+
+
+class MatrixDataModule(RecoveryDataModule):
+    """Matrices × noises × seeds: synthetic ones of every size and rank given, or files.
+
+    Args:
+        n: rows of synthetic matrices, one number or several.
+        rank: their rank, one number or several.
+        columns: their columns; ``None`` for symmetric ``U*U*ᵀ``.
+        files: files, folders or globs instead of synthetic matrices.
+        truth: files with the clean matrices, one a file in the same order, or one for all; only without noise.
+        key: which array of ``.npz`` and ``.mat`` files.
+        noise: what is done to each matrix; ``None`` adds nothing.
+        seeds: seeds, or how many.
+        batch_size: matrices of one shape in one batch; ``None`` for all.
+
+    Raises:
+        ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        n: int | list[int] = 50,
+        rank: int | list[int] = 5,
+        columns: int | None = None,
+        files: str | list[str] | None = None,
+        truth: str | list[str] | None = None,
+        key: str | None = None,
+        noise: Noise | list[Noise] | None = None,
+        seeds: int | list[int] = 1,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(noise, seeds, batch_size)
+        self.n = n if isinstance(n, list) else [n]
+        self.rank = rank if isinstance(rank, list) else [rank]
+        self.columns = columns
+        self.files = files
+        self.truth = truth
+        self.key = key
+        if truth is not None and (files is None or noise is not None):
+            raise ValueError(f"truth must go with files and without noise, got {truth!r}")
+
+    def sources(self) -> Sequence[Source]:
+        """One source a file, or one a size and rank."""
+        if self.files is None:
+            return [LowRankMatrix(n, rank, self.columns) for n, rank in itertools.product(self.n, self.rank)]
+        paths = find_files(self.files, MATRIX_SUFFIXES)
+        truths = one_truth_each(paths, [] if self.truth is None else find_files(self.truth, MATRIX_SUFFIXES))
+        return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]

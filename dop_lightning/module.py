@@ -1,0 +1,400 @@
+"""The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dop_lightning.callbacks.base import RecoveryCallback
+from dop_lightning.checks import at_least, positive
+from dop_lightning.corruption import Corruption, HadamardCorruption
+from dop_lightning.engine import BatchState, Evaluation, Method, advance
+from dop_lightning.objective import Loss, SquaredLoss
+from dop_lightning.operators import Operator, observed_entries
+from dop_lightning.outcome import Outcome, Record, Status
+from dop_lightning.problems import ProblemBatch
+from dop_lightning.scoring import Scorer
+from dop_lightning.signals import Signal, SymmetricFactor
+
+
+class DoubleOverparameterization(pl.LightningModule):
+    r"""Robust recovery by double over-parameterization (Eqs. 3, 6, 9, 10).
+
+    Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + g∘g − h∘h − y)`` with rate τ for θ and α·τ for g, h. Its rivals are
+    settings: without corruption it is DIP, or factorisation; with the absolute loss besides, DIP-ℓ1 and MF-ℓ1 (Eq. 2).
+
+    The problems come from the data module, a :class:`~dop_lightning.data.RecoveryDataModule`. One training step is one
+    block of gradient iterations of every unfinished batch; ``Trainer(max_steps=N)`` means N gradient iterations of
+    every problem.
+
+    Args:
+        signal: makes φ(θ) of a batch of problems.
+        corruption: makes s of a batch; ``None`` is s = 0.
+        operator: makes A of a batch; by default the identity, or the mask of the observed entries.
+        loss: ℓ; by default a quarter of the sum of squares.
+        tau: learning rate of θ, above 0; a list is one value a problem, in the order of the data module.
+        alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is √max(n, m) of a matrix.
+        theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
+        block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
+            than about a second, since signals and time limits are looked at between steps.
+        evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        signal: Callable[[ProblemBatch], Signal] = SymmetricFactor,
+        corruption: Callable[[ProblemBatch], Corruption] | None = HadamardCorruption,
+        operator: Callable[[ProblemBatch], Operator] = observed_entries,
+        loss: Loss | None = None,
+        tau: float | list[float] = 1e-4,
+        alpha: float | list[float] | None = None,
+        theta_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        block: int = 100,
+        evaluate_every: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # a checkpoint holds problems, not a state_dict
+        self.method = Method(signal, corruption, operator, loss or SquaredLoss(), theta_optimizer)
+        self.tau = _positive_numbers("tau", tau)
+        self.alpha = None if alpha is None else _positive_numbers("alpha", alpha)
+        self.block = at_least("block", block, 1)
+        self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
+        self.records: dict[str, Record] = {}
+        self.states: list[BatchState] = []
+        self._scorers: dict[int, Scorer] = {}
+        self._parts = nn.ModuleList()
+        self._stopping: dict[str, Status] = {}
+        self._batches: list[ProblemBatch] = []
+        self.mean_scores: dict[str, float] = {}
+        self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
+
+    # ------------------------------------------------------------------------------------------------ the problems
+
+    def configure_model(self) -> None:
+        """Build signal and corruption of every batch of the data module, where they are to run."""
+        self._check_trainer()
+        batches = self._data_batches()
+        if [b.names for b in batches] == [b.names for b in self._batches]:
+            return  # fit, then test: the module keeps what it recovered
+        self._batches = batches
+        names = [name for batch in batches for name in batch.names]
+        self._rates = {
+            name: {"tau": tau, "alpha": alpha}
+            for name, tau, alpha in zip(
+                names,
+                _one_a_problem("tau", self.tau, len(names)),
+                _one_a_problem("alpha", self.alpha, len(names)),
+                strict=True,
+            )
+        }
+        self.records = {name: Record() for name in names}
+        self._set_states([self._new_state(batch) for batch in batches])
+
+    def _check_trainer(self) -> None:
+        """Without a number of iterations or a time limit, a run would have no end."""
+        timed = any(isinstance(callback, pl.callbacks.Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        steps = self.trainer.max_steps
+        if self.trainer.state.fn == "fit" and (steps == 0 or (steps == -1 and not timed)):
+            raise ValueError(f"trainer.max_steps must be the number of gradient iterations, at least 1, got {steps}")
+
+    def _data_batches(self) -> list[ProblemBatch]:
+        batches = getattr(getattr(self.trainer, "datamodule", None), "batches", None)
+        if batches is None:
+            raise ValueError(
+                "DoubleOverparameterization needs datamodule=…, a RecoveryDataModule such as ImageDataModule or "
+                "MatrixDataModule, got none"
+            )
+        return batches
+
+    def _new_state(self, problems: ProblemBatch) -> BatchState:
+        """A batch at its start, on the device of the run."""
+        problems = problems.to(self.trainer.strategy.root_device)
+        rates = [self._rates[name] for name in problems.names]
+        alphas = [rate["alpha"] for rate in rates if rate["alpha"] is not None]
+        if self.method.corruption is None:
+            alphas = [1.0] * len(rates)  # no corruption, no ratio: any number will do
+        return BatchState(self.method, problems, [rate["tau"] for rate in rates], alphas or None)
+
+    def _set_states(self, states: list[BatchState]) -> None:
+        """Take over the batches that are at work; their parts are the module's parameters."""
+        self.states = states
+        self._scorers = {id(state): Scorer(state.problems) for state in states}
+        self._parts = nn.ModuleList(part for state in states for part in (state.signal, state.corruption))
+        if self._trainer is not None and self.trainer.strategy.optimizers:
+            self.trainer.strategy.optimizers = self.configure_optimizers()
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The optimizers of the batches at work, each with the groups ``theta`` and ``corruption``."""
+        return [optimizer for state in self.states for optimizer in state.optimizers]
+
+    @property
+    def recovery_callbacks(self) -> Iterator[RecoveryCallback]:
+        """The callbacks of the trainer that follow problems, in its order."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return (callback for callback in callbacks if isinstance(callback, RecoveryCallback))
+
+    # ------------------------------------------------------------------------------------------------ gradient descent
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that every unfinished problem has behind it; with none left, that the furthest one has."""
+        if self.states:
+            return min(state.iteration for state in self.states)
+        return max((record.iteration for record in self.records.values()), default=0)
+
+    def on_fit_start(self) -> None:
+        """Put Lightning's step counter, which ``max_steps`` is compared with, to the iterations done."""
+        self._leave_finished()
+        progress = self._step_progress
+        progress.total.completed = progress.total.ready = self.iteration
+        if not self.states:
+            self.trainer.should_stop = True
+
+    @property
+    def _step_progress(self) -> Any:
+        return self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
+    def _is_finished(self, record: Record) -> bool:
+        maximum = self.trainer.max_steps
+        return record.status in ("stable", "diverged") or (maximum != -1 and record.iteration >= maximum)
+
+    def _leave_finished(self) -> None:
+        """Work on unfinished problems alone, those that are equally far together."""
+        states = []
+        for state in self._all_states():
+            keep = [k for k, name in enumerate(state.problems.names) if not self._is_finished(self.records[name])]
+            for name in (state.problems.names[k] for k in keep):
+                self.records[name].status = "running"
+                self.records[name].state = None
+            if keep:
+                states.append(state if len(keep) == len(state) else state.select(keep))
+        self._set_states(states)
+
+    def _all_states(self) -> list[BatchState]:
+        """Every problem, at work or not, batched with those of its batch that are equally far."""
+        at_work = {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
+        states = []
+        for batch in self._batches:
+            groups: dict[int, list[int]] = {}
+            for k, name in enumerate(batch.names):
+                groups.setdefault(self._iteration_of(name, at_work), []).append(k)
+            for iteration, members in sorted(groups.items()):
+                group = batch.select(members)
+                if all(name in at_work for name in group.names):
+                    owner = at_work[group.names[0]][0]
+                    if owner.problems.names == group.names:
+                        states.append(owner)
+                        continue
+                state = self._new_state(group)
+                state.iteration = iteration
+                for k, name in enumerate(group.names):
+                    saved = self._state_of(name, at_work)
+                    if saved is not None:
+                        state.load_problem_state(k, saved)
+                states.append(state)
+        return states
+
+    def _iteration_of(self, name: str, at_work: Mapping[str, tuple[BatchState, int]]) -> int:
+        return at_work[name][0].iteration if name in at_work else self.records[name].iteration
+
+    def _state_of(self, name: str, at_work: Mapping[str, tuple[BatchState, int]]) -> dict[str, Any] | None:
+        if name in at_work:
+            state, k = at_work[name]
+            return state.problem_state(k)
+        return self.records[name].state
+
+    def _block_end(self, start: int) -> int:
+        """Blocks end on multiples of the block length, at evaluations, and at the last iteration."""
+        ends = [start - start % every + every for every in (self.block, self.evaluate_every)]
+        if self.trainer.max_steps != -1:
+            ends.append(self.trainer.max_steps)
+        return min(ends)
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        """One block of gradient iterations of every unfinished batch."""
+        start = self.iteration
+        end = self._block_end(start)
+        for state in self.states[:]:
+            before = time.perf_counter()
+            at = state.iteration
+            diverged = advance(state, max(0, end - at))
+            seconds = (time.perf_counter() - before) / len(state)
+            for k, name in enumerate(state.problems.names):
+                record = self.records[name]
+                record.seconds += seconds
+                record.iteration = at if k in diverged else state.iteration
+            if diverged:
+                self._end(state, dict.fromkeys(diverged, "diverged"), state.evaluate())
+        last = end == self.trainer.max_steps
+        if last or end % self.evaluate_every == 0:
+            self._evaluate(last)
+        self._step_progress.total.increment_by(end - start)
+        self._step_progress.current.increment_by(end - start)
+        if not self.states:
+            self.trainer.should_stop = True
+
+    def _evaluate(self, last: bool) -> None:
+        """Score every unfinished problem and let the callbacks look; the last time, end them all."""
+        sums: dict[str, list[float]] = {}
+        for state in self.states[:]:
+            evaluation = state.evaluate()
+            scores = self._scorers[id(state)].curves(evaluation.signal, evaluation.corruption, evaluation.loss)
+            for of_problem in scores:
+                for tag, value in of_problem.items():
+                    sums.setdefault(tag, []).append(value)
+            self._stopping = {}
+            for callback in self.recovery_callbacks:
+                callback.on_evaluation(self.trainer, self, state.problems, evaluation, scores)
+            ends: dict[int, Status] = {}
+            for k, name in enumerate(state.problems.names):
+                if name in self._stopping or last:
+                    ends[k] = self._stopping.get(name, "done")
+            if ends:
+                self._end(state, ends, evaluation)
+        self.mean_scores = {tag: sum(values) / len(values) for tag, values in sums.items()}
+        if self._has_readers():
+            for tag, value in self.mean_scores.items():
+                self.log(tag, value, batch_size=1)
+
+    def _has_readers(self) -> bool:
+        """Whether a logger or a foreign callback (early stopping, say) reads what is logged.
+
+        Lightning's log takes a millisecond a value, as long as forty iterations of a small matrix.
+        """
+        ours = (RecoveryCallback, pl.callbacks.ProgressBar, pl.callbacks.Timer)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return bool(self.trainer.loggers) or not all(isinstance(callback, ours) for callback in callbacks)
+
+    def stop_problem(self, name: str, status: Status) -> None:
+        """To be called from ``on_evaluation``: the problem called ``name`` leaves the work after this evaluation."""
+        self._stopping[name] = status
+
+    def _end(self, state: BatchState, ends: Mapping[int, Status], evaluation: Evaluation) -> None:
+        """Let the problems at the positions of ``ends`` leave their batch, each with its status."""
+        for k, status in ends.items():
+            record = self.records[state.problems.names[k]]
+            record.status = status
+            record.state = {**state.problem_state(k), "iteration": record.iteration}
+        for outcome in self._outcomes(state, evaluation, list(ends)):
+            for callback in self.recovery_callbacks:
+                callback.on_problem_end(self.trainer, self, outcome)
+        keep = [k for k in range(len(state)) if k not in ends]
+        place = next(i for i, other in enumerate(self.states) if other is state)
+        replacement = [state.select(keep)] if keep else []
+        self._set_states([*self.states[:place], *replacement, *self.states[place + 1 :]])
+
+    def _outcomes(self, state: BatchState, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
+        scorer = self._scorers.get(id(state)) or Scorer(state.problems)
+        scores = scorer.final(evaluation.signal, evaluation.corruption, evaluation.loss)
+        for k in which:
+            problem = state.problems[k]
+            record = self.records[problem.name]
+            yield Outcome(
+                problem=problem,
+                status=record.status,
+                iteration=record.iteration,
+                seconds=record.seconds,
+                tau=state.tau[k],
+                alpha=state.alpha[k] if state.own_corruption else None,
+                signal=evaluation.signal[k].cpu(),
+                corruption=evaluation.corruption[k].cpu(),
+                scores=scores[k],
+            )
+
+    def on_train_end(self) -> None:
+        """Hand out what there is of problems that were stopped on the way: a signal, a time limit."""
+        for state in self.states:
+            for name in state.problems.names:
+                self.records[name].status = "interrupted"
+            for outcome in self._outcomes(state, state.evaluate(), range(len(state))):
+                for callback in self.recovery_callbacks:
+                    callback.on_problem_end(self.trainer, self, outcome)
+
+    # ---------------------------------------------------------------------------------------------- score and write
+
+    def _outcome_of(self, name: str) -> Outcome:
+        """What is recovered of one problem at its present state."""
+        state = next(state for state in self._all_states() if name in state.problems.names)
+        k = state.problems.names.index(name)
+        alone = state if len(state) == 1 else state.select([k])
+        return next(self._outcomes(alone, alone.evaluate(), [0]))
+
+    @torch.no_grad()
+    def validation_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
+        """The scores of the problem called ``batch``."""
+        return self._score(batch)
+
+    @torch.no_grad()
+    def test_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
+        """The scores of the problem called ``batch``."""
+        return self._score(batch)
+
+    def _score(self, name: str) -> dict[str, Any]:
+        outcome = self._outcome_of(name)
+        self.log_dict(outcome.scores, batch_size=1)
+        return {"problem": name, "status": outcome.status, "iterations": outcome.iteration, **outcome.scores}
+
+    @torch.no_grad()
+    def predict_step(self, batch: str, batch_idx: int) -> Outcome:
+        """What is recovered of the problem called ``batch``."""
+        return self._outcome_of(batch)
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save problem by problem: nothing in a checkpoint depends on how they were batched."""
+        at_work = {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
+        checkpoint["problems"] = {
+            name: {
+                "status": record.status,
+                "iteration": record.iteration,
+                "seconds": record.seconds,
+                "state": self._state_of(name, at_work),
+                "callbacks": {c.name: c.problem_state(name) for c in self.recovery_callbacks},
+            }
+            for name, record in self.records.items()
+        }
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
+            checkpoint.pop(key, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the problems of a checkpoint over; one that it does not hold starts anew."""
+        problems = checkpoint.get("problems")
+        if problems is None:
+            raise ValueError("ckpt_path must be a checkpoint folder written by dop, got one without problems")
+        if not set(problems) & set(self.records):
+            raise ValueError(
+                f"ckpt_path must hold problems of this run, such as {next(iter(self.records))!r}, "
+                f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"
+            )
+        self._set_states([])
+        for name, record in self.records.items():
+            if name in problems:
+                saved = problems[name]
+                record.status, record.iteration = saved["status"], saved["iteration"]
+                record.seconds, record.state = saved["seconds"], saved["state"]
+                for callback in self.recovery_callbacks:
+                    callback.load_problem_state(name, saved["callbacks"].get(callback.name, {}))
+        # the rest of Lightning's own state is empty: the step counter follows the problems, see on_fit_start
+        checkpoint.setdefault("state_dict", {})
+        checkpoint.setdefault("optimizer_states", [])
+        checkpoint.setdefault("lr_schedulers", [])
+
+
+def _positive_numbers(name: str, value: float | list[float]) -> float | list[float]:
+    return [positive(name, v) for v in value] if isinstance(value, list) else positive(name, value)
+
+
+def _one_a_problem(name: str, value: Any, size: int) -> list[Any]:
+    values = list(value) if isinstance(value, Sequence) else [value] * size
+    if len(values) != size:
+        raise ValueError(f"{name} must be one number, or a list of one a problem, {size} of them, got {len(values)}")
+    return values

@@ -1,0 +1,42 @@
+"""Names of problems: they name folders, so they hold letters, digits, dots, dashes and underscores alone."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+LONGEST = 120
+"""File systems allow 255 bytes."""
+
+_RESERVED = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "results.csv"}
+"""What else lies in the folder of a run."""
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a folder's name on any system, inside the run's folder whatever it holds.
+
+    >>> safe_name("../my photo (1)é")
+    'my_photo_1_e'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:LONGEST].rstrip("._-")
+    if not name:
+        return "problem"
+    return f"{name}_" if name.lower() in _RESERVED else name
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names, with a number behind those that occurred before; case does not tell names apart.
+
+    >>> unique_names(["a", "b", "A", "a"])
+    ['a', 'b', 'A-2', 'a-3']
+    """
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate.lower())
+        unique.append(candidate)
+    return unique

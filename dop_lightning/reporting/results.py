@@ -1,0 +1,140 @@
+"""The results of a run: ``result.json`` of each problem, and ``results.csv``, a row a problem, built from them."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.files.atomic import atomic_json, atomic_text
+from dop_lightning.outcome import Outcome
+
+SCORES = (
+    "loss",
+    "input_psnr",
+    "psnr",
+    "best_psnr",
+    "best_iteration",
+    "ssim",
+    "relative_error",
+    "relative_error_corruption",
+    "corruption_density",
+    "true_density",
+    "rank",
+)
+"""Columns of scores; ``best_…`` are an oracle's: they need the truth."""
+
+
+def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], machine: Mapping[str, Any]) -> None:
+    """Write ``result.json`` of one problem.
+
+    Args:
+        folder: of the problem.
+        outcome: its outcome.
+        best: ``best_psnr`` and ``best_iteration`` where they are known.
+        machine: what it ran on.
+    """
+    scores = {**outcome.scores, **best}
+    atomic_json(
+        folder / "result.json",
+        {
+            "problem": outcome.problem.name,
+            "attributes": dict(outcome.problem.attributes),
+            "seed": outcome.problem.seed,
+            "tau": outcome.tau,
+            "alpha": outcome.alpha,
+            "status": outcome.status,
+            "iterations": outcome.iteration,
+            "seconds": round(outcome.seconds, 3),
+            # JSON has neither inf nor nan: what is not a finite number is unknown to a reader
+            **{key: scores[key] for key in SCORES if key in scores and math.isfinite(scores[key])},
+            "machine": dict(machine),
+        },
+    )
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """All results of a run, in the order of its manifest.
+
+    Raises:
+        ValueError: a file is no result.
+    """
+    results = {}
+    for path in sorted(run.glob("*/result.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results[result["problem"]] = result
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a result written by dop ({error})") from error
+    manifest = run / "manifest.json"
+    if manifest.is_file():
+        order = [entry["name"] for entry in json.loads(manifest.read_text(encoding="utf-8"))["problems"]]
+        return [results[name] for name in order if name in results]
+    return list(results.values())
+
+
+def write_table(run: Path) -> list[dict[str, Any]]:
+    """Rebuild ``results.csv`` from the results of a run and return them.
+
+    The columns are ``problem``, one an attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``, then
+    the scores. What is not known is empty.
+    """
+    results = read_results(run)
+    attributes = list(dict.fromkeys(key for result in results for key in result["attributes"]))
+    columns = ["problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for result in results:
+        values = {**result["attributes"], **{key: value for key, value in result.items() if key != "attributes"}}
+        writer.writerow(["" if values.get(column) is None else _text(values[column]) for column in columns])
+    atomic_text(run / "results.csv", text.getvalue())
+    return results
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
+    """Results as text for a terminal.
+
+    Args:
+        results: as :func:`read_results` gives them.
+        columns: ``(key, title, format)``; a column that is known for no result is left out.
+
+    >>> print(render_table([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")]))
+    problem   PSNR
+    a        23.51
+    """
+    known = [column for column in columns if any(result.get(column[0]) is not None for result in results)]
+    rows = [[title for _, title, _ in known]]
+    for result in results:
+        rows.append(["" if result.get(key) is None else format(result[key], spec) for key, _, spec in known])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(known))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if spec == "" else cell.rjust(width)
+            for cell, width, (_, _, spec) in zip(row, widths, known, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+SUMMARY = [
+    ("problem", "problem", ""),
+    ("status", "status", ""),
+    ("iterations", "iterations", "d"),
+    ("seconds", "seconds", ".1f"),
+    ("input_psnr", "input PSNR", ".2f"),
+    ("psnr", "PSNR", ".2f"),
+    ("ssim", "SSIM", ".3f"),
+    ("relative_error", "rel. error", ".4f"),
+    ("rank", "rank", ".0f"),
+    ("corruption_density", "density", ".3f"),
+    ("true_density", "true density", ".3f"),
+]
+"""The columns of a short table."""

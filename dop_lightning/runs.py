@@ -1,0 +1,92 @@
+"""The folder of a run: its config, its fingerprint, and the list of its problems."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from dop_lightning.files.atomic import atomic_json, atomic_text
+from dop_lightning.problems import Problem
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+
+SETTINGS_WITHOUT_EFFECT = {"block"}
+"""Settings of the model that change no result."""
+
+
+def default_folder(experiment: str) -> Path:
+    """``runs/<experiment>/<time>``, chosen once, by the process that starts a run."""
+    return Path("runs") / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
+    """A hash of what determines the results: model, data and stopping of a resolved config, and the observations.
+
+    The trainer's section is left out: devices, paths and the number of iterations may change when a run goes on.
+
+    Args:
+        config_text: the resolved config, YAML.
+        problems: with their observations.
+    """
+    config = yaml.safe_load(config_text)
+    relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
+    if isinstance(relevant.get("model"), Mapping):
+        relevant["model"] = {k: v for k, v in relevant["model"].items() if k not in SETTINGS_WITHOUT_EFFECT}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
+    for problem in problems:  # a file may hold something else than when the run was started
+        digest.update(problem.name.encode())
+        digest.update(problem.observation.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def claim(run: Path, mark: str) -> bool:
+    """Check that a folder is free for a run, or holds the same run.
+
+    Args:
+        run: the folder.
+        mark: the fingerprint of the run.
+
+    Returns:
+        Whether the same run was started there before.
+
+    Raises:
+        ValueError: the folder is a file, cannot be written, or holds another run.
+    """
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
+    manifest = run / MANIFEST
+    if manifest.is_file():
+        try:
+            before = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
+        if before != mark:
+            raise ValueError(
+                f"{run}: holds another run, of other settings or data (see {run / CONFIG}); "
+                "choose another folder, or remove that one"
+            )
+        return True
+    nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")
+    return False
+
+
+def write_manifest(run: Path, mark: str, config_text: str, problems: Sequence[Problem]) -> None:
+    """Save the resolved config, the fingerprint, and the list of all problems."""
+    atomic_text(run / CONFIG, config_text)
+    entries = [
+        {
+            "name": problem.name,
+            "seed": problem.seed,
+            "shape": list(problem.observation.shape),
+            "attributes": dict(problem.attributes),
+        }
+        for problem in problems
+    ]
+    atomic_json(run / MANIFEST, {"fingerprint": mark, "problems": entries})
