@@ -11,14 +11,14 @@ def positive(name: str, value: float) -> float:
     Traceback (most recent call last):
     ValueError: alpha must be a finite number above 0, got 0.0
     """
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return value
 
 
 def not_negative(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number of at least zero."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return value
 

@@ -17,10 +17,11 @@ class Corruption(Part):
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()
         self.shape = problems.observation.shape
+        self.register_buffer("zero", problems.observation.new_zeros(()), persistent=False)
 
     def value(self) -> Tensor:
         """s, ``(K, *m)``."""
-        return torch.zeros(self.shape)
+        return self.get_buffer("zero").expand(self.shape)
 
     def add_to_(self, r: Tensor) -> None:
         """``r += s`` in place."""
@@ -46,7 +47,7 @@ class HadamardCorruption(Corruption):
         problems: the batch.
         scale: standard deviation of the start, ``g ~ N(0, scale²)``, above 0. The paper has 1e-4 for matrices
             (section 4.1), the authors' code 1e-5 for images.
-        tied: whether ``h`` starts equal to ``g`` (matrices), so that s starts at exactly 0, or is drawn by itself.
+        tied: whether ``h`` starts equal to ``g`` (matrices), so that s starts at 0, or is drawn by itself.
 
     Raises:
         ValueError: ``scale`` is not a finite number above 0.

@@ -126,7 +126,7 @@ class DoubleOverparameterization(pl.LightningModule):
     def _set_states(self, states: list[BatchState]) -> None:
         """Take over the batches that are at work; their parts are the module's parameters."""
         self.states = states
-        self._scorers = {id(state): Scorer(state.problems) for state in states}
+        self._scorers = {id(state): Scorer(state.problems, state.own_corruption) for state in states}
         self._parts = nn.ModuleList(part for state in states for part in (state.signal, state.corruption))
         if self._trainer is not None and self.trainer.strategy.optimizers:
             self.trainer.strategy.optimizers = self.configure_optimizers()
@@ -232,7 +232,10 @@ class DoubleOverparameterization(pl.LightningModule):
                 record.seconds += seconds
                 record.iteration = at if k in diverged else state.iteration
             if diverged:
-                self._end(state, dict.fromkeys(diverged, "diverged"), state.evaluate())
+                reached, state.iteration = state.iteration, at  # they are scored where they stand again
+                evaluation = state.evaluate()
+                state.iteration = reached
+                self._end(state, dict.fromkeys(diverged, "diverged"), evaluation)
         last = end == self.trainer.max_steps
         if last or end % self.evaluate_every == 0:
             self._evaluate(last)
@@ -292,7 +295,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self._set_states([*self.states[:place], *replacement, *self.states[place + 1 :]])
 
     def _outcomes(self, state: BatchState, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
-        scorer = self._scorers.get(id(state)) or Scorer(state.problems)
+        scorer = self._scorers.get(id(state)) or Scorer(state.problems, state.own_corruption)
         scores = scorer.final(evaluation.signal, evaluation.corruption, evaluation.loss)
         for k in which:
             problem = state.problems[k]

@@ -82,7 +82,7 @@ class Problem:
     def batch_key(self) -> tuple[object, ...]:
         """Problems with equal keys can be stacked."""
         y = self.observation
-        return (tuple(y.shape), self.signal_shape, str(y.dtype), self.mask is not None)
+        return (tuple(y.shape), self.signal_shape, str(y.dtype), self.mask is not None, self.data_range)
 
 
 class ProblemBatch(Sequence[Problem]):

@@ -32,15 +32,16 @@ class Scorer:
 
     Args:
         problems: the batch; truths are stacked once, on its device.
+        corruption: whether s is modelled; without it nothing is known of the corruption, and its scores are left out.
     """
 
-    def __init__(self, problems: ProblemBatch) -> None:
+    def __init__(self, problems: ProblemBatch, corruption: bool = True) -> None:
         self.problems = problems
+        self._corruption = corruption
         self._threshold = torch.tensor([DENSITY_THRESHOLD * scale(p) for p in problems], device=problems.device)
         self._truth = _known([p.truth for p in problems], problems.device)
         self._true_corruption = _known([p.true_corruption for p in problems], problems.device)
-        ranges = {p.data_range for p in problems}
-        self._range = ranges.pop() if len(ranges) == 1 else None
+        self._range = problems[0].data_range
         self._image = len(problems.signal_shape) == 3 and self._range is not None
 
     def curves(self, signal: Tensor, corruption: Tensor, loss: Tensor) -> list[dict[str, float]]:
@@ -53,8 +54,9 @@ class Scorer:
         """
         scores: list[dict[str, float]] = [{} for _ in self.problems]
         _put(scores, "loss", loss)
-        density = corruption_density(corruption, self._threshold, self.problems.mask)
-        _put(scores, "corruption_density", density)
+        if self._corruption:
+            density = corruption_density(corruption, self._threshold, self.problems.mask)
+            _put(scores, "corruption_density", density)
         self._compare(scores, "relative_error", relative_error, signal, self._truth)
         if self._image:
             data_range = self._range
@@ -69,7 +71,8 @@ class Scorer:
         ``relative_error_corruption``, ``true_density``, ``rank`` (matrices), ``input_psnr`` (images).
         """
         scores = self.curves(signal, corruption, loss)
-        self._compare(scores, "relative_error_corruption", relative_error, corruption, self._true_corruption)
+        if self._corruption:
+            self._compare(scores, "relative_error_corruption", relative_error, corruption, self._true_corruption)
         if self._true_corruption is not None:
             which, true_corruption = self._true_corruption
             mask = None if self.problems.mask is None else self.problems.mask[which]

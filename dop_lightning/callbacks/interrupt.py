@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import pytorch_lightning as pl
 
@@ -15,11 +14,9 @@ from dop_lightning.module import DoubleOverparameterization
 class GracefulStop(RecoveryCallback):
     """Turns the first SIGINT or SIGTERM into a stop at the end of the block; a second one acts at once.
 
-    ``module.stopped_by`` says which it was, for the exit status.
+    ``module.stopped_by`` says which it was, for the exit status. When training has ended Lightning puts back all the
+    handlers that it found, so that there is nothing to give back here.
     """
-
-    def __init__(self) -> None:
-        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over (from Lightning too, which would leave with status 0)."""
@@ -27,7 +24,7 @@ class GracefulStop(RecoveryCallback):
         handler = self._handler(trainer, pl_module)
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._before[number] = signal.signal(number, handler)
+                signal.signal(number, handler)
             except ValueError:  # not the main thread: nobody sends it signals
                 return
 
@@ -42,9 +39,3 @@ class GracefulStop(RecoveryCallback):
             print("\nStopping: writing what is recovered so far (again: stop at once)", file=sys.stderr)
 
         return handle
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}

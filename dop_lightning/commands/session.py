@@ -37,8 +37,8 @@ def prepare() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
-    # jsonargparse 4.53 deprecates what LightningCLI 2.6 instantiates with
-    warnings.filterwarnings("ignore", message=r".*instantiate_classes.*")
+    # jsonargparse 4.53 deprecates what LightningCLI 2.6 calls it with
+    warnings.filterwarnings("ignore", message=r"(?s).*(deprecated in v4|JSONARGPARSE_DEPRECATION_WARNINGS)")
     # we pass LightningCLI its arguments, without the verb
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
     # there is a device, and the user chose another

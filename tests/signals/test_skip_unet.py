@@ -208,10 +208,11 @@ def test_problems_have_inputs_of_their_own() -> None:
     assert not torch.equal(network_input(still, 0, k=0), network_input(still, 0, k=1))
 
 
-def test_input_shares_no_numbers_with_the_start_of_the_corruption() -> None:
-    problems = batch(3, 8, 8)
-    z = network_input(small(problems, perturbation=0.0), 0)
-    assert not torch.isin(z, problems.normal((3, 8, 8), 1.0, "init", 1)).any()
+def test_input_has_a_stream_of_its_own() -> None:
+    z = network_input(small(batch(3, 8, 8), perturbation=0.0), 0)[0].permute(1, 2, 0)  # H' W' input_channels, as drawn
+    for taken in ((), (1,), (2,)):  # θ, g and h of the same seed
+        assert not torch.equal(z, torch.empty(8, 8, 3).uniform_(0.0, 0.1, generator=stream(0, "init", *taken)))
+    assert torch.equal(z, torch.empty(8, 8, 3).uniform_(0.0, 0.1, generator=stream(0, "init", 3)))
 
 
 # ------------------------------------------------------------------------------------------------ modes and precision

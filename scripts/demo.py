@@ -1,0 +1,55 @@
+"""A photograph half of whose values are destroyed comes back, with the map of what was destroyed; written to demo/.
+
+    make demo
+
+It destroys half of the values of a bundled photograph, then runs what a user would type:
+
+    dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 2000
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+from dop_lightning.cli import main as dop
+from dop_lightning.files.images import find_images, read_image, write_image
+from dop_lightning.noise import SaltAndPepper
+from dop_lightning.randomness import stream
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photo", default="astronaut", help="a bundled photograph or a file; default: %(default)s")
+    parser.add_argument("--ratio", type=float, default=0.5, help="share of destroyed values; default: %(default)s")
+    parser.add_argument("--iterations", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
+    options = parser.parse_args()
+    photo = find_images(options.photo)[0]
+    clean, form = read_image(photo)
+    options.out.mkdir(parents=True, exist_ok=True)
+    destroyed = options.out / "destroyed.png"
+    damage = SaltAndPepper(options.ratio).corrupt(clean, stream(0, "corruption"))
+    write_image(destroyed, damage.observation, form)
+    run = options.out / "run"
+    if run.exists():
+        shutil.rmtree(run)
+    command = ["recover", str(destroyed), "--truth", str(photo), "--out", str(run)]
+    command += ["--iterations", str(options.iterations)]
+    print(f"{options.ratio:.0%} of the values of {photo.name} were set to black or white: {destroyed}")
+    print(f"dop {' '.join(command)}", flush=True)
+    status = dop(command)
+    if status:
+        return status
+    with (run / "results.csv").open(newline="") as file:
+        result = next(csv.DictReader(file))
+    gain = float(result["psnr"]) - float(result["input_psnr"])
+    picture = options.out / "comparison.png"
+    shutil.copy(run / "destroyed" / "comparison.png", picture)
+    print(f"Gain: {gain:.1f} dB. Before, after, and what was found to be destroyed: {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""What tests of whole runs share: one thread, a process left as it was found, and tiny runs with a real Trainer."""
+
+import csv
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from dop_lightning.callbacks import StableOutput
+from dop_lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
+from dop_lightning.commands.session import standard_callbacks
+from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.noise import GrossOutliers, SaltAndPepper
+from dop_lightning.objective import SquaredLoss
+from dop_lightning.signals import SkipUNet
+
+LOGGERS = ("pytorch_lightning", "lightning_fabric")
+
+
+def _quiet() -> None:
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads in their last bits, and threads that share a core wait for each other."""
+    asked, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    _quiet()
+    yield
+    torch.set_num_threads(threads)
+    if asked is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = asked
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before() -> Iterator[None]:
+    """Signal handlers, log levels and threads belong to the process; pytest itself restores warning filters."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    _quiet()
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------------------------------- tiny problems
+
+
+@pytest.fixture(scope="session")
+def matrices() -> Callable[..., MatrixDataModule]:
+    """Makes a data module: three 12×12 matrices of rank 1, a tenth of the entries off."""
+    return partial(MatrixDataModule, **{"n": 12, "rank": 1, "noise": GrossOutliers(0.1), "seeds": 3})
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., ImageDataModule]:
+    """Makes a data module: one grey image of 16×16 pixels, 30 % salt and pepper."""
+    return partial(ImageDataModule, **{"images": "camera", "noise": SaltAndPepper(0.3), "resize": 16})
+
+
+@pytest.fixture(scope="session")
+def matrix_method() -> Callable[..., DoubleOverparameterization]:
+    """Makes a module that recovers the matrices within about 1000 iterations."""
+    return partial(DoubleOverparameterization, **{"tau": 2e-3, "block": 100, "evaluate_every": 200})
+
+
+@pytest.fixture(scope="session")
+def image_method() -> Callable[..., DoubleOverparameterization]:
+    """Makes a module whose network takes about two milliseconds an iteration."""
+    settings = {
+        "signal": partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32"),
+        "corruption": partial(HadamardCorruption, scale=1e-5, tied=False),
+        "loss": SquaredLoss("mean"),
+        "tau": 0.5,
+        "alpha": 20.0,
+        "block": 10,
+        "evaluate_every": 50,
+    }
+    return partial(DoubleOverparameterization, **settings)
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+@dataclass
+class Run:
+    """A run that has ended: its folder, and the parts that made it."""
+
+    folder: Path
+    trainer: pl.Trainer
+    module: DoubleOverparameterization
+    data: RecoveryDataModule
+    _states: dict[str, dict[str, Tensor]] | None = field(default=None, repr=False)
+
+    @property
+    def table(self) -> dict[str, dict[str, str]]:
+        """``results.csv`` by problem, without the seconds, which are never the same."""
+        with (self.folder / "results.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {row["problem"]: {key: value for key, value in row.items() if key != "seconds"} for row in rows}
+
+    @property
+    def metrics(self) -> list[tuple[str, int, str, str]]:
+        """The rows of ``metrics.csv``."""
+        with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return [(name, int(iteration), tag, value) for name, iteration, tag, value in list(csv.reader(file))[1:]]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / LAST
+
+    @property
+    def statuses(self) -> list[str]:
+        return [row["status"] for row in self.table.values()]
+
+    @property
+    def iterations(self) -> list[int]:
+        return [int(row["iterations"]) for row in self.table.values()]
+
+    def recovered(self, name: str) -> np.ndarray:
+        return np.load(self.folder / name / "recovered.npy")
+
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """All that the checkpoint holds of each problem: parameters, optimizers, windows; flat."""
+        problems = FolderCheckpointIO().load_checkpoint(self.checkpoint)["problems"]
+        return {name: dict(_flat("", saved)) for name, saved in problems.items()}
+
+    def assert_equals(self, other: "Run") -> None:
+        """Same bits, and the same table."""
+        assert self.table == other.table
+        mine, theirs = self.states(), other.states()
+        assert list(mine) == list(theirs)
+        for name, state in mine.items():
+            assert state.keys() == theirs[name].keys(), name
+            for key, value in state.items():
+                assert torch.equal(value, theirs[name][key]), f"{name}: {key}"
+            assert np.array_equal(self.recovered(name), other.recovered(name)), name
+
+    def assert_close(self, other: "Run", *names: str, tolerance: float = 1e-4) -> None:
+        """The same recovery but for rounding, relative to its size."""
+        for name in names or self.table:
+            one, two = self.recovered(name), other.recovered(name)
+            assert np.linalg.norm(one - two) <= tolerance * np.linalg.norm(two), name
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors and numbers of nested containers, by path; without the seconds."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if key != "seconds":
+                yield from _flat(f"{prefix}/{key}", inner)
+    elif isinstance(value, int | float | Tensor):
+        yield prefix, torch.as_tensor(value)
+    else:
+        assert value is None or isinstance(value, str), prefix
+
+
+@pytest.fixture(scope="session")
+def make_trainer() -> Callable[..., pl.Trainer]:
+    """Makes a Trainer with the callbacks of every run: ``make_trainer(folder, max_steps, *more_callbacks)``."""
+
+    def make(folder: Path, max_steps: int, *more: pl.Callback, stable: StableOutput | None = None, **options: Any):
+        settings = {
+            "max_steps": max_steps,
+            "max_epochs": -1,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "default_root_dir": folder,
+            "callbacks": [*standard_callbacks(stable), *more],
+        }
+        return pl.Trainer(**{**settings, **options})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fit(make_trainer: Callable[..., pl.Trainer]) -> Callable[..., Run]:
+    """Does a run: ``fit(folder, module, data, max_steps, *more_callbacks, resume=False)``."""
+
+    def fit(
+        folder: Path,
+        module: DoubleOverparameterization,
+        data: RecoveryDataModule,
+        max_steps: int,
+        *more: pl.Callback,
+        resume: bool = False,
+        **options: Any,
+    ) -> Run:
+        trainer = make_trainer(folder, max_steps, *more, **options)
+        checkpoint = str(folder / LAST) if resume else None
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return Run(folder, trainer, module, data)
+
+    return fit
+
+
+class StopAt(pl.Callback):
+    """Stops a run at the end of the first block that reaches an iteration: by Lightning's flag, or by a signal."""
+
+    def __init__(self, iteration: int, by: signal.Signals | None = None) -> None:
+        self.iteration: int | None = iteration
+        self.by = by
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.iteration is not None and trainer.global_step >= self.iteration:
+            self.iteration = None
+            if self.by is None:
+                trainer.should_stop = True
+            else:
+                os.kill(os.getpid(), self.by)
+
+
+@pytest.fixture(scope="session")
+def stop_at() -> type[StopAt]:
+    """A callback: ``stop_at(300)``, ``stop_at(300, signal.SIGINT)``."""
+    return StopAt
