@@ -64,7 +64,7 @@ class HadamardCorruption(Corruption):
             g, h = g * problems.mask, h * problems.mask
         self.g = nn.Parameter(g)
         self.h = nn.Parameter(h)
-        self._both = (self.g, self.h)  # a module's look-up of a parameter costs as much as a step of a small matrix
+        self.tie_arrays()
 
     def value(self) -> Tensor:
         """``g∘g − h∘h``."""
@@ -72,7 +72,7 @@ class HadamardCorruption(Corruption):
 
     def add_to_(self, r: Tensor) -> None:
         """``r += g∘g − h∘h`` in place."""
-        g, h = self._both
+        g, h = self._arrays
         r.addcmul_(g, g)
         r.addcmul_(h, h, value=-1)
 
@@ -85,6 +85,6 @@ class HadamardCorruption(Corruption):
         """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h`` (Eq. 6), two fused passes."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
-        g, h = self._both
+        g, h = self._arrays
         g.addcmul_(derivative, g, value=-2 * rate)
         h.addcmul_(derivative, h, value=2 * rate)

@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,20 @@ class Part(nn.Module, ABC):
     By default every parameter is stacked: its leading dimension is K. A part that keeps a module a problem overrides
     :meth:`problem_parameters`.
     """
+
+    def tie_arrays(self) -> None:
+        """Keep the parameters as plain tensors on the same memory, ``self._arrays``, for steps in place.
+
+        To be called at the end of ``__init__``. To look a parameter up by its name, and to know it for one, takes as
+        long as a product of small matrices.
+        """
+        self._arrays = tuple(p.detach() for p in self.parameters())
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """Moving a module gives its parameters other memory."""
+        super()._apply(*args, **kwargs)
+        self.tie_arrays()
+        return self
 
     def problem_parameters(self, k: int) -> Iterator[tuple[str, nn.Parameter, int | None]]:
         """``(name, parameter, index)`` of problem k: its entry ``parameter[index]``, or all of it where ``None``."""

@@ -104,7 +104,7 @@ def cases():
     for count, allowed in ((1, 1.25), (100, 1.1)):
         data = MatrixDataModule(n=50, rank=5, noise=GrossOutliers(0.3), seeds=count)
         data.setup()
-        module = partial(DoubleOverparameterization, signal=SymmetricFactor, block=500, evaluate_every=1000)
+        module = partial(DoubleOverparameterization, signal=SymmetricFactor, block=1000, evaluate_every=1000)
         bare = partial(bare_matrices, data.batches[0])
         yield f"matrix n=50, K={count}", allowed, 20_000 if count == 1 else 5000, partial(framework, module, data), bare
     data = ImageDataModule("astronaut", noise=SaltAndPepper(0.5), resize=64)
@@ -117,7 +117,7 @@ def cases():
         tau=1.0,
         alpha=400.0,
         block=10,
-        evaluate_every=50,
+        evaluate_every=100,
     )
     bare = partial(bare_network, data.batches[0], width=32)
     yield "U-Net 64×64, width 32", 1.1, 500, partial(framework, module, data), bare

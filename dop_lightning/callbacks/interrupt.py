@@ -21,6 +21,7 @@ class GracefulStop(RecoveryCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over (from Lightning too, which would leave with status 0)."""
         assert isinstance(pl_module, DoubleOverparameterization)
+        pl_module.stopped_by = ""
         handler = self._handler(trainer, pl_module)
         for number in (signal.SIGINT, signal.SIGTERM):
             try:

@@ -24,12 +24,15 @@ class ProblemTensorBoard(RecoveryCallback):
 
     Args:
         images_every: evaluations between two pictures of X̂ and ŝ; 0 for none but the last.
+        most_pictures: problems with pictures before the last, from the first on: a picture takes as long as hundreds of
+            iterations of a small matrix.
         most_runs: problems that are followed, from the first on; every one is in ``metrics.csv`` all the same. A run
             holds a file and a thread open.
     """
 
-    def __init__(self, images_every: int = 10, most_runs: int = 100) -> None:
+    def __init__(self, images_every: int = 10, most_pictures: int = 10, most_runs: int = 100) -> None:
         self.images_every = at_least("images_every", images_every, 0)
+        self.most_pictures = at_least("most_pictures", most_pictures, 0)
         self.most_runs = at_least("most_runs", most_runs, 0)
         self._writers: dict[str, SummaryWriter] = {}
         self._evaluations: dict[str, int] = {}
@@ -75,9 +78,9 @@ class ProblemTensorBoard(RecoveryCallback):
                 continue
             for tag, value in scores[k].items():
                 writer.add_scalar(tag, value, evaluation.iteration)
-            seen = self._evaluations.get(problem.name, 0)
-            self._evaluations[problem.name] = seen + 1
-            if self.images_every and seen % self.images_every == 0:
+            seen = self._evaluations[problem.name] = self._evaluations.get(problem.name, 0) + 1
+            shown = problem.name in list(module.records)[: self.most_pictures]
+            if shown and self.images_every and seen % self.images_every == 0:
                 self._picture(problem.name, "recovered", problem, evaluation.signal[k].cpu(), evaluation.iteration)
                 self._picture(problem.name, "corruption", problem, evaluation.corruption[k].cpu(), evaluation.iteration)
 

@@ -125,7 +125,11 @@ def fit_config(config: dict[str, Any]) -> int:
 
 def _run(verb: str, arguments: list[str] | dict[str, Any]) -> int:
     try:
-        return _act(verb, _parse(verb, arguments))
+        cli = _parse(verb, arguments)
+        try:
+            return _act(verb, cli)
+        except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
+            raise KeyboardInterrupt from error
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError) as error:
         raise ValueError(plain_message(str(error))) from error
     except ValueError as error:  # jsonargparse wraps ours in a list of its own

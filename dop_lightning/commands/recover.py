@@ -75,7 +75,7 @@ def config(options: argparse.Namespace) -> dict[str, Any]:
             "tau": 1.0,
             "alpha": alpha,
             "block": block_length(pixels, width),
-            "evaluate_every": 50,
+            "evaluate_every": 100,
         },
         "data": {
             "class_path": "ImageDataModule",

@@ -4,9 +4,10 @@ Shapes: K problems, ``*n`` the shape of one signal.
 """
 
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dop_lightning.parts import Part, Rate
 from dop_lightning.problems import ProblemBatch
@@ -32,6 +33,11 @@ class Signal(Part):
         self.size = len(problems)
         self._graph: Tensor | None = None
 
+    @cached_property
+    def _own_parameters(self) -> list[nn.Parameter]:
+        """To walk through the modules at every iteration would take as long as a small convolution."""
+        return list(self.parameters())
+
     @abstractmethod
     def forward(self, iteration: int = 0) -> Tensor:
         """``φ(θ)``, ``(K, *n)``, as gradient iteration number ``iteration`` sees it.
@@ -55,7 +61,8 @@ class Signal(Part):
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""
         assert self._graph is not None, "evaluate comes before pull_back"
-        self.zero_grad(set_to_none=True)
+        for p in self._own_parameters:
+            p.grad = None
         torch.autograd.backward(self._graph, derivative * factor)
         self._graph = None
 

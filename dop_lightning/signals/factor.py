@@ -44,7 +44,7 @@ class SymmetricFactor(Signal):
             raise ValueError(f"SymmetricFactor needs square matrices, got {n}×{m}; use Factor, UVᵀ, for those")
         rank = n if rank is None else at_least("rank", rank, 1)
         self.U = nn.Parameter(problems.normal((n, rank), positive("scale", scale), "init"))
-        self._factors = (self.U,)  # a module's look-up of a parameter costs as much as a product of small matrices
+        self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """``UUᵀ``."""
@@ -52,12 +52,12 @@ class SymmetricFactor(Signal):
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += UUᵀ`` in place."""
-        (U,) = self._factors
+        (U,) = self._arrays
         r.baddbmm_(U, U.mT)
 
     def _gradient(self, derivative: Tensor) -> Tensor:
         """``(G + Gᵀ)U``."""
-        (U,) = self._factors
+        (U,) = self._arrays
         return torch.bmm(derivative, U).baddbmm_(derivative.mT, U)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
@@ -70,7 +70,7 @@ class SymmetricFactor(Signal):
         step = self._gradient(derivative)
         if isinstance(rate, Tensor):
             step, rate = step.mul_(rate), 1.0
-        self._factors[0].add_(step, alpha=-rate)
+        self._arrays[0].add_(step, alpha=-rate)
 
 
 class Factor(Signal):
@@ -97,7 +97,7 @@ class Factor(Signal):
         rank = min(n, m) if rank is None else at_least("rank", rank, 1)
         self.U = nn.Parameter(problems.normal((n, rank), positive("scale", scale), "init"))
         self.V = nn.Parameter(problems.normal((m, rank), scale, "init", 3))
-        self._factors = (self.U, self.V)
+        self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """``UVᵀ``."""
@@ -105,7 +105,7 @@ class Factor(Signal):
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += UVᵀ`` in place."""
-        U, V = self._factors
+        U, V = self._arrays
         r.baddbmm_(U, V.mT)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
@@ -118,7 +118,7 @@ class Factor(Signal):
         """``U ← U − rate·GV``, ``V ← V − rate·GᵀU``, both from the old values."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
-        U, V = self._factors
+        U, V = self._arrays
         step = torch.bmm(derivative, V)
         V.baddbmm_(derivative.mT, U, alpha=-rate)
         U.add_(step, alpha=-rate)
