@@ -1,7 +1,7 @@
 """The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, observed_entries
 from dop_lightning.outcome import Outcome, Record, Status
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.roster import Roster
 from dop_lightning.scoring import Scorer
 from dop_lightning.signals import Signal, SymmetricFactor
 
@@ -67,12 +68,10 @@ class DoubleOverparameterization(pl.LightningModule):
         self.alpha = None if alpha is None else _positive_numbers("alpha", alpha)
         self.block = at_least("block", block, 1)
         self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
-        self.records: dict[str, Record] = {}
-        self.states: list[BatchState] = []
+        self.roster: Roster | None = None
         self._scorers: dict[int, Scorer] = {}
         self._parts = nn.ModuleList()
         self._stopping: dict[str, Status] = {}
-        self._batches: list[ProblemBatch] = []
         self.mean_scores: dict[str, float] = {}
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
@@ -81,53 +80,50 @@ class DoubleOverparameterization(pl.LightningModule):
     def configure_model(self) -> None:
         """Build signal and corruption of every batch of the data module, where they are to run."""
         self._check_trainer()
-        batches = self._data_batches()
-        if [b.names for b in batches] == [b.names for b in self._batches]:
-            return  # fit, then test: the module keeps what it recovered
-        self._batches = batches
-        names = [name for batch in batches for name in batch.names]
-        self._rates = {
-            name: {"tau": tau, "alpha": alpha}
-            for name, tau, alpha in zip(
-                names,
-                _one_a_problem("tau", self.tau, len(names)),
-                _one_a_problem("alpha", self.alpha, len(names)),
-                strict=True,
-            )
-        }
-        self.records = {name: Record() for name in names}
-        self._set_states([self._new_state(batch) for batch in batches])
-
-    def _check_trainer(self) -> None:
-        """Without a number of iterations or a time limit, a run would have no end."""
-        timed = any(isinstance(callback, pl.callbacks.Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        steps = self.trainer.max_steps
-        if self.trainer.state.fn == "fit" and (steps == 0 or (steps == -1 and not timed)):
-            raise ValueError(f"trainer.max_steps must be the number of gradient iterations, at least 1, got {steps}")
-
-    def _data_batches(self) -> list[ProblemBatch]:
-        batches = getattr(getattr(self.trainer, "datamodule", None), "batches", None)
-        if batches is None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "batches"):
             raise ValueError(
                 "DoubleOverparameterization needs datamodule=…, a RecoveryDataModule such as ImageDataModule or "
                 "MatrixDataModule, got none"
             )
-        return batches
+        names = [problem.name for problem in data.problems]
+        if self.roster is not None and self.roster.is_about(data.batches):
+            return  # fit, then test: the module keeps what it recovered
+        device = self.trainer.strategy.root_device
+        self.roster = Roster(self.method, data.batches, self.tau, self.alpha, names, device)
+        self._follow_roster()
 
-    def _new_state(self, problems: ProblemBatch) -> BatchState:
-        """A batch at its start, on the device of the run."""
-        problems = problems.to(self.trainer.strategy.root_device)
-        rates = [self._rates[name] for name in problems.names]
-        alphas = [rate["alpha"] for rate in rates if rate["alpha"] is not None]
-        if self.method.corruption is None:
-            alphas = [1.0] * len(rates)  # no corruption, no ratio: any number will do
-        return BatchState(self.method, problems, [rate["tau"] for rate in rates], alphas or None)
+    def _check_trainer(self) -> None:
+        """Without a number of iterations or a time limit, a run would have no end."""
+        timed = any(isinstance(callback, pl.callbacks.Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        maximum = self.trainer.max_steps
+        if self.trainer.state.fn == "fit" and (maximum == 0 or (maximum == -1 and not timed)):
+            raise ValueError(f"trainer.max_steps must be the number of gradient iterations, at least 1, got {maximum}")
 
-    def _set_states(self, states: list[BatchState]) -> None:
-        """Take over the batches that are at work; their parts are the module's parameters."""
-        self.states = states
-        self._scorers = {id(state): Scorer(state.problems, state.own_corruption) for state in states}
-        self._parts = nn.ModuleList(part for state in states for part in (state.signal, state.corruption))
+    @property
+    def _problems(self) -> Roster:
+        assert self.roster is not None, "configure_model comes first"
+        return self.roster
+
+    @property
+    def states(self) -> list[BatchState]:
+        """The batches at work."""
+        return self._problems.states
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """How far each problem is, by name."""
+        return self._problems.records
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that every unfinished problem has behind it."""
+        return self._problems.iteration
+
+    def _follow_roster(self) -> None:
+        """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
+        self._scorers = {id(state): Scorer(state.problems, state.own_corruption) for state in self.states}
+        self._parts = nn.ModuleList(self._problems.parts())
         if self._trainer is not None and self.trainer.strategy.optimizers:
             self.trainer.strategy.optimizers = self.configure_optimizers()
 
@@ -143,16 +139,10 @@ class DoubleOverparameterization(pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------------ gradient descent
 
-    @property
-    def iteration(self) -> int:
-        """Iterations that every unfinished problem has behind it; with none left, that the furthest one has."""
-        if self.states:
-            return min(state.iteration for state in self.states)
-        return max((record.iteration for record in self.records.values()), default=0)
-
     def on_fit_start(self) -> None:
         """Put Lightning's step counter, which ``max_steps`` is compared with, to the iterations done."""
-        self._leave_finished()
+        self._problems.work_on_unfinished(self.trainer.max_steps)
+        self._follow_roster()
         progress = self._step_progress
         progress.total.completed = progress.total.ready = self.iteration
         if not self.states:
@@ -161,55 +151,6 @@ class DoubleOverparameterization(pl.LightningModule):
     @property
     def _step_progress(self) -> Any:
         return self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-
-    def _is_finished(self, record: Record) -> bool:
-        maximum = self.trainer.max_steps
-        return record.status in ("stable", "diverged") or (maximum != -1 and record.iteration >= maximum)
-
-    def _leave_finished(self) -> None:
-        """Work on unfinished problems alone, those that are equally far together."""
-        states = []
-        for state in self._all_states():
-            keep = [k for k, name in enumerate(state.problems.names) if not self._is_finished(self.records[name])]
-            for name in (state.problems.names[k] for k in keep):
-                self.records[name].status = "running"
-                self.records[name].state = None
-            if keep:
-                states.append(state if len(keep) == len(state) else state.select(keep))
-        self._set_states(states)
-
-    def _all_states(self) -> list[BatchState]:
-        """Every problem, at work or not, batched with those of its batch that are equally far."""
-        at_work = {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
-        states = []
-        for batch in self._batches:
-            groups: dict[int, list[int]] = {}
-            for k, name in enumerate(batch.names):
-                groups.setdefault(self._iteration_of(name, at_work), []).append(k)
-            for iteration, members in sorted(groups.items()):
-                group = batch.select(members)
-                if all(name in at_work for name in group.names):
-                    owner = at_work[group.names[0]][0]
-                    if owner.problems.names == group.names:
-                        states.append(owner)
-                        continue
-                state = self._new_state(group)
-                state.iteration = iteration
-                for k, name in enumerate(group.names):
-                    saved = self._state_of(name, at_work)
-                    if saved is not None:
-                        state.load_problem_state(k, saved)
-                states.append(state)
-        return states
-
-    def _iteration_of(self, name: str, at_work: Mapping[str, tuple[BatchState, int]]) -> int:
-        return at_work[name][0].iteration if name in at_work else self.records[name].iteration
-
-    def _state_of(self, name: str, at_work: Mapping[str, tuple[BatchState, int]]) -> dict[str, Any] | None:
-        if name in at_work:
-            state, k = at_work[name]
-            return state.problem_state(k)
-        return self.records[name].state
 
     def _block_end(self, start: int) -> int:
         """Blocks end on multiples of the block length, at evaluations, and at the last iteration."""
@@ -283,16 +224,12 @@ class DoubleOverparameterization(pl.LightningModule):
     def _end(self, state: BatchState, ends: Mapping[int, Status], evaluation: Evaluation) -> None:
         """Let the problems at the positions of ``ends`` leave their batch, each with its status."""
         for k, status in ends.items():
-            record = self.records[state.problems.names[k]]
-            record.status = status
-            record.state = {**state.problem_state(k), "iteration": record.iteration}
+            self.records[state.problems.names[k]].status = status
         for outcome in self._outcomes(state, evaluation, list(ends)):
             for callback in self.recovery_callbacks:
                 callback.on_problem_end(self.trainer, self, outcome)
-        keep = [k for k in range(len(state)) if k not in ends]
-        place = next(i for i, other in enumerate(self.states) if other is state)
-        replacement = [state.select(keep)] if keep else []
-        self._set_states([*self.states[:place], *replacement, *self.states[place + 1 :]])
+        self._problems.leave(state, list(ends))
+        self._follow_roster()
 
     def _outcomes(self, state: BatchState, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
         scorer = self._scorers.get(id(state)) or Scorer(state.problems, state.own_corruption)
@@ -325,9 +262,7 @@ class DoubleOverparameterization(pl.LightningModule):
 
     def _outcome_of(self, name: str) -> Outcome:
         """What is recovered of one problem at its present state."""
-        state = next(state for state in self._all_states() if name in state.problems.names)
-        k = state.problems.names.index(name)
-        alone = state if len(state) == 1 else state.select([k])
+        alone = self._problems.alone(name)
         return next(self._outcomes(alone, alone.evaluate(), [0]))
 
     @torch.no_grad()
@@ -354,17 +289,9 @@ class DoubleOverparameterization(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save problem by problem: nothing in a checkpoint depends on how they were batched."""
-        at_work = {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
-        checkpoint["problems"] = {
-            name: {
-                "status": record.status,
-                "iteration": record.iteration,
-                "seconds": record.seconds,
-                "state": self._state_of(name, at_work),
-                "callbacks": {c.name: c.problem_state(name) for c in self.recovery_callbacks},
-            }
-            for name, record in self.records.items()
-        }
+        checkpoint["problems"] = self._problems.save()
+        for name, saved in checkpoint["problems"].items():
+            saved["callbacks"] = {callback.name: callback.problem_state(name) for callback in self.recovery_callbacks}
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
             checkpoint.pop(key, None)
 
@@ -378,14 +305,11 @@ class DoubleOverparameterization(pl.LightningModule):
                 f"ckpt_path must hold problems of this run, such as {next(iter(self.records))!r}, "
                 f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"
             )
-        self._set_states([])
-        for name, record in self.records.items():
-            if name in problems:
-                saved = problems[name]
-                record.status, record.iteration = saved["status"], saved["iteration"]
-                record.seconds, record.state = saved["seconds"], saved["state"]
-                for callback in self.recovery_callbacks:
-                    callback.load_problem_state(name, saved["callbacks"].get(callback.name, {}))
+        self._problems.load(problems)
+        self._follow_roster()
+        for name in set(problems) & set(self.records):
+            for callback in self.recovery_callbacks:
+                callback.load_problem_state(name, problems[name]["callbacks"].get(callback.name, {}))
         # the rest of Lightning's own state is empty: the step counter follows the problems, see on_fit_start
         checkpoint.setdefault("state_dict", {})
         checkpoint.setdefault("optimizer_states", [])
@@ -394,10 +318,3 @@ class DoubleOverparameterization(pl.LightningModule):
 
 def _positive_numbers(name: str, value: float | list[float]) -> float | list[float]:
     return [positive(name, v) for v in value] if isinstance(value, list) else positive(name, value)
-
-
-def _one_a_problem(name: str, value: Any, size: int) -> list[Any]:
-    values = list(value) if isinstance(value, Sequence) else [value] * size
-    if len(values) != size:
-        raise ValueError(f"{name} must be one number, or a list of one a problem, {size} of them, got {len(values)}")
-    return values

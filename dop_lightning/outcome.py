@@ -27,6 +27,10 @@ class Record:
     seconds: float = 0.0
     state: dict[str, Any] | None = None
 
+    def is_finished(self, maximum: int) -> bool:
+        """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number."""
+        return self.status in ("stable", "diverged") or (maximum != -1 and self.iteration >= maximum)
+
 
 @dataclass(frozen=True)
 class Outcome:

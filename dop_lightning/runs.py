@@ -71,6 +71,8 @@ def claim(run: Path, mark: str) -> bool:
                 "choose another folder, or remove that one"
             )
         return True
+    if (run / CONFIG).exists():
+        raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
     nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
+from dop_lightning.checks import at_least
 from dop_lightning.module import DoubleOverparameterization
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.4f}", "loss": "loss {:.3g}"}
@@ -19,14 +20,14 @@ class IterationProgress(pl.callbacks.ProgressBar):
     The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation.
 
     Args:
-        lines: how many lines a log gets over a whole run.
+        lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
     """
 
     def __init__(self, lines: int = 20) -> None:
         super().__init__()
-        self.lines = lines
+        self.lines = at_least("lines", lines, 0)
         self._bar: tqdm | None = None
-        self._enabled = True
+        self._enabled = lines > 0
         self._start = (0.0, 0)
         self._next_line = 0
 

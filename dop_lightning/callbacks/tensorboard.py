@@ -35,7 +35,6 @@ class ProblemTensorBoard(RecoveryCallback):
         self.most_pictures = at_least("most_pictures", most_pictures, 0)
         self.most_runs = at_least("most_runs", most_runs, 0)
         self._writers: dict[str, SummaryWriter] = {}
-        self._evaluations: dict[str, int] = {}
 
     def _writer(
         self, trainer: pl.Trainer, module: DoubleOverparameterization, problem: Problem
@@ -78,11 +77,15 @@ class ProblemTensorBoard(RecoveryCallback):
                 continue
             for tag, value in scores[k].items():
                 writer.add_scalar(tag, value, evaluation.iteration)
-            seen = self._evaluations[problem.name] = self._evaluations.get(problem.name, 0) + 1
             shown = problem.name in list(module.records)[: self.most_pictures]
-            if shown and self.images_every and seen % self.images_every == 0:
+            if shown and self._is_due(module, evaluation.iteration):
                 self._picture(problem.name, "recovered", problem, evaluation.signal[k].cpu(), evaluation.iteration)
                 self._picture(problem.name, "corruption", problem, evaluation.corruption[k].cpu(), evaluation.iteration)
+
+    def _is_due(self, module: DoubleOverparameterization, iteration: int) -> bool:
+        """At fixed iterations, whether a run was resumed or not; the last pictures come by themselves."""
+        every = self.images_every * module.evaluate_every
+        return every > 0 and iteration % every == 0 and iteration != module.trainer.max_steps
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write the last pictures and close the file."""

@@ -90,6 +90,9 @@ class DopCLI(LightningCLI):
             allowed = (None, TRAINER_DEFAULTS.get(flag), self.parser.get_default(f"trainer.{flag}"))
             if trainer.get(flag) not in (*allowed, *ALLOWED.get(flag, ())):
                 raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+        if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
+            trainer["enable_progress_bar"] = None
+            self.config["progress"]["lines"] = 0
         if trainer.get("default_root_dir") is None:
             trainer["default_root_dir"] = str(self._default_folder())
 

@@ -81,7 +81,9 @@ def config(options: argparse.Namespace) -> dict[str, Any]:
             "class_path": "ImageDataModule",
             "init_args": {
                 "images": [str(path.resolve()) for path in paths],
-                "truth": None if options.truth is None else [str(p.resolve()) for p in find_images(options.truth)],
+                "truth": None
+                if options.truth is None
+                else [str(p.resolve()) for t in options.truth for p in find_images(t)],
                 "seeds": [options.seed],
             },
         },

@@ -102,4 +102,7 @@ def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> Non
             values = [result[key] for result in results if result.get(key) is not None]
             if values and key != "rank":
                 print(f"mean {title}: {format(sum(values) / len(values), spec)}")
+    diverged = sum(result["status"] == "diverged" for result in results)
+    if diverged:
+        print(f"{diverged} of {len(results)} diverged: a smaller alpha or tau is needed there", file=sys.stderr)
     print(f"Files: {run}")

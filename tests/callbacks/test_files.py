@@ -1,0 +1,143 @@
+"""The files of a problem."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dop_lightning.callbacks import RecoveredFiles
+from dop_lightning.data.images import ImageFile
+from dop_lightning.noise import NoNoise
+from dop_lightning.outcome import Outcome
+from dop_lightning.reporting.results import write_result
+
+SCORES_OF_MATRICES = {
+    "loss",
+    "best_iteration",
+    "relative_error",
+    "relative_error_corruption",
+    "corruption_density",
+    "true_density",
+    "rank",
+}
+SCORES_OF_IMAGES = (SCORES_OF_MATRICES - {"rank"}) | {"input_psnr", "psnr", "best_psnr", "ssim"}
+BOOKKEEPING = {"problem", "attributes", "seed", "tau", "alpha", "status", "iterations", "seconds", "machine"}
+
+
+def strict_json(path: Path) -> dict[str, Any]:
+    """JSON without the nan and Infinity that Python's reader would let pass."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{path}: {constant} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for inner in value.values() for number in numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def save_image(path: Path, *shape: int) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def test_files_of_a_matrix(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    run = fit(tmp_path, matrix_method(), matrices(), 100)
+    for problem in run.data.problems:
+        folder = tmp_path / problem.name
+        files = {file.name for file in folder.iterdir() if "tfevents" not in file.name}
+        pictures = {"recovered.png", "corruption.png", "comparison.png"}
+        assert files == {"result.json", "recovered.npy", "corruption.npy", *pictures}
+        assert np.load(folder / "recovered.npy").shape == np.load(folder / "corruption.npy").shape == (12, 12)
+        result = strict_json(folder / "result.json")
+        assert set(result) == BOOKKEEPING | SCORES_OF_MATRICES
+        assert result["attributes"] == dict(problem.attributes)
+        assert result["problem"] == problem.name
+        assert (result["seed"], result["status"], result["iterations"]) == (problem.seed, "done", 100)
+        assert result["tau"] == 2e-3
+        assert result["alpha"] == pytest.approx(12**0.5)
+        assert set(result["machine"]) == {"device", "name", "threads", "torch"}
+        assert result["machine"]["device"] == "cpu"
+        assert all(math.isfinite(number) for number in numbers(result))
+
+
+def test_files_of_an_image(fit, image_method, images, tmp_path: Path) -> None:
+    run = fit(tmp_path, image_method(), images(), 10)
+    (name,) = run.table
+    folder = tmp_path / name
+    files = {file.name for file in folder.iterdir() if "tfevents" not in file.name}
+    assert files == {"result.json", "recovered.npy", "recovered.png", "corruption.png", "comparison.png"}
+    assert set(strict_json(folder / "result.json")) == BOOKKEEPING | SCORES_OF_IMAGES
+    recovered = np.load(folder / "recovered.npy")
+    assert recovered.shape == (1, 16, 16)
+    with Image.open(folder / "recovered.png") as picture:
+        assert (picture.mode, picture.size) == ("L", (16, 16))
+        assert np.array_equal(np.asarray(picture), np.clip(recovered[0] * 255, 0, 255).round().astype(np.uint8))
+    with Image.open(folder / "corruption.png") as picture:
+        assert (picture.mode, picture.size) == ("L", (16, 16))
+
+
+@pytest.mark.parametrize(("shape", "mode"), [((13, 9), "L"), ((9, 13, 3), "RGB")])
+def test_a_recovered_image_has_size_and_mode_of_its_file(
+    shape: tuple[int, ...], mode: str, fit, image_method, images, tmp_path: Path
+) -> None:
+    file = save_image(tmp_path / "photo.png", *shape)
+    fit(tmp_path / "run", image_method(), images(images=str(file), noise=None, resize=None), 3)
+    with Image.open(tmp_path / "run" / "photo" / "recovered.png") as picture:
+        assert (picture.mode, picture.size) == (mode, (shape[1], shape[0]))
+
+
+def outcome(tmp_path: Path, **scores: float) -> Outcome:
+    source = ImageFile(save_image(tmp_path / "photo.png", 6, 5))
+    problem = source.problem(NoNoise(), 3)
+    return Outcome(
+        problem, "done", 10, 1.5, 1.0, None, problem.observation, torch.zeros_like(problem.observation), scores
+    )
+
+
+def test_what_is_not_a_finite_number_is_left_out(tmp_path: Path) -> None:
+    of_problem = outcome(tmp_path, loss=math.inf, psnr=math.nan, ssim=-math.inf, corruption_density=0.25)
+    write_result(tmp_path, of_problem, {"best_psnr": math.inf, "best_iteration": 4}, {"device": "cpu"})
+    result = strict_json(tmp_path / "result.json")
+    assert set(result) == BOOKKEEPING | {"corruption_density", "best_iteration"}
+    assert result["alpha"] is None
+
+
+def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photo"
+    RecoveredFiles.write_recovery(folder, outcome(tmp_path))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        RecoveredFiles.write_recovery(folder, outcome(tmp_path))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_result_comes_last(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is, the others are: a reader may rely on it."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("dop_lightning.callbacks.files.write_pixels", fail)
+    with pytest.raises(OSError, match="no space left"):
+        fit(tmp_path, matrix_method(), matrices(), 100)
+    assert list(tmp_path.rglob("result.json")) == []
+
+
+def test_a_result_of_a_longer_run_takes_the_place_of_the_earlier(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    fit(tmp_path, matrix_method(), matrices(), 100)
+    run = fit(tmp_path, matrix_method(), matrices(), 200, resume=True)
+    assert run.iterations == [200] * 3

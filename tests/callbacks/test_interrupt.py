@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_block(
+    number: signal.Signals, fit, matrix_method, matrices, stop_at, tmp_path: Path, capsys
+) -> None:
+    run = fit(tmp_path, matrix_method(), matrices(), 1000, stop_at(300, number))
+    assert run.module.stopped_by == number.name
+    assert run.iterations == [300] * 3
+    assert run.trainer.global_step == 300
+    assert "Stopping: writing what is recovered so far" in capsys.readouterr().err
+
+
+def test_signals_are_given_back(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+    before = handlers()
+    fit(tmp_path / "a", matrix_method(), matrices(), 200)
+    assert handlers() == before
+    fit(tmp_path / "b", matrix_method(), matrices(), 1000, stop_at(300, signal.SIGINT))
+    assert handlers() == before
+
+
+def test_signals_are_given_back_after_an_error(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    class Fails(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("a mistake elsewhere")
+
+    before = handlers()
+    with pytest.raises(RuntimeError, match="a mistake elsewhere"):
+        fit(tmp_path, matrix_method(), matrices(), 200, Fails())
+    assert handlers() == before
+
+
+def test_a_second_signal_acts_at_once(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    class Impatient(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the second signal was ignored")
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, matrix_method(), matrices(), 1000, Impatient())
+
+
+def test_a_run_that_goes_on_was_stopped_by_nobody(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+    module = matrix_method()
+    fit(tmp_path, module, matrices(), 1000, stop_at(300, signal.SIGINT))
+    run = fit(tmp_path, module, matrices(), 1000, stop_at(600, signal.SIGTERM))
+    assert module.stopped_by == "SIGTERM"
+    assert run.iterations == [600] * 3
+    fit(tmp_path, module, matrices(), 1000)
+    assert module.stopped_by == ""
+
+
+def test_an_undisturbed_run_was_stopped_by_nobody(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    assert fit(tmp_path, matrix_method(), matrices(), 100).module.stopped_by == ""
+
+
+def test_a_run_in_another_thread_goes_without_signals(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    before = handlers()
+    runs: list[Any] = []
+    thread = threading.Thread(target=lambda: runs.append(fit(tmp_path, matrix_method(), matrices(), 100)))
+    thread.start()
+    thread.join()
+    assert runs[0].statuses == ["done"] * 3
+    assert handlers() == before

@@ -1,0 +1,96 @@
+"""Progress in gradient iterations, in a log and on a terminal."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from dop_lightning.callbacks import IterationProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def iterations(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"(\d+)/\d+ iterations", text)]
+
+
+def test_a_log_gets_lines(fit, matrix_method, matrices, tmp_path: Path, capsys) -> None:
+    fit(tmp_path, matrix_method(block=10), matrices(), 450)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 20
+    shown = iterations("\n".join(lines))
+    assert shown == sorted(set(shown))
+    assert shown[-1] == 450
+    for line in lines:
+        assert re.fullmatch(r"\d+/450 iterations, \S+ it/s, \d+:\d\d:\d\d left(, error \d\.\d{4})?", line)
+    assert "error" in lines[-1]
+
+
+@pytest.mark.parametrize(("kind", "score"), [("truth", r"psnr \d+\.\d\d dB"), ("no truth", r"loss \S+")])
+def test_the_score_is_the_best_one_known(
+    kind: str, score: str, fit, image_method, images, tmp_path: Path, capsys
+) -> None:
+    data = images() if kind == "truth" else images(noise=None)
+    fit(tmp_path, image_method(evaluate_every=5), data, 10)
+    assert re.search(rf"left, {score}$", capsys.readouterr().err.strip())
+
+
+def test_a_resumed_run_begins_where_it_is(
+    fit, matrix_method, matrices, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path, matrix_method(), matrices(), 400)
+    capsys.readouterr()
+    fit(tmp_path, matrix_method(), matrices(), 800, resume=True)
+    shown = iterations(capsys.readouterr().err)
+    assert min(shown) > 400
+    assert shown[-1] == 800
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fit(tmp_path, matrix_method(), matrices(), 1000, resume=True)
+    shown = iterations(terminal.getvalue())
+    assert (shown[0], shown[-1]) == (800, 1000)
+
+
+def test_a_terminal_gets_a_bar(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fit(tmp_path, matrix_method(), matrices(), 400)
+    shown = terminal.getvalue()
+    assert iterations(shown)[0] == 0
+    assert iterations(shown)[-1] == 400
+    assert "\r" in shown
+    assert shown.endswith("\n")
+    assert "error" in shown
+
+
+def test_an_interrupted_bar_is_closed(
+    fit, matrix_method, matrices, stop_at, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fit(tmp_path, matrix_method(), matrices(), 400, stop_at(200))
+    assert iterations(terminal.getvalue())[-1] == 200
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_without_an_end_there_is_no_time_left(fit, matrix_method, matrices, stop_at, tmp_path: Path, capsys) -> None:
+    fit(tmp_path, matrix_method(block=500), matrices(), -1, stop_at(2000), max_time={"days": 1})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["1000 iterations", "2000 iterations"]
+    assert not any("left" in line for line in lines)
+
+
+def test_disabled_it_is_silent(make_trainer, matrix_method, matrices, tmp_path: Path, capsys) -> None:
+    trainer = make_trainer(tmp_path, 200)
+    progress = next(callback for callback in trainer.callbacks if isinstance(callback, IterationProgress))
+    progress.disable()
+    trainer.fit(matrix_method(), datamodule=matrices())
+    assert capsys.readouterr().err == ""
+    progress.enable()
+    trainer.fit(matrix_method(), datamodule=matrices())
+    assert iterations(capsys.readouterr().err)[-1] == 200

@@ -1,0 +1,164 @@
+"""Images of files and samples × noises × seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dop_lightning.data import ImageDataModule
+from dop_lightning.data.images import ImageFile
+from dop_lightning.files import read_image
+from dop_lightning.noise import GrossOutliers, RandomValuedImpulse, SaltAndPepper
+from dop_lightning.problems import Problem
+
+
+def problems(images: Any, **options: Any) -> list[Problem]:
+    data = ImageDataModule(images, **options)
+    data.setup()
+    return data.problems
+
+
+def save(path: Path, *shape: int, seed: int = 0) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return str(path)
+
+
+def test_a_clean_image_and_noise_make_a_problem_with_truth() -> None:
+    (problem,) = problems("camera", noise=SaltAndPepper(0.5), resize=32)
+    assert problem.name == "camera-salt-and-pepper-0.5-seed0"
+    assert problem.observation.shape == problem.signal_shape == (1, 32, 32)
+    assert problem.data_range == 1.0
+    expected = {"image": "camera", "noise": "salt_and_pepper", "ratio": 0.5, "per": "entry", "low": 0.0, "high": 1.0}
+    assert problem.attributes == expected
+    assert problem.truth.min() >= 0
+    assert problem.truth.max() <= 1
+    hit = problem.true_corruption != 0
+    assert set(problem.observation[hit].tolist()) == {0.0, 1.0}
+    assert torch.equal(problem.observation[~hit], problem.truth[~hit])
+
+
+def test_images_noises_and_seeds_in_this_order(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{name}.png", 9, 7) for name in ("b", "a")]
+    found = problems(files, noise=[SaltAndPepper(0.1), RandomValuedImpulse(0.2)], seeds=[2, 0])
+    assert [p.name for p in found] == [
+        f"{name}-{noise}-seed{seed}"
+        for name in "ba"
+        for noise in ("salt-and-pepper-0.1", "random-valued-impulse-0.2")
+        for seed in (2, 0)
+    ]
+
+
+def test_a_file_is_taken_as_it_is_without_noise(tmp_path: Path) -> None:
+    file = save(tmp_path / "photo.png", 9, 7, 3)
+    (problem,) = problems(file)
+    assert problem.name == "photo"
+    assert torch.equal(problem.observation, read_image(file)[0])
+    assert problem.truth is problem.true_corruption is problem.mask is None
+    assert problem.attributes == {"image": "photo"}
+    assert isinstance(problem.source, ImageFile)
+    assert (problem.source.format.mode, problem.source.format.size) == ("RGB", (9, 7))
+
+
+def test_studies_are_paired() -> None:
+    few, many, gross = problems(
+        "camera", noise=[SaltAndPepper(0.1), SaltAndPepper(0.5), GrossOutliers(0.1)], seeds=[3], resize=16
+    )
+    assert torch.equal(few.truth, many.truth)
+    assert torch.equal(few.truth, gross.truth)
+    hit = few.true_corruption != 0
+    assert torch.equal(few.observation[hit], many.observation[hit])
+    (alone,) = problems("camera", noise=SaltAndPepper(0.1), seeds=[3], resize=16)
+    assert torch.equal(alone.observation, few.observation)
+
+
+def test_the_same_seed_draws_the_same_noise_for_every_image(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{k}.png", 9, 7, seed=k) for k in range(2)]
+    one, other = problems(files, noise=SaltAndPepper(0.5))
+    at_random = (one.observation == 0) | (one.observation == 1)
+    assert (one.observation[at_random] == other.observation[at_random]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (3, 10, 20)),
+        ({"resize": 8}, (3, 4, 8)),
+        ({"resize": (5, 6)}, (3, 5, 6)),
+        ({"resize": [5, 6]}, (3, 5, 6)),
+        ({"crop": 4}, (3, 4, 4)),
+        ({"crop": (3, 5)}, (3, 3, 5)),
+        ({"resize": 8, "crop": 2}, (3, 2, 2)),
+        ({"channels": "grey"}, (1, 10, 20)),
+        ({"channels": "rgb"}, (3, 10, 20)),
+    ],
+)
+def test_size_and_channels(options: dict[str, Any], shape: tuple[int, ...], tmp_path: Path) -> None:
+    (problem,) = problems(save(tmp_path / "a.png", 10, 20, 3), **options)
+    assert tuple(problem.observation.shape) == shape
+
+
+def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{k}.png", 9, 7, seed=k) for k in range(3)]
+    truths = [save(tmp_path / "truth" / f"{k}.png", 9, 7, seed=10 + k) for k in range(3)]
+    for problem, truth in zip(problems(files, truth=truths), truths, strict=True):
+        assert torch.equal(problem.truth, read_image(truth)[0])
+        assert torch.equal(problem.true_corruption, problem.observation - problem.truth)
+    for problem in problems(files, truth=truths[1]):
+        assert torch.equal(problem.truth, read_image(truths[1])[0])
+    with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
+        problems(files, truth=truths[:2])
+
+
+def test_a_truth_is_resized_with_its_image(tmp_path: Path) -> None:
+    file, truth = save(tmp_path / "a.png", 9, 7, 3), save(tmp_path / "t.png", 9, 7, 3, seed=1)
+    (problem,) = problems(file, truth=truth, resize=(4, 4), channels="grey")
+    assert problem.truth.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(("shape", "told"), [((7, 9), "9×7 with 1 channel$"), ((9, 7, 3), "7×9 with 3 channels$")])
+def test_a_truth_that_does_not_fit_is_refused(shape: tuple[int, ...], told: str, tmp_path: Path) -> None:
+    file, truth = save(tmp_path / "a.png", 9, 7), save(tmp_path / "t.png", *shape)
+    with pytest.raises(ValueError, match=f"t.png: the truth must have the size and channels of .*a.png, .*got {told}"):
+        problems(file, truth=truth)
+
+
+def test_images_of_one_size_may_share_a_batch(tmp_path: Path) -> None:
+    files = [save(tmp_path / name, *shape) for name, shape in (("a.png", (9, 7)), ("b.png", (7, 9)), ("c.png", (9, 7)))]
+    for size, expected in ((1, [["a"], ["c"], ["b"]]), (None, [["a", "c"], ["b"]])):
+        data = ImageDataModule(files, batch_size=size)
+        data.setup()
+        assert [batch.names for batch in data.batches] == expected
+    assert ImageDataModule(files).batch_size == 1
+
+
+def test_folders_patterns_and_samples(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        save(tmp_path / "in" / name, 4, 4) if name != "notes.txt" else (tmp_path / "in" / name).write_text("x")
+    assert [p.name for p in problems(str(tmp_path / "in"))] == ["a", "b"]
+    assert [p.name for p in problems([str(tmp_path / "in" / "*.png"), "camera"], resize=8)] == ["b", "camera"]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = [save(tmp_path / folder / "a.png", 4, 4) for folder in ("x", "y")]
+    assert [p.name for p in problems(files)] == ["a", "a-2"]
+    assert len({p.name for p in problems(files, noise=SaltAndPepper(0.1), seeds=2)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "named"),
+    [
+        ("nowhere.png", {}, "nowhere.png"),
+        ("camera", {"channels": "blue"}, "channels must be one of as_is, grey, rgb, got 'blue'"),
+        ("camera", {"resize": 0}, "resize must be a whole number of at least 1, got 0"),
+        ("camera", {"crop": 100_000}, "crop must be at most the image"),
+        ("camera", {"truth": "camera", "noise": SaltAndPepper(0.1)}, "truth must not be given together with noise"),
+        ([], {}, "at least one entry, got none"),
+    ],
+)
+def test_mistakes_are_named(images: Any, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        problems(images, **options)

@@ -1,0 +1,506 @@
+"""Whole runs with a real Trainer: iterations, resuming, failures, ends, and the scores of a checkpoint."""
+
+import json
+import signal
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from dop_lightning.callbacks import StableOutput
+from dop_lightning.data import MatrixDataModule, Source
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.noise import SaltAndPepper
+from dop_lightning.objective import AbsoluteLoss
+from dop_lightning.reporting.results import SCORES
+from dop_lightning.signals import SkipUNet, SymmetricFactor
+
+N = 1050
+BREAK = 437  # a multiple of no block length
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fit, matrix_method, matrices, tmp_path_factory):
+    """1050 iterations at once."""
+    return fit(tmp_path_factory.mktemp("undisturbed"), matrix_method(), matrices(), N)
+
+
+# ---------------------------------------------------------------------------------------------------------- iterations
+
+
+@pytest.fixture(scope="module")
+def in_one_block(fit, matrix_method, matrices, tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("block"), matrix_method(block=10_000, evaluate_every=60), matrices(), 130)
+
+
+@pytest.mark.parametrize("block", [1, 7, 60, 100, 130])
+def test_max_steps_are_iterations_whatever_the_block(
+    block: int, in_one_block, fit, matrix_method, matrices, tmp_path: Path
+) -> None:
+    run = fit(tmp_path, matrix_method(block=block, evaluate_every=60), matrices(), 130)
+    assert run.trainer.global_step == 130
+    assert run.iterations == [130] * 3
+    assert run.statuses == ["done"] * 3
+    assert sorted({iteration for _, iteration, _, _ in run.metrics}) == [60, 120, 130]
+    run.assert_equals(in_one_block)
+    assert run.metrics == in_one_block.metrics
+
+
+@pytest.mark.parametrize("block", [1, 3, 5])
+def test_blocks_change_nothing_for_a_network(block: int, fit, image_method, images, tmp_path: Path) -> None:
+    one = fit(tmp_path / "one", image_method(block=100, evaluate_every=4), images(), 7)
+    fit(tmp_path / "other", image_method(block=block, evaluate_every=4), images(), 7).assert_equals(one)
+
+
+def test_matrices_are_recovered(undisturbed) -> None:
+    for row in undisturbed.table.values():
+        assert float(row["relative_error"]) < 0.2
+        assert float(row["rank"]) == 1
+
+
+def test_batches_of_several_shapes_in_one_run(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    several = fit(tmp_path / "several", matrix_method(), matrices(n=[12, 9], batch_size=2), 250)
+    assert [len(batch) for batch in several.data.batches] == [2, 1, 2, 1]
+    assert several.iterations == [250] * 6
+    assert several.trainer.global_step == 250
+    for n in (9, 12):
+        alone = fit(tmp_path / f"{n}", matrix_method(), matrices(n=n, batch_size=2), 250)
+        assert alone.table.items() <= several.table.items()
+        for name in alone.table:
+            assert np.array_equal(alone.recovered(name), several.recovered(name))
+
+
+def test_batched_or_one_by_one_agrees_at_the_end(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    one_by_one = fit(tmp_path, matrix_method(), matrices(batch_size=1), N)
+    assert len(one_by_one.data.batches) == 3
+    undisturbed.assert_close(one_by_one)
+
+
+def test_one_rate_a_problem(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    first, second, third = undisturbed.table
+    module = matrix_method(tau=[2e-3, 1e-3, 2e-3], alpha=[12**0.5, 12**0.5, 5.0])
+    run = fit(tmp_path, module, matrices(), N)
+    run.assert_close(undisturbed, first)
+    for name, setting in ((second, {"tau": 1e-3}), (third, {"alpha": 5.0})):
+        seed = int(undisturbed.table[name]["seed"])
+        run.assert_close(fit(tmp_path / name, matrix_method(**setting), matrices(seeds=[seed]), N), name)
+    assert [row["alpha"] for row in run.table.values()] == ["3.4641", "3.4641", "5"]
+
+
+def test_the_name_does_not_matter(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    class Renamed(MatrixDataModule):
+        def sources(self) -> Sequence[Source]:
+            (source,) = super().sources()
+            source.name = "another"
+            return [source]
+
+    run = fit(tmp_path, matrix_method(), Renamed(12, 1, noise=matrices().noises, seeds=3), N)
+    assert all(name.startswith("another-") for name in run.table)
+    for renamed, name in zip(run.table, undisturbed.table, strict=True):
+        assert np.array_equal(run.recovered(renamed), undisturbed.recovered(name))
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+
+
+@pytest.mark.parametrize("block", [100, 37])
+def test_resumed_equals_undisturbed(block: int, undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    part = fit(tmp_path, matrix_method(), matrices(), BREAK)
+    assert part.iterations == [BREAK] * 3
+    run = fit(tmp_path, matrix_method(block=block), matrices(), N, resume=True)
+    assert run.trainer.global_step == N
+    run.assert_equals(undisturbed)
+    assert [row for row in run.metrics if row[1] != BREAK] == undisturbed.metrics
+
+
+def test_resumed_network_equals_undisturbed(fit, image_method, images, tmp_path: Path) -> None:
+    settings = {"block": 100, "evaluate_every": 350}
+    undisturbed = fit(tmp_path / "once", image_method(**settings), images(), N)
+    assert undisturbed.statuses == ["done"]
+    fit(tmp_path / "twice", image_method(**settings), images(), BREAK)
+    run = fit(tmp_path / "twice", image_method(**{**settings, "block": 64}), images(), N, resume=True)
+    assert run.trainer.global_step == N
+    run.assert_equals(undisturbed)
+
+
+def test_the_best_of_a_resumed_run_is_that_of_an_undisturbed_one(fit, image_method, images, tmp_path: Path) -> None:
+    # without s the network soon fits the noise: the best comes early, here between two evaluations of the longer run
+    settings = {"corruption": None, "evaluate_every": 20}
+    noisy = partial(images, noise=SaltAndPepper(0.6))
+    undisturbed = fit(tmp_path / "once", image_method(**settings), noisy(), 60)
+    part = fit(tmp_path / "twice", image_method(**settings), noisy(), 35)
+    (row,), (later,) = part.table.values(), undisturbed.table.values()
+    assert row["best_iteration"] == "35"
+    assert row["best_psnr"] == row["psnr"]
+    assert float(row["best_psnr"]) > float(later["best_psnr"])
+    fit(tmp_path / "twice", image_method(**settings), noisy(), 60, resume=True).assert_equals(undisturbed)
+
+
+def test_a_module_goes_on_without_a_checkpoint(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    module = matrix_method()
+    fit(tmp_path, module, matrices(), BREAK)
+    fit(tmp_path, module, matrices(), N).assert_equals(undisturbed)
+
+
+def test_a_finished_run_does_nothing_more(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    before = fit(tmp_path, matrix_method(), matrices(), 200)
+    states, table, metrics = before.states(), before.table, before.metrics
+    after = fit(tmp_path, matrix_method(), matrices(), 200, resume=True)
+    assert after.trainer.global_step == 200
+    assert after.table == table
+    assert after.metrics == metrics
+    assert all(torch.equal(states[name][key], v) for name, s in after.states().items() for key, v in s.items())
+
+
+def test_a_problem_that_is_not_in_the_checkpoint_starts_anew(
+    undisturbed, fit, matrix_method, matrices, tmp_path: Path
+) -> None:
+    fit(tmp_path, matrix_method(), matrices(seeds=2), BREAK)
+    run = fit(tmp_path, matrix_method(), matrices(), N, resume=True)
+    assert run.iterations == [N] * 3
+    run.assert_close(undisturbed)
+
+
+def test_another_optimizer_of_theta_is_resumed(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    settings = {"theta_optimizer": partial(torch.optim.Adam, lr=0.02), "block": 10, "evaluate_every": 20}
+    undisturbed = fit(tmp_path / "once", matrix_method(**settings), matrices(), 60)
+    assert any("exp_avg" in key for key in next(iter(undisturbed.states().values())))
+    fit(tmp_path / "twice", matrix_method(**settings), matrices(), 23)
+    run = fit(tmp_path / "twice", matrix_method(**{**settings, "block": 7}), matrices(), 60, resume=True)
+    run.assert_equals(undisturbed)
+
+
+def test_another_optimizer_of_a_network_is_resumed(fit, image_method, images, tmp_path: Path) -> None:
+    settings = {"theta_optimizer": partial(torch.optim.Adam, lr=0.005), "evaluate_every": 10}
+    undisturbed = fit(tmp_path / "once", image_method(**settings), images(), 30)
+    fit(tmp_path / "twice", image_method(**settings), images(), 13)
+    fit(tmp_path / "twice", image_method(**settings), images(), 30, resume=True).assert_equals(undisturbed)
+
+
+# ---------------------------------------------------------------------------------------- interrupted and out of time
+
+
+@pytest.mark.parametrize("by", [None, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_writes_what_there_is_and_goes_on(
+    by: signal.Signals | None, undisturbed, fit, matrix_method, matrices, stop_at, tmp_path: Path
+) -> None:
+    run = fit(tmp_path / "a", matrix_method(), matrices(), N, stop_at(300, by))
+    assert run.module.stopped_by == ("" if by is None else by.name)
+    assert run.statuses == ["interrupted"] * 3
+    assert run.iterations == [300] * 3
+    at_300 = fit(tmp_path / "b", matrix_method(), matrices(), 300)
+    for name, row in run.table.items():
+        assert np.array_equal(run.recovered(name), at_300.recovered(name))
+        assert row["loss"] == at_300.table[name]["loss"]
+        assert json.loads((run.folder / name / "result.json").read_text())["status"] == "interrupted"
+    fit(tmp_path / "a", matrix_method(), matrices(), N, resume=True).assert_equals(undisturbed)
+
+
+def test_an_interrupted_network_goes_on(fit, image_method, images, stop_at, tmp_path: Path) -> None:
+    undisturbed = fit(tmp_path / "once", image_method(evaluate_every=25), images(), 60)
+    run = fit(tmp_path / "twice", image_method(evaluate_every=25), images(), 60, stop_at(33, signal.SIGINT))
+    assert run.statuses == ["interrupted"]
+    assert run.iterations == [40]
+    fit(tmp_path / "twice", image_method(evaluate_every=25), images(), 60, resume=True).assert_equals(undisturbed)
+
+
+def test_a_time_limit_interrupts(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    class OneBlock(pl.callbacks.Timer):
+        """Its time is up at the end of the first block."""
+
+        def __init__(self) -> None:
+            super().__init__({"seconds": 1})
+            self.blocks = 0
+
+        def time_elapsed(self, stage: str = "train") -> float:
+            return float(self.blocks)
+
+        def on_train_batch_end(self, *args, **kwargs) -> None:
+            self.blocks += 1
+            super().on_train_batch_end(*args, **kwargs)
+
+    run = fit(tmp_path, matrix_method(), matrices(), -1, OneBlock())
+    assert run.statuses == ["interrupted"] * 3
+    assert run.iterations == [100] * 3
+    fit(tmp_path, matrix_method(), matrices(), N, resume=True).assert_equals(undisturbed)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_fitting_needs_no_validation(stop: bool, fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+    class NoValidation(pl.Callback):
+        def on_validation_start(self, *args) -> None:
+            raise AssertionError("Lightning validates while fitting")
+
+    callbacks = [NoValidation(), *([stop_at(100)] if stop else [])]
+    run = fit(tmp_path, matrix_method(), matrices(), 200, *callbacks)
+    assert run.statuses == ["interrupted" if stop else "done"] * 3
+
+
+# ------------------------------------------------------------------------------------------------- diverged and stable
+
+
+def test_a_diverging_problem_is_frozen_and_the_others_go_on(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    def method() -> DoubleOverparameterization:
+        return matrix_method(tau=[2e-3, 0.3, 2e-3], block=5, evaluate_every=50)
+
+    run = fit(tmp_path / "with", method(), matrices(), N)
+    first, sick, last = run.table
+    assert run.statuses == ["done", "diverged", "done"]
+    frozen = run.iterations[1]
+    assert 0 < frozen < 100
+    assert frozen % 5 == 0
+    assert run.iterations == [N, frozen, N]
+
+    # it stands where it stood at the end of the block before
+    before = fit(tmp_path / "before", method(), matrices(), frozen)
+    assert before.statuses == ["done"] * 3
+    for key, value in before.states()[sick].items():
+        if key.startswith("/state"):
+            assert torch.equal(run.states()[sick][key], value), key
+    assert np.array_equal(run.recovered(sick), before.recovered(sick))
+    assert np.isfinite(run.recovered(sick)).all()
+
+    without = fit(tmp_path / "without", matrix_method(evaluate_every=50), matrices(seeds=[0, 2]), N)
+    assert list(without.table) == [first, last]
+    run.assert_close(without, first, last)
+
+
+def test_a_run_whose_problems_all_diverge_ends(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    run = fit(tmp_path, matrix_method(tau=1e3), matrices(), N)
+    assert run.statuses == ["diverged"] * 3
+    assert run.iterations == [0] * 3
+    again = fit(tmp_path, matrix_method(tau=1e3), matrices(), N, resume=True)
+    assert again.statuses == ["diverged"] * 3
+
+
+def test_a_diverged_run_is_not_tried_again_when_resumed(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+    settings = {"tau": [2e-3, 1e3, 2e-3]}
+    undisturbed = fit(tmp_path / "once", matrix_method(**settings), matrices(), N)
+    fit(tmp_path / "twice", matrix_method(**settings), matrices(), N, stop_at(300))
+    run = fit(tmp_path / "twice", matrix_method(**settings), matrices(), N, resume=True)
+    assert run.statuses == ["done", "diverged", "done"]
+    run.assert_equals(undisturbed)
+
+
+def test_a_diverging_network_leaves_the_others_alone(fit, image_method, images, tmp_path: Path) -> None:
+    data = partial(images, images=["camera", "coffee"], channels="grey", resize=(16, 16), batch_size=2)
+    run = fit(tmp_path / "with", image_method(alpha=[20.0, 1e9]), data(), 40)
+    camera, coffee = run.table
+    assert len(run.data.batches) == 1
+    assert run.statuses == ["done", "diverged"]
+    alone = fit(tmp_path / "without", image_method(), images(resize=(16, 16)), 40)
+    # a network has parameters of its own: here not even the bits differ
+    assert np.array_equal(run.recovered(camera), alone.recovered(camera))
+    assert np.isfinite(run.recovered(coffee)).all()
+
+
+SPEEDS = [8e-3, 4e-4, 4e-3]
+
+
+def settling() -> StableOutput:
+    return StableOutput(tolerance=0.003, window=2, patience=2)
+
+
+@pytest.fixture(scope="module")
+def settled(fit, matrix_method, matrices, tmp_path_factory):
+    """Problems at different rates, two of which settle before the last iteration."""
+    folder = tmp_path_factory.mktemp("settled")
+    return fit(folder, matrix_method(tau=SPEEDS, evaluate_every=50), matrices(), 2000, stable=settling())
+
+
+def test_a_stable_problem_leaves_and_the_rest_go_on(settled, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    assert settled.statuses == ["stable", "done", "stable"]
+    one, slow, other = settled.iterations
+    assert len({one, slow, other}) == 3
+    assert slow == 2000
+    assert one % 100 == other % 100 == 0
+    alone = fit(tmp_path, matrix_method(tau=4e-4, evaluate_every=50), matrices(seeds=[1]), 2000)
+    settled.assert_close(alone, list(settled.table)[1])
+
+
+@pytest.mark.parametrize(("after", "stable"), [("the first", 1), ("the second", 2), ("half a window", 0)])
+def test_resumed_after_a_problem_became_stable(
+    after: str, stable: int, settled, fit, matrix_method, matrices, tmp_path: Path
+) -> None:
+    first, second, _ = sorted(settled.iterations)
+    steps = {"the first": first + 37, "the second": second + 100, "half a window": first - 30}[after]
+    method = partial(matrix_method, tau=SPEEDS, evaluate_every=50)
+    part = fit(tmp_path, method(), matrices(), steps, stable=settling())
+    assert part.statuses.count("stable") == stable
+    run = fit(tmp_path, method(), matrices(), 2000, stable=settling(), resume=True)
+    run.assert_equals(settled)
+
+
+def test_a_run_whose_problems_are_all_stable_ends(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    always = partial(StableOutput, tolerance=1e9, window=1, patience=1)
+    run = fit(tmp_path, matrix_method(), matrices(), N, stable=always())
+    assert run.statuses == ["stable"] * 3
+    assert run.iterations == [400] * 3
+    again = fit(tmp_path, matrix_method(), matrices(), N, stable=always(), resume=True)
+    assert again.iterations == [400] * 3
+    assert again.trainer.global_step == 400
+
+
+# -------------------------------------------------------------------------------------------------- rivals as settings
+
+
+def test_mf_l1_is_a_setting(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    module = matrix_method(signal=partial(SymmetricFactor, rank=1, scale=0.1), corruption=None, loss=AbsoluteLoss())
+    run = fit(tmp_path, module, matrices(), N)
+    assert run.statuses == ["done"] * 3
+    for row in run.table.values():
+        assert row["alpha"] == row["corruption_density"] == row["relative_error_corruption"] == ""
+        assert float(row["relative_error"]) < 0.3
+
+
+@pytest.mark.parametrize("loss", [None, AbsoluteLoss("mean")])
+def test_dip_and_dip_l1_are_settings(loss, fit, image_method, images, tmp_path: Path) -> None:
+    module = image_method(corruption=None, alpha=None, **({} if loss is None else {"loss": loss}))
+    run = fit(tmp_path, module, images(), 10)
+    (row,) = run.table.values()
+    assert row["status"] == "done"
+    assert row["alpha"] == row["corruption_density"] == row["relative_error_corruption"] == ""
+    assert row["true_density"] != ""
+    assert json.loads((tmp_path / row["problem"] / "result.json").read_text())["alpha"] is None
+
+
+def test_missing_entries(fit, matrix_method, tmp_path: Path) -> None:
+    """Robust completion: the operator is the mask, without a word about it in the method."""
+    file = tmp_path / "holes.npy"
+    u = np.linspace(1, 2, 12, dtype=np.float32)
+    matrix = np.outer(u, u)
+    matrix[::4, ::3] = np.nan
+    np.save(file, matrix)
+    run = fit(tmp_path / "run", matrix_method(), MatrixDataModule(files=str(file)), N)
+    np.testing.assert_allclose(run.recovered("holes"), np.outer(u, u), rtol=0.05)
+
+
+# ------------------------------------------------------------------------------------------------------ score and write
+
+
+def expected_scores(run) -> dict[str, float]:
+    """The means of ``results.csv`` by score, as Lightning logs them; the best is no score of the end."""
+    means = {}
+    for score in set(SCORES) - {"best_psnr", "best_iteration"}:
+        known = [float(row[score]) for row in run.table.values() if row[score]]
+        if known:
+            means[score] = sum(known) / len(known)
+    return means
+
+
+@pytest.fixture(scope="module")
+def runs(undisturbed, fit, image_method, images, matrix_method, matrices, tmp_path_factory):
+    """Runs of every kind."""
+    new = tmp_path_factory.mktemp
+    both = partial(images, images=["camera", "coffee"], channels="grey", resize=(16, 16), batch_size=2)
+    return {
+        "matrices": undisturbed,
+        "images": fit(new("images"), image_method(), both(), 40),
+        "a diverged image": fit(new("network"), image_method(alpha=[20.0, 2e3]), both(), 40),
+        "a diverged matrix": fit(new("diverged"), matrix_method(tau=[2e-3, 0.3, 2e-3], block=5), matrices(), 200),
+    }
+
+
+@pytest.mark.parametrize("kind", ["matrices", "images", "a diverged image", "a diverged matrix"])
+@pytest.mark.parametrize("verb", ["validate", "test"])
+@pytest.mark.parametrize("from_checkpoint", [False, True])
+def test_scores_are_those_of_the_results(
+    from_checkpoint: bool, verb: str, kind: str, runs, make_trainer, image_method, matrix_method, tmp_path: Path
+) -> None:
+    run = runs[kind]
+    module, checkpoint = run.module, None
+    if from_checkpoint:
+        method = image_method if "image" in kind else matrix_method
+        module = method(tau=run.module.tau, alpha=run.module.alpha)
+        checkpoint = str(run.checkpoint)
+    trainer = make_trainer(tmp_path, 1)
+    options = {"datamodule": run.data, "ckpt_path": checkpoint, "weights_only": True, "verbose": False}
+    (scores,) = getattr(trainer, verb)(module, **options)
+    assert scores == pytest.approx(expected_scores(run), rel=1e-5)
+
+
+@pytest.mark.parametrize("from_checkpoint", [False, True])
+def test_predict_gives_and_writes_what_was_recovered(
+    from_checkpoint: bool, runs, make_trainer, image_method, tmp_path: Path
+) -> None:
+    run = runs["images"]
+    module = image_method() if from_checkpoint else run.module
+    checkpoint = str(run.checkpoint) if from_checkpoint else None
+    trainer = make_trainer(tmp_path, 1)
+    outcomes = trainer.predict(module, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
+    assert outcomes is not None
+    for outcome, (name, row) in zip(outcomes, run.table.items(), strict=True):
+        assert (outcome.problem.name, outcome.status) == (name, row["status"])
+        assert np.array_equal(outcome.signal.numpy(), run.recovered(name))
+        assert np.array_equal(np.load(tmp_path / name / "recovered.npy"), run.recovered(name))
+        for picture in ("recovered.png", "corruption.png", "comparison.png"):
+            assert (tmp_path / name / picture).read_bytes() == (run.folder / name / picture).read_bytes()
+
+
+def test_testing_does_not_disturb_a_run(undisturbed, fit, make_trainer, matrix_method, matrices, stop_at, tmp_path):
+    module = matrix_method()
+    fit(tmp_path, module, matrices(), N, stop_at(300))
+    make_trainer(tmp_path, 1).test(module, datamodule=matrices(), verbose=False)
+    fit(tmp_path, module, matrices(), N).assert_equals(undisturbed)
+
+
+# ------------------------------------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"tau": 0.0}, "tau must be a finite number above 0, got 0.0"),
+        ({"tau": [1e-3, -1.0, 1e-3]}, "tau must be a finite number above 0, got -1.0"),
+        ({"alpha": float("nan")}, "alpha must be a finite number above 0, got nan"),
+        ({"block": 0}, "block must be a whole number of at least 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        DoubleOverparameterization(**setting)
+
+
+@pytest.mark.parametrize("name", ["tau", "alpha"])
+def test_a_list_must_have_one_number_a_problem(name: str, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be one number, or a list of one a problem, 3 of them, got 2"):
+        fit(tmp_path, matrix_method(**{name: [1.0, 2.0]}), matrices(), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("steps", [-1, 0])
+def test_a_run_needs_an_end(steps: int, fit, matrix_method, matrices, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"max_steps must be .* at least 1, got {steps}"):
+        fit(tmp_path, matrix_method(), matrices(), steps)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_needs_a_data_module(make_trainer, matrix_method, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs datamodule="):
+        make_trainer(tmp_path, 10).fit(matrix_method(), train_dataloaders=[1], val_dataloaders=[1])
+
+
+def test_an_image_needs_alpha(fit, image_method, images, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="alpha has a default for matrices only"):
+        fit(tmp_path, image_method(alpha=None), images(), 10)
+
+
+def test_a_signal_must_fit_the_data(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="SkipUNet needs images"):
+        fit(tmp_path, matrix_method(signal=SkipUNet), matrices(), 10)
+
+
+def test_a_checkpoint_of_other_problems_is_refused(undisturbed, fit, matrix_method, matrices) -> None:
+    with pytest.raises(ValueError, match=r"must hold problems of this run, such as 'n12-r1-gross-outliers-.*-seed7'"):
+        fit(undisturbed.folder, matrix_method(), matrices(seeds=[7]), N, resume=True)
+
+
+def test_a_checkpoint_of_another_method_is_refused(undisturbed, fit, matrix_method, matrices) -> None:
+    module = matrix_method(signal=partial(SymmetricFactor, rank=2))
+    with pytest.raises(ValueError, match=r"state of U must have shape \(12, 2\), got \(12, 12\)"):
+        fit(undisturbed.folder, module, matrices(), 2 * N, resume=True)

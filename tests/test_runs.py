@@ -1,0 +1,138 @@
+"""The folder of a run: who may write there, and how a run is recognised."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dop_lightning.problems import Problem
+from dop_lightning.runs import claim, default_folder, fingerprint, write_manifest
+
+CONFIG = """
+model: {tau: 0.002, alpha: null, block: 100, signal: {class_path: SymmetricFactor, init_args: {rank: 3}}}
+data: {class_path: MatrixDataModule, init_args: {n: 12, seeds: 2}}
+stable: {tolerance: 0.01}
+trainer: {max_steps: 100, accelerator: auto, default_root_dir: runs/a}
+tensorboard: {images_every: 10}
+checkpoint: {every_minutes: 5.0}
+ckpt_path: null
+"""
+
+
+def problem(name: str = "a", value: float = 1.0) -> Problem:
+    return Problem(name, torch.full((2, 2), value), seed=4, attributes={"n": 2, "noise": "gross_outliers"})
+
+
+def changed(section: str, key: str, value: object) -> str:
+    config = yaml.safe_load(CONFIG)
+    if config[section] is None:
+        config[section] = value
+    else:
+        config[section][key] = value
+    return yaml.safe_dump(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("trainer", "max_steps", 5000),
+        ("trainer", "accelerator", "gpu"),
+        ("trainer", "devices", 4),
+        ("trainer", "default_root_dir", "elsewhere"),
+        ("model", "block", 7),
+        ("tensorboard", "images_every", 1),
+        ("checkpoint", "every_minutes", 1.0),
+        ("ckpt_path", "", "last"),
+    ],
+)
+def test_a_run_is_the_same_where_results_are(section: str, key: str, value: object) -> None:
+    assert fingerprint(changed(section, key, value), [problem()]) == fingerprint(CONFIG, [problem()])
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model", "tau", 0.001),
+        ("model", "alpha", 3.0),
+        ("model", "signal", {"class_path": "SymmetricFactor", "init_args": {"rank": 4}}),
+        ("data", "class_path", "ImageDataModule"),
+        ("stable", "tolerance", 0.1),
+    ],
+)
+def test_a_run_is_another_where_settings_are(section: str, key: str, value: object) -> None:
+    assert fingerprint(changed(section, key, value), [problem()]) != fingerprint(CONFIG, [problem()])
+
+
+def test_a_run_is_another_where_data_are() -> None:
+    mark = fingerprint(CONFIG, [problem()])
+    assert mark == fingerprint(CONFIG, [problem()])
+    others = [[problem("b")], [problem(value=2.0)], [problem(), problem("b")], []]
+    assert len({mark, *(fingerprint(CONFIG, other) for other in others)}) == 5
+
+
+def test_the_order_of_settings_does_not_matter() -> None:
+    backwards = yaml.safe_dump(dict(reversed(yaml.safe_load(CONFIG).items())), sort_keys=False)
+    assert fingerprint(backwards, [problem()]) == fingerprint(CONFIG, [problem()])
+
+
+def test_a_folder_is_free_until_a_run_is_written_there(tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "down"
+    assert claim(run, "mark") is False
+    assert not run.exists()  # a look changes nothing
+    write_manifest(run, "mark", CONFIG, [problem()])
+    assert claim(run, "mark") is True
+
+
+def test_a_folder_with_other_files_is_free(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert claim(tmp_path, "mark") is False
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "mark", CONFIG, [problem()])
+    with pytest.raises(ValueError, match="holds another run") as error:
+        claim(tmp_path, "other")
+    assert str(tmp_path / "config.yaml") in str(error.value)
+    assert (tmp_path / "config.yaml").read_text() == CONFIG
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"problems": []}'])
+def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest written by dop"):
+        claim(tmp_path, "mark")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="file: the folder of a run must be a folder, got a file"):
+        claim(file, "mark")
+    with pytest.raises(ValueError, match=r"cannot be written, .*file is not a folder"):
+        claim(file / "below", "mark")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ValueError, match=r"run: cannot be written, .* is not a folder that you may write to"):
+        claim(tmp_path / "run", "mark")
+
+
+def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "mark", CONFIG, [problem("a"), problem("b")])
+    assert (tmp_path / "config.yaml").read_text() == CONFIG
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    attributes = {"n": 2, "noise": "gross_outliers"}
+    assert manifest == {
+        "fingerprint": "mark",
+        "problems": [{"name": name, "seed": 4, "shape": [2, 2], "attributes": attributes} for name in "ab"],
+    }
+
+
+def test_a_folder_by_experiment_and_time() -> None:
+    folder = default_folder("image")
+    assert folder.parent == Path("runs") / "image"
+    assert folder.name.count("-") == 4
