@@ -164,6 +164,8 @@ class DoubleOverparameterization(pl.LightningModule):
         start = self.iteration
         end = self._block_end(start)
         for state in self.states[:]:
+            if self.stopped_by:
+                break  # the batches of a run may be many: they need not be equally far to go on later
             before = time.perf_counter()
             at = state.iteration
             diverged = advance(state, max(0, end - at))
@@ -178,17 +180,24 @@ class DoubleOverparameterization(pl.LightningModule):
                 state.iteration = reached
                 self._end(state, dict.fromkeys(diverged, "diverged"), evaluation)
         last = end == self.trainer.max_steps
-        if last or end % self.evaluate_every == 0:
+        reached = end if not self.states else min(end, self.iteration)
+        if reached == end and (last or end % self.evaluate_every == 0):
             self._evaluate(last)
-        self._step_progress.total.increment_by(end - start)
-        self._step_progress.current.increment_by(end - start)
+        self._step_progress.total.increment_by(reached - start)
+        self._step_progress.current.increment_by(reached - start)
         if not self.states:
             self.trainer.should_stop = True
 
     def _evaluate(self, last: bool) -> None:
         """Score every unfinished problem and let the callbacks look; the last time, end them all."""
         sums: dict[str, list[float]] = {}
+        end = self.iteration
         for state in self.states[:]:
+            records = [self.records[name] for name in state.problems.names]
+            if state.iteration != end or records[0].evaluated == end:
+                continue  # it went ahead in an earlier run
+            for record in records:
+                record.evaluated = end
             evaluation = state.evaluate()
             scores = self._scorers[id(state)].curves(evaluation.signal, evaluation.corruption, evaluation.loss)
             for of_problem in scores:
@@ -260,7 +269,7 @@ class DoubleOverparameterization(pl.LightningModule):
 
     # ---------------------------------------------------------------------------------------------- score and write
 
-    def _outcome_of(self, name: str) -> Outcome:
+    def outcome_of(self, name: str) -> Outcome:
         """What is recovered of one problem at its present state."""
         alone = self._problems.alone(name)
         return next(self._outcomes(alone, alone.evaluate(), [0]))
@@ -276,14 +285,14 @@ class DoubleOverparameterization(pl.LightningModule):
         return self._score(batch)
 
     def _score(self, name: str) -> dict[str, Any]:
-        outcome = self._outcome_of(name)
+        outcome = self.outcome_of(name)
         self.log_dict(outcome.scores, batch_size=1)
         return {"problem": name, "status": outcome.status, "iterations": outcome.iteration, **outcome.scores}
 
     @torch.no_grad()
     def predict_step(self, batch: str, batch_idx: int) -> Outcome:
         """What is recovered of the problem called ``batch``."""
-        return self._outcome_of(batch)
+        return self.outcome_of(batch)
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 

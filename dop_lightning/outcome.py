@@ -18,12 +18,14 @@ class Record:
         status: ``running``; ``done`` at the asked number of iterations; ``stable`` where the output stopped changing
             before; ``diverged``; ``interrupted``.
         iteration: gradient iterations done.
+        evaluated: the iteration of its last evaluation.
         seconds: time spent on it: that of its batch, divided by the problems of the batch.
         state: the final state of a problem that has left its batch, ``None`` while it is in one.
     """
 
     status: Status = "running"
     iteration: int = 0
+    evaluated: int = -1
     seconds: float = 0.0
     state: dict[str, Any] | None = None
 

@@ -109,6 +109,8 @@ class ProblemBatch(Sequence[Problem]):
                 f"problems of a batch must have one shape and type, got {problems[0].batch_key} of "
                 f"{problems[0].name!r} and {odd.batch_key} of {odd.name!r}"
             )
+        if torch.device(device).type == "mps" and problems[0].observation.dtype == torch.float64:
+            raise ValueError(f"{names[0]}: Apple's devices have no float64; give float32 data, or use the cpu")
         self.problems = tuple(problems)
         self.observation = torch.stack([p.observation for p in problems]).to(device)
         masks = [p.mask for p in problems if p.mask is not None]
@@ -153,11 +155,10 @@ class ProblemBatch(Sequence[Problem]):
 
     def normal(self, shape: Sequence[int], std: float, purpose: Purpose, *counters: int) -> Tensor:
         """``(K, *shape)`` draws of N(0, std²), each problem from its own stream; drawn on the CPU, then moved."""
-        draws = [
-            torch.empty(*shape, dtype=self.dtype).normal_(0.0, std, generator=stream(p.seed, purpose, *counters))
-            for p in self.problems
-        ]
-        return torch.stack(draws).to(self.device)
+        draws = torch.empty(len(self), *shape, dtype=self.dtype, device="cpu")
+        for problem, draw in zip(self.problems, draws, strict=True):
+            draw.normal_(0.0, std, generator=stream(problem.seed, purpose, *counters))
+        return draws.to(self.device)
 
 
 def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[ProblemBatch]:

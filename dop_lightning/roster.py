@@ -134,6 +134,7 @@ class Roster:
             name: {
                 "status": record.status,
                 "iteration": record.iteration,
+                "evaluated": record.evaluated,
                 "seconds": record.seconds,
                 "state": self._state_of(name, at_work),
             }
@@ -148,8 +149,9 @@ class Roster:
         self.states = []
         for name, record in self.records.items():
             if name in saved:
-                record.status, record.iteration = saved[name]["status"], saved[name]["iteration"]
-                record.seconds, record.state = saved[name]["seconds"], saved[name]["state"]
+                entry = saved[name]
+                record.status, record.seconds, record.state = entry["status"], entry["seconds"], entry["state"]
+                record.iteration, record.evaluated = entry["iteration"], entry["evaluated"]
 
     def _at_work(self) -> dict[str, tuple[BatchState, int]]:
         return {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}

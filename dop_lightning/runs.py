@@ -18,6 +18,9 @@ MANIFEST = "manifest.json"
 SETTINGS_WITHOUT_EFFECT = {"block"}
 """Settings of the model that change no result."""
 
+PATHS = {"images", "files", "truth"}
+"""Settings of the data that say where files are: what is in them counts, and they may be moved."""
+
 
 def default_folder(experiment: str) -> Path:
     """``runs/<experiment>/<time>``, chosen once, by the process that starts a run."""
@@ -37,10 +40,16 @@ def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
     relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
     if isinstance(relevant.get("model"), Mapping):
         relevant["model"] = {k: v for k, v in relevant["model"].items() if k not in SETTINGS_WITHOUT_EFFECT}
+    data = relevant.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
+        relevant["data"] = {**data, "init_args": {k: v for k, v in data["init_args"].items() if k not in PATHS}}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
     for problem in problems:  # a file may hold something else than when the run was started
-        digest.update(problem.name.encode())
-        digest.update(problem.observation.numpy().tobytes())
+        y = problem.observation
+        digest.update(f"{problem.name} {tuple(y.shape)} {y.dtype}".encode())
+        digest.update(y.numpy().tobytes())
+        if problem.mask is not None:
+            digest.update(problem.mask.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -81,7 +90,6 @@ def claim(run: Path, mark: str) -> bool:
 
 def write_manifest(run: Path, mark: str, config_text: str, problems: Sequence[Problem]) -> None:
     """Save the resolved config, the fingerprint, and the list of all problems."""
-    atomic_text(run / CONFIG, config_text)
     entries = [
         {
             "name": problem.name,
@@ -91,4 +99,6 @@ def write_manifest(run: Path, mark: str, config_text: str, problems: Sequence[Pr
         }
         for problem in problems
     ]
+    # the manifest first: a folder with it is ours, and a config that is missing is written by the next start
     atomic_json(run / MANIFEST, {"fingerprint": mark, "problems": entries})
+    atomic_text(run / CONFIG, config_text)

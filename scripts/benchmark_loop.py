@@ -18,6 +18,7 @@ from functools import partial
 import pytorch_lightning as pl
 import torch
 
+from dop_lightning.callbacks import RecoveryCallback
 from dop_lightning.commands.session import prepare, standard_callbacks
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
@@ -29,7 +30,7 @@ from dop_lightning.problems import ProblemBatch
 from dop_lightning.signals import SkipUNet, SymmetricFactor
 
 
-class Turns(pl.Callback):
+class Turns(RecoveryCallback):
     """Between two blocks of the framework, as many iterations of the bare loop; the time of each apart."""
 
     def __init__(self, bare):

@@ -33,7 +33,7 @@ def main() -> int:
     damage = SaltAndPepper(options.ratio).corrupt(clean, stream(0, "corruption"))
     write_image(destroyed, damage.observation, form)
     run = options.out / "run"
-    if run.exists():
+    if (run / "manifest.json").is_file():  # of an earlier demo
         shutil.rmtree(run)
     command = ["recover", str(destroyed), "--truth", str(photo), "--out", str(run)]
     command += ["--iterations", str(options.iterations)]

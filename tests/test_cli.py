@@ -20,7 +20,7 @@ from PIL import Image
 
 from dop_lightning.callbacks import IterationProgress, RecoveredFiles
 from dop_lightning.cli import VERBS, main
-from dop_lightning.commands.lightning import REFUSED
+from dop_lightning.commands.lightning import REFUSED, TRAINER_DEFAULTS
 
 BASE = {
     "model": {"tau": 2e-3, "block": 50, "evaluate_every": 100},
@@ -172,7 +172,7 @@ MISTAKES = {
     "config without name": (["fit", "--config"], "--config"),
     "config is a folder": (["fit", "--config", "empty"], "empty"),
     "broken config": (["fit", "--config", "broken.yaml"], "line 1, column 14"),
-    "config is a list": (["fit", "--config", "list.yaml"], "Unexpected config"),
+    "config is a list": (["fit", "--config", "list.yaml"], "list.yaml: must hold settings"),
     "dangling reference": ([*FIT, "--config", "dangling.yaml"], "model.nothing"),
     "dangling reference on the line": ([*FIT, "--model.tau", "${model.nothing}"], "model.nothing"),
     "stray word": ([*FIT, "stray"], "stray"),
@@ -213,6 +213,10 @@ MISTAKES = {
     "no minutes": ([*FIT, "--checkpoint.every_minutes", "0"], "every_minutes must be a finite number above 0"),
     "run is a file": ([*FIT, "--trainer.default_root_dir", "text.png"], "text.png"),
     "missing checkpoint": ([*FIT, "--ckpt_path", "nowhere"], "'nowhere', which does not exist"),
+    "last of no run": (
+        ["fit", "--config", "base.yaml", "--trainer.default_root_dir", "null", "--ckpt_path", "last"],
+        "trainer.default_root_dir",
+    ),
     "checkpoint is an image": ([*FIT, "--ckpt_path", "grey.png"], "grey.png: not a checkpoint folder"),
     "checkpoint is an empty folder": ([*FIT, "--ckpt_path", "empty"], "empty: not a checkpoint folder"),
     "own checkpoints": ([*FIT, "--trainer.callbacks", "ModelCheckpoint"], "ModelCheckpoint"),
@@ -587,3 +591,27 @@ def test_an_interrupted_process_leaves_what_it_has_and_goes_on(folder: Path, dop
     assert (result("out", "grey")["status"], result("out", "grey")["iterations"]) == ("done", end)
     dop("recover", "grey.png", "--out", "once", *RECOVER[4:], "--iterations", str(end))
     assert np.array_equal(np.load("out/grey/recovered.npy"), np.load("once/grey/recovered.npy"))
+
+
+def test_a_run_goes_on_by_its_own_config_from_its_own_checkpoint(folder: Path, dop) -> None:
+    assert dop(*FIT).status == 0
+    steps = ["--trainer.max_steps", "400"]
+    elsewhere = [*FIT, "--trainer.default_root_dir", "other", "--ckpt_path", "out/checkpoints/last.ckpt", *steps]
+    assert dop(*elsewhere).status == 0
+    assert yaml.safe_load((folder / "other" / "config.yaml").read_text())["ckpt_path"] is None
+    assert " 400 " in dop("validate", "--config", "other/config.yaml").out
+
+
+def test_results_that_were_removed_are_written_again(folder: Path, dop) -> None:
+    assert dop(*FIT).status == 0
+    table = (folder / "out" / "results.csv").read_text()
+    before = (folder / "out" / PROBLEM / "recovered.npy").read_bytes()
+    shutil.rmtree(folder / "out" / PROBLEM)
+    assert dop(*FIT).status == 0
+    assert (folder / "out" / PROBLEM / "recovered.npy").read_bytes() == before
+    assert (folder / "out" / "results.csv").read_text() == table
+
+
+def test_one_device_is_taken_of_many() -> None:
+    """Lightning's own default is all of them, in a process group."""
+    assert TRAINER_DEFAULTS["devices"] == TRAINER_DEFAULTS["num_nodes"] == 1

@@ -12,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 
 from dop_lightning.callbacks import StableOutput
+from dop_lightning.callbacks.checkpoint import LAST
 from dop_lightning.data import MatrixDataModule, Source
+from dop_lightning.engine import BatchState, advance
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.noise import SaltAndPepper
 from dop_lightning.objective import AbsoluteLoss
@@ -504,3 +506,52 @@ def test_a_checkpoint_of_another_method_is_refused(undisturbed, fit, matrix_meth
     module = matrix_method(signal=partial(SymmetricFactor, rank=2))
     with pytest.raises(ValueError, match=r"state of U must have shape \(12, 2\), got \(12, 12\)"):
         fit(undisturbed.folder, module, matrices(), 2 * N, resume=True)
+
+
+def test_parts_do_not_depend_on_the_device_that_lightning_builds_on(
+    matrices, images, matrix_method, image_method
+) -> None:
+    """Lightning builds models under ``with device:``; «meta» stands for a device with a generator of its own."""
+    for data, make in ((matrices(), matrix_method), (images(), image_method)):
+        data.setup()
+        method = make().method
+        plain = BatchState(method, data.batches[0], 1e-3, 5.0)
+        with torch.device("meta"):
+            built = BatchState(method, data.batches[0], 1e-3, 5.0)
+        for k in range(len(plain)):
+            before, after = plain.problem_state(k), built.problem_state(k)
+            for part in ("signal", "corruption"):
+                assert all(torch.equal(before[part][name], after[part][name]) for name in before[part])
+
+
+def test_a_problem_that_is_ahead_waits_for_the_others(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    stopping = StableOutput(tolerance=1e-9, window=1, patience=1)  # what stands still would be taken for settled
+    fit(tmp_path, matrix_method(), matrices(seeds=[0]), 400)
+    run = fit(tmp_path, matrix_method(), matrices(seeds=[0, 1]), 800, resume=True, stable=stopping)
+    assert {row["status"] for row in run.table.values()} == {"done"}
+    assert {row["iterations"] for row in run.table.values()} == {"800"}
+    at = [iteration for name, iteration, tag, _ in run.metrics if name.endswith("seed0") and tag == "loss"]
+    assert at == [200, 400, 600, 800]
+
+
+def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrices, tmp_path: Path) -> None:
+    whole = make_trainer(tmp_path / "whole", 400)
+    whole.fit(matrix_method(), datamodule=matrices(batch_size=1))
+    module, trainer = matrix_method(), make_trainer(tmp_path / "cut", 400)
+    advances = []
+
+    def advance_and_stop(state: BatchState, iterations: int) -> list[int]:
+        advances.append(iterations)
+        if len(advances) == 5:  # the second of three batches, in the second block
+            module.stopped_by = "SIGTERM"
+            trainer.should_stop = True
+        return advance(state, iterations)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dop_lightning.module.advance", advance_and_stop)
+        trainer.fit(module, datamodule=matrices(batch_size=1))
+    assert [record.iteration for record in module.records.values()] == [200, 200, 100]
+    resumed, last = make_trainer(tmp_path / "cut", 400), tmp_path / "cut" / LAST
+    resumed.fit(matrix_method(), datamodule=matrices(batch_size=1), ckpt_path=last, weights_only=True)
+    for one in (tmp_path / "whole").glob("*/recovered.npy"):
+        assert (tmp_path / "cut" / one.parent.name / one.name).read_bytes() == one.read_bytes()

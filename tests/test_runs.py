@@ -73,6 +73,24 @@ def test_a_run_is_another_where_data_are() -> None:
     assert len({mark, *(fingerprint(CONFIG, other) for other in others)}) == 5
 
 
+def test_a_run_is_another_where_other_entries_are_missing() -> None:
+    y = torch.eye(2)  # a missing entry is stored as 0
+    whole, missing = Problem("a", y), Problem("a", y, mask=torch.eye(2, dtype=torch.bool))
+    assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [missing])
+    assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [Problem("a", y.view(4, 1))])
+
+
+def test_a_run_is_the_same_where_its_files_were_moved() -> None:
+    here, there = (changed("data", "init_args", {"files": [f"{place}/a.npy"]}) for place in ("here", "there"))
+    assert fingerprint(here, [problem()]) == fingerprint(there, [problem()])
+
+
+def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "mark", CONFIG, [problem()])
+    (tmp_path / "config.yaml").unlink()
+    assert claim(tmp_path, "mark")
+
+
 def test_the_order_of_settings_does_not_matter() -> None:
     backwards = yaml.safe_dump(dict(reversed(yaml.safe_load(CONFIG).items())), sort_keys=False)
     assert fingerprint(backwards, [problem()]) == fingerprint(CONFIG, [problem()])

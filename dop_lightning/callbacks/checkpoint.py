@@ -85,7 +85,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 class CheckpointFolder(RecoveryCallback):
-    """Saves ``RUN/checkpoints/last.ckpt`` every few minutes and at the end of a run, whatever ended it.
+    """Saves ``RUN/checkpoints/last.ckpt`` every few minutes and at the end of a run, also after Ctrl-C and SIGTERM.
+
+    An exception (a full disk, say) costs at most the time since the last checkpoint.
 
     Args:
         every_minutes: time between two checkpoints, above 0.

@@ -26,6 +26,14 @@ class RecoveredFiles(RecoveryCallback):
     of the file it came from. Matrices get ``corruption.npy`` too.
     """
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write again what a resumed run has finished and somebody has removed."""
+        assert isinstance(pl_module, DoubleOverparameterization)
+        for name, record in pl_module.records.items():
+            written = (Path(trainer.default_root_dir) / name / "result.json").exists()
+            if record.state is not None and record.is_finished(trainer.max_steps) and not written:
+                self.on_problem_end(trainer, pl_module, pl_module.outcome_of(name))
+
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write all of one problem."""
         folder = Path(trainer.default_root_dir) / outcome.problem.name
@@ -33,7 +41,7 @@ class RecoveredFiles(RecoveryCallback):
         best: dict[str, float] = {}
         for callback in module.recovery_callbacks:
             if isinstance(callback, RecoveryMetrics):
-                best = callback.best(outcome.problem.name)
+                best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
         write_result(folder, outcome, best, machine(module))
 
     @staticmethod

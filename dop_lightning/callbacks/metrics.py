@@ -26,11 +26,16 @@ class RecoveryMetrics(RecoveryCallback):
 
     def __init__(self) -> None:
         self._best: dict[str, dict[str, float]] = {}
-        self._end: dict[str, dict[str, float]] = {}  # of an odd last evaluation, which a longer run would not have
 
-    def best(self, name: str) -> dict[str, float]:
-        """``best_psnr`` (where there is one) and ``best_iteration`` (of the best PSNR, else of the least error)."""
-        known = [of[name] for of in (self._best, self._end) if name in of]
+    def best(self, name: str, iteration: int, scores: Mapping[str, float]) -> dict[str, float]:
+        """``best_psnr`` (where there is one) and ``best_iteration`` (of the best PSNR, else of the least error).
+
+        Args:
+            name: of the problem.
+            iteration: its end, which counts as well: an interruption may have come between two evaluations.
+            scores: at its end.
+        """
+        known = [best for best in (self._best.get(name), _seen(iteration, scores)) if best]
         best = max(known, key=_merit, default={})
         return {key: best[key] for key in ("best_psnr", "best_iteration") if key in best}
 
@@ -62,23 +67,14 @@ class RecoveryMetrics(RecoveryCallback):
     ) -> None:
         """Append a row a problem and tag."""
         rows = []
-        into = self._end if evaluation.iteration % module.evaluate_every else self._best
         for name, of_problem in zip(problems.names, scores, strict=True):
-            self._see(into, name, evaluation.iteration, of_problem)
+            seen = _seen(evaluation.iteration, of_problem)
+            # an odd last evaluation is not remembered: a longer run would not have it
+            if seen and evaluation.iteration % module.evaluate_every == 0:
+                self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
             rows += [[name, evaluation.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
         with self.path(trainer).open("a", newline="", encoding="utf-8") as file:
             file.write(_lines(rows))
-
-    @staticmethod
-    def _see(into: dict[str, dict[str, float]], name: str, iteration: int, scores: Mapping[str, float]) -> None:
-        if "psnr" in scores:
-            seen = {"best_psnr": scores["psnr"], "best_iteration": iteration}
-        elif "relative_error" in scores:
-            seen = {"least_error": -scores["relative_error"], "best_iteration": iteration}
-        else:
-            return
-        if name not in into or _merit(seen) > _merit(into[name]):
-            into[name] = seen
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """The best of one problem."""
@@ -88,6 +84,14 @@ class RecoveryMetrics(RecoveryCallback):
         """The best of one problem."""
         if state:
             self._best[name] = dict(state)
+
+
+def _seen(iteration: int, scores: Mapping[str, float]) -> dict[str, float]:
+    if "psnr" in scores:
+        return {"best_psnr": scores["psnr"], "best_iteration": iteration}
+    if "relative_error" in scores:
+        return {"least_error": -scores["relative_error"], "best_iteration": iteration}
+    return {}
 
 
 def _merit(best: Mapping[str, float]) -> float:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from tqdm import tqdm
 
 from dop_lightning.checks import at_least
@@ -44,6 +45,7 @@ class IterationProgress(pl.callbacks.ProgressBar):
         if not self._enabled:
             return
         assert isinstance(pl_module, DoubleOverparameterization)
+        print(_announcement(trainer, pl_module), file=sys.stderr)
         total = trainer.max_steps if trainer.max_steps > 0 else None
         begin = pl_module.iteration
         self._start = (time.monotonic(), begin)
@@ -84,6 +86,16 @@ class IterationProgress(pl.callbacks.ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
+    """What is about to happen, in one line."""
+    problems = sum(len(state) for state in module.states)
+    device, threads = trainer.strategy.root_device, torch.get_num_threads()
+    where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
+    length = f"up to {trainer.max_steps} iterations" if trainer.max_steps > 0 else "as long as max_time allows"
+    what = f"{problems} problem{'s' if problems != 1 else ''}"
+    return f"{what}, {length} on {where}, results in {trainer.default_root_dir}"
 
 
 def _score(trainer: pl.Trainer) -> str:

@@ -1,10 +1,13 @@
 """``dop fit | validate | test | predict``: a thin layer over LightningCLI."""
 
+import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -23,10 +26,13 @@ from dop_lightning.callbacks import (
 from dop_lightning.commands import session
 from dop_lightning.commands.messages import plain_message
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule  # noqa: F401 — named in YAML
+from dop_lightning.files.find import existing_file
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.runs import default_folder
 
 TRAINER_DEFAULTS = {
+    "devices": 1,  # Lightning's «auto» is all GPUs, in a process group
+    "num_nodes": 1,
     "max_epochs": -1,  # an epoch of blocks has no end
     "logger": False,  # one TensorBoard run a problem, not one a run
     "enable_checkpointing": False,  # CheckpointFolder instead of ModelCheckpoint
@@ -64,7 +70,7 @@ REFUSED = {
 }
 """Flags of the Trainer that would do nothing or harm here, with what to use instead."""
 
-ALLOWED = {"devices": ("auto", 1, "1"), "strategy": ("auto", "single_device"), "enable_checkpointing": (False, None)}
+ALLOWED = {"devices": (1, "1"), "strategy": ("auto", "single_device"), "enable_checkpointing": (False, None)}
 
 
 class DopCLI(LightningCLI):
@@ -102,6 +108,8 @@ class DopCLI(LightningCLI):
             return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
         if self.verb != "fit":
             raise ValueError(f"dop {self.verb} needs a run: --config RUN/config.yaml, or --ckpt_path, got neither")
+        if checkpoint == "last":
+            raise ValueError("ckpt_path «last» needs the folder of a run, trainer.default_root_dir, got none")
         files = self.config.get("config") or []
         experiment = Path(str(files[-1])).stem if files else "run"
         return default_folder(experiment)
@@ -114,7 +122,27 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ValueError: a setting is wrong.
     """
     session.prepare()
+    _check_config_files(arguments)
     return _run(verb, list(arguments))
+
+
+def _check_config_files(arguments: Sequence[str]) -> None:
+    """Name the file that is no YAML, which jsonargparse's errors do not.
+
+    Raises:
+        ValueError: a config is no file, or holds no settings.
+    """
+    for before, argument in pairwise(["", *arguments]):
+        flag, _, value = argument.partition("=")
+        name = argument if before in ("-c", "--config") else value if flag in ("-c", "--config") else ""
+        if not name:
+            continue
+        try:
+            settings = yaml.safe_load(existing_file(name).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{name}: not a YAML file of settings ({error})") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"{name}: must hold settings such as «model:» and «data:», got {settings!r:.60}")
 
 
 def fit_config(config: dict[str, Any]) -> int:
@@ -165,6 +193,7 @@ def _act(verb: str, cli: DopCLI) -> int:
     run_folder = Path(cli.trainer.default_root_dir)
     checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
     if verb == "fit":
+        cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
         text = cli.parser.dump(cli.config, skip_none=False)
         return session.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint)
     checkpoint = checkpoint or last_checkpoint(run_folder)
@@ -199,7 +228,10 @@ def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
     if asked is None:
         return None
     if asked == "last":
-        return last_checkpoint(run_folder)
+        checkpoint = last_checkpoint(run_folder)
+        if checkpoint is None:
+            print(f"{run_folder} has no checkpoint yet", file=sys.stderr)
+        return checkpoint
     path = Path(asked)
     if not path.exists():
         raise ValueError(f"ckpt_path must be a checkpoint folder or «last», got {asked!r}, which does not exist")

@@ -3,7 +3,7 @@
 import itertools
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -81,12 +81,21 @@ class Source(ABC):
         )
 
 
-def one_truth_each(files: Sequence[Path], truths: Sequence[Path]) -> list[Path | None]:
+def one_truth_each(
+    files: Sequence[Path], truth: str | list[str] | None, find: Callable[[str], list[Path]]
+) -> list[Path | None]:
     """The truth of each file: none, the same for all, or one each in the same order.
+
+    Args:
+        files: the files.
+        truth: patterns, found one by one since the same file may be the truth of several.
+        find: lists the files of a pattern.
 
     Raises:
         ValueError: there is another number of them.
     """
+    entries = [] if truth is None else [truth] if isinstance(truth, str) else truth
+    truths = [path for entry in entries for path in find(entry)]
     if len(truths) in (0, 1):
         return [truths[0] if truths else None] * len(files)
     if len(truths) != len(files):

@@ -77,12 +77,6 @@ class ImageFile(Source):
         return truth
 
 
-def _each(truth: str | list[str] | None) -> list[Path]:
-    """The files of truths one by one: the same file may be the truth of several images."""
-    entries = [] if truth is None else [truth] if isinstance(truth, str) else truth
-    return [path for entry in entries for path in find_images(entry)]
-
-
 def _describe(image: Tensor) -> str:
     channels, height, width = image.shape
     return f"{width}×{height} with {channels} channel{'s' if channels > 1 else ''}"
@@ -130,7 +124,7 @@ class ImageDataModule(RecoveryDataModule):
     def sources(self) -> Sequence[Source]:
         """One source a file, in the order of the patterns."""
         paths = find_images(self.images)
-        truths = one_truth_each(paths, _each(self.truth))
+        truths = one_truth_each(paths, self.truth, find_images)
         return [
             ImageFile(path, truth, self.resize, self.crop, self.channels)
             for path, truth in zip(paths, truths, strict=True)

@@ -106,12 +106,6 @@ class MatrixFile(Source):
         return truth.to(self.signal(0).dtype)
 
 
-def _each(truth: str | list[str] | None) -> list[Path]:
-    """The files of truths one by one: the same file may be the truth of several matrices."""
-    entries = [] if truth is None else [truth] if isinstance(truth, str) else truth
-    return [path for entry in entries for path in find_files(entry, MATRIX_SUFFIXES)]
-
-
 class MatrixDataModule(RecoveryDataModule):
     """Matrices × noises × seeds: synthetic ones of every size and rank given, or files.
 
@@ -157,5 +151,5 @@ class MatrixDataModule(RecoveryDataModule):
         if self.files is None:
             return [LowRankMatrix(n, rank, self.columns) for n, rank in itertools.product(self.n, self.rank)]
         paths = find_files(self.files, MATRIX_SUFFIXES)
-        truths = one_truth_each(paths, _each(self.truth))
+        truths = one_truth_each(paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
         return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]

@@ -70,7 +70,8 @@ def _global_stream(seed: int) -> Iterator[None]:
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
-        yield
+        with torch.device("cpu"):  # Lightning builds models on their device, where another generator would draw
+            yield
     finally:
         torch.default_generator.set_state(before)
 

@@ -79,18 +79,19 @@ def show(tmp_path: Path):
 def test_best_of_a_matrix_is_the_least_error(show) -> None:
     metrics = RecoveryMetrics()
     show(metrics, "relative_error", {10: 0.9, 20: 0.2, 30: 0.5, 40: 0.2})
-    assert metrics.best("a") == {"best_iteration": 20}
+    assert metrics.best("a", 45, {"relative_error": 0.3}) == {"best_iteration": 20}
+    assert metrics.best("a", 45, {"relative_error": 0.1}) == {"best_iteration": 45}
     assert metrics.problem_state("a") == {"least_error": -0.2, "best_iteration": 20}
 
 
 def test_an_odd_last_evaluation_counts_for_this_run_alone(show) -> None:
     metrics = RecoveryMetrics()
     show(metrics, "psnr", {10: 20.0, 20: 19.0, 27: 25.0})
-    assert metrics.best("a") == {"best_psnr": 25.0, "best_iteration": 27}
+    assert metrics.best("a", 27, {"psnr": 25.0}) == {"best_psnr": 25.0, "best_iteration": 27}
     longer = RecoveryMetrics()
     longer.load_problem_state("a", metrics.problem_state("a"))
     show(longer, "psnr", {30: 21.0, 40: 20.0})
-    assert longer.best("a") == {"best_psnr": 21.0, "best_iteration": 30}
+    assert longer.best("a", 40, {"psnr": 20.0}) == {"best_psnr": 21.0, "best_iteration": 30}
 
 
 def test_without_truth_there_is_no_best(fit, image_method, images, tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_best_is_remembered_problem_by_problem() -> None:
     metrics.load_problem_state("a", {"best_psnr": 30.0, "best_iteration": 5})
     metrics.load_problem_state("b", {"least_error": -0.1, "best_iteration": 7})
     metrics.load_problem_state("c", {})
-    assert metrics.best("a") == {"best_psnr": 30.0, "best_iteration": 5}
-    assert metrics.best("b") == {"best_iteration": 7}
-    assert metrics.best("c") == metrics.best("unheard of") == {}
+    assert metrics.best("a", 9, {"psnr": 29.0}) == {"best_psnr": 30.0, "best_iteration": 5}
+    assert metrics.best("b", 9, {}) == {"best_iteration": 7}
+    assert metrics.best("c", 9, {}) == metrics.best("unheard of", 9, {"loss": 1.0}) == {}
     assert metrics.problem_state("a") == {"best_psnr": 30.0, "best_iteration": 5}
     assert metrics.problem_state("unheard of") == {}

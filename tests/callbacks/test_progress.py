@@ -21,7 +21,8 @@ def iterations(text: str) -> list[int]:
 
 def test_a_log_gets_lines(fit, matrix_method, matrices, tmp_path: Path, capsys) -> None:
     fit(tmp_path, matrix_method(block=10), matrices(), 450)
-    lines = capsys.readouterr().err.splitlines()
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == f"3 problems, up to 450 iterations on the CPU (1 thread), results in {tmp_path}"
     assert len(lines) <= 20
     shown = iterations("\n".join(lines))
     assert shown == sorted(set(shown))
@@ -80,7 +81,8 @@ def test_an_interrupted_bar_is_closed(
 
 def test_without_an_end_there_is_no_time_left(fit, matrix_method, matrices, stop_at, tmp_path: Path, capsys) -> None:
     fit(tmp_path, matrix_method(block=500), matrices(), -1, stop_at(2000), max_time={"days": 1})
-    lines = capsys.readouterr().err.splitlines()
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("3 problems, as long as max_time allows")
     assert [line.split(",")[0] for line in lines] == ["1000 iterations", "2000 iterations"]
     assert not any("left" in line for line in lines)
 

@@ -200,8 +200,10 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], named: str)
 
 def test_one_truth_for_all_or_one_each() -> None:
     files, truths = [Path("a"), Path("b"), Path("c")], [Path("x"), Path("y"), Path("z")]
-    assert one_truth_each(files, []) == [None] * 3
-    assert one_truth_each(files, truths[:1]) == [Path("x")] * 3
-    assert one_truth_each(files, truths) == truths
+    find = {"x": truths[:1], "xy": truths[:2], "z": truths[2:], "none": []}.__getitem__
+    assert one_truth_each(files, None, find) == [None] * 3
+    assert one_truth_each(files, "x", find) == [Path("x")] * 3
+    assert one_truth_each(files, ["xy", "z"], find) == truths
+    assert one_truth_each(files, ["z", "x", "z"], find) == [Path("z"), Path("x"), Path("z")]
     with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
-        one_truth_each(files, truths[:2])
+        one_truth_each(files, "xy", find)
