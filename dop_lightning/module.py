@@ -122,10 +122,17 @@ class DoubleOverparameterization(pl.LightningModule):
 
     def _follow_roster(self) -> None:
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
-        self._scorers = {id(state): Scorer(state.problems, state.own_corruption) for state in self.states}
+        self._scorers = {id(state): self._scorer(state) for state in self.states}
         self._parts = nn.ModuleList(self._problems.parts())
         if self._trainer is not None and self.trainer.strategy.optimizers:
             self.trainer.strategy.optimizers = self.configure_optimizers()
+
+    def _scorer(self, state: BatchState) -> Scorer:
+        """The scorer of a batch, with its truths stacked already where it was at work before."""
+        known = self._scorers.get(id(state))
+        if known is not None and known.problems is state.problems:
+            return known
+        return Scorer(state.problems, state.own_corruption)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The optimizers of the batches at work, each with the groups ``theta`` and ``corruption``."""
@@ -241,8 +248,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self._follow_roster()
 
     def _outcomes(self, state: BatchState, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
-        scorer = self._scorers.get(id(state)) or Scorer(state.problems, state.own_corruption)
-        scores = scorer.final(evaluation.signal, evaluation.corruption, evaluation.loss)
+        scores = self._scorer(state).final(evaluation.signal, evaluation.corruption, evaluation.loss)
         for k in which:
             problem = state.problems[k]
             record = self.records[problem.name]

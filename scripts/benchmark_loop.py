@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 from dop_lightning.callbacks import RecoveryCallback
-from dop_lightning.commands.session import prepare, standard_callbacks
+from dop_lightning.commands.runner import prepare, standard_callbacks
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
 from dop_lightning.module import DoubleOverparameterization

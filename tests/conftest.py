@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dop_lightning.callbacks import StableOutput
 from dop_lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
-from dop_lightning.commands.session import standard_callbacks
+from dop_lightning.commands.runner import standard_callbacks
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
 from dop_lightning.module import DoubleOverparameterization

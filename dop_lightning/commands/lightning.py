@@ -23,7 +23,7 @@ from dop_lightning.callbacks import (
     StableOutput,
     last_checkpoint,
 )
-from dop_lightning.commands import session
+from dop_lightning.commands import runner
 from dop_lightning.commands.messages import plain_message
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule  # noqa: F401 — named in YAML
 from dop_lightning.files.find import existing_file
@@ -121,7 +121,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: a setting is wrong.
     """
-    session.prepare()
+    runner.prepare()
     _check_config_files(arguments)
     return _run(verb, list(arguments))
 
@@ -195,7 +195,7 @@ def _act(verb: str, cli: DopCLI) -> int:
     if verb == "fit":
         cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
         text = cli.parser.dump(cli.config, skip_none=False)
-        return session.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint)
+        return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint)
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
         raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
@@ -204,7 +204,7 @@ def _act(verb: str, cli: DopCLI) -> int:
     scores = _Scores()
     cli.trainer.callbacks.append(scores)  # type: ignore[attr-defined]
     action(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True, **options)
-    session.report(run_folder, scores.rows)
+    runner.report(run_folder, scores.rows)
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dop_lightning.checks import at_least, positive
-from dop_lightning.commands import lightning, session
+from dop_lightning.commands import lightning, runner
 from dop_lightning.files.images import find_images, read_image
 
 PRESETS = {
@@ -107,5 +107,5 @@ def run(_: str, arguments: Sequence[str]) -> int:
         ValueError: an option is unknown or missing; or see :func:`config`.
     """
     options = parser().parse_args(arguments)
-    session.prepare()
+    runner.prepare()
     return lightning.fit_config(config(options))
