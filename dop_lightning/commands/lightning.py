@@ -13,16 +13,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from dop_lightning.callbacks import (
-    CheckpointFolder,
-    GracefulStop,
-    IterationProgress,
-    ProblemTensorBoard,
-    RecoveredFiles,
-    RecoveryMetrics,
-    StableOutput,
-    last_checkpoint,
-)
+from dop_lightning.callbacks import last_checkpoint
 from dop_lightning.commands import runner
 from dop_lightning.commands.messages import plain_message
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule  # noqa: F401 — named in YAML
@@ -70,7 +61,8 @@ REFUSED = {
 }
 """Flags of the Trainer that would do nothing or harm here, with what to use instead."""
 
-ALLOWED = {"devices": (1, "1"), "strategy": ("auto", "single_device"), "enable_checkpointing": (False, None)}
+ALLOWED = {"devices": ("1",), "strategy": ("single_device",)}
+"""Other spellings of the defaults."""
 
 
 class DopCLI(LightningCLI):
@@ -81,20 +73,15 @@ class DopCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """A section for each standard callback, and where to resume."""
         parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder, or «last»")
-        parser.add_lightning_class_args(RecoveryMetrics, "metrics")
-        parser.add_lightning_class_args(StableOutput, "stable")
-        parser.add_lightning_class_args(ProblemTensorBoard, "tensorboard")
-        parser.add_lightning_class_args(RecoveredFiles, "files")
-        parser.add_lightning_class_args(CheckpointFolder, "checkpoint")
-        parser.add_lightning_class_args(IterationProgress, "progress")
-        parser.add_lightning_class_args(GracefulStop, "interrupt")
+        for section, callback in runner.STANDARD.items():
+            parser.add_lightning_class_args(callback, section)
 
     def before_instantiate_classes(self) -> None:
         """Refuse flags that have no meaning here, and choose the folder."""
         trainer = self.config["trainer"]
         for flag, instead in REFUSED.items():
-            allowed = (None, TRAINER_DEFAULTS.get(flag), self.parser.get_default(f"trainer.{flag}"))
-            if trainer.get(flag) not in (*allowed, *ALLOWED.get(flag, ())):
+            allowed = (None, self.parser.get_default(f"trainer.{flag}"), *ALLOWED.get(flag, ()))
+            if trainer.get(flag) not in allowed:
                 raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
         if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
             trainer["enable_progress_bar"] = None
@@ -161,9 +148,8 @@ def _run(verb: str, arguments: list[str] | dict[str, Any]) -> int:
             return _act(verb, cli)
         except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
             raise KeyboardInterrupt from error
-    except (MisconfigurationException, OmegaConfBaseException, ArgumentError) as error:
-        raise ValueError(plain_message(str(error))) from error
-    except ValueError as error:  # jsonargparse wraps ours in a list of its own
+    except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
+        # a ValueError too: jsonargparse wraps ours in a list of its own
         raise ValueError(plain_message(str(error))) from error
 
 

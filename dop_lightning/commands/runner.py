@@ -45,17 +45,21 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message=r".*available but not used.*")
 
 
+STANDARD: dict[str, type[pl.Callback]] = {
+    "metrics": RecoveryMetrics,
+    "stable": StableOutput,
+    "tensorboard": ProblemTensorBoard,
+    "files": RecoveredFiles,
+    "checkpoint": CheckpointFolder,
+    "progress": IterationProgress,
+    "interrupt": GracefulStop,
+}
+"""The callbacks of every run by their section in a config, in the order in which they follow a problem."""
+
+
 def standard_callbacks(stable: StableOutput | None = None) -> list[pl.Callback]:
-    """The callbacks of every run, in the order in which they follow a problem."""
-    return [
-        RecoveryMetrics(),
-        stable or StableOutput(),
-        ProblemTensorBoard(),
-        RecoveredFiles(),
-        CheckpointFolder(),
-        IterationProgress(),
-        GracefulStop(),
-    ]
+    """The callbacks of every run with their defaults."""
+    return [stable if stable and section == "stable" else make() for section, make in STANDARD.items()]
 
 
 def fit(
