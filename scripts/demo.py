@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
     options = parser.parse_args()
     photo = find_images(options.photo)[0]
-    clean, form = read_image(photo)
+    clean, _, form = read_image(photo)
     options.out.mkdir(parents=True, exist_ok=True)
     destroyed = options.out / "destroyed.png"
     damage = SaltAndPepper(options.ratio).corrupt(clean, stream(0, "corruption"))

@@ -66,7 +66,7 @@ def config(options: argparse.Namespace) -> dict[str, Any]:
     if device not in ("auto", "cpu", "gpu", "mps"):
         raise ValueError(f"device must be one of auto, cpu, gpu, cuda, mps, got {options.device!r}")
     paths = find_images(options.images)
-    pixels = max(image.shape[1] * image.shape[2] for image, _ in map(read_image, paths))
+    pixels = max(image.values[0].numel() for image in map(read_image, paths))
     return {
         "model": {
             "signal": {"class_path": "SkipUNet", "init_args": {"width": width, "precision": options.precision}},

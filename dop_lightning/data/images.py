@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from dop_lightning.data.base import RecoveryDataModule, Source, one_truth_each
-from dop_lightning.files.images import ImageFormat, find_images, read_image
+from dop_lightning.files.images import ImageFormat, LoadedImage, find_images, read_image
 from dop_lightning.noise import Noise
 from dop_lightning.problems import Attribute
 
@@ -39,9 +39,9 @@ class ImageFile(Source):
         self.name = path.stem
         self._truth = truth
         self._reading = {"resize": resize, "crop": crop, "channels": channels}
-        self._read: tuple[Tensor, ImageFormat] | None = None
+        self._read: LoadedImage | None = None
 
-    def _load(self) -> tuple[Tensor, ImageFormat]:
+    def _load(self) -> LoadedImage:
         if self._read is None:
             self._read = read_image(self.path, **self._reading)  # type: ignore[arg-type]
         return self._read
@@ -49,7 +49,7 @@ class ImageFile(Source):
     @property
     def format(self) -> ImageFormat:
         """What the recovered image is written back as."""
-        return self._load()[1]
+        return self._load().format
 
     @property
     def attributes(self) -> dict[str, Attribute]:
@@ -58,7 +58,7 @@ class ImageFile(Source):
 
     def signal(self, seed: int) -> Tensor:
         """The image, whatever the seed."""
-        return self._load()[0]
+        return self._load().values
 
     def truth(self) -> Tensor | None:
         """The clean image.
@@ -68,7 +68,7 @@ class ImageFile(Source):
         """
         if self._truth is None:
             return None
-        truth = read_image(self._truth, **self._reading)[0]  # type: ignore[arg-type]
+        truth = read_image(self._truth, **self._reading).values  # type: ignore[arg-type]
         if truth.shape != self.signal(0).shape:
             raise ValueError(
                 f"{self._truth}: the truth must have the size and channels of {self.path}, "

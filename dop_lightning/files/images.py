@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -54,6 +54,20 @@ class ImageFormat:
     icc_profile: bytes | None = field(default=None, repr=False)
 
 
+class LoadedImage(NamedTuple):
+    """An image as a problem takes it.
+
+    Attributes:
+        values: ``(C, H, W)``, float32 in [0, 1].
+        mask: boolean ``(C, H, W)``, true where observed; ``None`` where all of it is.
+        format: what :func:`write_image` needs to write another image as this one was.
+    """
+
+    values: Tensor
+    mask: Tensor | None
+    format: ImageFormat
+
+
 def output_suffix(format: ImageFormat) -> str:
     """The suffix a recovered image is written with: ``.png`` for JPEG too, which would add errors of its own."""
     assert format.suffix in IMAGE_SUFFIXES
@@ -65,7 +79,7 @@ def read_image(
     resize: int | Sequence[int] | None = None,
     crop: int | Sequence[int] | None = None,
     channels: Channels = "as_is",
-) -> tuple[Tensor, ImageFormat]:
+) -> LoadedImage:
     """Read an image, upright (its EXIF orientation is applied), its values v as v/255.
 
     Args:
@@ -76,7 +90,7 @@ def read_image(
         channels: ``grey`` and ``rgb`` convert where needed (ITU-R 601 luma).
 
     Returns:
-        The image ``(C, H, W)``, float32 in [0, 1], and what :func:`write_image` needs.
+        Its values, its mask and what :func:`write_image` needs.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -106,7 +120,7 @@ def read_image(
     pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
     tensor = pixels.permute(2, 0, 1).to(torch.float32).div(255).contiguous()  # (H, W, C) -> (C, H, W)
     format = ImageFormat("L" if mode == "L" else "RGB", (image.height, image.width), suffix, profile or None)
-    return tensor, format
+    return LoadedImage(tensor, None, format)
 
 
 def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:

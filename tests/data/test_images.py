@@ -56,7 +56,7 @@ def test_a_file_is_taken_as_it_is_without_noise(tmp_path: Path) -> None:
     file = save(tmp_path / "photo.png", 9, 7, 3)
     (problem,) = problems(file)
     assert problem.name == "photo"
-    assert torch.equal(problem.observation, read_image(file)[0])
+    assert torch.equal(problem.observation, read_image(file).values)
     assert problem.truth is problem.true_corruption is problem.mask is None
     assert problem.attributes == {"image": "photo"}
     assert isinstance(problem.source, ImageFile)
@@ -105,10 +105,10 @@ def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
     files = [save(tmp_path / f"{k}.png", 9, 7, seed=k) for k in range(3)]
     truths = [save(tmp_path / "truth" / f"{k}.png", 9, 7, seed=10 + k) for k in range(3)]
     for problem, truth in zip(problems(files, truth=truths), truths, strict=True):
-        assert torch.equal(problem.truth, read_image(truth)[0])
+        assert torch.equal(problem.truth, read_image(truth).values)
         assert torch.equal(problem.true_corruption, problem.observation - problem.truth)
     for problem in problems(files, truth=truths[1]):
-        assert torch.equal(problem.truth, read_image(truths[1])[0])
+        assert torch.equal(problem.truth, read_image(truths[1]).values)
     with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
         problems(files, truth=truths[:2])
 

@@ -52,7 +52,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (7, 5), (5, 8, 3), (1, 9, 3), (9, 1)])
     def test_png_comes_back_with_equal_pixels(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         array = pixels(*shape)
-        tensor, format = read_image(save(tmp_path / "a.png", array))
+        tensor, _, format = read_image(save(tmp_path / "a.png", array))
         assert tensor.shape == (1 if len(shape) == 2 else 3, *shape[:2])
         assert tensor.dtype == torch.float32
         assert format == ImageFormat("L" if len(shape) == 2 else "RGB", shape[:2], ".png")
@@ -63,7 +63,7 @@ class TestRoundTrip:
 
     def test_every_level_is_v_of_255_and_comes_back(self, tmp_path: Path) -> None:
         levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        tensor, format = read_image(save(tmp_path / "a.png", levels))
+        tensor, _, format = read_image(save(tmp_path / "a.png", levels))
         assert torch.equal(tensor.flatten(), torch.arange(256, dtype=torch.float32) / 255)
         for dtype in (torch.float32, torch.float64):
             write_image(tmp_path / "b.png", tensor.to(dtype), format)
@@ -72,7 +72,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize("shape", [(9, 6), (9, 6, 3)])
     def test_jpeg_is_read_as_its_pixels_and_written_as_png(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         path = save(tmp_path / "a.JPG", pixels(*shape))
-        tensor, format = read_image(path)
+        tensor, _, format = read_image(path)
         assert format.suffix == ".jpg"
         assert output_suffix(format) == ".png"
         write_image(tmp_path / "b.png", tensor, format)
@@ -81,20 +81,20 @@ class TestRoundTrip:
 
     def test_the_content_decides_not_the_name(self, tmp_path: Path) -> None:
         save(tmp_path / "a.jpg", pixels(3, 3), format="PNG")
-        assert read_image(tmp_path / "a.jpg")[1].suffix == ".png"
+        assert read_image(tmp_path / "a.jpg").format.suffix == ".png"
 
     def test_colour_profile_is_kept_unless_the_channels_are_converted(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", pixels(3, 3, 3), icc_profile=b"profile")
-        tensor, format = read_image(path)
+        tensor, _, format = read_image(path)
         write_image(tmp_path / "b.png", tensor, format)
         assert load(tmp_path / "b.png")[1]["icc_profile"] == b"profile"
-        assert read_image(path, channels="grey")[1].icc_profile is None
+        assert read_image(path, channels="grey").format.icc_profile is None
 
     def test_a_portrait_photograph_stands_upright(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned clockwise by a quarter
         array = pixels(4, 6)
-        tensor, format = read_image(save(tmp_path / "a.png", array, exif=exif))
+        tensor, _, format = read_image(save(tmp_path / "a.png", array, exif=exif))
         assert format.size == (6, 4)
         assert np.array_equal(tensor[0].mul(255).round().numpy(), np.rot90(array, -1))
 
@@ -105,38 +105,38 @@ class TestSizeAndChannels:
     )
     def test_resize_is_pillows_lanczos(self, tmp_path: Path, resize: Any, size: tuple[int, int]) -> None:
         path = save(tmp_path / "a.png", pixels(4, 8, 3))
-        tensor, format = read_image(path, resize=resize)
+        tensor, _, format = read_image(path, resize=resize)
         assert format.size == size
         with Image.open(path) as image:
             expected = np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
         assert np.array_equal(tensor.permute(1, 2, 0).mul(255).round().numpy(), expected)
 
     def test_a_thin_image_keeps_a_pixel(self, tmp_path: Path) -> None:
-        assert read_image(save(tmp_path / "a.png", pixels(1, 9)), resize=3)[1].size == (1, 3)
+        assert read_image(save(tmp_path / "a.png", pixels(1, 9)), resize=3).format.size == (1, 3)
 
     @pytest.mark.parametrize(("crop", "rows", "columns"), [(3, (1, 4), (2, 5)), ((5, 8), (0, 5), (0, 8))])
     def test_crop_is_in_the_centre(
         self, tmp_path: Path, crop: Any, rows: tuple[int, int], columns: tuple[int, int]
     ) -> None:
         array = pixels(5, 8)
-        tensor, format = read_image(save(tmp_path / "a.png", array), crop=crop)
+        tensor, _, format = read_image(save(tmp_path / "a.png", array), crop=crop)
         expected = array[slice(*rows), slice(*columns)]
         assert format.size == expected.shape
         assert np.array_equal(tensor[0].mul(255).round().numpy(), expected)
 
     def test_crop_comes_after_resize(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", pixels(4, 8))
-        assert read_image(path, resize=16, crop=8)[1].size == (8, 8)
+        assert read_image(path, resize=16, crop=8).format.size == (8, 8)
         with pytest.raises(ValueError, match=r"crop must be at most the image, 4×8 .*got 8×8"):
             read_image(path, crop=8)
 
     def test_channels_convert_where_needed(self, tmp_path: Path) -> None:
         grey, colour = save(tmp_path / "g.png", pixels(3, 3)), save(tmp_path / "c.png", pixels(3, 3, 3))
-        assert read_image(grey, channels="rgb")[0].shape == (3, 3, 3)
-        assert read_image(grey, channels="rgb")[1].mode == "RGB"
-        assert torch.equal(read_image(grey, channels="rgb")[0][1:2], read_image(grey)[0])
-        assert read_image(colour, channels="grey")[0].shape == (1, 3, 3)
-        assert torch.equal(read_image(colour, channels="rgb")[0], read_image(colour)[0])
+        assert read_image(grey, channels="rgb").values.shape == (3, 3, 3)
+        assert read_image(grey, channels="rgb").format.mode == "RGB"
+        assert torch.equal(read_image(grey, channels="rgb").values[1:2], read_image(grey).values)
+        assert read_image(colour, channels="grey").values.shape == (1, 3, 3)
+        assert torch.equal(read_image(colour, channels="rgb").values, read_image(colour).values)
 
     @pytest.mark.parametrize(
         "arguments",
@@ -209,7 +209,7 @@ class TestRefusals:
             content[generator.integers(len(content))] = generator.integers(256)
             path.write_bytes(content)
             try:
-                assert read_image(path)[0].numel() > 0
+                assert read_image(path).values.numel() > 0
             except ValueError as error:
                 assert str(path) in str(error)  # noqa: PT017
 
@@ -279,7 +279,7 @@ class TestFindImages:
         assert sample_names() == ["astronaut", "camera", "chelsea", "coffee"]
         found = find_images(["camera", "chelsea"])
         assert found == [sample_folder() / "camera.png", sample_folder() / "chelsea.png"]
-        assert [read_image(path)[0].shape for path in found] == [(1, 128, 128), (3, 113, 150)]
+        assert [read_image(path).values.shape for path in found] == [(1, 128, 128), (3, 113, 150)]
         (folder / "camera").touch()
         assert find_images("camera") == [Path("camera")]
 
