@@ -88,3 +88,59 @@ class HadamardCorruption(Corruption):
         g, h = self._arrays
         g.addcmul_(derivative, g, value=-2 * rate)
         h.addcmul_(derivative, h, value=2 * rate)
+
+
+class PixelCorruption(Corruption):
+    r"""``s = 2·a∘b`` with one ``a`` a pixel, shared by its channels: pixels are corrupted as a whole, or not at all.
+
+    With one channel it is :class:`HadamardCorruption` after a rotation, ``a = (g + h)/√2`` and ``b = (g − h)/√2``, with
+    the same gradient descent. With more, a shared factor biases gradient descent towards few corrupted pixels,
+    ``Σ ‖s(pixel)‖₂``, rather than few entries (the implicit group sparsity of Li, Nguyen, Hegde, Wong, 2023).
+
+    With ``G = ∂f/∂s`` the gradients are ``∂f/∂a = 2·Σ_c G∘b`` and ``∂f/∂b = 2·G∘a``.
+
+    Args:
+        problems: the batch, of images C×H×W.
+        scale: standard deviation of the start, ``a, b ~ N(0, scale²)``, above 0.
+
+    Raises:
+        ValueError: the observations are not images, or ``scale`` is not a finite number above 0.
+    """
+
+    def __init__(self, problems: ProblemBatch, scale: float = 1e-5) -> None:
+        super().__init__(problems)
+        positive("scale", scale)
+        shape = problems.observation.shape[1:]
+        if len(shape) != 3:
+            raise ValueError(f"PixelCorruption needs images, C×H×W, got an observation of shape {tuple(shape)}")
+        a = problems.normal((1, *shape[1:]), scale, "init", 1)  # K 1 H W
+        b = problems.normal(shape, scale, "init", 2)  # K C H W
+        if problems.mask is not None:
+            a, b = a * problems.mask.any(dim=1, keepdim=True), b * problems.mask
+        self.a = nn.Parameter(a)
+        self.b = nn.Parameter(b)
+        self.tie_arrays()
+
+    def value(self) -> Tensor:
+        """``2·a∘b``."""
+        return 2 * self.a * self.b
+
+    def add_to_(self, r: Tensor) -> None:
+        """``r += 2·a∘b`` in place."""
+        a, b = self._arrays
+        r.addcmul_(a, b, value=2)
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """``∂f/∂a = 2·Σ_c G∘b``, ``∂f/∂b = 2·G∘a``."""
+        a, b = self._arrays
+        self.a.grad = (derivative * b).sum(dim=1, keepdim=True) * (2 * factor)
+        self.b.grad = derivative * a * (2 * factor)
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """``a ← a − 2·rate·Σ_c G∘b``, ``b ← b − 2·rate·G∘a``, both from the same start."""
+        if isinstance(rate, Tensor):
+            derivative, rate = derivative * rate, 1.0
+        a, b = self._arrays
+        change = (derivative * b).sum(dim=1, keepdim=True)
+        b.addcmul_(derivative, a, value=-2 * rate)
+        a.add_(change, alpha=-2 * rate)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
+from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption, PixelCorruption
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.signals import Factor, SymmetricFactor
 from tests.suites.corruption import CorruptionSuite
@@ -34,6 +34,24 @@ class TestHadamardCorruptionOfMeasurements(CorruptionSuite):
 
     def make(self, problems: ProblemBatch) -> Corruption:
         return HadamardCorruption(problems)
+
+
+class TestPixelCorruption(CorruptionSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (3, 4, 2)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return PixelCorruption(problems)
+
+
+class TestPixelCorruptionWithMissingEntries(CorruptionSuite):
+    def problem(self, seed: int, name: str) -> Problem:
+        mask = torch.ones(3, 4, 2, dtype=torch.bool)
+        mask[seed % 3, 0] = mask[:, 3, 1] = False
+        return Problem(name, draw(seed, (3, 4, 2)), mask=mask, seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return PixelCorruption(problems)
 
 
 class TestNoCorruption(CorruptionSuite):
@@ -148,3 +166,36 @@ def test_mask_does_not_change_the_observed_entries() -> None:
 def test_scale_is_checked(scale: float) -> None:
     with pytest.raises(ValueError, match="scale must be a finite number above 0"):
         HadamardCorruption(batch(2, 2), scale=scale)
+
+
+def test_one_channel_by_pixels_descends_as_by_entries() -> None:
+    """A rotation of (g, h) by 45° changes nothing of gradient descent."""
+    problems = batch(1, 6, 5)
+    by_entry, by_pixel = HadamardCorruption(problems, scale=0.3, tied=False), PixelCorruption(problems)
+    with torch.no_grad():
+        by_pixel.a.copy_((by_entry.g + by_entry.h) / 2**0.5)
+        by_pixel.b.copy_((by_entry.g - by_entry.h) / 2**0.5)
+        for i in range(20):
+            G = by_entry.value() - draw(i, (1, 1, 6, 5))
+            by_entry.descend_(G.clone(), 0.01)
+            by_pixel.descend_(G.clone(), 0.01)
+        torch.testing.assert_close(by_pixel.value(), by_entry.value())
+
+
+def test_pixels_that_are_off_in_every_channel_grow_faster_than_those_off_in_one() -> None:
+    corruption = PixelCorruption(batch(3, 1, 2), scale=1.0)
+    with torch.no_grad():
+        corruption.a.fill_(1e-3)
+        corruption.b.zero_()
+        G = torch.zeros(1, 3, 1, 2, dtype=corruption.a.dtype)
+        G[0, :, 0, 0] = G[0, 0, 0, 1] = -1.0
+        for _ in range(40):
+            corruption.descend_(G.clone(), 0.05)
+        whole, single = corruption.value()[0, 0, 0]
+    assert whole > 2 * single
+    assert torch.equal(corruption.value()[0, 1:, 0, 1], torch.zeros(2, dtype=G.dtype))
+
+
+def test_pixels_need_an_image() -> None:
+    with pytest.raises(ValueError, match=r"PixelCorruption needs images, C×H×W, got an observation of shape \(5, 4\)"):
+        PixelCorruption(batch(5, 4))
