@@ -88,6 +88,13 @@ class TestSsim:
         x[0, 0, 3, 3] = NAN
         close(ssim(x, truth, 1.0), [NAN, 1.0])
 
+    @pytest.mark.parametrize("strip", [1, 600])
+    def test_strips_of_a_large_image_add_up_to_the_whole(self, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, truth = rand(2, 3, 67, 40), rand(2, 3, 67, 40, seed=1)
+        expected = ssim(x, truth, 1.0)
+        monkeypatch.setattr("dop_lightning.metrics.functional.SSIM_STRIP", strip)
+        close(ssim(x, truth, 1.0), expected)
+
     def test_refuses_what_is_no_image(self) -> None:
         with pytest.raises(ValueError, match="estimate must have the shape"):
             ssim(rand(2, 16, 16), rand(2, 16, 16), 1.0)
