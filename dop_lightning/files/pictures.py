@@ -128,9 +128,10 @@ def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
 def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
     """The pictures of one recovery: ``recovered``, ``corruption`` and ``comparison``.
 
-    An image (1 or 3 channels, its range known) is shown as it is, its corruption as :func:`corruption_map`. A matrix
-    is shown as heat maps with one limit for all, by the truth or else the recovered matrix, thinned out evenly where
-    it has more than 1024 rows or columns. Entries that were never observed are grey in the observation.
+    An image (its range known) is shown as it is, its corruption as :func:`corruption_map`. Of two channels the first
+    is shown, as grey; of four and more channels 1, 2 and 3, as red, green and blue; the corruption is of all. A matrix
+    is shown as heat maps with one limit for all, by the truth or else the recovered matrix, thinned out evenly where it
+    has more than 1024 rows or columns. Entries that were never observed are grey in the observation.
 
     What has no picture is left out: the observation and the corruption of a matrix that was measured as a vector, and
     everything where the signal is of another shape.
@@ -141,7 +142,7 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
         tensors["observation"] = problem.observation.masked_fill(~problem.mask, math.nan)
     if problem.truth is not None:
         tensors["truth"] = problem.truth
-    if signal.ndim == 3 and len(signal) in (1, 3) and problem.data_range is not None:
+    if signal.ndim == 3 and problem.data_range is not None:
         pictures = _of_image(tensors, problem.data_range)
         labels = {label: label for label in pictures}
     elif signal.ndim == 2:
@@ -159,12 +160,12 @@ def _of_image(tensors: Mapping[str, Tensor], data_range: float) -> dict[str, Pic
     """Pictures of those tensors that are images ``(C, H, W)``."""
     pictures = {}
     for label, tensor in tensors.items():
-        if tensor.ndim != 3 or len(tensor) not in (1, 3):
+        if tensor.ndim != 3:
             continue
         if label == "corruption":
             pictures[label] = corruption_map(tensor, data_range)
         else:
-            levels = _levels(tensor, data_range)  # (C, H, W)
+            levels = _levels(tensor[: 1 if len(tensor) < 3 else 3], data_range)  # (1 or 3, H, W)
             pictures[label] = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
     return pictures
 

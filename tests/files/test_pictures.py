@@ -102,6 +102,16 @@ class TestRecoveryPictures:
         with_truth = recovery_pictures(outcome(x, data_range=1.0, truth=x))
         assert with_truth["comparison"].shape[1] > pictures["comparison"].shape[1]
 
+    @pytest.mark.parametrize("channels", [2, 4, 7])
+    def test_of_other_numbers_of_channels_some_are_shown(self, channels: int) -> None:
+        x, s = torch.rand(channels, 4, 5), torch.zeros(channels, 4, 5)
+        s[-1, 2, 3] = 0.4
+        pictures = recovery_pictures(outcome(x, s, data_range=1.0, truth=x))
+        shown = recovery_pictures(outcome(x[:1] if channels == 2 else x[:3], data_range=1.0))
+        assert np.array_equal(pictures["recovered"], shown["recovered"])
+        assert pictures["corruption"][2, 3] == 102
+        assert pictures["comparison"].ndim == 3
+
     @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 2, 2), (2, 2)])
     def test_missing_entries_are_grey_in_the_observation(self, shape: tuple[int, ...]) -> None:
         mask = torch.ones(shape, dtype=torch.bool)
@@ -132,6 +142,6 @@ class TestRecoveryPictures:
         of_image = recovery_pictures(outcome(torch.rand(3, 4, 4), observation=torch.ones(9), data_range=1.0))
         assert list(of_image) == ["recovered", "comparison"]
 
-    @pytest.mark.parametrize(("shape", "data_range"), [((5,), None), ((5, 2, 2), 1.0), ((3, 4, 4), None)])
+    @pytest.mark.parametrize(("shape", "data_range"), [((5,), None), ((2, 3, 4, 4), 1.0), ((3, 4, 4), None)])
     def test_other_shapes_have_none(self, shape: tuple[int, ...], data_range: float | None) -> None:
         assert recovery_pictures(outcome(torch.zeros(shape), data_range=data_range)) == {}

@@ -1,0 +1,38 @@
+"""The images a user means: files, folders, patterns, and the photographs that come with the package."""
+
+from pathlib import Path
+
+from dop_lightning.files.find import Patterns, find_files
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy", ".npz")
+
+
+def sample_folder() -> Path:
+    """Where the bundled photographs are: inside an installed package, in ``data/`` of a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    installed = package / "samples"
+    return installed if installed.is_dir() else package.parent / "data"
+
+
+def sample_names() -> list[str]:
+    """The names by which :func:`find_images` knows the bundled photographs.
+
+    >>> sample_names()
+    ['astronaut', 'camera', 'chelsea', 'coffee']
+    """
+    return sorted(path.stem for path in sample_folder().glob("*.png"))
+
+
+def find_images(patterns: Patterns) -> list[Path]:
+    """List the images that ``patterns`` name: files, folders, patterns with ``*``, names of samples.
+
+    See :func:`~dop_lightning.files.find.find_files`; folders and patterns give files with one of ``IMAGE_SUFFIXES``.
+
+    Raises:
+        ValueError: an entry names nothing.
+
+    >>> [path.name for path in find_images(["camera", "coffee"])]
+    ['camera.png', 'coffee.png']
+    """
+    folder = sample_folder()
+    return find_files(patterns, IMAGE_SUFFIXES, {name: folder / f"{name}.png" for name in sample_names()})
