@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 LONGEST = 120
 """File systems allow 255 bytes."""
@@ -30,13 +30,26 @@ def unique_names(names: Sequence[str]) -> list[str]:
     >>> unique_names(["a", "b", "A", "a"])
     ['a', 'b', 'A-2', 'a-3']
     """
+    unique: list[str] = []
     taken: set[str] = set()
-    unique = []
     for name in names:
-        candidate, number = name, 1
-        while candidate.lower() in taken:
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate.lower())
-        unique.append(candidate)
+        unique.append(free_name(name, taken))
+        taken.add(unique[-1].lower())
     return unique
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """``name``, with a number behind it where it is taken.
+
+    Args:
+        name: what is asked for.
+        taken: what there is, in lower case.
+
+    >>> free_name("Photo", {"photo", "photo-2"})
+    'Photo-3'
+    """
+    candidate, number = name, 1
+    while candidate.lower() in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate

@@ -30,6 +30,7 @@ class Problem:
         data_range: the known width of the range of the signal (1 for images), ``None`` where there is none.
         attributes: the axes of a table: image, ratio, rank, …
         source: what the files are written back as; opaque here.
+        folder: where its results lie in the folder of a run; by default its name.
 
     Raises:
         ValueError: shapes do not agree, the observation is empty, not floating point, or not finite where observed.
@@ -45,6 +46,7 @@ class Problem:
     data_range: float | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     source: object = None
+    folder: str = ""
 
     def __post_init__(self) -> None:
         y = self.observation
@@ -67,6 +69,7 @@ class Problem:
         if not torch.isfinite(self.observation).all():
             bad = int((~torch.isfinite(self.observation)).sum())
             raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} entries that are not")
+        object.__setattr__(self, "folder", self.folder or self.name)
         shape = self.signal_shape or tuple((y if self.truth is None else self.truth).shape)
         object.__setattr__(self, "signal_shape", tuple(shape))
         if self.truth is not None:
@@ -77,6 +80,11 @@ class Problem:
                 )
             if not torch.isfinite(self.truth).all():
                 raise ValueError(f"{self.name}: truth must be finite, got entries that are not")
+
+    @property
+    def is_tile(self) -> bool:
+        """Whether it is a part of a larger problem, in whose folder its results lie."""
+        return self.folder != self.name
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -177,5 +185,5 @@ def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[Pr
 
 
 def rename(problem: Problem, name: str) -> Problem:
-    """The same problem under another name."""
-    return replace(problem, name=name)
+    """The same problem under another name, its results in the folder of that name."""
+    return replace(problem, name=name, folder=name)

@@ -11,6 +11,7 @@ import yaml
 
 from dop_lightning.files.atomic import atomic_json, atomic_text
 from dop_lightning.problems import Problem
+from dop_lightning.tiling import Mosaic
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -18,7 +19,7 @@ MANIFEST = "manifest.json"
 SETTINGS_WITHOUT_EFFECT = {"block"}
 """Settings of the model that change no result."""
 
-PATHS = {"images", "files", "truth"}
+PATHS = {"images", "files", "truth", "mask"}
 """Settings of the data that say where files are: what is in them counts, and they may be moved."""
 
 
@@ -88,14 +89,34 @@ def claim(run: Path, mark: str) -> bool:
     return False
 
 
-def write_manifest(run: Path, mark: str, config_text: str, problems: Sequence[Problem]) -> None:
-    """Save the resolved config, the fingerprint, and the list of all problems."""
+def write_manifest(
+    run: Path,
+    mark: str,
+    config_text: str,
+    problems: Sequence[Problem],
+    mosaics: Mapping[str, Mosaic] | None = None,
+) -> None:
+    """Save the resolved config, the fingerprint, and the list of all problems.
+
+    Args:
+        run: the folder.
+        mark: the fingerprint of the run.
+        config_text: the resolved config, YAML.
+        problems: those that have a row in the table.
+        mosaics: those of them that are recovered in tiles, by name.
+    """
+    mosaics = mosaics or {}
     entries = [
         {
             "name": problem.name,
             "seed": problem.seed,
             "shape": list(problem.observation.shape),
             "attributes": dict(problem.attributes),
+            **(
+                {"tiles": [tile.name for tile in mosaics[problem.name].tiles.values()]}
+                if problem.name in mosaics
+                else {}
+            ),
         }
         for problem in problems
     ]

@@ -10,33 +10,38 @@ import torch
 
 from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.data import RecoveryDataModule
 from dop_lightning.data.images import ImageFile
 from dop_lightning.files.atomic import write_atomically
 from dop_lightning.files.images import write_image, write_pixels
 from dop_lightning.files.pictures import recovery_pictures
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
+from dop_lightning.reporting.mosaics import assemble
 from dop_lightning.reporting.results import write_result, write_table
 
 
 class RecoveredFiles(RecoveryCallback):
     """Writes ``RUN/<problem>/``: recovered.npy, recovered.png, corruption.png, comparison.png, then result.json.
 
-    ``result.json`` comes last: where it is, the others are. A recovered image is written with the size, mode and depth
-    of the file it came from. Matrices get ``corruption.npy`` too.
+    ``result.json`` comes last: where it is, the others are. A recovered image is written with the size, mode, depth and
+    format of the file it came from (as ``recovered.tif``, say), and as ``recovered.png`` for looking at where that is
+    another. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
+    are put together when the run ends, after an interruption as well.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write again what a resumed run has finished and somebody has removed."""
         assert isinstance(pl_module, DoubleOverparameterization)
-        for name, record in pl_module.records.items():
-            written = (Path(trainer.default_root_dir) / name / "result.json").exists()
+        for problem in _data(trainer).problems:
+            record = pl_module.records[problem.name]
+            written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
             if record.state is not None and record.is_finished(trainer.max_steps) and not written:
-                self.on_problem_end(trainer, pl_module, pl_module.outcome_of(name))
+                self.on_problem_end(trainer, pl_module, pl_module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write all of one problem."""
-        folder = Path(trainer.default_root_dir) / outcome.problem.name
+        folder = Path(trainer.default_root_dir) / outcome.problem.folder
         self.write_recovery(folder, outcome)
         best: dict[str, float] = {}
         for callback in module.recovery_callbacks:
@@ -48,13 +53,20 @@ class RecoveredFiles(RecoveryCallback):
     def write_recovery(folder: Path, outcome: Outcome) -> None:
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
-        _write_array(folder / "recovered.npy", outcome.signal)
-        if outcome.signal.dim() != 3:
+        source = outcome.problem.source
+        written = folder / f"recovered{source.format.suffix}" if isinstance(source, ImageFile) else None
+        if written != folder / "recovered.npy":
+            _write_array(folder / "recovered.npy", outcome.signal)
+        if outcome.problem.is_tile or outcome.signal.dim() != 3:
             _write_array(folder / "corruption.npy", outcome.corruption)
+        if outcome.problem.is_tile:
+            return
         pictures = recovery_pictures(outcome)
-        if isinstance(outcome.problem.source, ImageFile):
-            write_image(folder / "recovered.png", outcome.signal, outcome.problem.source.format)
-            pictures.pop("recovered", None)
+        if isinstance(source, ImageFile):
+            assert written is not None
+            write_image(written, outcome.signal, source.format)
+            if written.name == "recovered.png":
+                pictures.pop("recovered", None)
         for name, picture in pictures.items():
             write_pixels(folder / f"{name}.png", picture)
 
@@ -68,11 +80,30 @@ class RecoveredFiles(RecoveryCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """`dop predict` writes what a checkpoint has recovered."""
-        self.write_recovery(Path(trainer.default_root_dir) / outputs.problem.name, outputs)
+        self.write_recovery(Path(trainer.default_root_dir) / outputs.problem.folder, outputs)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put tiles together."""
+        self._write_mosaics(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Rebuild the table of the run."""
+        """Put tiles together, and rebuild the table of the run."""
+        self._write_mosaics(trainer, pl_module)
         write_table(Path(trainer.default_root_dir))
+
+    def _write_mosaics(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        run = Path(trainer.default_root_dir)
+        for mosaic in _data(trainer).mosaics.values():
+            outcome = assemble(run, mosaic)
+            if outcome is not None:
+                self.write_recovery(run / mosaic.whole.folder, outcome)
+                write_result(run / mosaic.whole.folder, outcome, {}, machine(module))
+
+
+def _data(trainer: pl.Trainer) -> RecoveryDataModule:
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, RecoveryDataModule)
+    return data
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

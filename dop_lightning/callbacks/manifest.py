@@ -25,4 +25,4 @@ class Manifest(RecoveryCallback):
         """After everything that can be wrong with the settings."""
         data: object = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RecoveryDataModule)
-        write_manifest(Path(trainer.default_root_dir), self.mark, self.config_text, data.problems)
+        write_manifest(Path(trainer.default_root_dir), self.mark, self.config_text, data.wholes, data.mosaics)

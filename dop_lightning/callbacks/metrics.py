@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.engine import Evaluation
-from dop_lightning.files.atomic import atomic_text
+from dop_lightning.files.atomic import append_text, atomic_text
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.problems import ProblemBatch
 
@@ -73,8 +73,7 @@ class RecoveryMetrics(RecoveryCallback):
             if seen and evaluation.iteration % module.evaluate_every == 0:
                 self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
             rows += [[name, evaluation.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
-        with self.path(trainer).open("a", newline="", encoding="utf-8") as file:
-            file.write(_lines(rows))
+        append_text(self.path(trainer), _lines(rows))
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """The best of one problem."""

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.checks import at_least
 from dop_lightning.engine import Evaluation
+from dop_lightning.files.atomic import naming
 from dop_lightning.files.pictures import corruption_map, heatmap
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
@@ -47,7 +48,7 @@ class ProblemTensorBoard(RecoveryCallback):
 
             # a resumed run hides what an interrupted one wrote after its last checkpoint
             purge = module.records[name].iteration if module.records[name].iteration > 0 else None
-            folder = Path(trainer.default_root_dir) / name
+            folder = Path(trainer.default_root_dir) / problem.folder
             self._writers[name] = SummaryWriter(folder, purge_step=purge)
             if problem.data_range is not None and problem.observation.dim() == 3:
                 self._picture(name, "observation", problem, problem.observation, 0)
@@ -62,6 +63,10 @@ class ProblemTensorBoard(RecoveryCallback):
         elif signal.dim() == 2:
             self._writers[name].add_image(tag, heatmap(signal), iteration, dataformats="HWC")
 
+    def _pictures(self, problem: Problem, signal: "Tensor", corruption: "Tensor", iteration: int) -> None:
+        self._picture(problem.name, "recovered", problem, signal, iteration)
+        self._picture(problem.name, "corruption", problem, corruption, iteration)
+
     def on_evaluation(
         self,
         trainer: pl.Trainer,
@@ -71,16 +76,18 @@ class ProblemTensorBoard(RecoveryCallback):
         scores: Sequence[Mapping[str, float]],
     ) -> None:
         """Write the scores, and pictures where they are due."""
+        due = self._is_due(module, evaluation.iteration)
         for k, problem in enumerate(problems):
-            writer = self._writer(trainer, module, problem)
-            if writer is None:
-                continue
-            for tag, value in scores[k].items():
-                writer.add_scalar(tag, value, evaluation.iteration)
-            shown = problem.name in list(module.records)[: self.most_pictures]
-            if shown and self._is_due(module, evaluation.iteration):
-                self._picture(problem.name, "recovered", problem, evaluation.signal[k].cpu(), evaluation.iteration)
-                self._picture(problem.name, "corruption", problem, evaluation.corruption[k].cpu(), evaluation.iteration)
+            with naming(Path(trainer.default_root_dir) / problem.folder):
+                writer = self._writer(trainer, module, problem)
+                if writer is None:
+                    continue
+                for tag, value in scores[k].items():
+                    writer.add_scalar(tag, value, evaluation.iteration)
+                if due and problem.name in list(module.records)[: self.most_pictures]:
+                    self._pictures(
+                        problem, evaluation.signal[k].cpu(), evaluation.corruption[k].cpu(), evaluation.iteration
+                    )
 
     def _is_due(self, module: DoubleOverparameterization, iteration: int) -> bool:
         """At fixed iterations, whether a run was resumed or not; the last pictures come by themselves."""
@@ -90,13 +97,14 @@ class ProblemTensorBoard(RecoveryCallback):
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write the last pictures and close the file."""
         name = outcome.problem.name
-        if self._writer(trainer, module, outcome.problem) is not None:
-            self._picture(name, "recovered", outcome.problem, outcome.signal, outcome.iteration)
-            self._picture(name, "corruption", outcome.problem, outcome.corruption, outcome.iteration)
-            self._writers.pop(name).close()
+        with naming(Path(trainer.default_root_dir) / outcome.problem.folder):
+            if self._writer(trainer, module, outcome.problem) is not None:
+                self._pictures(outcome.problem, outcome.signal, outcome.corruption, outcome.iteration)
+                self._writers.pop(name).close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close what is open, after an exception as well."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
+        while self._writers:
+            name, writer = self._writers.popitem()
+            with naming(Path(trainer.default_root_dir) / name):
+                writer.close()

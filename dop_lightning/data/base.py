@@ -4,16 +4,18 @@ import itertools
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
 from torch import Tensor
 
 from dop_lightning.checks import at_least
-from dop_lightning.naming import safe_name, unique_names
+from dop_lightning.naming import free_name, safe_name, unique_names
 from dop_lightning.noise import Noise, NoNoise
 from dop_lightning.problems import Attribute, Problem, ProblemBatch, form_batches, rename
 from dop_lightning.randomness import stream
+from dop_lightning.tiling import Mosaic
 
 
 class Source(ABC):
@@ -81,26 +83,27 @@ class Source(ABC):
         )
 
 
-def one_truth_each(
-    files: Sequence[Path], truth: str | list[str] | None, find: Callable[[str], list[Path]]
+def one_file_each(
+    argument: str, files: Sequence[Path], given: str | list[str] | None, find: Callable[[str], list[Path]]
 ) -> list[Path | None]:
-    """The truth of each file: none, the same for all, or one each in the same order.
+    """The truth (or the mask) of each file: none, the same for all, or one each in the same order.
 
     Args:
+        argument: its name, for errors.
         files: the files.
-        truth: patterns, found one by one since the same file may be the truth of several.
+        given: patterns, found one by one since the same file may belong to several.
         find: lists the files of a pattern.
 
     Raises:
         ValueError: there is another number of them.
     """
-    entries = [] if truth is None else [truth] if isinstance(truth, str) else truth
-    truths = [path for entry in entries for path in find(entry)]
-    if len(truths) in (0, 1):
-        return [truths[0] if truths else None] * len(files)
-    if len(truths) != len(files):
-        raise ValueError(f"truth must be one file for all, or one each for {len(files)}, got {len(truths)}")
-    return list(truths)
+    entries = [] if given is None else [given] if isinstance(given, str) else given
+    found = [path for entry in entries for path in find(entry)]
+    if len(found) in (0, 1):
+        return [found[0] if found else None] * len(files)
+    if len(found) != len(files):
+        raise ValueError(f"{argument} must be one file for all, or one each for {len(files)}, got {len(found)}")
+    return list(found)
 
 
 class Blocks:
@@ -115,6 +118,12 @@ class Blocks:
 
 class RecoveryDataModule(pl.LightningDataModule, ABC):
     """Problems for :class:`~dop_lightning.module.DoubleOverparameterization`: sources × noises × seeds.
+
+    Attributes:
+        wholes: what is to be recovered, a row of the table each.
+        mosaics: those of them that are recovered in tiles, by name.
+        problems: what the engine works on: the wholes, or their tiles.
+        batches: the problems, those of one shape together.
 
     Args:
         noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
@@ -136,12 +145,18 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different integers, at least one, got {self.seeds}")
         self.batch_size = None if batch_size is None else at_least("batch_size", batch_size, 1)
+        self.wholes: list[Problem] = []
+        self.mosaics: dict[str, Mosaic] = {}
         self.problems: list[Problem] = []
         self.batches: list[ProblemBatch] = []
 
     @abstractmethod
     def sources(self) -> Sequence[Source]:
         """The sources, in order."""
+
+    def cut(self, problem: Problem) -> Mosaic | None:
+        """The tiles of a problem that is too large to be recovered at once; ``None`` to take it whole."""
+        return None
 
     def setup(self, stage: str | None = None) -> None:
         """List all problems and form the batches, the same on every rank; once."""
@@ -157,8 +172,16 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         if len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises):
             # one recovery of each file: it is named like the file
             names = [safe_name(source.name) for source in sources]
-        names = unique_names(names)
-        self.problems = [rename(problem, name) for problem, name in zip(problems, names, strict=True)]
+        self.wholes = [rename(problem, name) for problem, name in zip(problems, unique_names(names), strict=True)]
+        self.mosaics = {whole.name: mosaic for whole in self.wholes if (mosaic := self.cut(whole)) is not None}
+        taken = {whole.name.lower() for whole in self.wholes}
+        for mosaic in self.mosaics.values():
+            for place, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
+                name = free_name(tile.name, taken)
+                mosaic.tiles[place] = replace(tile, name=name)
+                taken.add(name.lower())
+        for whole in self.wholes:
+            self.problems += self.mosaics[whole.name].tiles.values() if whole.name in self.mosaics else [whole]
         self.batches = form_batches(self.problems, self.batch_size)
 
     def train_dataloader(self) -> Blocks:

@@ -6,20 +6,26 @@ from typing import Literal
 
 from torch import Tensor
 
-from dop_lightning.data.base import RecoveryDataModule, Source, one_truth_each
-from dop_lightning.files.images import ImageFormat, LoadedImage, find_images, read_image
+from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
+from dop_lightning.files.images import ImageFormat, LoadedImage, find_images, read_image, read_mask
 from dop_lightning.noise import Noise
-from dop_lightning.problems import Attribute
+from dop_lightning.problems import Attribute, Problem
+from dop_lightning.tiling import Mosaic, cover, cut
+
+BEYOND = 0.5
+"""How far values may lie beyond the range, in widths of it."""
 
 Size = int | tuple[int, int] | None
 
 
 class ImageFile(Source):
-    """One image file, read when it is needed; values in [0, 1].
+    """One image file, read when it is needed; 0 and 1 are the ends of its range.
 
     Args:
         path: the file.
         truth: the clean image of the same size, where it is known.
+        mask: which of its entries were observed, see :func:`~dop_lightning.files.images.read_mask`.
+        value_range: see :class:`ImageDataModule`.
         resize: see :class:`ImageDataModule`.
         crop: see :class:`ImageDataModule`.
         channels: see :class:`ImageDataModule`.
@@ -31,6 +37,8 @@ class ImageFile(Source):
         self,
         path: Path,
         truth: Path | None = None,
+        mask: Path | None = None,
+        value_range: tuple[float, float] | None = None,
         resize: Size = None,
         crop: Size = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
@@ -38,12 +46,14 @@ class ImageFile(Source):
         self.path = path
         self.name = path.stem
         self._truth = truth
+        self._mask = mask
+        self._value_range = value_range
         self._reading = {"resize": resize, "crop": crop, "channels": channels}
         self._read: LoadedImage | None = None
 
     def _load(self) -> LoadedImage:
         if self._read is None:
-            self._read = read_image(self.path, **self._reading)  # type: ignore[arg-type]
+            self._read = read_image(self.path, value_range=self._value_range, **self._reading)  # type: ignore[arg-type]
         return self._read
 
     @property
@@ -57,24 +67,48 @@ class ImageFile(Source):
         return {"image": self.name}
 
     def signal(self, seed: int) -> Tensor:
-        """The image, whatever the seed."""
-        return self._load().values
+        """The image, whatever the seed.
 
-    def truth(self) -> Tensor | None:
-        """The clean image.
+        Values beyond the range are outliers; by how much changes nothing of the image, but steps as large as that would
+        not be stable. They are brought to half a range beyond it.
+        """
+        return self._load().values.clamp(-BEYOND, 1 + BEYOND)
+
+    def mask(self) -> Tensor | None:
+        """What was observed: not transparent, not NaN, and not left out by the file of the mask.
 
         Raises:
-            ValueError: it has another size or other channels than the image.
+            ValueError: the mask has another size than the image, or leaves nothing.
+        """
+        own = self._load().mask
+        if self._mask is None:
+            return own
+        given = read_mask(self._mask, self._load())
+        mask = given if own is None else own & given
+        if not mask.any():
+            raise ValueError(f"{self._mask}: the mask must leave an observed entry of {self.path}, got none")
+        return mask
+
+    def truth(self) -> Tensor | None:
+        """The clean image, in the range of the image.
+
+        Raises:
+            ValueError: it has another size or other channels than the image, or is not known everywhere.
         """
         if self._truth is None:
             return None
-        truth = read_image(self._truth, **self._reading).values  # type: ignore[arg-type]
-        if truth.shape != self.signal(0).shape:
+        truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)  # type: ignore[arg-type]
+        if truth.values.shape != self.signal(0).shape:
             raise ValueError(
                 f"{self._truth}: the truth must have the size and channels of {self.path}, "
-                f"{_describe(self.signal(0))}, got {_describe(truth)}"
+                f"{_describe(self.signal(0))}, got {_describe(truth.values)}"
             )
-        return truth
+        if truth.mask is not None:
+            missing = int((~truth.mask).sum())
+            raise ValueError(
+                f"{self._truth}: the truth must be known everywhere, got {missing} NaN or transparent entries"
+            )
+        return truth.values
 
 
 def _describe(image: Tensor) -> str:
@@ -92,6 +126,12 @@ class ImageDataModule(RecoveryDataModule):
         noise: what is done to each image; ``None`` adds nothing.
         seeds: seeds, or how many.
         truth: clean images, one an image in the same order, or one for all; only without noise.
+        mask: files of what was observed, white or not 0, one an image or one for all. NaN and transparent pixels are
+            missing without it. A mask has the size of its image as it is read, after resizing and cropping.
+        value_range: the least and the largest clean value in the units of the files, which become 0 and 1; by default
+            that of the type for 8 bits, else found in each file, see :mod:`dop_lightning.files.images.value_range`.
+        tile: side of the tiles in pixels that larger images are recovered in, at least 8; ``None`` takes images whole.
+        overlap: pixels that neighbouring tiles share at least, at most half of ``tile``; by default an eighth of it.
         resize: Lanczos; a number is the longer side, ``[height, width]`` is exactly that.
         crop: centred, after resizing: a number for a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.
@@ -107,6 +147,10 @@ class ImageDataModule(RecoveryDataModule):
         noise: Noise | list[Noise] | None = None,
         seeds: int | list[int] = 1,
         truth: str | list[str] | None = None,
+        mask: str | list[str] | None = None,
+        value_range: tuple[float, float] | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
         resize: int | tuple[int, int] | None = None,
         crop: int | tuple[int, int] | None = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
@@ -117,6 +161,14 @@ class ImageDataModule(RecoveryDataModule):
         self.truth = truth
         if truth is not None and noise is not None:
             raise ValueError(f"truth must not be given together with noise: the image is the truth then, got {truth!r}")
+        self.mask = mask
+        self.value_range = value_range
+        self.tile = tile
+        self.overlap = overlap
+        if tile is not None:
+            cover((1, 1), tile, overlap)  # a mistake shows before files are read
+        elif overlap is not None:
+            raise ValueError(f"overlap must be given together with tile, got {overlap}")
         self.resize = resize
         self.crop = crop
         self.channels: Literal["as_is", "grey", "rgb"] = channels
@@ -124,8 +176,13 @@ class ImageDataModule(RecoveryDataModule):
     def sources(self) -> Sequence[Source]:
         """One source a file, in the order of the patterns."""
         paths = find_images(self.images)
-        truths = one_truth_each(paths, self.truth, find_images)
+        truths = one_file_each("truth", paths, self.truth, find_images)
+        masks = one_file_each("mask", paths, self.mask, find_images)
         return [
-            ImageFile(path, truth, self.resize, self.crop, self.channels)
-            for path, truth in zip(paths, truths, strict=True)
+            ImageFile(path, truth, mask, self.value_range, self.resize, self.crop, self.channels)
+            for path, truth, mask in zip(paths, truths, masks, strict=True)
         ]
+
+    def cut(self, problem: Problem) -> Mosaic | None:
+        """Tiles, where ``tile`` is given and the image is larger."""
+        return None if self.tile is None else cut(problem, self.tile, self.overlap)

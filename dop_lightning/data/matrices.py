@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.checks import at_least
-from dop_lightning.data.base import RecoveryDataModule, Source, one_truth_each
+from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.arrays import MATRIX_SUFFIXES, read_matrix
 from dop_lightning.files.find import find_files
 from dop_lightning.noise import Noise
@@ -151,5 +151,5 @@ class MatrixDataModule(RecoveryDataModule):
         if self.files is None:
             return [LowRankMatrix(n, rank, self.columns) for n, rank in itertools.product(self.n, self.rank)]
         paths = find_files(self.files, MATRIX_SUFFIXES)
-        truths = one_truth_each(paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
+        truths = one_file_each("truth", paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
         return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.data import RecoveryDataModule, Source
-from dop_lightning.data.base import one_truth_each
+from dop_lightning.data.base import one_file_each
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
 from dop_lightning.problems import Attribute
 
@@ -201,9 +201,9 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], named: str)
 def test_one_truth_for_all_or_one_each() -> None:
     files, truths = [Path("a"), Path("b"), Path("c")], [Path("x"), Path("y"), Path("z")]
     find = {"x": truths[:1], "xy": truths[:2], "z": truths[2:], "none": []}.__getitem__
-    assert one_truth_each(files, None, find) == [None] * 3
-    assert one_truth_each(files, "x", find) == [Path("x")] * 3
-    assert one_truth_each(files, ["xy", "z"], find) == truths
-    assert one_truth_each(files, ["z", "x", "z"], find) == [Path("z"), Path("x"), Path("z")]
+    assert one_file_each("truth", files, None, find) == [None] * 3
+    assert one_file_each("truth", files, "x", find) == [Path("x")] * 3
+    assert one_file_each("truth", files, ["xy", "z"], find) == truths
+    assert one_file_each("truth", files, ["z", "x", "z"], find) == [Path("z"), Path("x"), Path("z")]
     with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
-        one_truth_each(files, "xy", find)
+        one_file_each("truth", files, "xy", find)

@@ -148,6 +148,78 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert len({p.name for p in problems(files, noise=SaltAndPepper(0.1), seeds=2)}) == 4
 
 
+def test_a_mask_and_transparency_say_what_is_missing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (9, 7, 4), dtype=np.uint8)
+    pixels[0, :, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = np.full((9, 7), 255, np.uint8)
+    mask[:, 2] = 0
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    seen = np.ones((9, 7), dtype=bool)
+    seen[0] = False
+    (alone,) = problems(str(tmp_path / "a.png"))
+    assert np.array_equal(alone.mask.numpy(), np.broadcast_to(seen, (3, 9, 7)))
+    seen[:, 2] = False
+    (both,) = problems(str(tmp_path / "a.png"), mask=str(tmp_path / "m.png"))
+    assert np.array_equal(both.mask.numpy(), np.broadcast_to(seen, (3, 9, 7)))
+    assert not both.observation[~both.mask].any()
+    (noisy,) = problems(str(tmp_path / "a.png"), mask=str(tmp_path / "m.png"), noise=SaltAndPepper(0.5))
+    assert torch.equal(noisy.mask, both.mask)
+    assert noisy.truth is None  # what was never seen is no truth
+
+
+def test_a_mask_and_transparency_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = np.zeros((4, 4), np.uint8)
+    mask[2:] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m.png: the mask must leave an observed entry of .*a.png, got none"):
+        problems(str(tmp_path / "a.png"), mask=str(tmp_path / "m.png"))
+
+
+def test_the_truth_is_in_the_range_of_its_image(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.linspace(0, 50, 63, dtype=np.float32).reshape(9, 7))
+    np.save(tmp_path / "t.npy", np.full((9, 7), 25, dtype=np.float32))
+    for options, middle in (({}, 0.5), ({"value_range": (0, 100)}, 0.25)):
+        (problem,) = problems(str(tmp_path / "a.npy"), truth=str(tmp_path / "t.npy"), **options)
+        assert problem.data_range == 1.0
+        torch.testing.assert_close(problem.truth, torch.full((1, 9, 7), middle), atol=0.01, rtol=0)
+
+
+def test_outliers_beyond_the_range_keep_their_sign_not_their_size(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 63, dtype=np.float32).reshape(9, 7)
+    values[3, 3], values[5, 2], values[6, 6] = 1e30, -1e30, 1.2
+    np.save(tmp_path / "a.npy", values)
+    (problem,) = problems(str(tmp_path / "a.npy"), value_range=(0, 1))
+    y = problem.observation[0]
+    assert (y[3, 3], y[5, 2]) == (1.5, -0.5)
+    assert y[6, 6] == np.float32(1.2)
+
+
+def test_a_truth_with_gaps_is_refused(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 63).reshape(9, 7)
+    np.save(tmp_path / "a.npy", values)
+    np.save(tmp_path / "t.npy", np.where(values > 0.9, np.nan, values))
+    with pytest.raises(ValueError, match=r"t.npy: the truth must be known everywhere, got 7 NaN or transparent"):
+        problems(str(tmp_path / "a.npy"), truth=str(tmp_path / "t.npy"))
+
+
+def test_larger_images_are_cut_and_smaller_ones_are_not(tmp_path: Path) -> None:
+    files = [save(tmp_path / "small.png", 16, 16), save(tmp_path / "large.png", 20, 30)]
+    data = ImageDataModule(files, noise=SaltAndPepper(0.3), tile=16, overlap=4, batch_size=None)
+    data.setup()
+    large = "large-salt-and-pepper-0.3-seed0"
+    assert [whole.name for whole in data.wholes] == ["small-salt-and-pepper-0.3-seed0", large]
+    assert list(data.mosaics) == [large]
+    assert len(data.problems) == 1 + 2 * 3
+    whole = data.mosaics[large].whole
+    for place, tile in data.mosaics[large].tiles.items():  # corrupted first, then cut
+        assert torch.equal(tile.observation, whole.observation[:, *data.mosaics[large].grid.window(*place)])
+    assert sorted(len(batch) for batch in data.batches) == [7]
+
+
 @pytest.mark.parametrize(
     ("images", "options", "named"),
     [
@@ -156,6 +228,11 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         ("camera", {"resize": 0}, "resize must be a whole number of at least 1, got 0"),
         ("camera", {"crop": 100_000}, "crop must be at most the image"),
         ("camera", {"truth": "camera", "noise": SaltAndPepper(0.1)}, "truth must not be given together with noise"),
+        ("camera", {"tile": 7}, "tile must be a whole number of at least 8, got 7"),
+        ("camera", {"tile": 16, "overlap": 9}, "overlap must be at most half of tile, 8, got 9"),
+        ("camera", {"overlap": 9}, "overlap must be given together with tile, got 9"),
+        ("camera", {"mask": "nowhere.png"}, "nowhere.png"),
+        ("camera", {"value_range": (1.0, 0.0)}, "value_range"),
         ([], {}, "at least one entry, got none"),
     ],
 )

@@ -1,0 +1,134 @@
+"""Covers of an image by tiles, blending, and problems cut into tiles."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from dop_lightning.problems import Problem
+from dop_lightning.tiling import Grid, cover, cut, starts
+
+SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("tile", "overlap"), [(8, 0), (8, 4), (32, None), (33, 16), (64, 8), (1000, 10)])
+class TestCover:
+    def test_every_pixel_is_covered_by_tiles_of_one_size(self, size, tile: int, overlap: int | None) -> None:
+        grid = cover(size, tile, overlap)
+        hits = torch.zeros(size, dtype=torch.int)
+        for place in grid.places:
+            window = hits[grid.window(*place)]
+            assert window.shape == grid.tile == (min(tile, size[0]), min(tile, size[1]))
+            window += 1
+        assert hits.min() >= 1
+
+    def test_neighbours_share_at_least_the_overlap(self, size, tile: int, overlap: int | None) -> None:
+        grid = cover(size, tile, overlap)
+        least = tile // 8 if overlap is None else overlap
+        for begins in (grid.tops, grid.lefts):
+            assert all(after - before <= tile - least for before, after in pairwise(begins))
+
+    def test_parts_of_an_image_blend_to_the_image(self, size, tile: int, overlap: int | None) -> None:
+        image = torch.rand(2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        grid = cover(size, tile, overlap)
+        whole = grid.blend({place: image[:, *grid.window(*place)] for place in grid.places})
+        torch.testing.assert_close(whole, image)
+
+
+def test_there_are_no_more_tiles_than_needed() -> None:
+    assert len(starts(100, 40, 10)) == 3
+    assert len(starts(101, 40, 10)) == 4
+    assert starts(40, 40, 10) == [0]
+    assert starts(41, 40, 10) == [0, 1]
+
+
+def test_blending_has_no_jump_where_tiles_differ() -> None:
+    """Two tiles apart by 1: the step between neighbouring pixels is that of the ramp, not 1."""
+    grid = cover((1, 60), 40, 20)
+    tiles = {place: torch.full((1, 1, 40), float(k)) for k, place in enumerate(grid.places)}
+    row = grid.blend(tiles)[0, 0]
+    assert row[0] == 0
+    assert row[-1] == 1
+    assert row.diff().max() < 2 / 20
+    assert row.diff().min() >= 0
+    assert (row.diff() > 0).nonzero().flatten().tolist() == list(range(19, 40))  # where the two overlap
+
+
+def test_a_tile_that_is_left_out_is_filled_by_its_neighbours() -> None:
+    image = torch.rand(1, 8, 20, generator=torch.Generator().manual_seed(0))
+    grid = Grid((8, 20), (8, 8), (0,), (0, 6, 12))
+    tiles = {(0, j): image[:, *grid.window(0, j)] for j in (0, 2)}
+    whole = grid.blend(tiles)
+    torch.testing.assert_close(whole[..., :8], image[..., :8])
+    torch.testing.assert_close(whole[..., 12:], image[..., 12:])
+    mean = torch.cat([image[..., :8], image[..., 12:]], dim=-1).mean()
+    torch.testing.assert_close(whole[..., 8:12], mean.expand(1, 8, 4))
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "message"),
+    [
+        (7, None, "tile must be a whole number of at least 8, got 7"),
+        (16, -1, "overlap must be a whole number of at least 0, got -1"),
+        (16, 9, "overlap must be at most half of tile, 8, got 9"),
+    ],
+)
+def test_arguments_are_checked(tile: int, overlap: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cover((64, 64), tile, overlap)
+
+
+class TestCut:
+    @pytest.fixture
+    def problem(self) -> Problem:
+        draw = torch.Generator().manual_seed(0)
+        truth, noise = (torch.rand(3, 20, 30, generator=draw) for _ in range(2))
+        mask = torch.rand(3, 20, 30, generator=draw) > 0.2
+        return Problem(
+            "photo",
+            truth + noise,
+            truth=truth,
+            true_corruption=noise * mask,
+            mask=mask,
+            seed=3,
+            data_range=1.0,
+            attributes={"image": "photo"},
+            source="file",
+        )
+
+    def test_tiles_are_windows_of_every_tensor(self, problem: Problem) -> None:
+        mosaic = cut(problem, 12, 4)
+        assert mosaic is not None
+        assert mosaic.whole is problem
+        assert [tile.name for tile in mosaic.tiles.values()] == [f"photo-r{i}-c{j}" for i in range(2) for j in range(4)]
+        for place, tile in mosaic.tiles.items():
+            window = mosaic.grid.window(*place)
+            for name in ("observation", "truth", "true_corruption", "mask"):
+                assert torch.equal(getattr(tile, name), getattr(problem, name)[:, *window])
+            assert tile.signal_shape == (3, 12, 12)
+            assert (tile.data_range, tile.attributes) == (1.0, {"image": "photo"})
+            assert tile.is_tile
+        assert mosaic.tiles[1, 3].folder == "photo/tiles/r1-c3"
+        assert not problem.is_tile
+
+    def test_tiles_can_be_one_batch_and_have_seeds_of_their_own(self, problem: Problem) -> None:
+        mosaic = cut(problem, 12, 4)
+        assert mosaic is not None
+        assert len({tile.batch_key for tile in mosaic.tiles.values()}) == 1
+        assert len({tile.seed for tile in mosaic.tiles.values()} | {3}) == 9
+        again = cut(problem, 12, 4)
+        assert again is not None
+        assert [t.seed for t in again.tiles.values()] == [t.seed for t in mosaic.tiles.values()]
+
+    def test_what_fits_is_not_cut(self, problem: Problem) -> None:
+        assert cut(problem, 30) is None
+
+    def test_a_tile_without_observed_entries_is_left_out(self, problem: Problem) -> None:
+        assert problem.mask is not None
+        mask = problem.mask.clone()
+        mask[:, :12, :12] = False
+        mosaic = cut(Problem("photo", problem.observation, mask=mask), 12, 4)
+        assert mosaic is not None
+        assert (0, 0) not in mosaic.tiles
+        assert len(mosaic.tiles) == 7
