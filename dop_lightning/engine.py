@@ -5,6 +5,7 @@ Plain torch. Everything of the paper is this engine with exchangeable parts, see
 Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +22,23 @@ from dop_lightning.optim import DiscrepantSGD, parameter_groups
 from dop_lightning.optim_state import is_stacked, load_optimizer_state, optimizer_state
 from dop_lightning.parts import Rate
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.runtime import is_out_of_memory
 from dop_lightning.signals.base import Signal
+
+IMAGE_ALPHA = 400.0
+"""α of images of up to 128×128 pixels in colour; see docs/results.md."""
+
+ENTRIES_A_UNIT = 3 * 128**2 / IMAGE_ALPHA
+"""Of larger images, entries of the array for a unit of α."""
 
 SignalFactory = Callable[[ProblemBatch], Signal]
 CorruptionFactory = Callable[[ProblemBatch], Corruption]
 OperatorFactory = Callable[[ProblemBatch], Operator]
 ThetaOptimizer = Callable[[Sequence[nn.Parameter]], Optimizer]
+
+
+class OutOfMemoryError(RuntimeError):
+    """A batch takes more memory than there is; smaller ones may not."""
 
 
 @dataclass
@@ -73,8 +85,7 @@ class BatchState:
         method: the parts.
         problems: the batch, on the device where it is to run.
         tau: learning rate of θ, above 0: one number, or one a problem.
-        alpha: ratio of the rates, above 0: one number, or one a problem; ``None`` is √max(n, m) of a matrix (section
-            2.3), and an error for anything else.
+        alpha: ratio of the rates, above 0: one number, or one a problem; ``None`` is :func:`default_alpha`.
 
     Raises:
         ValueError: a rate is out of range or there are not K of them.
@@ -91,7 +102,7 @@ class BatchState:
         self.problems = problems
         size = len(problems)
         self.tau = _one_a_problem("tau", tau, size)
-        self.alpha = _one_a_problem("alpha", default_alpha(problems) if alpha is None else alpha, size)
+        self.alpha = _one_a_problem("alpha", default_alpha(problems, method.loss) if alpha is None else alpha, size)
         self.iteration = 0
         self.loss = method.loss
         self.operator = method.operator(problems).to(problems.device)
@@ -184,12 +195,24 @@ class BatchState:
         return other
 
 
-def default_alpha(problems: ProblemBatch) -> float:
-    """``α = √max(n, m)`` (section 2.3: λ = 1/√n is right for robust PCA [Candès et al., 2011])."""
+def default_alpha(problems: ProblemBatch, loss: Loss) -> float:
+    """The ratio of the rates where none is given.
+
+    Matrices have ``α = √max(n, m)`` (section 2.3: λ = 1/√n is right for robust PCA [Candès et al., 2011]). Images under
+    the mean of squares have ``α = min(max(400, N/123), N/8)`` with N = C·H·W. A step multiplies an entry of g by
+    1 − 4αr/N: the first bound lets s of a large image grow within the iterations of a small one, the second keeps tiny
+    images from diverging.
+
+    Raises:
+        ValueError: there is no default for such a signal and loss.
+    """
     shape = problems.signal_shape
-    if len(shape) != 2:
-        raise ValueError(f"alpha has a default for matrices only, give a number for a signal of shape {shape}")
-    return float(max(shape) ** 0.5)
+    if len(shape) == 2:
+        return float(max(shape) ** 0.5)
+    if len(shape) == 3 and isinstance(loss, SquaredLoss) and loss.reduction == "mean":
+        entries = math.prod(shape)
+        return min(max(IMAGE_ALPHA, entries / ENTRIES_A_UNIT), entries / 8)
+    raise ValueError(f"alpha has no default for a signal of shape {shape} and this loss, give a number")
 
 
 def advance(state: BatchState, iterations: int) -> list[int]:
@@ -204,10 +227,29 @@ def advance(state: BatchState, iterations: int) -> list[int]:
 
     Returns:
         Positions of the problems that diverged.
+
+    Raises:
+        OutOfMemoryError: the batch is too large for its device; it is where it was at the start of this call.
     """
     if at_least("iterations", iterations, 0) == 0:
         return []
     snapshot = _Snapshot(state)
+    try:
+        diverged = _descend(state, iterations)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        state.signal.forget()
+        snapshot.restore(state, range(len(state)))
+        many = f"{len(state)} problem{'s' * (len(state) > 1)}"
+        raise OutOfMemoryError(f"out of memory with {many} of shape {state.problems.signal_shape}") from None
+    snapshot.restore(state, diverged)
+    state.iteration += iterations
+    return diverged
+
+
+def _descend(state: BatchState, iterations: int) -> list[int]:
+    """The iterations of :func:`advance`; positions of what is not finite after them."""
     residual = torch.empty_like(state.problems.observation)
     step = _closed_form_step if _is_closed_form(state) else _gradient_step
     loss = torch.zeros(len(state))
@@ -218,12 +260,9 @@ def advance(state: BatchState, iterations: int) -> list[int]:
             if i == state.iteration + iterations - 1:
                 loss = state.loss.value(residual)
             step(state, residual, rates)
-        state.iteration += iterations
         size = len(state)
         healthy = torch.isfinite(loss) & state.signal.finite(size) & state.corruption.finite(size).to(loss.device)
-    diverged = torch.nonzero(~healthy).flatten().tolist()
-    snapshot.restore(state, diverged)
-    return diverged
+        return torch.nonzero(~healthy).flatten().tolist()
 
 
 def _is_closed_form(state: BatchState) -> bool:

@@ -1,5 +1,6 @@
 """The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.checks import at_least, positive
 from dop_lightning.corruption import Corruption, HadamardCorruption
-from dop_lightning.engine import BatchState, Evaluation, Method, advance
+from dop_lightning.engine import BatchState, Evaluation, Method, OutOfMemoryError, advance
 from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, observed_entries
 from dop_lightning.outcome import Outcome, Record, Status
@@ -175,7 +176,11 @@ class DoubleOverparameterization(pl.LightningModule):
                 break  # the batches of a run may be many: they need not be equally far to go on later
             before = time.perf_counter()
             at = state.iteration
-            diverged = advance(state, max(0, end - at))
+            try:
+                diverged = advance(state, max(0, end - at))
+            except OutOfMemoryError as error:
+                self._split(state, error)
+                continue  # the halves take their turn in the next step
             seconds = (time.perf_counter() - before) / len(state)
             for k, name in enumerate(state.problems.names):
                 record = self.records[name]
@@ -194,6 +199,19 @@ class DoubleOverparameterization(pl.LightningModule):
         self._step_progress.current.increment_by(reached - start)
         if not self.states:
             self.trainer.should_stop = True
+
+    def _split(self, state: BatchState, error: OutOfMemoryError) -> None:
+        """Go on with smaller batches; a problem comes out the same in any of them."""
+        if len(state) == 1:
+            raise ValueError(
+                f"{state.problems.names[0]}: {error}; an image takes less in tiles (data.init_args.tile, or "
+                "--tile of dop recover), and with a smaller width"
+            ) from error
+        print(f"\n{error}: going on with half of them at a time", file=sys.stderr)
+        self._problems.split(state)
+        self._follow_roster()
+        if state.problems.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _evaluate(self, last: bool) -> None:
         """Score every unfinished problem and let the callbacks look; the last time, end them all."""

@@ -127,6 +127,18 @@ class Roster:
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(keep)] if keep else []
 
+    def split(self, state: BatchState) -> None:
+        """Let a batch go on as two halves.
+
+        Raises:
+            ValueError: it is one problem.
+        """
+        if len(state) == 1:
+            raise ValueError(f"{state.problems.names[0]}: a batch of one problem cannot be split")
+        half = (len(state) + 1) // 2
+        place = next(i for i, other in enumerate(self.states) if other is state)
+        self.states[place : place + 1] = [state.select(range(half)), state.select(range(half, len(state)))]
+
     def save(self) -> dict[str, dict[str, Any]]:
         """Record and state of every problem: tensors on the CPU and plain numbers."""
         at_work = self._at_work()

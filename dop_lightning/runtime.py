@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -14,6 +15,23 @@ def has_bfloat16_units(device: torch.device | str) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, on a GPU or for the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def available_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that can still be taken on a device; for the CPU also within the limit of its container."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, max(0, int(limit.read_text()) - int(used.read_text())))
+    return free
 
 
 def usable_cores() -> int:

@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from dop_lightning.callbacks import StableOutput
 from dop_lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
+from dop_lightning.cli import main
 from dop_lightning.commands.runner import standard_callbacks
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
@@ -55,8 +57,9 @@ def _process_as_before() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     _quiet()
-    threads = torch.get_num_threads()
+    threads, hook = torch.get_num_threads(), threading.excepthook
     yield
+    threading.excepthook = hook
     torch.set_num_threads(threads)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
@@ -148,13 +151,18 @@ class Run:
 
     def assert_equals(self, other: "Run") -> None:
         """Same bits, and the same table."""
-        assert self.table == other.table
+        self.assert_equals_recoveries(other)
         mine, theirs = self.states(), other.states()
         assert list(mine) == list(theirs)
         for name, state in mine.items():
             assert state.keys() == theirs[name].keys(), name
             for key, value in state.items():
                 assert torch.equal(value, theirs[name][key]), f"{name}: {key}"
+
+    def assert_equals_recoveries(self, other: "Run") -> None:
+        """The same table, and the same bits in the recovered files."""
+        assert self.table == other.table
+        for name in self.table:
             assert np.array_equal(self.recovered(name), other.recovered(name)), name
 
     def assert_close(self, other: "Run", *names: str, tolerance: float = 1e-4) -> None:
@@ -237,3 +245,31 @@ class StopAt(pl.Callback):
 def stop_at() -> type[StopAt]:
     """A callback: ``stop_at(300)``, ``stop_at(300, signal.SIGINT)``."""
     return StopAt
+
+
+# -------------------------------------------------------------------------------------------------------------- command
+
+
+@dataclass
+class Said:
+    """What a command returned and printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def dop(capsys) -> Callable[..., Said]:
+    """Runs ``dop`` with arguments, in this process."""
+
+    def dop(*arguments: str) -> Said:
+        capsys.readouterr()
+        try:
+            status = main(list(arguments))
+        except SystemExit as left:
+            status = 0 if left.code is None else int(left.code)
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return dop

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, advance, default_alpha
+from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance, default_alpha
 from dop_lightning.metrics import relative_error
 from dop_lightning.noise import GrossOutliers
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
+from dop_lightning.objective import AbsoluteLoss, Loss, SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
 from dop_lightning.signals import Factor, Signal, SkipUNet, SymmetricFactor
@@ -724,13 +724,22 @@ def test_state_of_another_method_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(("shape", "alpha"), [((9, 9), 3.0), ((4, 16), 4.0), ((16, 4), 4.0)])
 def test_ratio_of_a_matrix_has_a_default(shape: tuple[int, int], alpha: float) -> None:
     problems = matrices(2, *shape)
-    assert default_alpha(problems) == alpha
+    assert default_alpha(problems, SquaredLoss()) == alpha
     assert BatchState(Method(Factor), problems, 0.01).alpha == [alpha, alpha]
 
 
-def test_ratio_of_an_image_has_no_default() -> None:
-    with pytest.raises(ValueError, match=r"alpha has a default for matrices only, .* of shape \(3, 9, 12\)"):
-        BatchState(IMAGE, images(1, 3, 9, 12), 1.0)
+@pytest.mark.parametrize(
+    ("shape", "alpha"),
+    [((3, 128, 128), 400.0), ((3, 64, 64), 400.0), ((3, 256, 256), 1600.0), ((1, 8, 8), 8.0), ((3, 16, 16), 96.0)],
+)
+def test_ratio_of_an_image_follows_its_size_under_the_mean_of_squares(shape: tuple[int, ...], alpha: float) -> None:
+    assert default_alpha(images(1, *shape), SquaredLoss("mean")) == pytest.approx(alpha)
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss("sum"), AbsoluteLoss("mean")])
+def test_ratio_of_an_image_has_no_default_under_other_losses(loss: Loss) -> None:
+    with pytest.raises(ValueError, match=r"alpha has no default for a signal of shape \(3, 9, 12\) and this loss"):
+        default_alpha(images(1, 3, 9, 12), loss)
 
 
 @pytest.mark.parametrize("name", ["tau", "alpha"])
@@ -785,3 +794,46 @@ def test_factorisation_without_corruption_fails_where_the_method_does_not() -> N
     advance(state, 1000)
     assert problems[0].truth is not None
     assert float(relative_error(state.evaluate().signal, problems[0].truth[None])) > 0.5
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_leaves_a_batch_where_it_was(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = BatchState(IMAGE, images(2, 3, 9, 12), 0.5, 20.0)
+    advance(state, 3)
+    before = [state.problem_state(k) for k in range(2)]
+    forward = SkipUNet.forward
+
+    def fails(self: SkipUNet, iteration: int = 0) -> Tensor:
+        if iteration == 5:
+            raise error
+        return forward(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SkipUNet, "forward", fails)
+        with pytest.raises(OutOfMemoryError, match=r"out of memory with 2 problems of shape \(3, 9, 12\)"):
+            advance(state, 4)
+    assert state.iteration == 3
+    for k in range(2):
+        assert_same_bits(before[k]["signal"], state.problem_state(k)["signal"])
+        assert_same_bits(before[k]["corruption"], state.problem_state(k)["corruption"])
+    assert advance(state, 4) == []
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: SkipUNet, iteration: int = 0) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    state = BatchState(IMAGE, images(1, 3, 9, 12), 0.5, 20.0)
+    monkeypatch.setattr(SkipUNet, "forward", fails)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        advance(state, 1)

@@ -1,6 +1,7 @@
 """Whole runs with a real Trainer: iterations, resuming, failures, ends, and the scores of a checkpoint."""
 
 import json
+import shutil
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from dop_lightning.callbacks import StableOutput
 from dop_lightning.callbacks.checkpoint import LAST
-from dop_lightning.data import MatrixDataModule, Source
+from dop_lightning.data import ImageDataModule, MatrixDataModule, Source
 from dop_lightning.engine import BatchState, advance
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.noise import SaltAndPepper
-from dop_lightning.objective import AbsoluteLoss
+from dop_lightning.objective import AbsoluteLoss, SquaredLoss
 from dop_lightning.reporting.results import SCORES
 from dop_lightning.signals import SkipUNet, SymmetricFactor
 
@@ -487,9 +489,9 @@ def test_a_module_needs_a_data_module(make_trainer, matrix_method, tmp_path: Pat
         make_trainer(tmp_path, 10).fit(matrix_method(), train_dataloaders=[1], val_dataloaders=[1])
 
 
-def test_an_image_needs_alpha(fit, image_method, images, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="alpha has a default for matrices only"):
-        fit(tmp_path, image_method(alpha=None), images(), 10)
+def test_an_image_needs_alpha_under_other_losses(fit, image_method, images, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="alpha has no default for a signal of shape"):
+        fit(tmp_path, image_method(alpha=None, loss=SquaredLoss("sum")), images(), 10)
 
 
 def test_a_signal_must_fit_the_data(fit, matrix_method, matrices, tmp_path: Path) -> None:
@@ -555,3 +557,109 @@ def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrice
     resumed.fit(matrix_method(), datamodule=matrices(batch_size=1), ckpt_path=last, weights_only=True)
     for one in (tmp_path / "whole").glob("*/recovered.npy"):
         assert (tmp_path / "cut" / one.parent.name / one.name).read_bytes() == one.read_bytes()
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_out_of_memory_halves_a_batch_and_changes_no_result(
+    fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    data = {"seeds": 5, "batch_size": 5}
+    plain = fit(tmp_path / "plain", image_method(), images(**data), 30)
+    forward = SkipUNet.forward
+    sizes = []
+
+    def greedy(self: SkipUNet, iteration: int = 0) -> torch.Tensor:
+        if len(self.networks) > 2 and iteration >= 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(self.networks))
+        return forward(self, iteration)
+
+    monkeypatch.setattr(SkipUNet, "forward", greedy)
+    capsys.readouterr()
+    run = fit(tmp_path / "halved", image_method(), images(**data), 30)
+    run.assert_equals(plain)
+    assert set(sizes) == {5, 2, 1}
+    said = capsys.readouterr().err
+    assert "out of memory with 5 problems of shape (1, 16, 16): going on with half of them at a time" in said
+    assert "out of memory with 3 problems" in said
+
+
+def test_out_of_memory_with_one_problem_says_what_to_do(
+    fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(self: SkipUNet, iteration: int = 0) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(SkipUNet, "forward", greedy)
+    with pytest.raises(ValueError, match=r"camera.*: out of memory with 1 problem.*takes less in tiles"):
+        fit(tmp_path, image_method(), images(), 30)
+
+
+# --------------------------------------------------------------------------------------------------------------- tiles
+
+
+class TestTiles:
+    """One image of 20×28 pixels in six tiles of 12×12."""
+
+    @pytest.fixture
+    def tiled(self, images):
+        return partial(images, crop=[20, 28], resize=None, tile=12, overlap=4, batch_size=2)
+
+    def test_the_table_has_a_row_an_image_and_its_folder_has_all_files(
+        self, fit, image_method, tiled, tmp_path: Path
+    ) -> None:
+        run = fit(tmp_path, image_method(), tiled(), 60)
+        (name,) = run.table
+        row = run.table[name]
+        assert (row["status"], row["iterations"]) == ("done", "60")
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        wanted = {"recovered.png", "recovered.npy", "corruption.png", "comparison.png", "result.json", "tiles"}
+        assert files == wanted
+        assert run.recovered(name).shape == (1, 20, 28)
+        assert len(list((tmp_path / name / "tiles").iterdir())) == 6
+
+    def test_the_image_is_the_blend_of_its_tiles_and_is_scored_as_a_whole(
+        self, fit, image_method, tiled, tmp_path: Path
+    ) -> None:
+        run = fit(tmp_path, image_method(), tiled(), 60)
+        ((name, mosaic),) = run.data.mosaics.items()
+        tiles = {
+            place: torch.from_numpy(np.load(tmp_path / tile.folder / "recovered.npy"))
+            for place, tile in mosaic.tiles.items()
+        }
+        blend = mosaic.grid.blend(tiles)
+        assert np.array_equal(run.recovered(name), blend.numpy())
+        error = (blend - mosaic.whole.truth).square().mean()
+        assert float(run.table[name]["psnr"]) == pytest.approx(float(-10 * torch.log10(error)), abs=1e-3)
+
+    def test_a_run_that_was_stopped_shows_what_there_is_and_goes_on_to_the_same_end(
+        self, fit, image_method, tiled, stop_at, tmp_path: Path
+    ) -> None:
+        plain = fit(tmp_path / "plain", image_method(), tiled(), 60)
+        stopped = fit(tmp_path / "stopped", image_method(), tiled(), 60, stop_at(30, signal.SIGTERM))
+        assert stopped.statuses == ["interrupted"]
+        assert stopped.iterations == [30]
+        resumed = fit(tmp_path / "stopped", image_method(), tiled(), 60, resume=True)
+        resumed.assert_equals_recoveries(plain)
+
+    def test_a_tile_of_the_name_of_another_image_keeps_its_folder(self, tmp_path: Path) -> None:
+        for name, width in (("photo", 20), ("photo-r0-c0", 9)):
+            Image.fromarray(np.zeros((9, width), np.uint8)).save(tmp_path / f"{name}.png")
+        data = ImageDataModule(str(tmp_path), tile=16)
+        data.setup()
+        assert [(p.name, p.folder) for p in data.problems] == [
+            ("photo-r0-c0", "photo-r0-c0"),
+            ("photo-r0-c0-2", "photo/tiles/r0-c0"),
+            ("photo-r0-c1", "photo/tiles/r0-c1"),
+        ]
+        assert [tile.name for tile in data.mosaics["photo"].tiles.values()] == ["photo-r0-c0-2", "photo-r0-c1"]
+
+    def test_removed_results_are_written_again(self, fit, image_method, tiled, tmp_path: Path) -> None:
+        plain = fit(tmp_path, image_method(), tiled(), 30)
+        (name,) = plain.table
+        before = plain.recovered(name)
+        shutil.rmtree(tmp_path / name)
+        again = fit(tmp_path, image_method(), tiled(), 30, resume=True)
+        assert np.array_equal(again.recovered(name), before)

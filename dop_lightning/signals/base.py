@@ -58,6 +58,10 @@ class Signal(Part):
         """``r += φ(θ)`` in place."""
         r.add_(self.evaluate(iteration))
 
+    def forget(self) -> None:
+        """Let go of what :meth:`evaluate` has remembered, where no :meth:`pull_back` is to come."""
+        self._graph = None
+
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""
         assert self._graph is not None, "evaluate comes before pull_back"

@@ -4,7 +4,7 @@ Shapes: K problems, C channels, H×W pixels; the network works at H'×W', the ne
 ``2**(scales + 1)``, and its output is cropped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -16,6 +16,22 @@ from dop_lightning.problems import ProblemBatch
 from dop_lightning.randomness import stream, stream_seed
 from dop_lightning.runtime import has_bfloat16_units
 from dop_lightning.signals.base import Signal
+
+SCALES = 5
+"""Of the paper's network."""
+
+INPUT_CHANNELS = 32
+"""Of z, in the paper's network."""
+
+
+def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
+    """[H', W'], at which a network of so many scales works for an image of H×W pixels.
+
+    >>> working_size([300, 451]), working_size([8, 8])
+    ([320, 480], [64, 64])
+    """
+    multiple = 2**scales
+    return [max(-(-side // multiple) * multiple, 2 * multiple) for side in size]
 
 
 def _activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -103,8 +119,8 @@ class SkipUNet(Signal):
         self,
         problems: ProblemBatch,
         width: int = 128,
-        scales: int = 5,
-        input_channels: int = 32,
+        scales: int = SCALES,
+        input_channels: int = INPUT_CHANNELS,
         skip_width: int = 4,
         perturbation: float = 1 / 30,
         precision: Literal["auto", "bf16", "fp32"] = "auto",
@@ -121,8 +137,7 @@ class SkipUNet(Signal):
         wanted = precision == "bf16" or (precision == "auto" and has_bfloat16_units(problems.device))
         self.bf16 = wanted and self.dtype == torch.float32
         channels, *self.image_size = problems.signal_shape
-        multiple = 2**scales
-        self.working_size = [max(-(-side // multiple) * multiple, 2 * multiple) for side in self.image_size]
+        self.working_size = working_size(self.image_size, scales)
         self.seeds = [problem.seed for problem in problems]
         networks = []
         for k, seed in enumerate(self.seeds):
