@@ -10,6 +10,8 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.checks import at_least
+from dop_lightning.cost import in_words, seconds_an_iteration
+from dop_lightning.engine import OutOfMemoryError
 from dop_lightning.module import DoubleOverparameterization
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.4f}", "loss": "loss {:.3g}"}
@@ -22,10 +24,13 @@ class IterationProgress(pl.callbacks.ProgressBar):
 
     Args:
         lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
+        estimate: whether to time a few iterations of the largest problem before the start, and to say how long the run
+            is going to take. Worth it where a run takes minutes.
     """
 
-    def __init__(self, lines: int = 20) -> None:
+    def __init__(self, lines: int = 20, estimate: bool = False) -> None:
         super().__init__()
+        self.estimate = estimate
         self.lines = at_least("lines", lines, 0)
         self._bar: tqdm | None = None
         self._enabled = lines > 0
@@ -46,6 +51,8 @@ class IterationProgress(pl.callbacks.ProgressBar):
             return
         assert isinstance(pl_module, DoubleOverparameterization)
         print(_announcement(trainer, pl_module), file=sys.stderr)
+        if self.estimate and trainer.max_steps > 0:
+            print(_estimate(pl_module, trainer.max_steps), file=sys.stderr)
         total = trainer.max_steps if trainer.max_steps > 0 else None
         begin = pl_module.iteration
         self._start = (time.monotonic(), begin)
@@ -95,7 +102,22 @@ def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> st
     where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
     length = f"up to {trainer.max_steps} iterations" if trainer.max_steps > 0 else "as long as max_time allows"
     what = f"{problems} problem{'s' if problems != 1 else ''}"
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if data.mosaics:
+        what = f"{len(data.wholes)} problem{'s' if len(data.wholes) != 1 else ''} in {problems} parts"
     return f"{what}, {length} on {where}, results in {trainer.default_root_dir}"
+
+
+def _estimate(module: DoubleOverparameterization, last: int) -> str:
+    """How long a run is going to take: by the largest problem, others in proportion to their entries."""
+    sizes = [state.problems.observation[0].numel() for state in module.states]
+    largest = module.states[sizes.index(max(sizes))]
+    try:
+        seconds = seconds_an_iteration(largest.select([0])) / max(sizes)  # of an entry and an iteration
+    except OutOfMemoryError as error:
+        return f"{error}"  # the first step will say what to do
+    work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))
+    return f"This takes {in_words(seconds * work)}, {seconds * max(sizes):.2g} s an iteration of the largest"
 
 
 def _score(trainer: pl.Trainer) -> str:

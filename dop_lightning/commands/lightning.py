@@ -132,20 +132,24 @@ def _check_config_files(arguments: Sequence[str]) -> None:
             raise ValueError(f"{name}: must hold settings such as «model:» and «data:», got {settings!r:.60}")
 
 
-def fit_config(config: dict[str, Any]) -> int:
+def fit_config(config: dict[str, Any], note: str = "") -> int:
     """``dop fit`` with a config that a program has made.
+
+    Args:
+        config: nested, as in a YAML file.
+        note: what to say before the start, when nothing has turned out to be wrong.
 
     Raises:
         ValueError: a setting is wrong.
     """
-    return _run("fit", config)
+    return _run("fit", config, note)
 
 
-def _run(verb: str, arguments: list[str] | dict[str, Any]) -> int:
+def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> int:
     try:
         cli = _parse(verb, arguments)
         try:
-            return _act(verb, cli)
+            return _act(verb, cli, note)
         except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
             raise KeyboardInterrupt from error
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
@@ -175,13 +179,13 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:
     )
 
 
-def _act(verb: str, cli: DopCLI) -> int:
+def _act(verb: str, cli: DopCLI, note: str) -> int:
     run_folder = Path(cli.trainer.default_root_dir)
     checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
     if verb == "fit":
         cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
         text = cli.parser.dump(cli.config, skip_none=False)
-        return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint)
+        return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint, note)
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
         raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")

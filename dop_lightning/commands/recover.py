@@ -5,16 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+import yaml
+
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
-from dop_lightning.files.images import find_images, read_image
+from dop_lightning.commands.presets import PRESETS, describe_presets
+from dop_lightning.cost import Shape, choose_tile, in_bytes, parse_bytes, run_memory
+from dop_lightning.files.images import find_images, image_shape
+from dop_lightning.runs import CONFIG
+from dop_lightning.runtime import available_memory, has_bfloat16_units
 
-PRESETS = {
-    "quick": {"width": 32, "iterations": 1500, "alpha": 400.0},
-    "default": {"width": 64, "iterations": 3000, "alpha": 400.0},
-    "paper": {"width": 128, "iterations": 150_000, "alpha": 500.0},
-}
-"""The paper's setting, and two that a laptop runs."""
+DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
+"""Names of devices, and Lightning's names for them."""
+
+SHARE_OF_MEMORY = 0.8
+"""Of the memory that is free, what a run may take where ``--max-memory`` does not say."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,71 +30,146 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(epilog: str = "") -> argparse.ArgumentParser:
     """The options of ``dop recover``."""
-    presets = "; ".join(
-        f"{name}: width {p['width']}, {p['iterations']} iterations, alpha {p['alpha']:g}" for name, p in PRESETS.items()
-    )
     result = _Parser(
         prog="dop recover",
         description="Restore photographs with dead or random pixels. Nothing needs to be known of the damage.",
-        epilog=f"Presets: {presets}. Ctrl-C writes what is recovered so far; the same command goes on from there.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="8-bit PNG or JPEG files, grey or RGB; folders; globs"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, WebP, BMP or NumPy files, of 8 bits, 16 bits or floats, with any number of channels; "
+        "folders; globs. Transparent pixels and NaN are missing",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     result.add_argument("--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE, for scores alone")
-    result.add_argument("--preset", choices=PRESETS, default="default", help="default: %(default)s")
+    result.add_argument(
+        "--mask", nargs="+", metavar="FILE", help="what was observed (white) and what is missing (black), one an IMAGE"
+    )
+    result.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="least and largest clean value, in the units of the files; default: of the type for 8 bits, else found",
+    )
+    result.add_argument(
+        "--per",
+        choices=["entry", "pixel"],
+        default="entry",
+        help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
+    )
+    result.add_argument("--preset", choices=PRESETS, default="default", help="see below; default: %(default)s")
     result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
     result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")
     result.add_argument("--width", type=int, metavar="W", help="channels of the network, at least 1")
     result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     result.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cpu, gpu, cuda or mps; default: %(default)s"
+        "--tile", type=int, metavar="N", help="recover images in overlapping tiles of N×N pixels; default: where needed"
     )
+    result.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="such as 8G: images that take more are recovered in tiles; default: four fifths of what is free",
+    )
+    result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
     result.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="inside the network")
     return result
 
 
-def config(options: argparse.Namespace) -> dict[str, Any]:
-    """The config of ``dop fit`` that options stand for.
+def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The config of ``dop fit`` that options stand for, and what memory it takes, in words.
 
     Raises:
         ValueError: an option is out of range, or a file is no image.
     """
     preset = PRESETS[options.preset]
-    width = at_least("width", preset["width"] if options.width is None else options.width, 1)  # type: ignore[arg-type]
-    iterations = preset["iterations"] if options.iterations is None else options.iterations
-    at_least("iterations", iterations, 1)  # type: ignore[arg-type]
-    alpha = positive("alpha", preset["alpha"] if options.alpha is None else options.alpha)
-    device = {"cuda": "gpu"}.get(options.device, options.device)
-    if device not in ("auto", "cpu", "gpu", "mps"):
-        raise ValueError(f"device must be one of auto, cpu, gpu, cuda, mps, got {options.device!r}")
+    width = at_least("width", preset.width if options.width is None else options.width, 1)
+    iterations = at_least("iterations", preset.iterations if options.iterations is None else options.iterations, 1)
+    alpha = preset.alpha if options.alpha is None else positive("alpha", options.alpha)
+    if options.device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
     paths = find_images(options.images)
-    pixels = max(image.values[0].numel() for image in map(read_image, paths))
-    return {
+    shapes = [image_shape(path) for path in paths]
+    tile = _tile(options, shapes, width)
+    entry = options.per == "entry"
+    settings = {
         "model": {
             "signal": {"class_path": "SkipUNet", "init_args": {"width": width, "precision": options.precision}},
-            "corruption": {"class_path": "HadamardCorruption", "init_args": {"scale": 1e-5, "tied": False}},
+            "corruption": {
+                "class_path": "HadamardCorruption" if entry else "PixelCorruption",
+                "init_args": {"scale": 1e-5, **({"tied": False} if entry else {})},
+            },
             "loss": {"class_path": "SquaredLoss", "init_args": {"reduction": "mean"}},
             "tau": 1.0,
             "alpha": alpha,
-            "block": block_length(pixels, width),
+            "block": block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width),
             "evaluate_every": 100,
         },
         "data": {
             "class_path": "ImageDataModule",
             "init_args": {
                 "images": [str(path.resolve()) for path in paths],
-                "truth": None
-                if options.truth is None
-                else [str(p.resolve()) for t in options.truth for p in find_images(t)],
+                "truth": _files(options.truth),
+                "mask": _files(options.mask),
+                "value_range": options.range,
+                "tile": tile,
                 "seeds": [options.seed],
             },
         },
-        "trainer": {"max_steps": iterations, "default_root_dir": str(options.out), "accelerator": device},
+        "trainer": {
+            "max_steps": iterations,
+            "default_root_dir": str(options.out),
+            "accelerator": DEVICES[options.device],
+        },
+        "progress": {"estimate": True},
     }
+    return settings, _memory_note(options, shapes, width, tile)
+
+
+def _files(patterns: Sequence[str] | None) -> list[str] | None:
+    """The files of each pattern; the same one may be meant several times."""
+    return None if patterns is None else [str(path.resolve()) for each in patterns for path in find_images(each)]
+
+
+def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> int | None:
+    """The side of the tiles, ``None`` for whole images."""
+    limit = None if options.max_memory is None else parse_bytes(options.max_memory)
+    tile = None if options.tile is None else at_least("tile", options.tile, 8)
+    # a run that goes on keeps its tiles, whatever memory is free now
+    tile = tile or _tile_of_run(options.out)
+    if tile is not None:
+        return tile
+    limit = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
+    return choose_tile(shapes, width, _bf16(options), limit)
+
+
+def _memory_note(options: argparse.Namespace, shapes: Sequence[Shape], width: int, tile: int | None) -> str:
+    """What memory the run takes, in words."""
+    what = f"{shapes[0][2]}×{shapes[0][1]} pixels" if len(shapes) == 1 else f"{len(shapes)} images"
+    if tile is not None and max(max(shape[1:]) for shape in shapes) > tile:
+        what += f" in tiles of {tile}×{tile}"
+    return f"{what}: about {in_bytes(run_memory(shapes, width, _bf16(options), tile))} of memory"
+
+
+def _device(options: argparse.Namespace) -> str:
+    return "cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _bf16(options: argparse.Namespace) -> bool:
+    return options.precision == "bf16" or (options.precision == "auto" and has_bfloat16_units(_device(options)))
+
+
+def _tile_of_run(run: Path) -> int | None:
+    """The tile of a run that was started in a folder before."""
+    try:
+        return int(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["tile"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None  # no run, or another one, which is refused later
 
 
 def block_length(pixels: int, width: int) -> int:
@@ -106,6 +187,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: an option is unknown or missing; or see :func:`config`.
     """
-    options = parser().parse_args(arguments)
     runner.prepare()
-    return lightning.fit_config(config(options))
+    asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
+    options = parser(describe_presets() if asked_for_help else "").parse_args(arguments)
+    return lightning.fit_config(*config(options))

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,8 +42,15 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message=r"(?s).*(deprecated in v4|JSONARGPARSE_DEPRECATION_WARNINGS)")
     # we pass LightningCLI its arguments, without the verb
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
+    threading.excepthook = _quiet_excepthook
     # there is a device, and the user chose another
     warnings.filterwarnings("ignore", message=r".*available but not used.*")
+
+
+def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread dies of a full disk with a traceback, and its owner raises the same error again."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 STANDARD: dict[str, type[pl.Callback]] = {
@@ -68,6 +76,7 @@ def fit(
     data: RecoveryDataModule,
     config_text: str,
     checkpoint: Path | None = None,
+    note: str = "",
 ) -> int:
     """Start a run in its folder, or finish one that was started there.
 
@@ -77,6 +86,7 @@ def fit(
         data: the problems.
         config_text: the resolved config, YAML.
         checkpoint: where to go on from; by default the last one of the same run, if there is one.
+        note: said on stderr before the start.
 
     Returns:
         The exit status.
@@ -88,6 +98,8 @@ def fit(
         checkpoint = checkpoint or last_checkpoint(run)
         if checkpoint is not None:
             print(f"Resuming the run in {run}", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
     trainer.callbacks.insert(0, Manifest(mark, config_text))  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     report(run)

@@ -5,7 +5,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
+from PIL import Image
 
 from dop_lightning.callbacks import IterationProgress
 
@@ -96,3 +99,37 @@ def test_disabled_it_is_silent(make_trainer, matrix_method, matrices, tmp_path: 
     progress.enable()
     trainer.fit(matrix_method(), datamodule=matrices())
     assert iterations(capsys.readouterr().err)[-1] == 200
+
+
+def test_the_time_is_estimated_by_the_largest_problem(
+    fit, image_method, images, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.5 s an iteration of 16×16 pixels; the two of 8×16 take half of that each."""
+    timed = []
+
+    def half_a_second(state) -> float:
+        timed.append(state.problems.signal_shape)
+        return 0.5
+
+    monkeypatch.setattr("dop_lightning.callbacks.progress.seconds_an_iteration", half_a_second)
+    for name, height in (("a", 16), ("b", 8), ("c", 8)):
+        Image.fromarray(np.zeros((height, 16), np.uint8)).save(tmp_path / f"{name}.png")
+    data = images(images=str(tmp_path), noise=None, resize=None)
+    trainer = make_progress(tmp_path / "run", estimate=True)
+    trainer.fit(image_method(), datamodule=data)
+    assert timed == [(1, 16, 16)]
+    assert "This takes about 30 seconds, 0.5 s an iteration of the largest" in capsys.readouterr().err
+
+
+def make_progress(folder: Path, **options) -> pl.Trainer:
+    """30 iterations with this progress alone."""
+    return pl.Trainer(
+        max_steps=30,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[IterationProgress(**options)],
+    )

@@ -1,0 +1,140 @@
+"""What recovering an image takes: memory by a measured model, time by a few timed iterations.
+
+Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.signals.skip_unet`.
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterable
+
+from dop_lightning.engine import BatchState, advance
+from dop_lightning.signals.skip_unet import INPUT_CHANNELS, SCALES, working_size
+from dop_lightning.tiling import cover
+
+BYTES_A_PIXEL = {False: (1609.0, 86.1), True: (1154.0, 57.6)}
+"""(fixed, times width) bytes that one iteration takes for a working pixel, in fp32 and bf16.
+
+By ``python scripts/measure_memory.py``; single cases are up to a fifth off.
+"""
+
+SAFETY = 1.25
+"""Iterations are taken to need this much more than the measured model says."""
+
+PROCESS = 600 * 2**20
+"""Bytes of Python, PyTorch and Lightning."""
+
+TILES = (512, 384, 256, 192, 128, 96, 64)
+"""Sides of tiles to choose from: multiples of the network's 32."""
+
+Shape = tuple[int, int, int]
+
+
+def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None) -> int:
+    """Bytes that a run takes: every part of every image is kept, and one at a time does its iterations.
+
+    Args:
+        shapes: (C, H, W) of the images.
+        width: channels of the network.
+        bf16: whether it computes in bf16.
+        tile: side of the tiles, ``None`` for whole images.
+    """
+    fixed, slope = BYTES_A_PIXEL[bf16]
+    kept, working = 0.0, 0.0
+    for c, h, w in shapes:
+        grid = cover((h, w), tile or max(8, h, w))
+        pixels = math.prod(working_size(grid.tile, SCALES))
+        network = 8 * 140 * width**2  # parameters and gradients
+        part = network + 4 * INPUT_CHANNELS * pixels + 40 * c * math.prod(grid.tile)  # z; y, g, h, truth and copies
+        kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
+        working = max(working, SAFETY * (fixed + slope * width) * pixels)
+    return PROCESS + round(kept + working)
+
+
+def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> int | None:
+    """The side of the tiles with which a run stays below a limit of memory.
+
+    Args:
+        shapes: (C, H, W) of the images.
+        width: channels of the network.
+        bf16: whether it computes in bf16.
+        limit: bytes.
+
+    Returns:
+        ``None`` where whole images fit, else the largest of :data:`TILES` that fits.
+
+    Raises:
+        ValueError: not even the smallest fits.
+    """
+    shapes = list(shapes)
+    for tile in (None, *TILES):
+        if run_memory(shapes, width, bf16, tile) <= limit:
+            return tile
+    least = min(run_memory(shapes, width, bf16, tile) for tile in TILES)
+    raise ValueError(
+        f"max-memory must be at least {in_bytes(least)} for these images and a network of width {width}, "
+        f"got {in_bytes(limit)}"
+    )
+
+
+def seconds_an_iteration(state: BatchState, least: float = 0.3, most: int = 10) -> float:
+    """Time a few iterations of a batch, which is changed by them.
+
+    Args:
+        state: to be thrown away afterwards.
+        least: seconds to measure for.
+        most: iterations at most.
+    """
+    advance(state, 1)  # the first one prepares kernels and memory
+    done, begin = 0, time.perf_counter()
+    while done < most and time.perf_counter() - begin < least:
+        advance(state, 1)
+        done += 1
+    return (time.perf_counter() - begin) / done
+
+
+def in_words(seconds: float) -> str:
+    """A duration as one says it, no more exact than an estimate is.
+
+    >>> [in_words(s) for s in (3, 75, 200, 5000, 400000)]
+    ['a few seconds', 'about 1 minute', 'about 3 minutes', 'about 1.4 hours', 'about 4.6 days']
+    """
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {max(10, 5 * round(seconds / 5))} seconds"
+    unit, length = next((unit, length) for unit, length, limit in _UNITS if seconds < limit)
+    count = seconds / length
+    shown = f"{count:.0f}" if unit == "minute" or count >= 8 else f"{count:.1f}".removesuffix(".0")
+    return f"about {shown} {unit}{'' if shown == '1' else 's'}"
+
+
+_UNITS = (("minute", 60, 55 * 60), ("hour", 3600, 40 * 3600), ("day", 24 * 3600, math.inf))
+
+
+def in_bytes(size: float) -> str:
+    """An amount of memory as one says it.
+
+    >>> in_bytes(3 * 2**30), in_bytes(500 * 2**20)
+    ('3 GiB', '500 MiB')
+    """
+    for unit, length in (("GiB", 2**30), ("MiB", 2**20)):
+        if size >= length or unit == "MiB":
+            return f"{size / length:.3g} {unit}" if size < 999 * length else f"{size / length:.0f} {unit}"
+    raise AssertionError
+
+
+def parse_bytes(text: str) -> int:
+    """An amount of memory as one types it; without a unit, GiB.
+
+    Raises:
+        ValueError: it is none, or not above 0.
+
+    >>> parse_bytes("8G") == parse_bytes("8 GiB") == parse_bytes("8") == 8 * 2**30
+    True
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgt])i?b?)?\s*", text, re.IGNORECASE)
+    size = float(match[1]) * 1024 ** (1 + "kmgt".index((match[2] or "g").lower())) if match else 0.0
+    if not 0 < size < 2**60:
+        raise ValueError(f"max-memory must be an amount such as 8G or 500M, above 0, got {text!r}")
+    return round(size)

@@ -1,0 +1,74 @@
+"""The peak memory of an image's gradient iterations: the constants of dop_lightning/cost.py.
+
+    python scripts/measure_memory.py            # a table, and the constants that fit it
+
+Each case runs in a process of its own, since a peak is never forgotten. What a process takes before the network is
+built is subtracted.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import numpy as np
+
+CASES = [(width, side) for width in (32, 64, 128) for side in (128, 256, 384)]
+
+
+def peak(width: int, side: int, precision: str) -> int:
+    """Bytes that three iterations of a 3×side×side image take, beyond what the imports take."""
+    import torch
+
+    from dop_lightning.corruption import HadamardCorruption
+    from dop_lightning.engine import BatchState, Method, advance
+    from dop_lightning.objective import SquaredLoss
+    from dop_lightning.problems import Problem, ProblemBatch
+    from dop_lightning.signals import SkipUNet
+
+    def signal(problems: ProblemBatch) -> SkipUNet:
+        return SkipUNet(problems, width=width, precision=precision)
+
+    def corruption(problems: ProblemBatch) -> HadamardCorruption:
+        return HadamardCorruption(problems, scale=1e-5, tied=False)
+
+    def three(size: int) -> int:
+        image = torch.rand(3, size, size)
+        state = BatchState(
+            Method(signal, corruption, loss=SquaredLoss("mean")), ProblemBatch([Problem("image", image)]), 1.0, 1.0
+        )
+        advance(state, 3)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = three(64)  # the libraries' own buffers, threads and kernels
+    return three(side) - before
+
+
+def measure(width: int, side: int, precision: str) -> int:
+    command = [sys.executable, __file__, "--case", str(width), str(side), precision]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
+    case = parser.parse_args().case
+    if case:
+        print(peak(int(case[0]), int(case[1]), case[2]))
+        return
+    for precision in ("fp32", "bf16"):
+        rows, found = [], []
+        for width, side in CASES:
+            size = measure(width, side, precision)
+            pixels = side**2 - 64**2
+            rows.append([1, width])
+            found.append(size / pixels)
+            print(
+                f"{precision}  width {width:>3}  {side}×{side}  {size / 2**20:7.0f} MiB  {size / pixels:7.0f} B a pixel"
+            )
+        (fixed, slope), *_ = np.linalg.lstsq(np.array(rows, float), np.array(found), rcond=None)
+        print(f"{precision}: {fixed:.0f} + {slope:.1f}·width bytes a working pixel")
+
+
+if __name__ == "__main__":
+    main()

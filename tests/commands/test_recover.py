@@ -1,0 +1,193 @@
+"""What the options of ``dop recover`` mean: the config they stand for, tiles, memory, presets, masks and ranges."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dop_lightning.cli import main
+from dop_lightning.commands import recover
+from dop_lightning.commands.presets import PRESETS, describe_presets
+
+TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "fp32"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a photograph of 100×70 pixels."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    return tmp_path
+
+
+def config(*options: str) -> dict:
+    return recover.config(recover.parser().parse_args(["photo.png", "--out", "out", *options]))[0]
+
+
+def saved() -> dict:
+    return yaml.safe_load(Path("out/config.yaml").read_text())
+
+
+# -------------------------------------------------------------------------------------------------------------- presets
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_a_setting_and_options_win(preset: str, folder: Path) -> None:
+    chosen = PRESETS[preset]
+    plain = config("--preset", preset)
+    assert plain["model"]["signal"]["init_args"]["width"] == chosen.width
+    assert plain["model"]["alpha"] == chosen.alpha
+    assert plain["trainer"]["max_steps"] == chosen.iterations
+    mine = config("--preset", preset, "--width", "5", "--alpha", "7", "--iterations", "9")
+    assert mine["model"]["signal"]["init_args"]["width"] == 5
+    assert mine["model"]["alpha"] == 7
+    assert mine["trainer"]["max_steps"] == 9
+
+
+def test_the_preset_of_the_paper_is_that_of_the_paper(folder: Path) -> None:
+    paper = config("--preset", "paper")
+    assert paper["model"]["signal"]["init_args"]["width"] == 128
+    assert (paper["model"]["tau"], paper["model"]["alpha"], paper["trainer"]["max_steps"]) == (1.0, 500.0, 150_000)
+    assert paper["model"]["corruption"]["init_args"] == {"scale": 1e-5, "tied": False}
+
+
+def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {32: 0.02, 64: 0.1, 128: 0.2}
+    monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda width, device: seconds[width])
+    text = describe_presets(256)
+    assert "presets, with their time for 256×256 pixels in colour on " in text
+    found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
+    # iterations × seconds at 128×128 × 4
+    assert found["quick"].strip() == "about 2 minutes"
+    assert found["default"].strip() == "about 20 minutes"
+    assert found["paper"].strip() == "about 33 hours"
+
+
+def test_help_times_the_presets_here(dop) -> None:
+    said = dop("recover", "--help")
+    assert said.status == 0
+    assert re.search(r"quick +width 32, 1500 iterations +a\S+ \S+ \w+", said.out)
+    assert said.err == ""
+
+
+# ----------------------------------------------------------------------------------------------------- tiles and memory
+
+
+def test_what_fits_is_recovered_whole(folder: Path, dop) -> None:
+    said = dop("recover", "photo.png", "--out", "out", *TINY)
+    assert said.status == 0
+    assert saved()["data"]["init_args"]["tile"] is None
+    assert said.err.splitlines()[0].startswith("100×70 pixels: about ")
+    assert re.search(r"^This takes a.*, \S+ s an iteration of the largest$", said.err, re.MULTILINE)
+
+
+def test_tiles_where_asked(folder: Path, dop) -> None:
+    said = dop("recover", "photo.png", "--out", "out", "--tile", "64", *TINY)
+    assert said.status == 0
+    assert "100×70 pixels in tiles of 64×64: about " in said.err
+    assert "1 problem in 4 parts, up to 2 iterations" in said.err
+    with Image.open("out/photo/recovered.png") as image:
+        assert image.size == (100, 70)
+    assert [line.split()[:3] for line in said.out.splitlines()[1:2]] == [["photo", "done", "2"]]
+
+
+def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 900), dtype=np.uint8)
+    Image.fromarray(pixels).save("wide.png")
+    said = dop("recover", "wide.png", "--out", "out", "--max-memory", "900M", "--width", "8", *TINY[2:])
+    assert said.status == 0
+    tile = saved()["data"]["init_args"]["tile"]
+    assert tile is not None
+    assert f"900×200 pixels in tiles of {tile}×{tile}: about " in said.err
+
+
+def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [*TINY[:2], *TINY[4:]]
+    assert dop("recover", "photo.png", "--out", "out", "--tile", "64", "--iterations", "1", *small).status == 0
+    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
+    assert said.status == 0, said.err
+    assert saved()["data"]["init_args"]["tile"] == 64
+
+
+def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (900, 200)).save("photo.png")
+    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    assert config()["data"]["init_args"]["tile"] is None
+    monkeypatch.setattr(recover, "available_memory", lambda device: 1200 * 2**20)
+    assert config()["data"]["init_args"]["tile"] is not None
+
+
+def test_out_of_memory_is_told_with_a_way_out(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dop_lightning.signals.SkipUNet.forward", greedy)
+    said = dop("recover", "photo.png", "--out", "out", *TINY)
+    assert said.status == 2
+    assert said.err.splitlines()[-1] == (
+        "dop recover: error: photo: out of memory with 1 problem of shape (3, 70, 100); an image takes less in tiles "
+        "(data.init_args.tile, or --tile of dop recover), and with a smaller width"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ kinds of damage
+
+
+def test_pixels_are_corrupted_by_entry_or_as_a_whole(folder: Path) -> None:
+    assert config()["model"]["corruption"]["class_path"] == "HadamardCorruption"
+    assert config("--per", "pixel")["model"]["corruption"] == {
+        "class_path": "PixelCorruption",
+        "init_args": {"scale": 1e-5},
+    }
+    assert main(["recover", "photo.png", "--out", "out", "--per", "pixel", *TINY]) == 0
+
+
+def test_a_mask_says_what_is_missing(folder: Path, dop) -> None:
+    mask = np.full((70, 100), 255, dtype=np.uint8)
+    mask[10:30, 20:60] = 0
+    Image.fromarray(mask).save("mask.png")
+    said = dop("recover", "photo.png", "--mask", "mask.png", "--out", "out", *TINY)
+    assert said.status == 0
+    with Image.open("out/photo/comparison.png") as image:
+        pixels = np.asarray(image)
+    # missing entries are grey in the observation, which is the first panel
+    assert (pixels == 128).all(axis=2).mean() > 0.01
+
+
+def test_a_run_of_another_mask_is_another_run(folder: Path, dop) -> None:
+    for name, rows in (("a", 10), ("b", 20)):
+        mask = np.full((70, 100), 255, dtype=np.uint8)
+        mask[:rows] = 0
+        Image.fromarray(mask).save(f"{name}.png")
+    assert dop("recover", "photo.png", "--mask", "a.png", "--out", "out", *TINY).status == 0
+    assert "holds another run" in dop("recover", "photo.png", "--mask", "b.png", "--out", "out", *TINY).err
+    assert dop("recover", "photo.png", "--mask", "a.png", "--out", "out", *TINY).status == 0
+
+
+def test_a_range_in_the_units_of_the_file(folder: Path, dop) -> None:
+    values = np.random.default_rng(0).uniform(200, 300, (20, 24)).astype(np.float32)
+    np.save("kelvin.npy", values)
+    assert dop("recover", "kelvin.npy", "--range", "150", "350", "--out", "out", *TINY).status == 0
+    recovered = np.load("out/kelvin/recovered.npy")
+    assert recovered.dtype == np.float32
+    assert recovered.min() >= 150
+    assert recovered.max() <= 350
+    assert saved()["data"]["init_args"]["value_range"] == [150.0, 350.0]
+
+
+def test_several_truths_and_masks_one_each(folder: Path, dop) -> None:
+    for name, size in (("a", 20), ("b", 24)):
+        pixels = np.random.default_rng(size).integers(0, 256, (size, size), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"{name}.png")
+        Image.fromarray(np.where(pixels < 9, 0, 255).astype(np.uint8)).save(f"{name}-mask.png")
+    said = dop(
+        "recover", "a.png", "b.png", "--truth", "a.png", "b.png", "--mask", "a-mask.png", "b-mask.png", "--out", "out",
+        *TINY,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert "PSNR" in said.out

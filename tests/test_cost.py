@@ -1,0 +1,117 @@
+"""Estimates of memory and time, and how they are said."""
+
+import math
+
+import pytest
+
+from dop_lightning.cost import TILES, choose_tile, in_bytes, in_words, parse_bytes, run_memory, seconds_an_iteration
+
+GIB = 2**30
+LARGE = (3, 1000, 1500)
+
+
+class TestRunMemory:
+    def test_grows_with_pixels_width_and_precision(self) -> None:
+        base = run_memory([(3, 256, 256)], 64, bf16=False)
+        assert run_memory([(3, 512, 512)], 64, bf16=False) > base
+        assert run_memory([(3, 256, 256)], 128, bf16=False) > base
+        assert run_memory([(3, 256, 256)], 64, bf16=True) < base
+
+    def test_tiles_take_less_and_smaller_ones_less_still(self) -> None:
+        needs = [run_memory([LARGE], 64, bf16=False, tile=tile) for tile in (None, *TILES)]
+        assert needs[0] > 2 * needs[1]
+        assert needs[1:5] == sorted(needs[1:5], reverse=True)
+
+    def test_every_image_of_a_run_is_kept_and_one_at_a_time_iterates(self) -> None:
+        one = run_memory([(3, 256, 256)], 64, bf16=False)
+        two = run_memory([(3, 256, 256)] * 2, 64, bf16=False)
+        assert one < two < 2 * one
+
+    def test_a_tile_larger_than_the_image_changes_nothing(self) -> None:
+        assert run_memory([(1, 37, 51)], 64, bf16=False, tile=64) == run_memory([(1, 37, 51)], 64, bf16=False)
+
+
+class TestChooseTile:
+    def test_what_fits_is_taken_whole(self) -> None:
+        assert choose_tile([LARGE], 32, False, 64 * GIB) is None
+
+    @pytest.mark.parametrize("limit", [2.1, 2.5, 3, 5, 8])
+    def test_the_largest_that_fits(self, limit: float) -> None:
+        tile = choose_tile([LARGE, (1, 64, 64)], 64, False, round(limit * GIB))
+        assert tile in TILES
+        assert run_memory([LARGE, (1, 64, 64)], 64, False, tile) <= limit * GIB
+        larger = [t for t in TILES if t > tile]
+        assert all(run_memory([LARGE, (1, 64, 64)], 64, False, t) > limit * GIB for t in larger)
+
+    def test_a_limit_below_the_smallest_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"max-memory must be at least .* width 64, got 100 MiB"):
+            choose_tile([LARGE], 64, False, 100 * 2**20)
+
+
+def test_a_few_iterations_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    done = []
+    monkeypatch.setattr("dop_lightning.cost.advance", lambda state, k: done.append((state, k)))
+    monkeypatch.setattr("dop_lightning.cost.time.perf_counter", lambda: next(clock))
+    state = object()
+    assert seconds_an_iteration(state, least=3.0) > 0  # type: ignore[arg-type]
+    assert done[0] == (state, 1)  # the first is not counted
+    assert len(done) == 3
+    done.clear()
+    seconds_an_iteration(state, least=math.inf, most=2)  # type: ignore[arg-type]
+    assert len(done) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "a few seconds"),
+        (12, "about 10 seconds"),
+        (54, "about 55 seconds"),
+        (58, "about 1 minute"),
+        (100, "about 2 minutes"),
+        (54 * 60, "about 54 minutes"),
+        (56 * 60, "about 0.9 hours"),
+        (3600, "about 1 hour"),
+        (9.6 * 3600, "about 10 hours"),
+        (48 * 3600, "about 2 days"),
+        (300 * 86400, "about 300 days"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8G", 8 * GIB), ("1.5gib", 1.5 * GIB), (" 500 MB ", 500 * 2**20), ("2t", 2048 * GIB), (".5", GIB / 2)],
+)
+def test_amounts_of_memory_as_typed(text: str, size: float) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1G", "0", "0G", "8 G B", "nan", "1e9999", "8GG", "٣G", "9999999999T"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="max-memory must be an amount such as 8G or 500M, above 0, got "):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 MiB"),
+        (999 * 2**20, "999 MiB"),
+        (1000 * 2**20, "1000 MiB"),
+        (1.5 * GIB, "1.5 GiB"),
+        (12345 * GIB, "12345 GiB"),
+    ],
+)
+def test_amounts_of_memory_in_words(size: float, text: str) -> None:
+    assert in_bytes(size) == text
+
+
+def test_the_model_is_not_below_the_measured_peak() -> None:
+    """The peak that ``scripts/measure_memory.py`` finds at 256×256 and width 32, less a fifth for other machines."""
+    measured = 227 * 2**20
+    model = run_memory([(3, 256, 256)], 32, bf16=False) - run_memory([(3, 64, 64)], 32, bf16=False)
+    assert model > 0.8 * measured

@@ -1,0 +1,30 @@
+"""Scripts that check the package, run at a small scale."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def run(name: str, *arguments: str) -> str:
+    """What a script prints."""
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_a_photograph_of_1500_by_1000_pixels_is_recovered_by_tiles_within_8_gib(tmp_path: Path) -> None:
+    said = run("recover_large.py", "--iterations", "1", "--tile", "512", "--out", str(tmp_path))
+    peak = re.search(r"peak memory (\S+) GiB", said)
+    assert peak is not None
+    assert float(peak[1]) < 8
+    assert re.search(r"error +at seams 0\.\d+ +elsewhere 0\.\d+ +ratio", said)
+
+
+def test_damaged_files_are_refused_or_recovered() -> None:
+    said = run("fuzz_images.py", "--files", "46", "--seed", "1")
+    assert said.startswith("46 files in ")
+    assert said.endswith("; 0 went wrong\n")
