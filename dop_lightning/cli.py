@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(command.run(verb, argv[1:]))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DOP_TRACEBACK"):
             raise

@@ -18,6 +18,7 @@ from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, observed_entries
 from dop_lightning.outcome import Outcome, Record, Status
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.reporting.mosaics import combine
 from dop_lightning.roster import Roster
 from dop_lightning.scoring import Scorer
 from dop_lightning.signals import Signal, SymmetricFactor
@@ -294,7 +295,10 @@ class DoubleOverparameterization(pl.LightningModule):
     # ---------------------------------------------------------------------------------------------- score and write
 
     def outcome_of(self, name: str) -> Outcome:
-        """What is recovered of one problem at its present state."""
+        """What is recovered of one problem, or of an image in tiles, at its present state."""
+        mosaic = self.trainer.datamodule.mosaics.get(name)  # type: ignore[attr-defined]
+        if mosaic is not None:
+            return combine(mosaic, {place: self.outcome_of(tile.name) for place, tile in mosaic.tiles.items()})
         alone = self._problems.alone(name)
         return next(self._outcomes(alone, alone.evaluate(), [0]))
 

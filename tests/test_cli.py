@@ -569,3 +569,11 @@ def test_results_that_were_removed_are_written_again(folder: Path, dop) -> None:
 def test_one_device_is_taken_of_many() -> None:
     """Lightning's own default is all of them, in a process group."""
     assert TRAINER_DEFAULTS["devices"] == TRAINER_DEFAULTS["num_nodes"] == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(folder: Path, dop) -> None:
+    assert dop(*FIT, "--trainer.max_steps", "1").status == 0
+    command = f"{sys.executable} -m dop_lightning validate --config out/config.yaml | true; echo ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert process.stderr == ""
+    assert process.stdout.strip() in ("0", "141")

@@ -644,6 +644,29 @@ class TestTiles:
         resumed = fit(tmp_path / "stopped", image_method(), tiled(), 60, resume=True)
         resumed.assert_equals_recoveries(plain)
 
+    def test_a_tile_that_diverges_is_told_and_the_others_go_on(self, fit, image_method, tiled, tmp_path: Path) -> None:
+        data = tiled()
+        run = fit(tmp_path, image_method(tau=[0.5, 1e12, 0.5, 0.5, 0.5, 0.5]), data, 20)
+        assert run.statuses == ["diverged"]
+        (mosaic,) = data.mosaics.values()
+        names = [tile.name for tile in mosaic.tiles.values()]
+        assert [run.module.records[name].status for name in names] == ["done", "diverged", *["done"] * 4]
+        assert np.isfinite(run.recovered(mosaic.whole.name)).all()
+
+    def test_a_tile_without_observed_entries_is_filled(self, fit, image_method, tmp_path: Path) -> None:
+        pixels = np.full((20, 28, 2), 255, np.uint8)
+        pixels[..., 0] = np.arange(28) * 9
+        pixels[:12, :12, 1] = 0
+        Image.fromarray(pixels, "LA").save(tmp_path / "a.png")
+        data = ImageDataModule(str(tmp_path / "a.png"), tile=12, overlap=4)
+        run = fit(tmp_path / "run", image_method(), data, 20)
+        assert len(data.problems) == 5
+        assert run.statuses == ["done"]
+        assert np.isfinite(run.recovered("a")).all()
+        with Image.open(tmp_path / "run" / "a" / "recovered.png") as image:
+            assert (image.mode, image.size) == ("LA", (28, 20))
+            assert np.array_equal(np.asarray(image)[..., 1], pixels[..., 1])
+
     def test_a_tile_of_the_name_of_another_image_keeps_its_folder(self, tmp_path: Path) -> None:
         for name, width in (("photo", 20), ("photo-r0-c0", 9)):
             Image.fromarray(np.zeros((9, width), np.uint8)).save(tmp_path / f"{name}.png")

@@ -82,22 +82,15 @@ class RecoveredFiles(RecoveryCallback):
         """`dop predict` writes what a checkpoint has recovered."""
         self.write_recovery(Path(trainer.default_root_dir) / outputs.problem.folder, outputs)
 
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put tiles together."""
-        self._write_mosaics(trainer, pl_module)
-
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put tiles together, and rebuild the table of the run."""
-        self._write_mosaics(trainer, pl_module)
-        write_table(Path(trainer.default_root_dir))
-
-    def _write_mosaics(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         run = Path(trainer.default_root_dir)
         for mosaic in _data(trainer).mosaics.values():
             outcome = assemble(run, mosaic)
             if outcome is not None:
                 self.write_recovery(run / mosaic.whole.folder, outcome)
-                write_result(run / mosaic.whole.folder, outcome, {}, machine(module))
+                write_result(run / mosaic.whole.folder, outcome, {}, machine(pl_module))
+        write_table(run)
 
 
 def _data(trainer: pl.Trainer) -> RecoveryDataModule:

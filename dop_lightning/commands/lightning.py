@@ -1,5 +1,6 @@
 """``dop fit | validate | test | predict``: a thin layer over LightningCLI."""
 
+import math
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -206,11 +207,15 @@ class _Scores(Callback):
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Called with (trainer, module, outputs, …)."""
-        self.rows.append(args[2])
+        self._append(args[2])
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Called with (trainer, module, outputs, …)."""
-        self.rows.append(args[2])
+        self._append(args[2])
+
+    def _append(self, row: dict[str, Any]) -> None:
+        # as in result.json, what is no finite number is unknown
+        self.rows.append({k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
 
 
 def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:

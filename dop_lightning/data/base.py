@@ -189,13 +189,13 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         return Blocks()
 
     def val_dataloader(self) -> list[str]:
-        """The names of the problems."""
-        return [problem.name for problem in self.problems]
+        """The names of the wholes."""
+        return [whole.name for whole in self.wholes]
 
     def test_dataloader(self) -> list[str]:
-        """The names of the problems."""
-        return [problem.name for problem in self.problems]
+        """The names of the wholes."""
+        return [whole.name for whole in self.wholes]
 
     def predict_dataloader(self) -> list[str]:
-        """The names of the problems."""
-        return [problem.name for problem in self.problems]
+        """The names of the wholes."""
+        return [whole.name for whole in self.wholes]

@@ -1,6 +1,7 @@
-"""The recovery of a large image, put together from the files that its tiles have left."""
+"""The recovery of a large image, put together from those of its tiles."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,36 @@ RESULT, SIGNAL, CORRUPTION = "result.json", "recovered.npy", "corruption.npy"
 _WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
 
-def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
-    """Blend the tiles of an image, from their folders in the run, and score the whole.
+def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outcome:
+    """Blend the tiles of an image, and score the whole.
 
     Its status is the worst of its tiles', its iterations the fewest, its seconds their sum, its loss their mean.
+
+    Args:
+        mosaic: the image and its tiles.
+        outcomes: of every tile, by its (row, column).
+    """
+    parts = list(outcomes.values())
+    signal = mosaic.grid.blend({place: outcome.signal for place, outcome in outcomes.items()})
+    corruption = mosaic.grid.blend({place: outcome.corruption for place, outcome in outcomes.items()})
+    losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
+    loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
+    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None)
+    return Outcome(
+        problem=mosaic.whole,
+        status=min((outcome.status for outcome in parts), key=_WORST_FIRST.index),
+        iteration=min(outcome.iteration for outcome in parts),
+        seconds=sum(outcome.seconds for outcome in parts),
+        tau=parts[0].tau,
+        alpha=parts[0].alpha,
+        signal=signal,
+        corruption=corruption,
+        scores=scorer.final(signal[None], corruption[None], loss)[0],
+    )
+
+
+def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
+    """Combine what the tiles of an image have left in their folders, whoever has recovered them.
 
     Args:
         run: the folder of the run.
@@ -32,37 +59,34 @@ def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
     Raises:
         ValueError: a file of a tile is damaged.
     """
-    folders = {place: run / tile.folder for place, tile in mosaic.tiles.items()}
-    if not all((folder / RESULT).is_file() for folder in folders.values()):
+    if not all((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values()):
         return None
-    results = [json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders.values()]
-    signal, corruption = (
-        mosaic.grid.blend({place: _array(folders[place] / file, tile) for place, tile in mosaic.tiles.items()})
-        for file in (SIGNAL, CORRUPTION)
-    )
-    first = results[0]
-    losses = [result["loss"] for result in results if result.get("loss") is not None]
-    loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
-    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=first["alpha"] is not None)
-    return Outcome(
-        problem=mosaic.whole,
-        status=min((result["status"] for result in results), key=_WORST_FIRST.index),
-        iteration=min(result["iterations"] for result in results),
-        seconds=sum(result["seconds"] for result in results),
-        tau=first["tau"],
-        alpha=first["alpha"],
-        signal=signal,
-        corruption=corruption,
-        scores=scorer.final(signal[None], corruption[None], loss)[0],
-    )
+    return combine(mosaic, {place: _read(run / tile.folder, tile) for place, tile in mosaic.tiles.items()})
+
+
+def _read(folder: Path, tile: Problem) -> Outcome:
+    """The outcome of a tile, from its files, which a crash of the machine may have damaged."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return Outcome(
+            problem=tile,
+            status=result["status"],
+            iteration=result["iterations"],
+            seconds=result["seconds"],
+            tau=result["tau"],
+            alpha=result["alpha"],
+            signal=_array(folder / SIGNAL, tile),
+            corruption=_array(folder / CORRUPTION, tile),
+            scores={"loss": result["loss"]} if "loss" in result else {},
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: a file of this tile is damaged ({error}); remove the folder and start again"
+        ) from error
 
 
 def _array(path: Path, tile: Problem) -> Tensor:
-    """The array of a tile, which a crash of the machine may have damaged."""
-    try:
-        array = torch.from_numpy(np.load(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged ({error}); remove the folder {path.parent} and start again") from error
+    array = torch.from_numpy(np.load(path))
     if array.shape != tile.observation.shape:
-        raise ValueError(f"{path}: must have shape {tuple(tile.observation.shape)}, got {tuple(array.shape)}")
+        raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tuple(tile.observation.shape)}")
     return array

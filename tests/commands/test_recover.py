@@ -1,6 +1,7 @@
 """What the options of ``dop recover`` mean: the config they stand for, tiles, memory, presets, masks and ranges."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,33 @@ def test_tiles_where_asked(folder: Path, dop) -> None:
     with Image.open("out/photo/recovered.png") as image:
         assert image.size == (100, 70)
     assert [line.split()[:3] for line in said.out.splitlines()[1:2]] == [["photo", "done", "2"]]
+
+
+def test_other_verbs_take_an_image_in_tiles_as_one(folder: Path, dop) -> None:
+    fitted = dop("recover", "photo.png", "--truth", "photo.png", "--out", "out", "--tile", "64", *TINY)
+    before = Path("out/photo/recovered.png").read_bytes()
+    for verb in ("validate", "test"):
+        said = dop(verb, "--config", "out/config.yaml")
+        assert said.status == 0
+        seconds = fitted.out.splitlines()[0].split().index("seconds")
+        titles, row = (line.split() for line in said.out.splitlines()[:2])
+        assert "seconds" not in titles
+        assert row == [cell for k, cell in enumerate(fitted.out.splitlines()[1].split()) if k != seconds]
+    shutil.rmtree("out/photo")
+    assert dop("predict", "--config", "out/config.yaml").status == 0
+    assert Path("out/photo/recovered.png").read_bytes() == before
+
+
+def test_a_damaged_tile_is_named(folder: Path, dop) -> None:
+    options = ["--out", "out", "--tile", "64", *TINY]
+    assert dop("recover", "photo.png", *options).status == 0
+    Path("out/photo/tiles/r0-c1/recovered.npy").write_bytes(b"half")
+    said = dop("recover", "photo.png", *options)
+    assert said.status == 2
+    assert "out/photo/tiles/r0-c1: a file of this tile is damaged" in said.err
+    assert said.err.rstrip().endswith("remove the folder and start again")
+    shutil.rmtree("out/photo/tiles/r0-c1")
+    assert dop("recover", "photo.png", *options).status == 0
 
 
 def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
