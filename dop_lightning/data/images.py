@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
-from dop_lightning.files.images import ImageFormat, LoadedImage, find_images, read_image, read_mask
+from dop_lightning.files.images import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
 from dop_lightning.noise import Noise
 from dop_lightning.problems import Attribute, Problem
 from dop_lightning.tiling import Mosaic, cover, cut
@@ -54,6 +54,7 @@ class ImageFile(Source):
     def _load(self) -> LoadedImage:
         if self._read is None:
             self._read = read_image(self.path, value_range=self._value_range, **self._reading)  # type: ignore[arg-type]
+            check_writable(self.path, self._read)
         return self._read
 
     @property

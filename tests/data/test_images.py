@@ -198,6 +198,16 @@ def test_outliers_beyond_the_range_keep_their_sign_not_their_size(tmp_path: Path
     assert y[6, 6] == np.float32(1.2)
 
 
+def test_what_cannot_be_written_is_not_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise TypeError("no such samples")
+
+    file = save(tmp_path / "a.png", 9, 7)
+    monkeypatch.setattr("dop_lightning.files.images.image_files.write_raster", fails)
+    with pytest.raises(ValueError, match=r"a.png: an image like this cannot be written \(no such samples\)"):
+        problems(file)
+
+
 def test_a_truth_with_gaps_is_refused(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 63).reshape(9, 7)
     np.save(tmp_path / "a.npy", values)

@@ -3,7 +3,7 @@
 ``image_files`` is the entrance, ``kinds`` finds what a file is by its first bytes, ``raster`` is what all kinds become.
 """
 
-from dop_lightning.files.images.image_files import image_shape, read_image, write_image, write_pixels
+from dop_lightning.files.images.image_files import check_writable, image_shape, read_image, write_image, write_pixels
 from dop_lightning.files.images.image_format import ImageFormat, LoadedImage
 from dop_lightning.files.images.masks import read_mask
 from dop_lightning.files.images.resampling import Channels
@@ -14,6 +14,7 @@ __all__ = [
     "Channels",
     "ImageFormat",
     "LoadedImage",
+    "check_writable",
     "find_images",
     "image_shape",
     "read_image",

@@ -5,6 +5,7 @@ See :func:`read_image` for what is read and :func:`write_image` for what comes b
 Shapes: C channels, H × W pixels.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from dop_lightning.checks import one_of
 from dop_lightning.files.atomic import write_atomically
 from dop_lightning.files.images.image_format import ImageFormat, LoadedImage, flags_to_tensor
 from dop_lightning.files.images.kinds import raster_shape, read_raster, write_raster
-from dop_lightning.files.images.raster import Unsuitable
+from dop_lightning.files.images.raster import Raster, Unsuitable
 from dop_lightning.files.images.repaint import repaint
 from dop_lightning.files.images.resampling import Channels, resized, with_channels
 from dop_lightning.files.images.sizes import centre, new_size, pair
@@ -122,13 +123,32 @@ def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
         raise ValueError(
             f"{path}: image must be finite, got {int((~torch.isfinite(tensor)).sum())} entries that are not"
         )
+    raster = _repainted(tensor, format)
+    write_atomically(path, lambda file: write_raster(file, raster))
+
+
+def check_writable(path: str | Path, image: LoadedImage) -> None:
+    """Write an image as it was read, but to memory: what cannot come back should not be worked on for hours.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        write_raster(io.BytesIO(), _repainted(image.values, image.format))
+    except Exception as error:  # encoders raise errors of any kind
+        raise ValueError(
+            f"{path}: an image like this cannot be written ({error}); convert it to PNG or TIFF first"
+        ) from error
+
+
+def _repainted(tensor: Tensor, format: ImageFormat) -> Raster:
+    """What a file held, as stored, with the colours of ``tensor``."""
     lo, hi = format.value_range
     # Single precision is enough for 8 bits, and has always given their pixels.
     precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32).clamp(0, 1).to(precision)
     colours = x.mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    raster = repaint(format.raster, colours).as_stored()
-    write_atomically(path, lambda file: write_raster(file, raster))
+    return repaint(format.raster, colours).as_stored()
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:

@@ -153,8 +153,9 @@ def _check_kind(page: Any) -> None:
             f"an image with a palette must have one index of at most 8 bits a pixel, got {page.samplesperpixel} of "
             f"{page.bitspersample} bits; convert it to RGB first"
         )
-    if len(page.extrasamples) >= page.samplesperpixel:
-        raise ValueError(f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra")
+    least = 3 if photometric in (RGB, YCBCR) else 1
+    if page.samplesperpixel - len(page.extrasamples) < least:
+        raise ValueError(f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra, {least} are colours")
 
 
 def _check_alike(pages: Sequence[Any]) -> None:
