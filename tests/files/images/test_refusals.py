@@ -18,7 +18,7 @@ from dop_lightning.files.images.kinds import read_raster
 from tests.files.images.builders import GREY, KINDS, PALETTE, RGB, bmp, build, chunk, colours, png, ramp
 
 NAN, INF = float("nan"), float("inf")
-SECONDS = 5.0
+SECONDS = 30.0
 """No file of a few hundred bytes may take longer; in most cases it is a thousandth of that."""
 
 
@@ -321,3 +321,12 @@ def damaged(whole: bytes, how: int, generator: np.random.Generator) -> bytes:
     else:
         content[generator.integers(len(content))] = int(generator.choice([0, 127, 128, 255]))
     return bytes(content)
+
+
+def test_rgb_of_one_sample_is_damaged(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8), metadata=None)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[data.index(struct.pack("<HHI", 262, 3, 1)) + 8] = 2  # the photometric tag
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ValueError, match="a.tif: .*damaged.*0 of 1 samples are extra, 3 are colours"):
+        read_image(tmp_path / "a.tif")
