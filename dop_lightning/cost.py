@@ -6,10 +6,10 @@ Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from dop_lightning.engine import BatchState, advance
-from dop_lightning.signals.skip_unet import INPUT_CHANNELS, SCALES, working_size
+from dop_lightning.signals.skip_unet import SCALES, working_size
 from dop_lightning.tiling import cover
 
 BYTES_A_PIXEL = {False: (1609.0, 86.1), True: (1154.0, 57.6)}
@@ -45,7 +45,7 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
         grid = cover((h, w), tile or max(8, h, w))
         pixels = math.prod(working_size(grid.tile, SCALES))
         network = 8 * 140 * width**2  # parameters and gradients
-        part = network + 4 * INPUT_CHANNELS * pixels + 40 * c * math.prod(grid.tile)  # z; y, g, h, truth and copies
+        part = network + 40 * c * math.prod(grid.tile)  # y, g, h, truth and copies
         kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
         working = max(working, SAFETY * (fixed + slope * width) * pixels)
     return PROCESS + round(kept + working)
@@ -72,22 +72,29 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> 
             return tile
     least = min(run_memory(shapes, width, bf16, tile) for tile in TILES)
     raise ValueError(
-        f"max-memory must be at least {in_bytes(least)} for these images and a network of width {width}, "
-        f"got {in_bytes(limit)}"
+        f"max-memory must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
+        f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "
+        "smaller width take less"
     )
 
 
-def seconds_an_iteration(state: BatchState, least: float = 0.3, most: int = 10) -> float:
+def seconds_an_iteration(
+    state: BatchState, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False
+) -> float:
     """Time a few iterations of a batch, which is changed by them.
 
     Args:
         state: to be thrown away afterwards.
         least: seconds to measure for.
         most: iterations at most.
+        stopped: whether to make an end of it, asked between two iterations.
     """
+    begin = time.perf_counter()
     advance(state, 1)  # the first one prepares kernels and memory
+    if stopped():
+        return time.perf_counter() - begin
     done, begin = 0, time.perf_counter()
-    while done < most and time.perf_counter() - begin < least:
+    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
         advance(state, 1)
         done += 1
     return (time.perf_counter() - begin) / done

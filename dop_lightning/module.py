@@ -40,7 +40,8 @@ class DoubleOverparameterization(pl.LightningModule):
         operator: makes A of a batch; by default the identity, or the mask of the observed entries.
         loss: ℓ; by default a quarter of the sum of squares.
         tau: learning rate of θ, above 0; a list is one value a problem, in the order of the data module.
-        alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is √max(n, m) of a matrix.
+        alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is that of
+            :func:`~dop_lightning.engine.default_alpha`.
         theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
         block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
             than about a second, since signals and time limits are looked at between steps.
@@ -182,6 +183,8 @@ class DoubleOverparameterization(pl.LightningModule):
             except OutOfMemoryError as error:
                 self._split(state, error)
                 continue  # the halves take their turn in the next step
+            if len(self.states) > 1:
+                state.signal.release()
             seconds = (time.perf_counter() - before) / len(state)
             for k, name in enumerate(state.problems.names):
                 record = self.records[name]

@@ -199,3 +199,15 @@ def test_pixels_that_are_off_in_every_channel_grow_faster_than_those_off_in_one(
 def test_pixels_need_an_image() -> None:
     with pytest.raises(ValueError, match=r"PixelCorruption needs images, C×H×W, got an observation of shape \(5, 4\)"):
         PixelCorruption(batch(5, 4))
+
+
+def test_missing_entries_of_pixels_have_no_corruption() -> None:
+    mask = torch.ones(3, 4, 2, dtype=torch.bool)
+    mask[1, 0], mask[:, 3, 1] = False, False
+    corruption = PixelCorruption(ProblemBatch([Problem("a", draw(0, (3, 4, 2)), mask=mask)]), scale=0.5)
+    with torch.no_grad():
+        for i in range(3):
+            assert not corruption.value()[0][~mask].any()
+            assert corruption.value()[0][mask].all()
+            corruption.descend_(draw(i, (1, 3, 4, 2)) * mask, 0.1)
+    assert not corruption.a[0, 0, 3, 1]

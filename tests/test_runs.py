@@ -10,6 +10,7 @@ import yaml
 
 from dop_lightning.problems import Problem
 from dop_lightning.runs import claim, default_folder, fingerprint, write_manifest
+from dop_lightning.tiling import cut
 
 CONFIG = """
 model: {tau: 0.002, alpha: null, block: 100, signal: {class_path: SymmetricFactor, init_args: {rank: 3}}}
@@ -59,6 +60,8 @@ def test_a_run_is_the_same_where_results_are(section: str, key: str, value: obje
         ("model", "alpha", 3.0),
         ("model", "signal", {"class_path": "SymmetricFactor", "init_args": {"rank": 4}}),
         ("data", "class_path", "ImageDataModule"),
+        ("data", "init_args", {"n": 12, "seeds": 2, "value_range": [0, 5]}),
+        ("data", "init_args", {"n": 12, "seeds": 2, "tile": 64}),
         ("stable", "tolerance", 0.1),
     ],
 )
@@ -154,3 +157,14 @@ def test_a_folder_by_experiment_and_time() -> None:
     folder = default_folder("image")
     assert folder.parent == Path("runs") / "image"
     assert folder.name.count("-") == 4
+
+
+def test_the_manifest_lists_tiles_with_their_image(tmp_path: Path) -> None:
+    image = Problem("photo", torch.rand(1, 9, 20), data_range=1.0)
+    mosaic = cut(image, 8, 0)
+    assert mosaic is not None
+    write_manifest(tmp_path, "mark", CONFIG, [image, problem()], {"photo": mosaic})
+    photo, other = json.loads((tmp_path / "manifest.json").read_text())["problems"]
+    assert photo["name"] == "photo"
+    assert photo["tiles"] == [f"photo-r{i}-c{j}" for i in range(2) for j in range(3)]
+    assert "tiles" not in other

@@ -113,11 +113,11 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
     sizes = [state.problems.observation[0].numel() for state in module.states]
     largest = module.states[sizes.index(max(sizes))]
     try:
-        seconds = seconds_an_iteration(largest.select([0])) / max(sizes)  # of an entry and an iteration
+        seconds = seconds_an_iteration(largest.select([0]), stopped=lambda: module.stopped_by)
     except OutOfMemoryError as error:
         return f"{error}"  # the first step will say what to do
     work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))
-    return f"This takes {in_words(seconds * work)}, {seconds * max(sizes):.2g} s an iteration of the largest"
+    return f"The iterations take {in_words(seconds * work / max(sizes))}, {seconds:.2g} s each of the largest"
 
 
 def _score(trainer: pl.Trainer) -> str:

@@ -1,6 +1,7 @@
 """``dop recover IMAGE… --out DIR``: restore image files. It writes a config and lets ``dop fit`` do the work."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,16 +47,21 @@ def parser(epilog: str = "") -> argparse.ArgumentParser:
         "folders; globs. Transparent pixels and NaN are missing",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
-    result.add_argument("--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE, for scores alone")
     result.add_argument(
-        "--mask", nargs="+", metavar="FILE", help="what was observed (white) and what is missing (black), one an IMAGE"
+        "--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE or one for all, for scores alone"
+    )
+    result.add_argument(
+        "--mask",
+        nargs="+",
+        metavar="FILE",
+        help="white where observed, black where missing; one an IMAGE or one for all",
     )
     result.add_argument(
         "--range",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="least and largest clean value, in the units of the files; default: of the type for 8 bits, else found",
+        help="least and largest clean value, in the units of the files; default: that of 8 bits, else found in each",
     )
     result.add_argument(
         "--per",
@@ -139,13 +145,21 @@ def _files(patterns: Sequence[str] | None) -> list[str] | None:
 def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> int | None:
     """The side of the tiles, ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
-    tile = None if options.tile is None else at_least("tile", options.tile, 8)
-    # a run that goes on keeps its tiles, whatever memory is free now
-    tile = tile or _tile_of_run(options.out)
-    if tile is not None:
-        return tile
-    limit = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
-    return choose_tile(shapes, width, _bf16(options), limit)
+    if options.tile is not None:
+        tile: int | None = at_least("tile", options.tile, 8)
+    elif (saved := _data_of_run(options.out)) is not None:
+        tile = saved.get("tile")  # a run that goes on keeps its tiles, whatever memory is free now
+    else:
+        free = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
+        return choose_tile(shapes, width, _bf16(options), free)
+    need = run_memory(shapes, width, _bf16(options), tile)
+    if limit is not None and need > limit:
+        how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
+        raise ValueError(
+            f"max-memory must be at least {math.ceil(need / 2**20)}M for these images {how} at width {width}, "
+            f"got {in_bytes(limit)}"
+        )
+    return tile
 
 
 def _memory_note(options: argparse.Namespace, shapes: Sequence[Shape], width: int, tile: int | None) -> str:
@@ -164,10 +178,10 @@ def _bf16(options: argparse.Namespace) -> bool:
     return options.precision == "bf16" or (options.precision == "auto" and has_bfloat16_units(_device(options)))
 
 
-def _tile_of_run(run: Path) -> int | None:
-    """The tile of a run that was started in a folder before."""
+def _data_of_run(run: Path) -> dict[str, Any] | None:
+    """The settings of the data of the run that was started in a folder before."""
     try:
-        return int(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["tile"])
+        return dict(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None  # no run, or another one, which is refused later
 

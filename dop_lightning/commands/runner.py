@@ -59,8 +59,8 @@ STANDARD: dict[str, type[pl.Callback]] = {
     "tensorboard": ProblemTensorBoard,
     "files": RecoveredFiles,
     "checkpoint": CheckpointFolder,
-    "progress": IterationProgress,
     "interrupt": GracefulStop,
+    "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start
 }
 """The callbacks of every run by their section in a config, in the order in which they follow a problem."""
 
@@ -100,6 +100,9 @@ def fit(
             print(f"Resuming the run in {run}", file=sys.stderr)
     if note:
         print(note, file=sys.stderr)
+    for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
+        assert problem.mask is not None
+        print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     trainer.callbacks.insert(0, Manifest(mark, config_text))  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     report(run)

@@ -15,6 +15,9 @@ from dop_lightning.tiling import Mosaic, cover, cut
 BEYOND = 0.5
 """How far values may lie beyond the range, in widths of it."""
 
+LEAST_INSIDE = 0.1
+"""The share of the observed values that a given range must hold; the others may be outliers."""
+
 Size = int | tuple[int, int] | None
 
 
@@ -55,7 +58,19 @@ class ImageFile(Source):
         if self._read is None:
             self._read = read_image(self.path, value_range=self._value_range, **self._reading)  # type: ignore[arg-type]
             check_writable(self.path, self._read)
+            if self._value_range is not None:
+                self._check_range(self._read)
         return self._read
+
+    def _check_range(self, read: LoadedImage) -> None:
+        """Refuse a range that has little to do with the values, of another file or in other units."""
+        inside = (read.values >= 0) & (read.values <= 1)
+        share = float((inside if read.mask is None else inside[read.mask]).float().mean())
+        if share < LEAST_INSIDE:
+            raise ValueError(
+                f"{self.path}: value_range must hold at least {LEAST_INSIDE:.0%} of the values, in the units of the "
+                f"file, got {read.format.value_range}, which holds {share:.1%}"
+            )
 
     @property
     def format(self) -> ImageFormat:
@@ -127,8 +142,8 @@ class ImageDataModule(RecoveryDataModule):
         noise: what is done to each image; ``None`` adds nothing.
         seeds: seeds, or how many.
         truth: clean images, one an image in the same order, or one for all; only without noise.
-        mask: files of what was observed, white or not 0, one an image or one for all. NaN and transparent pixels are
-            missing without it. A mask has the size of its image as it is read, after resizing and cropping.
+        mask: files of what was observed (above half of the file's largest value), one an image or one for all. NaN and
+            transparent pixels are missing without it. A mask has the size of its image after resizing and cropping.
         value_range: the least and the largest clean value in the units of the files, which become 0 and 1; by default
             that of the type for 8 bits, else found in each file, see :mod:`dop_lightning.files.images.value_range`.
         tile: side of the tiles in pixels that larger images are recovered in, at least 8; ``None`` takes images whole.

@@ -62,6 +62,9 @@ class Signal(Part):
         """Let go of what :meth:`evaluate` has remembered, where no :meth:`pull_back` is to come."""
         self._graph = None
 
+    def release(self) -> None:
+        """Let go of what can be made anew, as a batch does that waits for its turn among many."""
+
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""
         assert self._graph is not None, "evaluate comes before pull_back"

@@ -6,7 +6,7 @@ Shapes: K problems, C channels, H×W pixels; the network works at H'×W', the ne
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from dop_lightning.signals.base import Signal
 
 SCALES = 5
 """Of the paper's network."""
-
-INPUT_CHANNELS = 32
-"""Of z, in the paper's network."""
 
 
 def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
@@ -120,7 +117,7 @@ class SkipUNet(Signal):
         problems: ProblemBatch,
         width: int = 128,
         scales: int = SCALES,
-        input_channels: int = INPUT_CHANNELS,
+        input_channels: int = 32,
         skip_width: int = 4,
         perturbation: float = 1 / 30,
         precision: Literal["auto", "bf16", "fp32"] = "auto",
@@ -140,17 +137,33 @@ class SkipUNet(Signal):
         self.working_size = working_size(self.image_size, scales)
         self.seeds = [problem.seed for problem in problems]
         networks = []
-        for k, seed in enumerate(self.seeds):
+        self._inputs: dict[int, Tensor] = {}
+        for seed in self.seeds:
             with _global_stream(stream_seed(seed, "init")):
                 network = skip_network(channels, width, scales, input_channels, skip_width)
             networks.append(network.to(problems.dtype))
-            z = self._working_buffer(problems.dtype, "cpu").uniform_(0.0, 0.1, generator=stream(seed, "init", 3))
-            self.register_buffer(f"z{k}", z.to(problems.device), persistent=False)  # drawn anew from the seed
         self.networks = nn.ModuleList(networks).to(problems.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""
         return torch.empty(*self.working_size, self.input_channels, dtype=dtype, device=device)
+
+    def _input(self, k: int) -> Tensor:
+        """The fixed input z of network k, H'×W'×channels, drawn where it is not at hand."""
+        if k not in self._inputs:
+            z = self._working_buffer(self.dtype, "cpu")
+            z.uniform_(0.0, 0.1, generator=stream(self.seeds[k], "init", 3))
+            self._inputs[k] = z.to(next(self.networks[k].parameters()).device)
+        return self._inputs[k]
+
+    def release(self) -> None:
+        """Let go of z, the largest array that a network at rest would keep."""
+        self._inputs = {}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """On another device z is another array."""
+        self.release()
+        return super()._apply(*args, **kwargs)
 
     def forward(self, iteration: int = 0) -> Tensor:
         """``φ(θ)`` for the input perturbed as at ``iteration``, ``(K, C, H, W)``."""
@@ -158,7 +171,7 @@ class SkipUNet(Signal):
         height, width = self.image_size
         outputs = []
         for k, network in enumerate(self.networks):
-            z = self.get_buffer(f"z{k}")  # H' W' input_channels
+            z = self._input(k)  # H' W' input_channels
             if self.perturbation > 0:
                 generator = stream(self.seeds[k], "perturbation", iteration, device=z.device)
                 noise = self._working_buffer(z.dtype, z.device).normal_(0.0, self.perturbation, generator=generator)

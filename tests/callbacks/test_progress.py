@@ -1,7 +1,9 @@
 """Progress in gradient iterations, in a log and on a terminal."""
 
 import io
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytorch_lightning as pl
 from PIL import Image
 
 from dop_lightning.callbacks import IterationProgress
+from dop_lightning.commands.runner import standard_callbacks
 
 
 class Terminal(io.StringIO):
@@ -107,7 +110,7 @@ def test_the_time_is_estimated_by_the_largest_problem(
     """0.5 s an iteration of 16×16 pixels; the two of 8×16 take half of that each."""
     timed = []
 
-    def half_a_second(state) -> float:
+    def half_a_second(state, **_: object) -> float:
         timed.append(state.problems.signal_shape)
         return 0.5
 
@@ -115,21 +118,34 @@ def test_the_time_is_estimated_by_the_largest_problem(
     for name, height in (("a", 16), ("b", 8), ("c", 8)):
         Image.fromarray(np.zeros((height, 16), np.uint8)).save(tmp_path / f"{name}.png")
     data = images(images=str(tmp_path), noise=None, resize=None)
-    trainer = make_progress(tmp_path / "run", estimate=True)
-    trainer.fit(image_method(), datamodule=data)
+    fit(tmp_path / "run", image_method(), data, 30, callbacks=with_estimate())
     assert timed == [(1, 16, 16)]
-    assert "This takes about 30 seconds, 0.5 s an iteration of the largest" in capsys.readouterr().err
+    assert "The iterations take about 30 seconds, 0.5 s each of the largest" in capsys.readouterr().err
+    fit(tmp_path / "half", image_method(), data, 10)
+    capsys.readouterr()
+    fit(tmp_path / "half", image_method(), data, 30, callbacks=with_estimate(), resume=True)
+    assert "The iterations take about 20 seconds, 0.5 s each of the largest" in capsys.readouterr().err
 
 
-def make_progress(folder: Path, **options) -> pl.Trainer:
-    """30 iterations with this progress alone."""
-    return pl.Trainer(
-        max_steps=30,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[IterationProgress(**options)],
-    )
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_during_the_estimate_is_heard(
+    by: signal.Signals, status: str, fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+
+    def slow(state, iterations: int) -> list[int]:
+        timed.append(iterations)
+        os.kill(os.getpid(), by)
+        return []
+
+    monkeypatch.setattr("dop_lightning.cost.advance", slow)
+    run = fit(tmp_path, image_method(), images(), 30, callbacks=with_estimate())
+    assert timed == [1]
+    assert run.module.stopped_by == status
+    assert run.statuses == ["interrupted"]
+    assert run.iterations == [0]
+
+
+def with_estimate() -> list[pl.Callback]:
+    """The callbacks of every run, of which the progress says how long it takes."""
+    return [IterationProgress(estimate=True) if isinstance(c, IterationProgress) else c for c in standard_callbacks()]

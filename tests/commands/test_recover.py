@@ -83,7 +83,7 @@ def test_what_fits_is_recovered_whole(folder: Path, dop) -> None:
     assert said.status == 0
     assert saved()["data"]["init_args"]["tile"] is None
     assert said.err.splitlines()[0].startswith("100×70 pixels: about ")
-    assert re.search(r"^This takes a.*, \S+ s an iteration of the largest$", said.err, re.MULTILINE)
+    assert re.search(r"^The iterations take a.*, \S+ s each of the largest$", said.err, re.MULTILINE)
 
 
 def test_tiles_where_asked(folder: Path, dop) -> None:
@@ -142,6 +142,42 @@ def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pyte
     assert saved()["data"]["init_args"]["tile"] == 64
 
 
+def test_a_run_of_whole_images_goes_on_whole(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [*TINY[:2], *TINY[4:]]
+    assert dop("recover", "photo.png", "--out", "out", "--iterations", "1", *small).status == 0
+    monkeypatch.setattr(recover, "available_memory", lambda device: 0)
+    said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
+    assert said.status == 0, said.err
+
+
+def test_tiles_that_are_asked_for_win_over_those_of_the_folder(folder: Path, dop) -> None:
+    assert dop("recover", "photo.png", "--out", "out", "--tile", "64", *TINY).status == 0
+    assert "holds another run" in dop("recover", "photo.png", "--out", "out", "--tile", "32", *TINY).err
+
+
+def test_tiles_that_take_more_than_allowed_are_refused(folder: Path, dop) -> None:
+    said = dop("recover", "photo.png", "--out", "out", "--tile", "64", "--max-memory", "500M", *TINY)
+    assert said.status == 2
+    assert re.search(r"max-memory must be at least \d+M for these images in tiles of 64×64 at width 2, got", said.err)
+
+
+def test_four_fifths_of_what_is_free_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    monkeypatch.setattr(recover, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(recover, "choose_tile", lambda shapes, width, bf16, limit: limits.append(limit))
+    config()
+    config("--max-memory", "3G")
+    assert limits == [800, 3 * 2**30]
+
+
+def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
+    np.save("kelvin.npy", np.random.default_rng(0).uniform(270, 310, (20, 24)))
+    said = dop("recover", "kelvin.npy", "--range", "0", "1", "--out", "out", *TINY)
+    assert said.status == 2
+    assert "kelvin.npy: value_range must hold at least 10% of the values, in the units of the file" in said.err
+    assert said.err.count("\n") == 1
+
+
 def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
@@ -183,6 +219,7 @@ def test_a_mask_says_what_is_missing(folder: Path, dop) -> None:
     assert said.status == 0
     with Image.open("out/photo/comparison.png") as image:
         pixels = np.asarray(image)
+    assert "photo: 11.4% of its values are missing" in said.err
     # missing entries are grey in the observation, which is the first panel
     assert (pixels == 128).all(axis=2).mean() > 0.01
 

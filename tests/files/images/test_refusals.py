@@ -328,5 +328,5 @@ def test_rgb_of_one_sample_is_damaged(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.tif").read_bytes())
     data[data.index(struct.pack("<HHI", 262, 3, 1)) + 8] = 2  # the photometric tag
     (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(ValueError, match="a.tif: .*damaged.*0 of 1 samples are extra, 3 are colours"):
+    with pytest.raises(ValueError, match=r"a.tif: .*damaged.*0 of 1 samples are extra, 3 are colours"):
         read_image(tmp_path / "a.tif")
