@@ -126,7 +126,7 @@ def test_a_damaged_tile_is_named(folder: Path, dop) -> None:
 def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 900), dtype=np.uint8)
     Image.fromarray(pixels).save("wide.png")
-    said = dop("recover", "wide.png", "--out", "out", "--max-memory", "900M", "--width", "8", *TINY[2:])
+    said = dop("recover", "wide.png", "--out", "out", "--max-memory", "1000M", "--width", "8", *TINY[2:])
     assert said.status == 0
     tile = saved()["data"]["init_args"]["tile"]
     assert tile is not None
@@ -182,7 +182,7 @@ def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
     assert config()["data"]["init_args"]["tile"] is None
-    monkeypatch.setattr(recover, "available_memory", lambda device: 1200 * 2**20)
+    monkeypatch.setattr(recover, "available_memory", lambda device: 1400 * 2**20)
     assert config()["data"]["init_args"]["tile"] is not None
 
 
