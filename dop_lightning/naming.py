@@ -1,11 +1,11 @@
-"""Names of problems: they name folders, so they hold letters, digits, dots, dashes and underscores alone."""
+"""Names of problems: they name folders, and hold letters of any script, digits, dots, dashes and underscores alone."""
 
 import re
 import unicodedata
 from collections.abc import Container, Sequence
 
 LONGEST = 120
-"""File systems allow 255 bytes."""
+"""In bytes; file systems allow 255."""
 
 _RESERVED = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "results.csv"}
 """What else lies in the folder of a run."""
@@ -14,11 +14,13 @@ _RESERVED = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "resu
 def safe_name(text: str) -> str:
     """``text`` as a folder's name on any system, inside the run's folder whatever it holds.
 
-    >>> safe_name("../my photo (1)é")
-    'my_photo_1_e'
+    >>> safe_name("../my photo (1)é"), safe_name("照片")
+    ('my_photo_1_é', '照片')
     """
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:LONGEST].rstrip("._-")
+    plain = unicodedata.normalize("NFKC", text)  # one spelling of each letter, on every system
+    kept = [c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in plain]  # letters, marks, numbers
+    name = re.sub(r" +", "_", "".join(kept)).strip("._-")
+    name = name.encode()[:LONGEST].decode(errors="ignore").rstrip("._-")
     if not name:
         return "problem"
     return f"{name}_" if name.lower() in _RESERVED else name

@@ -15,7 +15,7 @@ from dop_lightning.data.base import one_file_each
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
 from dop_lightning.problems import Attribute
 
-SAFE = re.compile(r"[A-Za-z0-9._-]{1,140}")
+SAFE = re.compile(r"[\w.-]{1,140}")
 
 
 class Made(Source):
