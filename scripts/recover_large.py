@@ -35,7 +35,15 @@ def photograph() -> np.ndarray:
     return np.array(retina.resize((SIZE[1], SIZE[0]), Image.Resampling.LANCZOS, box=box))
 
 
-def near_seams(grid: Grid, within: int = 2) -> np.ndarray:
+def coverage(grid: Grid) -> np.ndarray:
+    """(H, W): how many tiles a pixel is part of."""
+    count = np.zeros(grid.size, dtype=int)
+    for place in grid.places:
+        count[grid.window(*place)] += 1
+    return count
+
+
+def near_ends(grid: Grid, within: int = 2) -> np.ndarray:
     """(H, W): the pixels at most ``within`` from where a tile ends inside the image."""
     near = np.zeros(grid.size, dtype=bool)
     for axis, (begins, side, length) in enumerate(
@@ -48,18 +56,21 @@ def near_seams(grid: Grid, within: int = 2) -> np.ndarray:
 
 
 def report_seams(error: np.ndarray, grid: Grid) -> None:
-    """Root mean squares of the error, and of its steps between neighbouring pixels, near the seams and elsewhere.
+    """Root mean squares of the error at the seams and elsewhere, and of its steps between neighbouring pixels.
 
     Args:
         error: (3, H, W).
         grid: of the tiles.
     """
-    near = near_seams(grid)
-    steps = np.abs(np.diff(error, axis=2))[:, :, :-1]  # across vertical seams
-    inside = near[:, 1:-1]
-    for label, values, where in (("error", error, near), ("step of the error", steps, inside)):
-        at, elsewhere = (np.sqrt(np.square(values[:, mask]).mean()) for mask in (where, ~where))
-        print(f"{label:<18} at seams {at:.5f}   elsewhere {elsewhere:.5f}   ratio {at / elsewhere:.3f}")
+    near, count = near_ends(grid), coverage(grid)
+    steps = np.diff(error, axis=2)[:, :, :-1]  # across vertical seams
+    for label, values, here, there in (
+        ("error where tiles overlap, and where not", error, count > 1, count == 1),
+        ("error where tiles end, and where one is alone", error, near, count == 1),
+        ("steps of the error where tiles end, and elsewhere", steps, near[:, 1:-1], ~near[:, 1:-1]),
+    ):
+        at, elsewhere = (np.sqrt(np.square(values[:, mask]).mean()) for mask in (here, there))
+        print(f"{label:<50} {at:.5f}  {elsewhere:.5f}  ratio {at / elsewhere:.3f}")
 
 
 def main() -> None:

@@ -44,13 +44,14 @@ def test_there_are_no_more_tiles_than_needed() -> None:
 
 
 def test_blending_has_no_jump_where_tiles_differ() -> None:
-    """Two tiles apart by 1: the step between neighbouring pixels is that of the ramp, not 1."""
+    """Two tiles apart by 1: the steps between neighbouring pixels are those of the ramp, none of them near 1."""
     grid = cover((1, 60), 40, 20)
     tiles = {place: torch.full((1, 1, 40), float(k)) for k, place in enumerate(grid.places)}
     row = grid.blend(tiles)[0, 0]
     assert row[0] == 0
     assert row[-1] == 1
-    assert row.diff().max() < 2 / 20
+    assert row.diff().max() < 3 / 20
+    assert row[21:39].diff().max() < 1.5 / 20
     assert row.diff().min() >= 0
     assert (row.diff() > 0).nonzero().flatten().tolist() == list(range(19, 40))  # where the two overlap
 
