@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from dop_lightning.engine import BatchState, advance
-from dop_lightning.signals.skip_unet import SCALES, working_size
+from dop_lightning.signals.skip_unet import working_size
 from dop_lightning.tiling import cover
 
 BYTES_A_PIXEL = {False: (1609.0, 86.1), True: (1154.0, 57.6)}
@@ -43,7 +43,7 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
     kept, working = 0.0, 0.0
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
-        pixels = math.prod(working_size(grid.tile, SCALES))
+        pixels = math.prod(working_size(grid.tile))
         network = 8 * 140 * width**2  # parameters and gradients
         part = network + 40 * c * math.prod(grid.tile)  # y, g, h, truth and copies
         kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole

@@ -239,7 +239,7 @@ def advance(state: BatchState, iterations: int) -> list[int]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        state.signal.forget()
+        state.signal.release()
         snapshot.restore(state, range(len(state)))
         many = f"{len(state)} problem{'s' * (len(state) > 1)}"
         raise OutOfMemoryError(f"out of memory with {many} of shape {state.problems.signal_shape}") from None

@@ -10,7 +10,7 @@ import torch
 
 from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.callbacks.metrics import RecoveryMetrics
-from dop_lightning.data import RecoveryDataModule
+from dop_lightning.data.base import data_of
 from dop_lightning.data.images import ImageFile
 from dop_lightning.files.atomic import write_atomically
 from dop_lightning.files.images import write_image, write_pixels
@@ -33,7 +33,7 @@ class RecoveredFiles(RecoveryCallback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write again what a resumed run has finished and somebody has removed."""
         assert isinstance(pl_module, DoubleOverparameterization)
-        for problem in _data(trainer).problems:
+        for problem in data_of(trainer).problems:
             record = pl_module.records[problem.name]
             written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
             if record.state is not None and record.is_finished(trainer.max_steps) and not written:
@@ -85,18 +85,12 @@ class RecoveredFiles(RecoveryCallback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put tiles together, and rebuild the table of the run."""
         run = Path(trainer.default_root_dir)
-        for mosaic in _data(trainer).mosaics.values():
+        for mosaic in data_of(trainer).mosaics.values():
             outcome = assemble(run, mosaic)
             if outcome is not None:
                 self.write_recovery(run / mosaic.whole.folder, outcome)
                 write_result(run / mosaic.whole.folder, outcome, {}, machine(pl_module))
         write_table(run)
-
-
-def _data(trainer: pl.Trainer) -> RecoveryDataModule:
-    data: object = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, RecoveryDataModule)
-    return data
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from dop_lightning.callbacks.base import RecoveryCallback
-from dop_lightning.data import RecoveryDataModule
+from dop_lightning.data.base import data_of
 from dop_lightning.runs import write_manifest
 
 
@@ -23,6 +23,5 @@ class Manifest(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After everything that can be wrong with the settings."""
-        data: object = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, RecoveryDataModule)
+        data = data_of(trainer)
         write_manifest(Path(trainer.default_root_dir), self.mark, self.config_text, data.wholes, data.mosaics)

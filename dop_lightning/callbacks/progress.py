@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dop_lightning.checks import at_least
 from dop_lightning.cost import in_words, seconds_an_iteration
+from dop_lightning.data.base import data_of
 from dop_lightning.engine import OutOfMemoryError
 from dop_lightning.module import DoubleOverparameterization
 
@@ -102,7 +103,7 @@ def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> st
     where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
     length = f"up to {trainer.max_steps} iterations" if trainer.max_steps > 0 else "as long as max_time allows"
     what = f"{problems} problem{'s' if problems != 1 else ''}"
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     if data.mosaics:
         what = f"{len(data.wholes)} problem{'s' if len(data.wholes) != 1 else ''} in {problems} parts"
     return f"{what}, {length} on {where}, results in {trainer.default_root_dir}"

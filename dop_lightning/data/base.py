@@ -106,6 +106,13 @@ def one_file_each(
     return list(found)
 
 
+def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
+    """The data module that a trainer works on, for callbacks."""
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, RecoveryDataModule)
+    return data
+
+
 class Blocks:
     """An endless loader: the training step knows by itself which block comes next.
 

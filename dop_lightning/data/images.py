@@ -114,10 +114,11 @@ class ImageFile(Source):
         if self._truth is None:
             return None
         truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)  # type: ignore[arg-type]
-        if truth.values.shape != self.signal(0).shape:
+        image = self._load().values
+        if truth.values.shape != image.shape:
             raise ValueError(
                 f"{self._truth}: the truth must have the size and channels of {self.path}, "
-                f"{_describe(self.signal(0))}, got {_describe(truth.values)}"
+                f"{_describe(image)}, got {_describe(truth.values)}"
             )
         if truth.mask is not None:
             missing = int((~truth.mask).sum())

@@ -58,12 +58,9 @@ class Signal(Part):
         """``r += φ(θ)`` in place."""
         r.add_(self.evaluate(iteration))
 
-    def forget(self) -> None:
-        """Let go of what :meth:`evaluate` has remembered, where no :meth:`pull_back` is to come."""
-        self._graph = None
-
     def release(self) -> None:
-        """Let go of what can be made anew, as a batch does that waits for its turn among many."""
+        """Let go of what can be made anew, where no :meth:`pull_back` is to come: between blocks, after an error."""
+        self._graph = None
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""

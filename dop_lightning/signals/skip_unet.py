@@ -157,7 +157,8 @@ class SkipUNet(Signal):
         return self._inputs[k]
 
     def release(self) -> None:
-        """Let go of z, the largest array that a network at rest would keep."""
+        """Let go of z too, the largest array that a network at rest would keep."""
+        super().release()
         self._inputs = {}
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

@@ -1,6 +1,7 @@
 """Whatever is wrong with what ``dop recover`` is given: one line that says so, status 2, and nothing written."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -19,19 +20,16 @@ import tifffile
 from PIL import Image
 
 from dop_lightning.cli import main
+from tests.files.images.builders import SIGNATURE, chunk
 
 TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "fp32"]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def bomb() -> bytes:
     """A PNG of a few bytes that says it has 2.5 billion pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 50_001)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + content
+    return SIGNATURE + content
 
 
 @pytest.fixture
@@ -77,8 +75,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
-    import io
-
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue() + b"\0" * 64
