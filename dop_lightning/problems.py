@@ -5,12 +5,16 @@ Shapes: ``K`` problems, ``*m`` the shape of an observation (``C H W``, ``n n``, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from dop_lightning.checks import at_least
+from dop_lightning.checks import at_least, positive
 from dop_lightning.randomness import Purpose, stream
+
+if TYPE_CHECKING:  # operators are made of problems
+    from dop_lightning.operators.sensing import Sensing
 
 Attribute = str | int | float | bool
 
@@ -26,14 +30,19 @@ class Problem:
         true_corruption: ``s*``, shape ``(*m)``, where it is known; used for scores alone.
         mask: boolean, shape ``(*m)``, true where ``y`` was observed; ``None`` where all of it was.
         seed: names the random streams of the problem, see :mod:`dop_lightning.randomness`.
-        signal_shape: ``(*n)``; by default the shape of ``truth``, else that of ``observation``.
+        signal_shape: ``(*n)``; by default the shape of ``truth``, else that of ``observation``, which is not known to
+            be that of the signal where there is a ``sensing``.
+        sensing: how ``y`` was measured, if A is more than the mask: with the mask it is ``M∘A``.
+        alpha: the ratio of the rates for this problem, above 0, where none is given for the whole run; ``None`` is the
+            default of its shape. Problems of a batch may differ in it.
         data_range: the known width of the range of the signal (1 for images), ``None`` where there is none.
         attributes: the axes of a table: image, ratio, rank, …
         source: what the files are written back as; opaque here.
         folder: where its results lie in the folder of a run; by default its name.
 
     Raises:
-        ValueError: shapes do not agree, the observation is empty, not floating point, or not finite where observed.
+        ValueError: shapes do not agree or do not follow, the observation is empty, not floating point, or not finite
+            where observed, or alpha is out of range.
     """
 
     name: str
@@ -47,6 +56,8 @@ class Problem:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     source: object = None
     folder: str = ""
+    sensing: "Sensing | None" = None
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         y = self.observation
@@ -70,8 +81,9 @@ class Problem:
             bad = int((~torch.isfinite(self.observation)).sum())
             raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} entries that are not")
         object.__setattr__(self, "folder", self.folder or self.name)
-        shape = self.signal_shape or tuple((y if self.truth is None else self.truth).shape)
-        object.__setattr__(self, "signal_shape", tuple(shape))
+        if self.alpha is not None:
+            positive(f"{self.name}: alpha", self.alpha)
+        self._settle_signal_shape()
         if self.truth is not None:
             if tuple(self.truth.shape) != self.signal_shape:
                 raise ValueError(
@@ -80,6 +92,24 @@ class Problem:
                 )
             if not torch.isfinite(self.truth).all():
                 raise ValueError(f"{self.name}: truth must be finite, got entries that are not")
+
+    def _settle_signal_shape(self) -> None:
+        """Given, or that of the truth or of the observation; what was measured of it has the observation's shape."""
+        known = self.observation if self.truth is None else self.truth
+        if self.sensing is not None and not self.signal_shape and self.truth is None:
+            raise ValueError(f"{self.name}: signal_shape must be given with sensing and without truth, got none")
+        shape = tuple(self.signal_shape or known.shape)
+        object.__setattr__(self, "signal_shape", shape)
+        if self.sensing is not None:
+            try:
+                expected = self.sensing.observation_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from error
+            if tuple(self.observation.shape) != expected:
+                raise ValueError(
+                    f"{self.name}: observation must have the shape {expected} of {self.sensing} of a signal of shape "
+                    f"{shape}, got {tuple(self.observation.shape)}"
+                )
 
     @property
     def is_tile(self) -> bool:
@@ -90,7 +120,8 @@ class Problem:
     def batch_key(self) -> tuple[object, ...]:
         """Problems with equal keys can be stacked."""
         y = self.observation
-        return (tuple(y.shape), self.signal_shape, str(y.dtype), self.mask is not None, self.data_range)
+        shapes = (tuple(y.shape), self.signal_shape)
+        return (*shapes, str(y.dtype), self.mask is not None, self.data_range, self.sensing)
 
 
 class ProblemBatch(Sequence[Problem]):
@@ -120,7 +151,10 @@ class ProblemBatch(Sequence[Problem]):
         if torch.device(device).type == "mps" and problems[0].observation.dtype == torch.float64:
             raise ValueError(f"{names[0]}: Apple's devices have no float64; give float32 data, or use the cpu")
         self.problems = tuple(problems)
-        self.observation = torch.stack([p.observation for p in problems]).to(device)
+        observations = [p.observation for p in problems]
+        # one large matrix is not copied
+        stacked = observations[0][None] if len(observations) == 1 else torch.stack(observations)
+        self.observation = stacked.to(device)
         masks = [p.mask for p in problems if p.mask is not None]
         self.mask = torch.stack(masks).to(device) if masks else None
 
@@ -142,6 +176,11 @@ class ProblemBatch(Sequence[Problem]):
     def signal_shape(self) -> tuple[int, ...]:
         """``(*n)``, the shape of one signal."""
         return self.problems[0].signal_shape
+
+    @property
+    def sensing(self) -> "Sensing | None":
+        """How all of them were measured."""
+        return self.problems[0].sensing
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["truth", "corruption", "init", "perturbation"]
+Purpose = Literal["truth", "corruption", "init", "perturbation", "sensing"]
 
 
 def stream_seed(seed: int, purpose: Purpose, *counters: int) -> int:

@@ -51,6 +51,10 @@ def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
         digest.update(y.numpy().tobytes())
         if problem.mask is not None:
             digest.update(problem.mask.numpy().tobytes())
+        if problem.sensing is not None:
+            digest.update(f"{problem.sensing!r} {problem.signal_shape} {problem.seed}".encode())
+        if problem.alpha is not None:
+            digest.update(f"alpha {problem.alpha!r}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dop_lightning.operators import GaussianMeasurements
 from dop_lightning.problems import Problem, ProblemBatch, form_batches, rename
 from tests.suites.part import draw
 
@@ -81,6 +82,27 @@ def test_observations_that_are_not_finite_are_refused() -> None:
         Problem("a", torch.full((2, 3), torch.inf), mask=torch.ones(2, 3, dtype=torch.bool))
 
 
+MEASURED = GaussianMeasurements(5)
+
+
+def test_shape_of_a_measured_signal_is_given_or_that_of_the_truth() -> None:
+    assert problem("a", 5, sensing=MEASURED, signal_shape=[3, 2]).signal_shape == (3, 2)
+    assert problem("a", 5, sensing=MEASURED, truth=torch.zeros(3, 2)).signal_shape == (3, 2)
+    with pytest.raises(ValueError, match="a: signal_shape must be given with sensing and without truth, got none"):
+        problem("a", 5, sensing=MEASURED)
+    with pytest.raises(ValueError, match=r"observation must have the shape \(5,\) of Gauss.*\(3, 2\), got \(6,\)"):
+        problem("a", 6, sensing=MEASURED, signal_shape=(3, 2))
+    with pytest.raises(ValueError, match=r"a: mask must have the shape of the observation, \(5,\), got \(3, 2\)"):
+        problem("a", 5, sensing=MEASURED, signal_shape=(3, 2), mask=torch.ones(3, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, torch.nan, torch.inf, True])
+def test_alpha_is_checked(alpha: float) -> None:
+    assert problem(alpha=2.5).alpha == 2.5
+    with pytest.raises(ValueError, match="a: alpha must be a finite number above 0, got"):
+        problem(alpha=alpha)
+
+
 def test_renamed_problem_keeps_the_rest() -> None:
     mask = torch.eye(2, dtype=torch.bool)
     before = Problem("a", torch.ones(2, 2), mask=mask, seed=4, data_range=1.0, attributes={"rank": 2})
@@ -125,6 +147,22 @@ def test_batch_stacks() -> None:
     assert ProblemBatch([problem()]).mask is None
 
 
+def test_problems_measured_alike_are_stacked() -> None:
+    def measured(name: str, m: int, **options) -> Problem:
+        return problem(name, 5, signal_shape=(3, 2), sensing=GaussianMeasurements(m, **options), seed=ord(name))
+
+    batch = ProblemBatch([measured("a", 5), measured("b", 5), problem("c", 5, signal_shape=(3, 2), sensing=MEASURED)])
+    assert batch.sensing == MEASURED
+    with pytest.raises(ValueError, match="problems of a batch must have one shape and type"):
+        ProblemBatch([measured("a", 5), measured("b", 5, storage="seeds")])
+    assert ProblemBatch([problem()]).sensing is None
+
+
+def test_problems_of_a_batch_may_differ_in_alpha() -> None:
+    batch = ProblemBatch([problem("a", alpha=1.0), problem("b", alpha=2.0), problem("c")])
+    assert [p.alpha for p in batch] == [1, 2, None]
+
+
 def test_batch_selects() -> None:
     batch = ProblemBatch([masked(name, seed) for seed, name in enumerate("abcd")])
     some = batch.select([3, 1])
@@ -160,6 +198,7 @@ def test_equal_names_are_refused() -> None:
         Problem("odd", torch.zeros(2, 3, dtype=torch.float64)),
         problem("odd", mask=torch.ones(2, 3, dtype=torch.bool)),
         problem("odd", signal_shape=(6,)),
+        problem("odd", 6, signal_shape=(2, 3), sensing=GaussianMeasurements(6)),
     ],
 )
 def test_unlike_problems_are_refused(odd: Problem) -> None:

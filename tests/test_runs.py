@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from dop_lightning.operators import CommutingMeasurements, GaussianMeasurements
 from dop_lightning.problems import Problem
 from dop_lightning.runs import claim, default_folder, fingerprint, write_manifest
 from dop_lightning.tiling import cut
@@ -81,6 +82,21 @@ def test_a_run_is_another_where_other_entries_are_missing() -> None:
     whole, missing = Problem("a", y), Problem("a", y, mask=torch.eye(2, dtype=torch.bool))
     assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [missing])
     assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [Problem("a", y.view(4, 1))])
+
+
+def test_a_run_is_another_where_it_was_measured_otherwise() -> None:
+    def mark(seed: int = 0, **options) -> str:
+        return fingerprint(CONFIG, [Problem("a", torch.ones(4), seed=seed, **options)])
+
+    ways = [GaussianMeasurements(4), GaussianMeasurements(4, symmetric=True), CommutingMeasurements(4)]
+    marks = [mark(sensing=way, signal_shape=(2, 2)) for way in ways]
+    marks += [mark(1, sensing=ways[0], signal_shape=(2, 2)), mark(sensing=ways[0], signal_shape=(3, 3)), mark()]
+    assert len(set(marks)) == len(marks)
+    assert mark(sensing=GaussianMeasurements(4), signal_shape=(2, 2)) == marks[0]
+
+
+def test_a_run_is_another_where_a_problem_has_another_ratio() -> None:
+    assert len({fingerprint(CONFIG, [Problem("a", torch.ones(4), alpha=a)]) for a in (None, 1.0, 2.0)}) == 3
 
 
 def test_a_run_is_the_same_where_its_files_were_moved() -> None:

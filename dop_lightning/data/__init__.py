@@ -3,5 +3,6 @@
 from dop_lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.data.images import ImageDataModule
 from dop_lightning.data.matrices import MatrixDataModule
+from dop_lightning.data.vectors import VectorDataModule
 
-__all__ = ["ImageDataModule", "MatrixDataModule", "RecoveryDataModule", "Source"]
+__all__ = ["ImageDataModule", "MatrixDataModule", "RecoveryDataModule", "Source", "VectorDataModule"]

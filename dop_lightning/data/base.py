@@ -13,6 +13,7 @@ from torch import Tensor
 from dop_lightning.checks import at_least
 from dop_lightning.naming import free_name, safe_name, unique_names
 from dop_lightning.noise import Noise, NoNoise
+from dop_lightning.operators import Sensing
 from dop_lightning.problems import Attribute, Problem, ProblemBatch, form_batches, rename
 from dop_lightning.randomness import stream
 from dop_lightning.tiling import Mosaic
@@ -51,14 +52,30 @@ class Source(ABC):
         """The observed entries of a file, ``None`` for all."""
         return None
 
-    def problem(self, noise: Noise, seed: int) -> Problem:
-        """The problem of one noise and one seed, named by all three."""
+    def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
+        """The problem of one noise and one seed, named by all three.
+
+        Args:
+            noise: what is done to the signal, or to what was measured of it.
+            seed: of the random streams.
+            sensing: how the signal is measured, if not as it is.
+
+        Raises:
+            ValueError: a signal that is not known to be clean is to be measured.
+        """
+        if sensing is not None and not self.is_clean:
+            raise ValueError(f"sensing must go with synthetic signals, got {sensing} for {self.name}")
         signal = self.signal(seed)
         parts = [self.name, *([] if isinstance(noise, NoNoise) else [noise.slug]), f"seed{seed}"]
+        measured: dict[str, Attribute] = {}
+        if sensing is not None:
+            parts.insert(1, sensing.slug)
+            measured = sensing.attributes
         missing, truth, true_corruption = self.mask(), self.truth(), None
-        observation, mask = signal, missing
+        clean = signal if sensing is None else sensing.measure(signal, seed)
+        observation, mask = clean, missing
         if self.is_clean or not isinstance(noise, NoNoise):
-            corrupted = noise.corrupt(signal, stream(seed, "corruption"))
+            corrupted = noise.corrupt(clean, stream(seed, "corruption"))
             observation, true_corruption = corrupted.observation, corrupted.corruption
             truth = signal if missing is None else None  # a file with gaps is no truth
             if corrupted.mask is not None:
@@ -78,8 +95,9 @@ class Source(ABC):
             mask=mask,
             seed=seed,
             data_range=self.data_range,
-            attributes={**self.attributes, **attributes},
+            attributes={**self.attributes, **measured, **attributes},
             source=self,
+            sensing=sensing,
         )
 
 
@@ -136,13 +154,18 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
         seeds: seeds of the random streams, or how many: 3 stands for 0, 1, 2.
         batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together.
+        sensing: how each signal is measured, in one or several ways; ``None`` observes the signal itself.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
     def __init__(
-        self, noise: Noise | list[Noise] | None = None, seeds: int | list[int] = 1, batch_size: int | None = None
+        self,
+        noise: Noise | list[Noise] | None = None,
+        seeds: int | list[int] = 1,
+        batch_size: int | None = None,
+        sensing: Sensing | list[Sensing] | None = None,
     ) -> None:
         super().__init__()
         self.noises: list[Noise] = noise if isinstance(noise, list) else [noise or NoNoise()]
@@ -152,6 +175,9 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different integers, at least one, got {self.seeds}")
         self.batch_size = None if batch_size is None else at_least("batch_size", batch_size, 1)
+        self.sensings: Sequence[Sensing | None] = sensing if isinstance(sensing, list) else [sensing]
+        if not self.sensings:
+            raise ValueError("sensing must be at least one way to measure, or null, got an empty list")
         self.wholes: list[Problem] = []
         self.mosaics: dict[str, Mosaic] = {}
         self.problems: list[Problem] = []
@@ -160,6 +186,10 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def sources(self) -> Sequence[Source]:
         """The sources, in order."""
+
+    def variants(self, problem: Problem) -> list[Problem]:
+        """The problem as often as it is to be recovered, in different ways; by default once."""
+        return [problem]
 
     def cut(self, problem: Problem) -> Mosaic | None:
         """The tiles of a problem that is too large to be recovered at once; ``None`` to take it whole."""
@@ -174,11 +204,14 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         if self.problems:
             return
         sources = self.sources()
-        problems = [source.problem(noise, seed) for source in sources for noise in self.noises for seed in self.seeds]
+        plain = len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises)
+        problems: list[Problem] = []
+        for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
+            problem = source.problem(noise, seed, sensing)
+            if plain and sensing is None:  # one recovery of each file: it is named like the file
+                problem = rename(problem, safe_name(source.name))
+            problems += self.variants(problem)
         names = [problem.name for problem in problems]
-        if len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises):
-            # one recovery of each file: it is named like the file
-            names = [safe_name(source.name) for source in sources]
         self.wholes = [rename(problem, name) for problem, name in zip(problems, unique_names(names), strict=True)]
         self.mosaics = {whole.name: mosaic for whole in self.wholes if (mosaic := self.cut(whole)) is not None}
         taken = {whole.name.lower() for whole in self.wholes}

@@ -2,40 +2,57 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dop_lightning.checks import at_least
+from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.arrays import MATRIX_SUFFIXES, read_matrix
 from dop_lightning.files.find import find_files
+from dop_lightning.naming import safe_name
 from dop_lightning.noise import Noise
-from dop_lightning.problems import Attribute
+from dop_lightning.operators import Sensing
+from dop_lightning.problems import Attribute, Problem, rename
 from dop_lightning.randomness import stream
+
+Float = Literal["float32", "float64"]
+
+
+def float_type(name: Float) -> torch.dtype:
+    """The type of that name.
+
+    Raises:
+        ValueError: it is another.
+    """
+    return {"float32": torch.float32, "float64": torch.float64}[one_of("dtype", name, ("float32", "float64"))]
 
 
 class LowRankMatrix(Source):
     """A random matrix of known rank: ``X* = U*U*ᵀ`` (section 4.1), or ``U*V*ᵀ`` where it is not square.
 
-    The entries of U* and V* are standard Gaussian, from the stream (seed, truth).
+    The entries of U* and V* are standard Gaussian, from the stream (seed, truth), and the same for both types.
 
     Args:
         n: rows, at least 1.
         rank: r, from 1 to min(n, columns).
         columns: ``None`` for a symmetric matrix ``U*U*ᵀ``.
+        dtype: of X*, and of all that is computed for it.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, n: int, rank: int, columns: int | None = None) -> None:
+    def __init__(self, n: int, rank: int, columns: int | None = None, dtype: Float = "float32") -> None:
         self.n = at_least("n", n, 1)
         self.columns = None if columns is None else at_least("columns", columns, 1)
         self.rank = at_least("rank", rank, 1)
         if rank > min(n, columns or n):
             raise ValueError(f"rank must be at most {min(n, columns or n)}, the smaller side, got {rank}")
+        self.dtype = float_type(dtype)
         self.name = f"n{n}-r{rank}" if columns is None else f"{n}x{columns}-r{rank}"
 
     @property
@@ -51,8 +68,10 @@ class LowRankMatrix(Source):
     def signal(self, seed: int) -> Tensor:
         """X*, ``(n, columns)``."""
         generator = stream(seed, "truth")
-        U = torch.randn(self.n, self.rank, generator=generator)
-        return U @ U.T if self.columns is None else U @ torch.randn(self.rank, self.columns, generator=generator)
+        U = torch.randn(self.n, self.rank, generator=generator, dtype=torch.float32).to(self.dtype)
+        if self.columns is None:
+            return U @ U.T
+        return U @ torch.randn(self.rank, self.columns, generator=generator, dtype=torch.float32).to(self.dtype)
 
 
 class MatrixFile(Source):
@@ -119,6 +138,10 @@ class MatrixDataModule(RecoveryDataModule):
         noise: what is done to each matrix; ``None`` adds nothing.
         seeds: seeds, or how many.
         batch_size: matrices of one shape in one batch; ``None`` for all.
+        sensing: how each synthetic matrix is measured, in one or several ways; ``None`` observes its entries.
+        dtype: of synthetic matrices, and of all that is computed for them; files have their own.
+        alphas: ratios of the rates in units of √max(n, columns), one or several: each problem once for each of them,
+            from the same truth, corruption and start. They count where the model's alpha is null.
 
     Raises:
         ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
@@ -135,8 +158,11 @@ class MatrixDataModule(RecoveryDataModule):
         noise: Noise | list[Noise] | None = None,
         seeds: int | list[int] = 1,
         batch_size: int | None = None,
+        sensing: Sensing | list[Sensing] | None = None,
+        dtype: Float = "float32",
+        alphas: float | list[float] | None = None,
     ) -> None:
-        super().__init__(noise, seeds, batch_size)
+        super().__init__(noise, seeds, batch_size, sensing)
         self.n = n if isinstance(n, list) else [n]
         self.rank = rank if isinstance(rank, list) else [rank]
         self.columns = columns
@@ -145,11 +171,35 @@ class MatrixDataModule(RecoveryDataModule):
         self.key = key
         if truth is not None and (files is None or noise is not None):
             raise ValueError(f"truth must go with files and without noise, got {truth!r}")
+        if files is not None and sensing is not None:
+            raise ValueError(f"sensing must go without files, which hold what was observed, got {sensing}")
+        float_type(dtype)
+        self.dtype: Float = dtype
+        self.alphas = None if alphas is None else alphas if isinstance(alphas, list) else [alphas]
+        if self.alphas is not None:
+            for scale in self.alphas:
+                positive("alphas", scale)
+            if not self.alphas or len(set(self.alphas)) < len(self.alphas):
+                raise ValueError(f"alphas must be different numbers, at least one, got {self.alphas}")
+
+    def variants(self, problem: Problem) -> list[Problem]:
+        """The problem once for each of the ``alphas``, named by it."""
+        if self.alphas is None:
+            return [problem]
+        unit = max(problem.signal_shape) ** 0.5
+        return [
+            rename(
+                replace(problem, alpha=scale * unit, attributes={**problem.attributes, "alpha_scale": scale}),
+                safe_name(f"{problem.name}-alpha{scale:.12g}"),
+            )
+            for scale in self.alphas
+        ]
 
     def sources(self) -> Sequence[Source]:
         """One source a file, or one a size and rank."""
         if self.files is None:
-            return [LowRankMatrix(n, rank, self.columns) for n, rank in itertools.product(self.n, self.rank)]
+            sizes = itertools.product(self.n, self.rank)
+            return [LowRankMatrix(n, rank, self.columns, self.dtype) for n, rank in sizes]
         paths = find_files(self.files, MATRIX_SUFFIXES)
         truths = one_file_each("truth", paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
         return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]

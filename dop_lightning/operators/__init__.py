@@ -1,12 +1,30 @@
 """Operators A: how an observation is made of a signal."""
 
 from dop_lightning.operators.base import Identity, Operator
+from dop_lightning.operators.commuting_sensing import CommutingSensing
 from dop_lightning.operators.entry_mask import EntryMask
+from dop_lightning.operators.gaussian_sensing import GaussianSensing
+from dop_lightning.operators.masked import Masked
+from dop_lightning.operators.sensing import CommutingMeasurements, GaussianMeasurements, Sensing
 from dop_lightning.problems import ProblemBatch
 
-__all__ = ["EntryMask", "Identity", "Operator", "observed_entries"]
+__all__ = [
+    "CommutingMeasurements",
+    "CommutingSensing",
+    "EntryMask",
+    "GaussianMeasurements",
+    "GaussianSensing",
+    "Identity",
+    "Masked",
+    "Operator",
+    "Sensing",
+    "operator_of",
+]
 
 
-def observed_entries(problems: ProblemBatch) -> Operator:
-    """The operator of most problems: the identity, or the entry mask where some entries were not observed."""
-    return Identity(problems) if problems.mask is None else EntryMask(problems)
+def operator_of(problems: ProblemBatch) -> Operator:
+    """A as the problems say: how they were measured, the identity where nothing is said, and their mask on top."""
+    if problems.sensing is None:
+        return Identity(problems) if problems.mask is None else EntryMask(problems)
+    operator = problems.sensing.operator(problems)
+    return operator if problems.mask is None else Masked(problems, operator)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dop_lightning.data import RecoveryDataModule, Source
 from dop_lightning.data.base import one_file_each
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
+from dop_lightning.operators import GaussianMeasurements
 from dop_lightning.problems import Attribute
 
 SAFE = re.compile(r"[\w.-]{1,140}")
@@ -130,6 +131,15 @@ def test_entries_are_hidden_by_the_source_or_the_noise_or_both() -> None:
     assert not by_both.true_corruption[~by_both.mask].any()
     (nothing,) = Data([Made("a")], noise=MissingEntries(0.0)).problems
     assert nothing.mask is None
+
+
+def test_only_clean_signals_are_measured() -> None:
+    sensing = GaussianMeasurements(3)
+    (problem,) = Data([Made("a")], sensing=sensing).problems
+    assert (problem.name, problem.sensing) == ("a-gaussian-3-seed0", sensing)
+    assert torch.equal(problem.observation, sensing.measure(Made("a").signal(0), 0))
+    with pytest.raises(ValueError, match=r"sensing must go with synthetic signals, got GaussianMeasurements.* for a"):
+        Data([Made("a", clean=False)], sensing=sensing)
 
 
 def test_problems_of_one_shape_are_batched() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from dop_lightning.data import MatrixDataModule
 from dop_lightning.metrics import numerical_rank
-from dop_lightning.noise import GrossOutliers, MissingEntries
+from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
+from dop_lightning.operators import CommutingMeasurements, GaussianMeasurements
 from dop_lightning.problems import Problem
 from dop_lightning.randomness import stream
 
@@ -97,6 +98,14 @@ def test_studies_are_paired() -> None:
         ({"n": 4, "rank": 5}, "rank must be at most 4, the smaller side, got 5"),
         ({"n": 9, "columns": 3, "rank": 4}, "rank must be at most 3, the smaller side, got 4"),
         ({"columns": 0}, "columns must be a whole number of at least 1, got 0"),
+        ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
+        ({"alphas": 0.0}, "alphas must be a finite number above 0, got 0.0"),
+        ({"alphas": [1.0, -1.0]}, "alphas must be a finite number above 0, got -1.0"),
+        ({"alphas": []}, r"alphas must be different numbers, at least one, got \[\]"),
+        ({"alphas": [1.0, 1.0]}, r"alphas must be different numbers, at least one, got \[1.0, 1.0\]"),
+        ({"sensing": []}, "sensing must be at least one way to measure, or null, got an empty list"),
+        ({"files": "a.npy", "sensing": GaussianMeasurements(3)}, "sensing must go without files, which hold what was"),
+        ({"n": 4, "columns": 3, "rank": 1, "sensing": CommutingMeasurements(3)}, "commuting measurements need square"),
         ({"truth": "a.npy"}, "truth must go with files and without noise, got 'a.npy'"),
         (
             {"truth": "a.npy", "files": "b.npy", "noise": GrossOutliers(0.1)},
@@ -107,6 +116,69 @@ def test_studies_are_paired() -> None:
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         problems(**options)
+
+
+def test_both_types_have_the_same_numbers() -> None:
+    for columns in (None, 7):
+        (single,), (double,) = (problems(n=9, rank=2, columns=columns, dtype=dtype) for dtype in ("float32", "float64"))
+        assert single.observation.dtype == torch.float32
+        assert double.observation.dtype == double.truth.dtype == torch.float64
+        torch.testing.assert_close(single.truth.double(), double.truth, rtol=1e-5, atol=1e-5)
+
+
+def test_a_grid_is_one_batch() -> None:
+    data = MatrixDataModule(n=8, rank=[1, 2, 3], noise=[GrossOutliers(0.1), GrossOutliers(0.2)], seeds=2, alphas=[1, 2])
+    data.setup()
+    assert [len(batch) for batch in data.batches] == [24]
+
+
+# ------------------------------------------------------------------------------------------------ measurements, ratios
+
+
+def test_measurements_are_corrupted_not_the_matrix() -> None:
+    sensing = GaussianMeasurements(20)
+    (problem,) = problems(n=6, rank=2, sensing=sensing, noise=GrossOutliers(0.1), seeds=[4])
+    assert problem.name == "n6-r2-gaussian-20-gross-outliers-0.1-seed4"
+    assert problem.attributes == {
+        "n": 6, "true_rank": 2, "sensing": "gaussian", "measurements": 20, "noise": "gross_outliers", "ratio": 0.1,
+        "std": 10.0,
+    }  # fmt: skip
+    assert problem.sensing is sensing
+    assert (problem.observation.shape, problem.signal_shape) == ((20,), (6, 6))
+    assert int(problem.true_corruption.count_nonzero()) == 2
+    torch.testing.assert_close(problem.observation, sensing.measure(problem.truth, 4) + problem.true_corruption)
+
+
+def test_measurements_without_noise_are_named_by_them() -> None:
+    (problem,) = problems(n=6, rank=2, sensing=CommutingMeasurements(5))
+    assert problem.name == "n6-r2-commuting-5-seed0"
+    assert not problem.true_corruption.any()
+
+
+def test_measurements_may_be_missing() -> None:
+    noise = Mixture([GrossOutliers(0.1), MissingEntries(0.5)])
+    (problem,) = problems(n=6, rank=2, sensing=GaussianMeasurements(20), noise=noise)
+    assert problem.mask.shape == (20,)
+    assert 0 < int(problem.mask.sum()) < 20
+
+
+def test_several_ways_to_measure() -> None:
+    found = problems(n=6, rank=1, sensing=[GaussianMeasurements(m) for m in (5, 9)], seeds=2)
+    assert [(p.attributes["measurements"], p.seed) for p in found] == [(5, 0), (5, 1), (9, 0), (9, 1)]
+    assert torch.equal(found[0].truth, found[2].truth)
+
+
+def test_each_problem_once_for_each_ratio() -> None:
+    found = problems(n=9, columns=4, rank=2, noise=GrossOutliers(0.1), seeds=2, alphas=[0.5, 2.0])
+    assert [p.name for p in found[:2]] == [f"9x4-r2-gross-outliers-0.1-seed0-alpha{scale}" for scale in ("0.5", "2")]
+    assert [(p.seed, p.attributes["alpha_scale"], p.alpha) for p in found] == [
+        (0, 0.5, 1.5), (0, 2.0, 6.0), (1, 0.5, 1.5), (1, 2.0, 6.0),
+    ]  # fmt: skip
+    assert torch.equal(found[0].observation, found[1].observation)
+    assert torch.equal(found[0].truth, found[1].truth)
+    (single,) = problems(n=4, rank=1, alphas=0.25)
+    assert (single.name, single.folder, single.alpha) == ("n4-r1-alpha0.25", "n4-r1-alpha0.25", 0.5)
+    assert problems(n=4, rank=1)[0].alpha is None
 
 
 # --------------------------------------------------------------------------------------------------------------- files

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dop_lightning.operators import EntryMask, Identity, Operator, observed_entries
+from dop_lightning.operators import EntryMask, Identity, Operator, operator_of
 from dop_lightning.problems import Problem, ProblemBatch
 from tests.suites.operator import Entries, Measurements, OperatorSuite
 from tests.suites.part import draw
@@ -68,8 +68,8 @@ class TestMeasurements(OperatorSuite):
         return Measurements(problems)
 
 
-def test_observed_entries_chooses_by_the_mask() -> None:
+def test_operator_of_chooses_by_the_mask() -> None:
     whole = Problem("a", torch.zeros(2, 2))
     part = Problem("b", torch.zeros(2, 2), mask=torch.eye(2, dtype=torch.bool))
-    assert type(observed_entries(ProblemBatch([whole]))) is Identity
-    assert type(observed_entries(ProblemBatch([part]))) is EntryMask
+    assert type(operator_of(ProblemBatch([whole]))) is Identity
+    assert type(operator_of(ProblemBatch([part]))) is EntryMask
