@@ -3,10 +3,12 @@
 Shapes: K problems, ``*m`` the shape of an observation.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.checks import positive
+from dop_lightning.checks import one_of, positive
 from dop_lightning.parts import Part, Rate
 from dop_lightning.problems import ProblemBatch
 
@@ -30,7 +32,7 @@ class Corruption(Part):
         """Set the gradient of every parameter, given ``∂f/∂s = factor·derivative``."""
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """One gradient step in place, given ``rate·∂f/∂s = rate·derivative``."""
+        """One gradient step in place, given ``rate·∂f/∂s = rate·derivative``; the last to need ``derivative``."""
 
 
 class NoCorruption(Corruption):
@@ -45,21 +47,33 @@ class HadamardCorruption(Corruption):
 
     Args:
         problems: the batch.
-        scale: standard deviation of the start, ``g ~ N(0, scale²)``, above 0. The paper has 1e-4 for matrices
-            (section 4.1), the authors' code 1e-5 for images.
+        scale: of the start, above 0. The paper has 1e-4 for matrices (section 4.1), the authors' code 1e-5 for images.
         tied: whether ``h`` starts equal to ``g`` (matrices), so that s starts at 0, or is drawn by itself.
+        start: ``gaussian`` draws ``g ~ N(0, scale²)``; ``constant`` is ``g = h = scale·1`` (Eq. 11), which is tied.
 
     Raises:
-        ValueError: ``scale`` is not a finite number above 0.
+        ValueError: ``scale`` is not a finite number above 0, ``start`` is unknown, or constant and not tied.
     """
 
-    def __init__(self, problems: ProblemBatch, scale: float = 1e-4, tied: bool = True) -> None:
+    def __init__(
+        self,
+        problems: ProblemBatch,
+        scale: float = 1e-4,
+        tied: bool = True,
+        start: Literal["gaussian", "constant"] = "gaussian",
+    ) -> None:
         super().__init__(problems)
         positive("scale", scale)
+        if one_of("start", start, ["gaussian", "constant"]) == "constant" and not tied:
+            raise ValueError("tied must be true where start is 'constant': nothing is drawn, got tied=False")
         shape = problems.observation.shape[1:]
-        # the counter sets the two draws apart from each other and from those of the signal
-        g = problems.normal(shape, scale, "init", 1)
-        h = g.clone() if tied else problems.normal(shape, scale, "init", 2)
+        if start == "constant":
+            g = torch.full_like(problems.observation, scale)
+            h = g.clone()
+        else:
+            # the counter sets the two draws apart from each other and from those of the signal
+            g = problems.normal(shape, scale, "init", 1)
+            h = g.clone() if tied else problems.normal(shape, scale, "init", 2)
         if problems.mask is not None:
             g, h = g * problems.mask, h * problems.mask
         self.g = nn.Parameter(g)
@@ -68,11 +82,11 @@ class HadamardCorruption(Corruption):
 
     def value(self) -> Tensor:
         """``g∘g − h∘h``."""
-        return torch.addcmul(self.g.square(), self.h, self.h, value=-1)
+        return self.g.square().addcmul_(self.h, self.h, value=-1)  # one array: matrices may be large
 
     def add_to_(self, r: Tensor) -> None:
         """``r += g∘g − h∘h`` in place."""
-        g, h = self._arrays
+        g, h = self.arrays
         r.addcmul_(g, g)
         r.addcmul_(h, h, value=-1)
 
@@ -82,10 +96,10 @@ class HadamardCorruption(Corruption):
         self.h.grad = derivative * self.h.detach() * (-2 * factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h`` (Eq. 6), two fused passes."""
+        """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h`` (Eq. 6), two fused passes; ``derivative`` may change."""
         if isinstance(rate, Tensor):
-            derivative, rate = derivative * rate, 1.0
-        g, h = self._arrays
+            derivative, rate = derivative.mul_(rate), 1.0
+        g, h = self.arrays
         g.addcmul_(derivative, g, value=-2 * rate)
         h.addcmul_(derivative, h, value=2 * rate)
 
@@ -127,12 +141,12 @@ class PixelCorruption(Corruption):
 
     def add_to_(self, r: Tensor) -> None:
         """``r += 2·a∘b`` in place."""
-        a, b = self._arrays
+        a, b = self.arrays
         r.addcmul_(a, b, value=2)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """``∂f/∂a = 2·Σ_c G∘b``, ``∂f/∂b = 2·G∘a``."""
-        a, b = self._arrays
+        a, b = self.arrays
         self.a.grad = (derivative * b).sum(dim=1, keepdim=True) * (2 * factor)
         self.b.grad = derivative * a * (2 * factor)
 
@@ -140,7 +154,7 @@ class PixelCorruption(Corruption):
         """``a ← a − 2·rate·Σ_c G∘b``, ``b ← b − 2·rate·G∘a``, both from the same start."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
-        a, b = self._arrays
+        a, b = self.arrays
         change = (derivative * b).sum(dim=1, keepdim=True)
         b.addcmul_(derivative, a, value=-2 * rate)
         a.add_(change, alpha=-2 * rate)

@@ -8,22 +8,29 @@ Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dop_lightning.checks import at_least, positive
+from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
 from dop_lightning.objective import Loss, SquaredLoss
-from dop_lightning.operators import Operator, observed_entries
+from dop_lightning.operators import Operator, operator_of
 from dop_lightning.optim import DiscrepantSGD, parameter_groups
 from dop_lightning.optim_state import is_stacked, load_optimizer_state, optimizer_state
-from dop_lightning.parts import Rate
+from dop_lightning.outcome import Status
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.runtime import is_out_of_memory
 from dop_lightning.signals.base import Signal
+from dop_lightning.signals.growing import LowRank
+from dop_lightning.steps import GradientDescent, StepRule
+
+if TYPE_CHECKING:  # solvers give what the engine gives
+    from dop_lightning.convex.solver import ConvexSolver
+
+    SolverFactory = Callable[[ProblemBatch], ConvexSolver]
 
 IMAGE_ALPHA = 400.0
 """α of images of up to 128×128 pixels in colour; see docs/results.md."""
@@ -48,17 +55,23 @@ class Method:
     Args:
         signal: makes φ(θ) of a batch.
         corruption: makes s of a batch; ``None`` is s = 0 (DIP, factorisation).
-        operator: makes A of a batch; by default the identity, or the entry mask of the problems.
+        operator: makes A of a batch; by default as the problems say: what they were measured by, their mask, or the
+            identity.
         loss: ℓ.
         theta_optimizer: makes another optimizer of θ (``functools.partial(torch.optim.Adam, lr=0.005)``); g, h go on
             by gradient descent at α·τ. ``None`` is gradient descent at τ.
+        steps: how θ, g and h move along the gradient.
+        solver: makes a solver of the convex program (Eq. 8) of a batch, to be used instead of all of the above but the
+            operator, see :class:`~dop_lightning.convex.ConvexState`.
     """
 
     signal: SignalFactory
     corruption: CorruptionFactory | None = HadamardCorruption
-    operator: OperatorFactory = observed_entries
+    operator: OperatorFactory = operator_of
     loss: Loss = field(default_factory=SquaredLoss)
     theta_optimizer: ThetaOptimizer | None = None
+    steps: StepRule = field(default_factory=GradientDescent)
+    solver: "SolverFactory | None" = None
 
 
 @dataclass(frozen=True)
@@ -84,32 +97,46 @@ class BatchState:
     Args:
         method: the parts.
         problems: the batch, on the device where it is to run.
-        tau: learning rate of θ, above 0: one number, or one a problem.
-        alpha: ratio of the rates, above 0: one number, or one a problem; ``None`` is :func:`default_alpha`.
+        tau: learning rate of θ, above 0: one number, or one a problem; ``auto`` takes it from the data, see
+            :mod:`dop_lightning.steps.automatic`.
+        alpha: ratio of the rates, above 0: one number, or one a problem; ``None`` is that of each problem, and
+            :func:`default_alpha` where it has none.
+
+    Attributes:
+        iteration: gradient iterations done.
+        memory: what the step rule remembers of each problem, ``(K, …)``.
 
     Raises:
-        ValueError: a rate is out of range or there are not K of them.
+        ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
     """
 
     def __init__(
         self,
         method: Method,
         problems: ProblemBatch,
-        tau: float | Sequence[float],
+        tau: float | Sequence[float] | Literal["auto"],
         alpha: float | Sequence[float] | None = None,
     ) -> None:
         self.method = method
         self.problems = problems
         size = len(problems)
-        self.tau = _one_a_problem("tau", tau, size)
-        self.alpha = _one_a_problem("alpha", default_alpha(problems, method.loss) if alpha is None else alpha, size)
+        self.alpha = _one_a_problem("alpha", default_alphas(problems, method.loss) if alpha is None else alpha, size)
         self.iteration = 0
         self.loss = method.loss
         self.operator = method.operator(problems).to(problems.device)
         self.signal = method.signal(problems).to(problems.device)
         self.corruption = (method.corruption or NoCorruption)(problems).to(problems.device)
+        if isinstance(self.signal, LowRank) and self.signal.growing:
+            if method.theta_optimizer is not None:
+                raise ValueError(
+                    "growing must be false with a theta_optimizer, whose memory has no room for new columns"
+                )
+            self.signal.begin_(self.operator.adjoint(problems.observation))
+        self.automatic = isinstance(tau, str) and one_of("tau", tau, ["auto"]) == "auto"
+        method.steps.check(self)
+        self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else _one_a_problem("tau", tau, size)
         self.optimizers = self._make_optimizers()
-        self._negative_observation = -problems.observation
+        self.memory = method.steps.start(self)
 
     def _make_optimizers(self) -> list[Optimizer]:
         """One optimizer with the groups ``theta`` and ``corruption``; two where θ has another one."""
@@ -137,6 +164,33 @@ class BatchState:
     def __len__(self) -> int:
         return len(self.problems)
 
+    def advance(self, iterations: int) -> list[int]:
+        """:func:`advance` of this batch."""
+        return advance(self, iterations)
+
+    def finished(self) -> dict[int, Status]:
+        """Positions of problems that have nothing left to do, with what they end as."""
+        return dict.fromkeys(self.method.steps.finished(self), "done")
+
+    def release(self) -> None:
+        """Let go of what can be made anew."""
+        self.signal.release()
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Signal and corruption."""
+        return [self.signal, self.corruption]
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether θ moves without autograd."""
+        return self.signal.closed_form and self.method.theta_optimizer is None
+
+    def tau_tensor(self) -> Tensor:
+        """τ at the start, ``(K,)`` in float64 on the device."""
+        dtype = torch.float32 if self.problems.device.type == "mps" else torch.float64
+        return torch.tensor(self.tau, dtype=dtype, device=self.problems.device)
+
     @property
     def own_corruption(self) -> bool:
         """Whether s is modelled at all."""
@@ -144,7 +198,7 @@ class BatchState:
 
     def residual(self, out: Tensor, iteration: int) -> Tensor:
         """``r = A(X) + s − y`` into ``out``, ``(K, *m)``; to be called without gradients."""
-        out.copy_(self._negative_observation)
+        torch.neg(self.problems.observation, out=out)
         self.operator.add_forward_(out, self.signal, iteration)
         self.corruption.add_to_(out)
         return out
@@ -152,9 +206,13 @@ class BatchState:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """X̂, ŝ and the loss as the next iteration will see them; the state is not touched."""
+        if self.signal.closed_form:  # cheap to make twice, and the residual need not lie beside X̂ and ŝ
+            loss = self.loss.value(self.residual(torch.empty_like(self.problems.observation), self.iteration))
+            signal = self.signal(self.iteration)
+            return Evaluation(self.iteration, signal, self.corruption.value().to(signal), loss)
         signal = self.signal(self.iteration)
         corruption = self.corruption.value().to(signal)
-        residual = self.operator(signal) + corruption + self._negative_observation
+        residual = torch.sub(self.operator(signal), self.problems.observation).add_(corruption)
         return Evaluation(self.iteration, signal, corruption, self.loss.value(residual))
 
     def problem_state(self, k: int) -> dict[str, Any]:
@@ -164,6 +222,7 @@ class BatchState:
             "signal": self.signal.problem_state(k),
             "corruption": self.corruption.problem_state(k),
             "optimizers": [optimizer_state(o, self.owned(k)) for o in self.optimizers],
+            "memory": {name: remembered[k].cpu().clone() for name, remembered in self.memory.items()},
         }
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
@@ -174,8 +233,10 @@ class BatchState:
         """
         self.signal.load_problem_state(k, state["signal"])
         self.corruption.load_problem_state(k, state["corruption"])
-        if len(state["optimizers"]) != len(self.optimizers):
-            raise ValueError(f"{self.problems[k].name}: the state has other optimizers than this method")
+        if len(state["optimizers"]) != len(self.optimizers) or set(state["memory"]) != set(self.memory):
+            raise ValueError(f"{self.problems[k].name}: the state has other optimizers or steps than this method")
+        for name, remembered in self.memory.items():
+            remembered[k].copy_(state["memory"][name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, self.owned(k), saved)
 
@@ -186,13 +247,19 @@ class BatchState:
 
     def select(self, keep: Sequence[int]) -> "BatchState":
         """The problems at the positions ``keep`` as a batch of their own, going on where they are."""
-        other = BatchState(
-            self.method, self.problems.select(keep), [self.tau[k] for k in keep], [self.alpha[k] for k in keep]
-        )
+        alpha = [self.alpha[k] for k in keep]
+        tau: list[float] | Literal["auto"] = "auto" if self.automatic else [self.tau[k] for k in keep]
+        other = BatchState(self.method, self.problems.select(keep), tau, alpha)
         other.iteration = self.iteration
         for place, k in enumerate(keep):
             other.load_problem_state(place, self.problem_state(k))
         return other
+
+
+def default_alphas(problems: ProblemBatch, loss: Loss) -> list[float]:
+    """The ratio of the rates of each problem: its own, and :func:`default_alpha` where it has none."""
+    own = [problem.alpha for problem in problems]
+    return [default_alpha(problems, loss) if alpha is None else alpha for alpha in own]
 
 
 def default_alpha(problems: ProblemBatch, loss: Loss) -> float:
@@ -218,8 +285,9 @@ def default_alpha(problems: ProblemBatch, loss: Loss) -> float:
 def advance(state: BatchState, iterations: int) -> list[int]:
     """Do gradient iterations (Eqs. 6 and 10) on every problem of a batch.
 
-    There is no host synchronisation inside. A problem whose loss or parameters are not finite at the end has diverged:
-    it goes back to where it was at the start of this call, and the others keep what they reached.
+    There is no host synchronisation inside, but where a rank is growing, every few iterations. A problem whose loss or
+    parameters are not finite at the end has diverged: it goes back to where it was at the start of this call, and the
+    others keep what they reached.
 
     Args:
         state: changed in place.
@@ -239,7 +307,7 @@ def advance(state: BatchState, iterations: int) -> list[int]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        state.signal.release()
+        state.release()
         snapshot.restore(state, range(len(state)))
         many = f"{len(state)} problem{'s' * (len(state) > 1)}"
         raise OutOfMemoryError(f"out of memory with {many} of shape {state.problems.signal_shape}") from None
@@ -250,60 +318,21 @@ def advance(state: BatchState, iterations: int) -> list[int]:
 
 def _descend(state: BatchState, iterations: int) -> list[int]:
     """The iterations of :func:`advance`; positions of what is not finite after them."""
-    residual = torch.empty_like(state.problems.observation)
-    step = _closed_form_step if _is_closed_form(state) else _gradient_step
-    loss = torch.zeros(len(state))
     with torch.no_grad():
-        rates = _Rates(state)
-        for i in range(state.iteration, state.iteration + iterations):
-            state.residual(residual, i)
-            if i == state.iteration + iterations - 1:
-                loss = state.loss.value(residual)
-            step(state, residual, rates)
+        loss = state.method.steps.descend(state, iterations)
         size = len(state)
         healthy = torch.isfinite(loss) & state.signal.finite(size) & state.corruption.finite(size).to(loss.device)
         return torch.nonzero(~healthy).flatten().tolist()
 
 
-def _is_closed_form(state: BatchState) -> bool:
-    return state.signal.closed_form and state.method.theta_optimizer is None
-
-
-class _Rates:
-    """The rates of a block, read once."""
-
-    def __init__(self, state: BatchState) -> None:
-        sgd = state.optimizers[-1]
-        self.theta: Rate = sgd.rate("theta") if _is_closed_form(state) and isinstance(sgd, DiscrepantSGD) else 0.0
-        self.corruption: Rate = 0.0
-        if state.own_corruption and isinstance(sgd, DiscrepantSGD):
-            self.corruption = sgd.rate("corruption")
-
-
-def _closed_form_step(state: BatchState, residual: Tensor, rates: _Rates) -> None:
-    """θ, g and h in place, all from the same residual."""
-    factor = state.loss.derivative_(residual)
-    state.signal.descend_(state.operator.adjoint(residual), rates.theta * factor)
-    state.corruption.descend_(residual, rates.corruption * factor)
-
-
-def _gradient_step(state: BatchState, residual: Tensor, rates: _Rates) -> None:
-    """θ by its gradient and its optimizer, g and h in place."""
-    factor = state.loss.derivative_(residual)
-    with torch.enable_grad():
-        state.signal.pull_back(state.operator.adjoint(residual), factor)
-    for optimizer in state.optimizers:
-        optimizer.step()  # g and h have no gradient here
-    state.corruption.descend_(residual, rates.corruption * factor)
-
-
 class _Snapshot:
-    """Copies of all parameters, and of what optimizers remember of them, to bring single problems back."""
+    """Copies of all parameters, and of what optimizers and steps remember of them, to bring single problems back."""
 
     def __init__(self, state: BatchState) -> None:
         parameters = [*state.signal.parameters(), *state.corruption.parameters()]
         self.copies = {p: p.detach().clone() for p in parameters}
-        self.memories = [
+        self.memory = {name: remembered.clone() for name, remembered in state.memory.items()}
+        self.of_optimizers = [
             {p: {key: _copy(value) for key, value in memory.items()} for p, memory in optimizer.state.items()}
             for optimizer in state.optimizers
         ]
@@ -313,11 +342,14 @@ class _Snapshot:
         with torch.no_grad():
             for p, (_, i) in [item for k in which for item in state.owned(k).items()]:
                 _put_back(p, self.copies[p], i)
-                for optimizer, memories in zip(state.optimizers, self.memories, strict=True):
+                for optimizer, memories in zip(state.optimizers, self.of_optimizers, strict=True):
                     for key, value in optimizer.state.get(p, {}).items():
                         if is_stacked(value, p, i) or (i is None and isinstance(value, Tensor)):
                             before = memories.get(p, {}).get(key)
                             _put_back(value, torch.zeros_like(value) if before is None else before, i)
+            for name, remembered in state.memory.items():
+                for k in which:
+                    _put_back(remembered, self.memory[name], k)
 
 
 def _copy(value: Any) -> Any:
@@ -325,7 +357,16 @@ def _copy(value: Any) -> Any:
 
 
 def _put_back(tensor: Tensor, copy: Tensor, index: int | None) -> None:
-    (tensor if index is None else tensor[index]).copy_(copy if index is None else copy[index])
+    _fill(tensor if index is None else tensor[index], copy if index is None else copy[index])
+
+
+def _fill(place: Tensor, copy: Tensor) -> None:
+    """Copy, where the last dimension of a growing factor may differ: what is more of it is 0."""
+    if place.shape == copy.shape:
+        place.copy_(copy)
+        return
+    width = min(place.shape[-1], copy.shape[-1])
+    place.zero_()[..., :width] = copy[..., :width]
 
 
 def _one_a_problem(name: str, value: float | Sequence[float], size: int) -> list[float]:

@@ -5,16 +5,26 @@ Shapes: ``r`` is ``(K, *m)``; a value is ``(K,)``, one a problem, so that no pro
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from dop_lightning.checks import one_of
 
+AT_ONCE = 2**24
+"""Entries of a problem whose function is held at a time, where the whole would be an array as large as the residual.
+Large enough for memory that is given back to the system at once."""
 
-def total(r: Tensor) -> Tensor:
-    """Sum over everything but the leading dimension, ``(K, *m)`` to ``(K,)``."""
-    return r.flatten(1).sum(dim=1)
+
+def total(r: Tensor, function: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+    """Sum of a function of the entries over everything but the leading dimension, ``(K, *m)`` to ``(K,)``."""
+    flat = r.flatten(1)
+    if flat.shape[1] <= 2 * AT_ONCE:
+        return function(flat).sum(dim=1)
+    parts = [function(part).sum(dim=1) for part in flat.split(AT_ONCE, dim=1)]
+    return torch.stack(parts).sum(dim=0)
 
 
 class Loss(ABC):
@@ -55,7 +65,7 @@ class SquaredLoss(Loss):
 
     def value(self, r: Tensor) -> Tensor:
         """``w·Σ rᵢ²`` of each problem."""
-        return self._weight(r) * total(r.square())
+        return self._weight(r) * total(r, torch.square)
 
     def derivative_(self, r: Tensor) -> float:
         """``∂ℓ/∂r = 2w·r``."""
@@ -77,7 +87,7 @@ class AbsoluteLoss(Loss):
 
     def value(self, r: Tensor) -> Tensor:
         """``w·Σ |rᵢ|`` of each problem."""
-        return self._weight(r) * total(r.abs())
+        return self._weight(r) * total(r, torch.abs)
 
     def derivative_(self, r: Tensor) -> float:
         """``sign(r)`` in place, and w."""

@@ -19,12 +19,12 @@ class Part(nn.Module, ABC):
     """
 
     def tie_arrays(self) -> None:
-        """Keep the parameters as plain tensors on the same memory, ``self._arrays``, for steps in place.
+        """Keep the parameters as plain tensors on the same memory, ``self.arrays``, for steps in place.
 
         To be called at the end of ``__init__``. To look a parameter up by its name, and to know it for one, takes as
         long as a product of small matrices.
         """
-        self._arrays = tuple(p.detach() for p in self.parameters())
+        self.arrays = tuple(p.detach() for p in self.parameters())
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Moving a module gives its parameters other memory."""

@@ -36,6 +36,16 @@ class TestHadamardCorruptionOfMeasurements(CorruptionSuite):
         return HadamardCorruption(problems)
 
 
+class TestHadamardCorruptionFromAConstant(CorruptionSuite):
+    test_start_differs_between_seeds = None  # nothing is drawn
+
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (5, 4)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return HadamardCorruption(problems, scale=1e-3, start="constant")
+
+
 class TestPixelCorruption(CorruptionSuite):
     def problem(self, seed: int, name: str) -> Problem:
         return Problem(name, draw(seed, (3, 4, 2)), seed=seed)
@@ -134,6 +144,31 @@ def test_start_shares_no_numbers_with_the_signal() -> None:
     for a in starts[:2]:
         for b in starts[2:]:
             assert not torch.isin(a, b).any()
+
+
+def test_constant_start_is_equation_11() -> None:
+    corruption = HadamardCorruption(batch(4, 3), scale=1e-3, start="constant")
+    for p in (corruption.g, corruption.h):
+        assert torch.equal(p, torch.full_like(p, 1e-3))
+    assert (corruption.value().abs() < 1e-20).all()  # but for the rounding of a square
+    with torch.no_grad():
+        corruption.descend_(torch.ones_like(corruption.g), 0.1)
+    assert not torch.equal(corruption.g, corruption.h), "g and h have memory of their own"
+
+
+def test_constant_start_is_0_where_nothing_was_observed() -> None:
+    problems = masked()
+    assert problems.mask is not None
+    corruption = HadamardCorruption(problems, scale=1e-3, start="constant")
+    for p in (corruption.g, corruption.h):
+        assert torch.equal(p, 1e-3 * problems.mask.to(p))
+
+
+def test_start_is_checked() -> None:
+    with pytest.raises(ValueError, match="start must be one of gaussian, constant, got 'identity'"):
+        HadamardCorruption(batch(2, 2), start="identity")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tied must be true where start is 'constant'"):
+        HadamardCorruption(batch(2, 2), start="constant", tied=False)
 
 
 def masked() -> ProblemBatch:

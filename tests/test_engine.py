@@ -152,9 +152,7 @@ def test_iteration_is_equation_6() -> None:
     state = BatchState(Method(LargeSymmetric, LargeCorruption), problems, tau, alpha)
     U, g, h = draw(2, (n, 3)), draw(3, (n, n)), draw(4, (n, n))
     U, g, h = 0.5 * U, 0.3 * (g + g.T), 0.3 * (h + h.T)
-    state.load_problem_state(
-        0, {"signal": {"U": U}, "corruption": {"g": g, "h": h}, "optimizers": state.problem_state(0)["optimizers"]}
-    )
+    state.load_problem_state(0, {**state.problem_state(0), "signal": {"U": U}, "corruption": {"g": g, "h": h}})
     advance(state, 4)
     for _ in range(4):
         r = U @ U.T + g * g - h * h - problems.observation[0]

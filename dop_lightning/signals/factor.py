@@ -1,25 +1,20 @@
-"""Low-rank matrices as products of factors: ``UUᵀ`` (Eq. 3) and ``UVᵀ``.
+"""Low-rank matrices as products of factors: ``UUᵀ`` (Eq. 3) and ``UVᵀ``, of a bounded or a growing rank.
 
 Shapes: K problems, n rows, m columns, r the rank bound; U ``(K, n, r)``, V ``(K, m, r)``, X ``(K, n, m)``.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.checks import at_least, positive
+from dop_lightning.checks import one_of
 from dop_lightning.parts import Rate
 from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals.base import Signal
+from dop_lightning.signals.growing import LowRank, matrix_shape
 
 
-def _matrix_shape(problems: ProblemBatch, signal: str) -> tuple[int, int]:
-    shape = problems.signal_shape
-    if len(shape) != 2:
-        raise ValueError(f"{signal} needs a matrix, n×m, got a signal of shape {shape}")
-    return shape[0], shape[1]
-
-
-class SymmetricFactor(Signal):
+class SymmetricFactor(LowRank):
     """``X = UUᵀ`` (Eq. 3), positive semidefinite of rank at most r.
 
     With ``G = ∂f/∂X`` the gradient is ``∂f/∂U = (G + Gᵀ)U``; for the quarter squared loss ``½(R + Rᵀ)U``, which is
@@ -28,22 +23,39 @@ class SymmetricFactor(Signal):
 
     Args:
         problems: the batch, of square matrices.
-        rank: the bound r' on the rank, at least 1; ``None`` is n: nothing is known.
-        scale: standard deviation of the start, ``U ~ N(0, scale²)``, above 0 (1e-4 in section 4.1).
+        rank: the bound r' on the rank, at least 1; ``None`` is n: nothing is known. The first bound where ``growing``.
+        scale: of the start, above 0 (1e-4 in section 4.1).
+        start: ``gaussian`` draws ``U ~ N(0, scale²)``; ``identity`` is ``U = scale·I`` (γI of Eq. 11), its first r'
+            columns where r' < n.
+        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
 
     Raises:
         ValueError: the matrices are not square, or an argument is out of range.
     """
 
-    closed_form = True
+    symmetric = True
 
-    def __init__(self, problems: ProblemBatch, rank: int | None = None, scale: float = 1e-4) -> None:
-        super().__init__(problems)
-        n, m = _matrix_shape(problems, "SymmetricFactor")
+    def __init__(
+        self,
+        problems: ProblemBatch,
+        rank: int | None = None,
+        scale: float = 1e-4,
+        start: Literal["gaussian", "identity"] = "gaussian",
+        growing: bool = False,
+    ) -> None:
+        n, m = matrix_shape(problems, "SymmetricFactor")
         if n != m:
             raise ValueError(f"SymmetricFactor needs square matrices, got {n}×{m}; use Factor, UVᵀ, for those")
-        rank = n if rank is None else at_least("rank", rank, 1)
-        self.U = nn.Parameter(problems.normal((n, rank), positive("scale", scale), "init"))
+        super().__init__(problems, rank, scale, growing)
+        rank = self.first_bound
+        if growing and start == "identity":
+            raise ValueError("start must be 'gaussian' where the rank is growing, got 'identity'")
+        if one_of("start", start, ["gaussian", "identity"]) == "gaussian":
+            U = problems.normal((n, rank), scale, "init")
+        else:
+            U = torch.eye(n, rank, dtype=problems.dtype, device=problems.device).mul_(scale)
+            U = U.repeat(len(problems), 1, 1)  # K n r
+        self.U = nn.Parameter(U)
         self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
@@ -52,13 +64,18 @@ class SymmetricFactor(Signal):
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += UUᵀ`` in place."""
-        (U,) = self._arrays
+        (U,) = self.arrays
         r.baddbmm_(U, U.mT)
 
     def _gradient(self, derivative: Tensor) -> Tensor:
         """``(G + Gᵀ)U``."""
-        (U,) = self._arrays
+        (U,) = self.arrays
         return torch.bmm(derivative, U).baddbmm_(derivative.mT, U)
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """U and U: ``X = U·Uᵀ``."""
+        return self.arrays[0], self.arrays[0]
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """``∂f/∂U = (G + Gᵀ)U``."""
@@ -70,10 +87,10 @@ class SymmetricFactor(Signal):
         step = self._gradient(derivative)
         if isinstance(rate, Tensor):
             step, rate = step.mul_(rate), 1.0
-        self._arrays[0].add_(step, alpha=-rate)
+        self.arrays[0].add_(step, alpha=-rate)
 
 
-class Factor(Signal):
+class Factor(LowRank):
     """``X = UVᵀ``, any n×m matrix of rank at most r.
 
     With ``G = ∂f/∂X`` the gradients are ``∂f/∂U = GV`` and ``∂f/∂V = GᵀU``. θ descends at 2τ: near balance X then moves
@@ -81,22 +98,25 @@ class Factor(Signal):
 
     Args:
         problems: the batch, of matrices.
-        rank: the bound r' on the rank, at least 1; ``None`` is min(n, m): nothing is known.
+        rank: the bound r' on the rank, at least 1; ``None`` is min(n, m): nothing is known. The first bound where
+            ``growing``.
         scale: standard deviation of the start, ``U, V ~ N(0, scale²)``, above 0.
+        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
 
     Raises:
         ValueError: an argument is out of range or the signals are not matrices.
     """
 
-    closed_form = True
     rate_scale = 2.0
+    symmetric = False
 
-    def __init__(self, problems: ProblemBatch, rank: int | None = None, scale: float = 1e-4) -> None:
-        super().__init__(problems)
-        n, m = _matrix_shape(problems, "Factor")
-        rank = min(n, m) if rank is None else at_least("rank", rank, 1)
-        self.U = nn.Parameter(problems.normal((n, rank), positive("scale", scale), "init"))
-        self.V = nn.Parameter(problems.normal((m, rank), scale, "init", 3))
+    def __init__(
+        self, problems: ProblemBatch, rank: int | None = None, scale: float = 1e-4, growing: bool = False
+    ) -> None:
+        n, m = matrix_shape(problems, "Factor")
+        super().__init__(problems, rank, scale, growing)
+        self.U = nn.Parameter(problems.normal((n, self.first_bound), scale, "init"))
+        self.V = nn.Parameter(problems.normal((m, self.first_bound), scale, "init", 3))
         self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
@@ -105,8 +125,13 @@ class Factor(Signal):
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += UVᵀ`` in place."""
-        U, V = self._arrays
+        U, V = self.arrays
         r.baddbmm_(U, V.mT)
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """U and V: ``X = U·Vᵀ``."""
+        return self.arrays[0], self.arrays[1]
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """``∂f/∂U = GV``, ``∂f/∂V = GᵀU``."""
@@ -118,7 +143,7 @@ class Factor(Signal):
         """``U ← U − rate·GV``, ``V ← V − rate·GᵀU``, both from the old values."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
-        U, V = self._arrays
+        U, V = self.arrays
         step = torch.bmm(derivative, V)
         V.baddbmm_(derivative.mT, U, alpha=-rate)
         U.add_(step, alpha=-rate)

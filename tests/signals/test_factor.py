@@ -24,6 +24,13 @@ class TestSymmetricFactorOfUnknownRank(TestSymmetricFactor):
         return SymmetricFactor(problems)
 
 
+class TestSymmetricFactorFromTheIdentity(TestSymmetricFactor):
+    test_start_differs_between_seeds = None  # nothing is drawn
+
+    def make(self, problems: ProblemBatch) -> Signal:
+        return SymmetricFactor(problems, rank=4, scale=0.1, start="identity")
+
+
 class TestWideFactor(SignalSuite):
     def problem(self, seed: int, name: str) -> Problem:
         return Problem(name, draw(seed, (4, 7)), seed=seed)
@@ -134,6 +141,22 @@ def test_both_signals_of_a_seed_start_at_the_same_U() -> None:
     """A comparison of the two is paired."""
     problems = batch(5, 5)
     assert torch.equal(SymmetricFactor(problems).U, Factor(problems).U)
+
+
+def test_symmetric_start_at_the_identity_is_equation_11() -> None:
+    whole = SymmetricFactor(batch(5, 5, K=2), scale=1e-3, start="identity")
+    assert torch.equal(whole.U, 1e-3 * torch.eye(5, dtype=torch.float64).expand(2, 5, 5))
+    assert torch.equal(whole()[0], whole.U[0] @ whole.U[0])
+    thin = SymmetricFactor(batch(5, 5), rank=2, scale=1e-3, start="identity")
+    assert torch.equal(thin.U, whole.U[:1, :, :2])
+    with torch.no_grad():
+        whole.descend_(draw(3, (2, 5, 5)), 0.1)
+    assert not torch.equal(whole.U[0], whole.U[1]), "each problem has memory of its own"
+
+
+def test_symmetric_start_is_checked() -> None:
+    with pytest.raises(ValueError, match="start must be one of gaussian, identity, got 'constant'"):
+        SymmetricFactor(batch(4, 4), start="constant")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", [SymmetricFactor, Factor])

@@ -1,0 +1,96 @@
+"""Semi-implicit steps whose length grows."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from dop_lightning.corruption import PixelCorruption
+from dop_lightning.engine import BatchState, Method, advance
+from dop_lightning.objective import SquaredLoss
+from dop_lightning.operators import GaussianMeasurements
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import HadamardSignal, SymmetricFactor
+from dop_lightning.steps import GradientDescent, SemiImplicit
+from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_problem, make_state
+
+
+class TestSemiImplicit(StepRuleSuite):
+    enough = 300
+    close = 1e-2
+
+    def rule(self) -> SemiImplicit:
+        return SemiImplicit()
+
+
+def test_it_is_much_faster_than_gradient_descent() -> None:
+    problems = make_batch(0, 2, n=60, rank=2, ratio=0.1)
+    plain, fast = make_state(problems, GradientDescent()), make_state(problems, SemiImplicit())
+    advance(plain, 2000)
+    advance(fast, 200)
+    assert bool((error_of(fast) < 0.5 * error_of(plain)).all())
+    assert bool((error_of(fast) < 3e-3).all())
+
+
+def test_short_steps_are_gradient_descent() -> None:
+    problems = make_batch(0, 1)
+    plain = make_state(problems, GradientDescent(), tau=1e-6)
+    short = make_state(problems, SemiImplicit(growth=1.0 + 1e-9), tau=1e-6)
+    advance(plain, 50)
+    advance(short, 50)
+    torch.testing.assert_close(short.signal(0), plain.signal(0), rtol=1e-6, atol=0)
+    start = make_state(problems, GradientDescent(), tau=1e-6)
+    moved = [state.corruption.get_parameter("g") - start.corruption.get_parameter("g") for state in (plain, short)]
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-15)
+
+
+def test_outliers_may_be_huge() -> None:
+    """Gradient descent needs τ below 1/(α·max|s|); these steps do not."""
+    problem = make_problem(0)
+    gross = (problem.observation - problem.truth) * 1e5
+    far = Problem("far", problem.truth + gross, truth=problem.truth)
+    state = make_state(ProblemBatch([far]), SemiImplicit())
+    advance(state, 600)
+    assert float(error_of(state)) < 5e-3
+
+
+@pytest.mark.parametrize("rows", [40, 64, 129, 300])
+def test_strips_of_rows_make_no_difference(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = make_batch(0, n=rows)
+    whole, strips = make_state(problems, SemiImplicit(), rank=4), make_state(problems, SemiImplicit(), rank=4)
+    advance(whole, 10)
+    monkeypatch.setattr("dop_lightning.steps.semi_implicit.IN_CACHE", 1)
+    advance(strips, 10)
+    torch.testing.assert_close(strips.signal(0), whole.signal(0), rtol=1e-9, atol=1e-20)
+
+
+def test_without_a_corruption_it_factorises() -> None:
+    problem = make_problem(0, rank=2, ratio=0.0)
+    state = BatchState(Method(SymmetricFactor, None, steps=SemiImplicit()), ProblemBatch([problem]), "auto", 1.0)
+    advance(state, 200)
+    assert float(error_of(state)) < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{"growth": 1.0}, {"trust": 0.0}, {"longest": 2.5}, {"longest": -1.0}])
+def test_settings_out_of_range(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        SemiImplicit(**settings)
+
+
+def test_what_it_is_not_for() -> None:
+    batch = make_batch(0)
+    rule = SemiImplicit()
+    with pytest.raises(ValueError, match="needs as signal Factor or SymmetricFactor, got HadamardSignal"):
+        BatchState(Method(HadamardSignal, steps=rule), batch, 1e-3)
+    with pytest.raises(ValueError, match="SquaredLoss with reduction quarter"):
+        BatchState(Method(SymmetricFactor, loss=SquaredLoss("half"), steps=rule), batch, 1e-3)
+    adam = partial(torch.optim.Adam, lr=0.1)
+    with pytest.raises(ValueError, match="theta_optimizer"):
+        BatchState(Method(SymmetricFactor, theta_optimizer=adam, steps=rule), batch, 1e-3)
+    sensing = GaussianMeasurements(30)
+    X = make_problem(0, n=6).truth
+    measured = ProblemBatch([Problem("m", sensing.measure(X, 0), truth=X, sensing=sensing)])
+    with pytest.raises(ValueError, match="needs as operator Identity or EntryMask, got GaussianSensing; use Nesterov"):
+        BatchState(Method(SymmetricFactor, steps=rule), measured, 1e-3)
+    with pytest.raises(ValueError, match="PixelCorruption"):
+        BatchState(Method(SymmetricFactor, PixelCorruption, steps=rule), batch, 1e-3)
