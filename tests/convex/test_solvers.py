@@ -1,0 +1,64 @@
+"""Solvers of Eq. 8: against other packages, problem by problem, saved and resumed."""
+
+import pytest
+import torch
+
+from dop_lightning.convex import AcceleratedProximalGradient, ConvexState, InexactALM
+from dop_lightning.engine import OutOfMemoryError
+from dop_lightning.problems import ProblemBatch
+from tests.suites.convex import ConvexSuite, corrupted, states
+from tests.suites.part import assert_same_bits
+
+
+class TestInexactALM(ConvexSuite):
+    solver = InexactALM
+
+    def test_a_published_number_of_decompositions_recovers(self) -> None:
+        """Lin, Chen and Ma (2010) need about 20 on problems that Eq. 8 recovers."""
+        problems = self.easy((1,), n=100)
+        state = ConvexState(self.made(), problems)
+        state.advance(23)
+        X, truth = state.evaluate().signal[0], problems[0].truth
+        assert (X - truth).norm() < 1e-5 * truth.norm()
+
+    def test_growth_of_the_penalty_alone_is_no_solution(self) -> None:
+        """The published rule is feasible after these iterations and far from the solution; it goes on."""
+        state = ConvexState(self.made(), ProblemBatch([corrupted(1, 10, 2, 0.3)]))
+        while not states(state)[0]["careful"]:
+            state.advance(1)
+        assert float(state.evaluate().loss) < 1e-10
+        feasible = state.evaluate().signal
+        assert state.converged == [False]
+        state.advance(3000)
+        assert state.converged == [True]
+        assert (state.evaluate().signal - feasible).norm() > 1e-2 * feasible.norm()
+
+
+class TestAcceleratedProximalGradient(ConvexSuite):
+    solver = AcceleratedProximalGradient
+
+
+def test_a_state_of_another_solver_is_refused() -> None:
+    problems = TestInexactALM().easy((1,))
+    saved = ConvexState(InexactALM, problems).problem_state(0)
+    with pytest.raises(ValueError, match="another method, 'InexactALM', not of AcceleratedProximalGradient"):
+        ConvexState(AcceleratedProximalGradient, problems).load_problem_state(0, saved)
+
+
+def test_out_of_memory_leaves_the_batch_where_it_was(monkeypatch) -> None:
+    state = ConvexState(InexactALM, TestInexactALM().easy())
+    state.advance(3)
+    before, step, calls = states(state), InexactALM.step, []
+
+    def failing(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(InexactALM, "step", failing)
+    with pytest.raises(OutOfMemoryError, match=r"3 problems of shape \(30, 30\)"):
+        state.advance(5)
+    assert state.iteration == 3
+    for mine, theirs in zip(before, states(state), strict=True):
+        assert_same_bits(mine, theirs)
