@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from dop_lightning.engine import BatchState, advance
+from dop_lightning.roster import State
 from dop_lightning.signals.skip_unet import working_size
 from dop_lightning.tiling import cover
 
@@ -79,7 +79,7 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> 
 
 
 def seconds_an_iteration(
-    state: BatchState, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False
+    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False
 ) -> float:
     """Time a few iterations of a batch, which is changed by them.
 
@@ -90,12 +90,12 @@ def seconds_an_iteration(
         stopped: whether to make an end of it, asked between two iterations.
     """
     begin = time.perf_counter()
-    advance(state, 1)  # the first one prepares kernels and memory
+    state.advance(1)  # the first one prepares kernels and memory
     if stopped():
         return time.perf_counter() - begin
     done, begin = 0, time.perf_counter()
     while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
-        advance(state, 1)
+        state.advance(1)
         done += 1
     return (time.perf_counter() - begin) / done
 

@@ -10,18 +10,20 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dop_lightning.callbacks.base import RecoveryCallback
-from dop_lightning.checks import at_least, positive
+from dop_lightning.checks import at_least, one_of, positive
+from dop_lightning.convex.solver import ConvexSolver
 from dop_lightning.corruption import Corruption, HadamardCorruption
-from dop_lightning.engine import BatchState, Evaluation, Method, OutOfMemoryError, advance
+from dop_lightning.engine import Evaluation, Method, OutOfMemoryError
 from dop_lightning.objective import Loss, SquaredLoss
-from dop_lightning.operators import Operator, observed_entries
+from dop_lightning.operators import Operator, operator_of
 from dop_lightning.outcome import Outcome, Record, Status
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.recovery_callback import RecoveryCallback
 from dop_lightning.reporting.mosaics import combine
-from dop_lightning.roster import Roster
+from dop_lightning.roster import Roster, State
 from dop_lightning.scoring import Scorer
 from dop_lightning.signals import Signal, SymmetricFactor
+from dop_lightning.steps import GradientDescent, StepRule
 
 
 class DoubleOverparameterization(pl.LightningModule):
@@ -37,14 +39,22 @@ class DoubleOverparameterization(pl.LightningModule):
     Args:
         signal: makes φ(θ) of a batch of problems.
         corruption: makes s of a batch; ``None`` is s = 0.
-        operator: makes A of a batch; by default the identity, or the mask of the observed entries.
+        operator: makes A of a batch; by default as the problems say: what they were measured by, the mask of the
+            observed entries, or the identity.
         loss: ℓ; by default a quarter of the sum of squares.
-        tau: learning rate of θ, above 0; a list is one value a problem, in the order of the data module.
-        alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is that of
-            :func:`~dop_lightning.engine.default_alpha`.
+        tau: learning rate of θ, above 0; a list is one value a problem, in the order of the data module; ``auto`` takes
+            it from the data (matrices, see :mod:`dop_lightning.steps.automatic`).
+        alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is that of the problem, or
+            of :func:`~dop_lightning.engine.default_alpha`.
         theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
+        steps: how θ, g and h move: :class:`~dop_lightning.steps.GradientDescent` (the default),
+            :class:`~dop_lightning.steps.Nesterov`, :class:`~dop_lightning.steps.SemiImplicit`.
+        solver: the convex program (Eq. 8) instead, with λ = 1/α: :class:`~dop_lightning.convex.InexactALM` or
+            :class:`~dop_lightning.convex.AcceleratedProximalGradient`. ``signal``, ``corruption``, ``loss``, ``tau``
+            and ``steps`` have no meaning then, and ``max_steps`` counts iterations of the solver.
         block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
-            than about a second, since signals and time limits are looked at between steps.
+            than about a second, since signals and time limits are looked at between steps. A problem that ends by
+            itself (a horizon, a solver that has converged) stays as it is until the end of its block.
         evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
 
     Raises:
@@ -55,19 +65,28 @@ class DoubleOverparameterization(pl.LightningModule):
         self,
         signal: Callable[[ProblemBatch], Signal] = SymmetricFactor,
         corruption: Callable[[ProblemBatch], Corruption] | None = HadamardCorruption,
-        operator: Callable[[ProblemBatch], Operator] = observed_entries,
+        operator: Callable[[ProblemBatch], Operator] = operator_of,
         loss: Loss | None = None,
-        tau: float | list[float] = 1e-4,
+        tau: float | list[float] | Literal["auto"] = 1e-4,
         alpha: float | list[float] | None = None,
         theta_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        steps: StepRule | None = None,
+        solver: Callable[[ProblemBatch], ConvexSolver] | None = None,
         block: int = 100,
         evaluate_every: int = 1000,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds problems, not a state_dict
-        self.method = Method(signal, corruption, operator, loss or SquaredLoss(), theta_optimizer)
-        self.tau = _positive_numbers("tau", tau)
+        self.method = Method(
+            signal, corruption, operator, loss or SquaredLoss(), theta_optimizer, steps or GradientDescent(), solver
+        )
+        self.tau: float | list[float] | Literal["auto"]
+        if isinstance(tau, str):
+            one_of("tau", tau, ["auto"])
+            self.tau = "auto"
+        else:
+            self.tau = _positive_numbers("tau", tau)
         self.alpha = None if alpha is None else _positive_numbers("alpha", alpha)
         self.block = at_least("block", block, 1)
         self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
@@ -109,7 +128,7 @@ class DoubleOverparameterization(pl.LightningModule):
         return self.roster
 
     @property
-    def states(self) -> list[BatchState]:
+    def states(self) -> list[State]:
         """The batches at work."""
         return self._problems.states
 
@@ -130,7 +149,7 @@ class DoubleOverparameterization(pl.LightningModule):
         if self._trainer is not None and self.trainer.strategy.optimizers:
             self.trainer.strategy.optimizers = self.configure_optimizers()
 
-    def _scorer(self, state: BatchState) -> Scorer:
+    def _scorer(self, state: State) -> Scorer:
         """The scorer of a batch, with its truths stacked already where it was at work before."""
         known = self._scorers.get(id(state))
         if known is not None and known.problems is state.problems:
@@ -179,12 +198,12 @@ class DoubleOverparameterization(pl.LightningModule):
             before = time.perf_counter()
             at = state.iteration
             try:
-                diverged = advance(state, max(0, end - at))
+                diverged = state.advance(max(0, end - at))
             except OutOfMemoryError as error:
                 self._split(state, error)
                 continue  # the halves take their turn in the next step
             if len(self.states) > 1:
-                state.signal.release()
+                state.release()
             seconds = (time.perf_counter() - before) / len(state)
             for k, name in enumerate(state.problems.names):
                 record = self.records[name]
@@ -195,6 +214,11 @@ class DoubleOverparameterization(pl.LightningModule):
                 evaluation = state.evaluate()
                 state.iteration = reached
                 self._end(state, dict.fromkeys(diverged, "diverged"), evaluation)
+        for state in [state for state in self.states if state.iteration == end]:
+            if finished := state.finished():
+                for k in finished:
+                    self.records[state.problems.names[k]].ended = True
+                self._end(state, finished, state.evaluate())
         last = end == self.trainer.max_steps
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or end % self.evaluate_every == 0):
@@ -204,7 +228,7 @@ class DoubleOverparameterization(pl.LightningModule):
         if not self.states:
             self.trainer.should_stop = True
 
-    def _split(self, state: BatchState, error: OutOfMemoryError) -> None:
+    def _split(self, state: State, error: OutOfMemoryError) -> None:
         """Go on with smaller batches; a problem comes out the same in any of them."""
         if len(state) == 1:
             raise ValueError(
@@ -259,7 +283,7 @@ class DoubleOverparameterization(pl.LightningModule):
         """To be called from ``on_evaluation``: the problem called ``name`` leaves the work after this evaluation."""
         self._stopping[name] = status
 
-    def _end(self, state: BatchState, ends: Mapping[int, Status], evaluation: Evaluation) -> None:
+    def _end(self, state: State, ends: Mapping[int, Status], evaluation: Evaluation) -> None:
         """Let the problems at the positions of ``ends`` leave their batch, each with its status."""
         for k, status in ends.items():
             self.records[state.problems.names[k]].status = status
@@ -269,7 +293,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self._problems.leave(state, list(ends))
         self._follow_roster()
 
-    def _outcomes(self, state: BatchState, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
+    def _outcomes(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Iterator[Outcome]:
         scores = self._scorer(state).final(evaluation.signal, evaluation.corruption, evaluation.loss)
         for k in which:
             problem = state.problems[k]

@@ -20,6 +20,8 @@ class Record:
         iteration: gradient iterations done.
         evaluated: the iteration of its last evaluation.
         seconds: time spent on it: that of its batch, divided by the problems of the batch.
+        ended: whether it has come to an end by itself (a horizon, a solver that has converged), however many iterations
+            a run may do.
         state: the final state of a problem that has left its batch, ``None`` while it is in one.
     """
 
@@ -27,11 +29,12 @@ class Record:
     iteration: int = 0
     evaluated: int = -1
     seconds: float = 0.0
+    ended: bool = False
     state: dict[str, Any] | None = None
 
     def is_finished(self, maximum: int) -> bool:
         """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number."""
-        return self.status in ("stable", "diverged") or (maximum != -1 and self.iteration >= maximum)
+        return self.ended or self.status in ("stable", "diverged") or (maximum != -1 and self.iteration >= maximum)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """All problems of a run: how far each of them is, and the batches that are at work. Plain torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from dop_lightning.convex.state import ConvexState
 from dop_lightning.engine import BatchState, Method
 from dop_lightning.outcome import Record
 from dop_lightning.problems import ProblemBatch
+
+State = BatchState | ConvexState
+"""A batch at work: gradient descent, or a convex solver."""
 
 
 class Roster:
@@ -19,8 +23,8 @@ class Roster:
     Args:
         method: the parts of the engine.
         batches: all problems of the run.
-        tau: rate of θ: one number, or one a problem in the order of the batches' list.
-        alpha: ratio of the rates, likewise; ``None`` is the default of the engine.
+        tau: rate of θ: one number, one a problem in the order of the batches' list, or ``auto``.
+        alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.
         order: names of all problems, in the order that lists of rates have.
         device: where batches work.
 
@@ -32,7 +36,7 @@ class Roster:
         self,
         method: Method,
         batches: Sequence[ProblemBatch],
-        tau: float | Sequence[float],
+        tau: float | Sequence[float] | Literal["auto"],
         alpha: float | Sequence[float] | None,
         order: Sequence[str],
         device: torch.device,
@@ -40,19 +44,25 @@ class Roster:
         self.method = method
         self.batches = list(batches)
         self.device = device
-        self._tau = _one_a_problem("tau", tau, order)
+        self._tau = None if isinstance(tau, str) else _one_a_problem("tau", tau, order)
         self._alpha = _one_a_problem("alpha", alpha, order)
         self.records = {name: Record() for name in order}
-        self.states = [self._new_state(batch) for batch in batches]
+        self.states: list[State] = [self._new_state(batch) for batch in batches]
 
-    def _new_state(self, problems: ProblemBatch) -> BatchState:
+    def _new_state(self, problems: ProblemBatch) -> State:
         """A batch at its start, where it is to run."""
         alpha: list[float] | None = None
-        if self.method.corruption is None:
+        if self.method.corruption is None and self.method.solver is None:
             alpha = [1.0] * len(problems)  # no corruption, no ratio: any number will do
         elif self._alpha[problems.names[0]] is not None:
             alpha = [self._alpha[name] for name in problems.names]
-        return BatchState(self.method, problems.to(self.device), [self._tau[name] for name in problems.names], alpha)
+        tau: list[float] | Literal["auto"] = "auto"
+        if self._tau is not None:
+            tau = [self._tau[name] for name in problems.names]
+        problems = problems.to(self.device)
+        if self.method.solver is not None:
+            return ConvexState(self.method.solver, problems, alpha, self.method.operator)
+        return BatchState(self.method, problems, tau, alpha)
 
     def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
         """Whether these are the same problems: names and observations."""
@@ -73,7 +83,7 @@ class Roster:
         Args:
             maximum: iterations at which a problem is finished; -1 for no such number.
         """
-        states = []
+        states: list[State] = []
         for state in self.all_states():
             keep = [k for k, name in enumerate(state.problems.names) if not self.records[name].is_finished(maximum)]
             for name in (state.problems.names[k] for k in keep):
@@ -83,10 +93,10 @@ class Roster:
                 states.append(state if len(keep) == len(state) else state.select(keep))
         self.states = states
 
-    def all_states(self) -> list[BatchState]:
+    def all_states(self) -> list[State]:
         """Every problem, at work or not, batched with those of its batch that are equally far."""
         at_work = self._at_work()
-        states = []
+        states: list[State] = []
         for batch in self.batches:
             groups: dict[int, list[int]] = {}
             for k, name in enumerate(batch.names):
@@ -107,7 +117,7 @@ class Roster:
                 states.append(state)
         return states
 
-    def alone(self, name: str) -> BatchState:
+    def alone(self, name: str) -> State:
         """One problem by itself, where it is."""
         batch = next(batch for batch in self.batches if name in batch.names)
         at_work = self._at_work()
@@ -118,7 +128,7 @@ class Roster:
             state.load_problem_state(0, saved)
         return state
 
-    def leave(self, state: BatchState, which: Sequence[int]) -> None:
+    def leave(self, state: State, which: Sequence[int]) -> None:
         """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one."""
         for k in which:
             record = self.records[state.problems.names[k]]
@@ -127,7 +137,7 @@ class Roster:
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(keep)] if keep else []
 
-    def split(self, state: BatchState) -> None:
+    def split(self, state: State) -> None:
         """Let a batch go on as two halves.
 
         Raises:
@@ -148,6 +158,7 @@ class Roster:
                 "iteration": record.iteration,
                 "evaluated": record.evaluated,
                 "seconds": record.seconds,
+                "ended": record.ended,
                 "state": self._state_of(name, at_work),
             }
             for name, record in self.records.items()
@@ -164,11 +175,12 @@ class Roster:
                 entry = saved[name]
                 record.status, record.seconds, record.state = entry["status"], entry["seconds"], entry["state"]
                 record.iteration, record.evaluated = entry["iteration"], entry["evaluated"]
+                record.ended = entry["ended"]
 
-    def _at_work(self) -> dict[str, tuple[BatchState, int]]:
+    def _at_work(self) -> dict[str, tuple[State, int]]:
         return {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
 
-    def _state_of(self, name: str, at_work: Mapping[str, tuple[BatchState, int]]) -> dict[str, Any] | None:
+    def _state_of(self, name: str, at_work: Mapping[str, tuple[State, int]]) -> dict[str, Any] | None:
         if name in at_work:
             state, k = at_work[name]
             return state.problem_state(k)
@@ -177,7 +189,7 @@ class Roster:
     def parts(self) -> Iterator[torch.nn.Module]:
         """Signals and corruptions at work."""
         for state in self.states:
-            yield from (state.signal, state.corruption)
+            yield from state.modules
 
 
 def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:

@@ -550,7 +550,7 @@ def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrice
         return advance(state, iterations)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dop_lightning.module.advance", advance_and_stop)
+        patch.setattr("dop_lightning.engine.advance", advance_and_stop)
         trainer.fit(module, datamodule=matrices(batch_size=1))
     assert [record.iteration for record in module.records.values()] == [200, 200, 100]
     resumed, last = make_trainer(tmp_path / "cut", 400), tmp_path / "cut" / LAST

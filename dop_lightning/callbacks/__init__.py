@@ -1,6 +1,6 @@
 """Lightning callbacks of a run: scores, curves, files, checkpoints, progress, stopping."""
 
-from dop_lightning.callbacks.base import RecoveryCallback
+from dop_lightning.callbacks.certificate import DualCertificate
 from dop_lightning.callbacks.checkpoint import CheckpointFolder, FolderCheckpointIO, last_checkpoint
 from dop_lightning.callbacks.files import RecoveredFiles
 from dop_lightning.callbacks.interrupt import GracefulStop
@@ -9,9 +9,11 @@ from dop_lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.callbacks.progress import IterationProgress
 from dop_lightning.callbacks.stable import StableOutput
 from dop_lightning.callbacks.tensorboard import ProblemTensorBoard
+from dop_lightning.recovery_callback import RecoveryCallback
 
 __all__ = [
     "CheckpointFolder",
+    "DualCertificate",
     "FolderCheckpointIO",
     "GracefulStop",
     "IterationProgress",

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.checks import positive
 from dop_lightning.files.atomic import write_atomically
+from dop_lightning.recovery_callback import RecoveryCallback
 
 LAST = Path("checkpoints") / "last.ckpt"
 

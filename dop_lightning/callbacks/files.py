@@ -8,8 +8,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.checks import at_least
 from dop_lightning.data.base import data_of
 from dop_lightning.data.images import ImageFile
 from dop_lightning.files.atomic import write_atomically
@@ -17,6 +17,8 @@ from dop_lightning.files.images import write_image, write_pixels
 from dop_lightning.files.pictures import recovery_pictures
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
+from dop_lightning.problems import Problem
+from dop_lightning.recovery_callback import RecoveryCallback
 from dop_lightning.reporting.mosaics import assemble
 from dop_lightning.reporting.results import write_result, write_table
 
@@ -28,7 +30,14 @@ class RecoveredFiles(RecoveryCallback):
     format of the file it came from (as ``recovered.tif``, say), and as ``recovered.png`` for looking at where that is
     another. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
     are put together when the run ends, after an interruption as well.
+
+    Args:
+        most_pictures: problems that get pictures, from the first on; ``None`` for all. Of many small matrices the
+            pictures take longer than anything else that is written. A recovered image is always written.
     """
+
+    def __init__(self, most_pictures: int | None = None) -> None:
+        self.most_pictures = None if most_pictures is None else at_least("most_pictures", most_pictures, 0)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write again what a resumed run has finished and somebody has removed."""
@@ -42,15 +51,19 @@ class RecoveredFiles(RecoveryCallback):
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write all of one problem."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
-        self.write_recovery(folder, outcome)
+        self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
         best: dict[str, float] = {}
         for callback in module.recovery_callbacks:
             if isinstance(callback, RecoveryMetrics):
                 best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
         write_result(folder, outcome, best, machine(module))
 
+    def _has_pictures(self, trainer: pl.Trainer, problem: Problem) -> bool:
+        wholes = data_of(trainer).wholes[: self.most_pictures]
+        return self.most_pictures is None or any(whole.name == problem.name for whole in wholes)
+
     @staticmethod
-    def write_recovery(folder: Path, outcome: Outcome) -> None:
+    def write_recovery(folder: Path, outcome: Outcome, with_pictures: bool = True) -> None:
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
         source = outcome.problem.source
@@ -61,7 +74,7 @@ class RecoveredFiles(RecoveryCallback):
             _write_array(folder / "corruption.npy", outcome.corruption)
         if outcome.problem.is_tile:
             return
-        pictures = recovery_pictures(outcome)
+        pictures = recovery_pictures(outcome) if with_pictures else {}
         if isinstance(source, ImageFile):
             assert written is not None
             write_image(written, outcome.signal, source.format)
@@ -80,7 +93,8 @@ class RecoveredFiles(RecoveryCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """`dop predict` writes what a checkpoint has recovered."""
-        self.write_recovery(Path(trainer.default_root_dir) / outputs.problem.folder, outputs)
+        folder = Path(trainer.default_root_dir) / outputs.problem.folder
+        self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put tiles together, and rebuild the table of the run."""
@@ -88,7 +102,7 @@ class RecoveredFiles(RecoveryCallback):
         for mosaic in data_of(trainer).mosaics.values():
             outcome = assemble(run, mosaic)
             if outcome is not None:
-                self.write_recovery(run / mosaic.whole.folder, outcome)
+                self.write_recovery(run / mosaic.whole.folder, outcome, self._has_pictures(trainer, mosaic.whole))
                 write_result(run / mosaic.whole.folder, outcome, {}, machine(pl_module))
         write_table(run)
 

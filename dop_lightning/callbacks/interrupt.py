@@ -7,8 +7,8 @@ from types import FrameType
 
 import pytorch_lightning as pl
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.recovery_callback import RecoveryCallback
 
 
 class GracefulStop(RecoveryCallback):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.data.base import data_of
+from dop_lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs import write_manifest
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.engine import Evaluation
 from dop_lightning.files.atomic import append_text, atomic_text
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.recovery_callback import RecoveryCallback
 
 HEADER = ["problem", "iteration", "tag", "value"]
 

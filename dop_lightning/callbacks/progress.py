@@ -12,10 +12,12 @@ from tqdm import tqdm
 from dop_lightning.checks import at_least
 from dop_lightning.cost import in_words, seconds_an_iteration
 from dop_lightning.data.base import data_of
-from dop_lightning.engine import OutOfMemoryError
+from dop_lightning.engine import BatchState, OutOfMemoryError
 from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.signals import SymmetricFactor
+from dop_lightning.signals.symmetry import symmetry_hint
 
-_SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.4f}", "loss": "loss {:.3g}"}
+_SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.3g}", "loss": "loss {:.3g}"}
 
 
 class IterationProgress(pl.callbacks.ProgressBar):
@@ -52,6 +54,8 @@ class IterationProgress(pl.callbacks.ProgressBar):
             return
         assert isinstance(pl_module, DoubleOverparameterization)
         print(_announcement(trainer, pl_module), file=sys.stderr)
+        if hint := _hint(pl_module):
+            print(hint, file=sys.stderr)
         if self.estimate and trainer.max_steps > 0:
             print(_estimate(pl_module, trainer.max_steps), file=sys.stderr)
         total = trainer.max_steps if trainer.max_steps > 0 else None
@@ -94,6 +98,12 @@ class IterationProgress(pl.callbacks.ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _hint(module: DoubleOverparameterization) -> str | None:
+    """A word on the first matrix that is far from symmetric, where UUᵀ is to explain it."""
+    symmetric = (s for s in module.states if isinstance(s, BatchState) and isinstance(s.signal, SymmetricFactor))
+    return next((hint for state in symmetric for problem in state.problems if (hint := symmetry_hint(problem))), None)
 
 
 def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:

@@ -7,11 +7,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.checks import at_least, positive
 from dop_lightning.engine import Evaluation
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.problems import ProblemBatch
+from dop_lightning.recovery_callback import RecoveryCallback
 
 
 class StableOutput(RecoveryCallback):

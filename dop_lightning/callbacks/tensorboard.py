@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-from dop_lightning.callbacks.base import RecoveryCallback
 from dop_lightning.checks import at_least
 from dop_lightning.engine import Evaluation
 from dop_lightning.files.atomic import naming
@@ -14,6 +13,7 @@ from dop_lightning.files.pictures import corruption_map, heatmap
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
 from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.recovery_callback import RecoveryCallback
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -132,7 +132,7 @@ SUMMARY = [
     ("input_psnr", "input PSNR", ".2f"),
     ("psnr", "PSNR", ".2f"),
     ("ssim", "SSIM", ".3f"),
-    ("relative_error", "rel. error", ".4f"),
+    ("relative_error", "rel. error", ".3g"),
     ("rank", "rank", ".0f"),
     ("corruption_density", "density", ".3f"),
     ("true_density", "true density", ".3f"),
