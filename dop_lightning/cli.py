@@ -12,6 +12,7 @@ VERBS = {
     "test": ("dop_lightning.commands.lightning", "the same as validate"),
     "predict": ("dop_lightning.commands.lightning", "write the files that a checkpoint has recovered"),
     "recover": ("dop_lightning.commands.recover", "restore images: dop recover PHOTO.png --out DIR"),
+    "figure": ("dop_lightning.commands.figure", "reproduce a figure of the paper: dop figure 2bc --out DIR"),
 }
 
 EXIT_USER_ERROR = 2

@@ -134,7 +134,7 @@ MISTAKES = {
     # settings
     "another setting": ([*FIT, "--model.bogus", "1"], "--model.bogus"),
     "another setting of the data": ([*FIT, "--data.bogus", "1"], "bogus"),
-    "tau in words": ([*FIT, "--model.tau", "fast"], "model.tau: expected a float or a list, got 'fast'"),
+    "tau in words": ([*FIT, "--model.tau", "fast"], "model.tau: expected a float or a list or 'auto', got 'fast'"),
     "tau below 0": ([*FIT, "--model.tau", "-1"], "tau must be a finite number above 0, got -1.0"),
     "too few taus": ([*FIT, "--model.tau", "[1.0]"], "tau must be one number, or a list of one a problem, 2 of them"),
     "no alpha": ([*FIT, "--model.alpha", "0"], "alpha must be a finite number above 0, got 0.0"),
@@ -145,7 +145,7 @@ MISTAKES = {
     "rank in words": ([*FIT, "--model.signal.init_args.rank", "low"], "model.signal.rank: expected a int"),
     "another reduction": (
         [*FIT, "--model.loss", "SquaredLoss", "--model.loss.init_args.reduction", "median"],
-        "model.loss.reduction: expected a typing.Literal['quarter', 'half', 'sum', 'mean']",
+        "model.loss.reduction: expected one of 'quarter', 'half', 'sum', 'mean'",
     ),
     "another data module": ([*FIT, "--data", "Nope"], "Nope"),
     "size in words": ([*FIT, "--data.n", "big"], "data.n: expected a int or a list, got 'big'"),
@@ -255,7 +255,7 @@ def test_fit_again_prints_the_table_and_computes_nothing(folder: Path, dop, monk
     first = dop(*FIT)
     recovered = Path("out") / PROBLEM / "recovered.npy"
     before = recovered.stat().st_mtime_ns
-    monkeypatch.setattr("dop_lightning.module.advance", lambda *_: pytest.fail("computes again"))
+    monkeypatch.setattr("dop_lightning.engine.advance", lambda *_: pytest.fail("computes again"))
     again = dop(*FIT)
     assert again.status == 0
     assert again.out == first.out
@@ -476,7 +476,7 @@ def test_recover_again_prints_the_table_and_another_run_is_refused(
 ) -> None:
     first = dop(*RECOVER)
     with monkeypatch.context() as patch:
-        patch.setattr("dop_lightning.module.advance", lambda *_: pytest.fail("computes again"))
+        patch.setattr("dop_lightning.engine.advance", lambda *_: pytest.fail("computes again"))
         again = dop(*RECOVER)
     assert (again.status, again.out) == (0, first.out)
     for change in (["--seed", "1"], ["--width", "5"], ["--alpha", "7"]):

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.cli import main
+from dop_lightning.figures import FIGURES, load_figure
+from dop_lightning.figures.base import FittedFigure
+from dop_lightning.figures.configs import layers
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -18,8 +21,17 @@ RUNS = {
     "dip_l1": (["image", "dip_l1"], IMAGE),
     "matrix": (["matrix"], MATRIX),
     "mf_l1": (["matrix", "mf_l1"], MATRIX),
+    "fast_matrix": (["matrix", "fast_matrix"], MATRIX),
+    "convex": (["matrix", "convex"], MATRIX),
+    "sensing": (["sensing"], MATRIX),
+    "completion": (["completion"], [*MATRIX, "--data.columns", "9"]),
 }
 """What each file is laid over, itself included, and the options that make it small."""
+
+PAPER = [
+    (name, run) for name in FIGURES if issubclass(kind := type(load_figure(name)), FittedFigure) for run in kind.methods
+]
+"""The runs of the paper's figures; tests/figures does them."""
 
 WITHOUT_CORRUPTION = {"dip", "dip_l1", "mf_l1"}
 
@@ -37,7 +49,7 @@ def test_a_config_runs(name: str, tmp_path: Path) -> None:
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["status"], row["iterations"]) for row in rows] == [("done", "3")] * len(rows)
-    assert len(rows) == (2 if "matrix" in layers else 1)
+    assert len(rows) == (1 if "image" in layers else 2)
     assert all((row["alpha"] == "") == (name in WITHOUT_CORRUPTION) for row in rows)
 
 
@@ -49,3 +61,14 @@ def test_a_config_is_complete(name: str, capsys) -> None:
         main(["fit", *files, "--print_config"])
     assert left.value.code in (0, None)
     assert "class_path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("figure", "run"), PAPER)
+def test_a_config_of_the_paper_is_complete(figure: str, run: str, capsys) -> None:
+    files = [argument for path in layers(figure, run, "small") for argument in ("--config", str(path))]
+    with pytest.raises(SystemExit) as left:
+        main(["fit", *files, "--print_config"])
+    assert left.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert "MatrixDataModule" in printed
+    assert "n: 50" in printed

@@ -17,7 +17,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from dop_lightning.callbacks import last_checkpoint
 from dop_lightning.commands import runner
 from dop_lightning.commands.messages import plain_message
-from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule  # noqa: F401 — named in YAML
+from dop_lightning.data import (
+    ImageDataModule,  # noqa: F401 — named in YAML
+    MatrixDataModule,  # noqa: F401
+    RecoveryDataModule,
+    VectorDataModule,  # noqa: F401
+)
 from dop_lightning.files.find import existing_file
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.runs import default_folder

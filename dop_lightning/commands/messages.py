@@ -28,11 +28,16 @@ def plain_message(text: str) -> str:
     if telling:
         return where + telling[0] if key or len(telling) < len(lines) else text
     expected = [re.sub(r"<class '([\w.]+)'>", r"\1", line) for line in lines if line.startswith("Expected ")]
+    expected = [re.sub(r"a typing\.Literal\[(.*?)\]", _choices, line) for line in expected]
     given = next((line.partition(":")[2].strip() for line in lines if line.startswith("Given value:")), None)
     if not expected:
         return text
     wanted = " or ".join(dict.fromkeys(line.removeprefix("Expected ").rstrip(".") for line in expected))
     return f"{where}expected {wanted}" + ("" if given is None else f", got {given!r}")
+
+
+def _choices(literal: re.Match[str]) -> str:
+    return f"one of {literal[1]}" if "," in literal[1] else literal[1]
 
 
 def _inner(text: str) -> str:

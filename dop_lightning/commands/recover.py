@@ -4,36 +4,27 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
 
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
+from dop_lightning.commands.options import DEVICES, OptionParser
 from dop_lightning.commands.presets import PRESETS, describe_presets
 from dop_lightning.cost import Shape, choose_tile, in_bytes, parse_bytes, run_memory
 from dop_lightning.files.images import find_images, image_shape
 from dop_lightning.runs import CONFIG
 from dop_lightning.runtime import available_memory, has_bfloat16_units
 
-DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
-"""Names of devices, and Lightning's names for them."""
-
 SHARE_OF_MEMORY = 0.8
 """Of the memory that is free, what a run may take where ``--max-memory`` does not say."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Its errors are the caller's one line, not a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def parser(epilog: str = "") -> argparse.ArgumentParser:
     """The options of ``dop recover``."""
-    result = _Parser(
+    result = OptionParser(
         prog="dop recover",
         description="Restore photographs with dead or random pixels. Nothing needs to be known of the damage.",
         epilog=epilog,

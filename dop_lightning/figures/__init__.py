@@ -1,0 +1,42 @@
+"""The paper's figures: the runs that each needs, its table, its drawing. Found by name, imported when needed."""
+
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # a list of the figures needs neither torch nor matplotlib
+    from dop_lightning.figures.base import Figure
+
+PACKAGE = "dop_lightning.figures"
+
+
+class Entry(NamedTuple):
+    """A figure by name.
+
+    Attributes:
+        module: where it is.
+        kind: its class.
+        text: what it shows.
+        times: about what it takes on one core, at scale small and at scale paper.
+    """
+
+    module: str
+    kind: str
+    text: str
+    times: str
+
+
+FIGURES = {
+    "1a": Entry("figure_1a", "Figure1a", "learning curves of robust PCA: factorisation against DOP", "10 s, 15 s"),
+    "2a": Entry("figure_2a", "Figure2a", "errors of DOP over the ratio α of the rates", "10 s, 40 s"),
+    "2bc": Entry("figure_2bc", "Figure2bc", "recovery over rank and corruption: DOP, convex program", "30 s, 8 min"),
+    "theorem-1": Entry("theorem_1", "Theorem1", "DOP tends to the convex program's solution as γ → 0", "20 s, 40 s"),
+    "appendix-a": Entry("appendix_a", "AppendixA", "one rate a coordinate: weighted least-norm solutions", "5 s, 5 s"),
+}
+"""The figures of ``dop figure``."""
+
+
+def load_figure(name: str) -> "Figure":
+    """The figure called ``name``, one of :data:`FIGURES`."""
+    entry = FIGURES[name]
+    figure: Figure = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.kind)()
+    return figure

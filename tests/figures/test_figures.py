@@ -1,0 +1,119 @@
+"""Every figure of the paper: its runs, its table, its drawing."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dop_lightning.figures import FIGURES, load_figure
+from dop_lightning.figures.base import ComputedFigure, FittedFigure
+from dop_lightning.figures.configs import figure_folder, layers
+
+
+@pytest.fixture
+def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
+    """Makes a figure at a tiny size: what was said, and its table."""
+
+    def make(name: str) -> tuple[str, list[dict[str, str]]]:
+        tiny(name)
+        said = dop("figure", name, "--out", str(tmp_path / name), "--device", "cpu")
+        assert said.status == 0, said.err
+        with Image.open(tmp_path / name / f"{name}.png") as image:
+            assert image.width > 800
+            assert len(set(image.convert("L").tobytes())) > 20
+        assert (tmp_path / name / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        with (tmp_path / name / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return said.out, list(csv.DictReader(file))
+
+    return make
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_configs_are_those_of_the_figure(name: str) -> None:
+    figure, found = load_figure(name), {path.stem for path in figure_folder(name).glob("*.yaml")}
+    assert figure.name == name
+    if isinstance(figure, FittedFigure):
+        assert found - {"small"} == set(figure.methods)
+        assert all(path.is_file() for run in figure.methods for path in layers(name, run, "small"))
+    else:
+        assert isinstance(figure, ComputedFigure)
+        assert found == {"small", "paper"}
+        assert figure.settings("small").keys() == figure.settings("paper").keys()
+
+
+def test_learning_curves(made) -> None:
+    said, rows = made("1a")
+    assert len(rows) == 4 * 6
+    ends = {row["method"]: float(row["median"]) for row in rows if row["iteration"] == "600"}
+    assert ends["mf_exact_decay"] < 1e-3 < ends["mf_over"]
+    assert all(float(row["least"]) <= float(row["median"]) <= float(row["largest"]) for row in rows)
+    assert "MF-ℓ1 with r' = r converges to the length of its steps" in said
+
+
+def test_errors_over_alpha(made) -> None:
+    said, rows = made("2a")
+    assert [float(row["alpha_scale"]) for row in rows] == [0.3, 1.0, 3.0]
+    assert math.isclose(float(rows[1]["alpha"]), math.sqrt(12), rel_tol=1e-5)
+    assert {row["instances"] for row in rows} == {"2"}
+    assert float(rows[1]["signal_mean"]) < min(float(rows[0]["signal_mean"]), float(rows[2]["signal_mean"]))
+    assert "yes  mean error of X̂ at α = √n" in said
+    assert "0.0 % above the best of the grid (at 1·√n)" in said
+
+
+def test_recovery_over_rank_and_corruption(made, tmp_path: Path) -> None:
+    said, rows = made("2bc")
+    assert [(row["rank"], row["ratio"]) for row in rows] == [("1", "0.1"), ("1", "0.4"), ("3", "0.1"), ("3", "0.4")]
+    assert rows[0]["trials"] == "2"
+    assert float(rows[0]["convex_psd"]) == 1
+    assert float(rows[3]["convex"]) == 0
+    assert "DOP against convex: below in" in said
+    assert "automatic steps say the same as constant ones" in said
+    assert "seconds of the iterations: DOP " in said
+    runs = tmp_path / "2bc" / "runs"
+    for method in ("dop", "convex"):  # files.most_pictures
+        assert len(list(runs.glob(f"{method}/*/recovered.npy"))) == 8
+        assert [path.parent.name for path in runs.glob(f"{method}/*/recovered.png")] == [
+            "n12-r1-gross-outliers-0.1-seed0"
+        ]
+
+
+def test_theorem_1(made) -> None:
+    said, rows = made("theorem-1")
+    limits = [row for row in rows if row["method"] == "limit"]
+    assert [(row["alpha"], row["gamma"]) for row in limits] == [
+        ("0.5", "0.01"),
+        ("0.5", "1e-05"),
+        ("1", "0.01"),
+        ("1", "1e-05"),
+    ]
+    for far, near in (limits[:2], limits[2:]):
+        assert float(near["distance"]) < float(far["distance"])
+        assert float(near["feasibility"]) < 1e-9
+        assert float(near["product"]) < float(far["product"])
+    others = [row for row in rows if row["method"] != "limit"]
+    assert {row["method"] for row in others} == {"descent", "flow"}
+    assert {row["gamma"] for row in others} == {"0.01"}
+    assert all(float(row["to_limit"]) < 0.05 for row in others)
+    assert "the integrated flow ends near its limit: within" in said
+
+
+def test_appendix_a(made) -> None:
+    said, rows = made("appendix-a")
+    plain, weighted = ([row for row in rows if row["rates"] == name] for name in ("I", "random 1"))
+    assert len(plain) == len(weighted) == 81
+    assert [row["iteration"] for row in plain][::40] == ["0", "150", "300"]
+    assert max(float(plain[-1]["to_weighted"]), float(weighted[-1]["to_weighted"])) < 1e-8
+    assert float(weighted[-1]["to_plain"]) > 0.1
+    assert said.count("yes  Λ = ") == 2
+
+
+def test_an_optimum_of_zero_is_a_distance_like_others(tiny: Callable[[str], Path]) -> None:
+    tiny("theorem-1")
+    figure = load_figure("theorem-1")
+    assert isinstance(figure, ComputedFigure)
+    settings = figure.settings("small")
+    rows = figure.rows({**settings, "alphas": [20.0], "descent": {**settings["descent"], "gammas": []}})
+    assert all(row["distance"] < 1 for row in rows)
