@@ -122,11 +122,11 @@ def bare_network(problems: ProblemBatch, width: int):
 
 def cases():
     """``(name, allowed ratio, function)``; the function gives the seconds of framework and bare loop."""
-    for count, allowed in ((1, 1.25), (100, 1.1)):
+    for count, allowed in ((1, 1.25), (100, 1.1), (1000, 1 / 0.7)):
         data = MatrixDataModule(n=50, rank=5, noise=GrossOutliers(0.3), seeds=count)
         data.setup()
         module = partial(DoubleOverparameterization, signal=SymmetricFactor, block=1000, evaluate_every=1000)
-        iterations = 20_000 if count == 1 else 10_000
+        iterations = {1: 20_000, 100: 10_000, 1000: 3000}[count]
         yield f"matrix n=50, K={count}", allowed, partial(take_turns, module, data, bare_matrices, iterations)
     data = ImageDataModule("astronaut", noise=SaltAndPepper(0.5), resize=64)
     data.setup()

@@ -28,3 +28,27 @@ def test_damaged_files_are_refused_or_recovered() -> None:
     said = run("fuzz_images.py", "--files", "46", "--seed", "1")
     assert said.startswith("46 files in ")
     assert said.endswith("; 0 went wrong\n")
+
+
+def test_robust_pca_is_timed_against_convex_solvers_and_tensorly() -> None:
+    said = run("benchmark_robust_pca.py", "--sizes", "100", "--rounds", "1", "--limit", "3")
+    for name in (
+        "DOP, semi-implicit",
+        "DOP, Nesterov",
+        "IALM, partial SVD",
+        "IALM, full SVD",
+        "APG, full SVD",
+        "TensorLy",
+    ):
+        assert re.search(rf"^{name}.*\d\.\d", said, re.MULTILINE), said
+    assert re.search(r"in the time that IALM .* takes to 1e-6 it is at \d", said)
+
+
+def test_step_rules_are_compared() -> None:
+    said = run("compare_steps.py", "--seeds", "1", "--time", "0.05")
+    assert len(re.findall(r"^(?:truth|small steps): .*\d$", said, re.MULTILINE)) == 10
+
+
+def test_memory_of_matrices_is_measured() -> None:
+    said = run("measure_matrix_memory.py", "--n", "200", "--rank", "4", "--rules", "SemiImplicit", "--allowed", "1e6")
+    assert re.search(r"SemiImplicit +\d+ MiB +\d+\.\d\d arrays", said)

@@ -1,0 +1,84 @@
+"""Peak memory of robust PCA of one large matrix, in arrays of n² float32, the observation included.
+
+Each step rule runs in a process of its own: start, blocks of iterations, evaluation. Large matrices are for
+SemiImplicit, which keeps to 6 arrays; the others have an array for the residual, Nesterov its momentum besides.
+
+    python scripts/measure_matrix_memory.py [--n 10000] [--rank 100] [--iterations 3]
+"""
+
+import argparse
+import multiprocessing
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from dop_lightning.commands.runner import prepare
+from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.engine import BatchState, Method
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import SymmetricFactor
+from dop_lightning.steps import GradientDescent, Nesterov, SemiImplicit
+
+RULES = {"GradientDescent": GradientDescent, "SemiImplicit": SemiImplicit, "Nesterov": Nesterov}
+
+
+def observation(n: int) -> torch.Tensor:
+    """Rank 10, and 10 % of the entries off, made row by row: nothing as large as itself beside it."""
+    generator = torch.Generator().manual_seed(0)
+    U = torch.randn(n, 10, generator=generator)
+    Y = torch.empty(n, n)
+    for row, left in zip(Y, U, strict=True):
+        torch.mv(U, left, out=row)
+        hit = torch.rand(n, generator=generator) < 0.1
+        row += torch.where(hit, 10 * torch.randn(n, generator=generator), 0.0)
+    return Y
+
+
+def peak(name: str, n: int, rank: int, iterations: int, answers: multiprocessing.SimpleQueue) -> None:
+    """Bytes at the peak beyond what the process had before."""
+    prepare()
+    torch.mm(torch.randn(64, 64), torch.randn(64, 64))  # the library's own threads and buffers
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    problems = ProblemBatch([Problem("large", observation(n))])
+    state = BatchState(
+        Method(partial(SymmetricFactor, rank=rank), HadamardCorruption, steps=RULES[name]()), problems, "auto"
+    )
+    for _ in range(2):
+        state.advance(iterations)
+    evaluation = state.evaluate()
+    answers.put((_status("VmHWM") - before, bool(torch.isfinite(evaluation.loss).all())))
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--rank", type=int, default=100, help="the bound r'")
+    parser.add_argument("--iterations", type=int, default=3, help="of each of two blocks")
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), help="which step rules")
+    parser.add_argument("--allowed", type=float, default=6.0, help="arrays, above which the exit status is 1")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    failed = False
+    print(f"n = {options.n}, r' = {options.rank}: an array has {4 * options.n**2 / 2**20:.0f} MiB")
+    for name in options.rules:
+        answers = context.SimpleQueue()
+        process = context.Process(target=peak, args=(name, options.n, options.rank, options.iterations, answers))
+        process.start()
+        process.join()
+        size, finite = answers.get()
+        arrays = size / (4 * options.n**2)
+        failed |= not finite or arrays > options.allowed
+        print(f"{name:<18}{size / 2**20:>8.0f} MiB {arrays:>6.2f} arrays (allowed {options.allowed:g})", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
