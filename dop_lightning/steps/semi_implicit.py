@@ -90,13 +90,9 @@ class SemiImplicit(StepRule):
         if state.method.theta_optimizer is not None:
             raise ValueError("SemiImplicit moves θ by itself, got a theta_optimizer")
 
-    def automatic_tau(self, state: BatchState) -> list[float]:
-        """The first step: as long as it may be."""
-        return self._longest_first(state)
-
     @torch.no_grad()
-    def _longest_first(self, state: BatchState) -> list[float]:
-        """What the bounds allow for ``R = −y``; where there is nothing at all, any step will do."""
+    def automatic_tau(self, state: BatchState) -> list[float]:
+        """The first step is as long as the bounds allow for ``R = −y``; where y is 0, any step will do."""
         y = state.problems.observation
         norms, _ = spectral_norms(y, state.problems)
         bound = self.trust / norms.cpu().double()
@@ -111,7 +107,8 @@ class SemiImplicit(StepRule):
         left = torch.bmm(state.problems.observation, right)
         left = left / torch.linalg.vector_norm(left, dim=1, keepdim=True).clamp_min(torch.finfo(left.dtype).tiny)
         asked = state.tau_tensor()
-        tau = torch.minimum(asked, torch.tensor(self._longest_first(state)).to(asked)).to(left)
+        allowed = torch.tensor(self.automatic_tau(state), dtype=asked.dtype, device=asked.device)
+        tau = torch.minimum(asked, allowed).to(left)
         return {"tau": tau, "last_loss": torch.full_like(tau, torch.inf), "left": left, "right": right}
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
