@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from dop_lightning.callbacks import DualCertificate
+from dop_lightning.callbacks.certificate import _Start
 from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.engine import BatchState, Method
 from dop_lightning.signals import Factor, SymmetricFactor
 from dop_lightning.theory import dual_certificate, dual_variable, kkt_residuals
 
@@ -84,3 +86,15 @@ def test_other_parts_are_refused_at_the_start(fit, matrix_method, image_method, 
     large = matrix_method(signal=partial(SymmetricFactor, scale=1.0))
     with pytest.raises(ValueError, match="DualCertificate needs a start below 1, got a signal of the scale 3"):
         fit(tmp_path / "c", large, matrices(), 200, DualCertificate())
+
+
+@pytest.mark.parametrize("signal", [SymmetricFactor, Factor])
+def test_a_growing_factor_starts_like_one_with_all_columns(signal, matrices) -> None:
+    """γ of the first few columns alone would be too small, and the certificate too good."""
+    data = matrices(n=40, seeds=3)
+    data.setup()
+    gammas = []
+    for growing in (True, False):
+        state = BatchState(Method(partial(signal, growing=growing), HadamardCorruption), data.batches[0], 1e-3)
+        gammas.append(_Start(state).scales[0])
+    torch.testing.assert_close(gammas[0], gammas[1], rtol=0.05, atol=0)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dop_lightning.convex import InexactALM, solve
 from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, advance
+from dop_lightning.engine import BatchState, Method, _Snapshot, advance
 from dop_lightning.metrics import relative_error
 from dop_lightning.noise import GrossOutliers, MissingEntries
 from dop_lightning.problems import Problem, ProblemBatch
@@ -121,6 +121,18 @@ class StepRuleSuite:
         assert bool((state.signal.get_parameter("U")[0] == 1e200).all())
         assert all(torch.equal(state.memory[name][0], value) for name, value in before.items())
         torch.testing.assert_close(state.signal(0)[1], untouched.signal(0)[1], rtol=1e-8, atol=1e-10)
+
+    @pytest.mark.parametrize("growing", [False, True])
+    def test_a_snapshot_brings_a_whole_batch_back(self, growing: bool) -> None:
+        """As after running out of memory."""
+        problems = make_batch(0, 1, rank=3)
+        settings = {"growing": growing, "rank": 2 if growing else None}
+        state, untouched = make_state(problems, self.rule(), **settings), make_state(problems, self.rule(), **settings)
+        snapshot = _Snapshot(state)
+        with torch.no_grad():
+            state.method.steps.descend(state, 40)
+        snapshot.restore(state, range(2))
+        _assert_equal(state, untouched)
 
     def test_lands_where_small_steps_land(self) -> None:
         problems = make_batch(0, 1, 2)
