@@ -120,7 +120,7 @@ class BatchState:
         self.method = method
         self.problems = problems
         size = len(problems)
-        self.alpha = _one_a_problem("alpha", default_alphas(problems, method.loss) if alpha is None else alpha, size)
+        self.alpha = one_a_problem("alpha", default_alphas(problems, method.loss) if alpha is None else alpha, size)
         self.iteration = 0
         self.loss = method.loss
         self.operator = method.operator(problems).to(problems.device)
@@ -134,7 +134,7 @@ class BatchState:
             self.signal.begin_(self.operator.adjoint(problems.observation))
         self.automatic = isinstance(tau, str) and one_of("tau", tau, ["auto"]) == "auto"
         method.steps.check(self)
-        self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else _one_a_problem("tau", tau, size)
+        self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else one_a_problem("tau", tau, size)
         self.optimizers = self._make_optimizers()
         self.memory = method.steps.start(self)
 
@@ -369,7 +369,12 @@ def _fill(place: Tensor, copy: Tensor) -> None:
     place.zero_()[..., :width] = copy[..., :width]
 
 
-def _one_a_problem(name: str, value: float | Sequence[float], size: int) -> list[float]:
+def one_a_problem(name: str, value: float | Sequence[float], size: int) -> list[float]:
+    """A setting of each of ``size`` problems: the one number given, or the numbers.
+
+    Raises:
+        ValueError: one is not above 0, or there are not so many.
+    """
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * size
     if len(values) != size:
         raise ValueError(f"{name} must be one number or one a problem, {size} of them, got {len(values)}")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dop_lightning.checks import at_least, positive
+from dop_lightning.checks import at_least
 from dop_lightning.convex.program import column, convex_program
 from dop_lightning.convex.solver import ConvexSolver, State
-from dop_lightning.engine import Evaluation, OperatorFactory, OutOfMemoryError, default_alphas
+from dop_lightning.engine import Evaluation, OperatorFactory, OutOfMemoryError, default_alphas, one_a_problem
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.operators import operator_of
 from dop_lightning.outcome import Status
@@ -62,7 +62,7 @@ class ConvexState:
         self.iteration = 0
         self.tau = [0.0] * len(problems)
         default = default_alphas(problems, SquaredLoss())  # a solver takes matrices alone
-        self.alpha = _one_a_problem(default if alpha is None else alpha, len(problems))
+        self.alpha = one_a_problem("alpha", default if alpha is None else alpha, len(problems))
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
         exact = _in_type(problems, self.solver.dtype)
@@ -180,13 +180,6 @@ def _finite(state: State) -> Tensor:
     for value in state.values():
         healthy = healthy & torch.isfinite(value).reshape(len(healthy), -1).all(dim=1)
     return healthy
-
-
-def _one_a_problem(alpha: float | Sequence[float], size: int) -> list[float]:
-    values = [float(v) for v in alpha] if isinstance(alpha, Sequence) else [float(alpha)] * size
-    if len(values) != size:
-        raise ValueError(f"alpha must be one number or one a problem, {size} of them, got {len(values)}")
-    return [positive("alpha", v) for v in values]
 
 
 def _named(shapes: Mapping[str, torch.Size]) -> str:

@@ -106,9 +106,10 @@ class SemiImplicit(StepRule):
         _, right = spectral_norms(state.problems.observation, state.problems)
         left = torch.bmm(state.problems.observation, right)
         left = left / torch.linalg.vector_norm(left, dim=1, keepdim=True).clamp_min(torch.finfo(left.dtype).tiny)
-        asked = state.tau_tensor()
-        allowed = torch.tensor(self.automatic_tau(state), dtype=asked.dtype, device=asked.device)
-        tau = torch.minimum(asked, allowed).to(left)
+        tau = state.tau_tensor()
+        if not state.automatic:
+            tau = torch.minimum(tau, torch.tensor(self.automatic_tau(state), dtype=tau.dtype, device=tau.device))
+        tau = tau.to(left)
         return {"tau": tau, "last_loss": torch.full_like(tau, torch.inf), "left": left, "right": right}
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
