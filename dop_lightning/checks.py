@@ -35,6 +35,18 @@ def share(name: str, value: float) -> float:
     return value
 
 
+def fraction(name: str, value: float) -> float:
+    """Return ``value`` if it is at least 0 and below 1.
+
+    >>> fraction("average", 1.0)
+    Traceback (most recent call last):
+    ValueError: average must be at least 0 and below 1, got 1.0
+    """
+    if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < 1):
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
+    return value
+
+
 def at_least(name: str, value: int, minimum: int) -> int:
     """Return ``value`` if it is a whole number of at least ``minimum``.
 

@@ -124,6 +124,14 @@ class Problem:
         return (*shapes, str(y.dtype), self.mask is not None, self.data_range, self.sensing)
 
 
+def scale(problem: Problem) -> float:
+    """The scale of an observation: the known range, else the median of |y| over the observed entries."""
+    if problem.data_range is not None:
+        return problem.data_range
+    y = problem.observation if problem.mask is None else problem.observation[problem.mask]
+    return float(y.abs().median()) or float(y.abs().max()) or 1.0
+
+
 class ProblemBatch(Sequence[Problem]):
     """K problems of one shape, stacked on a leading dimension.
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dop_lightning.metrics import corruption_density, numerical_rank, psnr, relative_error, ssim
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.metrics import corruption_density, numerical_rank, psnr, relative_error, ssim, support_scores
+from dop_lightning.problems import ProblemBatch, scale
 
 CURVES = ("psnr", "ssim", "relative_error", "loss", "corruption_density")
 """Tags that are followed during a run, the same for every problem, so that curves overlay."""
@@ -17,14 +17,6 @@ DENSITY_THRESHOLD = 0.1
 
 RANK_TOLERANCE = 0.05
 """Singular values above this share of the largest count; directions that still die out, at a few per cent, do not."""
-
-
-def scale(problem: Problem) -> float:
-    """The scale of an observation: the known range, else the median of |y| over the observed entries."""
-    if problem.data_range is not None:
-        return problem.data_range
-    y = problem.observation if problem.mask is None else problem.observation[problem.mask]
-    return float(y.abs().median()) or float(y.abs().max()) or 1.0
 
 
 class Scorer:
@@ -44,13 +36,16 @@ class Scorer:
         self._range = problems[0].data_range
         self._image = len(problems.signal_shape) == 3 and self._range is not None
 
-    def curves(self, signal: Tensor, corruption: Tensor, loss: Tensor) -> list[dict[str, float]]:
+    def curves(
+        self, signal: Tensor, corruption: Tensor, loss: Tensor, average: Tensor | None = None
+    ) -> list[dict[str, float]]:
         """The scores with the tags :data:`CURVES`, one dictionary a problem; what is not known is left out.
 
         Args:
             signal: X̂ ``(K, *n)``.
             corruption: ŝ ``(K, *m)``.
             loss: ``(K,)``.
+            average: the running average of the outputs, where one is kept; its score is ``psnr_average``.
         """
         scores: list[dict[str, float]] = [{} for _ in self.problems]
         _put(scores, "loss", loss)
@@ -63,12 +58,15 @@ class Scorer:
             assert data_range is not None
             self._compare(scores, "psnr", lambda x, t: psnr(x, t, data_range), signal, self._truth)
             self._compare(scores, "ssim", lambda x, t: ssim(x, t, data_range), signal, self._truth)
+            if average is not None:
+                self._compare(scores, "psnr_average", lambda x, t: psnr(x, t, data_range), average, self._truth)
         return scores
 
     def final(self, signal: Tensor, corruption: Tensor, loss: Tensor) -> list[dict[str, float]]:
         """The curves' scores, and those that are too slow or too plain for a curve.
 
-        ``relative_error_corruption``, ``true_density``, ``rank`` (matrices), ``input_psnr`` (images).
+        ``relative_error_corruption``, ``true_density``, ``support_precision`` and ``support_recall`` of the entries
+        that count as corrupted, ``rank`` (matrices), ``input_psnr`` (images).
         """
         scores = self.curves(signal, corruption, loss)
         if self._corruption:
@@ -77,6 +75,11 @@ class Scorer:
             which, true_corruption = self._true_corruption
             mask = None if self.problems.mask is None else self.problems.mask[which]
             _put(scores, "true_density", corruption_density(true_corruption, 0.0, mask), which)
+            if self._corruption:
+                found, thresholds = corruption[which], self._threshold[which]
+                precision, recall = support_scores(found, true_corruption, thresholds, mask)
+                _put(scores, "support_precision", precision, which)
+                _put(scores, "support_recall", recall, which)
         if len(self.problems.signal_shape) == 2:
             _put(scores, "rank", numerical_rank(signal, RANK_TOLERANCE))
         if self._image and self.problems.observation.shape[1:] == self.problems.signal_shape:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.scoring import CURVES, DENSITY_THRESHOLD, RANK_TOLERANCE, Scorer, scale
+from dop_lightning.problems import Problem, ProblemBatch, scale
+from dop_lightning.scoring import CURVES, DENSITY_THRESHOLD, RANK_TOLERANCE, Scorer
 from tests.suites.part import draw
 
 
@@ -35,6 +35,10 @@ def true_corruptions(problems: ProblemBatch) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------------- scale
+
+
+OF_CORRUPTION = ("relative_error_corruption", "true_density", "support_precision", "support_recall")
+"""Tags of what is known of s* and is no curve."""
 
 
 def test_scale_is_the_known_range() -> None:
@@ -73,9 +77,10 @@ def test_final_scores_of_images() -> None:
     problems = ProblemBatch([image_problem(k) for k in range(2)])
     X, s = truths(problems), true_corruptions(problems)
     for of_problem in Scorer(problems).final(X + 0.1, 0.5 * s, torch.zeros(2)):
-        assert set(of_problem) == {*CURVES, "relative_error_corruption", "true_density", "input_psnr"}
+        assert set(of_problem) == {*CURVES, *OF_CORRUPTION, "input_psnr"}
         assert of_problem["relative_error_corruption"] == pytest.approx(0.5)
         assert of_problem["true_density"] == pytest.approx(1 / 12)
+        assert (of_problem["support_precision"], of_problem["support_recall"]) == (1.0, 1.0)
         assert of_problem["input_psnr"] == pytest.approx(-10 * math.log10(0.25 / 12), abs=1e-4)
 
 
@@ -110,6 +115,8 @@ def test_scores_of_matrices() -> None:
         "corruption_density",
         "relative_error_corruption",
         "true_density",
+        "support_precision",
+        "support_recall",
         "rank",
     }
     assert set(second) == {"loss", "relative_error", "corruption_density", "rank"}
@@ -160,7 +167,7 @@ def test_what_is_not_known_is_left_out() -> None:
         X, s = batch.observation + 0.1, torch.zeros_like(batch.observation)
         by_name = dict(zip(batch.names, Scorer(batch).final(X, s, torch.zeros(2)), strict=True))
         assert set(by_name["image-1"]) == {"loss", "corruption_density"}
-        assert {*CURVES, "relative_error_corruption", "true_density", "input_psnr"} == set(by_name["image-0"])
+        assert {*CURVES, *OF_CORRUPTION, "input_psnr"} - {"support_precision"} == set(by_name["image-0"])
         assert by_name["image-0"]["relative_error_corruption"] == 1.0
         (alone,) = Scorer(ProblemBatch([known])).final(X[:1] * 0 + known.observation + 0.1, s[:1], torch.zeros(1))
         assert by_name["image-0"] == pytest.approx(alone)

@@ -22,6 +22,8 @@ SCORES = (
     "relative_error_corruption",
     "corruption_density",
     "true_density",
+    "support_precision",
+    "support_recall",
     "rank",
 )
 """Columns of scores; ``best_…`` are an oracle's: they need the truth."""

@@ -54,6 +54,12 @@ class Signal(Part):
             self._graph = self.forward(iteration)
         return self._graph.detach()
 
+    @property
+    def output(self) -> Tensor:
+        """``φ(θ)`` as :meth:`evaluate` last gave it, ``(K, *n)``; of a network, until :meth:`pull_back`."""
+        assert self._graph is not None, "evaluate comes before output"
+        return self._graph.detach()
+
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += φ(θ)`` in place."""
         r.add_(self.evaluate(iteration))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dop_lightning.checks import positive
+from dop_lightning.checks import fraction, positive
 from dop_lightning.parts import Rate
 from dop_lightning.steps.automatic import Monitor
+from dop_lightning.steps.averaging import RunningAverage
 from dop_lightning.steps.base import StepRule, alphas, grow_if_due, nominal_rates, over, require_closed_form
 
 if TYPE_CHECKING:
@@ -31,16 +32,20 @@ class GradientDescent(StepRule):
         decay: ``τ_k = τ·decay^k``, above 0 and at most 1; below 1 for the subgradients of an ℓ1 loss, which do not
             become small.
         horizon: time of the flow at which a problem is done, above 0; ``None`` for no such end.
+        average: keep a running average of the outputs of a network beside them,
+            ``X̄ ← average·X̄ + (1 − average)·φ(θ)``, at least 0 and below 1; it is scored as ``psnr_average``. ``None``
+            for no average.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, decay: float = 1.0, horizon: float | None = None) -> None:
+    def __init__(self, decay: float = 1.0, horizon: float | None = None, average: float | None = None) -> None:
         if positive("decay", decay) > 1:
             raise ValueError(f"decay must be at most 1, got {decay!r}")
         self.decay = decay
         self.horizon = None if horizon is None else positive("horizon", horizon)
+        self.average = None if average is None else fraction("average", average)
 
     def check(self, state: BatchState) -> None:
         """Networks have constant steps."""
@@ -51,12 +56,16 @@ class GradientDescent(StepRule):
         ):
             if asked:
                 require_closed_form(state, what)
+        if self.average is not None and state.signal.closed_form:
+            raise ValueError(f"average is for the outputs of networks, got {type(state.signal).__name__}")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
         """The time of the flow, and what watches over an automatic τ."""
         memory = Monitor.start(state) if state.automatic else {}
         if self.horizon is not None:
             memory["time"] = torch.zeros_like(state.tau_tensor())
+        if self.average is not None:
+            memory["average"] = RunningAverage.start(state)
         return memory
 
     def finished(self, state: BatchState) -> list[int]:
@@ -69,7 +78,7 @@ class GradientDescent(StepRule):
         """Constant steps read their rates once; others work them out at every iteration."""
         if state.automatic or self.horizon is not None or self.decay != 1:
             return self._descend_paced(state, iterations)
-        return _descend_constant(state, iterations)
+        return _descend_constant(state, iterations, self.average)
 
     def _descend_paced(self, state: BatchState, iterations: int) -> Tensor:
         residual = torch.empty_like(state.problems.observation)
@@ -91,7 +100,7 @@ class GradientDescent(StepRule):
         return loss
 
 
-def _descend_constant(state: BatchState, iterations: int) -> Tensor:
+def _descend_constant(state: BatchState, iterations: int, average: float | None) -> Tensor:
     residual = torch.empty_like(state.problems.observation)
     loss = residual.new_zeros(len(state))
     theta, corruption = nominal_rates(state)
@@ -100,10 +109,12 @@ def _descend_constant(state: BatchState, iterations: int) -> Tensor:
         state.residual(residual, i)
         if i == state.iteration + iterations - 1:
             loss = state.loss.value(residual)
+        if average is not None:
+            RunningAverage.update_(state, i, average)
         if state.closed_form:
             _closed_form_step(state, residual, theta, corruption)
         else:
-            _gradient_step(state, residual, corruption)
+            gradient_step(state, residual, corruption)
     return loss
 
 
@@ -120,7 +131,7 @@ def _closed_form_step(state: BatchState, residual: Tensor, theta: Rate, corrupti
     state.corruption.descend_(residual, corruption * factor)
 
 
-def _gradient_step(state: BatchState, residual: Tensor, corruption: Rate) -> None:
+def gradient_step(state: BatchState, residual: Tensor, corruption: Rate) -> None:
     """θ by its gradient and its optimizer, g and h in place."""
     factor = state.loss.derivative_(residual)
     with torch.enable_grad():

@@ -13,7 +13,16 @@ from dop_lightning.problems import Problem
 from dop_lightning.reporting.results import SUMMARY, read_results, render_table, write_result, write_table
 
 BEFORE = ["seed", "alpha", "status", "iterations", "seconds", "loss", "input_psnr", "psnr", "best_psnr"]
-AFTER = ["best_iteration", "ssim", "relative_error", "relative_error_corruption", "corruption_density", "true_density"]
+AFTER = [
+    "best_iteration",
+    "ssim",
+    "relative_error",
+    "relative_error_corruption",
+    "corruption_density",
+    "true_density",
+    "support_precision",
+    "support_recall",
+]
 
 
 def write(run: Path, name: str, attributes: dict[str, Any], status: Status = "done", **scores: float) -> None:
