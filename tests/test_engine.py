@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance, default_alpha
+from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance
 from dop_lightning.metrics import relative_error
 from dop_lightning.noise import GrossOutliers
-from dop_lightning.objective import AbsoluteLoss, Loss, SquaredLoss
+from dop_lightning.objective import AbsoluteLoss, SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
 from dop_lightning.signals import Factor, Signal, SkipUNet, SymmetricFactor
@@ -717,27 +717,6 @@ def test_state_of_another_method_is_refused(kind: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- rates
-
-
-@pytest.mark.parametrize(("shape", "alpha"), [((9, 9), 3.0), ((4, 16), 4.0), ((16, 4), 4.0)])
-def test_ratio_of_a_matrix_has_a_default(shape: tuple[int, int], alpha: float) -> None:
-    problems = matrices(2, *shape)
-    assert default_alpha(problems, SquaredLoss()) == alpha
-    assert BatchState(Method(Factor), problems, 0.01).alpha == [alpha, alpha]
-
-
-@pytest.mark.parametrize(
-    ("shape", "alpha"),
-    [((3, 128, 128), 400.0), ((3, 64, 64), 400.0), ((3, 256, 256), 1600.0), ((1, 8, 8), 8.0), ((3, 16, 16), 96.0)],
-)
-def test_ratio_of_an_image_follows_its_size_under_the_mean_of_squares(shape: tuple[int, ...], alpha: float) -> None:
-    assert default_alpha(images(1, *shape), SquaredLoss("mean")) == pytest.approx(alpha)
-
-
-@pytest.mark.parametrize("loss", [SquaredLoss("sum"), AbsoluteLoss("mean")])
-def test_ratio_of_an_image_has_no_default_under_other_losses(loss: Loss) -> None:
-    with pytest.raises(ValueError, match=r"alpha has no default for a signal of shape \(3, 9, 12\) and this loss"):
-        default_alpha(images(1, 3, 9, 12), loss)
 
 
 @pytest.mark.parametrize("name", ["tau", "alpha"])

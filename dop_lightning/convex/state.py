@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dop_lightning.alpha import default_alphas
 from dop_lightning.checks import at_least
 from dop_lightning.convex.program import column, convex_program
 from dop_lightning.convex.solver import ConvexSolver, State
-from dop_lightning.engine import Evaluation, OperatorFactory, OutOfMemoryError, default_alphas, one_a_problem
+from dop_lightning.engine import Evaluation, OperatorFactory, OutOfMemoryError, one_a_problem
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.operators import operator_of
 from dop_lightning.outcome import Status
@@ -61,7 +62,7 @@ class ConvexState:
             raise ValueError("precision must be float32 on Apple's devices, got float64; or use the cpu")
         self.iteration = 0
         self.tau = [0.0] * len(problems)
-        default = default_alphas(problems, SquaredLoss())  # a solver takes matrices alone
+        default = default_alphas(problems, SquaredLoss(), [1.0] * len(problems))  # a solver takes matrices alone
         self.alpha = one_a_problem("alpha", default if alpha is None else alpha, len(problems))
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
