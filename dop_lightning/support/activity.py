@@ -1,0 +1,44 @@
+"""How much goes on in an image around each entry: where it is flat a network is right, at edges it errs.
+
+Shapes: C×H×W images, ``*m`` any observation.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+SIDE = 3
+"""Side of the window, pixels."""
+
+
+def activity(estimate: Tensor) -> Tensor:
+    """Standard deviation of an estimate in a window of 3×3 pixels, averaged over the channels.
+
+    Args:
+        estimate: ``(C, H, W)``, an image; an observation of another number of dimensions has no neighbours.
+
+    Returns:
+        The shape of ``estimate``, at least 0; zeros where there are no neighbours.
+
+    >>> step = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]])
+    >>> activity(step).flatten().round(decimals=2)
+    tensor([0.0000, 0.0000, 0.4700, 0.4700, 0.0000, 0.0000])
+    """
+    if estimate.dim() != 3:
+        return torch.zeros_like(estimate)
+    around = pad(estimate[None], [SIDE // 2] * 4, mode="replicate")
+    mean = avg_pool2d(around, SIDE, stride=1)
+    variance = avg_pool2d(around.square(), SIDE, stride=1) - mean.square()
+    return variance.clamp_min(0).sqrt().mean(dim=1).expand_as(estimate).contiguous()
+
+
+def classes(values: Tensor, number: int) -> Tensor:
+    """Sort entries into classes of equal size by their value, ``0 … number − 1``; int64, the shape of ``values``.
+
+    >>> classes(torch.tensor([0.1, 0.9, 0.2, 0.8]), 2).tolist()
+    [0, 1, 0, 1]
+    """
+    ranks = torch.linspace(0, 1, number + 1, device=values.device, dtype=values.dtype)[1:-1]
+    ordered = values.flatten().sort().values  # quantile() takes no more than 2^24 entries
+    edges = ordered[(ranks * ordered.numel()).long()]
+    return torch.bucketize(values, edges, right=True)
