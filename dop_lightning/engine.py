@@ -5,7 +5,6 @@ Plain torch. Everything of the paper is this engine with exchangeable parts, see
 Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dop_lightning.alpha import default_alphas
 from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
 from dop_lightning.objective import Loss, SquaredLoss
@@ -31,12 +31,6 @@ if TYPE_CHECKING:  # solvers give what the engine gives
     from dop_lightning.convex.solver import ConvexSolver
 
     SolverFactory = Callable[[ProblemBatch], ConvexSolver]
-
-IMAGE_ALPHA = 400.0
-"""α of images of up to 128×128 pixels in colour; see docs/results.md."""
-
-ENTRIES_A_UNIT = 3 * 128**2 / IMAGE_ALPHA
-"""Of larger images, entries of the array for a unit of α."""
 
 SignalFactory = Callable[[ProblemBatch], Signal]
 CorruptionFactory = Callable[[ProblemBatch], Corruption]
@@ -83,12 +77,14 @@ class Evaluation:
         signal: X̂ ``(K, *n)``, as the next iteration sees it.
         corruption: ŝ ``(K, *m)``.
         loss: ``(K,)``.
+        average: the running average of the outputs ``(K, *n)``, where one is kept beside X̂.
     """
 
     iteration: int
     signal: Tensor
     corruption: Tensor
     loss: Tensor
+    average: Tensor | None = None
 
 
 class BatchState:
@@ -100,7 +96,7 @@ class BatchState:
         tau: learning rate of θ, above 0: one number, or one a problem; ``auto`` takes it from the data, see
             :mod:`dop_lightning.steps.automatic`.
         alpha: ratio of the rates, above 0: one number, or one a problem; ``None`` is that of each problem, and
-            :func:`default_alpha` where it has none.
+            :mod:`dop_lightning.alpha` says where it has none.
 
     Attributes:
         iteration: gradient iterations done.
@@ -120,7 +116,6 @@ class BatchState:
         self.method = method
         self.problems = problems
         size = len(problems)
-        self.alpha = one_a_problem("alpha", default_alphas(problems, method.loss) if alpha is None else alpha, size)
         self.iteration = 0
         self.loss = method.loss
         self.operator = method.operator(problems).to(problems.device)
@@ -132,6 +127,10 @@ class BatchState:
                     "growing must be false with a theta_optimizer, whose memory has no room for new columns"
                 )
             self.signal.begin_(self.operator.adjoint(problems.observation))
+        if alpha is None:
+            rates = [1.0] * size if isinstance(tau, str) else one_a_problem("tau", tau, size)
+            alpha = default_alphas(problems, method.loss, rates, self.corruption, method.theta_optimizer)
+        self.alpha = one_a_problem("alpha", alpha, size)
         self.automatic = isinstance(tau, str) and one_of("tau", tau, ["auto"]) == "auto"
         method.steps.check(self)
         self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else one_a_problem("tau", tau, size)
@@ -170,7 +169,7 @@ class BatchState:
 
     def finished(self) -> dict[int, Status]:
         """Positions of problems that have nothing left to do, with what they end as."""
-        return dict.fromkeys(self.method.steps.finished(self), "done")
+        return dict.fromkeys(self.method.steps.finished(self), self.method.steps.ends_as)
 
     def release(self) -> None:
         """Let go of what can be made anew."""
@@ -213,7 +212,9 @@ class BatchState:
         signal = self.signal(self.iteration)
         corruption = self.corruption.value().to(signal)
         residual = torch.sub(self.operator(signal), self.problems.observation).add_(corruption)
-        return Evaluation(self.iteration, signal, corruption, self.loss.value(residual))
+        average = self.memory.get("average")
+        evaluation = Evaluation(self.iteration, signal, corruption, self.loss.value(residual), average)
+        return self.method.steps.recovered(self, evaluation, residual)
 
     def problem_state(self, k: int) -> dict[str, Any]:
         """All that problem k needs to go on elsewhere, bit for bit: tensors on the CPU and plain numbers."""
@@ -254,32 +255,6 @@ class BatchState:
         for place, k in enumerate(keep):
             other.load_problem_state(place, self.problem_state(k))
         return other
-
-
-def default_alphas(problems: ProblemBatch, loss: Loss) -> list[float]:
-    """The ratio of the rates of each problem: its own, and :func:`default_alpha` where it has none."""
-    own = [problem.alpha for problem in problems]
-    return [default_alpha(problems, loss) if alpha is None else alpha for alpha in own]
-
-
-def default_alpha(problems: ProblemBatch, loss: Loss) -> float:
-    """The ratio of the rates where none is given.
-
-    Matrices have ``α = √max(n, m)`` (section 2.3: λ = 1/√n is right for robust PCA [Candès et al., 2011]). Images under
-    the mean of squares have ``α = min(max(400, N/123), N/8)`` with N = C·H·W. A step multiplies an entry of g by
-    1 − 4αr/N: the first bound lets s of a large image grow within the iterations of a small one, the second keeps tiny
-    images from diverging.
-
-    Raises:
-        ValueError: there is no default for such a signal and loss.
-    """
-    shape = problems.signal_shape
-    if len(shape) == 2:
-        return float(max(shape) ** 0.5)
-    if len(shape) == 3 and isinstance(loss, SquaredLoss) and loss.reduction == "mean":
-        entries = math.prod(shape)
-        return min(max(IMAGE_ALPHA, entries / ENTRIES_A_UNIT), entries / 8)
-    raise ValueError(f"alpha has no default for a signal of shape {shape} and this loss, give a number")
 
 
 def advance(state: BatchState, iterations: int) -> list[int]:

@@ -6,11 +6,13 @@ stay paired: the same seed is the same truth, the same corruption and the same i
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
 
-Purpose = Literal["truth", "corruption", "init", "perturbation", "sensing"]
+Purpose = Literal["truth", "corruption", "init", "perturbation", "sensing", "held_out"]
 
 
 def stream_seed(seed: int, purpose: Purpose, *counters: int) -> int:
@@ -36,3 +38,34 @@ def stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | s
     Initial points are drawn on the CPU and moved, so that they do not depend on the device.
     """
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *counters))
+
+
+@contextmanager
+def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Lend the stream (seed, purpose, counters) to code that draws from PyTorch's global generator, such as layers.
+
+    The generator is afterwards where it was before.
+
+    Args:
+        seed: the problem's seed.
+        purpose: what the numbers are for.
+        counters: further integers, such as an iteration.
+        device: whose global generator.
+    """
+    kind = torch.device(device)
+    if kind.type == "cpu":
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(stream_seed(seed, purpose, *counters))
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+        return
+    backend = torch.get_device_module(kind)
+    before = backend.get_rng_state(kind)
+    with backend.device(kind) if kind.type == "cuda" else nullcontext():  # seeds the current device
+        backend.manual_seed(stream_seed(seed, purpose, *counters))
+    try:
+        yield
+    finally:
+        backend.set_rng_state(before, kind)

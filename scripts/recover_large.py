@@ -76,8 +76,7 @@ def report_seams(error: np.ndarray, grid: Grid) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/large"))
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--iterations", type=int, default=1500)
     parser.add_argument("--tile", type=int, default=128)
     options = parser.parse_args()
 
@@ -90,9 +89,9 @@ def main() -> None:
     Image.fromarray(damaged.mul(255).round().byte().permute(1, 2, 0).numpy()).save(photo)
 
     command = [sys.executable, "-m", "dop_lightning", "recover", str(photo), "--truth", str(truth)]
-    command += ["--out", str(options.out / "run"), "--preset", options.preset]
+    command += ["--out", str(options.out / "run"), "--preset", "paper", "--width", "32"]
+    command += ["--alpha", "400", "--iterations", str(options.iterations)]
     command += ["--tile", str(options.tile), "--max-memory", "8G"]
-    command += [] if options.iterations is None else ["--iterations", str(options.iterations)]
     start = time.monotonic()
     subprocess.run(command, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

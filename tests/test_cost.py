@@ -41,7 +41,7 @@ class TestChooseTile:
     def test_what_fits_is_taken_whole(self) -> None:
         assert choose_tile([LARGE], 32, False, 64 * GIB) is None
 
-    @pytest.mark.parametrize("limit", [2.1, 2.5, 3, 5, 8])
+    @pytest.mark.parametrize("limit", [2.4, 2.7, 3, 5, 8])
     def test_the_largest_that_fits(self, limit: float) -> None:
         tile = choose_tile([LARGE, (1, 64, 64)], 64, False, round(limit * GIB))
         assert tile in TILES
@@ -125,10 +125,10 @@ def test_the_advised_amount_is_enough() -> None:
 
 
 def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
-    """y, g, h and their copies of every tile, and the whole: not only the part that is at work."""
+    """y, g, h, w and their copies of every tile, and the whole: not only the part that is at work."""
     small, large = (run_memory([(3, side, side)], 32, False, 128) for side in (1000, 2000))
     pixels = 2000**2 - 1000**2
-    assert 3 * 100 * pixels < large - small < 3 * 200 * pixels
+    assert 3 * 100 * pixels < large - small < 3 * 300 * pixels
 
 
 def test_the_model_holds_the_measured_peak() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dop_lightning.randomness import stream, stream_seed
+from dop_lightning.randomness import lent_stream, stream, stream_seed
 
 # A change of any of these changes every recorded result: it needs a decision, not a new number here.
 KNOWN = {
@@ -52,3 +52,35 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     torch.rand(5, generator=stream(1, "init"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lent_stream_is_the_stream_and_leaves_the_global_one_alone() -> None:
+    before = torch.get_rng_state()
+    with lent_stream(3, "perturbation", 7):
+        drawn = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(4, generator=stream(3, "perturbation", 7)))
+
+
+def test_a_lent_stream_is_given_back_after_an_error() -> None:
+    @lent_stream(3, "init")
+    def fail() -> None:
+        torch.rand(4)
+        raise RuntimeError("on the way")
+
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="on the way"):
+        fail()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_generator_of_a_gpu_is_lent() -> None:
+    before, on_cpu = torch.cuda.get_rng_state(), torch.get_rng_state()
+    draws = []
+    for _ in range(2):
+        with lent_stream(3, "perturbation", 7, device="cuda"):
+            draws.append(torch.rand(4, device="cuda"))
+    assert torch.equal(*draws)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), on_cpu)

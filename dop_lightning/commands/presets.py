@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -20,22 +21,40 @@ class Preset:
     Attributes:
         width: channels of the network.
         iterations: gradient iterations.
-        alpha: ratio of the rates; ``None`` follows the size of the image, see
-            :func:`~dop_lightning.engine.default_alpha`.
+        alpha: ratio of the rates; ``None`` follows the size of the image, see :mod:`dop_lightning.alpha`.
+        refined: Adam on θ, and refinement once the corruption is known, see
+            :class:`~dop_lightning.steps.Refinement`; else gradient descent as in the paper.
         text: what it is for.
     """
 
     width: int
     iterations: int
     alpha: float | None
+    refined: bool
     text: str
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The settings of ``model`` in a config of ``dop fit`` that say how θ moves, and α."""
+        if not self.refined:
+            return {"tau": 1.0, "alpha": self.alpha}
+        return {
+            "theta_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": ADAM_RATE}},
+            "steps": {"class_path": "Refinement"},
+            "tau": 1.0,
+            "alpha": self.alpha,
+        }
 
 
 PRESETS = {
-    "quick": Preset(32, 1500, None, "a first look"),
-    "default": Preset(64, 3000, None, "better, for small images and tiles"),
-    "paper": Preset(128, 150_000, 500.0, "that of the paper, for a GPU"),
+    "quick": Preset(16, 800, None, True, "a first look"),
+    "default": Preset(32, 2000, None, True, "refined, for a laptop"),
+    "best": Preset(128, 4000, None, True, "refined, for a GPU"),
+    "paper": Preset(128, 150_000, 500.0, False, "that of the paper, for a GPU"),
 }
+
+ADAM_RATE = 0.005
+"""The learning rate of θ where it is refined; see docs/alpha.md."""
 
 PROBE = 128
 """Side of the image that presets are timed with, in pixels."""

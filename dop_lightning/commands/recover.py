@@ -87,7 +87,6 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     preset = PRESETS[options.preset]
     width = at_least("width", preset.width if options.width is None else options.width, 1)
     iterations = at_least("iterations", preset.iterations if options.iterations is None else options.iterations, 1)
-    alpha = preset.alpha if options.alpha is None else positive("alpha", options.alpha)
     if options.device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
     paths = find_images(options.images)
@@ -102,8 +101,8 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 "init_args": {"scale": 1e-5, **({"tied": False} if entry else {})},
             },
             "loss": {"class_path": "SquaredLoss", "init_args": {"reduction": "mean"}},
-            "tau": 1.0,
-            "alpha": alpha,
+            **preset.model,
+            **({} if options.alpha is None else {"alpha": positive("alpha", options.alpha)}),
             "block": block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width),
             "evaluate_every": 100,
         },

@@ -6,19 +6,20 @@ Shapes: K problems.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.optim import DiscrepantSGD
+from dop_lightning.outcome import Status
 from dop_lightning.parts import Rate
 from dop_lightning.signals.growing import LowRank
 from dop_lightning.steps.automatic import automatic_tau
 
 if TYPE_CHECKING:
-    from dop_lightning.engine import BatchState
+    from dop_lightning.engine import BatchState, Evaluation
 
 GROW_EVERY = 5
 """Iterations between two looks at whether the rank of a growing factor should grow."""
@@ -29,7 +30,14 @@ class StepRule(ABC):
 
     A rule holds settings alone. What it remembers of a batch lies in ``state.memory``: tensors with a leading dimension
     of K, saved and restored problem by problem like the parameters.
+
+    Attributes:
+        ends_as: the status of a problem that has nothing left to do.
+        grid: blocks end at multiples of it, for a rule that looks at a problem only there.
     """
+
+    ends_as: ClassVar[Status] = "done"
+    grid: int | None = None
 
     def check(self, state: BatchState) -> None:  # noqa: B027 — most rules are for all methods
         """Refuse a method that this rule is not for.
@@ -55,6 +63,10 @@ class StepRule(ABC):
         Returns:
             The loss before the last of them, ``(K,)``.
         """
+
+    def recovered(self, state: BatchState, evaluation: Evaluation, residual: Tensor) -> Evaluation:
+        """What a network has recovered, given its present output and the residual ``(K, *m)`` of that."""
+        return evaluation
 
     def finished(self, state: BatchState) -> list[int]:
         """Positions of problems that have nothing left to do, however many iterations a run allows."""

@@ -13,6 +13,8 @@ from dop_lightning.cli import main
 from dop_lightning.commands import recover
 from dop_lightning.commands.presets import PRESETS, describe_presets
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "fp32"]
 
 
@@ -42,6 +44,7 @@ def test_a_preset_is_a_setting_and_options_win(preset: str, folder: Path) -> Non
     plain = config("--preset", preset)
     assert plain["model"]["signal"]["init_args"]["width"] == chosen.width
     assert plain["model"]["alpha"] == chosen.alpha
+    assert (plain["model"].get("steps") is not None) == chosen.refined
     assert plain["trainer"]["max_steps"] == chosen.iterations
     mine = config("--preset", preset, "--width", "5", "--alpha", "7", "--iterations", "9")
     assert mine["model"]["signal"]["init_args"]["width"] == 5
@@ -56,8 +59,22 @@ def test_the_preset_of_the_paper_is_that_of_the_paper(folder: Path) -> None:
     assert paper["model"]["corruption"]["init_args"] == {"scale": 1e-5, "tied": False}
 
 
+def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
+    """What dop recover does is a config that dop fit does too, and that of the grid in docs/results.md."""
+    own = config()["model"]
+    image, refine, grid = (
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("image", "refine", "paper/grid/default")
+    )
+    same = ("corruption", "loss", "theta_optimizer", "steps", "tau", "alpha")
+    assert {key: own[key] for key in same} == {key: {**image["model"], **refine["model"]}[key] for key in same}
+    assert {key: own[key] for key in same} == {key: grid["model"][key] for key in same}
+    assert own["signal"]["init_args"]["width"] == refine["model"]["signal"]["init_args"]["width"]
+    assert config()["trainer"]["max_steps"] == refine["trainer"]["max_steps"]
+
+
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {32: 0.02, 64: 0.1, 128: 0.2}
+    seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
     monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda width, device: seconds[width])
     text = describe_presets(256)
     assert "presets, with their time for 256×256 pixels in colour on " in text
@@ -71,7 +88,7 @@ def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_help_times_the_presets_here(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
-    assert re.search(r"quick +width 32, 1500 iterations +a\S+ \S+ \w+", said.out)
+    assert re.search(r"quick +width 16, 800 iterations +a\S+ \S+ \w+", said.out)
     assert said.err == ""
 
 

@@ -133,7 +133,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "range upside down": (["floats.npy", "--range", "1", "0"], "range"),
     "range of NaN": (["floats.npy", "--range", "nan", "1"], "range"),
     "range of one number": (["floats.npy", "--range", "1"], "--range: expected 2 arguments"),
-    "another preset": ([*PHOTO, "--preset", "best"], "argument --preset: invalid choice: 'best'"),
+    "another preset": ([*PHOTO, "--preset", "worst"], "argument --preset: invalid choice: 'worst'"),
     "another device": ([*PHOTO, "--device", "abacus"], "device must be one of auto, cpu, gpu, cuda, mps, got 'abacus'"),
     "another unit of corruption": ([*PHOTO, "--per", "row"], "argument --per: invalid choice: 'row'"),
     "another precision": ([*PHOTO, "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),

@@ -1,0 +1,266 @@
+"""Refinement: when s is dropped, with which weights θ goes on, and what is recovered."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dop_lightning.alpha import reveal_time
+from dop_lightning.corruption import HadamardCorruption, PixelCorruption
+from dop_lightning.engine import BatchState, Method, _Snapshot, advance
+from dop_lightning.metrics import psnr
+from dop_lightning.noise import MissingEntries, Mixture, SaltAndPepper
+from dop_lightning.objective import AbsoluteLoss, SquaredLoss
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.randomness import stream
+from dop_lightning.signals import SkipUNet, SymmetricFactor
+from dop_lightning.steps import Refinement, StepRule
+
+NETWORK = partial(SkipUNet, width=6, scales=2, precision="fp32")
+ADAM = partial(torch.optim.Adam, lr=0.01)
+
+
+def photograph(side: int = 24) -> Tensor:
+    """Shades and a square, in colour."""
+    x = torch.linspace(0.1, 0.9, side)
+    image = torch.stack([x[None].expand(side, side), x[:, None].expand(side, side), torch.full((side, side), 0.6)])
+    image = image.clone()
+    image[:, 6:14, 6:14] = torch.tensor([0.8, 0.3, 0.2])[:, None, None]
+    return image
+
+
+def make_batch(*seeds: int, missing: float = 0.0) -> ProblemBatch:
+    """A photograph with 30 % salt and pepper, by each seed."""
+    noise: Any = SaltAndPepper(0.3)
+    if missing:
+        noise = Mixture([noise, MissingEntries(missing)])
+    problems = []
+    for seed in seeds:
+        found = noise.corrupt(photograph(), stream(seed, "corruption"))
+        problems.append(
+            Problem(
+                f"p{seed}",
+                found.observation,
+                truth=photograph(),
+                true_corruption=found.corruption,
+                mask=found.mask,
+                seed=seed,
+                data_range=1.0,
+            )
+        )
+    return ProblemBatch(problems)
+
+
+def make_state(
+    problems: ProblemBatch, rule: StepRule | None = None, corruption: Any = None, **settings: Any
+) -> BatchState:
+    rule = Refinement(every=10, patience=None) if rule is None else rule
+    corruption = corruption or partial(HadamardCorruption, scale=1e-5, tied=False)
+    parts = {"loss": SquaredLoss("mean"), "theta_optimizer": ADAM, "steps": rule, **settings}
+    return BatchState(Method(NETWORK, corruption, **parts), problems, 1.0)
+
+
+def assert_equal(one: BatchState, two: BatchState, k: int = 0, other: int = 0) -> None:
+    mine, theirs = one.problem_state(k), two.problem_state(other)
+    for kind in ("signal", "corruption", "memory"):
+        for name, value in mine[kind].items():
+            assert torch.equal(value, theirs[kind][name]), name
+
+
+def test_s_is_dropped_when_corruptions_of_the_asked_size_are_revealed() -> None:
+    """An entry of g under a residual of that size all the time has grown to its square root by then."""
+    problems = make_batch(0)
+    state = make_state(problems)
+    begin = int(state.memory["refined_from"])
+    rate, size = state.alpha[0] * state.tau[0], 0.25
+    exact = reveal_time(state.loss, rate, size, state.corruption, problems, 0)
+    assert begin - 10 < exact <= begin
+    start = float(state.corruption.get_parameter("h").detach().square().mean().sqrt())
+    growth = 4 * rate * size / problems.observation[0].numel()
+    assert (start * math.exp(growth * exact)) ** 2 == pytest.approx(size)
+
+
+@pytest.mark.parametrize("corruption", [None, PixelCorruption])
+def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: Any) -> None:
+    state = make_state(make_batch(0), corruption=corruption)
+    begin = int(state.memory["refined_from"])
+    advance(state, begin)
+    with torch.no_grad():
+        assert float(state.corruption.value().abs().max()) > 0.3
+        assert torch.equal(state.evaluate().corruption, state.corruption.value())
+        assert torch.equal(state.evaluate().signal, state.signal(state.iteration))
+    advance(state, 1)
+    assert bool((state.corruption.value() == 0).all())
+    advance(state, 30)
+    assert bool((state.corruption.value() == 0).all())
+    torch.testing.assert_close(state.evaluate().signal, state.memory["average"], rtol=0, atol=0)
+
+
+def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> None:
+    problems = make_batch(0)
+    state = make_state(problems)
+    begin = int(state.memory["refined_from"])
+    advance(state, begin)
+    truth = problems[0].truth
+    assert truth is not None
+    before = psnr(state.evaluate().signal, truth[None], 1.0)
+    advance(state, 500)
+    after = state.evaluate()
+    assert psnr(after.signal, truth[None], 1.0) > before + 3
+    true = problems[0].true_corruption
+    assert true is not None
+    found = after.corruption[0].abs() > 0.1
+    large = true.abs() > 0.1
+    assert (found == large).float().mean() > 0.97
+    assert (after.corruption[0] - true)[found & large].abs().mean() < 0.05
+
+
+def test_held_out_entries_move_nothing() -> None:
+    problems = make_batch(0)
+    state = make_state(problems)
+    held_out = state.memory["held_out"]
+    assert 0.01 < held_out.float().mean() < 0.1
+    other = Problem("p0", torch.where(held_out[0], 0.5, problems.observation[0]), seed=0, data_range=1.0)
+    changed = make_state(ProblemBatch([other]))
+    advance(state, 40)
+    advance(changed, 40)
+    for p, q in zip(state.signal.parameters(), changed.signal.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_pixels_that_are_corrupted_as_a_whole_are_held_out_as_a_whole() -> None:
+    held_out = make_state(make_batch(0), corruption=PixelCorruption).memory["held_out"]
+    assert torch.equal(held_out, held_out[:, :1].expand(held_out.shape))
+    single = make_state(make_batch(0)).memory["held_out"]
+    assert not torch.equal(single[:, 0], single[:, 1])
+
+
+def test_blocks_change_no_bit() -> None:
+    whole, parts = make_state(make_batch(0, 1)), make_state(make_batch(0, 1))
+    begin = int(whole.memory["refined_from"][0])
+    advance(whole, begin + 37)
+    for length in (begin - 3, 2, 11, 1, 26):
+        advance(parts, length)
+    assert_equal(whole, parts)
+    assert_equal(whole, parts, 1, 1)
+
+
+def test_a_state_goes_on_where_it_was_bit_for_bit() -> None:
+    whole, other = make_state(make_batch(0)), make_state(make_batch(0))
+    advance(whole, int(whole.memory["refined_from"]) + 17)
+    other.load_problem_state(0, whole.problem_state(0))
+    other.iteration = whole.iteration
+    advance(whole, 25)
+    advance(other, 25)
+    assert_equal(whole, other)
+
+
+def test_problems_do_not_influence_each_other() -> None:
+    """In double precision and for few iterations: networks are chaotic."""
+    rule = Refinement(revealed=2.0, every=10, patience=None)
+    together, alone = (make_state(_in_double(make_batch(*seeds)), rule) for seeds in ((0, 1), (1,)))
+    begin = int(alone.memory["refined_from"])
+    assert begin < 60
+    for state in (together, alone):
+        advance(state, begin + 5)
+    assert torch.equal(together.memory["held_out"][1], alone.memory["held_out"][0])
+    for name in ("clean", "average"):
+        torch.testing.assert_close(together.memory[name][1], alone.memory[name][0], rtol=1e-6, atol=1e-8)
+
+
+def _in_double(problems: ProblemBatch) -> ProblemBatch:
+    return ProblemBatch(
+        [
+            Problem(p.name, p.observation.double(), truth=photograph().double(), seed=p.seed, data_range=1.0)
+            for p in problems
+        ]
+    )
+
+
+def test_a_snapshot_brings_everything_back() -> None:
+    state, untouched = make_state(make_batch(0)), make_state(make_batch(0))
+    snapshot = _Snapshot(state)
+    with torch.no_grad():
+        state.method.steps.descend(state, int(state.memory["refined_from"]) + 11)
+    snapshot.restore(state, [0])
+    assert_equal(state, untouched)
+
+
+def test_missing_entries_are_no_corruption() -> None:
+    problems = make_batch(0, missing=0.3)
+    state = make_state(problems)
+    advance(state, int(state.memory["refined_from"]) + 60)
+    mask = problems.mask
+    assert mask is not None
+    assert bool((state.evaluate().corruption[~mask] == 0).all())
+    assert torch.isfinite(state.evaluate().signal).all()
+
+
+def test_a_problem_is_stable_when_the_held_out_error_has_not_fallen_for_the_patience() -> None:
+    state = make_state(make_batch(0, 1), Refinement(every=10, patience=30))
+    advance(state, int(state.memory["refined_from"].max()) + 11)
+    assert state.finished() == {}
+    state.memory["least_error"][1] = 0.0  # it will never be as small again
+    advance(state, 38)
+    assert state.finished() == {}  # blocks may end anywhere: it is told on the grid
+    advance(state, 11)
+    assert 1 in state.finished()
+    assert state.finished()[1] == "stable"
+    assert make_state(make_batch(0)).finished() == {}  # not before it began
+
+
+def test_a_problem_that_diverges_within_a_block_goes_back_and_the_others_go_on() -> None:
+    """Its weights would be due before the end of the block, when it is found out."""
+    state = make_state(make_batch(0, 1), Refinement(revealed=2.0, every=10, patience=None))
+    advance(state, int(state.memory["refined_from"].max()) + 5)
+    with torch.no_grad():
+        for _, parameter, _ in state.signal.problem_parameters(0):
+            parameter.fill_(math.nan)
+    assert advance(state, 10) == [0]
+    assert bool(state.evaluate().signal[1].isfinite().all())
+
+
+def test_without_clean_held_out_entries_a_run_goes_to_its_last_iteration() -> None:
+    state = make_state(make_batch(0), Refinement(revealed=2.0, every=10, patience=10))
+    state.memory["held_out"].zero_()
+    advance(state, int(state.memory["refined_from"].max()) + 45)
+    assert state.finished() == {}
+
+
+def test_a_rate_that_reveals_nothing_is_taken() -> None:
+    problems = make_batch(0)
+    parts = {"loss": SquaredLoss("mean"), "theta_optimizer": ADAM, "steps": Refinement()}
+    state = BatchState(Method(NETWORK, HadamardCorruption, **parts), problems, 1.0, 1e-300)  # type: ignore[arg-type]
+    advance(state, 2)
+    assert state.finished() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"revealed": 0.0}, "revealed must be a finite number above 0, got 0.0"),
+        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"held_out": 0.0}, "held_out must be a finite number above 0, got 0.0"),
+        ({"held_out": 1.0}, "held_out must be at least 0 and below 1, got 1.0"),
+        ({"average": 1.0}, "average must be at least 0 and below 1, got 1.0"),
+        ({"patience": 20}, "patience must be a whole number of at least 50, got 20"),
+    ],
+)
+def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Refinement(**settings)
+
+
+def test_methods_that_it_is_not_for_are_refused() -> None:
+    matrices = ProblemBatch([Problem("m", torch.eye(4))])
+    with pytest.raises(ValueError, match="Refinement is for networks at a given tau, got SymmetricFactor"):
+        BatchState(Method(SymmetricFactor, steps=Refinement()), matrices, 0.1)
+    with pytest.raises(ValueError, match="Refinement is for networks at a given tau, got SymmetricFactor"):
+        BatchState(Method(SymmetricFactor, theta_optimizer=ADAM, steps=Refinement()), matrices, 0.1)
+    for settings in ({"loss": AbsoluteLoss("mean")}, {"corruption": None}):
+        parts = {"corruption": HadamardCorruption, "loss": SquaredLoss("mean"), "steps": Refinement(), **settings}
+        with pytest.raises(ValueError, match="Refinement needs a corruption and a SquaredLoss"):
+            BatchState(Method(NETWORK, **parts), make_batch(0), 1.0, 1.0)
