@@ -28,8 +28,9 @@ class RecoveredFiles(RecoveryCallback):
 
     ``result.json`` comes last: where it is, the others are. A recovered image is written with the size, mode, depth and
     format of the file it came from (as ``recovered.tif``, say), and as ``recovered.png`` for looking at where that is
-    another. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
-    are put together when the run ends, after an interruption as well.
+    another. Where that file holds measurements of it, it has a size of its own. Matrices get ``corruption.npy`` too.
+    Tiles of an image leave their arrays and results in its folder, and are put together when the run ends, after an
+    interruption as well.
 
     Args:
         most_pictures: problems that get pictures, from the first on; ``None`` for all. Of many small matrices the
@@ -67,7 +68,8 @@ class RecoveredFiles(RecoveryCallback):
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
         source = outcome.problem.source
-        written = folder / f"recovered{source.format.suffix}" if isinstance(source, ImageFile) else None
+        format = source.format_of(outcome.signal.shape) if isinstance(source, ImageFile) else None
+        written = None if format is None else folder / f"recovered{format.suffix}"
         if written != folder / "recovered.npy":
             _write_array(folder / "recovered.npy", outcome.signal)
         if outcome.problem.is_tile or outcome.signal.dim() != 3:
@@ -75,9 +77,8 @@ class RecoveredFiles(RecoveryCallback):
         if outcome.problem.is_tile:
             return
         pictures = recovery_pictures(outcome) if with_pictures else {}
-        if isinstance(source, ImageFile):
-            assert written is not None
-            write_image(written, outcome.signal, source.format)
+        if format is not None and written is not None:
+            write_image(written, outcome.signal, format)
             if written.name == "recovered.png":
                 pictures.pop("recovered", None)
         for name, picture in pictures.items():

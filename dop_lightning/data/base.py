@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -44,8 +45,12 @@ class Source(ABC):
         """Whether :meth:`signal` is the truth also where no noise is added (synthetic signals)."""
         return False
 
-    def truth(self) -> Tensor | None:
-        """The truth of a corrupted file, where it is known."""
+    def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
+        """The truth of a corrupted file, where it is known.
+
+        Args:
+            signal_shape: ``(*n)``, where that need not be the shape of the file, which holds what was measured.
+        """
         return None
 
     def mask(self) -> Tensor | None:
@@ -58,47 +63,78 @@ class Source(ABC):
         Args:
             noise: what is done to the signal, or to what was measured of it.
             seed: of the random streams.
-            sensing: how the signal is measured, if not as it is.
+            sensing: how the signal is measured, if not as it is. Where no noise is added, a file holds what was
+                measured already.
 
         Raises:
-            ValueError: a signal that is not known to be clean is to be measured.
+            ValueError: a signal that is not known everywhere is to be measured, or it cannot be measured in this way.
         """
-        if sensing is not None and not self.is_clean:
-            raise ValueError(f"sensing must go with synthetic signals, got {sensing} for {self.name}")
-        signal = self.signal(seed)
         parts = [self.name, *([] if isinstance(noise, NoNoise) else [noise.slug]), f"seed{seed}"]
-        measured: dict[str, Attribute] = {}
+        attributes = {**self.attributes, **({} if sensing is None else sensing.attributes)}
         if sensing is not None:
             parts.insert(1, sensing.slug)
-            measured = sensing.attributes
-        missing, truth, true_corruption = self.mask(), self.truth(), None
-        clean = signal if sensing is None else sensing.measure(signal, seed)
-        observation, mask = clean, missing
-        if self.is_clean or not isinstance(noise, NoNoise):
-            corrupted = noise.corrupt(clean, stream(seed, "corruption"))
-            observation, true_corruption = corrupted.observation, corrupted.corruption
-            truth = signal if missing is None else None  # a file with gaps is no truth
-            if corrupted.mask is not None:
-                mask = corrupted.mask if missing is None else missing & corrupted.mask
-            if missing is not None:
-                true_corruption = true_corruption * missing
-        elif truth is not None:
-            true_corruption = observation - truth if missing is None else (observation - truth) * missing
-        if mask is not None and mask.all():
-            mask = None
-        attributes = {} if isinstance(noise, NoNoise) else noise.attributes
+        if not isinstance(noise, NoNoise):
+            attributes |= noise.attributes
+        made = self.is_clean or not isinstance(noise, NoNoise)
+        tensors = self._corrupted(noise, seed, sensing) if made else self._found(seed, sensing)
         return Problem(
             name=safe_name("-".join(parts)),
-            observation=observation,
-            truth=truth,
-            true_corruption=true_corruption,
-            mask=mask,
             seed=seed,
             data_range=self.data_range,
-            attributes={**self.attributes, **measured, **attributes},
+            attributes=attributes,
             source=self,
             sensing=sensing,
+            **tensors,
         )
+
+    def _measured(self, signal: Tensor, seed: int, sensing: Sensing | None) -> Tensor:
+        """What the noise comes to; where it cannot be had, the error names the source."""
+        try:
+            return signal if sensing is None else sensing.measure(signal, seed)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def _corrupted(self, noise: Noise, seed: int, sensing: Sensing | None) -> dict[str, Any]:
+        """The tensors of a problem whose truth is the signal: it is measured, then corrupted."""
+        signal, missing = self.signal(seed), self.mask()
+        if sensing is not None and missing is not None:
+            raise ValueError(
+                f"{self.name}: a signal must be known everywhere to be measured, got {int((~missing).sum())} missing "
+                "entries (for missing measurements there is the noise MissingEntries)"
+            )
+        corrupted = noise.corrupt(self._measured(signal, seed, sensing), stream(seed, "corruption"))
+        mask, true_corruption = corrupted.mask, corrupted.corruption
+        if missing is not None:
+            mask = missing if mask is None else missing & mask
+            true_corruption = true_corruption * missing
+        return {
+            "observation": corrupted.observation,
+            "truth": signal if missing is None else None,  # a file with gaps is no truth
+            "true_corruption": true_corruption,
+            "mask": None if mask is None or mask.all() else mask,
+            "signal_shape": tuple(signal.shape),
+        }
+
+    def _found(self, seed: int, sensing: Sensing | None) -> dict[str, Any]:
+        """The tensors of a problem whose observation is the file."""
+        observation, mask = self.signal(seed), self.mask()
+        shape = tuple(observation.shape)
+        if sensing is not None:
+            try:
+                shape = sensing.signal_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from error
+        truth, true_corruption = self.truth(shape), None
+        if truth is not None:
+            true_corruption = observation - self._measured(truth, seed, sensing)
+            true_corruption = true_corruption if mask is None else true_corruption * mask
+        return {
+            "observation": observation,
+            "truth": truth,
+            "true_corruption": true_corruption,
+            "mask": None if mask is None or mask.all() else mask,
+            "signal_shape": shape,
+        }
 
 
 def one_file_each(
@@ -208,7 +244,8 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         problems: list[Problem] = []
         for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
             problem = source.problem(noise, seed, sensing)
-            if plain and sensing is None:  # one recovery of each file: it is named like the file
+            only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
+            if plain and only:  # one recovery of each file: it is named like the file
                 problem = rename(problem, safe_name(source.name))
             problems += self.variants(problem)
         names = [problem.name for problem in problems]

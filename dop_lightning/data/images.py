@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.images import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
-from dop_lightning.noise import Noise
+from dop_lightning.noise import Noise, NoNoise
+from dop_lightning.operators import Sensing
 from dop_lightning.problems import Attribute, Problem
 from dop_lightning.tiling import Mosaic, cover, cut
 
@@ -26,7 +27,7 @@ class ImageFile(Source):
 
     Args:
         path: the file.
-        truth: the clean image of the same size, where it is known.
+        truth: the clean image, where it is known; of the same size, or of the size that follows from the sensing.
         mask: which of its entries were observed, see :func:`~dop_lightning.files.images.read_mask`.
         value_range: see :class:`ImageDataModule`.
         resize: see :class:`ImageDataModule`.
@@ -53,6 +54,7 @@ class ImageFile(Source):
         self._value_range = value_range
         self._reading = {"resize": resize, "crop": crop, "channels": channels}
         self._read: LoadedImage | None = None
+        self._formats: dict[tuple[int, ...], ImageFormat] = {}
 
     def _load(self) -> LoadedImage:
         if self._read is None:
@@ -76,6 +78,32 @@ class ImageFile(Source):
     def format(self) -> ImageFormat:
         """What the recovered image is written back as."""
         return self._load().format
+
+    def format_of(self, signal_shape: Sequence[int]) -> ImageFormat:
+        """What a recovered image of this shape is written back as: where the file is what was measured, not its size.
+
+        Raises:
+            ValueError: no image of this kind has such a shape.
+        """
+        shape = tuple(signal_shape)
+        own = self.format
+        if shape == (own.channels, *own.size):
+            return own
+        if shape not in self._formats:
+            if len(shape) != 3 or shape[0] not in (own.channels, 1, 3):
+                raise ValueError(f"{self.path}: a signal of shape {shape} cannot be written as an image like this one")
+            as_is = self._reading["channels"] if shape[0] == own.channels else "grey" if shape[0] == 1 else "rgb"
+            reading = {"resize": shape[1:], "channels": as_is, "value_range": own.value_range}
+            other = read_image(self.path, **reading)  # type: ignore[arg-type]
+            check_writable(self.path, other)
+            self._formats[shape] = other.format
+        return self._formats[shape]
+
+    def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
+        """As of any source; what could not be written is refused."""
+        problem = super().problem(noise, seed, sensing)
+        self.format_of(problem.signal_shape)
+        return problem
 
     @property
     def attributes(self) -> dict[str, Attribute]:
@@ -105,20 +133,25 @@ class ImageFile(Source):
             raise ValueError(f"{self._mask}: the mask must leave an observed entry of {self.path}, got none")
         return mask
 
-    def truth(self) -> Tensor | None:
+    def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
         """The clean image, in the range of the image.
 
+        Args:
+            signal_shape: (C, H, W) of what is to be recovered; by default that of the image.
+
         Raises:
-            ValueError: it has another size or other channels than the image, or is not known everywhere.
+            ValueError: it has another size or other channels, or is not known everywhere.
         """
         if self._truth is None:
             return None
         truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)  # type: ignore[arg-type]
-        image = self._load().values
-        if truth.values.shape != image.shape:
+        image = self._load().values.shape
+        expected = tuple(signal_shape or image)
+        if truth.values.shape != expected:
+            measured = "" if expected == image else "what was measured as "
             raise ValueError(
-                f"{self._truth}: the truth must have the size and channels of {self.path}, "
-                f"{_describe(image)}, got {_describe(truth.values)}"
+                f"{self._truth}: the truth must have the size and channels of {measured}{self.path}, "
+                f"{_describe(expected)}, got {_describe(truth.values.shape)}"
             )
         if truth.mask is not None:
             missing = int((~truth.mask).sum())
@@ -128,8 +161,8 @@ class ImageFile(Source):
         return truth.values
 
 
-def _describe(image: Tensor) -> str:
-    channels, height, width = image.shape
+def _describe(shape: Sequence[int]) -> str:
+    channels, height, width = shape
     return f"{width}×{height} with {channels} channel{'s' if channels > 1 else ''}"
 
 
@@ -139,7 +172,8 @@ class ImageDataModule(RecoveryDataModule):
     Without noise the files are taken as they are: corrupted already, with ``truth`` for scores where it is known.
 
     Args:
-        images: files, folders, globs, or names of bundled photographs (astronaut, camera, chelsea, coffee).
+        images: files, folders, globs, or names of bundled photographs (astronaut, camera, chelsea, coffee,
+            rocket).
         noise: what is done to each image; ``None`` adds nothing.
         seeds: seeds, or how many.
         truth: clean images, one an image in the same order, or one for all; only without noise.
@@ -153,9 +187,13 @@ class ImageDataModule(RecoveryDataModule):
         crop: centred, after resizing: a number for a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.
         batch_size: images of one size in one batch, at most.
+        sensing: how each image is measured, in one or several ways: the noise comes to the measurements then, and the
+            truth is the image. Without noise the files hold what was measured, and what is recovered may have another
+            size, that of ``truth`` as well; files of a ``mask`` go with them.
 
     Raises:
-        ValueError: a pattern matches nothing, a file is not an image, or an argument is out of range.
+        ValueError: a pattern matches nothing, a file is not an image, an argument is out of range, or one does not go
+            with ``sensing``.
     """
 
     def __init__(
@@ -172,8 +210,9 @@ class ImageDataModule(RecoveryDataModule):
         crop: int | tuple[int, int] | None = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
         batch_size: int | None = 1,
+        sensing: Sensing | list[Sensing] | None = None,
     ) -> None:
-        super().__init__(noise, seeds, batch_size)
+        super().__init__(noise, seeds, batch_size, sensing)
         self.images = images
         self.truth = truth
         if truth is not None and noise is not None:
@@ -189,6 +228,25 @@ class ImageDataModule(RecoveryDataModule):
         self.resize = resize
         self.crop = crop
         self.channels: Literal["as_is", "grey", "rgb"] = channels
+        if sensing is not None:
+            self._check_sensing()
+
+    def _check_sensing(self) -> None:
+        """Refuse what has no meaning, or another one, where images are measured."""
+        if self.tile is not None:
+            raise ValueError(f"tile must be null with sensing, which does not end where a tile ends, got {self.tile}")
+        found = [isinstance(noise, NoNoise) for noise in self.noises]
+        for name, value in (("resize", self.resize), ("crop", self.crop)):
+            if any(found) and value is not None:
+                raise ValueError(
+                    f"{name} must be null with sensing and without noise: the files hold what was measured, and would "
+                    f"be measurements of another kind, got {value}"
+                )
+        if self.mask is not None and not all(found):
+            raise ValueError(
+                "mask must be null with sensing and noise, since what is masked are measurements (for some that are "
+                f"missing there is the noise MissingEntries), got {self.mask!r}"
+            )
 
     def sources(self) -> Sequence[Source]:
         """One source a file, in the order of the patterns."""

@@ -108,7 +108,7 @@ class MatrixFile(Source):
         """The entries that are not NaN."""
         return self._load()[1]
 
-    def truth(self) -> Tensor | None:
+    def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
         """The clean matrix.
 
         Raises:

@@ -1,22 +1,35 @@
 """Operators A: how an observation is made of a signal."""
 
 from dop_lightning.operators.base import Identity, Operator
+from dop_lightning.operators.blur import Blur, Blurring, BoxBlur, GaussianBlur, MotionBlur
 from dop_lightning.operators.commuting_sensing import CommutingSensing
+from dop_lightning.operators.convolution import Convolution
+from dop_lightning.operators.downsampling import Downsampling
 from dop_lightning.operators.entry_mask import EntryMask
 from dop_lightning.operators.gaussian_sensing import GaussianSensing
 from dop_lightning.operators.masked import Masked
+from dop_lightning.operators.physics import Physics, PhysicsOperator
 from dop_lightning.operators.sensing import CommutingMeasurements, GaussianMeasurements, Sensing
 from dop_lightning.problems import ProblemBatch
 
 __all__ = [
+    "Blur",
+    "Blurring",
+    "BoxBlur",
     "CommutingMeasurements",
     "CommutingSensing",
+    "Convolution",
+    "Downsampling",
     "EntryMask",
+    "GaussianBlur",
     "GaussianMeasurements",
     "GaussianSensing",
     "Identity",
     "Masked",
+    "MotionBlur",
     "Operator",
+    "Physics",
+    "PhysicsOperator",
     "Sensing",
     "operator_of",
 ]

@@ -32,6 +32,17 @@ class Sensing(ABC):
             ValueError: such signals cannot be measured in this way.
         """
 
+    def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(*n)`` of what was measured as ``(*m)``, where that follows: of a file that holds what was observed.
+
+        Raises:
+            ValueError: it does not follow.
+        """
+        raise ValueError(
+            f"the shape of a signal must follow from what was measured of it; it does not from {self} and an "
+            f"observation of shape {tuple(observation_shape)}"
+        )
+
     @abstractmethod
     def operator(self, problems: ProblemBatch) -> Operator:
         """A of a batch, without its mask."""

@@ -133,13 +133,15 @@ def test_entries_are_hidden_by_the_source_or_the_noise_or_both() -> None:
     assert nothing.mask is None
 
 
-def test_only_clean_signals_are_measured() -> None:
+def test_clean_signals_are_measured_and_what_was_measured_tells_its_signal() -> None:
     sensing = GaussianMeasurements(3)
     (problem,) = Data([Made("a")], sensing=sensing).problems
     assert (problem.name, problem.sensing) == ("a-gaussian-3-seed0", sensing)
     assert torch.equal(problem.observation, sensing.measure(Made("a").signal(0), 0))
-    with pytest.raises(ValueError, match=r"sensing must go with synthetic signals, got GaussianMeasurements.* for a"):
+    with pytest.raises(ValueError, match=r"a: the shape of a signal must follow .* not from GaussianMeasurements"):
         Data([Made("a", clean=False)], sensing=sensing)
+    with pytest.raises(ValueError, match="a: a signal must be known everywhere to be measured, got 4 missing entries"):
+        Data([Made("a", hidden=True)], sensing=sensing)
 
 
 def test_problems_of_one_shape_are_batched() -> None:
