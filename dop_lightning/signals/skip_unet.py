@@ -4,18 +4,17 @@ Shapes: K problems, C channels, H×W pixels; the network works at H'×W', the ne
 ``2**(scales + 1)``, and its output is cropped.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dop_lightning.checks import at_least, not_negative, one_of
 from dop_lightning.problems import ProblemBatch
-from dop_lightning.randomness import stream, stream_seed
+from dop_lightning.randomness import stream
 from dop_lightning.runtime import has_bfloat16_units
-from dop_lightning.signals.base import Signal
+from dop_lightning.signals.network import NetworkSignal
 
 SCALES = 5
 """Of the paper's network."""
@@ -77,19 +76,7 @@ def skip_network(channels: int, width: int, scales: int, input_channels: int, sk
     return nn.Sequential(network, nn.Conv2d(width, channels, 1))
 
 
-@contextmanager
-def _global_stream(seed: int) -> Iterator[None]:
-    """Lend PyTorch's layers, which draw from the global CPU generator, a stream of our own."""
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        with torch.device("cpu"):  # Lightning builds models on their device, where another generator would draw
-            yield
-    finally:
-        torch.default_generator.set_state(before)
-
-
-class SkipUNet(Signal):
+class SkipUNet(NetworkSignal):
     r"""``X = φ(θ)``, K untrained skip U-Nets, one a problem.
 
     The input of each is ``z ~ U(0, 0.1)``, kept fixed, plus fresh ``N(0, perturbation²)`` at every iteration. θ starts
@@ -122,49 +109,32 @@ class SkipUNet(Signal):
         perturbation: float = 1 / 30,
         precision: Literal["auto", "bf16", "fp32"] = "auto",
     ) -> None:
-        super().__init__(problems)
         if len(problems.signal_shape) != 3:
             raise ValueError(f"SkipUNet needs images, C×H×W, got a signal of shape {problems.signal_shape}")
         for name, value in (("width", width), ("scales", scales), ("skip_width", skip_width)):
             at_least(name, value, 1)
-        self.input_channels = at_least("input_channels", input_channels, 1)
-        self.perturbation = not_negative("perturbation", perturbation)
+        at_least("input_channels", input_channels, 1)
+        not_negative("perturbation", perturbation)
         one_of("precision", precision, ["auto", "bf16", "fp32"])
+        channels = problems.signal_shape[0]
+        super().__init__(problems, lambda _: skip_network(channels, width, scales, input_channels, skip_width))
+        self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.input_channels = input_channels
+        self.perturbation = perturbation
         self.dtype = problems.dtype
         wanted = precision == "bf16" or (precision == "auto" and has_bfloat16_units(problems.device))
         self.bf16 = wanted and self.dtype == torch.float32
-        channels, *self.image_size = problems.signal_shape
+        self.image_size = problems.signal_shape[1:]
         self.working_size = working_size(self.image_size, scales)
-        self.seeds = [problem.seed for problem in problems]
-        networks = []
-        self._inputs: dict[int, Tensor] = {}
-        for seed in self.seeds:
-            with _global_stream(stream_seed(seed, "init")):
-                network = skip_network(channels, width, scales, input_channels, skip_width)
-            networks.append(network.to(problems.dtype))
-        self.networks = nn.ModuleList(networks).to(problems.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""
         return torch.empty(*self.working_size, self.input_channels, dtype=dtype, device=device)
 
-    def _input(self, k: int) -> Tensor:
-        """The fixed input z of network k, H'×W'×channels, drawn where it is not at hand."""
-        if k not in self._inputs:
-            z = self._working_buffer(self.dtype, "cpu")
-            z.uniform_(0.0, 0.1, generator=stream(self.seeds[k], "init", 3))
-            self._inputs[k] = z.to(next(self.networks[k].parameters()).device)
-        return self._inputs[k]
-
-    def release(self) -> None:
-        """Let go of z too, the largest array that a network at rest would keep."""
-        super().release()
-        self._inputs = {}
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """On another device z is another array."""
-        self.release()
-        return super()._apply(*args, **kwargs)
+    def draw_input(self, k: int) -> tuple[Tensor, ...]:
+        """The fixed input z of network k, H'×W'×channels."""
+        z = self._working_buffer(self.dtype, "cpu")
+        return (z.uniform_(0.0, 0.1, generator=stream(self.problems[k].seed, "init", 3)),)
 
     def forward(self, iteration: int = 0) -> Tensor:
         """``φ(θ)`` for the input perturbed as at ``iteration``, ``(K, C, H, W)``."""
@@ -172,9 +142,9 @@ class SkipUNet(Signal):
         height, width = self.image_size
         outputs = []
         for k, network in enumerate(self.networks):
-            z = self._input(k)  # H' W' input_channels
+            (z,) = self.input_of(k)  # H' W' input_channels
             if self.perturbation > 0:
-                generator = stream(self.seeds[k], "perturbation", iteration, device=z.device)
+                generator = stream(self.problems[k].seed, "perturbation", iteration, device=z.device)
                 noise = self._working_buffer(z.dtype, z.device).normal_(0.0, self.perturbation, generator=generator)
                 z = noise.add_(z)
             z = z.permute(2, 0, 1).unsqueeze(0)  # 1 input_channels H' W', channels last in memory
@@ -183,13 +153,3 @@ class SkipUNet(Signal):
             # the sigmoid in float32: eight bits of mantissa would show in an image
             outputs.append(torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width]))
         return torch.cat(outputs)
-
-    def problem_parameters(self, k: int) -> Iterator[tuple[str, nn.Parameter, int | None]]:
-        """The parameters of network k, each of them its own."""
-        for name, parameter in self.networks[k].named_parameters():
-            yield name, parameter, None
-
-    def finite(self, size: int) -> Tensor:
-        """Whether every parameter of network k is finite, ``(K,)``."""
-        sums = [torch.stack([p.detach().sum() for p in network.parameters()]) for network in self.networks]
-        return torch.isfinite(torch.stack(sums)).all(dim=1)[:size]
