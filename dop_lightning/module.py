@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -45,10 +46,11 @@ class DoubleOverparameterization(pl.LightningModule):
         tau: learning rate of θ, above 0; a list is one value a problem, in the order of the data module; ``auto`` takes
             it from the data (matrices, see :mod:`dop_lightning.steps.automatic`).
         alpha: ratio of the learning rates, above 0; a list is one value a problem; ``None`` is that of the problem, or
-            of :func:`~dop_lightning.engine.default_alpha`.
+            by the rules of :mod:`dop_lightning.alpha`.
         theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
         steps: how θ, g and h move: :class:`~dop_lightning.steps.GradientDescent` (the default),
-            :class:`~dop_lightning.steps.Nesterov`, :class:`~dop_lightning.steps.SemiImplicit`.
+            :class:`~dop_lightning.steps.Nesterov`, :class:`~dop_lightning.steps.SemiImplicit`,
+            :class:`~dop_lightning.steps.Refinement`.
         solver: the convex program (Eq. 8) instead, with λ = 1/α: :class:`~dop_lightning.convex.InexactALM` or
             :class:`~dop_lightning.convex.AcceleratedProximalGradient`. ``signal``, ``corruption``, ``loss``, ``tau``
             and ``steps`` have no meaning then, and ``max_steps`` counts iterations of the solver.
@@ -94,6 +96,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self._scorers: dict[int, Scorer] = {}
         self._parts = nn.ModuleList()
         self._stopping: dict[str, Status] = {}
+        self._going_back: dict[str, Mapping[str, Any]] = {}
         self.mean_scores: dict[str, float] = {}
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
@@ -182,8 +185,9 @@ class DoubleOverparameterization(pl.LightningModule):
         return self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
 
     def _block_end(self, start: int) -> int:
-        """Blocks end on multiples of the block length, at evaluations, and at the last iteration."""
-        ends = [start - start % every + every for every in (self.block, self.evaluate_every)]
+        """Blocks end on multiples of their length, at evaluations, where the steps ask, and at the last iteration."""
+        grids = (self.block, self.evaluate_every, self.method.steps.grid)
+        ends = [start - start % every + every for every in grids if every is not None]
         if self.trainer.max_steps != -1:
             ends.append(self.trainer.max_steps)
         return min(ends)
@@ -252,11 +256,13 @@ class DoubleOverparameterization(pl.LightningModule):
             for record in records:
                 record.evaluated = end
             evaluation = state.evaluate()
-            scores = self._scorers[id(state)].curves(evaluation.signal, evaluation.corruption, evaluation.loss)
+            scores = self._scorers[id(state)].curves(
+                evaluation.signal, evaluation.corruption, evaluation.loss, evaluation.average
+            )
             for of_problem in scores:
                 for tag, value in of_problem.items():
                     sums.setdefault(tag, []).append(value)
-            self._stopping = {}
+            self._stopping, self._going_back = {}, {}
             for callback in self.recovery_callbacks:
                 callback.on_evaluation(self.trainer, self, state.problems, evaluation, scores)
             ends: dict[int, Status] = {}
@@ -264,7 +270,7 @@ class DoubleOverparameterization(pl.LightningModule):
                 if name in self._stopping or last:
                     ends[k] = self._stopping.get(name, "done")
             if ends:
-                self._end(state, ends, evaluation)
+                self._end(state, ends, self._go_back(state, evaluation))
         self.mean_scores = {tag: sum(values) / len(values) for tag, values in sums.items()}
         if self._has_readers():
             for tag, value in self.mean_scores.items():
@@ -279,9 +285,33 @@ class DoubleOverparameterization(pl.LightningModule):
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         return bool(self.trainer.loggers) or not all(isinstance(callback, ours) for callback in callbacks)
 
-    def stop_problem(self, name: str, status: Status) -> None:
-        """To be called from ``on_evaluation``: the problem called ``name`` leaves the work after this evaluation."""
+    def stop_problem(self, name: str, status: Status, state: Mapping[str, Any] | None = None) -> None:
+        """To be called from ``on_evaluation``: the problem called ``name`` leaves the work after this evaluation.
+
+        It ends as it is, or in a state that ``problem_state`` of its batch gave earlier: then everything that is
+        written of it, its number of iterations included, is of that iteration.
+        """
         self._stopping[name] = status
+        if state is not None:
+            self._going_back[name] = state
+
+    def _go_back(self, state: State, evaluation: Evaluation) -> Evaluation:
+        """Put the problems that end in an earlier state into it; the evaluation with theirs in its place."""
+        if not self._going_back:
+            return evaluation
+        rows: dict[str, Any] = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
+        rows = {key: value.clone() for key, value in rows.items() if isinstance(value, torch.Tensor)}
+        for k, name in enumerate(state.problems.names):
+            if name in self._going_back:
+                earlier = self._going_back[name]
+                alone = state.select([k])
+                alone.load_problem_state(0, earlier)
+                alone.iteration = self.records[name].iteration = earlier["iteration"]
+                state.load_problem_state(k, earlier)
+                then = alone.evaluate()
+                for key, of_problems in rows.items():
+                    of_problems[k] = getattr(then, key)[0]
+        return replace(evaluation, **rows)
 
     def _end(self, state: State, ends: Mapping[int, Status], evaluation: Evaluation) -> None:
         """Let the problems at the positions of ``ends`` leave their batch, each with its status."""

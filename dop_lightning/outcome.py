@@ -15,8 +15,8 @@ class Record:
     """The bookkeeping of one problem in a run.
 
     Attributes:
-        status: ``running``; ``done`` at the asked number of iterations; ``stable`` where the output stopped changing
-            before; ``diverged``; ``interrupted``.
+        status: ``running``; ``done`` at the asked number of iterations; ``stable`` where it ended before, by how its
+            output changed; ``diverged``; ``interrupted``.
         iteration: gradient iterations done.
         evaluated: the iteration of its last evaluation.
         seconds: time spent on it: that of its batch, divided by the problems of the batch.

@@ -39,6 +39,8 @@ def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
     """
     config = yaml.safe_load(config_text)
     relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
+    if (config.get("early_stop") or {}).get("variance") is not None:
+        relevant["early_stop"] = config["early_stop"]  # where it is off, a run is what it was before there was one
     if isinstance(relevant.get("model"), Mapping):
         relevant["model"] = {k: v for k, v in relevant["model"].items() if k not in SETTINGS_WITHOUT_EFFECT}
     data = relevant.get("data")

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.callbacks import StableOutput
+from dop_lightning.callbacks import StableOutput, VarianceStopping
 from dop_lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
 from dop_lightning.cli import main
 from dop_lightning.commands.runner import standard_callbacks
@@ -188,7 +188,14 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 def make_trainer() -> Callable[..., pl.Trainer]:
     """Makes a Trainer with the callbacks of every run: ``make_trainer(folder, max_steps, *more_callbacks)``."""
 
-    def make(folder: Path, max_steps: int, *more: pl.Callback, stable: StableOutput | None = None, **options: Any):
+    def make(
+        folder: Path,
+        max_steps: int,
+        *more: pl.Callback,
+        stable: StableOutput | None = None,
+        early_stop: VarianceStopping | None = None,
+        **options: Any,
+    ):
         settings = {
             "max_steps": max_steps,
             "max_epochs": -1,
@@ -197,7 +204,7 @@ def make_trainer() -> Callable[..., pl.Trainer]:
             "enable_checkpointing": False,
             "enable_model_summary": False,
             "default_root_dir": folder,
-            "callbacks": [*standard_callbacks(stable), *more],
+            "callbacks": [*standard_callbacks(stable, early_stop), *more],
         }
         return pl.Trainer(**{**settings, **options})
 

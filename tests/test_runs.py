@@ -17,6 +17,7 @@ CONFIG = """
 model: {tau: 0.002, alpha: null, block: 100, signal: {class_path: SymmetricFactor, init_args: {rank: 3}}}
 data: {class_path: MatrixDataModule, init_args: {n: 12, seeds: 2}}
 stable: {tolerance: 0.01}
+early_stop: {variance: null, window: 100}
 trainer: {max_steps: 100, accelerator: auto, default_root_dir: runs/a}
 tensorboard: {images_every: 10}
 checkpoint: {every_minutes: 5.0}
@@ -45,6 +46,7 @@ def changed(section: str, key: str, value: object) -> str:
         ("trainer", "devices", 4),
         ("trainer", "default_root_dir", "elsewhere"),
         ("model", "block", 7),
+        ("early_stop", "window", 50),
         ("tensorboard", "images_every", 1),
         ("checkpoint", "every_minutes", 1.0),
         ("ckpt_path", "", "last"),
@@ -64,6 +66,7 @@ def test_a_run_is_the_same_where_results_are(section: str, key: str, value: obje
         ("data", "init_args", {"n": 12, "seeds": 2, "value_range": [0, 5]}),
         ("data", "init_args", {"n": 12, "seeds": 2, "tile": 64}),
         ("stable", "tolerance", 0.1),
+        ("early_stop", "variance", "windowed"),
     ],
 )
 def test_a_run_is_another_where_settings_are(section: str, key: str, value: object) -> None:

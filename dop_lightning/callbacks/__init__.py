@@ -9,6 +9,7 @@ from dop_lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.callbacks.progress import IterationProgress
 from dop_lightning.callbacks.stable import StableOutput
 from dop_lightning.callbacks.tensorboard import ProblemTensorBoard
+from dop_lightning.callbacks.variance import VarianceStopping
 from dop_lightning.recovery_callback import RecoveryCallback
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "RecoveryCallback",
     "RecoveryMetrics",
     "StableOutput",
+    "VarianceStopping",
     "last_checkpoint",
 ]

@@ -53,7 +53,8 @@ class RecoveryMetrics(RecoveryCallback):
             with path.open(newline="", encoding="utf-8") as file:
                 for row in list(csv.reader(file))[1:]:
                     record = module.records.get(row[0]) if len(row) == len(HEADER) else None
-                    if record is not None and int(row[1]) <= record.iteration:
+                    # a problem that went back to an earlier iteration keeps its curve up to where it stopped
+                    if record is not None and int(row[1]) <= max(record.iteration, record.evaluated):
                         kept.append(row)
         atomic_text(path, _lines([HEADER, *kept]))
 

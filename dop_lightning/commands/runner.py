@@ -19,6 +19,7 @@ from dop_lightning.callbacks import (
     RecoveredFiles,
     RecoveryMetrics,
     StableOutput,
+    VarianceStopping,
     last_checkpoint,
 )
 from dop_lightning.data import RecoveryDataModule
@@ -56,6 +57,7 @@ def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
 STANDARD: dict[str, type[pl.Callback]] = {
     "metrics": RecoveryMetrics,
     "stable": StableOutput,
+    "early_stop": VarianceStopping,
     "tensorboard": ProblemTensorBoard,
     "files": RecoveredFiles,
     "checkpoint": CheckpointFolder,
@@ -65,9 +67,12 @@ STANDARD: dict[str, type[pl.Callback]] = {
 """The callbacks of every run by their section in a config, in the order in which they follow a problem."""
 
 
-def standard_callbacks(stable: StableOutput | None = None) -> list[pl.Callback]:
-    """The callbacks of every run with their defaults."""
-    return [stable if stable and section == "stable" else make() for section, make in STANDARD.items()]
+def standard_callbacks(
+    stable: StableOutput | None = None, early_stop: VarianceStopping | None = None
+) -> list[pl.Callback]:
+    """The callbacks of every run, with their defaults but for those given."""
+    given = {"stable": stable, "early_stop": early_stop}
+    return [given.get(section) or make() for section, make in STANDARD.items()]
 
 
 def fit(

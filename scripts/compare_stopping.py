@@ -1,0 +1,113 @@
+"""How near to the best output do stopping rules come that do not know the truth?
+
+Deep image prior on a bundled photograph, with the output looked at every few iterations; every rule sees the same way.
+For each: the PSNR at the iteration that it takes, that iteration, and the PSNR that it has lost to the best on the way.
+A rule that has not stopped at the end would have gone on; what it would take so far is shown with a «…».
+
+    python scripts/compare_stopping.py --noise salt_and_pepper              # or gaussian
+    python scripts/compare_stopping.py --noise both --method refine         # the default of dop recover
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from dop_lightning.commands.presets import ADAM_RATE
+from dop_lightning.commands.runner import prepare
+from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.data import ImageDataModule
+from dop_lightning.engine import BatchState, Method
+from dop_lightning.metrics import psnr
+from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
+from dop_lightning.objective import AbsoluteLoss, SquaredLoss
+from dop_lightning.problems import ProblemBatch
+from dop_lightning.signals import SkipUNet
+from dop_lightning.steps import Refinement
+from dop_lightning.stopping import VARIANCES, LeastVariance
+
+NOISES: dict[str, Noise] = {"salt_and_pepper": SaltAndPepper(0.3), "gaussian": GaussianNoise(0.1)}
+NOISES["both"] = Mixture([SaltAndPepper(0.3), GaussianNoise(0.05)])
+METHODS = {
+    "dip": {"corruption": None, "loss": SquaredLoss("mean")},
+    "dip_l1": {"corruption": None, "loss": AbsoluteLoss("mean")},
+    "dop": {"corruption": partial(HadamardCorruption, scale=1e-5, tied=False), "loss": SquaredLoss("mean")},
+    "refine": {
+        "corruption": partial(HadamardCorruption, scale=1e-5, tied=False),
+        "loss": SquaredLoss("mean"),
+        "theta_optimizer": partial(torch.optim.Adam, lr=ADAM_RATE),
+        "steps": Refinement(patience=None),
+    },
+}
+HELD_OUT = "held-out error"
+"""The rule of refinement, with its default patience."""
+RULES = [(kind, window, patience) for kind in VARIANCES for window, patience in ((100, 1000), (50, 500))]
+
+
+def follow(
+    problems: ProblemBatch, method: Method, iterations: int, every: int
+) -> tuple[dict[int, float], dict[str, tuple[int, bool]]]:
+    """PSNR by iteration; what each rule takes, and whether it has stopped."""
+    truth = problems[0].truth
+    assert truth is not None
+    rules = {f"{kind} {w}, {p}": LeastVariance(VARIANCES[kind](w // every), p) for kind, w, p in RULES}
+    taken: dict[str, tuple[int, bool]] = {}
+    curve: dict[int, float] = {}
+    state = BatchState(method, problems, tau=1.0)
+    patience = Refinement().patience
+    assert patience is not None
+    while state.iteration < iterations:
+        state.advance(every)
+        X, t = state.evaluate().signal, state.iteration
+        curve[t] = float(psnr(X, truth[None], 1.0)[0])
+        for name, rule in rules.items():
+            if not taken.get(name, (0, False))[1]:
+                rule.update(X[0], t)
+                taken[name] = (rule.iteration, rule.is_due(t))
+        if isinstance(method.steps, Refinement) and not taken.get(HELD_OUT, (0, False))[1]:
+            began = bool(state.memory["least_error"].isfinite().all())
+            taken[HELD_OUT] = (t, began and t - int(state.memory["least_at"]) >= patience)
+    return curve, taken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--noise", choices=sorted(NOISES), default="salt_and_pepper")
+    parser.add_argument("--method", choices=sorted(METHODS), default="dip")
+    parser.add_argument("--image", default="astronaut")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=2500)
+    parser.add_argument("--every", type=int, default=5, help="iterations between two looks")
+    options = parser.parse_args()
+    prepare()
+    data = ImageDataModule(
+        options.image, NOISES[options.noise], resize=(options.size, options.size), seeds=options.seeds, batch_size=1
+    )
+    data.setup()
+    signal: Callable[[ProblemBatch], SkipUNet] = partial(SkipUNet, width=options.width, precision="fp32")
+    method = Method(signal, **METHODS[options.method])  # type: ignore[arg-type]
+    losses: dict[str, list[float]] = {}
+    print(
+        f"{'PSNR (iteration)':<24}" + "".join(f"{f'seed {batch[0].seed}':>18}" for batch in data.batches) + "    lost"
+    )
+    table: dict[str, list[str]] = {}
+    for batch in data.batches:
+        curve, taken = follow(batch, method, options.iterations, options.every)
+        best = max(curve, key=curve.__getitem__)
+        rows = {"best": (best, True), "last": (options.iterations, True), **taken}
+        for name, (t, stopped) in rows.items():
+            at = curve.get(t, torch.nan)
+            table.setdefault(name, []).append(f"{at:.2f} ({t}{'' if stopped else '…'})")
+            losses.setdefault(name, []).append(curve[best] - at)
+    for name, cells in table.items():
+        lost = sum(losses[name]) / len(losses[name])
+        print(f"{name:<24}" + "".join(f"{cell:>18}" for cell in cells) + f"{lost:>8.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
