@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         description="Reproduce a figure of the paper: its runs, its table (CSV) and its drawing (PNG and PDF).",
         epilog=f"figures, and about what they take on one core at scale small and paper:\n{names}\n\n"
         "The same command again finishes what is missing and draws anew. Runs are those of configs/paper/NAME/, which "
-        "dop fit does too.",
+        "dop fit does too. Images at scale paper are for a GPU.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("name", choices=FIGURES, metavar="NAME", help="see below")
@@ -36,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
         default="small",
         help="fewer trials, or the paper's; default: %(default)s",
     )
+    result.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder with F16.png, Peppers.png, Baboon.png and kodim03.png, which figures of images need at scale "
+        "paper; scripts/fetch_images.py fetches them to the default, data/standard",
+    )
     result.add_argument("--device", choices=DEVICES, default="auto", help="of the runs; default: %(default)s")
     return result
 
@@ -44,12 +51,12 @@ def fitter(device: str) -> Fit:
     """What does the run of a figure: ``dop fit``, without the table that it prints."""
     from dop_lightning.commands import lightning
 
-    def fit(name: str, configs: Sequence[Path], folder: Path) -> int:
+    def fit(name: str, configs: Sequence[Path], folder: Path, options: Sequence[str] = ()) -> int:
         print(f"{name}: {folder}", file=sys.stderr)
         files = [argument for path in configs for argument in ("--config", str(path))]
         trainer = ["--trainer.default_root_dir", str(folder), "--trainer.accelerator", DEVICES[device]]
         with contextlib.redirect_stdout(io.StringIO()):
-            return lightning.run("fit", [*files, *trainer])
+            return lightning.run("fit", [*files, *options, *trainer])
 
     return fit
 
@@ -66,6 +73,8 @@ def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitte
 
     require_matplotlib()
     figure = load_figure(options.name)
+    if options.images is not None:
+        figure.use_images(options.images)
     if status := figure.compute(options.out, options.scale, make_fit(options.device)):
         print("Stopped on the way: the same command goes on from there", file=sys.stderr)
         return status

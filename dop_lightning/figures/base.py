@@ -4,9 +4,9 @@ import csv
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import yaml
 
@@ -16,10 +16,15 @@ from dop_lightning.files.atomic import atomic_json, atomic_text
 from dop_lightning.reporting.results import read_results, render_table
 
 Row = dict[str, Any]
-Fit = Callable[[str, Sequence[Path], Path], int]
-"""Does or finishes the run of a name and configs in a folder, and returns the exit status."""
 
 RUNS = "runs"
+
+
+class Fit(Protocol):
+    """What does the runs of a figure."""
+
+    def __call__(self, name: str, configs: Sequence[Path], folder: Path, options: Sequence[str] = ()) -> int:
+        """Do or finish the run of a name and configs, and of options over them, in a folder; the exit status."""
 
 
 class Figure(ABC):
@@ -34,6 +39,14 @@ class Figure(ABC):
     name: ClassVar[str]
     size: ClassVar[tuple[float, float]]
     columns: ClassVar[Sequence[tuple[str, str, str]]]
+
+    def use_images(self, folder: Path) -> None:
+        """Take the paper's images from a folder.
+
+        Raises:
+            ValueError: the figure shows no images.
+        """
+        raise ValueError(f"--images is for figures of images, got it for figure {self.name}")
 
     @abstractmethod
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:

@@ -81,4 +81,4 @@ class Figure2a(FittedFigure):
         axes.set_ylabel("relative error")
         text = f"Robust PCA, n = 50, r = 5, p = 30 %: mean and range of {rows[0]['instances']} instances"
         axes.set_title(text, loc="left")
-        axes.legend()
+        axes.legend(loc="lower left")

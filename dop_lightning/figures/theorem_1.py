@@ -164,12 +164,12 @@ class Theorem1(ComputedFigure):
             right.plot([row["gamma"] for row in own], values, "o-", markersize=3, color=colour, label=condition)
         right.set_title(f"residuals of Lemma 1, α = {middle:g}", loc="left")
         right.set_ylabel("residual")
-        for axes in (left, right):
+        for axes, place in ((left, "lower left"), (right, "center right")):
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.invert_xaxis()
             axes.set_xlabel("scale γ of the start")
-            axes.legend()
+            axes.legend(loc=place)
 
 
 def _colours(count: int) -> list[str]:
