@@ -24,6 +24,7 @@ SAMPLES = {
     "camera": Sample(box=(20, 20, 468, 468), size=(128, 128)),
     "chelsea": Sample(box=(30, 0, 428, 300), size=(150, 113)),
     "coffee": Sample(box=(80, 0, 480, 400), size=(128, 128)),
+    "rocket": Sample(box=(106, 0, 533, 427), size=(128, 128)),
 }
 
 

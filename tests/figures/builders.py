@@ -29,6 +29,19 @@ def factor(rank: int, tau: float) -> dict[str, Any]:
 
 CELLS = merged(DATA, {"data": {"init_args": {"rank": [1, 3], "noise": NOISE}}, "trainer": {"max_steps": 300}})
 CELLS["files"] = {"most_pictures": 1}
+NETWORK = {"signal": {"init_args": {"width": 4, "scales": 2, "input_channels": 4, "precision": "fp32"}}}
+PHOTOGRAPH = {
+    "model": {**NETWORK, "tau": 0.5, "alpha": 20.0, "evaluate_every": 10},
+    "data": {"init_args": {"images": "camera", "resize": 16}},
+    "trainer": {"max_steps": 20},
+    "tensorboard": {"most_runs": 0},
+    "files": {"most_pictures": 0},
+}
+PHOTOGRAPHS = merged(PHOTOGRAPH, {"data": {"init_args": {"images": ["camera", "chelsea"]}}})
+IMPULSES = [{"class_path": "dop_lightning.noise.SaltAndPepper", "init_args": {"ratio": p}} for p in (0.1, 0.7)]
+LEVELS = merged(PHOTOGRAPH, {"data": {"init_args": {"noise": IMPULSES}}})
+GRID = merged(LEVELS, PHOTOGRAPHS, {"data": {"init_args": {"seeds": 1}}})
+WIDER = merged(PHOTOGRAPH, {"model": {"signal": {"init_args": {"width": 6}}}})
 
 TINY: dict[str, dict[str, dict[str, Any]]] = {
     "1a": {
@@ -36,6 +49,11 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
         "mf_exact_decay": merged(factor(1, 3e-2), {"model": {"steps": {"init_args": {"decay": 0.98}}}}),
         "mf_over": factor(12, 3e-3),
         "dop": merged(DATA, {"model": {"tau": 2e-3}, "trainer": {"max_steps": 600}}),
+    },
+    "1b": {
+        f"{method}_{size}": overlay
+        for method in ("dip_l1", "dop")
+        for size, overlay in (("narrow", PHOTOGRAPH), ("middle", PHOTOGRAPH), ("wide", WIDER))
     },
     "2a": {
         "dop": merged(
@@ -50,6 +68,17 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
         "dop_limit": CELLS,
         "convex": CELLS,
         "convex_psd": CELLS,
+    },
+    "3": dict.fromkeys(("dip", "dip_l1", "dop"), PHOTOGRAPHS),
+    "4": {
+        f"{method}{part}": overlay
+        for method in ("dip_l1", "dop", "default")
+        for part, overlay in (("", PHOTOGRAPHS), ("_levels", LEVELS))
+    },
+    "5": dict.fromkeys(("dip", "dip_l1", "dop"), LEVELS),
+    "grid": {
+        **dict.fromkeys(("dip", "dip_l1", "dop"), GRID),
+        "default": merged(GRID, {"model": {"steps": {"init_args": {"every": 5}}, "alpha": 60.0}}),
     },
     "theorem-1": {
         "": {

@@ -11,6 +11,7 @@ from PIL import Image
 from dop_lightning.figures import FIGURES, load_figure
 from dop_lightning.figures.base import ComputedFigure, FittedFigure
 from dop_lightning.figures.configs import figure_folder, layers
+from dop_lightning.figures.grid import Grid, _oracles
 
 
 @pytest.fixture
@@ -117,3 +118,41 @@ def test_an_optimum_of_zero_is_a_distance_like_others(tiny: Callable[[str], Path
     settings = figure.settings("small")
     rows = figure.rows({**settings, "alphas": [20.0], "descent": {**settings["descent"], "gammas": []}})
     assert all(row["distance"] < 1 for row in rows)
+
+
+def test_grid_of_the_default_and_its_rivals(made) -> None:
+    said, rows = made("grid")
+    assert len(rows) == 4 * 2 * 2
+    assert {row["method"] for row in rows} == {"default", "dop", "dip_l1", "dip"}
+    assert all(float(row["oracle"]) >= float(row["end"]) for row in rows)
+    assert "at 10% it is " in said
+    assert "at 70% the default is " in said
+    assert "those 2 cases against every oracle" in said
+
+
+def test_grid_takes_the_average_of_an_oracle_where_it_is_better(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("problem,iteration,tag,value\na,10,psnr,20\na,20,psnr_average,21\na,20,loss,99\na,30,psnr,19\n")
+    assert _oracles(path) == {"a": (21.0, 20)}
+
+
+def test_verdict_of_the_grid() -> None:
+    def rows(level: float, **ends: float) -> list[dict[str, object]]:
+        return [
+            {"method": method, "image": "a", "level": level, "seed": 0, "end": end, "oracle": end + 0.5}
+            | {"precision": 0.99 if method == "default" else None, "recall": 0.98}
+            for method, end in ends.items()
+        ]
+
+    good = rows(0.1, default=30.0, dop=28.0, dip_l1=29.0, dip=20.0) + rows(
+        0.5, default=27.0, dop=24.0, dip_l1=25.0, dip=9.0
+    )
+    lines = Grid().verdict(good, Path())
+    assert [line[:3] for line in lines] == ["yes", "yes", "yes", "yes", "   "]
+    assert "+0.50 dB over the oracle of DIP-ℓ1" in lines[0]
+    assert "+1.50 dB over the best oracle" in lines[1]
+    assert "misses 2.00%; of those it names 1.00% are clean" in lines[4]
+    bad = rows(0.1, default=29.0, dop=28.0, dip_l1=29.0, dip=20.0) + rows(
+        0.5, default=25.0, dop=24.0, dip_l1=25.0, dip=9.0
+    )
+    assert [line[:3] for line in Grid().verdict(bad, Path())] == ["NO ", "NO ", "NO ", "NO ", "   "]

@@ -18,7 +18,7 @@ def sample_names() -> list[str]:
     """The names by which :func:`find_images` knows the bundled photographs.
 
     >>> sample_names()
-    ['astronaut', 'camera', 'chelsea', 'coffee']
+    ['astronaut', 'camera', 'chelsea', 'coffee', 'rocket']
     """
     return sorted(path.stem for path in sample_folder().glob("*.png"))
 

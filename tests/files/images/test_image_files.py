@@ -221,7 +221,7 @@ class TestFindImages:
         assert find_images([f"{folder}/*.png", "~/b.png", "b.png"]) == [folder / "b.png"]
 
     def test_samples_are_found_and_files_win(self, folder: Path) -> None:
-        assert sample_names() == ["astronaut", "camera", "chelsea", "coffee"]
+        assert sample_names() == ["astronaut", "camera", "chelsea", "coffee", "rocket"]
         found = find_images(["camera", "chelsea"])
         assert found == [sample_folder() / "camera.png", sample_folder() / "chelsea.png"]
         assert [read_image(path).values.shape for path in found] == [(1, 128, 128), (3, 113, 150)]
@@ -230,7 +230,7 @@ class TestFindImages:
 
     @pytest.mark.parametrize("pattern", ["none.png", "*.gif", "*.txt", "camra", "", " "])
     def test_nothing_found_names_the_pattern_and_the_samples(self, pattern: str) -> None:
-        with pytest.raises(ValueError, match=rf"{re.escape(pattern)}.*astronaut, camera, chelsea, coffee"):
+        with pytest.raises(ValueError, match=rf"{re.escape(pattern)}.*astronaut, camera, chelsea, coffee, rocket"):
             find_images(["b.png", pattern])
 
     def test_empty_folder_and_empty_list(self, folder: Path) -> None:
