@@ -13,12 +13,17 @@ from dop_lightning.figures.configs import layers
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 IMAGE = ["--data.resize", "16", "--model.signal.init_args.width", "4", "--model.signal.init_args.scales", "2"]
+NETWORK = ["--data.resize", "16", "--model.signal.init_args.network.init_args.width", "4"]
 MATRIX = ["--data.n", "12", "--data.seeds", "2"]
 
 RUNS = {
     "image": (["image"], IMAGE),
     "dip": (["image", "dip"], IMAGE),
     "dip_l1": (["image", "dip_l1"], IMAGE),
+    "refine": (["image", "refine"], IMAGE),
+    "fourier_mlp": (["fourier_mlp"], NETWORK),
+    "blur": (["blur"], IMAGE),
+    "superresolution": (["superresolution"], IMAGE),
     "matrix": (["matrix"], MATRIX),
     "mf_l1": (["matrix", "mf_l1"], MATRIX),
     "fast_matrix": (["matrix", "fast_matrix"], MATRIX),
@@ -49,7 +54,7 @@ def test_a_config_runs(name: str, tmp_path: Path) -> None:
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["status"], row["iterations"]) for row in rows] == [("done", "3")] * len(rows)
-    assert len(rows) == (1 if "image" in layers else 2)
+    assert len(rows) == (1 if {"image", "fourier_mlp", "blur", "superresolution"} & set(layers) else 2)
     assert all((row["alpha"] == "") == (name in WITHOUT_CORRUPTION) for row in rows)
 
 
@@ -70,5 +75,8 @@ def test_a_config_of_the_paper_is_complete(figure: str, run: str, capsys) -> Non
         main(["fit", *files, "--print_config"])
     assert left.value.code in (0, None)
     printed = capsys.readouterr().out
-    assert "MatrixDataModule" in printed
-    assert "n: 50" in printed
+    if "ImageDataModule" in printed:
+        assert "dop_lightning.noise." in printed
+    else:
+        assert "MatrixDataModule" in printed
+        assert "n: 50" in printed

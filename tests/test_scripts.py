@@ -52,3 +52,44 @@ def test_step_rules_are_compared() -> None:
 def test_memory_of_matrices_is_measured() -> None:
     said = run("measure_matrix_memory.py", "--n", "200", "--rank", "4", "--rules", "SemiImplicit", "--allowed", "1e6")
     assert re.search(r"SemiImplicit +\d+ MiB +\d+\.\d\d arrays", said)
+
+
+def test_the_stop_of_refinement_is_compared() -> None:
+    small = ("--size", "16", "--width", "2", "--seeds", "0", "--iterations", "110", "--every", "10")
+    said = run("compare_stopping.py", "--noise", "both", "--method", "refine", *small)
+    assert re.search(r"^held-out error +\d+\.\d\d \(110…\) +-?\d\.\d\d$", said, re.M), said
+
+
+def test_stopping_rules_are_compared() -> None:
+    said = run("compare_stopping.py", "--size", "16", "--width", "2", "--seeds", "1", "--iterations", "110")
+    assert (
+        len(re.findall(r"^(?:best|last|windowed .*|exponential .*) +\d+\.\d\d \(\d+…?\) +\d\.\d\d$", said, re.M)) == 6
+    )
+
+
+def test_operators_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "larger.yaml").write_text("model:\n  alpha: 20\n", encoding="utf-8")
+    small = ["--size", "16", "--width", "4", "--iterations", "4", "--every", "2", "--out", str(tmp_path / "runs")]
+    said = run("compare_operators.py", *small, "--config", f"alpha 20={tmp_path / 'larger.yaml'}")
+    for case in ("2x super-resolution", "known blur"):
+        assert re.search(rf"^{case} +no corruption, oracle stop +\d.* \+0\.00 ", said, re.MULTILINE), said
+        assert len(re.findall(rf"^{case} +(?:DOP|alpha 20) +\d+\.\d\d .* [+-]\d\.\d\d ", said, re.MULTILINE)) == 2, said
+
+
+def test_ways_to_convolve_are_timed() -> None:
+    said = run("benchmark_convolution.py", "--sizes", "32", "--taps", "5", "--rounds", "1")
+    assert re.search(r"^ +32 +5×5 (?: +\d+\.\d\d){6}$", said, re.MULTILINE), said
+
+
+def test_alpha_is_measured(tmp_path: Path) -> None:
+    small = ("--sizes", "16", "--widths", "2", "--levels", "0.5", "--images", "camera", "--iterations", "20")
+    said = run("measure_alpha.py", "--out", str(tmp_path), *small, "--alphas", "30")
+    assert re.search(r"^ +16 +2 +0\.5 +\d+\.\d\d +\d+\.\d\d +\d\.\d\d +\d\.\d\d$", said, re.MULTILINE), said
+
+
+def test_the_published_curve_is_compared(tmp_path: Path) -> None:
+    photo = SCRIPTS.parent / "data" / "coffee.png"
+    small = ("--resize", "16", "--width", "2", "--iterations", "8", "--preset-iterations", "6")
+    said = run("reproduce_f16.py", "--image", str(photo), "--out", str(tmp_path), "--accelerator", "cpu", *small)
+    assert re.search(r"^default: \d+\.\d\d dB \(done, 6 iterations, ", said, re.MULTILINE), said
+    assert re.search(r"^paper: \d+\.\d\d dB at 8 of 8 iterations$", said, re.MULTILINE), said
