@@ -33,7 +33,7 @@ FIGURES = {
     "3": Entry("figure_3", "Figure3", "four photographs recovered by DIP, DIP-ℓ1 and DOP", "5 min, months"),
     "4": Entry("figure_4", "Figure4", "learning curves over photographs and shares of corruption", "5 min, months"),
     "5": Entry("figure_5", "Figure5", "a photograph with 10 to 70 % of its values destroyed", "5 min, months"),
-    "grid": Entry("grid", "Grid", "photographs × levels × seeds: the default against DOP, DIP-ℓ1, DIP", "2 h, days"),
+    "grid": Entry("grid", "Grid", "a grid of cases: the default against DOP, DIP-ℓ1 and DIP", "2 h, days"),
     "theorem-1": Entry("theorem_1", "Theorem1", "DOP tends to the convex program's solution as γ → 0", "20 s, 40 s"),
     "appendix-a": Entry("appendix_a", "AppendixA", "one rate a coordinate: weighted least-norm solutions", "5 s, 5 s"),
 }

@@ -1,9 +1,11 @@
 """The paper's figures from configs of a tiny size."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dop_lightning.figures import configs
 from tests.figures.builders import write_tiny
@@ -19,3 +21,21 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
         return own
 
     return write
+
+
+@pytest.fixture
+def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
+    """Makes a figure at a tiny size: what was said, and its table."""
+
+    def make(name: str) -> tuple[str, list[dict[str, str]]]:
+        tiny(name)
+        said = dop("figure", name, "--out", str(tmp_path / name), "--device", "cpu")
+        assert said.status == 0, said.err
+        with Image.open(tmp_path / name / f"{name}.png") as image:
+            assert image.width > 800
+            assert len(set(image.convert("L").tobytes())) > 20
+        assert (tmp_path / name / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        with (tmp_path / name / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return said.out, list(csv.DictReader(file))
+
+    return make

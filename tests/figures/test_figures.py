@@ -1,35 +1,15 @@
 """Every figure of the paper: its runs, its table, its drawing."""
 
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from dop_lightning.figures import FIGURES, load_figure
 from dop_lightning.figures.base import ComputedFigure, FittedFigure
 from dop_lightning.figures.configs import figure_folder, layers
 from dop_lightning.figures.grid import Grid, _oracles
-
-
-@pytest.fixture
-def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
-    """Makes a figure at a tiny size: what was said, and its table."""
-
-    def make(name: str) -> tuple[str, list[dict[str, str]]]:
-        tiny(name)
-        said = dop("figure", name, "--out", str(tmp_path / name), "--device", "cpu")
-        assert said.status == 0, said.err
-        with Image.open(tmp_path / name / f"{name}.png") as image:
-            assert image.width > 800
-            assert len(set(image.convert("L").tobytes())) > 20
-        assert (tmp_path / name / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        with (tmp_path / name / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            return said.out, list(csv.DictReader(file))
-
-    return make
 
 
 @pytest.mark.parametrize("name", FIGURES)

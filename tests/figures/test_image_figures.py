@@ -1,8 +1,6 @@
 """Figures 1b, 3, 4 and 5: curves and pictures of runs on photographs."""
 
-import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +16,6 @@ from dop_lightning.noise import SaltAndPepper
 
 FOUR = ["F16.png", "Peppers.png", "Baboon.png", "kodim03.png"]
 IMAGE_FIGURES = ["1b", "3", "4", "5"]
-
-
-@pytest.fixture
-def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
-    """Makes a figure at a tiny size: what was said, and its table."""
-
-    def make(name: str) -> tuple[str, list[dict[str, str]]]:
-        tiny(name)
-        said = dop("figure", name, "--out", str(tmp_path / name), "--device", "cpu")
-        assert said.status == 0, said.err
-        with Image.open(tmp_path / name / f"{name}.png") as image:
-            assert image.width > 800
-            assert len(set(image.convert("L").tobytes())) > 20
-        assert (tmp_path / name / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        with (tmp_path / name / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            return said.out, list(csv.DictReader(file))
-
-    return make
 
 
 def test_learning_curves_over_widths(made) -> None:
