@@ -212,9 +212,9 @@ class BatchState:
         signal = self.signal(self.iteration)
         corruption = self.corruption.value().to(signal)
         residual = torch.sub(self.operator(signal), self.problems.observation).add_(corruption)
-        average = self.memory.get("average")
-        evaluation = Evaluation(self.iteration, signal, corruption, self.loss.value(residual), average)
-        return self.method.steps.recovered(self, evaluation, residual)
+        loss = self.loss.value(self.method.steps.weigh_(self, residual))
+        evaluation = Evaluation(self.iteration, signal, corruption, loss, self.memory.get("average"))
+        return self.method.steps.recovered(self, evaluation)
 
     def problem_state(self, k: int) -> dict[str, Any]:
         """All that problem k needs to go on elsewhere, bit for bit: tensors on the CPU and plain numbers."""

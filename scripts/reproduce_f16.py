@@ -9,7 +9,6 @@ time is limited, give the limit of a call in `--seconds` and call again until bo
 
 import argparse
 import contextlib
-import csv
 import io
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from dop_lightning.commands import lightning, runner
 from dop_lightning.commands.presets import PRESETS
 from dop_lightning.figures.configs import config_folder
-from dop_lightning.reporting.results import read_results
+from dop_lightning.reporting.results import read_metrics, read_results
 
 PUBLISHED = {34_000: 28.9, 48_000: 30.8, 74_000: 31.7}
 """Iteration and PSNR of the authors' curve at width 192, read off their plot, ±0.1 dB."""
@@ -75,8 +74,7 @@ def _clock(seconds: float) -> str:
 
 def curve(folder: Path) -> dict[int, float]:
     """PSNR by iteration."""
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return {int(row["iteration"]): float(row["value"]) for row in csv.DictReader(file) if row["tag"] == "psnr"}
+    return {entry.iteration: entry.value for entry in read_metrics(folder) if entry.tag == "psnr"}
 
 
 def main() -> int:

@@ -1,6 +1,5 @@
 """Figure 1a: learning curves of factorisation with and without over-parameterisation, and of DOP."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -8,7 +7,7 @@ from typing import Any, ClassVar
 
 from dop_lightning.figures.base import RUNS, FittedFigure, Row, mark
 from dop_lightning.figures.style import BLACK, BLUE, RED, SKY
-from dop_lightning.reporting.results import render_table
+from dop_lightning.reporting.results import read_metrics, render_table
 
 LINES = {
     "mf_exact": (SKY, ":"),
@@ -54,10 +53,9 @@ class Figure1a(FittedFigure):
         rows = []
         for method in self.methods:
             curves: dict[int, list[float]] = {}
-            with (out / RUNS / method / "metrics.csv").open(newline="", encoding="utf-8") as file:
-                for entry in csv.DictReader(file):
-                    if entry["tag"] == "relative_error":
-                        curves.setdefault(int(entry["iteration"]), []).append(float(entry["value"]))
+            for entry in read_metrics(out / RUNS / method):
+                if entry.tag == "relative_error":
+                    curves.setdefault(entry.iteration, []).append(entry.value)
             for iteration, errors in sorted(curves.items()):
                 row = {"method": method, "iteration": iteration, "seeds": len(errors)}
                 rows.append({**row, "median": median(errors), "least": min(errors), "largest": max(errors)})

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from dop_lightning.figures.base import Row, mark
 from dop_lightning.figures.image_figures import (
+    CURVE_COLUMNS,
     FALLS,
     ImageFigure,
     image_title,
@@ -44,10 +45,7 @@ class Figure1b(ImageFigure):
     columns: ClassVar = [
         ("title", "method", ""),
         ("width", "width", "d"),
-        ("best", "best PSNR", ".2f"),
-        ("at", "at iteration", "d"),
-        ("end", "at the end", ".2f"),
-        ("iterations", "iterations", "d"),
+        *CURVE_COLUMNS,
     ]
 
     def table(self, out: Path) -> list[Row]:

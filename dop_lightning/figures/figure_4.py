@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dop_lightning.figures.base import Row, mark
-from dop_lightning.figures.image_figures import FALLS, ImageFigure, image_title, peak_and_end, percent, shown
+from dop_lightning.figures.image_figures import (
+    CURVE_COLUMNS,
+    FALLS,
+    ImageFigure,
+    image_title,
+    peak_and_end,
+    percent,
+    shown,
+)
 from dop_lightning.figures.style import BLUE, GREEN, ORANGE, PURPLE
 from dop_lightning.reporting.results import render_table
 
@@ -33,10 +41,7 @@ class Figure4(ImageFigure):
         ("title", "method", ""),
         ("image", "image", ""),
         ("ratio", "p", ".1f"),
-        ("best", "best PSNR", ".2f"),
-        ("at", "at iteration", "d"),
-        ("end", "at the end", ".2f"),
-        ("iterations", "iterations", "d"),
+        *CURVE_COLUMNS,
     ]
 
     def table(self, out: Path) -> list[Row]:

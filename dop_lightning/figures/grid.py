@@ -1,22 +1,19 @@
 """The grid: the default of ``dop recover`` against the paper's methods on photographs × levels × seeds."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
 from dop_lightning.figures.base import RUNS, FittedFigure, Row, mark
+from dop_lightning.figures.image_figures import TAGS
 from dop_lightning.figures.style import BLACK, BLUE, RED, SKY
-from dop_lightning.reporting.results import render_table
+from dop_lightning.reporting.results import read_metrics, render_table
 
 LINES = {"default": (RED, "-", "o"), "dop": (BLUE, "--", "s"), "dip_l1": (SKY, "-.", "^"), "dip": (BLACK, ":", "v")}
 """Colour, dashes and marker of each method."""
 
 RIVALS = ("dop", "dip_l1", "dip")
-
-TAGS = ("psnr", "psnr_average")
-"""Of which an oracle takes the best: the output, and its running average."""
 
 MARGIN = 1.0
 """Decibels above the best oracle, on the mean of each level but the lightest."""
@@ -62,7 +59,7 @@ class Grid(FittedFigure):
         """A row a method and problem: the PSNR at its end and that of an oracle."""
         rows = []
         for method in self.methods:
-            oracles = _oracles(out / RUNS / method / "metrics.csv")
+            oracles = _oracles(out / RUNS / method)
             for result in self.results(out, method):
                 rows.append(
                     {
@@ -148,14 +145,13 @@ class Grid(FittedFigure):
         axes.legend(loc="lower left")
 
 
-def _oracles(path: Path) -> dict[str, tuple[float, int]]:
-    """The best PSNR on the way and its iteration, by problem."""
+def _oracles(run: Path) -> dict[str, tuple[float, int]]:
+    """The best PSNR of a run on the way and its iteration, by problem."""
     best: dict[str, tuple[float, int]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for entry in csv.DictReader(file):
-            if entry["tag"] in TAGS:
-                seen = (float(entry["value"]), int(entry["iteration"]))
-                best[entry["problem"]] = max(best.get(entry["problem"], seen), seen)
+    for entry in read_metrics(run):
+        if entry.tag in TAGS:
+            seen = (entry.value, entry.iteration)
+            best[entry.problem] = max(best.get(entry.problem, seen), seen)
     return best
 
 

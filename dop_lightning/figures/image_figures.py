@@ -1,6 +1,5 @@
 """What figures of images share: where the paper's four images are, the curves of their runs, names of problems."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,18 @@ import yaml
 
 from dop_lightning.figures.base import RUNS, Fit, FittedFigure, Row
 from dop_lightning.figures.configs import Scale, layers
+from dop_lightning.reporting.results import read_metrics
 
 TAGS = ("psnr", "psnr_average")
 """The curves that are read: of X̂, and of the running average of it where a run keeps one."""
+
+CURVE_COLUMNS = (
+    ("best", "best PSNR", ".2f"),
+    ("at", "at iteration", "d"),
+    ("end", "at the end", ".2f"),
+    ("iterations", "iterations", "d"),
+)
+"""Of what :func:`peak_and_end` tells of a curve."""
 
 FALLS = 1.0
 """Decibels: who ends so far below their best has to be stopped; less may be due to the perturbed inputs."""
@@ -72,16 +80,13 @@ class ImageFigure(FittedFigure):
         """
         rows: dict[tuple[str, int], Row] = {}
         attributes = {result["problem"]: result["attributes"] for result in self.results(out, run)}
-        path = out / RUNS / run / "metrics.csv"
-        with path.open(newline="", encoding="utf-8") as file:
-            for entry in csv.DictReader(file):
-                if entry["tag"] in TAGS and entry["problem"] in attributes:
-                    place = (entry["problem"], int(entry["iteration"]))
-                    of_problem = attributes[entry["problem"]]
-                    new = {"image": of_problem["image"], "ratio": of_problem["ratio"], "iteration": place[1]}
-                    rows.setdefault(place, new)[entry["tag"]] = float(entry["value"])
+        for entry in read_metrics(out / RUNS / run):
+            if entry.tag in TAGS and entry.problem in attributes:
+                of_problem = attributes[entry.problem]
+                new = {"image": of_problem["image"], "ratio": of_problem["ratio"], "iteration": entry.iteration}
+                rows.setdefault((entry.problem, entry.iteration), new)[entry.tag] = entry.value
         if not rows:
-            raise ValueError(f"{path}: no PSNR of any problem is known")
+            raise ValueError(f"{out / RUNS / run / 'metrics.csv'}: no PSNR of any problem is known")
         return list(rows.values())
 
 

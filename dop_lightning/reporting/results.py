@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dop_lightning.files.atomic import atomic_json, atomic_text
 from dop_lightning.outcome import Outcome
@@ -55,6 +55,22 @@ def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], mach
             "machine": dict(machine),
         },
     )
+
+
+class Metric(NamedTuple):
+    """A row of ``metrics.csv``."""
+
+    problem: str
+    iteration: int
+    tag: str
+    value: float
+
+
+def read_metrics(run: Path) -> Iterator[Metric]:
+    """The curves of a run, as they were evaluated."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
 
 
 def read_results(run: Path) -> list[dict[str, Any]]:

@@ -64,8 +64,12 @@ class StepRule(ABC):
             The loss before the last of them, ``(K,)``.
         """
 
-    def recovered(self, state: BatchState, evaluation: Evaluation, residual: Tensor) -> Evaluation:
-        """What a network has recovered, given its present output and the residual ``(K, *m)`` of that."""
+    def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
+        """Multiply the residual ``(K, *m)`` of a network by the weights of its entries, in place, where it has some."""
+        return residual
+
+    def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
+        """What a network has recovered, given its present output."""
         return evaluation
 
     def finished(self, state: BatchState) -> list[int]:

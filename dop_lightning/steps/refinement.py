@@ -125,15 +125,19 @@ class Refinement(StepRule):
         _, rate = nominal_rates(state)
         for i in range(state.iteration, state.iteration + iterations):
             if i % self.every == 0:
-                self._weigh_(state, i)
-            _count(state, state.residual(residual, i))
+                self._look(state, i)
+            self.weigh_(state, state.residual(residual, i))
             if i == state.iteration + iterations - 1:
                 loss = state.loss.value(residual)
             RunningAverage.update_(state, i, self.average)
             gradient_step(state, residual, rate)
         return loss
 
-    def _weigh_(self, state: BatchState, iteration: int) -> None:
+    def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
+        """Entries count as far as they are clean, and not where they are held out."""
+        return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
+
+    def _look(self, state: BatchState, iteration: int) -> None:
         """Estimate the weights of the problems whose corruption is revealed, and drop their s.
 
         What has diverged within a block, and is found out at its end, keeps the weights that it has.
@@ -159,17 +163,15 @@ class Refinement(StepRule):
             for array in state.corruption.arrays:
                 array[k].zero_()  # and there it stays: the gradient of g∘g − h∘h is 0 as well
 
-    def recovered(self, state: BatchState, evaluation: Evaluation, residual: Tensor) -> Evaluation:
-        """The average and what it leaves over, where s has been dropped; the loss of the entries that count."""
-        loss = state.loss.value(_count(state, residual))
-        dropped = (state.memory["refined_from"] < state.iteration).to(residual.device)
+    def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
+        """The average and what it leaves over, where s has been dropped."""
+        dropped = (state.memory["refined_from"] < state.iteration).to(evaluation.signal.device)
         average = state.memory["average"]
         left_over = (state.problems.observation - state.operator(average)) * (1 - state.memory["clean"])
         return replace(
             evaluation,
             signal=torch.where(over(dropped, average), average, evaluation.signal),
             corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
-            loss=loss,
             average=None,
         )
 
@@ -193,8 +195,3 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
 def _per_pixel(state: BatchState) -> bool:
     """Whether the channels of a pixel are corrupted together."""
     return isinstance(state.corruption, PixelCorruption)
-
-
-def _count(state: BatchState, residual: Tensor) -> Tensor:
-    """Multiply a residual by the weights, in place."""
-    return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)

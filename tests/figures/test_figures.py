@@ -113,7 +113,7 @@ def test_grid_of_the_default_and_its_rivals(made) -> None:
 def test_grid_takes_the_average_of_an_oracle_where_it_is_better(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("problem,iteration,tag,value\na,10,psnr,20\na,20,psnr_average,21\na,20,loss,99\na,30,psnr,19\n")
-    assert _oracles(path) == {"a": (21.0, 20)}
+    assert _oracles(tmp_path) == {"a": (21.0, 20)}
 
 
 def test_verdict_of_the_grid() -> None:
