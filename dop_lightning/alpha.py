@@ -14,8 +14,8 @@ large for it. So
     ``α = log(√t/γ) / (4wτ·t·T)``,   t = ¼ of the range,   T = T*·min(√(N/N₀), 2),   N₀ = 3·128²,
 
 which grows like √N with the number N of entries, since w = 1/N, and like N above 4N₀. T* was measured, see
-docs/alpha.md: 1330 iterations of gradient descent at rate 1, and 1.5 in units of the learning rate of Adam (300
-iterations at 0.005).
+docs/alpha.md: 1330 iterations of gradient descent at rate 1, 1.5 in units of the learning rate of Adam (300 iterations
+at 0.005), and 3 in units of that of Muon (150 iterations at 0.02).
 """
 
 import math
@@ -27,6 +27,7 @@ from torch.optim import Adam, AdamW, NAdam, Optimizer, RAdam
 
 from dop_lightning.checks import positive
 from dop_lightning.corruption import Corruption
+from dop_lightning.muon import Muon
 from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.problems import ProblemBatch, scale
 
@@ -38,6 +39,9 @@ GRADIENT_DESCENT = 1330.0
 
 ADAM = 1.5
 """T*·rate of Adam and its kin, whose steps are as long as their rate."""
+
+MUON = 3.0
+"""T*·rate of :class:`~dop_lightning.muon.Muon`."""
 
 MEASURED_AT = 3 * 128**2
 """N₀, in entries."""
@@ -56,13 +60,11 @@ def reveal_time(loss: Loss, rate: float, size: float, corruption: Corruption, pr
         loss: a squared loss, of weight w.
         rate: ατ, above 0.
         size: t, above 0.
-        corruption: at its start, whose scale γ is that of its arrays.
+        corruption: at its start, whose scale γ it knows.
         problems: the batch.
         k: which of its problems.
     """
-    arrays = [array[k] for array in corruption.arrays]
-    own = arrays[-1] if problems.mask is None else arrays[-1][problems.mask[k]]
-    begin = float(own.square().mean().sqrt())
+    begin = corruption.start_scale(k, None if problems.mask is None else problems.mask[k])
     twice_weight = loss.derivative_(torch.empty_like(problems.observation[:1]))  # 2w
     return math.log(max(math.sqrt(size) / begin, 2.0)) / (2 * twice_weight * rate * size)
 
@@ -116,7 +118,14 @@ def default_alpha(
     if theta_optimizer is not None:
         optimizer = theta_optimizer([nn.Parameter(torch.zeros(1))])
         own = positive("lr of the theta_optimizer", float(optimizer.param_groups[0]["lr"]))
-        iterations = (ADAM if isinstance(optimizer, Adam | AdamW | NAdam | RAdam) else GRADIENT_DESCENT) / own
+        iterations = _time(optimizer) / own
     entries = math.prod(problems.observation.shape[1:])
     iterations *= min(math.sqrt(entries / MEASURED_AT), LONGEST)
     return min(reveal_time(loss, tau, size, corruption, problems, k) / iterations, LARGEST_STEP * entries / tau)
+
+
+def _time(optimizer: Optimizer) -> float:
+    """T*·rate of an optimizer; one of another kind is taken for gradient descent."""
+    if isinstance(optimizer, Muon):
+        return MUON
+    return ADAM if isinstance(optimizer, Adam | AdamW | NAdam | RAdam) else GRADIENT_DESCENT

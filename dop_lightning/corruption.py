@@ -34,6 +34,16 @@ class Corruption(Part):
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
         """One gradient step in place, given ``rate·∂f/∂s = rate·derivative``; the last to need ``derivative``."""
 
+    def drop_(self, k: int) -> None:
+        """s of problem k becomes 0, and stays there whatever the derivative: no step moves a product of two zeros."""
+        for p in self.parameters():
+            p.detach()[k].zero_()
+
+    def start_scale(self, k: int, observed: Tensor | None = None) -> float:
+        """γ of problem k at the start: the root mean square of its last array over what was observed, ``(*m)``."""
+        last = list(self.parameters())[-1].detach()[k]
+        return float((last if observed is None else last[observed]).square().mean().sqrt())
+
 
 class NoCorruption(Corruption):
     """``s = 0``."""
@@ -102,6 +112,59 @@ class HadamardCorruption(Corruption):
         g, h = self.arrays
         g.addcmul_(derivative, g, value=-2 * rate)
         h.addcmul_(derivative, h, value=2 * rate)
+
+
+class HyperbolicCorruption(Corruption):
+    r"""``s = 2γ²·sinh(2ν)``, what the gradient flow of ``g∘g − h∘h`` from ``g = h = γ`` is, in one array.
+
+    Along the flow ``g = γ·e^ν`` and ``h = γ·e^{−ν}`` with ``dν/dt = −2G``, ``G = ∂f/∂s``, so that only ν need be kept:
+
+        ``ν ← ν − 2·rate·G``.
+
+    This is no gradient step on ν, but mirror descent on s with the hyperbolic entropy of parameter β = 2γ² [Ghai, Hazan
+    and Singer, 2020], and agrees with that of :class:`HadamardCorruption` to first order in the rate: an entry of g is
+    multiplied by ``e^{−2·rate·G}`` in place of ``1 − 2·rate·G``. g and h never change sign. Nothing is drawn.
+
+    Args:
+        problems: the batch.
+        scale: γ, above 0.
+
+    Raises:
+        ValueError: ``scale`` is not a finite number above 0.
+    """
+
+    def __init__(self, problems: ProblemBatch, scale: float = 1e-4) -> None:
+        super().__init__(problems)
+        positive("scale", scale)
+        y = problems.observation
+        self.nu = nn.Parameter(torch.zeros_like(y))
+        self.gamma = nn.Parameter(y.new_full((len(problems), *[1] * (y.dim() - 1)), scale))  # 0 where s is dropped
+        self.tie_arrays()
+
+    def value(self) -> Tensor:
+        """``2γ²·sinh(2ν)``."""
+        return (2 * self.nu).sinh() * (2 * self.gamma.square())
+
+    def add_to_(self, r: Tensor) -> None:
+        """``r += 2γ²·sinh(2ν)`` in place."""
+        nu, gamma = self.arrays
+        r.addcmul_(nu.mul(2).sinh_(), gamma.square(), value=2)
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """``∂f/∂ν = 4γ²·G∘cosh(2ν)``, ``∂f/∂γ = 4γ·Σ G∘sinh(2ν)``."""
+        nu, gamma = self.arrays
+        self.nu.grad = derivative * (2 * nu).cosh() * gamma.square() * (4 * factor)
+        total = (derivative * (2 * nu).sinh()).flatten(1).sum(dim=1)
+        self.gamma.grad = total.view(gamma.shape) * gamma * (4 * factor)
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """``ν ← ν − 2·rate·G``, where s is not dropped."""
+        nu, gamma = self.arrays
+        nu.addcmul_(derivative, (gamma != 0).to(gamma) * rate, value=-2)
+
+    def start_scale(self, k: int, observed: Tensor | None = None) -> float:
+        """γ of problem k."""
+        return float(self.arrays[1][k])
 
 
 class PixelCorruption(Corruption):

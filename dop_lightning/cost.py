@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from dop_lightning.roster import State
-from dop_lightning.signals.skip_unet import working_size
+from dop_lightning.signals.skip_network import working_size
 from dop_lightning.tiling import cover
 
 BYTES_A_PIXEL = {False: (1609.0, 86.1), True: (1154.0, 57.6)}

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from dop_lightning.alpha import default_alphas
 from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
+from dop_lightning.graphs import make_capturable
 from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, operator_of
 from dop_lightning.optim import DiscrepantSGD, parameter_groups
@@ -26,6 +27,7 @@ from dop_lightning.runtime import is_out_of_memory
 from dop_lightning.signals.base import Signal
 from dop_lightning.signals.growing import LowRank
 from dop_lightning.steps import GradientDescent, StepRule
+from dop_lightning.steps.network_loop import NetworkLoop
 
 if TYPE_CHECKING:  # solvers give what the engine gives
     from dop_lightning.convex.solver import ConvexSolver
@@ -57,6 +59,8 @@ class Method:
         steps: how θ, g and h move along the gradient.
         solver: makes a solver of the convex program (Eq. 8) of a batch, to be used instead of all of the above but the
             operator, see :class:`~dop_lightning.convex.ConvexState`.
+        graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
+            :mod:`dop_lightning.graphs`.
     """
 
     signal: SignalFactory
@@ -66,6 +70,7 @@ class Method:
     theta_optimizer: ThetaOptimizer | None = None
     steps: StepRule = field(default_factory=GradientDescent)
     solver: "SolverFactory | None" = None
+    graphs: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class BatchState:
     Attributes:
         iteration: gradient iterations done.
         memory: what the step rule remembers of each problem, ``(K, …)``.
+        loop: does the iterations of networks.
 
     Raises:
         ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
@@ -136,6 +142,7 @@ class BatchState:
         self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else one_a_problem("tau", tau, size)
         self.optimizers = self._make_optimizers()
         self.memory = method.steps.start(self)
+        self.loop = NetworkLoop.of(self)
 
     def _make_optimizers(self) -> list[Optimizer]:
         """One optimizer with the groups ``theta`` and ``corruption``; two where θ has another one."""
@@ -156,6 +163,8 @@ class BatchState:
         optimizers: list[Optimizer] = []
         if self.method.theta_optimizer is not None:
             optimizers.append(self.method.theta_optimizer(groups.pop(0)["params"]))
+            if self.problems.device.type == "cuda" and self.signal.capturable:
+                make_capturable(optimizers[0])  # with graphs and without, for the same bits
         if groups:
             optimizers.append(DiscrepantSGD(groups))
         return optimizers
@@ -173,6 +182,7 @@ class BatchState:
 
     def release(self) -> None:
         """Let go of what can be made anew."""
+        self.loop.release()
         self.signal.release()
 
     @property
@@ -205,6 +215,15 @@ class BatchState:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """X̂, ŝ and the loss as the next iteration will see them; the state is not touched."""
+        try:
+            return self._evaluate()
+        except (RuntimeError, MemoryError) as error:
+            if not (self.loop.holds_graph and is_out_of_memory(error)):
+                raise
+        self.release()  # the memory of an iteration, which a graph keeps, is enough for it
+        return self._evaluate()
+
+    def _evaluate(self) -> Evaluation:
         if self.signal.closed_form:  # cheap to make twice, and the residual need not lie beside X̂ and ŝ
             loss = self.loss.value(self.residual(torch.empty_like(self.problems.observation), self.iteration))
             signal = self.signal(self.iteration)

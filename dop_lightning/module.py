@@ -58,6 +58,8 @@ class DoubleOverparameterization(pl.LightningModule):
             than about a second, since signals and time limits are looked at between steps. A problem that ends by
             itself (a horizon, a solver that has converged) stays as it is until the end of its block.
         evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
+        graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
+            :mod:`dop_lightning.graphs`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -76,13 +78,14 @@ class DoubleOverparameterization(pl.LightningModule):
         solver: Callable[[ProblemBatch], ConvexSolver] | None = None,
         block: int = 100,
         evaluate_every: int = 1000,
+        graphs: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds problems, not a state_dict
-        self.method = Method(
-            signal, corruption, operator, loss or SquaredLoss(), theta_optimizer, steps or GradientDescent(), solver
-        )
+        steps = steps or GradientDescent()
+        loss = loss or SquaredLoss()
+        self.method = Method(signal, corruption, operator, loss, theta_optimizer, steps, solver, graphs)
         self.tau: float | list[float] | Literal["auto"]
         if isinstance(tau, str):
             one_of("tau", tau, ["auto"])
@@ -348,6 +351,7 @@ class DoubleOverparameterization(pl.LightningModule):
             for outcome in self._outcomes(state, state.evaluate(), range(len(state))):
                 for callback in self.recovery_callbacks:
                     callback.on_problem_end(self.trainer, self, outcome)
+            state.release()
 
     # ---------------------------------------------------------------------------------------------- score and write
 

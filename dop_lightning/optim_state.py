@@ -37,10 +37,20 @@ def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str,
     for parameter, (name, index) in owned.items():
         for key, value in saved.get(name, {}).items():
             state = optimizer.state[parameter]
+            present = state.get(key)
             if not isinstance(value, Tensor):
                 state[key] = value
             elif index is not None and value.shape == parameter.shape[1:]:
                 # the first problem of a stack to come back makes room for all
                 state.setdefault(key, torch.zeros_like(parameter))[index].copy_(value)
+            elif isinstance(present, Tensor) and present.shape == value.shape:
+                present.copy_(value)  # in its place, which a CUDA graph knows it by
             else:
-                state[key] = value.clone() if value.dim() == 0 else value.to(parameter.device, copy=True)
+                counts = value.dim() == 0 and not _counts_on_device(optimizer, parameter)
+                state[key] = value.clone() if counts else value.to(parameter.device, copy=True)
+
+
+def _counts_on_device(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
+    """Whether the number of steps of a parameter lies beside it; torch's optimizers have it on the CPU by default."""
+    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    return bool(group.get("capturable") or group.get("fused"))

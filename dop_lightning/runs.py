@@ -16,7 +16,7 @@ from dop_lightning.tiling import Mosaic
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 
-SETTINGS_WITHOUT_EFFECT = {"block"}
+SETTINGS_WITHOUT_EFFECT = {"block", "graphs"}
 """Settings of the model that change no result."""
 
 PATHS = {"images", "files", "truth", "mask"}

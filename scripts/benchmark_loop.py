@@ -11,66 +11,20 @@ and without autograd, for the U-Net the same network and optimizer by autograd.
 import argparse
 import statistics
 import sys
-import tempfile
-import time
 from functools import partial
 
-import pytorch_lightning as pl
 import torch
+from turns import take_turns
 
-from dop_lightning.callbacks import RecoveryCallback
-from dop_lightning.commands.runner import prepare, standard_callbacks
+from dop_lightning.commands.runner import prepare
 from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
+from dop_lightning.data import ImageDataModule, MatrixDataModule
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.noise import GrossOutliers, SaltAndPepper
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.optim import DiscrepantSGD, parameter_groups
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.signals import SkipUNet, SymmetricFactor
-
-
-class Turns(RecoveryCallback):
-    """Between two blocks of the framework, as many iterations of the bare loop; the time of each apart."""
-
-    def __init__(self, bare):
-        self.bare = bare
-        self.seconds = {"framework": 0.0, "bare": 0.0}
-        self.iterations = 0
-
-    def on_train_start(self, trainer, pl_module):
-        self.since = time.perf_counter()
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        done = trainer.global_step - self.iterations
-        if done:
-            now = time.perf_counter()
-            self.bare(done)
-            end = time.perf_counter()
-            self.seconds["framework"] += now - self.since
-            self.seconds["bare"] += end - now
-            self.iterations += done
-            self.since = time.perf_counter()
-
-
-def take_turns(make_module, data: RecoveryDataModule, make_bare, iterations: int) -> tuple[float, float]:
-    """Seconds an iteration through the Trainer, and of the bare loop."""
-    bare = make_bare(data.batches[0])
-    bare(min(200, iterations))  # warm up
-    turns = Turns(bare)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_steps=iterations,
-            max_epochs=-1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-            callbacks=[turns, *standard_callbacks()],
-        )
-        trainer.fit(make_module(), datamodule=data)
-    return turns.seconds["framework"] / turns.iterations, turns.seconds["bare"] / turns.iterations
 
 
 def bare_matrices(problems: ProblemBatch, tau: float = 1e-4):

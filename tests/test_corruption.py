@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption, PixelCorruption
+from dop_lightning.corruption import (
+    Corruption,
+    HadamardCorruption,
+    HyperbolicCorruption,
+    NoCorruption,
+    PixelCorruption,
+)
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.signals import Factor, SymmetricFactor
 from tests.suites.corruption import CorruptionSuite
@@ -44,6 +50,36 @@ class TestHadamardCorruptionFromAConstant(CorruptionSuite):
 
     def make(self, problems: ProblemBatch) -> Corruption:
         return HadamardCorruption(problems, scale=1e-3, start="constant")
+
+
+class TestHyperbolicCorruption(CorruptionSuite):
+    test_start_differs_between_seeds = None  # nothing is drawn
+    test_step_is_a_step_along_the_gradient = None  # a step of mirror descent
+
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (3, 4, 2)), seed=seed)
+
+    def make(self, problems: ProblemBatch) -> Corruption:
+        return HyperbolicCorruption(problems, scale=1e-5)
+
+    @pytest.mark.parametrize("one_a_problem", [False, True])
+    def test_step_is_one_of_mirror_descent(self, one_a_problem: bool) -> None:
+        """Along the gradient in arsinh(s/2γ²), the derivative of the hyperbolic entropy of s."""
+        problems = self.problems(3)
+        corruption, G = self.awake(problems), self.derivative(problems)
+        numbers = torch.tensor([0.03, 0.11, 0.27] if one_a_problem else [0.13] * 3, dtype=G.dtype).view(3, 1, 1, 1)
+        beta = 2 * corruption.get_parameter("gamma").detach().square()
+        expected = (corruption.value().detach() / beta).asinh() - 4 * numbers * G
+        with torch.no_grad():
+            corruption.descend_(G.clone(), numbers if one_a_problem else 0.13)
+        torch.testing.assert_close((corruption.value().detach() / beta).asinh(), expected, rtol=1e-9, atol=1e-9)
+
+
+class TestHyperbolicCorruptionOfMeasurements(TestHyperbolicCorruption):
+    test_step_is_one_of_mirror_descent = None  # of images above
+
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (6,)), mask=torch.arange(6) != seed % 6, signal_shape=(3, 3), seed=seed)
 
 
 class TestPixelCorruption(CorruptionSuite):
@@ -246,3 +282,57 @@ def test_missing_entries_of_pixels_have_no_corruption() -> None:
             assert corruption.value()[0][mask].all()
             corruption.descend_(draw(i, (1, 3, 4, 2)) * mask, 0.1)
     assert not corruption.a[0, 0, 3, 1]
+
+
+CORRUPTIONS = [HadamardCorruption, HyperbolicCorruption, PixelCorruption]
+
+
+def test_small_steps_of_the_hyperbola_are_those_of_gradient_descent_to_first_order() -> None:
+    """s − y is descended from g = h = 1e-3 to a time of the flow; the difference halves with the step."""
+    problems = batch(3, 4, 5)
+    apart = []
+    for steps in (200, 400, 800):
+        one = HadamardCorruption(problems, scale=1e-3, start="constant")
+        two = HyperbolicCorruption(problems, scale=1e-3)
+        for corruption in (one, two):
+            with torch.no_grad():
+                for _ in range(steps):
+                    corruption.descend_(corruption.value() - problems.observation, 4.0 / steps)
+        value = two.value().detach()
+        apart.append(float((one.value().detach() - value).norm() / value.norm()))
+    assert apart[-1] < 0.02
+    assert apart[0] / apart[1] == pytest.approx(2, rel=0.1)
+    assert apart[1] / apart[2] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("make", CORRUPTIONS)
+def test_what_is_dropped_stays_dropped_and_the_others_go_on(make: type[Corruption]) -> None:
+    problems = batch(3, 4, 5, K=2)
+    corruption = make(problems)
+    G = draw(1, (2, 3, 4, 5))
+    with torch.no_grad():
+        corruption.descend_(G.clone(), 0.1)
+        corruption.drop_(0)
+        before = corruption.value()
+        for _ in range(3):
+            corruption.descend_(G.clone(), 0.1)
+    assert bool((corruption.value()[0] == 0).all())
+    assert not torch.equal(corruption.value()[1], before[1])
+    fresh = make(problems)
+    fresh.load_problem_state(1, corruption.problem_state(0))
+    with torch.no_grad():
+        fresh.descend_(G.clone(), 0.1)
+    assert bool((fresh.value()[1] == 0).all())  # whatever it started at, after a resume as well
+
+
+@pytest.mark.parametrize("make", CORRUPTIONS)
+def test_scale_of_the_start_is_that_which_was_asked_for(make: type[Corruption]) -> None:
+    mask = torch.ones(3, 32, 32, dtype=torch.bool)
+    mask[:, ::2] = False
+    problems = ProblemBatch([Problem("half", draw(0, (3, 32, 32)), mask=mask)])
+    assert make(problems, scale=1e-3).start_scale(0, mask) == pytest.approx(1e-3, rel=0.1)  # type: ignore[call-arg]
+
+
+def test_hyperbola_of_a_scale_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ValueError, match="scale must be a finite number above 0, got 0"):
+        HyperbolicCorruption(batch(2, 2), scale=0)

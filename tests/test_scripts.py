@@ -1,5 +1,6 @@
 """Scripts that check the package, run at a small scale."""
 
+import json
 import re
 import subprocess
 import sys
@@ -81,6 +82,15 @@ def test_ways_to_convolve_are_timed() -> None:
     assert re.search(r"^ +32 +5×5 (?: +\d+\.\d\d){6}$", said, re.MULTILINE), said
 
 
+def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
+    small = ("--sizes", "64:4", "--precision", "fp32", "--rounds", "1", "--iterations", "40", "--batch", "2")
+    said = run("benchmark_images.py", *small, "--batch-size", "64:2", "--out", str(tmp_path))
+    assert re.search(r"^64×64, width 4, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d  -", said, re.MULTILINE), said
+    assert re.search(r"^2 of 64×64, width 2, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d", said, re.MULTILINE), said
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [row["kept"] for row in rows] == [True, True]
+
+
 def test_alpha_is_measured(tmp_path: Path) -> None:
     small = ("--sizes", "16", "--widths", "2", "--levels", "0.5", "--images", "camera", "--iterations", "20")
     said = run("measure_alpha.py", "--out", str(tmp_path), *small, "--alphas", "30")
@@ -93,3 +103,23 @@ def test_the_published_curve_is_compared(tmp_path: Path) -> None:
     said = run("reproduce_f16.py", "--image", str(photo), "--out", str(tmp_path), "--accelerator", "cpu", *small)
     assert re.search(r"^default: \d+\.\d\d dB \(done, 6 iterations, ", said, re.MULTILINE), said
     assert re.search(r"^paper: \d+\.\d\d dB at 8 of 8 iterations$", said, re.MULTILINE), said
+
+
+def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) -> None:
+    curves = tmp_path / "curves.csv"
+    small = ("--out", str(curves), "--size", "32", "--width", "2", "--every", "5", "--seeds", "0", "1")
+    names = ("reference", "default", "muon", "adam-cosine", "muon-coarse", "muon-calm-square", "hyperbolic")
+    said = run("compare_iterations.py", *small, "--iterations", "10", "--candidates", *names)
+    number, spread = r"-?\d+(?:\.\d+)?", r"\d+\.\d\d ± \d+\.\d\d"
+    for name in names:
+        reached = r"(?:>?\d+(?:\.\d)? \| ){4}"
+        assert re.search(rf"^\| {name} \| {reached}\d+ \| {number} \| {spread} \| .*\| 2 \|$", said, re.M), said
+    before = curves.read_text(encoding="utf-8")
+    assert len(before.splitlines()) == 1 + 2 * 2 * len(names)
+    assert run("compare_iterations.py", *small, "--candidates", *names) == said  # nothing is run again
+    assert curves.read_text(encoding="utf-8") == before
+
+
+def test_candidates_are_listed() -> None:
+    said = run("compare_iterations.py", "--list")
+    assert re.search(r"^reference +3500 +the paper's: ", said, re.M), said

@@ -12,7 +12,13 @@ from dop_lightning.signals.base import Signal
 
 
 class Operator(nn.Module, ABC):
-    """A linear operator of each problem of a batch. A new one writes :meth:`forward` and :meth:`adjoint`."""
+    """A linear operator of each problem of a batch. A new one writes :meth:`forward` and :meth:`adjoint`.
+
+    Attributes:
+        capturable: whether both do the same work on the device at every call, so that a CUDA graph may stand for them.
+    """
+
+    capturable: bool = True
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class Masked(Operator):
         if problems.mask is None:
             raise ValueError(f"Masked needs problems with a mask, {problems.names[0]!r} has none")
         self.operator = operator
+        self.capturable = operator.capturable
         self.register_buffer("mask", problems.mask.to(problems.dtype), persistent=False)
 
     def forward(self, signal: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class PhysicsOperator(Operator):
         physics: the object; it is copied, and taken along to another device where it is a module.
     """
 
+    capturable = False  # what another library does at each call is not known
+
     def __init__(self, problems: ProblemBatch, physics: Any) -> None:
         super().__init__(problems)
         physics = copy.deepcopy(physics)

@@ -23,10 +23,15 @@ class Signal(Part):
         rate_scale: θ descends at ``rate_scale·τ``, such that gradient descent on X has the same scale for every signal
             (and λ = 1/α in Eq. 8).
         closed_form: whether gradients need no autograd.
+        capturable: whether :meth:`forward` does the same work on the device at every iteration, once :meth:`prepare`
+            has been called for it, so that a CUDA graph may stand for it, see :mod:`dop_lightning.graphs`.
+        prepared: arrays that :meth:`prepare` fills, which stay where they are until :meth:`release`.
     """
 
     rate_scale: float = 1.0
     closed_form: bool = False
+    capturable: bool = False
+    prepared: tuple[Tensor, ...] = ()
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()
@@ -46,10 +51,17 @@ class Signal(Part):
         (seed, purpose, iteration).
         """
 
+    def prepare(self, iteration: int) -> None:
+        """Put what is random at an iteration into :attr:`prepared`, from where :meth:`forward` takes it then.
+
+        To be called outside of graphs. It changes no result: what is not prepared, :meth:`forward` draws by itself.
+        """
+
     def evaluate(self, iteration: int) -> Tensor:
         """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered."""
         if self.closed_form:
             return self.forward(iteration)
+        self._graph = None  # of an iteration that was broken off
         with torch.enable_grad():
             self._graph = self.forward(iteration)
         return self._graph.detach()
@@ -67,6 +79,8 @@ class Signal(Part):
     def release(self) -> None:
         """Let go of what can be made anew, where no :meth:`pull_back` is to come: between blocks, after an error."""
         self._graph = None
+        for p in self.parameters():
+            p.grad = None
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""

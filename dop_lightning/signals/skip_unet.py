@@ -4,76 +4,23 @@ Shapes: K problems, C channels, H×W pixels; the network works at H'×W', the ne
 ``2**(scales + 1)``, and its output is cropped.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from dop_lightning import kernels
 from dop_lightning.checks import at_least, not_negative, one_of
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.randomness import stream
-from dop_lightning.runtime import has_bfloat16_units
+from dop_lightning.runtime import has_bfloat16_units, is_out_of_memory
+from dop_lightning.signals.fused_unet import fused_forward
 from dop_lightning.signals.network import NetworkSignal
-
-SCALES = 5
-"""Of the paper's network."""
-
-
-def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
-    """[H', W'], at which a network of so many scales works for an image of H×W pixels.
-
-    >>> working_size([300, 451]), working_size([8, 8])
-    ([320, 480], [64, 64])
-    """
-    multiple = 2**scales
-    return [max(-(-side // multiple) * multiple, 2 * multiple) for side in size]
-
-
-def _activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution with reflection padding and bias, batch norm by the batch's own statistics, LeakyReLU(0.2)."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, padding_mode="reflect"),
-        nn.BatchNorm2d(outputs, track_running_stats=False),  # one image is the batch, also when it is scored
-        nn.LeakyReLU(0.2),
-    )
-
-
-class Scale(nn.Module):
-    """One scale of the U-Net and, inside it, the deeper ones.
-
-    ``skip: 1×1 conv to skip_width`` beside ``down: 3×3 stride 2, 3×3 → deeper scale → bilinear ×2``; the two are
-    concatenated (skip first), normalised, and merged by a 3×3 and a 1×1 convolution.
-    """
-
-    def __init__(self, inputs: int, width: int, skip_width: int, deeper: "Scale | None") -> None:
-        super().__init__()
-        self.skip = _activated(inputs, skip_width, 1)
-        self.down = nn.Sequential(_activated(inputs, width, 3, stride=2), _activated(width, width, 3))
-        self.deeper = deeper
-        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-        self.norm = nn.BatchNorm2d(skip_width + width, track_running_stats=False)
-        self.merge = nn.Sequential(_activated(skip_width + width, width, 3), _activated(width, width, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(1, inputs, H, W)`` to ``(1, width, H, W)``."""
-        below = self.down(x)  # 1 width H/2 W/2
-        if self.deeper is not None:
-            below = self.deeper(below)
-        joined = torch.cat([self.skip(x), self.up(below)], dim=1)  # 1 (skip_width + width) H W
-        return self.merge(self.norm(joined))
-
-
-def skip_network(channels: int, width: int, scales: int, input_channels: int, skip_width: int) -> nn.Sequential:
-    """The network of one image: ``(1, input_channels, H', W')`` to ``(1, channels, H', W')``, before the sigmoid.
-
-    At 3 channels, width 128, 5 scales it has 2 217 831 parameters.
-    """
-    network: Scale | None = None
-    for scale in reversed(range(scales)):
-        network = Scale(input_channels if scale == 0 else width, width, skip_width, network)
-    assert network is not None
-    return nn.Sequential(network, nn.Conv2d(width, channels, 1))
+from dop_lightning.signals.skip_network import SCALES, skip_network, working_size
+from dop_lightning.streams import side_by_side
 
 
 class SkipUNet(NetworkSignal):
@@ -93,11 +40,22 @@ class SkipUNet(NetworkSignal):
         skip_width: channels of a skip branch.
         perturbation: standard deviation of the noise added to z, at least 0; the authors' code has 1/30.
         precision: ``fp32``, ``bf16`` (inside the network only: parameters, output and loss stay float32), or ``auto``:
-            bf16 where the processor has units for it.
+            bf16 where the processor has units for it. On a GPU convolutions in fp32 may use TF32 units, PyTorch's
+            default (``torch.backends.cudnn.allow_tf32``); products of matrices, which are no networks, do not.
+        bias: whether convolutions that a batch norm follows have a bias, as those of the authors' code. The norm takes
+            it out again; it costs time, and optimizers that normalise their steps let it drift.
+        fused: on a CPU, run the network by compiled kernels that do in one pass what plain operations do in several
+            (:mod:`dop_lightning.kernels`); the same but for rounding. Where there is no C++ compiler, and for float64,
+            plain operations do it.
+        compile: let ``torch.compile`` merge the layers: a minute more at the start, which pays for long runs on a GPU;
+            on a CPU it was slower. Scores then come from the network as it is, and agree with what is descended but for
+            rounding.
 
     Raises:
         ValueError: the signals are not images, or an argument is out of range.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -108,6 +66,9 @@ class SkipUNet(NetworkSignal):
         skip_width: int = 4,
         perturbation: float = 1 / 30,
         precision: Literal["auto", "bf16", "fp32"] = "auto",
+        bias: bool = True,
+        fused: bool = True,
+        compile: bool = False,
     ) -> None:
         if len(problems.signal_shape) != 3:
             raise ValueError(f"SkipUNet needs images, C×H×W, got a signal of shape {problems.signal_shape}")
@@ -117,15 +78,19 @@ class SkipUNet(NetworkSignal):
         not_negative("perturbation", perturbation)
         one_of("precision", precision, ["auto", "bf16", "fp32"])
         channels = problems.signal_shape[0]
-        super().__init__(problems, lambda _: skip_network(channels, width, scales, input_channels, skip_width))
+        super().__init__(problems, lambda _: skip_network(channels, width, scales, input_channels, skip_width, bias))
         self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.input_channels = input_channels
         self.perturbation = perturbation
         self.dtype = problems.dtype
         wanted = precision == "bf16" or (precision == "auto" and has_bfloat16_units(problems.device))
         self.bf16 = wanted and self.dtype == torch.float32
+        self.fused = fused and self.dtype == torch.float32
         self.image_size = problems.signal_shape[1:]
         self.working_size = working_size(self.image_size, scales)
+        # beside the networks: in their place they would give the parameters other names
+        self._compiled: dict[int, Callable[[Tensor], Tensor]] | None = {} if compile else None
+        self._prepared_for: int | None = None
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""
@@ -140,16 +105,59 @@ class SkipUNet(NetworkSignal):
         """``φ(θ)`` for the input perturbed as at ``iteration``, ``(K, C, H, W)``."""
         top, left = ((w - s) // 2 for w, s in zip(self.working_size, self.image_size, strict=True))
         height, width = self.image_size
-        outputs = []
-        for k, network in enumerate(self.networks):
-            (z,) = self.input_of(k)  # H' W' input_channels
-            if self.perturbation > 0:
-                generator = stream(self.problems[k].seed, "perturbation", iteration, device=z.device)
-                noise = self._working_buffer(z.dtype, z.device).normal_(0.0, self.perturbation, generator=generator)
-                z = noise.add_(z)
+
+        def image(k: int) -> Tensor:
+            z = self.prepared[k] if iteration == self._prepared_for else self._perturbed(k, iteration)
             z = z.permute(2, 0, 1).unsqueeze(0)  # 1 input_channels H' W', channels last in memory
-            with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = network(z)
+            logits = self._logits(k, z)
             # the sigmoid in float32: eight bits of mantissa would show in an image
-            outputs.append(torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width]))
-        return torch.cat(outputs)
+            return torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width])
+
+        images = [partial(image, k) for k in range(self.size)]
+        return torch.cat(side_by_side(images, next(self.networks.parameters()).device))
+
+    def _perturbed(self, k: int, iteration: int, out: Tensor | None = None) -> Tensor:
+        """The input of network k at an iteration, H'×W'×channels, in ``out`` if it is given and anything is drawn."""
+        (z,) = self.input_of(k)
+        if self.perturbation == 0:
+            return z
+        generator = stream(self.problems[k].seed, "perturbation", iteration, device=z.device)
+        noise = self._working_buffer(z.dtype, z.device) if out is None else out
+        return noise.normal_(0.0, self.perturbation, generator=generator).add_(z)
+
+    def prepare(self, iteration: int) -> None:
+        """Draw the inputs of an iteration ahead."""
+        drawn = self.prepared or [None] * self.size
+        self.prepared = tuple(self._perturbed(k, iteration, out) for k, out in enumerate(drawn))
+        self._prepared_for = iteration
+
+    def release(self) -> None:
+        """Let go of the inputs."""
+        super().release()
+        self.prepared, self._prepared_for = (), None
+
+    def _logits(self, k: int, z: Tensor) -> Tensor:
+        """The output of network k before the sigmoid, ``(1, C, H', W')``."""
+        network = cast(nn.Sequential, self.networks[k])
+        if self.fused and z.device.type == "cpu" and kernels.library() is not None:
+            return fused_forward(network, z, torch.bfloat16 if self.bf16 else torch.float32)
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._plain_logits(k, network, z)
+
+    def _plain_logits(self, k: int, network: nn.Module, z: Tensor) -> Tensor:
+        """The same by torch, compiled if that is asked for."""
+        if self._compiled is None or not torch.is_grad_enabled():  # not to be compiled again for evaluations
+            return network(z)
+        try:
+            if k not in self._compiled:
+                self._compiled[k] = torch.compile(network, dynamic=False)
+            return self._compiled[k](z)
+        except Exception as error:  # of any kind: compilers are many
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(
+                f"the network is not compiled: {type(error).__name__}: {reason}", RuntimeWarning, stacklevel=2
+            )
+            self._compiled = None
+        return network(z)

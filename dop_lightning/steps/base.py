@@ -65,7 +65,10 @@ class StepRule(ABC):
         """
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
-        """Multiply the residual ``(K, *m)`` of a network by the weights of its entries, in place, where it has some."""
+        """Multiply the residual ``(K, *m)`` of a network by the weights of its entries, in place, where it has some.
+
+        The weights lie in ``state.memory`` and are changed in place alone: a CUDA graph knows them by where they are.
+        """
         return residual
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:

@@ -78,7 +78,9 @@ class GradientDescent(StepRule):
         """Constant steps read their rates once; others work them out at every iteration."""
         if state.automatic or self.horizon is not None or self.decay != 1:
             return self._descend_paced(state, iterations)
-        return _descend_constant(state, iterations, self.average)
+        if state.closed_form:
+            return _descend_closed_form(state, iterations)
+        return state.loop.descend(state, iterations, self.average)
 
     def _descend_paced(self, state: BatchState, iterations: int) -> Tensor:
         residual = torch.empty_like(state.problems.observation)
@@ -100,7 +102,7 @@ class GradientDescent(StepRule):
         return loss
 
 
-def _descend_constant(state: BatchState, iterations: int, average: float | None) -> Tensor:
+def _descend_closed_form(state: BatchState, iterations: int) -> Tensor:
     residual = torch.empty_like(state.problems.observation)
     loss = residual.new_zeros(len(state))
     theta, corruption = nominal_rates(state)
@@ -109,12 +111,7 @@ def _descend_constant(state: BatchState, iterations: int, average: float | None)
         state.residual(residual, i)
         if i == state.iteration + iterations - 1:
             loss = state.loss.value(residual)
-        if average is not None:
-            RunningAverage.update_(state, i, average)
-        if state.closed_form:
-            _closed_form_step(state, residual, theta, corruption)
-        else:
-            gradient_step(state, residual, corruption)
+        _closed_form_step(state, residual, theta, corruption)
     return loss
 
 
@@ -128,14 +125,4 @@ def closed_form_step(state: BatchState, residual: Tensor, theta: Tensor, corrupt
 def _closed_form_step(state: BatchState, residual: Tensor, theta: Rate, corruption: Rate) -> None:
     factor = state.loss.derivative_(residual)
     state.signal.descend_(state.operator.adjoint(residual), theta * factor)
-    state.corruption.descend_(residual, corruption * factor)
-
-
-def gradient_step(state: BatchState, residual: Tensor, corruption: Rate) -> None:
-    """θ by its gradient and its optimizer, g and h in place."""
-    factor = state.loss.derivative_(residual)
-    with torch.enable_grad():
-        state.signal.pull_back(state.operator.adjoint(residual), factor)
-    for optimizer in state.optimizers:
-        optimizer.step()  # g and h have no gradient here
     state.corruption.descend_(residual, corruption * factor)

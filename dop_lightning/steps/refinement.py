@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,7 +23,6 @@ from dop_lightning.problems import scale
 from dop_lightning.randomness import stream
 from dop_lightning.steps.averaging import RunningAverage
 from dop_lightning.steps.base import StepRule, nominal_rates, over
-from dop_lightning.steps.gradient import gradient_step
 from dop_lightning.support import clean_probability
 
 if TYPE_CHECKING:
@@ -120,18 +120,7 @@ class Refinement(StepRule):
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """The steps of gradient descent, each entry with its weight."""
-        residual = torch.empty_like(state.problems.observation)
-        loss = residual.new_zeros(len(state))
-        _, rate = nominal_rates(state)
-        for i in range(state.iteration, state.iteration + iterations):
-            if i % self.every == 0:
-                self._look(state, i)
-            self.weigh_(state, state.residual(residual, i))
-            if i == state.iteration + iterations - 1:
-                loss = state.loss.value(residual)
-            RunningAverage.update_(state, i, self.average)
-            gradient_step(state, residual, rate)
-        return loss
+        return state.loop.descend(state, iterations, self.average, partial(self._look, state))
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
         """Entries count as far as they are clean, and not where they are held out."""
@@ -142,6 +131,8 @@ class Refinement(StepRule):
 
         What has diverged within a block, and is found out at its end, keeps the weights that it has.
         """
+        if iteration % self.every:
+            return
         problems, memory = state.problems, state.memory
         due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
         expected = _expected(state, memory["average"]) if due else None
@@ -160,8 +151,7 @@ class Refinement(StepRule):
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
                 memory["least_at"][k] = iteration
-            for array in state.corruption.arrays:
-                array[k].zero_()  # and there it stays: the gradient of g∘g − h∘h is 0 as well
+            state.corruption.drop_(k)
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped."""

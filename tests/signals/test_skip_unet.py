@@ -1,6 +1,7 @@
 """The skip U-Net: its architecture against one written out from the description, its input, sizes and precision."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import torch
@@ -11,19 +12,24 @@ from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
 from dop_lightning.runtime import has_bfloat16_units
 from dop_lightning.signals import Signal, SkipUNet
-from dop_lightning.signals.skip_unet import skip_network
+from dop_lightning.signals.skip_network import skip_network
 from tests.suites.part import assert_same_bits, draw
 from tests.suites.signal import SignalSuite
 
 
-class TestSkipUNet(SignalSuite):
+class TestPlainSkipUNet(SignalSuite):
     forward_depends_on_seed = True
+    fused = False
 
     def problem(self, seed: int, name: str) -> Problem:
         return Problem(name, draw(seed, (3, 9, 12)), seed=seed)
 
     def make(self, problems: ProblemBatch) -> Signal:
-        return SkipUNet(problems, width=3, scales=2, input_channels=4, skip_width=2)
+        return SkipUNet(problems, width=3, scales=2, input_channels=4, skip_width=2, fused=self.fused)
+
+
+class TestSkipUNet(TestPlainSkipUNet):
+    fused = True
 
 
 def batch(*shape: int, K: int = 1, dtype: torch.dtype = torch.float32) -> ProblemBatch:
@@ -31,7 +37,9 @@ def batch(*shape: int, K: int = 1, dtype: torch.dtype = torch.float32) -> Proble
 
 
 def small(problems: ProblemBatch, **options) -> SkipUNet:
-    return SkipUNet(problems, **{"width": 4, "scales": 2, "input_channels": 3, "precision": "fp32", **options})
+    return SkipUNet(
+        problems, **{"width": 4, "scales": 2, "input_channels": 3, "precision": "fp32", "fused": False, **options}
+    )
 
 
 def network_input(signal: SkipUNet, iteration: int, k: int = 0) -> Tensor:
@@ -267,6 +275,51 @@ def test_weights_lie_channels_last() -> None:
     signal = small(batch(3, 8, 8))
     assert signal.networks[0][0].down[0][0].weight.is_contiguous(memory_format=torch.channels_last)
     assert network_input(signal, 0).is_contiguous(memory_format=torch.channels_last)
+
+
+# -------------------------------------------------------------------------------------------------------- compilation
+
+
+def test_a_compiled_network_keeps_the_names_of_its_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, signal = (small(batch(3, 8, 8), fused=False, compile=compile) for compile in (False, True))
+    torch.testing.assert_close(signal(3), plain(3))
+    assert_same_bits(signal.problem_state(0), plain.problem_state(0))
+    assert list(signal.state_dict()) == list(plain.state_dict())
+
+
+def test_networks_are_compiled_for_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
+    signal = small(batch(3, 8, 8, K=2), compile=True, fused=False)
+    with torch.no_grad():
+        signal(0)
+    assert compiled == []
+    signal.evaluate(0)
+    signal.evaluate(1)
+    assert compiled == list(signal.networks)
+
+
+def test_a_network_that_does_not_compile_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(network: nn.Module, **_) -> None:
+        raise RuntimeError("no compiler\nwas found")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    signal = small(batch(3, 8, 8, K=2), compile=True, fused=False)
+    with pytest.warns(RuntimeWarning, match="the network is not compiled: RuntimeError: no compiler was found") as told:
+        X = signal(3)
+    assert len(told) == 1
+    assert torch.equal(X, small(batch(3, 8, 8, K=2), fused=False)(3))
+    signal(4)
+
+
+def test_a_lack_of_memory_is_no_reason_not_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(z: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: short)
+    with pytest.raises(torch.OutOfMemoryError):
+        small(batch(3, 8, 8), compile=True, fused=False)(0)
 
 
 # ----------------------------------------------------------------------------------------------------------- errors

@@ -1,0 +1,378 @@
+// What joins the two branches of a scale, in one pass: each branch's batch norm and LeakyReLU, bilinear upsampling of
+// the deeper one, concatenation (skip first), batch norm and reflection padding; and their gradient.
+//
+// skip: H×W×S, rows of `pitch` elements; low: H/2×W/2×C; out: (H + 2)×(W + 2)×(S + C). Nothing of the size of `out` is
+// made but `out`: what lies between is worked out again, row by row, from the small array `low`.
+
+#include "moments.h"
+
+namespace {
+
+// Weights of bilinear upsampling by 2 (half-pixel centres): a fine row takes ¾ of the coarse row that it lies in and ¼
+// of the nearest other one; at the border there is no other one.
+struct Taps {
+    int64_t near, far;
+    Taps(int64_t fine, int64_t coarse_size)
+        : near(fine / 2), far(std::clamp(fine / 2 + (fine % 2 ? 1 : -1), int64_t(0), coarse_size - 1)) {}
+};
+
+template <class T>
+struct Branches {
+    const T *skip, *low;
+    int64_t rows, columns, S, C, pitch;
+    float slope;
+    Affine of_skip, of_low;
+
+    int64_t width() const { return columns / 2; }
+
+    // The coarse rows of a fine row, activated and mixed: W/2×C.
+    void mix(int64_t row, float* v) const {
+        const Taps taps(row, rows / 2);
+        const T *near = low + taps.near * width() * C, *far = low + taps.far * width() * C;
+        for (int64_t at = 0; at < width() * C; at += C)
+            over_channels(C, [&](int64_t c, int n) {
+                const Floats A = load(of_low.a.data() + c), B = load(of_low.b.data() + c);
+                Floats p = leaky(get(near + at + c, n) * A + B, slope), q = leaky(get(far + at + c, n) * A + B, slope);
+                put(v + at + c, p * 0.75f + q * 0.25f, n);
+            });
+    }
+
+    // Call f(j, left, right) with the two fine pixels that lie in coarse pixel j, for lanes c to c + n of `v`.
+    template <class F>
+    inline __attribute__((always_inline)) void spread(const float* v, int64_t c, int n, F f) const {
+        Floats before = get(v + c, n), here = before;
+        for (int64_t j = 0; j < width(); j++) {
+            const Floats after = j + 1 < width() ? get(v + (j + 1) * C + c, n) : here;
+            const Floats most = here * 0.75f;
+            f(j, most + before * 0.25f, most + after * 0.25f);
+            before = here;
+            here = after;
+        }
+    }
+
+    // Channel k of the skip branch at a pixel, before its LeakyReLU.
+    float before_leaky(int64_t row, int64_t column, int64_t k) const {
+        return load(skip + row * pitch + column * S + k, 1)[0] * of_skip.a[k] + of_skip.b[k];
+    }
+
+    float skipped(int64_t row, int64_t column, int64_t k) const {
+        const float v = before_leaky(row, column, k);
+        return v > 0 ? v : v * slope;
+    }
+};
+
+template <class T>
+void moments_of_join(const Branches<T>& x, float epsilon, float* mean, float* inverse, int threads) {
+    const int64_t S = x.S, C = x.C, all_channels = S + C, length = x.width() * C;
+    std::vector<float> shift(all_channels + LANES, 0.0f), row(length + LANES);
+    for (int64_t k = 0; k < S; k++) shift[k] = x.skipped(0, 0, k);
+    x.mix(0, row.data());
+    for (int64_t c = 0; c < C; c++) shift[S + c] = row[c];
+    Sums sums(2 * all_channels, threads);
+    deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
+        float* v = scratch(0, length + LANES);
+        double *total = sums.of(share), *squared = total + all_channels;
+        for (int64_t row = begin; row < end; row++) {
+            for (int64_t k = 0; k < S; k++) {
+                float sum = 0, squares = 0;
+                for (int64_t column = 0; column < x.columns; column++) {
+                    const float u = x.skipped(row, column, k) - shift[k];
+                    sum += u;
+                    squares += u * u;
+                }
+                total[k] += sum;
+                squared[k] += squares;
+            }
+            x.mix(row, v);
+            over_channels(C, [&](int64_t c, int n) {
+                Floats sum{}, squares{};
+                const Floats from = get(shift.data() + S + c, n);
+                x.spread(v, c, n, [&](int64_t, Floats left, Floats right) {
+                    left -= from;
+                    right -= from;
+                    sum += left + right;
+                    squares += left * left + right * right;
+                });
+                for (int lane = 0; lane < n; lane++) {
+                    total[S + c + lane] += sum[lane];
+                    squared[S + c + lane] += squares[lane];
+                }
+            });
+        }
+    });
+    const double count = double(x.rows) * x.columns;
+    for (int64_t c = 0; c < all_channels; c++) {
+        const double off = sums.total(c) / count, square = sums.total(all_channels + c) / count;
+        mean[c] = float(shift[c] + off);
+        inverse[c] = float(1 / std::sqrt(std::max(square - off * off, 0.0) + epsilon));
+    }
+}
+
+template <class T>
+void write_join(const Branches<T>& x, const Affine& norm, T* y, int threads) {
+    const int64_t S = x.S, C = x.C, pixel = S + C;
+    deal(x.rows, threads, [&](int64_t begin, int64_t end, int) {
+        float* v = scratch(0, x.width() * C + LANES);
+        for (int64_t row = begin; row < end; row++) {
+            T* to = y + ((row + 1) * (x.columns + 2) + 1) * pixel;
+            x.mix(row, v);
+            for (int64_t column = 0; column < x.columns; column++)
+                for (int64_t k = 0; k < S; k++)
+                    store(to + column * pixel + k, all(x.skipped(row, column, k) * norm.a[k] + norm.b[k]), 1);
+            over_channels(C, [&](int64_t c, int n) {
+                const Floats A = load(norm.a.data() + S + c), B = load(norm.b.data() + S + c);
+                T* out = to + S + c;
+                x.spread(v, c, n, [&](int64_t j, Floats left, Floats right) {
+                    put(out + 2 * j * pixel, left * A + B, n);
+                    put(out + (2 * j + 1) * pixel, right * A + B, n);
+                });
+            });
+            reflect_row(y, row, x.rows, x.columns, pixel);
+        }
+    });
+}
+
+// Gradient of a batch norm as a·r + slopes·x + constants, given Σ r and Σ r·(x − μ) over `count` pixels.
+struct NormGradient {
+    std::vector<float> slopes, constants;
+
+    NormGradient(const Sums& sums, int64_t channels, double count, const Affine& norm, const float* mean,
+                 const float* inverse, float* dgamma, float* dbeta)
+        : slopes(channels + LANES, 0.0f), constants(channels + LANES, 0.0f) {
+        for (int64_t c = 0; c < channels; c++) {
+            const double sum = sums.total(c), product = sums.total(channels + c);
+            dbeta[c] = float(sum);
+            dgamma[c] = float(product * inverse[c]);
+            const double both = product * inverse[c] * inverse[c] / count;
+            slopes[c] = float(-norm.a[c] * both);
+            constants[c] = float(-norm.a[c] * (sum / count - both * mean[c]));
+        }
+    }
+};
+
+// Σ g and Σ g·(u − μ) over the image, for both branches; g: the gradient of what was normalised.
+template <class T>
+void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Sums& sums, int threads) {
+    const int64_t S = x.S, C = x.C, pixel = S + C;
+    deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
+        float *v = scratch(0, x.width() * C + LANES), *g = scratch(1, x.columns * pixel + LANES);
+        double *total = sums.of(share), *products = total + pixel;
+        for (int64_t row = begin; row < end; row++) {
+            fold_row(gradient, row, x.rows, x.columns, pixel, 1, g);
+            for (int64_t k = 0; k < S; k++) {
+                float sum = 0, product = 0;
+                for (int64_t column = 0; column < x.columns; column++) {
+                    const float r = g[column * pixel + k];
+                    sum += r;
+                    product += r * (x.skipped(row, column, k) - mean[k]);
+                }
+                total[k] += sum;
+                products[k] += product;
+            }
+            x.mix(row, v);
+            over_channels(C, [&](int64_t c, int n) {
+                Floats sum{}, product{};
+                const Floats center = get(mean + S + c, n);
+                const float* from = g + S + c;
+                x.spread(v, c, n, [&](int64_t j, Floats left, Floats right) {
+                    const Floats p = get(from + 2 * j * pixel, n), q = get(from + (2 * j + 1) * pixel, n);
+                    sum += p + q;
+                    product += p * (left - center) + q * (right - center);
+                });
+                for (int lane = 0; lane < n; lane++) {
+                    total[S + c + lane] += sum[lane];
+                    products[S + c + lane] += product[lane];
+                }
+            });
+        }
+    });
+}
+
+// The gradient of the skip branch behind its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ).
+template <class T>
+void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affine& norm, const NormGradient& by,
+                   const float* skip_mean, T* out, double* total) {
+    const int64_t S = x.S, pixel = S + x.C;
+    for (int64_t k = 0; k < S; k++) {
+        float sum = 0, product = 0;
+        for (int64_t column = 0; column < x.columns; column++) {
+            const float before = x.before_leaky(row, column, k), derivative = before > 0 ? 1.0f : x.slope;
+            const float u = before * derivative;
+            const float r =
+                (g[column * pixel + k] * norm.a[k] + u * by.slopes[k] + by.constants[k]) * derivative;
+            sum += r;
+            product += r * (load(x.skip + row * x.pitch + column * S + k, 1)[0] - skip_mean[k]);
+            store(out + row * x.pitch + column * S + k, all(r), 1);
+        }
+        total[k] += sum;
+        total[S + k] += product;
+    }
+}
+
+// h (W/2×C): what a fine row's gradient of u gives to the coarse columns.
+template <class T>
+void narrow_row(const Branches<T>& x, const float* g, const float* v, const Affine& norm, const NormGradient& by,
+                float* h) {
+    const int64_t S = x.S, C = x.C, pixel = S + C, last = x.width() - 1;
+    over_channels(C, [&](int64_t c, int n) {
+        const Floats A = load(norm.a.data() + S + c), slopes = load(by.slopes.data() + S + c),
+                     constants = load(by.constants.data() + S + c);
+        const float* from = g + S + c;
+        Floats carried{}, to_next{};  // of the pixel before: its own sum so far, and what its right half gives to j
+        x.spread(v, c, n, [&](int64_t j, Floats left, Floats right) {
+            const Floats p = get(from + 2 * j * pixel, n) * A + left * slopes + constants;
+            const Floats q = get(from + (2 * j + 1) * pixel, n) * A + right * slopes + constants;
+            const Floats own = (p + q) * 0.75f + to_next;
+            if (j > 0)
+                put(h + (j - 1) * C + c, carried + p * 0.25f, n);
+            carried = j > 0 ? own : own + p * 0.25f;
+            to_next = q * 0.25f;
+            if (j == last) put(h + j * C + c, carried + to_next, n);
+        });
+    });
+}
+
+template <class T>
+void backward_of(const Branches<T>& x, const T* gradient, const float* mean, const float* inverse, const Affine& norm,
+                 float* dgamma, float* dbeta, const float* skip_mean, const float* skip_inverse, float* skip_dgamma,
+                 float* skip_dbeta, const float* low_mean, const float* low_inverse, float* low_dgamma,
+                 float* low_dbeta, T* dskip, T* dlow, int threads) {
+    const int64_t S = x.S, C = x.C, pixel = S + C, coarse = x.rows / 2, length = x.width() * C;
+    const double count = double(x.rows) * x.columns;
+    Sums joined(2 * pixel, threads), of_skip(2 * S, threads), of_low(2 * C, threads);
+    sums_of_join(x, gradient, mean, joined, threads);
+    const NormGradient by(joined, pixel, count, norm, mean, inverse, dgamma, dbeta);
+    // each share of the coarse rows takes the fine rows in and next to it; those in it are its own for the skip branch
+    deal(coarse, threads, [&](int64_t begin, int64_t end, int share) {
+        if (begin == end) return;
+        float *v = scratch(0, length + LANES), *g = scratch(1, x.columns * pixel + LANES),
+              *h = scratch(2, length + LANES), *rows = scratch(3, 2 * length + LANES);
+        double* total = of_low.of(share);
+        std::memset(rows, 0, 2 * length * sizeof(float));
+        auto add = [&](int64_t row, float weight) {
+            if (row < begin || row >= end) return;
+            float* to = rows + (row % 2) * length;
+            over_channels(length, [&](int64_t i, int n) { put(to + i, get(to + i, n) + get(h + i, n) * weight, n); });
+        };
+        auto finish = [&](int64_t row) {
+            if (row < begin || row >= end) return;
+            float* sum_of_row = rows + (row % 2) * length;
+            const T* p = x.low + row * length;
+            T* to = dlow + row * length;
+            over_channels(C, [&](int64_t c, int n) {
+                Floats sum{}, product{};
+                const Floats A = load(x.of_low.a.data() + c), B = load(x.of_low.b.data() + c),
+                             M = get(low_mean + c, n);
+                for (int64_t at = c; at < length; at += C) {
+                    Floats value = get(p + at, n);
+                    Floats r = get(sum_of_row + at, n) * choose(value * A + B, x.slope);
+                    sum += r;
+                    product += r * (value - M);
+                    put(to + at, r, n);
+                }
+                for (int lane = 0; lane < n; lane++) {
+                    total[c + lane] += sum[lane];
+                    total[C + c + lane] += product[lane];
+                }
+            });
+            std::memset(sum_of_row, 0, length * sizeof(float));
+        };
+        for (int64_t row = std::max(int64_t(0), 2 * begin - 1); row < std::min(x.rows, 2 * end + 1); row++) {
+            fold_row(gradient, row, x.rows, x.columns, pixel, 1, g);
+            if (row >= 2 * begin && row < 2 * end)
+                skip_gradient(x, g, row, norm, by, skip_mean, dskip, of_skip.of(share));
+            x.mix(row, v);
+            narrow_row(x, g, v, norm, by, h);
+            const Taps taps(row, coarse);
+            add(taps.near, 0.75f);
+            add(taps.far, 0.25f);
+            if (row % 2 == 0) finish(row / 2 - 1);  // the last fine row that gives to it
+        }
+        finish(end - 1 == coarse - 1 ? end - 1 : -1);
+    });
+    const NormGradient low_by(of_low, C, count / 4, x.of_low, low_mean, low_inverse, low_dgamma, low_dbeta);
+    const NormGradient skip_by(of_skip, S, count, x.of_skip, skip_mean, skip_inverse, skip_dgamma, skip_dbeta);
+    deal(coarse, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t at = begin * length; at < end * length; at += C)
+            over_channels(C, [&](int64_t c, int n) {
+                Floats r = get(dlow + at + c, n) * load(x.of_low.a.data() + c) +
+                           get(x.low + at + c, n) * load(low_by.slopes.data() + c) +
+                           load(low_by.constants.data() + c);
+                put(dlow + at + c, r, n);
+            });
+        for (int64_t row = 2 * begin; row < 2 * end; row++)
+            for (int64_t i = 0; i < x.columns * S; i++) {
+                const int64_t k = i % S, at = row * x.pitch + i;
+                store(dskip + at,
+                      all(load(dskip + at, 1)[0] * x.of_skip.a[k] + load(x.skip + at, 1)[0] * skip_by.slopes[k] +
+                          skip_by.constants[k]),
+                      1);
+            }
+    });
+}
+
+// Mean, 1/√(variance + ε), γ and β of a batch norm, and where its gradients go.
+struct Norm {
+    float *mean, *inverse;
+    const float *gamma, *beta;
+    float *dgamma, *dbeta;
+};
+
+template <class T>
+Branches<T> branches(const void* skip, const Norm& of_skip, const void* low, const Norm& of_low, int64_t rows,
+                     int64_t columns, int64_t S, int64_t C, int64_t pitch, float slope) {
+    return {(const T*)skip,
+            (const T*)low,
+            rows,
+            columns,
+            S,
+            C,
+            pitch,
+            slope,
+            Affine(S, of_skip.mean, of_skip.inverse, of_skip.gamma, of_skip.beta),
+            Affine(C, of_low.mean, of_low.inverse, of_low.gamma, of_low.beta)};
+}
+
+template <class T>
+void forward(const void* skip, const Norm& of_skip, const void* low, const Norm& of_low, const Norm& norm, int64_t rows,
+             int64_t columns, int64_t S, int64_t C, int64_t pitch, float slope, float epsilon, void* y, int threads) {
+    moments_of((const T*)skip, rows, columns, S, pitch, epsilon, of_skip.mean, of_skip.inverse, threads);
+    moments_of((const T*)low, rows / 2, columns / 2, C, columns / 2 * C, epsilon, of_low.mean, of_low.inverse, threads);
+    const auto x = branches<T>(skip, of_skip, low, of_low, rows, columns, S, C, pitch, slope);
+    moments_of_join(x, epsilon, norm.mean, norm.inverse, threads);
+    write_join(x, Affine(x.S + x.C, norm.mean, norm.inverse, norm.gamma, norm.beta), (T*)y, threads);
+}
+
+template <class T>
+void backward(const Branches<T>& x, const void* gradient, const Norm& norm, const Norm& of_skip, const Norm& of_low,
+              void* dskip, void* dlow, int threads) {
+    const Affine affine(x.S + x.C, norm.mean, norm.inverse, norm.gamma, norm.beta);
+    backward_of(x, (const T*)gradient, norm.mean, norm.inverse, affine, norm.dgamma, norm.dbeta, of_skip.mean,
+                of_skip.inverse, of_skip.dgamma, of_skip.dbeta, of_low.mean, of_low.inverse, of_low.dgamma,
+                of_low.dbeta, (T*)dskip, (T*)dlow, threads);
+}
+
+}  // namespace
+
+extern "C" {
+
+void join(int half, const void* skip, const Norm* of_skip, const void* low, const Norm* of_low, const Norm* norm,
+          int64_t rows, int64_t columns, int64_t S, int64_t C, int64_t pitch, float slope, float epsilon, void* y,
+          int threads) {
+    if (half)
+        forward<bf16>(skip, *of_skip, low, *of_low, *norm, rows, columns, S, C, pitch, slope, epsilon, y, threads);
+    else
+        forward<float>(skip, *of_skip, low, *of_low, *norm, rows, columns, S, C, pitch, slope, epsilon, y, threads);
+}
+
+void join_backward(int half, const void* gradient, const void* skip, const Norm* of_skip, const void* low,
+                   const Norm* of_low, const Norm* norm, int64_t rows, int64_t columns, int64_t S, int64_t C,
+                   int64_t pitch, float slope, void* dskip, void* dlow, int threads) {
+    if (half)
+        backward(branches<bf16>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope), gradient, *norm,
+                 *of_skip, *of_low, dskip, dlow, threads);
+    else
+        backward(branches<float>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope), gradient, *norm,
+                 *of_skip, *of_low, dskip, dlow, threads);
+}
+}

@@ -1,0 +1,87 @@
+"""The skip U-Net, the architecture of deep image prior [Ulyanov et al., 2018]: layers and their order.
+
+Shapes: images ``(1, C, H, W)``.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+SCALES = 5
+"""Of the paper's network."""
+
+
+def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
+    """[H', W'], at which a network of so many scales works for an image of H×W pixels.
+
+    >>> working_size([300, 451]), working_size([8, 8])
+    ([320, 480], [64, 64])
+    """
+    multiple = 2**scales
+    return [max(-(-side // multiple) * multiple, 2 * multiple) for side in size]
+
+
+class Activated(nn.Sequential):
+    """Convolution with reflection padding, batch norm by the batch's own statistics, LeakyReLU(0.2)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, padding_mode="reflect", bias=bias),
+            nn.BatchNorm2d(outputs, track_running_stats=False),  # one image is the batch, also when it is scored
+            nn.LeakyReLU(0.2),
+        )
+
+    @property
+    def convolution(self) -> nn.Conv2d:
+        """The layer that has the padding."""
+        return cast(nn.Conv2d, self[0])
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The layer between the convolution and the LeakyReLU."""
+        return cast(nn.BatchNorm2d, self[1])
+
+
+class Scale(nn.Module):
+    """One scale of the U-Net and, inside it, the deeper ones.
+
+    ``skip: 1×1 conv to skip_width`` beside ``down: 3×3 stride 2, 3×3 → deeper scale → bilinear ×2``; the two are
+    concatenated (skip first), normalised, and merged by a 3×3 and a 1×1 convolution.
+    """
+
+    skip: Activated
+    deeper: "Scale | None"
+    norm: nn.BatchNorm2d
+
+    def __init__(self, inputs: int, width: int, skip_width: int, bias: bool, deeper: "Scale | None") -> None:
+        super().__init__()
+        self.skip = Activated(inputs, skip_width, 1, bias)
+        self.down = nn.Sequential(Activated(inputs, width, 3, bias, stride=2), Activated(width, width, 3, bias))
+        self.deeper = deeper
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.norm = nn.BatchNorm2d(skip_width + width, track_running_stats=False)
+        self.merge = nn.Sequential(Activated(skip_width + width, width, 3, bias), Activated(width, width, 1, bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(1, inputs, H, W)`` to ``(1, width, H, W)``."""
+        below = self.down(x)  # 1 width H/2 W/2
+        if self.deeper is not None:
+            below = self.deeper(below)
+        joined = torch.cat([self.skip(x), self.up(below)], dim=1)  # 1 (skip_width + width) H W
+        return self.merge(self.norm(joined))
+
+
+def skip_network(
+    channels: int, width: int, scales: int, input_channels: int, skip_width: int, bias: bool = True
+) -> nn.Sequential:
+    """The network of one image: ``(1, input_channels, H', W')`` to ``(1, channels, H', W')``, before the sigmoid.
+
+    At 3 channels, width 128, 5 scales it has 2 217 831 parameters.
+    """
+    network: Scale | None = None
+    for scale in reversed(range(scales)):
+        network = Scale(input_channels if scale == 0 else width, width, skip_width, bias, network)
+    assert network is not None
+    return nn.Sequential(network, nn.Conv2d(width, channels, 1))

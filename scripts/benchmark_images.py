@@ -1,0 +1,284 @@
+"""How much faster images are recovered than by plain code: an iteration of ``dop fit`` over one of a loop by hand.
+
+Both are Eq. 10 with Adam on θ, and take turns block by block in one run (see turns.py). The framework runs as
+``dop recover`` sets it up, through the Trainer with the standard callbacks; it evaluates once in 100 iterations.
+The loop by hand is the network as one would write it down: eager, float32, biases and PyTorch's default memory format,
+autograd for everything, torch's optimizers as they come; on a GPU with TF32 for convolutions, PyTorch's default.
+
+    OMP_NUM_THREADS=2 python scripts/benchmark_images.py
+    python scripts/benchmark_images.py --device cuda --sizes 512:128 --batch 16 [--out DIR]
+
+The exit status says whether what is asked of these cases was kept; other sizes are measured alone.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn
+from turns import Loop, clock, take_turns
+
+from dop_lightning.commands import recover
+from dop_lightning.commands.presets import ADAM_RATE
+from dop_lightning.commands.runner import prepare
+from dop_lightning.data import ImageDataModule
+from dop_lightning.engine import BatchState
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.noise import SaltAndPepper
+from dop_lightning.problems import ProblemBatch
+from dop_lightning.signals.skip_network import SCALES
+
+LEAST = {
+    ("cpu", "bf16", "256:128"): 3.0,
+    ("cpu", "bf16", "128:64"): 2.0,
+    ("cpu", "fp32", "256:128"): 1.2,
+    ("cpu", "fp32", "128:64"): 1.2,
+    ("cuda", "bf16", "512:128"): 3.0,
+}
+"""How many times as fast it has to be, by device, precision and size:width."""
+
+MOST_MS = {("cuda", "bf16", "512:128"): 6.0}
+"""Milliseconds that an iteration may take."""
+
+MEMORY = 0.6
+"""Of the memory of the loop by hand, on a GPU."""
+
+LEAST_TOGETHER = 4.0
+"""How many times as fast a batch has to be as its problems one after the other, on a GPU."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"sizes": ["256:128", "128:64"], "iterations": 40, "warm_up": 1, "precision": ["bf16", "fp32"]},
+    "cuda": {"sizes": ["512:128"], "iterations": 600, "warm_up": 100, "precision": ["bf16", "fp32"]},
+}
+
+# ------------------------------------------------------------------------------------------------------------- by hand
+
+
+def activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, track_running_stats=False), nn.LeakyReLU(0.2))
+
+
+class PlainScale(nn.Module):
+    """A scale of the skip U-Net, and the deeper ones inside it."""
+
+    def __init__(self, inputs: int, width: int, scales: int) -> None:
+        super().__init__()
+        self.skip = activated(inputs, 4, 1)
+        deeper = [PlainScale(width, width, scales - 1)] if scales > 1 else []
+        self.down = nn.Sequential(activated(inputs, width, 3, stride=2), activated(width, width, 3), *deeper)
+        self.merge = nn.Sequential(
+            nn.BatchNorm2d(width + 4, track_running_stats=False),
+            activated(width + 4, width, 3),
+            activated(width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = F.interpolate(self.down(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.merge(torch.cat([self.skip(x), below], dim=1))
+
+
+def by_hand(problems: ProblemBatch, width: int) -> Loop:
+    """A function of k that does k iterations on the first problem."""
+    y = problems.observation[:1]
+    _, channels, *sides = y.shape
+    network = nn.Sequential(PlainScale(32, width, SCALES), nn.Conv2d(width, channels, 1), nn.Sigmoid()).to(y.device)
+    z = 0.1 * torch.rand(1, 32, *sides, device=y.device)
+    g, h = (nn.Parameter(1e-5 * torch.randn_like(y)) for _ in range(2))
+    optimizers = [torch.optim.Adam(network.parameters(), lr=ADAM_RATE), torch.optim.SGD([g, h], lr=400.0)]
+
+    @torch.enable_grad()
+    def run(iterations: int) -> None:
+        for _ in range(iterations):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss = (network(z + torch.randn_like(z) / 30) + g**2 - h**2 - y).square().mean()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------- the framework
+
+
+def make_module(size: int, width: int, precision: str, device: str) -> DoubleOverparameterization:
+    """What ``dop recover`` sets up for an image of that size."""
+    options = ["--out", "unused", "--width", str(width), "--precision", precision, "--device", device]
+    settings, _ = recover.config(recover.parser().parse_args(["astronaut", *options]))
+    model = {**settings["model"], "block": recover.block_length(size**2, width, device)}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DoubleOverparameterization, "model")
+    return parser.instantiate_classes(parser.parse_object({"model": model})).model
+
+
+def make_data(size: int, seeds: int = 1) -> ImageDataModule:
+    data = ImageDataModule("astronaut", noise=SaltAndPepper(0.5), resize=(size, size), seeds=seeds, batch_size=None)
+    data.setup()
+    return data
+
+
+def make_state(problems: ProblemBatch, size: int, width: int, precision: str) -> BatchState:
+    """A batch as the module has it, without a Trainer."""
+    module = make_module(size, width, precision, problems.device.type)
+    assert isinstance(module.tau, float)
+    return BatchState(module.method, problems, module.tau, module.alpha)
+
+
+# ----------------------------------------------------------------------------------------------------------- the cases
+
+
+def speed(size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of an iteration of both, and how often one goes into the other."""
+    case = (options.device, precision, f"{size}:{width}")
+    data = make_data(size)
+    turn = partial(
+        take_turns,
+        partial(make_module, size, width, precision, options.device),
+        data,
+        partial(by_hand, width=width),
+        options.iterations,
+        options.device,
+        options.warm_up,
+    )
+    times = [turn() for _ in range(options.rounds)]
+    ours, bare = (statistics.median(t) * 1e3 for t in zip(*times, strict=True))
+    ratios = sorted(by_hand / framework for framework, by_hand in times)
+    row = {
+        "case": f"{size}×{size}, width {width}, {precision}",
+        "by_hand_ms": bare,
+        "dop_ms": ours,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "least": LEAST.get(case),
+        "most_ms": MOST_MS.get(case),
+    }
+    row["kept"] = row["ratio"] >= LEAST.get(case, 0) and ours <= MOST_MS.get(case, float("inf"))
+    return row
+
+
+def memory(size: int, width: int, precision: str) -> dict[str, Any]:
+    """Peak bytes of both on a GPU beyond what was there before, each by itself."""
+    problems = make_data(size).batches[0].to("cuda")
+
+    def peak(make: Callable[[], Loop]) -> int:
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        make()(60)
+        return torch.cuda.max_memory_allocated() - before
+
+    bare = peak(lambda: by_hand(problems, width))
+    ours = peak(lambda: make_state(problems, size, width, precision).advance)
+    row = {"case": f"memory {size}×{size}, width {width}, {precision}", "by_hand": bare, "dop": ours}
+    row["ratio"] = ours / bare
+    row["most"] = MEMORY if precision == "bf16" else None
+    row["kept"] = row["most"] is None or row["ratio"] <= row["most"]
+    return row
+
+
+def together(count: int, size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Problems in one batch over the same ones one after the other."""
+    (problems,) = make_data(size, count).batches
+    problems = problems.to(options.device)
+    block = recover.block_length(size**2, width, options.device)
+    batch = make_state(problems, size, width, precision)
+    alone = make_state(problems.select([0]), size, width, precision)
+    for state in (batch, alone):
+        state.advance(max(options.warm_up, block))
+    ratios = []
+    for _ in range(options.rounds):
+        seconds = []
+        for state in (batch, alone):
+            begin = clock(options.device)
+            state.advance(block)
+            seconds.append((clock(options.device) - begin) / block)
+        ratios.append(count * seconds[1] / seconds[0])
+    least = LEAST_TOGETHER if options.device == "cuda" else None
+    ratio = statistics.median(ratios)
+    return {
+        "case": f"{count} of {size}×{size}, width {width}, {precision}",
+        "one_by_one_ms": 1e3 * count * seconds[1],
+        "together_ms": 1e3 * seconds[0],
+        "ratio": ratio,
+        "ratios": sorted(ratios),
+        "least": least,
+        "kept": least is None or ratio >= least,
+    }
+
+
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for text in options.sizes:
+        size, width = map(int, text.split(":"))
+        for precision in options.precision:
+            yield speed(size, width, precision, options)
+            if options.device == "cuda":
+                yield memory(size, width, precision)
+    if options.batch:
+        size, width = map(int, options.batch_size.split(":"))
+        for precision in options.precision:
+            yield together(options.batch, size, width, precision, options)
+
+
+def say(row: dict[str, Any]) -> None:
+    """A line."""
+    if "dop" in row:
+        shown = f"{row['by_hand'] / 2**20:>9.0f} MiB{row['dop'] / 2**20:>9.0f} MiB"
+    else:
+        first, second = (row[key] for key in row if key.endswith("_ms") and key != "most_ms")
+        shown = f"{first:>10.2f} ms{second:>10.2f} ms"
+    asked = [f"≥ {row['least']}"] if row.get("least") else []
+    asked += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
+    asked += [f"≤ {row['most']}"] if row.get("most") else []
+    every = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", []))
+    verdict = "" if row["kept"] else "NOT KEPT  "
+    print(f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(asked) or '-':<16}{verdict}{every}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=DEFAULTS, default="cpu", help="default: %(default)s")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE:WIDTH", help="sides, multiples of 32 from 64 on")
+    parser.add_argument("--precision", nargs="+", choices=["bf16", "fp32"], help="default: both")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run; default: %(default)s")
+    parser.add_argument("--iterations", type=int, help="of a round; default: 40, 600 on a GPU")
+    parser.add_argument(
+        "--warm-up", type=int, help="blocks that begin before it are not counted; default: 1, 100 on a GPU"
+    )
+    parser.add_argument("--batch", type=int, default=0, metavar="K", help="also K problems in one batch")
+    parser.add_argument("--batch-size", default="128:64", metavar="SIZE:WIDTH", help="of them; default: %(default)s")
+    parser.add_argument("--out", type=Path, help="folder of rows.json")
+    options = parser.parse_args()
+    for name, value in DEFAULTS[options.device].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def main() -> int:
+    options = parse()
+    prepare()
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {where}, {options.rounds} rounds, medians", flush=True)
+    print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  asked           ratios of all rounds", flush=True)
+    done = []
+    for row in rows(options):
+        say(row)
+        done.append({"torch": torch.__version__, "where": where, **row})
+        if options.out is not None:  # after every row: a machine that is lent may be taken back
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "rows.json").write_text(json.dumps(done, indent=1, ensure_ascii=False), encoding="utf-8")
+    return int(not all(row["kept"] for row in done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,410 @@
+"""How few iterations, and seconds, do ways to move θ and s take to where the paper's method ends?
+
+Each candidate recovers the same photographs with the same corruption, and is looked at every few iterations; the looks
+are not timed. Of each: the iterations and seconds until it has reached the last PSNR of the candidates that it is
+measured against (by default «reference», the paper's method, and «default», that of dop recover) on the same problem,
+and its own PSNR at its end. A «>» says that some runs did not reach it: they count with all of their iterations.
+
+    python scripts/compare_iterations.py --out curves.csv --candidates reference default muon
+    python scripts/compare_iterations.py --list
+    python scripts/compare_iterations.py --out curves.csv --candidates muon default --levels 0.1 0.7 --seeds 0 1
+
+The curves are kept in the CSV file: the same command goes on where it was stopped, and what is there already is not run
+again. One thread unless OMP_NUM_THREADS says otherwise.
+"""
+
+import argparse
+import csv
+import itertools
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.optim import SGD, Adam, RMSprop
+
+from dop_lightning.commands.runner import prepare
+from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
+from dop_lightning.data import ImageDataModule
+from dop_lightning.engine import BatchState, Method, ThetaOptimizer
+from dop_lightning.metrics import psnr
+from dop_lightning.muon import Muon
+from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
+from dop_lightning.objective import SquaredLoss
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import SkipUNet
+from dop_lightning.steps import GradientDescent, Refinement
+
+FIELDS = ("candidate", "image", "level", "seed", "iteration", "seconds", "psnr", "average")
+
+
+class PlainUNet(SkipUNet):
+    """The network as one writes it: eager, in float32 and in PyTorch's default layout of memory."""
+
+    capturable = False
+
+    def __init__(self, problems: ProblemBatch, **settings: Any) -> None:
+        super().__init__(problems, **{**settings, "precision": "fp32"})
+        self.networks.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def forward(self, iteration: int = 0) -> Tensor:
+        """``φ(θ)``, ``(K, C, H, W)``."""
+        top, left = ((w - s) // 2 for w, s in zip(self.working_size, self.image_size, strict=True))
+        outputs = []
+        for k, network in enumerate(self.networks):
+            z = self._perturbed(k, iteration).permute(2, 0, 1)[None].contiguous()
+            image = torch.sigmoid(network(z))
+            outputs.append(image[..., top : top + self.image_size[0], left : left + self.image_size[1]])
+        return torch.cat(outputs)
+
+
+class EnlargedInputUNet(SkipUNet):
+    """A network whose input is that of an image half as large, enlarged: with its θ the output is that one, blurred."""
+
+    def draw_input(self, k: int) -> tuple[Tensor, ...]:
+        """z, H'×W'×channels."""
+        size, self.working_size = self.working_size, [side // 2 for side in self.working_size]
+        (z,) = super().draw_input(k)
+        self.working_size = size
+        enlarged = interpolate(z.permute(2, 0, 1)[None], scale_factor=2.0, mode="bilinear")
+        return (enlarged[0].permute(1, 2, 0).contiguous(),)
+
+
+def constant(_: float) -> float:
+    """No schedule."""
+    return 1.0
+
+
+UNTIED = partial(HadamardCorruption, tied=False)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to recover.
+
+    Attributes:
+        text: what it is.
+        iterations: how many it does.
+        optimizer: of θ; ``None`` is gradient descent at rate 1.
+        alpha: the ratio of the rates; ``None`` follows the rule, or ``revealed_at``.
+        revealed_at: iterations at 128×128 after which s is to be revealed; α follows.
+        refinement: settings of it; ``None`` for the paper's iterations to the end.
+        corruption: s.
+        scale: γ.
+        network: φ, and its settings.
+        schedule: factor of the rate of θ by the share of the iterations that are done.
+        calm: factor of the perturbation of the input once s is dropped, by the share of the entries that are corrupted.
+        coarse: iterations on every second pixel before, a quarter of an iteration each.
+    """
+
+    text: str
+    iterations: int = 600
+    optimizer: ThetaOptimizer | None = None
+    alpha: float | None = None
+    revealed_at: float | None = None
+    refinement: dict[str, Any] | None = field(default_factory=dict)
+    corruption: Callable[..., Any] = UNTIED
+    scale: float = 1e-5
+    network: Callable[..., SkipUNet] = SkipUNet
+    schedule: Callable[[float], float] = constant
+    calm: Callable[[float], float] = constant
+    coarse: int = 0
+
+    def state(self, problems: ProblemBatch, width: int) -> BatchState:
+        """Its start."""
+        if self.refinement is None:
+            steps: Any = GradientDescent(average=0.98)
+        else:
+            steps = Refinement(**{"patience": None, **self.refinement})
+        method = Method(
+            partial(self.network, width=width),
+            partial(self.corruption, scale=self.scale),
+            loss=SquaredLoss("mean"),
+            theta_optimizer=self.optimizer,
+            steps=steps,
+        )
+        alpha = self.alpha
+        if self.revealed_at is not None:
+            entries = problems.observation[0].numel()
+            later = min(math.sqrt(entries / (3 * 128**2)), 2.0)
+            alpha = math.log(0.5 / self.scale) * entries / (self.revealed_at * later)  # see alpha.py, t = 1/4
+        return BatchState(method, problems, 1.0, alpha)
+
+
+ADAM, MUON = partial(Adam, lr=0.005), partial(Muon, lr=0.02)
+DEFAULT = Candidate("Adam 0.005, revealed at 300, refined", 2000, ADAM, revealed_at=300)
+BEST = Candidate("Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150)
+ROUGHLY = replace(DEFAULT, iterations=1000)
+
+
+def muon(text: str, /, momentum: float = 0.9, **settings: Any) -> Candidate:
+    """A variant of the best, with settings of the optimizer or of the candidate."""
+    own = {name: settings.pop(name) for name in ("lr", "vector_lr", "betas") if name in settings}
+    optimizer = partial(Muon, **{"lr": 0.02, "momentum": momentum, **own})
+    return replace(BEST, text=f"Muon, {text}", **{"optimizer": optimizer, **settings})
+
+
+def always(factor: float) -> Callable[[float], float]:
+    """Whatever the share."""
+    return lambda _: factor
+
+
+def square(share: float) -> float:
+    """Of the share."""
+    return share**2
+
+
+def adam(text: str, /, lr: float = 0.005, betas: tuple[float, float] = (0.9, 0.999), **settings: Any) -> Candidate:
+    """A variant of the default at half of its iterations."""
+    return replace(ROUGHLY, text=f"Adam, {text}", **{"optimizer": partial(Adam, lr=lr, betas=betas), **settings})
+
+
+def sgd(text: str, rate: float, momentum: float, revealed_at: float, nesterov: bool = False) -> Candidate:
+    """Gradient descent with momentum, refined."""
+    optimizer = partial(SGD, lr=rate, momentum=momentum, nesterov=nesterov)
+    return Candidate(text, 1500, optimizer, revealed_at=revealed_at)
+
+
+def cosine(share: float) -> float:
+    """To 0."""
+    return 0.5 + 0.5 * math.cos(math.pi * share)
+
+
+def linear(share: float) -> float:
+    """To a tenth."""
+    return 1 - 0.9 * share
+
+
+CANDIDATES = {
+    "reference": Candidate(
+        "the paper's: gradient descent at 1, alpha 400, fp32", 3500, alpha=400, refinement=None, network=PlainUNet
+    ),
+    "default": DEFAULT,
+    "muon": BEST,
+    "muon-long": replace(BEST, iterations=2000),
+    "muon-1000": replace(BEST, iterations=1000),
+    # without refinement: the paper's iterations to the end, by another optimizer of θ
+    "adam-unrefined": replace(DEFAULT, text="Adam 0.005, revealed at 300, unrefined", iterations=1000, refinement=None),
+    "muon-unrefined": muon("revealed at 150, unrefined", refinement=None),
+    "muon-unrefined-300": muon("revealed at 300, unrefined", refinement=None, revealed_at=300),
+    # momentum
+    "descent-refined": Candidate("gradient descent at 1, alpha 400, refined", 2000, alpha=400),
+    "momentum-0.1": sgd("heavy ball 0.9 at 0.1, revealed at 1000, refined", 0.1, 0.9, 1000),
+    "momentum-0.3": sgd("heavy ball 0.9 at 0.3, revealed at 450, refined", 0.3, 0.9, 450),
+    "nesterov-0.95": sgd("Nesterov 0.95 at 0.2, revealed at 450, refined", 0.2, 0.95, 450, nesterov=True),
+    # preconditioned
+    "adam-betas-0.99": adam("betas 0.9, 0.99", betas=(0.9, 0.99)),
+    "adam-betas-0.95": adam("betas 0.9, 0.95", betas=(0.9, 0.95)),
+    "adam-betas-0.8": adam("betas 0.8, 0.99", betas=(0.8, 0.99)),
+    "adam-0.01": adam("0.01, revealed at 150", lr=0.01, revealed_at=150),
+    "adam-cosine": adam("cosine to 0", schedule=cosine),
+    "adam-0.01-linear": adam("0.01, linear to a tenth, revealed at 150", lr=0.01, revealed_at=150, schedule=linear),
+    "rmsprop": replace(ROUGHLY, text="RMSprop 0.003, refined", optimizer=partial(RMSprop, lr=0.003, alpha=0.99)),
+    "muon-0.005": muon("0.005", lr=0.005),
+    "muon-0.01": muon("0.01", lr=0.01),
+    "muon-0.05": muon("0.05", lr=0.05),
+    "muon-momentum-0": muon("momentum 0", momentum=0.0),
+    "muon-momentum-0.8": muon("momentum 0.8", momentum=0.8),
+    "muon-momentum-0.95": muon("momentum 0.95", momentum=0.95),
+    "muon-vectors-0.002": muon("vectors at 0.002", vector_lr=0.002),
+    "muon-vectors-0.01": muon("vectors at 0.01", vector_lr=0.01),
+    "muon-linear": muon("linear to a tenth", schedule=linear),
+    # the corruption
+    "hyperbolic": muon("HyperbolicCorruption", corruption=HyperbolicCorruption),
+    "muon-scale-1e-3": muon("γ = 1e-3", scale=1e-3),
+    "muon-scale-1e-2": muon("γ = 1e-2", scale=1e-2),
+    # refinement
+    "muon-50": muon("revealed at 50", revealed_at=50),
+    "muon-75": muon("revealed at 75", revealed_at=75),
+    "muon-100": muon("revealed at 100", revealed_at=100),
+    "muon-250": muon("revealed at 250", revealed_at=250),
+    "adam-150": adam("revealed at 150", revealed_at=150),
+    "muon-every-25": muon("weights every 25", refinement={"every": 25}),
+    "muon-switch-0.15": muon("switched when 0.15 is revealed", refinement={"revealed": 0.15}),
+    "muon-switch-0.4": muon("switched when 0.4 is revealed", refinement={"revealed": 0.4}),
+    # the network's input and output
+    "muon-not-perturbed": muon("no perturbation", network=partial(SkipUNet, perturbation=0.0)),
+    "muon-less-perturbed": muon("perturbation 0.01", network=partial(SkipUNet, perturbation=0.01)),
+    "muon-calm-0": muon("perturbation 0 once s is dropped", calm=always(0)),
+    "muon-calm-0.003": muon("perturbation 0.003 once s is dropped", calm=always(0.1)),
+    "muon-calm-0.01": muon("perturbation 0.01 once s is dropped", calm=always(0.3)),
+    "muon-calm-0.02": muon("perturbation 0.02 once s is dropped", calm=always(0.6)),
+    "muon-calm-share": muon("perturbation by the share once s is dropped", calm=lambda share: share),
+    "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=square),
+    "muon-calm-square-long": muon("perturbation by the square of the share", calm=square, iterations=2000),
+    "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=square),
+    "muon-average-0.95": muon("average 0.95", refinement={"average": 0.95}),
+    "muon-average-0.99": muon("average 0.99", refinement={"average": 0.99}),
+    "muon-enlarged": muon("input of half the size, enlarged", network=EnlargedInputUNet),
+    "muon-coarse": muon("200 on every second pixel first", network=EnlargedInputUNet, coarse=200, revealed_at=75),
+}
+
+
+def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
+    """Give a state the θ that it has found for every second pixel; how long that took, in seconds."""
+    problem = fine.problems[0]
+    observation = problem.observation[:, ::2, ::2].contiguous()
+    half = Problem(problem.name, observation, seed=problem.seed, data_range=problem.data_range)
+    begin = time.perf_counter()
+    network = partial(SkipUNet)
+    state = replace(candidate, network=network, revealed_at=BEST.revealed_at).state(ProblemBatch([half]), width)
+    state.advance(candidate.coarse)
+    with torch.no_grad():
+        for p, found in zip(fine.signal.parameters(), state.signal.parameters(), strict=True):
+            p.copy_(found)
+    return time.perf_counter() - begin
+
+
+def follow(
+    candidate: Candidate, problems: ProblemBatch, width: int, every: int
+) -> Iterable[tuple[int, float, float, float | None]]:
+    """Iteration, seconds, PSNR and that of the running average, where there is one beside, at each look."""
+    truth = problems[0].truth
+    assert truth is not None
+    state = candidate.state(problems, width)
+    seconds = coarse_start(candidate, state, width) if candidate.coarse else 0.0
+    before = candidate.coarse // 4
+    assert isinstance(state.signal, SkipUNet)
+    perturbation = state.signal.perturbation
+    rates = [group["lr"] for group in state.optimizers[0].param_groups]
+    while state.iteration < candidate.iterations:
+        passed = state.iteration / candidate.iterations
+        for group, rate in zip(state.optimizers[0].param_groups, rates, strict=True):
+            group["lr"] = rate * candidate.schedule(passed)
+        if "clean" in state.memory and state.iteration > int(state.memory["refined_from"]):
+            share = 1 - float(state.memory["clean"].mean())
+            state.signal.perturbation = perturbation * candidate.calm(share)
+        begin = time.perf_counter()
+        state.advance(min(every, candidate.iterations - state.iteration))
+        seconds += time.perf_counter() - begin
+        found = state.evaluate()
+        beside = None if found.average is None else float(psnr(found.average, truth[None], 1.0)[0])
+        yield before + state.iteration, seconds, float(psnr(found.signal, truth[None], 1.0)[0]), beside
+
+
+Key = tuple[str, str, str, str]
+"""Candidate, image, level and seed."""
+
+
+def read(path: Path) -> dict[Key, list[dict[str, Any]]]:
+    """The curves of a file, none where there is no file."""
+    curves: dict[Key, list[dict[str, Any]]] = {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                key = (row["candidate"], row["image"], row["level"], row["seed"])
+                numbers = {name: float(row[name]) if row[name] else None for name in FIELDS[4:]}
+                curves.setdefault(key, []).append(numbers)
+    return curves
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run what is missing in the file, a run after the other; a run comes into it when it is done."""
+    done = set(read(options.out))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for image, level, seed in itertools.product(options.images, options.levels, options.seeds):
+        size = (options.size, options.size)
+        noise: Noise = (
+            Mixture([SaltAndPepper(level), GaussianNoise(options.dense)]) if options.dense else SaltAndPepper(level)
+        )
+        data = ImageDataModule(image, noise, resize=size, channels="rgb", seeds=[seed], batch_size=1)
+        data.setup()
+        for name in options.candidates:
+            key = (name, Path(image).stem, str(level), str(seed))
+            if key in done:
+                continue
+            candidate = CANDIDATES[name]
+            if options.iterations is not None:
+                candidate = replace(candidate, iterations=options.iterations)
+            print(*key, file=sys.stderr, flush=True)
+            looks = list(follow(candidate, data.batches[0], options.width, options.every))
+            new = not options.out.exists()
+            with options.out.open("a", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if new:
+                    writer.writerow(FIELDS)
+                writer.writerows((*key, *look) for look in looks)
+
+
+def reached(curve: list[dict[str, Any]], target: float, what: str) -> tuple[float, bool]:
+    """``what`` at the first look at which the PSNR is at least ``target``, else at the last; whether it is."""
+    return next(((look[what], True) for look in curve if look["psnr"] >= target), (curve[-1][what], False))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{mean(values):.2f} ± {pstdev(values):.2f}"
+
+
+def table(options: argparse.Namespace) -> list[str]:
+    """A row a candidate, over the problems asked for; against another one, over those that both have."""
+    curves = read(options.out)
+    asked = list(itertools.product([Path(i).stem for i in options.images], options.levels, options.seeds))
+    cases = [(image, str(level), str(seed)) for image, level, seed in asked]
+    against = [f"{name}: {what}" for name in options.against for what in ("iterations", "s")]
+    head = ["candidate", *against, "iterations", "ms each", "PSNR", "of the average", "problems"]
+    lines = [head, ["---"] * len(head)]
+    for name in options.candidates:
+        own = {case: curves[name, *case] for case in cases if (name, *case) in curves}
+        if not own:
+            continue
+        cells = [CANDIDATES[name].text if options.texts else name]
+        for other in options.against:
+            common = {case: curves[other, *case][-1]["psnr"] for case in own if (other, *case) in curves}
+            for what in ("iteration", "seconds"):
+                found = [reached(own[case], target, what) for case, target in common.items()]
+                missed = ">" if any(not there for _, there in found) else ""
+                digits = 0 if what == "iteration" else 1
+                cells.append(f"{missed}{mean(value for value, _ in found):.{digits}f}" if found else "")
+        ends = [curve[-1] for curve in own.values()]
+        averages = [end["average"] for end in ends if end["average"] is not None]
+        each = mean(1000 * end["seconds"] / end["iteration"] for end in ends)
+        cells += [f"{ends[0]['iteration']:.0f}", f"{each:.1f}", spread([end["psnr"] for end in ends])]
+        lines.append([*cells, spread(averages) if averages else "", str(len(ends))])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("curves.csv"))
+    parser.add_argument("--candidates", nargs="+", choices=sorted(CANDIDATES), default=["reference", "default", "muon"])
+    parser.add_argument("--against", nargs="+", choices=sorted(CANDIDATES), default=["reference", "default"])
+    parser.add_argument("--images", nargs="+", default=["astronaut"], help="files, or names of bundled photographs")
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--dense", type=float, default=0.0, help="standard deviation of Gaussian noise besides")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--iterations", type=int, help="of every candidate; by default its own")
+    parser.add_argument("--every", type=int, default=25, help="iterations between two looks")
+    parser.add_argument("--texts", action="store_true", help="what candidates are, in place of their names")
+    parser.add_argument("--table", action="store_true", help="of what is in the file, without runs")
+    parser.add_argument("--list", action="store_true", help="the candidates")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    options = parse()
+    if options.list:
+        print(*(f"{name:<20} {c.iterations:>5}  {c.text}" for name, c in CANDIDATES.items()), sep="\n")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare()
+    if not options.table:
+        measure(options)
+    print(*table(options), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

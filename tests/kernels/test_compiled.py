@@ -1,0 +1,88 @@
+"""Compiling: kept in the cache, made anew where something changed, and a clear reason where it fails."""
+
+import ctypes
+import logging
+import os
+
+import pytest
+
+from dop_lightning.kernels import compiled
+from dop_lightning.kernels.compiled import build, cache_folder, compiler, library
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def fresh():
+    """As in a process that has asked for no kernels yet, and afterwards again."""
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+def fake_compiler(folder, text: str):
+    path = folder / "fake-c++"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@needs_compiler
+def test_built_once(tmp_path):
+    made = build(tmp_path)
+    assert ctypes.CDLL(str(made)).join_backward
+    changed = made.stat().st_mtime_ns
+    assert build(tmp_path) == made
+    assert made.stat().st_mtime_ns == changed
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]  # nothing half-made is left over
+
+
+@needs_compiler
+def test_other_flags_are_another_library(tmp_path, monkeypatch):
+    made = build(tmp_path)
+    monkeypatch.setattr(compiled, "FLAGS", (*compiled.FLAGS, "-DOTHER"))
+    assert build(tmp_path) != made
+
+
+def test_the_cache_follows_the_convention(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "dop_lightning"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder().parent.name == ".cache"
+
+
+def test_no_compiler_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+        assert library() is None
+    assert len(caplog.records) == 1
+    assert "no C++ compiler" in caplog.text
+
+
+def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo "no such target" >&2; exit 1')))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "fake-c++ failed: no such target" in caplog.text
+    assert not list((tmp_path / "cache" / "dop_lightning").iterdir())
+
+
+def test_a_library_that_does_not_load_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    cut = fake_compiler(tmp_path, 'while [ "$1" != -o ]; do shift; done; echo cut > "$2"')
+    monkeypatch.setenv("CXX", str(cut))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "kernels-" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "Permission" in caplog.text

@@ -1,0 +1,515 @@
+"""Iterations as a graph: which of them are captured and replayed, and that they are those of an eager run.
+
+What replays here calls the work again, on the CPU; a GPU is asked for by the last tests alone.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dop_lightning import graphs
+from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance
+from dop_lightning.graphs import WARM_UP, WORTH, Replay, Work
+from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.noise import SaltAndPepper
+from dop_lightning.objective import SquaredLoss
+from dop_lightning.operators import Identity
+from dop_lightning.optim import DiscrepantSGD
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.randomness import stream
+from dop_lightning.signals import NetworkSignal, SkipUNet
+from dop_lightning.steps import GradientDescent, Refinement, StepRule
+from dop_lightning.steps.network_loop import NetworkLoop
+from tests.suites.part import assert_same_bits, draw
+
+ADAM = partial(torch.optim.Adam, lr=0.01)
+HADAMARD = partial(HadamardCorruption, scale=1e-3, tied=False)
+NETWORK = partial(SkipUNet, width=4, scales=2, input_channels=3, precision="fp32")
+
+
+class Backend:
+    """Replays by calling the work that it captured, and notes what it was asked for."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+        self.done: list[str] = []
+
+    def run(self, work: Work) -> None:
+        self.done.append("run")
+        work()
+
+    def capture(self, work: Work) -> Work:
+        self.done.append("capture")
+        if self.failure is not None:
+            raise self.failure
+
+        state, i = work.args  # type: ignore[attr-defined]
+
+        def replay() -> None:
+            """All that Python decides is as it was in the capture: the array of the input is read, not its number."""
+            self.done.append("replay")
+            signal = state.signal
+            before, signal._prepared_for = signal._prepared_for, i
+            work()
+            signal._prepared_for = before
+
+        return replay
+
+    @property
+    def iterations(self) -> list[str]:
+        return [how for how in self.done if how != "capture"]
+
+
+def batch(size: int = 1, side: int = 12) -> ProblemBatch:
+    problems = []
+    for k in range(size):
+        found = SaltAndPepper(0.3).corrupt(draw(k, (3, side, side), torch.float32).sigmoid(), stream(k, "corruption"))
+        problems.append(Problem(f"{k}", found.observation, seed=k, data_range=1.0))
+    return ProblemBatch(problems)
+
+
+def make_state(
+    problems: ProblemBatch,
+    steps: StepRule | None = None,
+    corruption: Any = HADAMARD,
+    optimizer: Any = ADAM,
+    alpha: Any = 20.0,
+    signal: Any = NETWORK,
+    **more: Any,
+) -> BatchState:
+    steps = steps or GradientDescent()
+    method = Method(signal, corruption, loss=SquaredLoss("mean"), theta_optimizer=optimizer, steps=steps, **more)
+    return BatchState(method, problems, 0.5, alpha)
+
+
+def replayed(state: BatchState, backend: Backend) -> BatchState:
+    """The state, its iterations done by a backend."""
+    state.loop = NetworkLoop(Replay(backend, divisible=len(state) > 1))
+    return state
+
+
+def note_prepared(state: BatchState, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The iterations that inputs are prepared for."""
+    prepared: list[int] = []
+    prepare = state.signal.prepare
+
+    def noted(iteration: int) -> None:
+        prepared.append(iteration)
+        prepare(iteration)
+
+    monkeypatch.setattr(state.signal, "prepare", noted)
+    return prepared
+
+
+def assert_equal(one: BatchState, other: BatchState) -> None:
+    for k in range(len(one)):
+        mine, theirs = one.problem_state(k), other.problem_state(k)
+        assert_same_bits(mine["signal"], theirs["signal"])
+        assert_same_bits(mine["corruption"], theirs["corruption"])
+        assert_same_bits(mine["memory"], theirs["memory"])
+        for of_mine, of_theirs in zip(mine["optimizers"], theirs["optimizers"], strict=True):
+            for name in of_mine:
+                assert_same_bits(of_mine[name], of_theirs[name])
+
+
+REFINEMENT = partial(Refinement, revealed=2.0, every=10, patience=None)
+METHODS: dict[str, dict[str, Any]] = {
+    "descent": {"optimizer": None},
+    "average": {"steps": GradientDescent(average=0.9)},
+    "no corruption": {"corruption": None},
+    "refinement": {"steps": REFINEMENT()},
+    "rates": {"alpha": [20.0, 10.0], "optimizer": None},
+    "still": {"signal": partial(NETWORK, perturbation=0.0)},
+}
+
+
+@pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS.keys())
+def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any]) -> None:
+    """Those that the graph does see the inputs of their own iteration, in one block or in several."""
+    problems = batch(2)
+    eager, whole, parts = (make_state(problems, **settings) for _ in range(3))
+    backend = Backend()
+    replayed(whole, Backend())
+    replayed(parts, backend)
+    for length in (1, 30, 3, 16):
+        with torch.no_grad():
+            losses = [state.method.steps.descend(state, length) for state in (eager, parts)]
+        assert torch.equal(*losses)
+        eager.iteration += length
+        parts.iteration += length
+    advance(whole, 50)
+    assert_equal(parts, eager)
+    assert_equal(whole, eager)
+    assert backend.done == ["run"] * WARM_UP + ["capture"] + ["replay"] * (50 - WARM_UP)
+
+
+def test_refinement_is_replayed_across_its_switch() -> None:
+    state = replayed(make_state(batch(), REFINEMENT()), Backend())
+    advance(state, 60)
+    assert 0 < int(state.memory["refined_from"]) < 50
+    assert bool((state.memory["clean"] != 1).any())
+
+
+def test_inputs_are_prepared_once_for_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = replayed(make_state(batch()), Backend())
+    prepared = note_prepared(state, monkeypatch)
+    advance(state, 25)
+    advance(state, 5)
+    assert prepared == list(range(30))
+
+
+def test_prepared_inputs_change_no_bit_and_keep_their_place() -> None:
+    signal, other = (NETWORK(batch(2)) for _ in range(2))
+    signal.prepare(3)
+    places = [z.data_ptr() for z in signal.prepared]
+    assert torch.equal(signal(3), other(3))
+    assert torch.equal(signal(4), other(4))
+    signal.prepare(4)
+    assert [z.data_ptr() for z in signal.prepared] == places
+    assert torch.equal(signal(4), other(4))
+    assert torch.equal(signal(3), other(3))
+    signal.release()
+    assert signal.prepared == ()
+    assert torch.equal(signal(4), other(4))
+
+
+# ------------------------------------------------------------------------------------------------ what is worth a graph
+
+
+def test_short_blocks_between_releases_are_not_captured() -> None:
+    """As where batches take turns."""
+    backend = Backend()
+    state = replayed(make_state(batch()), backend)
+    for _ in range(4):
+        advance(state, WORTH - 1)
+        state.release()
+    assert set(backend.done) == {"run"}
+
+
+def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
+    backend = Backend()
+    state = replayed(make_state(batch()), backend)
+    for _ in range(WORTH + 3):
+        advance(state, 1)
+    assert backend.done == ["run"] * WORTH + ["capture"] + ["replay"] * 3
+
+
+def test_release_lets_go_of_the_graph_and_of_gradients() -> None:
+    backend = Backend()
+    state = replayed(make_state(batch()), backend)
+    advance(state, 30)
+    assert state.loop.holds_graph
+    state.release()
+    assert not state.loop.holds_graph
+    assert all(p.grad is None for p in state.signal.parameters())
+    advance(state, 30)
+    assert backend.done.count("capture") == 2
+    eager = make_state(batch())
+    advance(eager, 60)
+    assert_equal(state, eager)
+
+
+def moved(state: BatchState) -> None:
+    for p in state.signal.parameters():
+        p.data = p.data.clone()
+
+
+def memory_replaced(state: BatchState) -> None:
+    state.memory["average"] = state.memory["average"].clone()
+
+
+def optimizer_replaced(state: BatchState) -> None:
+    p = next(state.signal.parameters())
+    remembered = state.optimizers[0].state[p]
+    remembered["exp_avg"] = remembered["exp_avg"].clone()
+
+
+def rate_changed(state: BatchState) -> None:
+    state.optimizers[0].param_groups[0]["lr"] = 0.02
+
+
+def inputs_let_go(state: BatchState) -> None:
+    state.signal.to("cpu")
+
+
+@pytest.mark.parametrize("change", [moved, memory_replaced, optimizer_replaced, rate_changed, inputs_let_go])
+def test_a_graph_of_other_arrays_or_settings_is_not_replayed(change: Callable[[BatchState], None]) -> None:
+    backend = Backend()
+    state, eager = (make_state(batch(), GradientDescent(average=0.9)) for _ in range(2))
+    replayed(state, backend)
+    for each in (state, eager):
+        advance(each, 30)
+        kept = each.signal.prepared  # so that new arrays cannot lie where the old ones were
+        change(each)
+        advance(each, 30)
+        del kept
+    assert backend.done.count("capture") == 2
+    assert_equal(state, eager)
+
+
+def test_a_state_that_is_loaded_is_replayed_by_the_same_graph() -> None:
+    """Everything is put in its place, what optimizers remember included."""
+    backend = Backend()
+    state, other = replayed(make_state(batch(2), REFINEMENT()), backend), make_state(batch(2), REFINEMENT())
+    advance(state, 30)
+    advance(other, 30)
+    saved = [other.problem_state(k) for k in range(2)]
+    advance(state, 30)
+    for k in range(2):
+        state.load_problem_state(k, saved[k])
+    state.iteration = 30
+    advance(state, 20)
+    advance(other, 20)
+    assert_equal(state, other)
+    assert backend.done.count("capture") == 1
+
+
+def test_a_diverged_problem_goes_back_in_its_place() -> None:
+    backend = Backend()
+    state, other = replayed(make_state(batch(2)), backend), make_state(batch(2))
+    for each in (state, other):
+        advance(each, 30)
+        with torch.no_grad():
+            each.corruption.get_parameter("g")[0] = 1e20
+        assert advance(each, 5) == [0]
+    assert backend.done.count("capture") == 1
+    assert_equal(state, other)
+
+
+# --------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_capture_that_fails_is_told_once_and_loses_no_iteration() -> None:
+    backend = Backend(RuntimeError("operation not permitted\nwhen stream is capturing"))
+    state, eager = (make_state(batch(2), GradientDescent(average=0.9)) for _ in range(2))
+    replayed(state, backend)
+    reason = "without a CUDA graph, more slowly: RuntimeError: operation not permitted when stream is capturing$"
+    with pytest.warns(RuntimeWarning, match=reason) as told:
+        advance(state, 30)
+    advance(state, 30)
+    advance(eager, 60)
+    assert len(told) == 1
+    assert backend.done == ["run"] * WARM_UP + ["capture"]
+    assert not state.loop.holds_graph
+    assert_equal(state, eager)
+
+
+def test_a_batch_that_runs_out_of_memory_in_a_capture_is_where_it_was() -> None:
+    state = replayed(make_state(batch(2)), Backend(torch.OutOfMemoryError("CUDA out of memory")))
+    before = [state.problem_state(k) for k in range(2)]
+    with pytest.raises(OutOfMemoryError, match="out of memory with 2 problems"):
+        advance(state, 30)
+    assert state.iteration == 0
+    for k in range(2):
+        assert_same_bits(before[k]["signal"], state.problem_state(k)["signal"])
+        assert_same_bits(before[k]["corruption"], state.problem_state(k)["corruption"])
+
+
+def test_one_problem_goes_on_without_a_graph_that_takes_too_much_memory() -> None:
+    """It has just shown that it needs none, and cannot be divided."""
+    state, eager = make_state(batch()), make_state(batch())
+    replayed(state, Backend(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.warns(RuntimeWarning, match="OutOfMemoryError: CUDA out of memory"):
+        advance(state, 30)
+    advance(eager, 30)
+    assert_equal(state, eager)
+
+
+def test_an_evaluation_takes_the_memory_of_the_graph_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = replayed(make_state(batch()), Backend())
+    advance(state, 30)
+    expected = state.evaluate().signal
+    forward = SkipUNet.forward
+
+    def short_of_memory(self: SkipUNet, iteration: int = 0) -> Tensor:
+        if state.loop.holds_graph:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, iteration)
+
+    monkeypatch.setattr(SkipUNet, "forward", short_of_memory)
+    assert torch.equal(state.evaluate().signal, expected)
+    assert not state.loop.holds_graph
+    monkeypatch.setattr(SkipUNet, "forward", lambda self, iteration: _raise(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(torch.OutOfMemoryError):
+        state.evaluate()
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+# ------------------------------------------------------------------------------------------------ what can be captured
+
+
+class Clocked(torch.optim.Adagrad):
+    """Counts its steps on the host."""
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (ADAM, True),
+        (partial(torch.optim.AdamW, lr=0.1), True),
+        (partial(torch.optim.RMSprop, lr=0.1), True),
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9), True),
+        (partial(DiscrepantSGD, lr=0.1), True),
+        (partial(Clocked, lr=0.1), False),
+        (partial(torch.optim.LBFGS, lr=0.1), False),
+    ],
+)
+def test_optimizers_that_count_on_the_host_are_not_captured(make: Any, expected: bool) -> None:
+    optimizer = make([nn.Parameter(torch.zeros(2))])
+    graphs.make_capturable(optimizer)
+    assert graphs.is_capturable_optimizer(optimizer) is expected
+
+
+class Elsewhere(Identity):
+    capturable = False
+
+
+def test_only_networks_that_draw_ahead_are_captured() -> None:
+    problems = batch()
+    descent = {"optimizer": None}
+    assert graphs.is_capturable(make_state(problems, **descent))
+    assert not graphs.is_capturable(make_state(problems, operator=Elsewhere, **descent))
+    layers = lambda shape: nn.Sequential(nn.Linear(2, 12), nn.Dropout())  # noqa: E731
+    foreign = partial(NetworkSignal, network=layers, input=torch.ones(3, 12, 2))
+    assert not graphs.is_capturable(make_state(problems, signal=foreign, **descent))
+
+
+def test_there_are_no_graphs_on_a_cpu() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = make_state(batch())
+        advance(state, 30)
+    assert state.loop.replay is None
+    assert state.signal.prepared == ()
+    assert state.optimizers[0].param_groups[0]["capturable"] is False
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_graphs_are_an_option_of_the_module(wanted: bool) -> None:
+    assert DoubleOverparameterization(graphs=wanted).method.graphs is wanted
+
+
+# --------------------------------------------------------------------------------------------------------------- GPU
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def on_gpu(size: int = 1, **settings: Any) -> BatchState:
+    return make_state(batch(size, side=64).to("cuda"), signal=partial(SkipUNet, width=16, precision="fp32"), **settings)
+
+
+STILL = partial(torch.optim.Adam, lr=1e-12)
+"""θ stays where it is but for rounding. It has to, for a comparison: from atomic sums in the backward pass of the
+upsampling, which come in any order, two runs of a network diverge within a few iterations."""
+
+
+@needs_gpu
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", ["average", "no corruption", "refinement"])
+def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
+    settings = {**METHODS[name], "optimizer": STILL}
+    graph, eager = on_gpu(size, **settings), on_gpu(size, graphs=False, **settings)
+    for state in (graph, eager):
+        advance(state, 5)
+        advance(state, 35)
+        advance(state, 10)
+    assert graph.loop.holds_graph
+    assert eager.loop.replay is None
+    for key, value in graph.memory.items():
+        torch.testing.assert_close(value, eager.memory[key], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(graph.corruption.value(), eager.corruption.value(), rtol=1e-3, atol=1e-6)
+    remembered, expected = (list(state.optimizers[0].state.values()) for state in (graph, eager))
+    # biases before a norm have no gradient but rounding
+    size_of_gradients = max(float(of["exp_avg"].abs().max()) for of in expected)
+    for one, two in zip(remembered, expected, strict=True):
+        assert float(one["step"]) == float(two["step"]) == 50
+        torch.testing.assert_close(one["exp_avg"], two["exp_avg"], rtol=0.05, atol=1e-3 * size_of_gradients)
+
+
+@needs_gpu
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", ["descent", "average", "refinement"])
+def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> None:
+    graph, eager = on_gpu(size, **METHODS[name]), on_gpu(size, graphs=False, **METHODS[name])
+    start = eager.evaluate().loss
+    for state in (graph, eager):
+        advance(state, 60)
+    assert graph.loop.holds_graph
+    assert bool((eager.evaluate().loss < start).all())
+    torch.testing.assert_close(graph.evaluate().loss, eager.evaluate().loss, rtol=0.05, atol=1e-4)
+
+
+@needs_gpu
+def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
+    """With a network that stays where it is, the losses are those of the inputs."""
+    settings = {"optimizer": STILL, "corruption": None}
+    graph, eager = on_gpu(**settings), on_gpu(graphs=False, **settings)
+    losses: list[list[float]] = []
+    for state in (graph, eager):
+        advance(state, 30)
+        losses.append([])
+        for _ in range(8):
+            with torch.no_grad():
+                losses[-1].append(float(state.method.steps.descend(state, 1)))
+            state.iteration += 1
+    assert graph.loop.holds_graph
+    assert len(set(losses[1])) == 8
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@needs_gpu
+def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
+    state = on_gpu()
+    advance(state, 2)
+    state.release()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    advance(state, 40)
+    assert state.loop.holds_graph
+    state.release()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + 2**21
+
+
+@needs_gpu
+def test_a_gpu_goes_on_where_a_capture_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = on_gpu()
+    weigh = GradientDescent.weigh_
+
+    def looks(self: Any, of: BatchState, residual: Tensor) -> Tensor:
+        if bool(torch.cuda.is_current_stream_capturing()):
+            residual.sum().item()
+        return weigh(self, of, residual)
+
+    monkeypatch.setattr(GradientDescent, "weigh_", looks)
+    here = torch.cuda.current_stream()
+    with pytest.warns(RuntimeWarning, match="without a CUDA graph"):
+        assert advance(state, 30) == []
+    assert torch.cuda.current_stream() == here
+    assert bool(torch.isfinite(state.evaluate().loss).all())
+    advance(state, 5)
+
+
+@needs_gpu
+def test_a_state_of_a_gpu_is_loaded_on_a_cpu_and_back() -> None:
+    state = on_gpu()
+    advance(state, 30)
+    saved = state.problem_state(0)
+    there = make_state(batch(1, side=64), signal=partial(SkipUNet, width=16, precision="fp32"))
+    there.load_problem_state(0, saved)
+    there.iteration = 30
+    advance(there, 1)
+    state.load_problem_state(0, there.problem_state(0))
+    state.iteration = 31
+    advance(state, 30)
+    assert state.loop.holds_graph
