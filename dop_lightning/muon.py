@@ -13,14 +13,16 @@ matrices alone. (torch's own ``Muon`` takes matrices only: neither kernels nor v
 Shapes: B kernels of one shape, as n×m matrices.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 
-from dop_lightning.checks import fraction, positive
+from dop_lightning.checks import fraction, one_of, positive
+from dop_lightning.runtime import has_bfloat16_units
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """(a, b, c) of Jordan: they bring small σ up fast, and leave all between 0.7 and 1.2, which is near enough to 1."""
@@ -36,7 +38,7 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     """``U·Vᵀ`` of ``U·diag(σ)·Vᵀ``, about, for each matrix of a stack.
 
     Args:
-        matrices: ``(B, n, m)``, floating point.
+        matrices: ``(B, n, m)``, floating point; in bfloat16 small σ get lost in its rounding, and no harm is done.
         rounds: Newton–Schulz steps, at least 1.
 
     Returns:
@@ -46,14 +48,25 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     >>> torch.linalg.svdvals(one).sub(1).abs().max() < 0.35
     tensor(True)
     """
+    return _together([matrices], rounds)[0]
+
+
+def _together(stacks: Sequence[Tensor], rounds: int = ROUNDS) -> list[Tensor]:
+    """:func:`orthogonalised` of each stack, n×m or m×n with the same smaller side n."""
+    wide = [stack.mT if stack.shape[1] > stack.shape[2] else stack for stack in stacks]
+    unit = [X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST) for X in wide]  # σ are at most 1
+    # Each step multiplies X by a polynomial of XXᵀ. These commute, so that n×n products alone are needed on the way.
     a, b, c = COEFFICIENTS
-    tall = matrices.shape[1] > matrices.shape[2]
-    X = matrices.mT if tall else matrices  # the products are then those of the shorter side
-    X = X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST)  # σ are at most 1
+    gram = torch.cat([torch.bmm(X, X.mT) for X in unit])
+    factor: Tensor | None = None
     for _ in range(rounds):
-        gram = torch.bmm(X, X.mT)
-        X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
-    return X.mT if tall else X
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        factor = polynomial if factor is None else torch.bmm(polynomial, factor)
+        gram = torch.bmm(polynomial, torch.bmm(polynomial, gram))
+    assert factor is not None
+    found = [torch.bmm(own, X) for own, X in zip(factor.split([len(X) for X in unit]), unit, strict=True)]
+    return [U if U.shape == stack.shape else U.mT for U, stack in zip(found, stacks, strict=True)]
 
 
 class Muon(Optimizer):
@@ -72,11 +85,13 @@ class Muon(Optimizer):
         vector_lr: the rate of Adam, above 0.
         betas: decays of Adam, at least 0 and below 1.
         eps: of Adam, above 0.
+        precision: of the products that make a matrix orthogonal: ``fp32`` (that of the kernels), ``bf16``, or ``auto``:
+            bf16 on a CPU that has units for it. The average itself stays as it is.
 
     Raises:
         ValueError: an argument is out of range.
 
-    >>> kernel, bias = nn.Parameter(torch.zeros(2, 1, 1, 2)), nn.Parameter(torch.zeros(2))
+    >>> kernel, bias = (torch.nn.Parameter(torch.zeros(shape)) for shape in [(2, 1, 1, 2), (2,)])
     >>> optimizer = Muon([kernel, bias], lr=0.1, vector_lr=0.01)
     >>> kernel.grad, bias.grad = torch.tensor([[[[5.0, 0.0]]], [[[0.0, 4.0]]]]), torch.tensor([1.0, -2.0])
     >>> optimizer.step()
@@ -94,6 +109,7 @@ class Muon(Optimizer):
         vector_lr: float = 0.005,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
     ) -> None:
         positive("lr", lr)
         fraction("momentum", momentum)
@@ -101,6 +117,8 @@ class Muon(Optimizer):
         for beta in betas:
             fraction("betas", beta)
         positive("eps", eps)
+        one_of("precision", precision, ["auto", "bf16", "fp32"])
+        self.precision = precision
         settings = {"lr": lr, "momentum": momentum, "vector_lr": vector_lr, "betas": tuple(betas), "eps": eps}
         super().__init__(params, {**settings, "capturable": True})  # steps are counted on the device, see graphs.py
 
@@ -118,22 +136,14 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            vectors: list[nn.Parameter] = []
-            kernels: dict[tuple[Any, ...], list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p.dim() < 2:
-                    vectors.append(p)
-                else:  # those of one shape as one stack
-                    kernels.setdefault((p.shape[0], p[0].numel(), p.dtype, p.device), []).append(p)
-            for (rows, columns, *_), alike in kernels.items():
-                self._step_kernels(alike, rows, columns, group)
-            if vectors:
+            moving: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            if kernels := [p for p in moving if p.dim() > 1]:
+                self._step_kernels(kernels, group)
+            if vectors := [p for p in moving if p.dim() <= 1]:
                 self._step_vectors(vectors, group)
         return loss
 
-    def _step_kernels(self, kernels: list[nn.Parameter], rows: int, columns: int, group: dict[str, Any]) -> None:
+    def _step_kernels(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
         for p in kernels:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -141,29 +151,41 @@ class Muon(Optimizer):
         averages = [self.state[p]["momentum_buffer"] for p in kernels]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
-        steps = orthogonalised(torch.stack([b.reshape(rows, columns) for b in ahead]))
-        rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(kernels, [u.view(p.shape) for u, p in zip(steps, kernels, strict=True)], alpha=-rate)
+        # as matrices, in the order of memory where channels come last: the order of columns has no part in it
+        matrices = [b.movedim(1, -1).flatten(1) for b in ahead]
+        moves = []
+        for p, step in zip(kernels, self._orthogonalised(matrices), strict=True):
+            rows, columns = step.shape
+            moves.append(step.reshape(p.movedim(1, -1).shape).movedim(-1, 1) * max(1.0, rows / columns) ** 0.5)
+        torch._foreach_add_(kernels, moves, alpha=-group["lr"])
 
-    def _step_vectors(self, vectors: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _orthogonalised(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Each of them orthogonalised; those of one shape, and then of one smaller side, as one stack."""
+        of_side: dict[tuple[Any, ...], dict[torch.Size, list[int]]] = {}
+        for place, matrix in enumerate(matrices):
+            alike = of_side.setdefault((min(matrix.shape), matrix.dtype, matrix.device), {})
+            alike.setdefault(matrix.shape, []).append(place)
+        found: dict[int, Tensor] = {}
+        for (_, dtype, device), of_shape in of_side.items():
+            wanted = self.precision == "bf16" or (
+                self.precision == "auto" and device.type == "cpu" and has_bfloat16_units(device)
+            )
+            half = torch.bfloat16 if wanted and dtype == torch.float32 else dtype
+            made = _together([torch.stack([matrices[i] for i in places]).to(half) for places in of_shape.values()])
+            for places, stack in zip(of_shape.values(), made, strict=True):
+                found.update(zip(places, stack.to(dtype).unbind(), strict=True))
+        return [found[place] for place in range(len(matrices))]
+
+    def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:
         for p in vectors:
             if "step" not in self.state[p]:
                 # a number on the device: nothing waits for it, and problems of a batch may differ in it
                 own = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p)}
                 self.state[p].update({**own, "exp_avg_sq": torch.zeros_like(p)})
         gradients = [p.grad for p in vectors if p.grad is not None]
-        first, second = ([self.state[p][name] for p in vectors] for name in ("exp_avg", "exp_avg_sq"))
-        steps = [self.state[p]["step"] for p in vectors]
+        first, second, steps = ([self.state[p][name] for p in vectors] for name in ("exp_avg", "exp_avg_sq", "step"))
         beta1, beta2 = group["betas"]
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        count = torch.stack(steps)
-        bias1, bias2 = 1 - beta1**count, (1 - beta2**count).sqrt_()
-        below = torch._foreach_sqrt(second)
-        torch._foreach_div_(below, list(bias2.to(vectors[0].dtype).unbind()))
-        torch._foreach_add_(below, group["eps"])
-        moves = torch._foreach_div(first, below)
-        torch._foreach_mul_(moves, list((group["vector_lr"] / bias1).to(vectors[0].dtype).unbind()))
-        torch._foreach_sub_(vectors, moves)
+        adam(
+            vectors, gradients, first, second, [], steps, fused=True, amsgrad=False, beta1=beta1, beta2=beta2,
+            lr=group["vector_lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+        )  # fmt: skip

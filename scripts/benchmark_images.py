@@ -1,6 +1,6 @@
 """How much faster images are recovered than by plain code: an iteration of ``dop fit`` over one of a loop by hand.
 
-Both are Eq. 10 with Adam on θ, and take turns block by block in one run (see turns.py). The framework runs as
+Both are Eq. 10, and take turns block by block in one run (see turns.py). The framework runs as
 ``dop recover`` sets it up, through the Trainer with the standard callbacks; it evaluates once in 100 iterations.
 The loop by hand is the network as one would write it down: eager, float32, biases and PyTorch's default memory format,
 autograd for everything, torch's optimizers as they come; on a GPU with TF32 for convolutions, PyTorch's default.
@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from turns import Loop, clock, take_turns
 
 from dop_lightning.commands import recover
-from dop_lightning.commands.presets import ADAM_RATE
 from dop_lightning.commands.runner import prepare
 from dop_lightning.data import ImageDataModule
 from dop_lightning.engine import BatchState
@@ -93,7 +92,7 @@ def by_hand(problems: ProblemBatch, width: int) -> Loop:
     network = nn.Sequential(PlainScale(32, width, SCALES), nn.Conv2d(width, channels, 1), nn.Sigmoid()).to(y.device)
     z = 0.1 * torch.rand(1, 32, *sides, device=y.device)
     g, h = (nn.Parameter(1e-5 * torch.randn_like(y)) for _ in range(2))
-    optimizers = [torch.optim.Adam(network.parameters(), lr=ADAM_RATE), torch.optim.SGD([g, h], lr=400.0)]
+    optimizers = [torch.optim.Adam(network.parameters(), lr=0.005), torch.optim.SGD([g, h], lr=400.0)]
 
     @torch.enable_grad()
     def run(iterations: int) -> None:

@@ -84,6 +84,7 @@ def constant(_: float) -> float:
     return 1.0
 
 
+Calm = Callable[[float, float, bool], float]
 UNTIED = partial(HadamardCorruption, tied=False)
 
 
@@ -102,7 +103,8 @@ class Candidate:
         scale: γ.
         network: φ, and its settings.
         schedule: factor of the rate of θ by the share of the iterations that are done.
-        calm: factor of the perturbation of the input once s is dropped, by the share of the entries that are corrupted.
+        calm: factor of the perturbation of the input once s is dropped, at each look: by what it was before, the share
+            of the entries that are corrupted, and whether the error of those held out has become smaller than ever.
         coarse: iterations on every second pixel before, a quarter of an iteration each.
     """
 
@@ -116,7 +118,7 @@ class Candidate:
     scale: float = 1e-5
     network: Callable[..., SkipUNet] = SkipUNet
     schedule: Callable[[float], float] = constant
-    calm: Callable[[float], float] = constant
+    calm: Calm | None = None
     coarse: int = 0
 
     def state(self, problems: ProblemBatch, width: int) -> BatchState:
@@ -153,14 +155,26 @@ def muon(text: str, /, momentum: float = 0.9, **settings: Any) -> Candidate:
     return replace(BEST, text=f"Muon, {text}", **{"optimizer": optimizer, **settings})
 
 
-def always(factor: float) -> Callable[[float], float]:
-    """Whatever the share."""
-    return lambda _: factor
+def always(factor: float) -> Calm:
+    """Whatever is seen."""
+    return lambda *_: factor
 
 
-def square(share: float) -> float:
-    """Of the share."""
-    return share**2
+def by_share(power: float) -> Calm:
+    """A power of the share of the corruption: the fewer entries are left, the more they must be smoothed."""
+    return lambda _, share, __: share**power
+
+
+def by_error(down: float, up: float, power: float = math.inf) -> Calm:
+    """Less as long as that helps the entries held out, more where it does not; at least a power of the share."""
+
+    def calm(before: float, share: float, better: bool) -> float:
+        return max(before * down, share**power) if better else min(1.0, before * up)
+
+    return calm
+
+
+FOLLOWING = by_error(0.8, 1.6, power=2)
 
 
 def adam(text: str, /, lr: float = 0.005, betas: tuple[float, float] = (0.9, 0.999), **settings: Any) -> Candidate:
@@ -238,10 +252,14 @@ CANDIDATES = {
     "muon-calm-0.003": muon("perturbation 0.003 once s is dropped", calm=always(0.1)),
     "muon-calm-0.01": muon("perturbation 0.01 once s is dropped", calm=always(0.3)),
     "muon-calm-0.02": muon("perturbation 0.02 once s is dropped", calm=always(0.6)),
-    "muon-calm-share": muon("perturbation by the share once s is dropped", calm=lambda share: share),
-    "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=square),
-    "muon-calm-square-long": muon("perturbation by the square of the share", calm=square, iterations=2000),
-    "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=square),
+    "muon-calm-share": muon("perturbation by the share once s is dropped", calm=by_share(1)),
+    "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=by_share(2)),
+    "muon-calm-error": muon("perturbation by the held-out error", calm=by_error(0.8, 1.6)),
+    "muon-calm-both": muon("perturbation by the held-out error and the share", calm=FOLLOWING),
+    "adam-calm-both": adam("perturbation by the held-out error and the share", calm=FOLLOWING),
+    "best": muon("perturbation by the held-out error and the share", calm=FOLLOWING, iterations=1000),
+    "best-2000": muon("perturbation by the held-out error and the share", calm=FOLLOWING, iterations=2000),
+    "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=by_share(2)),
     "muon-average-0.95": muon("average 0.95", refinement={"average": 0.95}),
     "muon-average-0.99": muon("average 0.99", refinement={"average": 0.99}),
     "muon-enlarged": muon("input of half the size, enlarged", network=EnlargedInputUNet),
@@ -264,6 +282,27 @@ def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
     return time.perf_counter() - begin
 
 
+class Perturbation:
+    """That of the input of a network, as a candidate wants it."""
+
+    def __init__(self, candidate: Candidate, state: BatchState) -> None:
+        assert isinstance(state.signal, SkipUNet)
+        self.calm, self.state, self.signal = candidate.calm, state, state.signal
+        self.begin, self.factor, self.least = state.signal.perturbation, 1.0, math.inf
+
+    def look(self) -> None:
+        """Where s has been dropped."""
+        if self.calm is None or self.state.iteration <= int(self.state.memory["refined_from"]):
+            return
+        clean, held_out = (self.state.memory[name] for name in ("clean", "held_out"))
+        weights = clean * held_out
+        apart = (self.state.problems.observation - self.state.memory["average"]).abs()
+        error = float((weights * apart).sum() / weights.sum())
+        self.factor = self.calm(self.factor, 1 - float(clean.mean()), error < self.least)
+        self.least = min(self.least, error)
+        self.signal.perturbation = self.begin * self.factor
+
+
 def follow(
     candidate: Candidate, problems: ProblemBatch, width: int, every: int
 ) -> Iterable[tuple[int, float, float, float | None]]:
@@ -273,17 +312,14 @@ def follow(
     state = candidate.state(problems, width)
     seconds = coarse_start(candidate, state, width) if candidate.coarse else 0.0
     before = candidate.coarse // 4
-    assert isinstance(state.signal, SkipUNet)
-    perturbation = state.signal.perturbation
+    perturbation = Perturbation(candidate, state)
     rates = [group["lr"] for group in state.optimizers[0].param_groups]
     while state.iteration < candidate.iterations:
         passed = state.iteration / candidate.iterations
         for group, rate in zip(state.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate * candidate.schedule(passed)
-        if "clean" in state.memory and state.iteration > int(state.memory["refined_from"]):
-            share = 1 - float(state.memory["clean"].mean())
-            state.signal.perturbation = perturbation * candidate.calm(share)
         begin = time.perf_counter()
+        perturbation.look()
         state.advance(min(every, candidate.iterations - state.iteration))
         seconds += time.perf_counter() - begin
         found = state.evaluate()

@@ -15,12 +15,13 @@ from functools import partial
 
 import torch
 
-from dop_lightning.commands.presets import ADAM_RATE
+from dop_lightning.commands.presets import MUON_RATE
 from dop_lightning.commands.runner import prepare
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule
 from dop_lightning.engine import BatchState, Method
 from dop_lightning.metrics import psnr
+from dop_lightning.muon import Muon
 from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
 from dop_lightning.objective import AbsoluteLoss, SquaredLoss
 from dop_lightning.problems import ProblemBatch
@@ -37,7 +38,7 @@ METHODS = {
     "refine": {
         "corruption": partial(HadamardCorruption, scale=1e-5, tied=False),
         "loss": SquaredLoss("mean"),
-        "theta_optimizer": partial(torch.optim.Adam, lr=ADAM_RATE),
+        "theta_optimizer": partial(Muon, lr=MUON_RATE),
         "steps": Refinement(patience=None),
     },
 }

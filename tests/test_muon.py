@@ -1,21 +1,27 @@
 """Muon: what it makes of a gradient, and that the problems of a batch go on and come back as with other optimizers."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from dop_lightning.alpha import default_alphas
+from dop_lightning.cli import main
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.engine import BatchState, Method, _Snapshot, advance
 from dop_lightning.graphs import is_capturable_optimizer
 from dop_lightning.muon import Muon, orthogonalised
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.runtime import has_bfloat16_units
 from dop_lightning.signals import SkipUNet
 from tests.suites.part import draw
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 1, 7), (1, 5, 5)])
@@ -53,9 +59,41 @@ def test_a_kernel_moves_by_the_orthogonalised_average_of_its_gradients_one_step_
         average = momentum * average + (1 - momentum) * kernel.grad
         ahead = momentum * average + (1 - momentum) * kernel.grad
         rate = 0.1 * (12 / 8) ** 0.5
-        expected = expected - rate * orthogonalised(ahead.reshape(1, 12, 8)).view_as(start)
+        matrix = ahead.movedim(1, -1).reshape(1, 12, 8)  # the order of columns has no part in it
+        expected = expected - rate * orthogonalised(matrix).view(12, 2, 2, 2).movedim(-1, 1)
         optimizer.step()
         torch.testing.assert_close(kernel.detach(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_kernels_of_several_shapes_move_as_each_by_itself() -> None:
+    shapes = [(8, 5, 3, 3), (8, 2, 1, 1), (3, 8, 1, 1), (8, 5, 3, 3), (8, 8), (2, 3)]
+    together = [nn.Parameter(draw(k, shape)) for k, shape in enumerate(shapes)]
+    alone = [nn.Parameter(p.detach().clone()) for p in together]
+    gradients_of(1, together)
+    gradients_of(1, alone)
+    Muon(together).step()
+    for p, q in zip(together, alone, strict=True):
+        Muon([q]).step()
+        torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_the_layout_of_memory_changes_rounding_alone() -> None:
+    one, other = (nn.Parameter(draw(0, (6, 4, 3, 3)).float()) for _ in range(2))
+    other.data = other.data.contiguous(memory_format=torch.channels_last)
+    for p in (one, other):
+        gradients_of(1, [p])
+        Muon([p], precision="fp32").step()
+    torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_bfloat16_units("cpu"), reason="needs bf16 units")
+def test_bfloat16_changes_a_step_by_its_rounding_alone() -> None:
+    fine, coarse = (nn.Parameter(torch.zeros(32, 16, 3, 3)) for _ in range(2))
+    for p, precision in ((fine, "fp32"), (coarse, "bf16")):
+        gradients_of(1, [p])
+        Muon([p], precision=precision).step()
+    error = (fine - coarse).norm() / fine.norm()
+    assert 0 < float(error.detach()) < 0.05
 
 
 def test_vectors_move_as_by_adam() -> None:
@@ -107,6 +145,7 @@ def test_a_cuda_graph_may_hold_its_steps() -> None:
         ({"momentum": 1}, "momentum must be at least 0 and below 1, got 1"),
         ({"vector_lr": -1}, "vector_lr must be a finite number above 0, got -1"),
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1, got 1.0"),
+        ({"precision": "fp16"}, "precision must be one of"),
         ({"eps": 0}, "eps must be a finite number above 0, got 0"),
     ],
 )
@@ -170,3 +209,18 @@ def test_s_is_revealed_sooner_than_with_adam() -> None:
     for rate, alpha in ((0.02, 2 * 1772), (0.01, 1772)):
         found = default_alphas(problems, SquaredLoss("mean"), [1.0], corruption, partial(Muon, lr=rate))
         assert found == [pytest.approx(alpha, rel=0.01)]
+
+
+def test_it_is_named_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = {
+        "signal": {"class_path": "SkipUNet", "init_args": {"width": 2}},
+        "theta_optimizer": {"class_path": "dop_lightning.muon.Muon", "init_args": {"lr": 0.03, "betas": [0.9, 0.95]}},
+        "corruption": {"class_path": "HyperbolicCorruption", "init_args": {"scale": 1e-5}},
+        "steps": {"class_path": "Refinement"},
+        "alpha": None,
+    }
+    (tmp_path / "muon.yaml").write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+    files = ["--config", str(CONFIGS / "image.yaml"), "--config", str(tmp_path / "muon.yaml")]
+    run = ["--data.resize", "16", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(["fit", *files, *run, "--trainer.max_steps", "3"]) == 0, capsys.readouterr().err
+    assert main(["fit", *files, *run, "--trainer.max_steps", "5"]) == 0, capsys.readouterr().err

@@ -95,7 +95,10 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     entry = options.per == "entry"
     settings = {
         "model": {
-            "signal": {"class_path": "SkipUNet", "init_args": {"width": width, "precision": options.precision}},
+            "signal": {
+                "class_path": "SkipUNet",
+                "init_args": {"width": width, "precision": options.precision, **preset.network},
+            },
             "corruption": {
                 "class_path": "HadamardCorruption" if entry else "PixelCorruption",
                 "init_args": {"scale": 1e-5, **({"tied": False} if entry else {})},

@@ -146,7 +146,7 @@ struct Affine {
 
 // Memory of a thread, kept from call to call.
 static inline float* scratch(int which, int64_t size) {
-    static thread_local std::vector<float> buffers[4];
+    static thread_local std::vector<float> buffers[6];
     if (int64_t(buffers[which].size()) < size) buffers[which].resize(size);
     return buffers[which].data();
 }

@@ -22,6 +22,7 @@ struct Branches {
     int64_t rows, columns, S, C, pitch;
     float slope;
     Affine of_skip, of_low;
+    std::vector<float> wide_a, wide_b;  // of_skip, for several pixels side by side
 
     int64_t width() const { return columns / 2; }
 
@@ -50,39 +51,48 @@ struct Branches {
         }
     }
 
-    // Channel k of the skip branch at a pixel, before its LeakyReLU.
-    float before_leaky(int64_t row, int64_t column, int64_t k) const {
-        return load(skip + row * pitch + column * S + k, 1)[0] * of_skip.a[k] + of_skip.b[k];
+    // A row of the skip branch before its LeakyReLU, W×S.
+    void skip_row(int64_t row, float* out) const {
+        const T* from = skip + row * pitch;
+        for (int64_t at = 0; at < columns * S; at += wide())
+            over_channels(wide(), [&](int64_t c, int n) {
+                put(out + at + c, get(from + at + c, n) * load(wide_a.data() + c) + load(wide_b.data() + c), n);
+            });
     }
 
-    float skipped(int64_t row, int64_t column, int64_t k) const {
-        const float v = before_leaky(row, column, k);
-        return v > 0 ? v : v * slope;
-    }
+    int64_t wide() const { return S * group(columns, S); }
 };
 
 template <class T>
 void moments_of_join(const Branches<T>& x, float epsilon, float* mean, float* inverse, int threads) {
     const int64_t S = x.S, C = x.C, all_channels = S + C, length = x.width() * C;
     std::vector<float> shift(all_channels + LANES, 0.0f), row(length + LANES);
-    for (int64_t k = 0; k < S; k++) shift[k] = x.skipped(0, 0, k);
+    const int64_t wide = x.wide();
+    std::vector<float> skip_row(x.columns * S + LANES);
+    x.skip_row(0, skip_row.data());
+    for (int64_t k = 0; k < S; k++) shift[k] = leaky(all(skip_row[k]), x.slope)[0];
+    const std::vector<float> skip_shift = repeat(shift, S, wide / S);
     x.mix(0, row.data());
     for (int64_t c = 0; c < C; c++) shift[S + c] = row[c];
     Sums sums(2 * all_channels, threads);
     deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
-        float* v = scratch(0, length + LANES);
+        float *v = scratch(0, length + LANES), *s = scratch(1, x.columns * S + LANES);
         double *total = sums.of(share), *squared = total + all_channels;
         for (int64_t row = begin; row < end; row++) {
-            for (int64_t k = 0; k < S; k++) {
-                float sum = 0, squares = 0;
-                for (int64_t column = 0; column < x.columns; column++) {
-                    const float u = x.skipped(row, column, k) - shift[k];
+            x.skip_row(row, s);
+            over_channels(wide, [&](int64_t c, int n) {
+                Floats sum{}, squares{};
+                const Floats from = load(skip_shift.data() + c);
+                for (int64_t at = c; at < x.columns * S; at += wide) {
+                    const Floats u = leaky(get(s + at, n), x.slope) - from;
                     sum += u;
                     squares += u * u;
                 }
-                total[k] += sum;
-                squared[k] += squares;
-            }
+                for (int lane = 0; lane < n; lane++) {
+                    total[(c + lane) % S] += sum[lane];
+                    squared[(c + lane) % S] += squares[lane];
+                }
+            });
             x.mix(row, v);
             over_channels(C, [&](int64_t c, int n) {
                 Floats sum{}, squares{};
@@ -112,13 +122,18 @@ template <class T>
 void write_join(const Branches<T>& x, const Affine& norm, T* y, int threads) {
     const int64_t S = x.S, C = x.C, pixel = S + C;
     deal(x.rows, threads, [&](int64_t begin, int64_t end, int) {
-        float* v = scratch(0, x.width() * C + LANES);
+        float *v = scratch(0, x.width() * C + LANES), *s = scratch(1, x.columns * S + LANES);
         for (int64_t row = begin; row < end; row++) {
             T* to = y + ((row + 1) * (x.columns + 2) + 1) * pixel;
             x.mix(row, v);
-            for (int64_t column = 0; column < x.columns; column++)
-                for (int64_t k = 0; k < S; k++)
-                    store(to + column * pixel + k, all(x.skipped(row, column, k) * norm.a[k] + norm.b[k]), 1);
+            x.skip_row(row, s);
+            over_channels(S, [&](int64_t c, int n) {
+                const Floats A = load(norm.a.data() + c), B = load(norm.b.data() + c);
+                // whole vectors are written over what the other branch writes afterwards
+                const int whole = c + LANES <= pixel ? LANES : n;
+                for (int64_t column = 0; column < x.columns; column++)
+                    put(to + column * pixel + c, leaky(load(s + column * S + c), x.slope) * A + B, whole);
+            });
             over_channels(C, [&](int64_t c, int n) {
                 const Floats A = load(norm.a.data() + S + c), B = load(norm.b.data() + S + c);
                 T* out = to + S + c;
@@ -155,20 +170,25 @@ template <class T>
 void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Sums& sums, int threads) {
     const int64_t S = x.S, C = x.C, pixel = S + C;
     deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
-        float *v = scratch(0, x.width() * C + LANES), *g = scratch(1, x.columns * pixel + LANES);
+        float *v = scratch(0, x.width() * C + LANES), *g = scratch(1, x.columns * pixel + LANES),
+              *s = scratch(2, x.columns * S + LANES);
         double *total = sums.of(share), *products = total + pixel;
         for (int64_t row = begin; row < end; row++) {
             fold_row(gradient, row, x.rows, x.columns, pixel, 1, g);
-            for (int64_t k = 0; k < S; k++) {
-                float sum = 0, product = 0;
+            x.skip_row(row, s);
+            over_channels(S, [&](int64_t c, int n) {
+                Floats sum{}, product{};
+                const Floats center = get(mean + c, n);
                 for (int64_t column = 0; column < x.columns; column++) {
-                    const float r = g[column * pixel + k];
+                    const Floats r = load(g + column * pixel + c);
                     sum += r;
-                    product += r * (x.skipped(row, column, k) - mean[k]);
+                    product += r * (leaky(load(s + column * S + c), x.slope) - center);
                 }
-                total[k] += sum;
-                products[k] += product;
-            }
+                for (int lane = 0; lane < n; lane++) {
+                    total[c + lane] += sum[lane];
+                    products[c + lane] += product[lane];
+                }
+            });
             x.mix(row, v);
             over_channels(C, [&](int64_t c, int n) {
                 Floats sum{}, product{};
@@ -188,25 +208,36 @@ void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Su
     });
 }
 
-// The gradient of the skip branch behind its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ).
+// The gradient of the skip branch before its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ). center: μ, for wide() channels; s, r: rows.
 template <class T>
 void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affine& norm, const NormGradient& by,
-                   const float* skip_mean, T* out, double* total) {
+                   const float* center, T* out, double* total, float* s, float* r) {
     const int64_t S = x.S, pixel = S + x.C;
-    for (int64_t k = 0; k < S; k++) {
-        float sum = 0, product = 0;
+    x.skip_row(row, s);
+    over_channels(S, [&](int64_t c, int) {
+        const Floats A = load(norm.a.data() + c), slopes = load(by.slopes.data() + c),
+                     constants = load(by.constants.data() + c);
         for (int64_t column = 0; column < x.columns; column++) {
-            const float before = x.before_leaky(row, column, k), derivative = before > 0 ? 1.0f : x.slope;
-            const float u = before * derivative;
-            const float r =
-                (g[column * pixel + k] * norm.a[k] + u * by.slopes[k] + by.constants[k]) * derivative;
-            sum += r;
-            product += r * (load(x.skip + row * x.pitch + column * S + k, 1)[0] - skip_mean[k]);
-            store(out + row * x.pitch + column * S + k, all(r), 1);
+            const Floats before = load(s + column * S + c), derivative = choose(before, x.slope);
+            const Floats inner = load(g + column * pixel + c) * A + before * derivative * slopes + constants;
+            store(r + column * S + c, inner * derivative);  // what is too much, the next pixel writes over
         }
-        total[k] += sum;
-        total[S + k] += product;
-    }
+    });
+    const int64_t wide = x.wide();
+    const T* raw = x.skip + row * x.pitch;
+    over_channels(wide, [&](int64_t c, int n) {
+        Floats sum{}, product{};
+        for (int64_t at = c; at < x.columns * S; at += wide) {
+            const Floats v = get(r + at, n);
+            sum += v;
+            product += v * (get(raw + at, n) - load(center + c));
+            put(out + row * x.pitch + at, v, n);
+        }
+        for (int lane = 0; lane < n; lane++) {
+            total[(c + lane) % S] += sum[lane];
+            total[S + (c + lane) % S] += product[lane];
+        }
+    });
 }
 
 // h (W/2×C): what a fine row's gradient of u gives to the coarse columns.
@@ -242,11 +273,14 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
     Sums joined(2 * pixel, threads), of_skip(2 * S, threads), of_low(2 * C, threads);
     sums_of_join(x, gradient, mean, joined, threads);
     const NormGradient by(joined, pixel, count, norm, mean, inverse, dgamma, dbeta);
+    const int64_t wide = x.wide();
+    const std::vector<float> center = repeat(std::vector<float>(skip_mean, skip_mean + S), S, wide / S);
     // each share of the coarse rows takes the fine rows in and next to it; those in it are its own for the skip branch
     deal(coarse, threads, [&](int64_t begin, int64_t end, int share) {
         if (begin == end) return;
         float *v = scratch(0, length + LANES), *g = scratch(1, x.columns * pixel + LANES),
               *h = scratch(2, length + LANES), *rows = scratch(3, 2 * length + LANES);
+        float *s = scratch(4, x.columns * S + LANES), *r = scratch(5, x.columns * S + LANES);
         double* total = of_low.of(share);
         std::memset(rows, 0, 2 * length * sizeof(float));
         auto add = [&](int64_t row, float weight) {
@@ -280,7 +314,7 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
         for (int64_t row = std::max(int64_t(0), 2 * begin - 1); row < std::min(x.rows, 2 * end + 1); row++) {
             fold_row(gradient, row, x.rows, x.columns, pixel, 1, g);
             if (row >= 2 * begin && row < 2 * end)
-                skip_gradient(x, g, row, norm, by, skip_mean, dskip, of_skip.of(share));
+                skip_gradient(x, g, row, norm, by, center.data(), dskip, of_skip.of(share), s, r);
             x.mix(row, v);
             narrow_row(x, g, v, norm, by, h);
             const Taps taps(row, coarse);
@@ -292,6 +326,8 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
     });
     const NormGradient low_by(of_low, C, count / 4, x.of_low, low_mean, low_inverse, low_dgamma, low_dbeta);
     const NormGradient skip_by(of_skip, S, count, x.of_skip, skip_mean, skip_inverse, skip_dgamma, skip_dbeta);
+    const std::vector<float> slopes = repeat(skip_by.slopes, S, wide / S),
+                             constants = repeat(skip_by.constants, S, wide / S);
     deal(coarse, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t at = begin * length; at < end * length; at += C)
             over_channels(C, [&](int64_t c, int n) {
@@ -301,13 +337,13 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
                 put(dlow + at + c, r, n);
             });
         for (int64_t row = 2 * begin; row < 2 * end; row++)
-            for (int64_t i = 0; i < x.columns * S; i++) {
-                const int64_t k = i % S, at = row * x.pitch + i;
-                store(dskip + at,
-                      all(load(dskip + at, 1)[0] * x.of_skip.a[k] + load(x.skip + at, 1)[0] * skip_by.slopes[k] +
-                          skip_by.constants[k]),
-                      1);
-            }
+            for (int64_t i = 0; i < x.columns * S; i += wide)
+                over_channels(wide, [&](int64_t c, int n) {
+                    const int64_t at = row * x.pitch + i + c;
+                    const Floats v = get(dskip + at, n) * load(x.wide_a.data() + c) +
+                                     get(x.skip + at, n) * load(slopes.data() + c) + load(constants.data() + c);
+                    put(dskip + at, v, n);
+                });
     });
 }
 
@@ -321,6 +357,7 @@ struct Norm {
 template <class T>
 Branches<T> branches(const void* skip, const Norm& of_skip, const void* low, const Norm& of_low, int64_t rows,
                      int64_t columns, int64_t S, int64_t C, int64_t pitch, float slope) {
+    const Affine skip_norm(S, of_skip.mean, of_skip.inverse, of_skip.gamma, of_skip.beta);
     return {(const T*)skip,
             (const T*)low,
             rows,
@@ -329,8 +366,10 @@ Branches<T> branches(const void* skip, const Norm& of_skip, const void* low, con
             C,
             pitch,
             slope,
-            Affine(S, of_skip.mean, of_skip.inverse, of_skip.gamma, of_skip.beta),
-            Affine(C, of_low.mean, of_low.inverse, of_low.gamma, of_low.beta)};
+            skip_norm,
+            Affine(C, of_low.mean, of_low.inverse, of_low.gamma, of_low.beta),
+            repeat(skip_norm.a, S, group(columns, S)),
+            repeat(skip_norm.b, S, group(columns, S))};
 }
 
 template <class T>
