@@ -17,6 +17,7 @@ from dop_lightning.alpha import default_alphas
 from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption
 from dop_lightning.graphs import make_capturable
+from dop_lightning.muon import Muon
 from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, operator_of
 from dop_lightning.optim import DiscrepantSGD, parameter_groups
@@ -163,11 +164,21 @@ class BatchState:
         optimizers: list[Optimizer] = []
         if self.method.theta_optimizer is not None:
             optimizers.append(self.method.theta_optimizer(groups.pop(0)["params"]))
+            if isinstance(optimizers[0], Muon) and self._stacked:
+                raise ValueError(
+                    f"theta_optimizer must not be Muon for {type(self.signal).__name__}, whose parameters hold all "
+                    "problems of a batch, which it would mix; torch.optim.Adam does not"
+                )
             if self.problems.device.type == "cuda" and self.signal.capturable:
                 make_capturable(optimizers[0])  # with graphs and without, for the same bits
         if groups:
             optimizers.append(DiscrepantSGD(groups))
         return optimizers
+
+    @property
+    def _stacked(self) -> bool:
+        """Whether parameters of θ are those of all problems, one behind the other."""
+        return any(i is not None for k in range(len(self)) for _, _, i in self.signal.problem_parameters(k))
 
     def __len__(self) -> int:
         return len(self.problems)

@@ -85,6 +85,16 @@ def constant(_: float) -> float:
 
 
 Calm = Callable[[float, float, bool], float]
+
+
+def always(factor: float) -> Calm:
+    """Whatever is seen."""
+    return lambda *_: factor
+
+
+STEADY = always(1.0)
+"""The perturbation stays as it is."""
+
 UNTIED = partial(HadamardCorruption, tied=False)
 
 
@@ -104,7 +114,8 @@ class Candidate:
         network: φ, and its settings.
         schedule: factor of the rate of θ by the share of the iterations that are done.
         calm: factor of the perturbation of the input once s is dropped, at each look: by what it was before, the share
-            of the entries that are corrupted, and whether the error of those held out has become smaller than ever.
+            of the entries that are corrupted, and whether the error of those held out has become smaller than ever;
+            ``None`` is as in refinement.
         coarse: iterations on every second pixel before, a quarter of an iteration each.
     """
 
@@ -113,12 +124,12 @@ class Candidate:
     optimizer: ThetaOptimizer | None = None
     alpha: float | None = None
     revealed_at: float | None = None
-    refinement: dict[str, Any] | None = field(default_factory=dict)
+    refinement: dict[str, Any] | None = field(default_factory=lambda: {"every": 50})
     corruption: Callable[..., Any] = UNTIED
     scale: float = 1e-5
     network: Callable[..., SkipUNet] = SkipUNet
     schedule: Callable[[float], float] = constant
-    calm: Calm | None = None
+    calm: Calm | None = STEADY
     coarse: int = 0
 
     def state(self, problems: ProblemBatch, width: int) -> BatchState:
@@ -143,8 +154,12 @@ class Candidate:
 
 
 ADAM, MUON = partial(Adam, lr=0.005), partial(Muon, lr=0.02)
-DEFAULT = Candidate("Adam 0.005, revealed at 300, refined", 2000, ADAM, revealed_at=300)
-BEST = Candidate("Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150)
+DEFAULT = Candidate(
+    "Adam 0.005, revealed at 300, refined", 2000, ADAM, revealed_at=300, refinement={"every": 50}, calm=STEADY
+)
+BEST = Candidate(
+    "Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150, refinement={"every": 50}, calm=STEADY
+)
 ROUGHLY = replace(DEFAULT, iterations=1000)
 
 
@@ -155,26 +170,14 @@ def muon(text: str, /, momentum: float = 0.9, **settings: Any) -> Candidate:
     return replace(BEST, text=f"Muon, {text}", **{"optimizer": optimizer, **settings})
 
 
-def always(factor: float) -> Calm:
-    """Whatever is seen."""
-    return lambda *_: factor
-
-
 def by_share(power: float) -> Calm:
     """A power of the share of the corruption: the fewer entries are left, the more they must be smoothed."""
     return lambda _, share, __: share**power
 
 
-def by_error(down: float, up: float, power: float = math.inf) -> Calm:
-    """Less as long as that helps the entries held out, more where it does not; at least a power of the share."""
-
-    def calm(before: float, share: float, better: bool) -> float:
-        return max(before * down, share**power) if better else min(1.0, before * up)
-
-    return calm
-
-
-FOLLOWING = by_error(0.8, 1.6, power=2)
+def by_error(down: float, up: float) -> Calm:
+    """Less as long as that helps the entries held out, more where it does not."""
+    return lambda before, _, better: before * down if better else min(1.0, before * up)
 
 
 def adam(text: str, /, lr: float = 0.005, betas: tuple[float, float] = (0.9, 0.999), **settings: Any) -> Candidate:
@@ -243,8 +246,8 @@ CANDIDATES = {
     "muon-250": muon("revealed at 250", revealed_at=250),
     "adam-150": adam("revealed at 150", revealed_at=150),
     "muon-every-25": muon("weights every 25", refinement={"every": 25}),
-    "muon-switch-0.15": muon("switched when 0.15 is revealed", refinement={"revealed": 0.15}),
-    "muon-switch-0.4": muon("switched when 0.4 is revealed", refinement={"revealed": 0.4}),
+    "muon-switch-0.15": muon("switched when 0.15 is revealed", refinement={"every": 50, "revealed": 0.15}),
+    "muon-switch-0.4": muon("switched when 0.4 is revealed", refinement={"every": 50, "revealed": 0.4}),
     # the network's input and output
     "muon-not-perturbed": muon("no perturbation", network=partial(SkipUNet, perturbation=0.0)),
     "muon-less-perturbed": muon("perturbation 0.01", network=partial(SkipUNet, perturbation=0.01)),
@@ -255,13 +258,12 @@ CANDIDATES = {
     "muon-calm-share": muon("perturbation by the share once s is dropped", calm=by_share(1)),
     "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=by_share(2)),
     "muon-calm-error": muon("perturbation by the held-out error", calm=by_error(0.8, 1.6)),
-    "muon-calm-both": muon("perturbation by the held-out error and the share", calm=FOLLOWING),
-    "adam-calm-both": adam("perturbation by the held-out error and the share", calm=FOLLOWING),
-    "best": muon("perturbation by the held-out error and the share", calm=FOLLOWING, iterations=1000),
-    "best-2000": muon("perturbation by the held-out error and the share", calm=FOLLOWING, iterations=2000),
+    "adam-calm-both": adam("refined as in the package", calm=None, refinement={}),
+    "best": muon("refined as in the package", calm=None, refinement={}, iterations=1000),
+    "best-2000": muon("refined as in the package", calm=None, refinement={}, iterations=2000),
     "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=by_share(2)),
-    "muon-average-0.95": muon("average 0.95", refinement={"average": 0.95}),
-    "muon-average-0.99": muon("average 0.99", refinement={"average": 0.99}),
+    "muon-average-0.95": muon("average 0.95", refinement={"every": 50, "average": 0.95}),
+    "muon-average-0.99": muon("average 0.99", refinement={"every": 50, "average": 0.99}),
     "muon-enlarged": muon("input of half the size, enlarged", network=EnlargedInputUNet),
     "muon-coarse": muon("200 on every second pixel first", network=EnlargedInputUNet, coarse=200, revealed_at=75),
 }
@@ -283,24 +285,23 @@ def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
 
 
 class Perturbation:
-    """That of the input of a network, as a candidate wants it."""
+    """Factor of that of the input of a network, as a candidate wants it."""
 
     def __init__(self, candidate: Candidate, state: BatchState) -> None:
-        assert isinstance(state.signal, SkipUNet)
-        self.calm, self.state, self.signal = candidate.calm, state, state.signal
-        self.begin, self.factor, self.least = state.signal.perturbation, 1.0, math.inf
+        self.calm, self.state, self.least = candidate.calm, state, math.inf
+        self.factors = torch.ones(1)
+        if self.calm is not None:
+            state.signal.calm_by(self.factors)
 
     def look(self) -> None:
         """Where s has been dropped."""
-        if self.calm is None or self.state.iteration <= int(self.state.memory["refined_from"]):
+        memory = self.state.memory
+        if self.calm is None or "refined_from" not in memory or self.state.iteration <= int(memory["refined_from"]):
             return
-        clean, held_out = (self.state.memory[name] for name in ("clean", "held_out"))
-        weights = clean * held_out
-        apart = (self.state.problems.observation - self.state.memory["average"]).abs()
-        error = float((weights * apart).sum() / weights.sum())
-        self.factor = self.calm(self.factor, 1 - float(clean.mean()), error < self.least)
+        weights = memory["clean"] * memory["held_out"]
+        error = float((weights * (self.state.problems.observation - memory["average"]).abs()).sum() / weights.sum())
+        self.factors[0] = self.calm(float(self.factors), 1 - float(memory["clean"].mean()), error < self.least)
         self.least = min(self.least, error)
-        self.signal.perturbation = self.begin * self.factor
 
 
 def follow(

@@ -18,7 +18,7 @@ from dop_lightning.muon import Muon, orthogonalised
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.runtime import has_bfloat16_units
-from dop_lightning.signals import SkipUNet
+from dop_lightning.signals import SkipUNet, SymmetricFactor
 from tests.suites.part import draw
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -224,3 +224,9 @@ def test_it_is_named_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run = ["--data.resize", "16", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(["fit", *files, *run, "--trainer.max_steps", "3"]) == 0, capsys.readouterr().err
     assert main(["fit", *files, *run, "--trainer.max_steps", "5"]) == 0, capsys.readouterr().err
+
+
+def test_problems_that_share_parameters_are_refused() -> None:
+    problems = ProblemBatch([Problem(f"{k}", draw(k, (4, 4)), seed=k) for k in range(2)])
+    with pytest.raises(ValueError, match="theta_optimizer must not be Muon for SymmetricFactor"):
+        BatchState(Method(SymmetricFactor, theta_optimizer=Muon), problems, 1e-3, 2.0)

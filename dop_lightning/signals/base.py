@@ -51,6 +51,12 @@ class Signal(Part):
         (seed, purpose, iteration).
         """
 
+    def calm_by(self, factors: Tensor) -> None:
+        """Let what is random at an iteration be as much smaller as an array says, ``(K,)`` on the CPU.
+
+        It is looked into at every iteration, and may change in between. Nothing here is random by default.
+        """
+
     def prepare(self, iteration: int) -> None:
         """Put what is random at an iteration into :attr:`prepared`, from where :meth:`forward` takes it then.
 

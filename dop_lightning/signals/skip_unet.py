@@ -91,6 +91,7 @@ class SkipUNet(NetworkSignal):
         # beside the networks: in their place they would give the parameters other names
         self._compiled: dict[int, Callable[[Tensor], Tensor]] | None = {} if compile else None
         self._prepared_for: int | None = None
+        self._factors: Tensor | None = None  # of the perturbation, see calm_by
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""
@@ -123,7 +124,12 @@ class SkipUNet(NetworkSignal):
             return z
         generator = stream(self.problems[k].seed, "perturbation", iteration, device=z.device)
         noise = self._working_buffer(z.dtype, z.device) if out is None else out
-        return noise.normal_(0.0, self.perturbation, generator=generator).add_(z)
+        std = self.perturbation * (1.0 if self._factors is None else float(self._factors[k]))
+        return noise.normal_(0.0, std, generator=generator).add_(z)
+
+    def calm_by(self, factors: Tensor) -> None:
+        """Perturb the inputs by ``factors`` times as much."""
+        self._factors = factors
 
     def prepare(self, iteration: int) -> None:
         """Draw the inputs of an iteration ahead."""

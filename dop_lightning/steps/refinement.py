@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from dop_lightning.engine import BatchState, Evaluation
 
 
+CALMER, LIVELIER = 0.8, 1.6
+"""Factors of the perturbation of the input from one estimate of w to the next."""
+
 NEVER = 1e15
 """Iterations that no run does: a rate may be so small that none would be enough."""
 
@@ -50,6 +53,10 @@ class Refinement(StepRule):
 
     *Which.* See :func:`~dop_lightning.support.clean_probability`: nothing is assumed of the share of the corruption or
     of the outliers' values. A share of the entries is held out of all steps, to know the error of the output.
+
+    *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
+    s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
+    :data:`LIVELIER` times, within ``[(1 − mean w)², 1]`` of what it was at the start.
 
     *How long.* The held-out entries tell when the output begins to follow dense noise: a problem is ``stable`` where
     their error, ``Σ w|y − A(X̂)| / Σ w``, has not become smaller for ``patience`` iterations.
@@ -73,10 +80,10 @@ class Refinement(StepRule):
     def __init__(
         self,
         revealed: float = REVEALED,
-        every: int = 50,
+        every: int = 25,
         held_out: float = 0.05,
         average: float = 0.98,
-        patience: int | None = 500,
+        patience: int | None = 250,
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -95,7 +102,10 @@ class Refinement(StepRule):
     def start(self, state: BatchState) -> dict[str, Tensor]:
         """The average, w, which entries are held out, when s is dropped, and the least error with its iteration."""
         size = len(state)
+        calm = torch.ones(size)
+        state.signal.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
+            "calm": calm,
             "average": RunningAverage.start(state),
             "clean": torch.ones_like(state.problems.observation),
             "held_out": self._draw_held_out(state),
@@ -148,9 +158,13 @@ class Refinement(StepRule):
             weights = clean[held_out].cpu().double()  # Apple's devices have no float64
             errors = (y - expected[k])[held_out].abs().cpu().double()
             error = float((weights * errors).sum() / weights.sum())
+            calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
                 memory["least_at"][k] = iteration
+                memory["calm"][k] = max(CALMER * calm, lost**2)
+            else:
+                memory["calm"][k] = min(1.0, LIVELIER * calm)
             state.corruption.drop_(k)
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:

@@ -18,6 +18,7 @@ from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
 from dop_lightning.signals import SkipUNet, SymmetricFactor
 from dop_lightning.steps import Refinement, StepRule
+from dop_lightning.steps.refinement import CALMER, LIVELIER
 
 NETWORK = partial(SkipUNet, width=6, scales=2, precision="fp32")
 ADAM = partial(torch.optim.Adam, lr=0.01)
@@ -246,7 +247,7 @@ def test_a_rate_that_reveals_nothing_is_taken() -> None:
         ({"held_out": 0.0}, "held_out must be a finite number above 0, got 0.0"),
         ({"held_out": 1.0}, "held_out must be at least 0 and below 1, got 1.0"),
         ({"average": 1.0}, "average must be at least 0 and below 1, got 1.0"),
-        ({"patience": 20}, "patience must be a whole number of at least 50, got 20"),
+        ({"patience": 20}, "patience must be a whole number of at least 25, got 20"),
     ],
 )
 def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
@@ -264,3 +265,29 @@ def test_methods_that_it_is_not_for_are_refused() -> None:
         parts = {"corruption": HadamardCorruption, "loss": SquaredLoss("mean"), "steps": Refinement(), **settings}
         with pytest.raises(ValueError, match="Refinement needs a corruption and a SquaredLoss"):
             BatchState(Method(NETWORK, **parts), make_batch(0), 1.0, 1.0)
+
+
+def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out() -> None:
+    """From one estimate of w to the next; a problem that goes on elsewhere takes its factor with it."""
+    state = make_state(make_batch(0, 1))
+    begin = int(state.memory["refined_from"].max())
+    advance(state, begin)
+    assert bool((state.memory["calm"] == 1).any())
+    before = state.memory["calm"].clone()
+    advance(state, 1)
+    assert bool((state.memory["calm"] <= before).all())
+    for _ in range(20):
+        before, error = state.memory["calm"].clone(), state.memory["least_error"].clone()
+        advance(state, 10)
+        for k in range(2):
+            share = 1 - float(state.memory["clean"][k].mean())
+            better = float(state.memory["least_error"][k]) < float(error[k])
+            old = float(before[k])
+            expected = max(CALMER * old, share**2) if better else min(1.0, LIVELIER * old)
+            assert float(state.memory["calm"][k]) == pytest.approx(expected)
+    other = make_state(make_batch(0, 1))
+    other.load_problem_state(0, state.problem_state(0))
+    other.iteration = state.iteration
+    with torch.no_grad():
+        one, two = state.signal(state.iteration), other.signal(state.iteration)
+    assert torch.equal(one[0], two[0])  # perturbed as much
