@@ -13,7 +13,7 @@ matrices alone. (torch's own ``Muon`` takes matrices only: neither kernels nor v
 Shapes: B kernels of one shape, as n×m matrices.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
 
 import torch
@@ -48,25 +48,16 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     >>> torch.linalg.svdvals(one).sub(1).abs().max() < 0.35
     tensor(True)
     """
-    return _together([matrices], rounds)[0]
-
-
-def _together(stacks: Sequence[Tensor], rounds: int = ROUNDS) -> list[Tensor]:
-    """:func:`orthogonalised` of each stack, n×m or m×n with the same smaller side n."""
-    wide = [stack.mT if stack.shape[1] > stack.shape[2] else stack for stack in stacks]
-    unit = [X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST) for X in wide]  # σ are at most 1
-    # Each step multiplies X by a polynomial of XXᵀ. These commute, so that n×n products alone are needed on the way.
     a, b, c = COEFFICIENTS
-    gram = torch.cat([torch.bmm(X, X.mT) for X in unit])
-    factor: Tensor | None = None
+    tall = matrices.shape[1] > matrices.shape[2]
+    X = matrices.mT if tall else matrices  # the products are then those of the shorter side
+    X = X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST)  # σ are at most 1
+    # Not by polynomials of XXᵀ alone, which would be smaller products: where rounding has made one of its eigenvalues
+    # negative, it grows twelvefold in each step, and in bfloat16 beyond all bounds.
     for _ in range(rounds):
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal(dim1=1, dim2=2).add_(a)
-        factor = polynomial if factor is None else torch.bmm(polynomial, factor)
-        gram = torch.bmm(polynomial, torch.bmm(polynomial, gram))
-    assert factor is not None
-    found = [torch.bmm(own, X) for own, X in zip(factor.split([len(X) for X in unit]), unit, strict=True)]
-    return [U if U.shape == stack.shape else U.mT for U, stack in zip(found, stacks, strict=True)]
+        gram = torch.bmm(X, X.mT)
+        X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
+    return X.mT if tall else X
 
 
 class Muon(Optimizer):
@@ -160,20 +151,17 @@ class Muon(Optimizer):
         torch._foreach_add_(kernels, moves, alpha=-group["lr"])
 
     def _orthogonalised(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Each of them orthogonalised; those of one shape, and then of one smaller side, as one stack."""
-        of_side: dict[tuple[Any, ...], dict[torch.Size, list[int]]] = {}
+        """Each of them orthogonalised; those of one shape as one stack."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
         for place, matrix in enumerate(matrices):
-            alike = of_side.setdefault((min(matrix.shape), matrix.dtype, matrix.device), {})
-            alike.setdefault(matrix.shape, []).append(place)
+            alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(place)
         found: dict[int, Tensor] = {}
-        for (_, dtype, device), of_shape in of_side.items():
-            wanted = self.precision == "bf16" or (
-                self.precision == "auto" and device.type == "cpu" and has_bfloat16_units(device)
-            )
-            half = torch.bfloat16 if wanted and dtype == torch.float32 else dtype
-            made = _together([torch.stack([matrices[i] for i in places]).to(half) for places in of_shape.values()])
-            for places, stack in zip(of_shape.values(), made, strict=True):
-                found.update(zip(places, stack.to(dtype).unbind(), strict=True))
+        for (_, dtype, device), places in alike.items():
+            units = device.type == "cpu" and has_bfloat16_units(device)
+            half = self.precision == "bf16" or (self.precision == "auto" and units)
+            stack = torch.stack([matrices[i] for i in places])
+            made = orthogonalised(stack.bfloat16() if half and dtype == torch.float32 else stack)
+            found.update(zip(places, made.to(dtype).unbind(), strict=True))
         return [found[place] for place in range(len(matrices))]
 
     def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:

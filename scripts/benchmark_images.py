@@ -6,6 +6,7 @@ The loop by hand is the network as one would write it down: eager, float32, bias
 autograd for everything, torch's optimizers as they come; on a GPU with TF32 for convolutions, PyTorch's default.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py
+    OMP_NUM_THREADS=2 python scripts/benchmark_images.py --sizes --memory 512:128
     python scripts/benchmark_images.py --device cuda --sizes 512:128 --batch 16 [--out DIR]
 
 The exit status says whether what is asked of these cases was kept; other sizes are measured alone.
@@ -14,8 +15,9 @@ The exit status says whether what is asked of these cases was kept; other sizes 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jsonargparse import ArgumentParser
+from measure_memory import peak_of_process
 from torch import Tensor, nn
 from turns import Loop, clock, take_turns
 
@@ -48,14 +51,15 @@ MOST_MS = {("cuda", "bf16", "512:128"): 6.0}
 """Milliseconds that an iteration may take."""
 
 MEMORY = 0.6
-"""Of the memory of the loop by hand, on a GPU."""
+"""Of the memory of the loop by hand, in bf16."""
 
 LEAST_TOGETHER = 4.0
 """How many times as fast a batch has to be as its problems one after the other, on a GPU."""
 
+BOTH = ["bf16", "fp32"]
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "cpu": {"sizes": ["256:128", "128:64"], "iterations": 40, "warm_up": 1, "precision": ["bf16", "fp32"]},
-    "cuda": {"sizes": ["512:128"], "iterations": 600, "warm_up": 100, "precision": ["bf16", "fp32"]},
+    "cpu": {"sizes": ["256:128", "128:64"], "iterations": 40, "warm_up": 1, "precision": BOTH, "memory": []},
+    "cuda": {"sizes": ["512:128"], "iterations": 600, "warm_up": 100, "precision": BOTH, "memory": ["512:128"]},
 }
 
 # ------------------------------------------------------------------------------------------------------------- by hand
@@ -165,24 +169,42 @@ def speed(size: int, width: int, precision: str, options: argparse.Namespace) ->
     return row
 
 
-def memory(size: int, width: int, precision: str) -> dict[str, Any]:
-    """Peak bytes of both on a GPU beyond what was there before, each by itself."""
-    problems = make_data(size).batches[0].to("cuda")
+def memory(size: int, width: int, precision: str, device: str) -> dict[str, Any]:
+    """Peak bytes of both beyond what was there before, each by itself; on a CPU each in a process of its own."""
 
-    def peak(make: Callable[[], Loop]) -> int:
+    def peak(which: str) -> int:
+        if device == "cpu":
+            command = [sys.executable, __file__, "--peak", which, str(size), str(width), precision]
+            return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        make()(60)
+        some(which, size, width, precision, device, iterations=60)
         return torch.cuda.max_memory_allocated() - before
 
-    bare = peak(lambda: by_hand(problems, width))
-    ours = peak(lambda: make_state(problems, size, width, precision).advance)
+    bare, ours = peak("by_hand"), peak("dop")
     row = {"case": f"memory {size}×{size}, width {width}, {precision}", "by_hand": bare, "dop": ours}
     row["ratio"] = ours / bare
     row["most"] = MEMORY if precision == "bf16" else None
     row["kept"] = row["most"] is None or row["ratio"] <= row["most"]
     return row
+
+
+def some(which: str, size: int, width: int, precision: str, device: str, iterations: int) -> None:
+    """Iterations of one of the two."""
+    problems = make_data(size).batches[0].to(device)
+    loop: Loop = (
+        by_hand(problems, width) if which == "by_hand" else make_state(problems, size, width, precision).advance
+    )
+    loop(iterations)
+
+
+def peak_on_cpu(which: str, size: int, width: int, precision: str) -> int:
+    """Peak bytes of this process beyond what it takes for a small image: libraries, threads and kernels."""
+    some(which, 64, width, precision, "cpu", iterations=2)
+    before = peak_of_process()
+    some(which, size, width, precision, "cpu", iterations=2)
+    return peak_of_process() - before
 
 
 def together(count: int, size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -220,8 +242,10 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         size, width = map(int, text.split(":"))
         for precision in options.precision:
             yield speed(size, width, precision, options)
-            if options.device == "cuda":
-                yield memory(size, width, precision)
+    for text in options.memory:
+        size, width = map(int, text.split(":"))
+        for precision in options.precision:
+            yield memory(size, width, precision, options.device)
     if options.batch:
         size, width = map(int, options.batch_size.split(":"))
         for precision in options.precision:
@@ -246,13 +270,15 @@ def say(row: dict[str, Any]) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=DEFAULTS, default="cpu", help="default: %(default)s")
-    parser.add_argument("--sizes", nargs="+", metavar="SIZE:WIDTH", help="sides, multiples of 32 from 64 on")
+    parser.add_argument("--sizes", nargs="*", metavar="SIZE:WIDTH", help="sides, multiples of 32 from 64 on")
     parser.add_argument("--precision", nargs="+", choices=["bf16", "fp32"], help="default: both")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run; default: %(default)s")
     parser.add_argument("--iterations", type=int, help="of a round; default: 40, 600 on a GPU")
     parser.add_argument(
         "--warm-up", type=int, help="blocks that begin before it are not counted; default: 1, 100 on a GPU"
     )
+    parser.add_argument("--memory", nargs="*", metavar="SIZE:WIDTH", help="measure memory; default on a GPU: 512:128")
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=0, metavar="K", help="also K problems in one batch")
     parser.add_argument("--batch-size", default="128:64", metavar="SIZE:WIDTH", help="of them; default: %(default)s")
     parser.add_argument("--out", type=Path, help="folder of rows.json")
@@ -266,6 +292,10 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
     prepare()
+    if options.peak:
+        which, size, width, precision = options.peak
+        print(peak_on_cpu(which, int(size), int(width), precision))
+        return 0
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}, {options.rounds} rounds, medians", flush=True)
     print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  asked           ratios of all rounds", flush=True)

@@ -2,12 +2,12 @@
 
 Each candidate recovers the same photographs with the same corruption, and is looked at every few iterations; the looks
 are not timed. Of each: the iterations and seconds until it has reached the last PSNR of the candidates that it is
-measured against (by default «reference», the paper's method, and «default», that of dop recover) on the same problem,
+measured against (by default «reference», the paper's method, and «adam», the default of before) on the same problem,
 and its own PSNR at its end. A «>» says that some runs did not reach it: they count with all of their iterations.
 
-    python scripts/compare_iterations.py --out curves.csv --candidates reference default muon
+    python scripts/compare_iterations.py --out curves.csv --candidates reference adam default
     python scripts/compare_iterations.py --list
-    python scripts/compare_iterations.py --out curves.csv --candidates muon default --levels 0.1 0.7 --seeds 0 1
+    python scripts/compare_iterations.py --out curves.csv --candidates adam default --levels 0.1 0.7 --seeds 0 1
 
 The curves are kept in the CSV file: the same command goes on where it was stopped, and what is there already is not run
 again. One thread unless OMP_NUM_THREADS says otherwise.
@@ -96,6 +96,8 @@ STEADY = always(1.0)
 """The perturbation stays as it is."""
 
 UNTIED = partial(HadamardCorruption, tied=False)
+NETWORK = partial(SkipUNet, bias=False)
+ENLARGED = partial(EnlargedInputUNet, bias=False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Candidate:
     refinement: dict[str, Any] | None = field(default_factory=lambda: {"every": 50})
     corruption: Callable[..., Any] = UNTIED
     scale: float = 1e-5
-    network: Callable[..., SkipUNet] = SkipUNet
+    network: Callable[..., SkipUNet] = NETWORK
     schedule: Callable[[float], float] = constant
     calm: Calm | None = STEADY
     coarse: int = 0
@@ -154,13 +156,11 @@ class Candidate:
 
 
 ADAM, MUON = partial(Adam, lr=0.005), partial(Muon, lr=0.02)
-DEFAULT = Candidate(
-    "Adam 0.005, revealed at 300, refined", 2000, ADAM, revealed_at=300, refinement={"every": 50}, calm=STEADY
+BEFORE = Candidate(
+    "Adam 0.005, revealed at 300, refined: the default before", 2000, ADAM, revealed_at=300, network=SkipUNet
 )
-BEST = Candidate(
-    "Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150, refinement={"every": 50}, calm=STEADY
-)
-ROUGHLY = replace(DEFAULT, iterations=1000)
+BEST = Candidate("Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150)
+ROUGHLY = replace(BEFORE, iterations=1000)
 
 
 def muon(text: str, /, momentum: float = 0.9, **settings: Any) -> Candidate:
@@ -181,7 +181,7 @@ def by_error(down: float, up: float) -> Calm:
 
 
 def adam(text: str, /, lr: float = 0.005, betas: tuple[float, float] = (0.9, 0.999), **settings: Any) -> Candidate:
-    """A variant of the default at half of its iterations."""
+    """A variant of Adam at half of its iterations."""
     return replace(ROUGHLY, text=f"Adam, {text}", **{"optimizer": partial(Adam, lr=lr, betas=betas), **settings})
 
 
@@ -201,16 +201,18 @@ def linear(share: float) -> float:
     return 1 - 0.9 * share
 
 
+DEFAULT = muon("refined as in the package: the default", calm=None, refinement={}, iterations=1000)
+
 CANDIDATES = {
     "reference": Candidate(
         "the paper's: gradient descent at 1, alpha 400, fp32", 3500, alpha=400, refinement=None, network=PlainUNet
     ),
-    "default": DEFAULT,
+    "adam": BEFORE,
     "muon": BEST,
     "muon-long": replace(BEST, iterations=2000),
     "muon-1000": replace(BEST, iterations=1000),
     # without refinement: the paper's iterations to the end, by another optimizer of θ
-    "adam-unrefined": replace(DEFAULT, text="Adam 0.005, revealed at 300, unrefined", iterations=1000, refinement=None),
+    "adam-unrefined": replace(BEFORE, text="Adam 0.005, revealed at 300, unrefined", iterations=1000, refinement=None),
     "muon-unrefined": muon("revealed at 150, unrefined", refinement=None),
     "muon-unrefined-300": muon("revealed at 300, unrefined", refinement=None, revealed_at=300),
     # momentum
@@ -249,8 +251,8 @@ CANDIDATES = {
     "muon-switch-0.15": muon("switched when 0.15 is revealed", refinement={"every": 50, "revealed": 0.15}),
     "muon-switch-0.4": muon("switched when 0.4 is revealed", refinement={"every": 50, "revealed": 0.4}),
     # the network's input and output
-    "muon-not-perturbed": muon("no perturbation", network=partial(SkipUNet, perturbation=0.0)),
-    "muon-less-perturbed": muon("perturbation 0.01", network=partial(SkipUNet, perturbation=0.01)),
+    "muon-not-perturbed": muon("no perturbation", network=partial(SkipUNet, bias=False, perturbation=0.0)),
+    "muon-less-perturbed": muon("perturbation 0.01", network=partial(SkipUNet, bias=False, perturbation=0.01)),
     "muon-calm-0": muon("perturbation 0 once s is dropped", calm=always(0)),
     "muon-calm-0.003": muon("perturbation 0.003 once s is dropped", calm=always(0.1)),
     "muon-calm-0.01": muon("perturbation 0.01 once s is dropped", calm=always(0.3)),
@@ -259,13 +261,19 @@ CANDIDATES = {
     "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=by_share(2)),
     "muon-calm-error": muon("perturbation by the held-out error", calm=by_error(0.8, 1.6)),
     "adam-calm-both": adam("refined as in the package", calm=None, refinement={}),
-    "best": muon("refined as in the package", calm=None, refinement={}, iterations=1000),
-    "best-2000": muon("refined as in the package", calm=None, refinement={}, iterations=2000),
+    "default": DEFAULT,
+    "default-fp32": replace(
+        DEFAULT,
+        text="Muon, refined as in the package, plain operations in fp32",
+        optimizer=partial(Muon, lr=0.02, precision="fp32"),
+        network=partial(PlainUNet, bias=False),
+    ),
+    "default-2000": replace(DEFAULT, iterations=2000),
     "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=by_share(2)),
     "muon-average-0.95": muon("average 0.95", refinement={"every": 50, "average": 0.95}),
     "muon-average-0.99": muon("average 0.99", refinement={"every": 50, "average": 0.99}),
-    "muon-enlarged": muon("input of half the size, enlarged", network=EnlargedInputUNet),
-    "muon-coarse": muon("200 on every second pixel first", network=EnlargedInputUNet, coarse=200, revealed_at=75),
+    "muon-enlarged": muon("input of half the size, enlarged", network=ENLARGED),
+    "muon-coarse": muon("200 on every second pixel first", network=ENLARGED, coarse=200, revealed_at=75),
 }
 
 
@@ -275,8 +283,7 @@ def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
     observation = problem.observation[:, ::2, ::2].contiguous()
     half = Problem(problem.name, observation, seed=problem.seed, data_range=problem.data_range)
     begin = time.perf_counter()
-    network = partial(SkipUNet)
-    state = replace(candidate, network=network, revealed_at=BEST.revealed_at).state(ProblemBatch([half]), width)
+    state = replace(candidate, network=NETWORK, revealed_at=BEST.revealed_at).state(ProblemBatch([half]), width)
     state.advance(candidate.coarse)
     with torch.no_grad():
         for p, found in zip(fine.signal.parameters(), state.signal.parameters(), strict=True):
@@ -414,8 +421,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("curves.csv"))
-    parser.add_argument("--candidates", nargs="+", choices=sorted(CANDIDATES), default=["reference", "default", "muon"])
-    parser.add_argument("--against", nargs="+", choices=sorted(CANDIDATES), default=["reference", "default"])
+    parser.add_argument("--candidates", nargs="+", choices=sorted(CANDIDATES), default=["reference", "adam", "default"])
+    parser.add_argument("--against", nargs="+", choices=sorted(CANDIDATES), default=["reference", "adam"])
     parser.add_argument("--images", nargs="+", default=["astronaut"], help="files, or names of bundled photographs")
     parser.add_argument("--levels", type=float, nargs="+", default=[0.5])
     parser.add_argument("--dense", type=float, default=0.0, help="standard deviation of Gaussian noise besides")

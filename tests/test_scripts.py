@@ -84,11 +84,12 @@ def test_ways_to_convolve_are_timed() -> None:
 
 def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
     small = ("--sizes", "64:4", "--precision", "fp32", "--rounds", "1", "--iterations", "40", "--batch", "2")
-    said = run("benchmark_images.py", *small, "--batch-size", "64:2", "--out", str(tmp_path))
+    said = run("benchmark_images.py", *small, "--memory", "96:4", "--batch-size", "64:2", "--out", str(tmp_path))
     assert re.search(r"^64×64, width 4, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d  -", said, re.MULTILINE), said
     assert re.search(r"^2 of 64×64, width 2, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d", said, re.MULTILINE), said
+    assert re.search(r"^memory 96×96, width 4, fp32 +\d+ MiB +\d+ MiB +\d+\.\d\d", said, re.MULTILINE), said
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
-    assert [row["kept"] for row in rows] == [True, True]
+    assert [row["kept"] for row in rows] == [True, True, True]
 
 
 def test_alpha_is_measured(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_the_published_curve_is_compared(tmp_path: Path) -> None:
 def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) -> None:
     curves = tmp_path / "curves.csv"
     small = ("--out", str(curves), "--size", "32", "--width", "2", "--every", "5", "--seeds", "0", "1")
-    names = ("reference", "default", "muon", "adam-cosine", "muon-coarse", "muon-calm-square", "hyperbolic")
+    names = ("reference", "adam", "default-fp32", "adam-cosine", "muon-coarse", "muon-calm-square", "hyperbolic")
     said = run("compare_iterations.py", *small, "--iterations", "10", "--candidates", *names)
     number, spread = r"-?\d+(?:\.\d+)?", r"\d+\.\d\d ± \d+\.\d\d"
     for name in names:
