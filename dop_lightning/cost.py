@@ -12,10 +12,14 @@ from dop_lightning.roster import State
 from dop_lightning.signals.skip_network import working_size
 from dop_lightning.tiling import cover
 
-BYTES_A_PIXEL = {False: (1609.0, 86.1), True: (1154.0, 57.6)}
-"""(fixed, times width) bytes that one iteration takes for a working pixel, in fp32 and bf16.
+BYTES_A_PIXEL = {
+    "plain": {False: (1609.0, 86.1), True: (1154.0, 57.6)},
+    "fused": {False: (639.0, 48.7), True: (372.0, 24.7)},
+}
+"""(fixed, times width) bytes that one iteration takes for a working pixel, in fp32 and bf16: of a network of plain
+operations, and of one that runs by kernels.
 
-By ``python scripts/measure_memory.py``; single cases are up to a fifth off.
+By ``python scripts/measure_memory.py``, with and without ``--plain``; single cases are up to a fifth off.
 """
 
 SAFETY = 1.25
@@ -30,7 +34,7 @@ TILES = (512, 384, 256, 192, 128, 96, 64)
 Shape = tuple[int, int, int]
 
 
-def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None) -> int:
+def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False) -> int:
     """Bytes that a run takes: every part of every image is kept, and one at a time does its iterations.
 
     Args:
@@ -38,8 +42,9 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
         width: channels of the network.
         bf16: whether it computes in bf16.
         tile: side of the tiles, ``None`` for whole images.
+        fused: whether it runs by :mod:`dop_lightning.kernels`.
     """
-    fixed, slope = BYTES_A_PIXEL[bf16]
+    fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
@@ -51,7 +56,7 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
     return PROCESS + round(kept + working)
 
 
-def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> int | None:
+def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, fused: bool = False) -> int | None:
     """The side of the tiles with which a run stays below a limit of memory.
 
     Args:
@@ -59,6 +64,7 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> 
         width: channels of the network.
         bf16: whether it computes in bf16.
         limit: bytes.
+        fused: whether it runs by :mod:`dop_lightning.kernels`.
 
     Returns:
         ``None`` where whole images fit, else the largest of :data:`TILES` that fits.
@@ -68,9 +74,9 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int) -> 
     """
     shapes = list(shapes)
     for tile in (None, *TILES):
-        if run_memory(shapes, width, bf16, tile) <= limit:
+        if run_memory(shapes, width, bf16, tile, fused=fused) <= limit:
             return tile
-    least = min(run_memory(shapes, width, bf16, tile) for tile in TILES)
+    least = min(run_memory(shapes, width, bf16, tile, fused=fused) for tile in TILES)
     raise ValueError(
         f"max-memory must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
         f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "

@@ -1,6 +1,7 @@
 """The peak memory of an image's gradient iterations: the constants of dop_lightning/cost.py.
 
     python scripts/measure_memory.py            # a table, and the constants that fit it
+    python scripts/measure_memory.py --plain    # of plain operations, in place of the kernels of dop_lightning.kernels
 
 Each case runs in a process of its own, since a peak is never forgotten. What a process takes before the network is
 built is subtracted.
@@ -22,7 +23,7 @@ def peak_of_process() -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-def peak(width: int, side: int, precision: str) -> int:
+def peak(width: int, side: int, precision: str, fused: bool) -> int:
     """Bytes that three iterations of a 3×side×side image take, beyond what the imports take."""
     import torch
 
@@ -33,7 +34,7 @@ def peak(width: int, side: int, precision: str) -> int:
     from dop_lightning.signals import SkipUNet
 
     def signal(problems: ProblemBatch) -> SkipUNet:
-        return SkipUNet(problems, width=width, precision=precision)
+        return SkipUNet(problems, width=width, precision=precision, bias=not fused, fused=fused)
 
     def corruption(problems: ProblemBatch) -> HadamardCorruption:
         return HadamardCorruption(problems, scale=1e-5, tied=False)
@@ -50,22 +51,25 @@ def peak(width: int, side: int, precision: str) -> int:
     return three(side) - before
 
 
-def measure(width: int, side: int, precision: str) -> int:
-    command = [sys.executable, __file__, "--case", str(width), str(side), precision]
+def measure(width: int, side: int, precision: str, kind: str) -> int:
+    command = [sys.executable, __file__, "--case", str(width), str(side), precision, kind]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
-    case = parser.parse_args().case
-    if case:
-        print(peak(int(case[0]), int(case[1]), case[2]))
+    parser.add_argument("--plain", action="store_true", help="of plain operations")
+    parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        width, side, precision, kind = options.case
+        print(peak(int(width), int(side), precision, kind == "fused"))
         return
+    kind = "plain" if options.plain else "fused"
     for precision in ("fp32", "bf16"):
         rows, found = [], []
         for width, side in CASES:
-            size = measure(width, side, precision)
+            size = measure(width, side, precision, kind)
             pixels = side**2 - 64**2
             rows.append([1, width])
             found.append(size / pixels)
@@ -73,7 +77,7 @@ def main() -> None:
                 f"{precision}  width {width:>3}  {side}×{side}  {size / 2**20:7.0f} MiB  {size / pixels:7.0f} B a pixel"
             )
         (fixed, slope), *_ = np.linalg.lstsq(np.array(rows, float), np.array(found), rcond=None)
-        print(f"{precision}: {fixed:.0f} + {slope:.1f}·width bytes a working pixel")
+        print(f"{kind} {precision}: {fixed:.0f} + {slope:.1f}·width bytes a working pixel")
 
 
 if __name__ == "__main__":

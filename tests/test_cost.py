@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dop_lightning import kernels
 from dop_lightning.cost import TILES, choose_tile, in_bytes, in_words, parse_bytes, run_memory, seconds_an_iteration
 
 GIB = 2**30
@@ -131,11 +132,15 @@ def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
     assert 3 * 100 * pixels < large - small < 3 * 300 * pixels
 
 
-def test_the_model_holds_the_measured_peak() -> None:
+@pytest.mark.parametrize(
+    "kind", ["plain", pytest.param("fused", marks=pytest.mark.skipif(kernels.library() is None, reason="no compiler"))]
+)
+def test_the_model_holds_the_measured_peak(kind: str) -> None:
     """What ``scripts/measure_memory.py`` measures in a process of its own."""
     script = Path(__file__).parents[1] / "scripts" / "measure_memory.py"
-    command = [sys.executable, str(script), "--case", "32", "256", "fp32"]
+    command = [sys.executable, str(script), "--case", "32", "256", "fp32", kind]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     measured = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    model = run_memory([(3, 256, 256)], 32, bf16=False) - run_memory([(3, 64, 64)], 32, bf16=False)
+    large, small = (run_memory([(3, n, n)], 32, bf16=False, fused=kind == "fused") for n in (256, 64))
+    model = large - small
     assert 0.75 * measured < model < 3 * measured

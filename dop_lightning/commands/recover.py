@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from dop_lightning import kernels
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
 from dop_lightning.commands.options import DEVICES, OptionParser
@@ -146,8 +147,8 @@ def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> i
         tile = saved.get("tile")  # a run that goes on keeps its tiles, whatever memory is free now
     else:
         free = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
-        return choose_tile(shapes, width, _bf16(options), free)
-    need = run_memory(shapes, width, _bf16(options), tile)
+        return choose_tile(shapes, width, _bf16(options), free, fused=_fused(options))
+    need = run_memory(shapes, width, _bf16(options), tile, fused=_fused(options))
     if limit is not None and need > limit:
         how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
         raise ValueError(
@@ -162,7 +163,7 @@ def _memory_note(options: argparse.Namespace, shapes: Sequence[Shape], width: in
     what = f"{shapes[0][2]}×{shapes[0][1]} pixels" if len(shapes) == 1 else f"{len(shapes)} images"
     if tile is not None and max(max(shape[1:]) for shape in shapes) > tile:
         what += f" in tiles of {tile}×{tile}"
-    return f"{what}: about {in_bytes(run_memory(shapes, width, _bf16(options), tile))} of memory"
+    return f"{what}: about {in_bytes(run_memory(shapes, width, _bf16(options), tile, fused=_fused(options)))} of memory"
 
 
 def _device(options: argparse.Namespace) -> str:
@@ -171,6 +172,10 @@ def _device(options: argparse.Namespace) -> str:
 
 def _bf16(options: argparse.Namespace) -> bool:
     return options.precision == "bf16" or (options.precision == "auto" and has_bfloat16_units(_device(options)))
+
+
+def _fused(options: argparse.Namespace) -> bool:
+    return _device(options) == "cpu" and PRESETS[options.preset].refined and kernels.library() is not None
 
 
 def _data_of_run(run: Path) -> dict[str, Any] | None:

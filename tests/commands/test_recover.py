@@ -181,7 +181,7 @@ def test_tiles_that_take_more_than_allowed_are_refused(folder: Path, dop) -> Non
 def test_four_fifths_of_what_is_free_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
     monkeypatch.setattr(recover, "available_memory", lambda device: 1000)
-    monkeypatch.setattr(recover, "choose_tile", lambda shapes, width, bf16, limit: limits.append(limit))
+    monkeypatch.setattr(recover, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
     config()
     config("--max-memory", "3G")
     assert limits == [800, 3 * 2**30]
