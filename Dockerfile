@@ -12,7 +12,7 @@
 FROM python:3.12-slim
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends make \
+    && apt-get install --yes --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app

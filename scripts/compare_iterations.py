@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import SGD, Adam, RMSprop
+from turns import clock
 
 from dop_lightning.commands.runner import prepare
 from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
@@ -326,10 +327,10 @@ def follow(
         passed = state.iteration / candidate.iterations
         for group, rate in zip(state.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate * candidate.schedule(passed)
-        begin = time.perf_counter()
+        begin = clock(problems.device.type)
         perturbation.look()
         state.advance(min(every, candidate.iterations - state.iteration))
-        seconds += time.perf_counter() - begin
+        seconds += clock(problems.device.type) - begin
         found = state.evaluate()
         beside = None if found.average is None else float(psnr(found.average, truth[None], 1.0)[0])
         yield before + state.iteration, seconds, float(psnr(found.signal, truth[None], 1.0)[0]), beside
@@ -370,7 +371,7 @@ def measure(options: argparse.Namespace) -> None:
             if options.iterations is not None:
                 candidate = replace(candidate, iterations=options.iterations)
             print(*key, file=sys.stderr, flush=True)
-            looks = list(follow(candidate, data.batches[0], options.width, options.every))
+            looks = list(follow(candidate, data.batches[0].to(options.device), options.width, options.every))
             new = not options.out.exists()
             with options.out.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
@@ -429,6 +430,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     parser.add_argument("--iterations", type=int, help="of every candidate; by default its own")
     parser.add_argument("--every", type=int, default=25, help="iterations between two looks")
     parser.add_argument("--texts", action="store_true", help="what candidates are, in place of their names")

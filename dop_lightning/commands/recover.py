@@ -193,7 +193,7 @@ def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     take turns have a graph of their iterations captured anew in each step.
 
     >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
-    (10, 1, 50)
+    (10, 1, 16)
     """
     faster, most = (100, 50) if device == "cuda" else (1, 10)
     return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))

@@ -75,20 +75,20 @@ def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
 
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
-    monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda width, device: seconds[width])
+    monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda preset, device: seconds[preset.width])
     text = describe_presets(256)
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
     # iterations × seconds at 128×128 × 4
-    assert found["quick"].strip() == "about 2 minutes"
-    assert found["default"].strip() == "about 20 minutes"
+    assert found["quick"].strip() == "about 1 minute"
+    assert found["default"].strip() == "about 10 minutes"
     assert found["paper"].strip() == "about 33 hours"
 
 
 def test_help_times_the_presets_here(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
-    assert re.search(r"quick +width 16, 800 iterations +a\S+ \S+ \w+", said.out)
+    assert re.search(r"quick +width 16, 400 iterations +a\S+ \S+ \w+", said.out)
     assert said.err == ""
 
 
