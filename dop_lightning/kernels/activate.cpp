@@ -1,6 +1,6 @@
 // Batch norm by the statistics of the image, LeakyReLU and reflection padding in one pass, and their gradient.
 
-#include "moments.h"
+#include "norm.h"
 
 template <class T>
 static void activate_of(const T* x, const float* mean, const float* inverse, const float* gamma, const float* beta,
@@ -32,7 +32,7 @@ static void activate_backward_of(const T* gradient, const T* x, const float* mea
     const Affine norm(channels, mean, inverse, gamma, beta);
     const std::vector<float> a = repeat(norm.a, channels, pixels), b = repeat(norm.b, channels, pixels);
     const std::vector<float> center = repeat(std::vector<float>(mean, mean + channels), channels, pixels);
-    Sums sums(2 * wide, threads);
+    Sums sums(2 * channels, threads);
     deal(rows, threads, [&](int64_t begin, int64_t end, int share) {
         float* g = scratch(0, length + LANES);
         double* total = sums.of(share);
@@ -49,26 +49,14 @@ static void activate_backward_of(const T* gradient, const T* x, const float* mea
                     product += r * (v - M);
                 }
                 for (int lane = 0; lane < n; lane++) {
-                    total[c + lane] += sum[lane];
-                    total[wide + c + lane] += product[lane];
+                    total[(c + lane) % channels] += sum[lane];
+                    total[channels + (c + lane) % channels] += product[lane];
                 }
             });
         }
     });
-    std::vector<float> slopes(channels), constants(channels);  // ∂x = a·r + slopes·x + constants
-    for (int64_t c = 0; c < channels; c++) {
-        double sum = 0, product = 0, count = double(rows) * columns;
-        for (int64_t i = c; i < wide; i += channels) {
-            sum += sums.total(i);
-            product += sums.total(wide + i);
-        }
-        dbeta[c] = float(sum);
-        dgamma[c] = float(product * inverse[c]);
-        const double both = product * inverse[c] * inverse[c] / count;
-        slopes[c] = float(-norm.a[c] * both);
-        constants[c] = float(-norm.a[c] * (sum / count - both * mean[c]));
-    }
-    const std::vector<float> s = repeat(slopes, channels, pixels), k = repeat(constants, channels, pixels);
+    const NormGradient by(sums, channels, double(rows) * columns, norm, mean, inverse, dgamma, dbeta);
+    const std::vector<float> s = repeat(by.slopes, channels, pixels), k = repeat(by.constants, channels, pixels);
     deal(rows, threads, [&](int64_t begin, int64_t end, int) {
         float* g = scratch(0, length + LANES);
         for (int64_t row = begin; row < end; row++) {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("activate.cpp", "join.cpp")
-HEADERS = ("common.h", "moments.h")
+SOURCES = ("activate.cpp", "join.cpp", "join_backward.cpp")
+HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """-fopenmp is for compiling alone: linked without it, the kernels find the OpenMP that torch has loaded, and share its
 threads. Threads of a second one would wait for work while those of the first are at it."""
@@ -28,9 +28,8 @@ def cache_folder() -> Path:
 def compiler() -> str | None:
     """The C++ compiler: ``$CXX``, or the first that is found of ``g++``, ``clang++`` and ``c++``."""
     asked = os.environ.get("CXX")
-    return next(
-        (found for name in ((asked,) if asked else ("g++", "clang++", "c++")) if (found := shutil.which(name))), None
-    )
+    names = [asked] if asked else ["g++", "clang++", "c++"]
+    return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def _processor() -> str:
@@ -53,7 +52,8 @@ def build(folder: Path) -> Path:
     """
     cxx = compiler()
     if cxx is None:
-        raise RuntimeError("no C++ compiler (g++ or clang++) was found")
+        asked = os.environ.get("CXX")
+        raise RuntimeError(f"the compiler {asked} of $CXX was not found" if asked else "no g++ or clang++ was found")
     here = Path(__file__).parent
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
     identity = hashlib.sha256("\0".join([version, _processor(), *FLAGS]).encode())

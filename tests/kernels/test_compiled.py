@@ -58,7 +58,14 @@ def test_no_compiler_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
         assert library() is None
         assert library() is None
     assert len(caplog.records) == 1
-    assert "no C++ compiler" in caplog.text
+    assert "no g++ or clang++ was found" in caplog.text
+
+
+def test_a_compiler_that_is_named_and_missing_is_told_by_name(fresh, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-c++")
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "the compiler no-such-c++ of $CXX was not found" in caplog.text
 
 
 def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog):

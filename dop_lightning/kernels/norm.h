@@ -1,4 +1,4 @@
-// Statistics of an image, for batch norm.
+// Batch norm by the statistics of the image: these, and its gradient.
 
 #pragma once
 
@@ -12,7 +12,7 @@ static void moments_of(const T* x, int64_t rows, int64_t columns, int64_t channe
     std::vector<float> first(channels);
     for (int64_t c = 0; c < channels; c++) first[c] = load(x + c, 1)[0];
     const std::vector<float> shift = repeat(first, channels, pixels);  // against cancellation in the squares
-    Sums sums(2 * wide, threads);
+    Sums sums(2 * channels, threads);
     deal(rows, threads, [&](int64_t begin, int64_t end, int share) {
         double* total = sums.of(share);
         for (int64_t row = begin; row < end; row++) {
@@ -26,20 +26,34 @@ static void moments_of(const T* x, int64_t rows, int64_t columns, int64_t channe
                     squares += v * v;
                 }
                 for (int lane = 0; lane < n; lane++) {
-                    total[c + lane] += sum[lane];
-                    total[wide + c + lane] += squares[lane];
+                    total[(c + lane) % channels] += sum[lane];
+                    total[channels + (c + lane) % channels] += squares[lane];
                 }
             });
         }
     });
+    const double count = double(rows) * columns;
     for (int64_t c = 0; c < channels; c++) {
-        double sum = 0, squares = 0, count = double(rows) * columns;
-        for (int64_t i = c; i < wide; i += channels) {
-            sum += sums.total(i);
-            squares += sums.total(wide + i);
-        }
-        const double off = sum / count;
+        const double off = sums.total(c) / count, square = sums.total(channels + c) / count;
         mean[c] = float(first[c] + off);
-        inverse[c] = float(1 / std::sqrt(std::max(squares / count - off * off, 0.0) + epsilon));
+        inverse[c] = float(1 / std::sqrt(std::max(square - off * off, 0.0) + epsilon));
     }
 }
+
+// Gradient of a batch norm as a·r + slopes·x + constants, given Σ r and Σ r·(x − μ) over `count` pixels.
+struct NormGradient {
+    std::vector<float> slopes, constants;
+
+    NormGradient(const Sums& sums, int64_t channels, double count, const Affine& norm, const float* mean,
+                 const float* inverse, float* dgamma, float* dbeta)
+        : slopes(channels + LANES, 0.0f), constants(channels + LANES, 0.0f) {
+        for (int64_t c = 0; c < channels; c++) {
+            const double sum = sums.total(c), product = sums.total(channels + c);
+            dbeta[c] = float(sum);
+            dgamma[c] = float(product * inverse[c]);
+            const double both = product * inverse[c] * inverse[c] / count;
+            slopes[c] = float(-norm.a[c] * both);
+            constants[c] = float(-norm.a[c] * (sum / count - both * mean[c]));
+        }
+    }
+};
