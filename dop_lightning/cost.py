@@ -49,7 +49,7 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
         pixels = math.prod(working_size(grid.tile))
-        network = 16 * 140 * width**2  # parameters, gradients, what Adam remembers
+        network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
         kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
         working = max(working, SAFETY * (fixed + slope * width) * pixels)

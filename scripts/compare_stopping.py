@@ -89,7 +89,8 @@ def main() -> int:
         options.image, NOISES[options.noise], resize=(options.size, options.size), seeds=options.seeds, batch_size=1
     )
     data.setup()
-    signal: Callable[[ProblemBatch], SkipUNet] = partial(SkipUNet, width=options.width, precision="fp32")
+    bias = options.method != "refine"  # as the presets have it
+    signal: Callable[[ProblemBatch], SkipUNet] = partial(SkipUNet, width=options.width, bias=bias, precision="fp32")
     method = Method(signal, **METHODS[options.method])  # type: ignore[arg-type]
     losses: dict[str, list[float]] = {}
     print(

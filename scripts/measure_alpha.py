@@ -10,10 +10,12 @@ The first is what dop recover does, the second the paper's method.
 
 import argparse
 import contextlib
+import importlib
 import io
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,8 +38,11 @@ NOISE = "dop_lightning.noise.SaltAndPepper"
 
 def default(config: dict[str, Any], side: int) -> float:
     """The default α of a colour image of so many pixels a side, under a config."""
-    rate = ((config.get("theta_optimizer") or {}).get("init_args") or {}).get("lr")
-    optimizer = None if rate is None else lambda parameters: torch.optim.Adam(parameters, lr=rate)
+    made = config.get("theta_optimizer")
+    optimizer = None
+    if made is not None:
+        module, _, name = made["class_path"].rpartition(".")
+        optimizer = partial(getattr(importlib.import_module(module), name), **made.get("init_args", {}))
     problems = ProblemBatch([Problem("probe", torch.zeros(3, side, side), data_range=1.0)])
     corruption = HadamardCorruption(problems, scale=1e-5, tied=False)
     return default_alpha(problems, 0, SquaredLoss("mean"), 1.0, corruption, optimizer)
@@ -49,7 +54,10 @@ def measure(options: argparse.Namespace, config: dict[str, Any], side: int, widt
     model = {
         **config["model"],
         "alpha": alpha,
-        "signal": {"class_path": "SkipUNet", "init_args": {"width": width}},
+        "signal": {
+            "class_path": "SkipUNet",
+            "init_args": {**config["model"].get("signal", {}).get("init_args", {}), "width": width},
+        },
         "evaluate_every": options.iterations,
     }
     data = {

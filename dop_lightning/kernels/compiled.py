@@ -26,18 +26,16 @@ def cache_folder() -> Path:
 
 
 def compiler() -> str | None:
-    """The C++ compiler: ``$CXX``, or the first that is found of ``g++``, ``clang++`` and ``c++``."""
+    """The C++ compiler: ``$CXX``, or ``g++``, whose OpenMP is the one that torch brings along on Linux."""
     asked = os.environ.get("CXX")
-    names = [asked] if asked else ["g++", "clang++", "c++"]
-    return next((found for name in names if (found := shutil.which(name))), None)
+    return shutil.which(asked or "g++")
 
 
 def _processor() -> str:
     """What ``-march=native`` depends on."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    return "".join(sorted({line for line in info.read_text().splitlines() if line.startswith(("model name", "flags"))}))
+    info, telling = Path("/proc/cpuinfo"), ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    lines = info.read_text().splitlines() if info.is_file() else [platform.processor()]
+    return "".join([platform.machine(), *sorted({line for line in lines if line.startswith(telling)})])
 
 
 def build(folder: Path) -> Path:
@@ -53,7 +51,7 @@ def build(folder: Path) -> Path:
     cxx = compiler()
     if cxx is None:
         asked = os.environ.get("CXX")
-        raise RuntimeError(f"the compiler {asked} of $CXX was not found" if asked else "no g++ or clang++ was found")
+        raise RuntimeError(f"the compiler {asked} of $CXX was not found" if asked else "g++ was not found")
     here = Path(__file__).parent
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
     identity = hashlib.sha256("\0".join([version, _processor(), *FLAGS]).encode())
@@ -67,9 +65,11 @@ def build(folder: Path) -> Path:
         objects = [str(Path(made) / f"{Path(name).stem}.o") for name in SOURCES]
         for name, compiled in zip(SOURCES, objects, strict=True):
             _run([cxx, *FLAGS, "-c", str(here / name), "-o", compiled])
-        linked = str(Path(made) / "kernels.so")
-        _run([cxx, "-shared", *objects, "-o", linked])
-        Path(linked).replace(target)  # other processes may be at the same
+        linked = Path(made) / "kernels.so"
+        _run([cxx, "-shared", *objects, "-o", str(linked)])
+        with linked.open("rb+") as file:
+            os.fsync(file.fileno())  # to load a file that a power cut has left short would end the process
+        linked.replace(target)  # other processes may be at the same
     return target
 
 
@@ -84,7 +84,12 @@ def _run(command: list[str]) -> None:
 def library() -> ctypes.CDLL | None:
     """The kernels, or ``None`` where they cannot be compiled: the same is then done by plain torch, with one hint."""
     try:
-        return ctypes.CDLL(str(build(cache_folder())))
+        path = build(cache_folder())
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # spoilt
+            path.unlink()
+            return ctypes.CDLL(str(build(cache_folder())))
     except (RuntimeError, OSError) as error:
         log.warning("networks run by plain torch operations, more slowly: %s", error)
         return None

@@ -5,6 +5,7 @@ batch norms ``(C,)``, float32.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from dop_lightning.kernels.compiled import library
 SLOPE = 0.2
 EPSILON = 1e-5
 
-_TYPES = (torch.float32, torch.bfloat16)
 _long, _float = ctypes.c_int64, ctypes.c_float
 
 
@@ -36,6 +36,15 @@ def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     getattr(kernels, name)(dtype == torch.bfloat16, *arguments, torch.get_num_threads())
 
 
+def _check(parameters: Sequence[Tensor], *images: Tensor) -> None:
+    """Kernels read memory as what it is said to be."""
+    types = [x.dtype for x in images]
+    if types[0] not in (torch.float32, torch.bfloat16) or len(set(types)) > 1:
+        raise TypeError(f"images must all be float32 or all bfloat16, got {', '.join(map(str, types))}")
+    if wrong := [p.dtype for p in parameters if p.dtype != torch.float32]:
+        raise TypeError(f"parameters of batch norms must be float32, got {wrong[0]}")
+
+
 def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -47,6 +56,7 @@ def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
     """``z`` (float32, without gradient) with one pixel of reflection padding, in ``dtype``."""
+    _check((z,), torch.empty(0, dtype=dtype))
     z = _last(z)
     _, channels, height, width = z.shape
     padded = torch.empty((1, channels, height + 2, width + 2), dtype=dtype, memory_format=torch.channels_last)
@@ -97,6 +107,7 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
     Returns:
         ``(1, C, H + 2·padding, W + 2·padding)`` of the type of x.
     """
+    _check((gamma, beta), x)
     return _Activate.apply(x, gamma, beta, padding)
 
 
@@ -163,4 +174,5 @@ def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
     Returns:
         ``(1, S + C, H + 2, W + 2)``, with one pixel of reflection padding.
     """
+    _check(parameters, skip, low)
     return _Join.apply(skip, low, *parameters)

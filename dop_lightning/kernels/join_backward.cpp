@@ -53,13 +53,14 @@ void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affi
                    const float* center, T* out, double* total, float* s, float* r) {
     const int64_t S = x.S, pixel = S + x.C;
     x.skip_row(row, s);
-    over_channels(S, [&](int64_t c, int) {
+    over_channels(S, [&](int64_t c, int n) {
+        const int whole = S <= LANES ? LANES : n;  // of one vector the next pixel writes over what is too much
         const Floats A = load(norm.a.data() + c), slopes = load(by.slopes.data() + c),
                      constants = load(by.constants.data() + c);
         for (int64_t column = 0; column < x.columns; column++) {
             const Floats before = load(s + column * S + c), derivative = choose(before, x.slope);
             const Floats inner = load(g + column * pixel + c) * A + before * derivative * slopes + constants;
-            store(r + column * S + c, inner * derivative);  // what is too much, the next pixel writes over
+            put(r + column * S + c, inner * derivative, whole);
         }
     });
     const int64_t wide = x.wide();

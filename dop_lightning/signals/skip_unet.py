@@ -145,8 +145,9 @@ class SkipUNet(NetworkSignal):
     def _logits(self, k: int, z: Tensor) -> Tensor:
         """The output of network k before the sigmoid, ``(1, C, H', W')``."""
         network = cast(nn.Sequential, self.networks[k])
-        if self.fused and z.device.type == "cpu" and kernels.library() is not None:
-            return fused_forward(network, z, torch.bfloat16 if self.bf16 else torch.float32)
+        if self.fused and z.device.type == "cpu" and z.dtype == torch.float32 and kernels.library() is not None:
+            with torch.autocast("cpu", enabled=False):  # whatever is around
+                return fused_forward(network, z, torch.bfloat16 if self.bf16 else torch.float32)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
             return self._plain_logits(k, network, z)
 

@@ -61,7 +61,8 @@ class Refinement(StepRule):
     *How long.* The held-out entries tell when the output begins to follow dense noise: a problem is ``stable`` where
     their error, ``Σ w|y − A(X̂)| / Σ w``, has not become smaller for ``patience`` iterations.
 
-    What is recovered is the running average of the output, and ``ŝ = (1 − w)∘(y − A(X̂))``.
+    What is recovered is the running average of the output, that of the least error where it has become worse since, and
+    ``ŝ = (1 − w)∘(y − A(X̂))``.
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -100,13 +101,14 @@ class Refinement(StepRule):
             raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """The average, w, which entries are held out, when s is dropped, and the least error with its iteration."""
+        """The averages, w, which entries are held out, when s is dropped, and the least error with its iteration."""
         size = len(state)
         calm = torch.ones(size)
         state.signal.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
             "calm": calm,
             "average": RunningAverage.start(state),
+            "best": RunningAverage.start(state),
             "clean": torch.ones_like(state.problems.observation),
             "held_out": self._draw_held_out(state),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)]),
@@ -162,16 +164,20 @@ class Refinement(StepRule):
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
                 memory["least_at"][k] = iteration
+                memory["best"][k] = memory["average"][k]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
             else:
-                memory["calm"][k] = min(1.0, LIVELIER * calm)
+                memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
-        """The average and what it leaves over, where s has been dropped."""
-        dropped = (state.memory["refined_from"] < state.iteration).to(evaluation.signal.device)
-        average = state.memory["average"]
-        left_over = (state.problems.observation - state.operator(average)) * (1 - state.memory["clean"])
+        """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
+        memory, device = state.memory, evaluation.signal.device
+        dropped = (memory["refined_from"] < state.iteration).to(device)
+        looked = (state.iteration - 1) // self.every * self.every
+        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
+        average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+        left_over = (state.problems.observation - state.operator(average)) * (1 - memory["clean"])
         return replace(
             evaluation,
             signal=torch.where(over(dropped, average), average, evaluation.signal),

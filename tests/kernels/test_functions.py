@@ -61,7 +61,7 @@ def test_activate(dtype, tolerance, size, padding):
 
 @TYPES
 @SIZES
-@pytest.mark.parametrize("skip", [1, 4])
+@pytest.mark.parametrize("skip", [1, 4, 16, 20, 33])
 def test_join(dtype, tolerance, size, skip):
     channels, height, width = size[0], size[1] * 2, size[2] * 2
     sizes = [skip, skip, channels, channels, skip + channels, skip + channels]
@@ -76,6 +76,16 @@ def test_pad(dtype):
     expected = F.pad(z, (1, 1, 1, 1), mode="reflect").to(dtype)
     assert torch.equal(kernels.pad(z, dtype), expected)
     assert torch.equal(kernels.pad(z.contiguous(), dtype), expected)  # whatever the layout in memory
+
+
+def test_types_that_kernels_do_not_know_are_refused():
+    x, ones = image(4, 4, 4), torch.ones(4)
+    with pytest.raises(TypeError, match="images must all be float32 or all bfloat16, got torch"):
+        kernels.activate(x.double(), ones, ones, 0)
+    with pytest.raises(TypeError, match="parameters of batch norms must be float32, got torch"):
+        kernels.activate(x, ones.double(), ones, 0)
+    with pytest.raises(TypeError, match="images must all be"):
+        kernels.join(image(4, 10, 10), x.bfloat16(), *(vector(n, 0) for n in (4, 4, 4, 4, 8, 8)))
 
 
 def test_what_is_not_finite_stays_so():

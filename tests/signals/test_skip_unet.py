@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dop_lightning import kernels
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
 from dop_lightning.runtime import has_bfloat16_units
@@ -28,8 +29,22 @@ class TestPlainSkipUNet(SignalSuite):
         return SkipUNet(problems, width=3, scales=2, input_channels=4, skip_width=2, fused=self.fused)
 
 
+@pytest.mark.skipif(kernels.library() is None, reason="needs a C++ compiler")
 class TestSkipUNet(TestPlainSkipUNet):
+    """By kernels, which are for float32."""
+
     fused = True
+
+    def problem(self, seed: int, name: str) -> Problem:
+        return Problem(name, draw(seed, (3, 9, 12), torch.float32), seed=seed)
+
+    test_gradient_agrees_with_finite_differences = None  # float32 is too coarse: see test_fused_unet.py
+    test_parameters_have_the_type_of_the_problems = None
+
+    def test_kernels_are_used(self) -> None:
+        signal = self.make(ProblemBatch([self.problem(0, "one")]))
+        assert isinstance(signal, SkipUNet)
+        assert signal.fused
 
 
 def batch(*shape: int, K: int = 1, dtype: torch.dtype = torch.float32) -> ProblemBatch:

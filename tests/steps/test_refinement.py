@@ -95,9 +95,27 @@ def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: 
         assert torch.equal(state.evaluate().signal, state.signal(state.iteration))
     advance(state, 1)
     assert bool((state.corruption.value() == 0).all())
+    torch.testing.assert_close(state.evaluate().signal, state.memory["average"], rtol=0, atol=0)
     advance(state, 30)
     assert bool((state.corruption.value() == 0).all())
-    torch.testing.assert_close(state.evaluate().signal, state.memory["average"], rtol=0, atol=0)
+
+
+def test_where_the_held_out_error_has_grown_the_best_average_is_recovered() -> None:
+    """Of each problem by itself: one has become better at the last look, the other is at its best since before."""
+    state = make_state(make_batch(0, 1))
+    begin = int(state.memory["refined_from"].max())
+    every = state.method.steps.grid
+    assert every is not None
+    advance(state, begin + 2 * every + 1)
+    looked = state.iteration - 1
+    assert looked % every == 0
+    state.memory["least_at"].copy_(torch.tensor([looked, looked - every]))
+    found = state.evaluate()
+    assert torch.equal(found.signal[0], state.memory["average"][0])
+    assert torch.equal(found.signal[1], state.memory["best"][1])
+    assert not torch.equal(state.memory["best"][1], state.memory["average"][1])
+    left_over = (state.problems.observation[1] - found.signal[1]) * (1 - state.memory["clean"][1])
+    torch.testing.assert_close(found.corruption[1], left_over)
 
 
 def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> None:
@@ -283,7 +301,7 @@ def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out(
             share = 1 - float(state.memory["clean"][k].mean())
             better = float(state.memory["least_error"][k]) < float(error[k])
             old = float(before[k])
-            expected = max(CALMER * old, share**2) if better else min(1.0, LIVELIER * old)
+            expected = max(CALMER * old, share**2) if better else min(1.0, max(LIVELIER * old, share**2))
             assert float(state.memory["calm"][k]) == pytest.approx(expected)
     other = make_state(make_batch(0, 1))
     other.load_problem_state(0, state.problem_state(0))

@@ -1,0 +1,63 @@
+"""The network by kernels against the same by plain operations."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dop_lightning import kernels
+from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.signals import SkipUNet
+from dop_lightning.signals.fused_unet import fused_forward
+from dop_lightning.signals.skip_network import skip_network
+from tests.suites.part import draw
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="needs a C++ compiler")
+
+
+def output_and_gradients(network: nn.Sequential, output: Tensor) -> list[Tensor]:
+    network.zero_grad()
+    output.float().sigmoid().mul(draw(7, output.shape).float()).sum().backward()
+    return [output.detach().float(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("width", "skip_width", "scales", "size"), [(8, 4, 3, (32, 48)), (17, 1, 2, (16, 8)), (6, 20, 1, (4, 6))]
+)
+def test_outputs_and_gradients_agree(
+    width: int, skip_width: int, scales: int, size: tuple[int, int], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    network = skip_network(3, width, scales, 5, skip_width, bias)
+    z = draw(1, (1, 5, *size)).float()
+    plain = output_and_gradients(network, network(z))
+    fused = output_and_gradients(network, fused_forward(network, z, torch.float32))
+    assert len(fused) == len(plain)
+    for a, b in zip(fused, plain, strict=True):
+        # a bias that a norm takes out again has no gradient but rounding
+        assert float((a - b).norm()) < 1e-3 * float(b.norm()) + 1e-4
+    half = fused_forward(network, z, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.detach().float(), plain[0], rtol=0, atol=0.1)
+
+
+def signal(**options) -> SkipUNet:
+    problems = ProblemBatch([Problem("one", draw(0, (3, 20, 36)).float().sigmoid(), seed=3)])
+    return SkipUNet(problems, width=6, scales=2, precision="fp32", **options)
+
+
+def test_fused_is_a_matter_of_rounding() -> None:
+    torch.testing.assert_close(signal()(4), signal(fused=False)(4), rtol=1e-4, atol=1e-4)
+
+
+def test_an_autocast_around_changes_nothing() -> None:
+    fused = signal()
+    expected = fused(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fused(0), expected)
+
+
+def test_a_signal_that_was_made_double_is_run_by_plain_operations() -> None:
+    torch.testing.assert_close(
+        signal(perturbation=0.0).double()(0).float(), signal(perturbation=0.0)(0), rtol=1e-3, atol=1e-3
+    )
