@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dop_lightning import kernels
 from dop_lightning.signals.skip_network import Activated, Scale
@@ -54,5 +53,4 @@ def _activate(x: Tensor, norm: nn.BatchNorm2d, padding: int) -> Tensor:
 
 def _convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """Without padding: x has it already."""
-    bias = None if convolution.bias is None else convolution.bias.to(x.dtype)
-    return F.conv2d(x, convolution.weight.to(x.dtype), bias, convolution.stride)
+    return kernels.convolve(x, convolution.weight, convolution.bias, convolution.stride[0])
