@@ -2,8 +2,9 @@
 
 Both are Eq. 10, and take turns block by block in one run (see turns.py). The framework runs as
 ``dop recover`` sets it up, through the Trainer with the standard callbacks; it evaluates once in 100 iterations.
-The loop by hand is the network as one would write it down: eager, float32, biases and PyTorch's default memory format,
-autograd for everything, torch's optimizers as they come; on a GPU with TF32 for convolutions, PyTorch's default.
+The loop by hand is the network as one would write it down (see plain_unet.py). On a CPU it has a process of its own,
+which waits while it is not its turn, since ``dop`` changes how a process keeps memory: ``--tuned`` changes that for the
+loop by hand as well.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py --sizes --memory 512:128
@@ -13,6 +14,7 @@ The exit status says whether what is asked of these cases was kept; other sizes 
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -23,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from measure_memory import peak_of_process
-from torch import Tensor, nn
+from plain_unet import Apart, by_hand
 from turns import Loop, clock, take_turns
 
 from dop_lightning.commands import recover
@@ -36,7 +37,7 @@ from dop_lightning.engine import BatchState
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.noise import SaltAndPepper
 from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals.skip_network import SCALES
+from dop_lightning.runtime import set_threads
 
 LEAST = {
     ("cpu", "bf16", "256:128"): 3.0,
@@ -61,55 +62,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "cpu": {"sizes": ["256:128", "128:64"], "iterations": 40, "warm_up": 1, "precision": BOTH, "memory": []},
     "cuda": {"sizes": ["512:128"], "iterations": 600, "warm_up": 100, "precision": BOTH, "memory": ["512:128"]},
 }
-
-# ------------------------------------------------------------------------------------------------------------- by hand
-
-
-def activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, track_running_stats=False), nn.LeakyReLU(0.2))
-
-
-class PlainScale(nn.Module):
-    """A scale of the skip U-Net, and the deeper ones inside it."""
-
-    def __init__(self, inputs: int, width: int, scales: int) -> None:
-        super().__init__()
-        self.skip = activated(inputs, 4, 1)
-        deeper = [PlainScale(width, width, scales - 1)] if scales > 1 else []
-        self.down = nn.Sequential(activated(inputs, width, 3, stride=2), activated(width, width, 3), *deeper)
-        self.merge = nn.Sequential(
-            nn.BatchNorm2d(width + 4, track_running_stats=False),
-            activated(width + 4, width, 3),
-            activated(width, width, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        below = F.interpolate(self.down(x), scale_factor=2, mode="bilinear", align_corners=False)
-        return self.merge(torch.cat([self.skip(x), below], dim=1))
-
-
-def by_hand(problems: ProblemBatch, width: int) -> Loop:
-    """A function of k that does k iterations on the first problem."""
-    y = problems.observation[:1]
-    _, channels, *sides = y.shape
-    network = nn.Sequential(PlainScale(32, width, SCALES), nn.Conv2d(width, channels, 1), nn.Sigmoid()).to(y.device)
-    z = 0.1 * torch.rand(1, 32, *sides, device=y.device)
-    g, h = (nn.Parameter(1e-5 * torch.randn_like(y)) for _ in range(2))
-    optimizers = [torch.optim.Adam(network.parameters(), lr=0.005), torch.optim.SGD([g, h], lr=400.0)]
-
-    @torch.enable_grad()
-    def run(iterations: int) -> None:
-        for _ in range(iterations):
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss = (network(z + torch.randn_like(z) / 30) + g**2 - h**2 - y).square().mean()
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-
-    return run
-
 
 # ------------------------------------------------------------------------------------------------------- the framework
 
@@ -144,16 +96,17 @@ def speed(size: int, width: int, precision: str, options: argparse.Namespace) ->
     """Milliseconds of an iteration of both, and how often one goes into the other."""
     case = (options.device, precision, f"{size}:{width}")
     data = make_data(size)
-    turn = partial(
-        take_turns,
-        partial(make_module, size, width, precision, options.device),
-        data,
-        partial(by_hand, width=width),
-        options.iterations,
-        options.device,
-        options.warm_up,
-    )
-    times = [turn() for _ in range(options.rounds)]
+    module = partial(make_module, size, width, precision, options.device)
+    with contextlib.ExitStack() as stack:
+        bare = partial(by_hand, width=width)
+        if options.device == "cpu":
+            apart = stack.enter_context(Apart(data.batches[0].observation[:1], width, options.tuned))
+
+            def bare(_: ProblemBatch) -> Loop:
+                return apart
+
+        turn = partial(take_turns, module, data, bare, options.iterations, options.device, options.warm_up)
+        times = [turn() for _ in range(options.rounds)]
     ours, bare = (statistics.median(t) * 1e3 for t in zip(*times, strict=True))
     ratios = sorted(by_hand / framework for framework, by_hand in times)
     row = {
@@ -278,6 +231,7 @@ def parse() -> argparse.Namespace:
         "--warm-up", type=int, help="blocks that begin before it are not counted; default: 1, 100 on a GPU"
     )
     parser.add_argument("--memory", nargs="*", metavar="SIZE:WIDTH", help="measure memory; default on a GPU: 512:128")
+    parser.add_argument("--tuned", action="store_true", help="keep freed memory in the loop by hand too, on a CPU")
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=0, metavar="K", help="also K problems in one batch")
     parser.add_argument("--batch-size", default="128:64", metavar="SIZE:WIDTH", help="of them; default: %(default)s")
@@ -291,11 +245,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    prepare()
     if options.peak:
         which, size, width, precision = options.peak
+        if which == "dop":
+            prepare()
+        set_threads()
         print(peak_on_cpu(which, int(size), int(width), precision))
         return 0
+    prepare()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}, {options.rounds} rounds, medians", flush=True)
     print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  asked           ratios of all rounds", flush=True)

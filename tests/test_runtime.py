@@ -1,6 +1,10 @@
 """bf16 units, cores and threads, on machines that are made up."""
 
 import os
+import platform
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +89,36 @@ def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.Mon
     affinity(monkeypatch, 2)
     assert set_threads() == 2
     assert torch.get_num_threads() == 2
+
+
+FAULTS = """
+import resource, sys
+import torch
+from dop_lightning.runtime import keep_freed_memory
+
+print(keep_freed_memory())
+for _ in range(10):  # glibc finds room for an aligned array after a few of them
+    torch.ones(2**24)  # 64 MiB
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
+@pytest.mark.parametrize("theirs", [{}, {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}])
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(theirs: dict[str, str]) -> None:
+    others = {name: value for name, value in os.environ.items() if name not in runtime.ALLOCATOR}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=others | theirs, capture_output=True, text=True, check=True
+    )
+    kept, faults = done.stdout.split()
+    pages = 10 * 2**26 // resource.getpagesize()
+    assert kept == str(not theirs)
+    assert int(faults) > 0.9 * pages if theirs else int(faults) < 0.1 * pages
+
+
+def test_other_libraries_of_c_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert runtime.keep_freed_memory() is False

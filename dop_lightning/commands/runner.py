@@ -26,15 +26,16 @@ from dop_lightning.data import RecoveryDataModule
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.reporting.results import SUMMARY, read_results, render_table
 from dop_lightning.runs import claim, fingerprint
-from dop_lightning.runtime import set_threads
+from dop_lightning.runtime import keep_freed_memory, set_threads
 
 MOST_ROWS = 20
 """Rows of the table that is printed at the end; ``results.csv`` has all."""
 
 
 def prepare() -> None:
-    """Set the threads, and silence what Lightning says that does not help here, each by its name."""
+    """Set threads and memory, and silence what Lightning says that does not help here, each by its name."""
     set_threads()
+    keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
