@@ -39,6 +39,10 @@ class Corruption(Part):
         for p in self.parameters():
             p.detach()[k].zero_()
 
+    def log_ratio(self) -> Tensor | None:
+        """``½·log(g/h)``, ``(K, *m)``: α·ξ where g and h started alike; ``None`` where s has no such arrays."""
+        return None
+
     def start_scale(self, k: int, observed: Tensor | None = None) -> float:
         """γ of problem k at the start: the root mean square of its last array over what was observed, ``(*m)``."""
         last = list(self.parameters())[-1].detach()[k]
@@ -113,6 +117,12 @@ class HadamardCorruption(Corruption):
         g.addcmul_(derivative, g, value=-2 * rate)
         h.addcmul_(derivative, h, value=2 * rate)
 
+    def log_ratio(self) -> Tensor:
+        """``½·log(g/h)`` of their absolute values, 0 where one of them is."""
+        g, h = (array.detach().abs() for array in self.arrays)
+        tiny = torch.finfo(g.dtype).tiny
+        return torch.where((g > tiny) & (h > tiny), (g / h.clamp_min(tiny)).log(), 0.0) / 2
+
 
 class HyperbolicCorruption(Corruption):
     r"""``s = 2γ²·sinh(2ν)``, what the gradient flow of ``g∘g − h∘h`` from ``g = h = γ`` is, in one array.
@@ -161,6 +171,10 @@ class HyperbolicCorruption(Corruption):
         """``ν ← ν − 2·rate·G``, where s is not dropped."""
         nu, gamma = self.arrays
         nu.addcmul_(derivative, (gamma != 0).to(gamma) * rate, value=-2)
+
+    def log_ratio(self) -> Tensor:
+        """ν."""
+        return self.arrays[0].detach()
 
     def start_scale(self, k: int, observed: Tensor | None = None) -> float:
         """γ of problem k."""

@@ -85,7 +85,7 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, 
 
 
 def seconds_an_iteration(
-    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False
+    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
 ) -> float:
     """Time a few iterations of a batch, which is changed by them.
 
@@ -94,11 +94,12 @@ def seconds_an_iteration(
         least: seconds to measure for.
         most: iterations at most.
         stopped: whether to make an end of it, asked between two iterations.
+        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
     """
     begin = time.perf_counter()
-    state.advance(1)  # the first one prepares kernels and memory
+    state.advance(ahead)
     if stopped():
-        return time.perf_counter() - begin
+        return (time.perf_counter() - begin) / ahead
     done, begin = 0, time.perf_counter()
     while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
         state.advance(1)

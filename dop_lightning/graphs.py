@@ -173,6 +173,11 @@ def replay_for(state: BatchState) -> Replay | None:
     return Replay(CudaGraphs(device), divisible=len(state) > 1)
 
 
+def iterations_ahead(device: torch.device | str) -> int:
+    """Iterations after which those to come are as fast as they will be."""
+    return WARM_UP + WORTH if torch.device(device).type == "cuda" else 1
+
+
 def is_capturable(state: BatchState) -> bool:
     """Whether all that an iteration does is done on the device, and the same every time."""
     optimizers = all(is_capturable_optimizer(optimizer) for optimizer in state.optimizers)

@@ -66,6 +66,8 @@ class Muon(Optimizer):
     Where a norm follows a convolution the length of its kernel has no effect, so that steps become shorter, in
     proportion to it, as it grows: no schedule of the rate is needed.
 
+    Schedulers of torch change ``lr`` alone, not ``vector_lr``.
+
     For networks: a parameter whose first dimension counts the problems of a batch would mix them.
 
     Args:
@@ -109,9 +111,9 @@ class Muon(Optimizer):
             fraction("betas", beta)
         positive("eps", eps)
         one_of("precision", precision, ["auto", "bf16", "fp32"])
-        self.precision = precision
         settings = {"lr": lr, "momentum": momentum, "vector_lr": vector_lr, "betas": tuple(betas), "eps": eps}
-        super().__init__(params, {**settings, "capturable": True})  # steps are counted on the device, see graphs.py
+        settings |= {"precision": precision, "capturable": True}  # steps are counted on the device, see graphs.py
+        super().__init__(params, settings)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -145,30 +147,16 @@ class Muon(Optimizer):
         # as matrices, in the order of memory where channels come last: the order of columns has no part in it
         matrices = [b.movedim(1, -1).flatten(1) for b in ahead]
         moves = []
-        for p, step in zip(kernels, self._orthogonalised(matrices), strict=True):
+        for p, step in zip(kernels, _orthogonalised(matrices, group["precision"]), strict=True):
             rows, columns = step.shape
             moves.append(step.reshape(p.movedim(1, -1).shape).movedim(-1, 1) * max(1.0, rows / columns) ** 0.5)
         torch._foreach_add_(kernels, moves, alpha=-group["lr"])
-
-    def _orthogonalised(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Each of them orthogonalised; those of one shape as one stack."""
-        alike: dict[tuple[Any, ...], list[int]] = {}
-        for place, matrix in enumerate(matrices):
-            alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(place)
-        found: dict[int, Tensor] = {}
-        for (_, dtype, device), places in alike.items():
-            units = device.type == "cpu" and has_bfloat16_units(device)
-            half = self.precision == "bf16" or (self.precision == "auto" and units)
-            stack = torch.stack([matrices[i] for i in places])
-            made = orthogonalised(stack.bfloat16() if half and dtype == torch.float32 else stack)
-            found.update(zip(places, made.to(dtype).unbind(), strict=True))
-        return [found[place] for place in range(len(matrices))]
 
     def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:
         for p in vectors:
             if "step" not in self.state[p]:
                 # a number on the device: nothing waits for it, and problems of a batch may differ in it
-                own = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p)}
+                own = {"step": torch.zeros((), dtype=torch.float32, device=p.device), "exp_avg": torch.zeros_like(p)}
                 self.state[p].update({**own, "exp_avg_sq": torch.zeros_like(p)})
         gradients = [p.grad for p in vectors if p.grad is not None]
         first, second, steps = ([self.state[p][name] for p in vectors] for name in ("exp_avg", "exp_avg_sq", "step"))
@@ -177,3 +165,18 @@ class Muon(Optimizer):
             vectors, gradients, first, second, [], steps, fused=True, amsgrad=False, beta1=beta1, beta2=beta2,
             lr=group["vector_lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
         )  # fmt: skip
+
+
+def _orthogonalised(matrices: list[Tensor], precision: str) -> list[Tensor]:
+    """Each of them orthogonalised; those of one shape as one stack."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for place, matrix in enumerate(matrices):
+        alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(place)
+    found: dict[int, Tensor] = {}
+    for (_, dtype, device), places in alike.items():
+        units = device.type == "cpu" and has_bfloat16_units(device)
+        half = precision == "bf16" or (precision == "auto" and units)
+        stack = torch.stack([matrices[i] for i in places])
+        made = orthogonalised(stack.bfloat16() if half and dtype == torch.float32 else stack)
+        found.update(zip(places, made.to(dtype).unbind(), strict=True))
+    return [found[place] for place in range(len(matrices))]

@@ -62,8 +62,14 @@ def set_threads() -> int:
 MAPPED = 2**28
 """Bytes from which an array has pages of its own, which go back to the system when it is freed."""
 
+MAPPED_BEFORE = 2**25
+"""The same where glibc is old: the most that it takes."""
+
 KEPT = 2**31 - 1
 """Bytes at the end of the heap that a process may keep, the most that glibc takes."""
+
+ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""Where users say how glibc is to go about it."""
 
 
 def keep_freed_memory() -> bool:
@@ -81,8 +87,5 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-    return bool(mallopt(M_MMAP_THRESHOLD, MAPPED) and mallopt(M_TRIM_THRESHOLD, KEPT))
-
-
-ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-"""Where users say how glibc is to go about it."""
+    mapped = mallopt(M_MMAP_THRESHOLD, MAPPED) or mallopt(M_MMAP_THRESHOLD, MAPPED_BEFORE)
+    return bool(mapped and mallopt(M_TRIM_THRESHOLD, KEPT))

@@ -263,6 +263,8 @@ def main() -> int:
         if options.out is not None:  # after every row: a machine that is lent may be taken back
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / "rows.json").write_text(json.dumps(done, indent=1, ensure_ascii=False), encoding="utf-8")
+    if options.out is not None:
+        (options.out / "rows.done").touch()
     return int(not all(row["kept"] for row in done))
 
 

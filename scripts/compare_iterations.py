@@ -45,7 +45,7 @@ from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.signals import SkipUNet
 from dop_lightning.steps import GradientDescent, Refinement
 
-FIELDS = ("candidate", "image", "level", "seed", "iteration", "seconds", "psnr", "average")
+FIELDS = ("settings", "candidate", "image", "level", "seed", "iteration", "seconds", "psnr", "average")
 
 
 class PlainUNet(SkipUNet):
@@ -322,11 +322,12 @@ def follow(
     seconds = coarse_start(candidate, state, width) if candidate.coarse else 0.0
     before = candidate.coarse // 4
     perturbation = Perturbation(candidate, state)
-    rates = [group["lr"] for group in state.optimizers[0].param_groups]
+    groups = state.optimizers[0].param_groups
+    rates = [{name: group[name] for name in ("lr", "vector_lr") if name in group} for group in groups]
     while state.iteration < candidate.iterations:
         passed = state.iteration / candidate.iterations
-        for group, rate in zip(state.optimizers[0].param_groups, rates, strict=True):
-            group["lr"] = rate * candidate.schedule(passed)
+        for group, own in zip(groups, rates, strict=True):
+            group.update({name: rate * candidate.schedule(passed) for name, rate in own.items()})
         begin = clock(problems.device.type)
         perturbation.look()
         state.advance(min(every, candidate.iterations - state.iteration))
@@ -340,21 +341,30 @@ Key = tuple[str, str, str, str]
 """Candidate, image, level and seed."""
 
 
-def read(path: Path) -> dict[Key, list[dict[str, Any]]]:
-    """The curves of a file, none where there is no file."""
+def settings(options: argparse.Namespace) -> str:
+    """What else a curve depends on."""
+    parts = [f"{options.size}:{options.width}", options.device, f"every {options.every}"]
+    parts += [f"dense {options.dense:g}"] if options.dense else []
+    parts += [f"{options.iterations} iterations"] if options.iterations else []
+    return ", ".join(parts)
+
+
+def read(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
+    """The curves of a file that were made by these settings, none where there is no file."""
     curves: dict[Key, list[dict[str, Any]]] = {}
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
+    if options.out.exists():
+        with options.out.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                key = (row["candidate"], row["image"], row["level"], row["seed"])
-                numbers = {name: float(row[name]) if row[name] else None for name in FIELDS[4:]}
-                curves.setdefault(key, []).append(numbers)
+                if row.get("settings") == settings(options):
+                    key = (row["candidate"], row["image"], row["level"], row["seed"])
+                    numbers = {name: float(row[name]) if row[name] else None for name in FIELDS[5:]}
+                    curves.setdefault(key, []).append(numbers)
     return curves
 
 
 def measure(options: argparse.Namespace) -> None:
     """Run what is missing in the file, a run after the other; a run comes into it when it is done."""
-    done = set(read(options.out))
+    done = set(read(options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for image, level, seed in itertools.product(options.images, options.levels, options.seeds):
         size = (options.size, options.size)
@@ -377,7 +387,7 @@ def measure(options: argparse.Namespace) -> None:
                 writer = csv.writer(file, lineterminator="\n")
                 if new:
                     writer.writerow(FIELDS)
-                writer.writerows((*key, *look) for look in looks)
+                writer.writerows((settings(options), *key, *look) for look in looks)
 
 
 def reached(curve: list[dict[str, Any]], target: float, what: str) -> tuple[float, bool]:
@@ -392,7 +402,7 @@ def spread(values: Sequence[float]) -> str:
 
 def table(options: argparse.Namespace) -> list[str]:
     """A row a candidate, over the problems asked for; against another one, over those that both have."""
-    curves = read(options.out)
+    curves = read(options)
     asked = list(itertools.product([Path(i).stem for i in options.images], options.levels, options.seeds))
     cases = [(image, str(level), str(seed)) for image, level, seed in asked]
     against = [f"{name}: {what}" for name in options.against for what in ("iterations", "s")]

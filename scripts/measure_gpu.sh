@@ -17,7 +17,7 @@ if [ "$device" = cuda ]; then
     tail -5 "$out/tests.txt"
 fi
 # an iteration, its memory, and batches
-[ -e "$out/rows.json" ] || $python "$here"/benchmark_images.py --device "$device" --out "$out" ${BENCHMARK:---batch 16} || true
+[ -e "$out/rows.done" ] || $python "$here"/benchmark_images.py --device "$device" --out "$out" ${BENCHMARK:---batch 16} || true
 # iterations and seconds to where the paper's method is after as many as there is time for
 $python "$here"/compare_iterations.py --device "$device" --out "$out/curves.csv" --images "$image" --candidates default reference \
     --against reference ${CURVES:---size 512 --width 128 --every 100} || true

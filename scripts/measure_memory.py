@@ -31,7 +31,10 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
     from dop_lightning.engine import BatchState, Method, advance
     from dop_lightning.objective import SquaredLoss
     from dop_lightning.problems import Problem, ProblemBatch
+    from dop_lightning.runtime import keep_freed_memory
     from dop_lightning.signals import SkipUNet
+
+    keep_freed_memory()  # as dop does
 
     def signal(problems: ProblemBatch) -> SkipUNet:
         return SkipUNet(problems, width=width, precision=precision, bias=not fused, fused=fused)

@@ -1,5 +1,7 @@
 """Muon: what it makes of a gradient, and that the problems of a batch go on and come back as with other optimizers."""
 
+import copy
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -239,3 +241,18 @@ def test_problems_that_share_parameters_are_refused() -> None:
     problems = ProblemBatch([Problem(f"{k}", draw(k, (4, 4)), seed=k) for k in range(2)])
     with pytest.raises(ValueError, match="theta_optimizer must not be Muon for SymmetricFactor"):
         BatchState(Method(SymmetricFactor, theta_optimizer=Muon), problems, 1e-3, 2.0)
+
+
+def test_copies_go_on_alike() -> None:
+    kernel = nn.Parameter(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
+    optimizer = Muon([kernel], lr=0.1, precision="bf16")
+    kernel.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    optimizer.step()
+    moved = []
+    for one in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)), optimizer):
+        (p,) = one.param_groups[0]["params"]
+        p.grad = torch.ones(4, 6)
+        one.step()
+        moved.append(p.detach())
+    assert torch.equal(moved[0], moved[2])
+    assert torch.equal(moved[1], moved[2])

@@ -98,10 +98,10 @@ from dop_lightning.runtime import keep_freed_memory
 
 print(keep_freed_memory())
 for _ in range(10):  # glibc finds room for an aligned array after a few of them
-    torch.ones(2**24)  # 64 MiB
+    torch.ones(2**22)  # 16 MiB
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    torch.ones(2**24)
+    torch.ones(2**22)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -114,7 +114,7 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(theirs: dict[str, s
         [sys.executable, "-c", FAULTS], env=others | theirs, capture_output=True, text=True, check=True
     )
     kept, faults = done.stdout.split()
-    pages = 10 * 2**26 // resource.getpagesize()
+    pages = 10 * 2**24 // resource.getpagesize()
     assert kept == str(not theirs)
     assert int(faults) > 0.9 * pages if theirs else int(faults) < 0.1 * pages
 

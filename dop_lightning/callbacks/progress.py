@@ -13,6 +13,7 @@ from dop_lightning.checks import at_least
 from dop_lightning.cost import in_words, seconds_an_iteration
 from dop_lightning.data.base import data_of
 from dop_lightning.engine import BatchState, OutOfMemoryError
+from dop_lightning.graphs import iterations_ahead
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.signals import SymmetricFactor
 from dop_lightning.signals.symmetry import symmetry_hint
@@ -124,7 +125,8 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
     sizes = [state.problems.observation[0].numel() for state in module.states]
     largest = module.states[sizes.index(max(sizes))]
     try:
-        seconds = seconds_an_iteration(largest.select([0]), stopped=lambda: module.stopped_by)
+        one, ahead = largest.select([0]), iterations_ahead(largest.problems.device)
+        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead)
     except OutOfMemoryError as error:
         return f"{error}"  # the first step will say what to do
     work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))

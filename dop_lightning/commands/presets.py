@@ -9,6 +9,7 @@ import torch
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.cost import in_words, seconds_an_iteration
 from dop_lightning.engine import BatchState, Method
+from dop_lightning.graphs import iterations_ahead
 from dop_lightning.muon import Muon
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
@@ -40,13 +41,17 @@ class Preset:
         """Settings of ``SkipUNet``."""
         return {"bias": False} if self.refined else {"fused": False}
 
-    @property
-    def model(self) -> dict[str, Any]:
-        """The settings of ``model`` in a config of ``dop fit`` that say how θ moves, and α."""
+    def model(self, precision: str) -> dict[str, Any]:
+        """The settings of ``model`` in a config of ``dop fit`` that say how θ moves, and α.
+
+        Args:
+            precision: ``fp32``, ``bf16`` or ``auto``, as the network's.
+        """
         if not self.refined:
             return {"tau": 1.0, "alpha": self.alpha}
+        muon = {"lr": MUON_RATE, "precision": precision}
         return {
-            "theta_optimizer": {"class_path": "dop_lightning.muon.Muon", "init_args": {"lr": MUON_RATE}},
+            "theta_optimizer": {"class_path": "dop_lightning.muon.Muon", "init_args": muon},
             "steps": {"class_path": "Refinement"},
             "tau": 1.0,
             "alpha": self.alpha,
@@ -91,4 +96,5 @@ def _probe(preset: Preset, device: str) -> float:
         steps=Refinement() if preset.refined else GradientDescent(),
     )
     image = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    return seconds_an_iteration(BatchState(method, ProblemBatch([Problem("probe", image)], device), 1.0), least=0.2)
+    state = BatchState(method, ProblemBatch([Problem("probe", image)], device), 1.0)
+    return seconds_an_iteration(state, least=0.2, ahead=iterations_ahead(device))

@@ -105,7 +105,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 "init_args": {"scale": 1e-5, **({"tied": False} if entry else {})},
             },
             "loss": {"class_path": "SquaredLoss", "init_args": {"reduction": "mean"}},
-            **preset.model,
+            **preset.model(options.precision),
             **({} if options.alpha is None else {"alpha": positive("alpha", options.alpha)}),
             "block": block_length(
                 max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, _device(options)

@@ -1,7 +1,7 @@
 // What the kernels share: arrays in bf16 or float32 as vectors of 16 floats, rows dealt to threads.
 //
-// Arrays are H×W×C (channels last) without gaps between pixels. Portable C++ with the vector extensions of GCC and
-// Clang; the compiler turns them into what the processor has.
+// Arrays are H×W×C (channels last) without gaps between pixels. Portable C++ with the vector extensions of GCC; the
+// compiler turns them into what the processor has.
 
 #pragma once
 

@@ -6,8 +6,10 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,10 +27,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dop_lightning"
 
 
-def compiler() -> str | None:
-    """The C++ compiler: ``$CXX``, or ``g++``, whose OpenMP is the one that torch brings along on Linux."""
-    asked = os.environ.get("CXX")
-    return shutil.which(asked or "g++")
+def compiler() -> list[str]:
+    """The command of the C++ compiler: ``$CXX``, or ``g++``, whose OpenMP is the one that torch brings along on Linux.
+
+    Raises:
+        RuntimeError: there is none, or not one whose OpenMP that is.
+    """
+    asked = shlex.split(os.environ.get("CXX", ""))
+    if not asked and sys.platform != "linux":
+        raise RuntimeError(f"kernels are compiled by g++ on Linux alone, and this is {sys.platform}")
+    command = asked or ["g++"]
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"the compiler {command[0]} of $CXX was not found" if asked else "g++ was not found")
+    if "clang" in _version(command).lower():
+        raise RuntimeError(f"{command[0]} is clang, whose OpenMP is not that of torch: g++ (from version 9) is needed")
+    return command
+
+
+def _version(command: list[str]) -> str:
+    return subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
 
 
 def _processor() -> str:
@@ -45,16 +62,12 @@ def build(folder: Path) -> Path:
         The shared library. Its name tells sources, compiler and processor.
 
     Raises:
-        RuntimeError: there is no compiler, or it failed.
+        RuntimeError: there is no compiler that will do, or it failed.
         OSError: the folder cannot be written.
     """
     cxx = compiler()
-    if cxx is None:
-        asked = os.environ.get("CXX")
-        raise RuntimeError(f"the compiler {asked} of $CXX was not found" if asked else "g++ was not found")
     here = Path(__file__).parent
-    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
-    identity = hashlib.sha256("\0".join([version, _processor(), *FLAGS]).encode())
+    identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor(), *FLAGS]).encode())
     for name in (*HEADERS, *SOURCES):
         identity.update((here / name).read_bytes())
     target = folder / f"kernels-{identity.hexdigest()[:16]}.so"
@@ -64,9 +77,9 @@ def build(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as made:
         objects = [str(Path(made) / f"{Path(name).stem}.o") for name in SOURCES]
         for name, compiled in zip(SOURCES, objects, strict=True):
-            _run([cxx, *FLAGS, "-c", str(here / name), "-o", compiled])
+            _run([*cxx, *FLAGS, "-c", str(here / name), "-o", compiled])
         linked = Path(made) / "kernels.so"
-        _run([cxx, "-shared", *objects, "-o", str(linked)])
+        _run([*cxx, "-shared", *objects, "-o", str(linked)])
         with linked.open("rb+") as file:
             os.fsync(file.fileno())  # to load a file that a power cut has left short would end the process
         linked.replace(target)  # other processes may be at the same
@@ -74,10 +87,12 @@ def build(folder: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    english = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
     if done.returncode:
-        first = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
-        raise RuntimeError(f"{Path(command[0]).name} failed: {first}")
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        told = next((line for line in lines if "error" in line), lines[0])
+        raise RuntimeError(f"{Path(command[0]).name} failed: {told}")
 
 
 @functools.cache
@@ -88,7 +103,7 @@ def library() -> ctypes.CDLL | None:
         try:
             return ctypes.CDLL(str(path))
         except OSError:  # spoilt
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have found the same
             return ctypes.CDLL(str(build(cache_folder())))
     except (RuntimeError, OSError) as error:
         log.warning("networks run by plain torch operations, more slowly: %s", error)

@@ -50,8 +50,8 @@ class _Convolve(torch.autograd.Function):
 def strips_of(x: Tensor, size: int) -> int:
     """How many strips the input of a convolution is divided into, for a kernel of so many pixels a side.
 
-    None where a kernel is one pixel, which reads everything once, and in float32, where the products take longer than
-    what they wait for.
+    One, the whole, where a kernel is one pixel, which reads everything once, and in float32, where the products take
+    longer than what they wait for.
 
     >>> large = torch.empty(1, 132, 258, 258, dtype=torch.bfloat16)
     >>> strips_of(large, 3), strips_of(large, 1), strips_of(large.float(), 3), strips_of(large[..., :130, :130], 3)

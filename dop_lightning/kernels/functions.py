@@ -36,13 +36,28 @@ def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     getattr(kernels, name)(dtype == torch.bfloat16, *arguments, torch.get_num_threads())
 
 
-def _check(parameters: Sequence[Tensor], *images: Tensor) -> None:
+def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequence[int]) -> None:
     """Kernels read memory as what it is said to be."""
-    types = [x.dtype for x in images]
-    if types[0] not in (torch.float32, torch.bfloat16) or len(set(types)) > 1:
-        raise TypeError(f"images must all be float32 or all bfloat16, got {', '.join(map(str, types))}")
-    if wrong := [p.dtype for p in parameters if p.dtype != torch.float32]:
-        raise TypeError(f"parameters of batch norms must be float32, got {wrong[0]}")
+    types = {name: x.dtype for name, x in images.items()}
+    if len(set(types.values())) > 1 or not set(types.values()) <= {torch.float32, torch.bfloat16}:
+        told = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
+        raise ValueError(f"images must all be float32 or all bfloat16, got {told}")
+    for name, x in images.items():
+        if x.dim() != 4 or x.shape[0] != 1 or x.device.type != "cpu":
+            raise ValueError(f"{name} must be one image (1, C, H, W) on the CPU, got {tuple(x.shape)} on {x.device}")
+    for (name, p), size in zip(parameters.items(), sizes, strict=True):
+        if p.shape != (size,) or p.dtype != torch.float32 or p.device.type != "cpu" or not p.is_contiguous():
+            raise ValueError(
+                f"{name} must be {size} numbers in a row, float32 on the CPU, got shape {tuple(p.shape)}, {p.dtype} on "
+                f"{p.device}"
+            )
+
+
+def _check_padding(name: str, x: Tensor) -> None:
+    if min(x.shape[2:]) < 2:
+        raise ValueError(
+            f"{name} must have sides of at least 2 pixels to be padded by reflection, got {tuple(x.shape)}"
+        )
 
 
 def _last(x: Tensor) -> Tensor:
@@ -51,15 +66,34 @@ def _last(x: Tensor) -> Tensor:
 
 def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     shape = (1, channels, height, width)
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=like.dtype, device="cpu", memory_format=torch.channels_last)
+
+
+def _numbers(*shape: int) -> Tensor:
+    """Room for float32 on the CPU, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """``z`` (float32, without gradient) with one pixel of reflection padding, in ``dtype``."""
-    _check((z,), torch.empty(0, dtype=dtype))
+    """``z`` with one pixel of reflection padding, in ``dtype``.
+
+    Args:
+        z: ``(1, C, H, W)``, float32 on the CPU, H and W at least 2. It gets no gradient.
+        dtype: bfloat16 or float32.
+
+    Returns:
+        ``(1, C, H + 2, W + 2)``.
+
+    Raises:
+        ValueError: z is something else, or wants a gradient.
+    """
+    _check({"z": z}, {}, [])
+    _check_padding("z", z)
+    if z.dtype != torch.float32 or dtype not in (torch.float32, torch.bfloat16) or z.requires_grad:
+        raise ValueError(f"z must be float32 without gradient, for float32 or bfloat16, got {z.dtype} for {dtype}")
     z = _last(z)
     _, channels, height, width = z.shape
-    padded = torch.empty((1, channels, height + 2, width + 2), dtype=dtype, memory_format=torch.channels_last)
+    padded = _empty(z.new_empty(0, dtype=dtype), channels, height + 2, width + 2)
     _call("pad", dtype, _pointer(z), _long(height), _long(width), _long(channels), _pointer(padded))
     return padded
 
@@ -69,7 +103,7 @@ class _Activate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
         x = _last(x)
         _, channels, height, width = x.shape
-        moments = torch.empty(2, channels)
+        moments = _numbers(2, channels)
         y = _empty(x, channels, height + 2 * padding, width + 2 * padding)
         _call(
             "activate", x.dtype, _pointer(x), _pointer(moments[0]), _pointer(moments[1]), _pointer(gamma),
@@ -86,7 +120,7 @@ class _Activate(torch.autograd.Function):
         x, moments, gamma, beta = ctx.saved_tensors
         _, channels, height, width = x.shape
         gradient = _last(gradient)
-        dx, parameters = torch.empty_like(x), torch.empty(2, channels)
+        dx, parameters = torch.empty_like(x), _numbers(2, channels)
         _call(
             "activate_backward", x.dtype, _pointer(gradient), _pointer(x), _pointer(moments[0]), _pointer(moments[1]),
             _pointer(gamma), _pointer(beta), _long(height), _long(width), _long(channels), ctx.padding, _float(SLOPE),
@@ -106,8 +140,16 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
 
     Returns:
         ``(1, C, H + 2·padding, W + 2·padding)`` of the type of x.
+
+    Raises:
+        ValueError: x is no single image on the CPU, in bfloat16 or float32, or too small to be padded; γ and β do not
+            go with it; or ``padding`` is another number.
     """
-    _check((gamma, beta), x)
+    _check({"x": x}, {"gamma": gamma, "beta": beta}, [x.shape[1]] * 2)
+    if padding not in (0, 1):
+        raise ValueError(f"padding must be 0 or 1, got {padding!r}")
+    if padding:
+        _check_padding("x", x)
     return _Activate.apply(x, gamma, beta, padding)
 
 
@@ -115,7 +157,7 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
         skip, low = _last(skip), _last(low)
-        moments = torch.empty(2 * sum(gamma.numel() for gamma in parameters[::2]))
+        moments = _numbers(2 * sum(gamma.numel() for gamma in parameters[::2]))
         y = _empty(low, skip.shape[1] + low.shape[1], skip.shape[2], skip.shape[3])
         _call(
             "join", low.dtype, *_branches(skip, low, parameters, moments, None), _float(SLOPE), _float(EPSILON),
@@ -173,6 +215,20 @@ def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
 
     Returns:
         ``(1, S + C, H + 2, W + 2)``, with one pixel of reflection padding.
+
+    Raises:
+        ValueError: the branches are no single images on the CPU, of one type, bfloat16 or float32, and of sizes that
+            fit; or the parameters do not go with them.
     """
-    _check(parameters, skip, low)
+    names = [f"{letter} of {branch}" for branch in ("skip", "low", "what is joined") for letter in ("gamma", "beta")]
+    if len(parameters) != len(names):
+        raise ValueError(f"parameters must be {', '.join(names)}, got {len(parameters)}")
+    of_skip, of_low = skip.shape[1], low.shape[1]
+    sizes = [of_skip, of_skip, of_low, of_low, of_skip + of_low, of_skip + of_low]
+    _check({"skip": skip, "low": low}, dict(zip(names, parameters, strict=True)), sizes)
+    if tuple(skip.shape[2:]) != tuple(2 * side + 2 for side in low.shape[2:]):
+        raise ValueError(
+            f"skip must have 2 pixels a side more than twice the {tuple(low.shape[2:])} of low, got "
+            f"{tuple(skip.shape[2:])}"
+        )
     return _Join.apply(skip, low, *parameters)

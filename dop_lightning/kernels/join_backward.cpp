@@ -47,7 +47,8 @@ void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Su
     });
 }
 
-// The gradient of the skip branch before its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ). center: μ, for wide() channels; s, r: rows.
+// The gradient of the skip branch before its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ). center: μ, for
+// wide() channels; s, r: rows.
 template <class T>
 void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affine& norm, const NormGradient& by,
                    const float* center, T* out, double* total, float* s, float* r) {
@@ -104,17 +105,16 @@ void narrow_row(const Branches<T>& x, const float* g, const float* v, const Affi
 }
 
 template <class T>
-void backward_of(const Branches<T>& x, const T* gradient, const float* mean, const float* inverse, const Affine& norm,
-                 float* dgamma, float* dbeta, const float* skip_mean, const float* skip_inverse, float* skip_dgamma,
-                 float* skip_dbeta, const float* low_mean, const float* low_inverse, float* low_dgamma,
-                 float* low_dbeta, T* dskip, T* dlow, int threads) {
+void backward(const Branches<T>& x, const T* gradient, const Norm& joint, const Norm& skip, const Norm& low, T* dskip,
+              T* dlow, int threads) {
+    const Affine norm(x.S + x.C, joint.mean, joint.inverse, joint.gamma, joint.beta);
     const int64_t S = x.S, C = x.C, pixel = S + C, coarse = x.rows / 2, length = x.width() * C;
     const double count = double(x.rows) * x.columns;
     Sums joined(2 * pixel, threads), of_skip(2 * S, threads), of_low(2 * C, threads);
-    sums_of_join(x, gradient, mean, joined, threads);
-    const NormGradient by(joined, pixel, count, norm, mean, inverse, dgamma, dbeta);
+    sums_of_join(x, gradient, joint.mean, joined, threads);
+    const NormGradient by(joined, pixel, count, norm, joint.mean, joint.inverse, joint.dgamma, joint.dbeta);
     const int64_t wide = x.wide();
-    const std::vector<float> center = repeat(std::vector<float>(skip_mean, skip_mean + S), S, wide / S);
+    const std::vector<float> center = repeat(std::vector<float>(skip.mean, skip.mean + S), S, wide / S);
     // each share of the coarse rows takes the fine rows in and next to it; those in it are its own for the skip branch
     deal(coarse, threads, [&](int64_t begin, int64_t end, int share) {
         if (begin == end) return;
@@ -136,7 +136,7 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
             over_channels(C, [&](int64_t c, int n) {
                 Floats sum{}, product{};
                 const Floats A = load(x.of_low.a.data() + c), B = load(x.of_low.b.data() + c),
-                             M = get(low_mean + c, n);
+                             M = get(low.mean + c, n);
                 for (int64_t at = c; at < length; at += C) {
                     Floats value = get(p + at, n);
                     Floats r = get(sum_of_row + at, n) * choose(value * A + B, x.slope);
@@ -164,8 +164,8 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
         }
         finish(end - 1 == coarse - 1 ? end - 1 : -1);
     });
-    const NormGradient low_by(of_low, C, count / 4, x.of_low, low_mean, low_inverse, low_dgamma, low_dbeta);
-    const NormGradient skip_by(of_skip, S, count, x.of_skip, skip_mean, skip_inverse, skip_dgamma, skip_dbeta);
+    const NormGradient low_by(of_low, C, count / 4, x.of_low, low.mean, low.inverse, low.dgamma, low.dbeta);
+    const NormGradient skip_by(of_skip, S, count, x.of_skip, skip.mean, skip.inverse, skip.dgamma, skip.dbeta);
     const std::vector<float> slopes = repeat(skip_by.slopes, S, wide / S),
                              constants = repeat(skip_by.constants, S, wide / S);
     deal(coarse, threads, [&](int64_t begin, int64_t end, int) {
@@ -187,15 +187,6 @@ void backward_of(const Branches<T>& x, const T* gradient, const float* mean, con
     });
 }
 
-template <class T>
-void backward(const Branches<T>& x, const void* gradient, const Norm& norm, const Norm& of_skip, const Norm& of_low,
-              void* dskip, void* dlow, int threads) {
-    const Affine affine(x.S + x.C, norm.mean, norm.inverse, norm.gamma, norm.beta);
-    backward_of(x, (const T*)gradient, norm.mean, norm.inverse, affine, norm.dgamma, norm.dbeta, of_skip.mean,
-                of_skip.inverse, of_skip.dgamma, of_skip.dbeta, of_low.mean, of_low.inverse, of_low.dgamma,
-                of_low.dbeta, (T*)dskip, (T*)dlow, threads);
-}
-
 }  // namespace
 
 extern "C" {
@@ -204,10 +195,10 @@ void join_backward(int half, const void* gradient, const void* skip, const Norm*
                    const Norm* of_low, const Norm* norm, int64_t rows, int64_t columns, int64_t S, int64_t C,
                    int64_t pitch, float slope, void* dskip, void* dlow, int threads) {
     if (half)
-        backward(branches<bf16>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope), gradient, *norm,
-                 *of_skip, *of_low, dskip, dlow, threads);
+        backward(branches<bf16>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope),
+                 (const bf16*)gradient, *norm, *of_skip, *of_low, (bf16*)dskip, (bf16*)dlow, threads);
     else
-        backward(branches<float>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope), gradient, *norm,
-                 *of_skip, *of_low, dskip, dlow, threads);
+        backward(branches<float>(skip, *of_skip, low, *of_low, rows, columns, S, C, pitch, slope),
+                 (const float*)gradient, *norm, *of_skip, *of_low, (float*)dskip, (float*)dlow, threads);
 }
 }

@@ -47,9 +47,9 @@ class SkipUNet(NetworkSignal):
         fused: on a CPU, run the network by compiled kernels that do in one pass what plain operations do in several
             (:mod:`dop_lightning.kernels`); the same but for rounding. Where there is no C++ compiler, and for float64,
             plain operations do it.
-        compile: let ``torch.compile`` merge the layers: a minute more at the start, which pays for long runs on a GPU;
-            on a CPU it was slower. Scores then come from the network as it is, and agree with what is descended but for
-            rounding.
+        compile: let ``torch.compile`` merge the layers, in place of ``fused``: a minute more at the start, which pays
+            for long runs on a GPU; on a CPU it was slower. Scores then come from the network as it is, and agree with
+            what is descended but for rounding.
 
     Raises:
         ValueError: the signals are not images, or an argument is out of range.
@@ -85,7 +85,7 @@ class SkipUNet(NetworkSignal):
         self.dtype = problems.dtype
         wanted = precision == "bf16" or (precision == "auto" and has_bfloat16_units(problems.device))
         self.bf16 = wanted and self.dtype == torch.float32
-        self.fused = fused and self.dtype == torch.float32
+        self.fused = fused and not compile and self.dtype == torch.float32
         self.image_size = problems.signal_shape[1:]
         self.working_size = working_size(self.image_size, scales)
         # beside the networks: in their place they would give the parameters other names

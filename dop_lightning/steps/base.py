@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.optim import DiscrepantSGD
 from dop_lightning.outcome import Status
 from dop_lightning.parts import Rate
@@ -106,13 +105,11 @@ def _pulled_dual(state: BatchState, iteration: int) -> Tensor:
     Without a corruption nothing competes with X, and it does not matter how long a direction has been growing:
     ``−A*(r)``, which tells where it will.
     """
-    if not isinstance(state.corruption, HadamardCorruption):
+    ratio = state.corruption.log_ratio()
+    if ratio is None:
         residual = state.residual(torch.empty_like(state.problems.observation), iteration)
         return state.operator.adjoint(residual.neg_())
-    g, h = (array.detach().abs() for array in state.corruption.arrays)
-    tiny = torch.finfo(g.dtype).tiny
-    xi = torch.where((g > tiny) & (h > tiny), (g / h.clamp_min(tiny)).log(), 0.0) / over(2 * alphas(state), g)
-    return state.operator.adjoint(xi)
+    return state.operator.adjoint(ratio / over(alphas(state), ratio))
 
 
 def nominal_rates(state: BatchState) -> tuple[Rate, Rate]:

@@ -101,9 +101,12 @@ class Refinement(StepRule):
             raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """The averages, w, which entries are held out, when s is dropped, and the least error with its iteration."""
-        size = len(state)
-        calm = torch.ones(size)
+        """The averages, w, which entries are held out, when s is dropped, and the least error with its iteration.
+
+        What the host decides by is on the CPU, also where Lightning makes a device the default one.
+        """
+        size, host = len(state), torch.device("cpu")
+        calm = torch.ones(size, dtype=torch.float32, device=host)
         state.signal.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
             "calm": calm,
@@ -111,9 +114,9 @@ class Refinement(StepRule):
             "best": RunningAverage.start(state),
             "clean": torch.ones_like(state.problems.observation),
             "held_out": self._draw_held_out(state),
-            "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)]),
-            "least_error": torch.full((size,), math.inf, dtype=torch.float64),
-            "least_at": torch.zeros(size, dtype=torch.int64),
+            "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
+            "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
+            "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
     def reveal(self, state: BatchState, k: int) -> int:
@@ -127,7 +130,8 @@ class Refinement(StepRule):
     def _draw_held_out(self, state: BatchState) -> Tensor:
         y = state.problems.observation
         shape = (1, *y.shape[2:]) if _per_pixel(state) else y.shape[1:]
-        drawn = [torch.rand(shape, generator=stream(problem.seed, "held_out")) for problem in state.problems]
+        streams = [stream(problem.seed, "held_out") for problem in state.problems]
+        drawn = [torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for generator in streams]
         return (torch.stack(drawn) < self.held_out).expand(y.shape).contiguous().to(y.device)
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:

@@ -3,13 +3,15 @@
 import ctypes
 import logging
 import os
+import shutil
+import sys
 
 import pytest
 
 from dop_lightning.kernels import compiled
 from dop_lightning.kernels.compiled import build, cache_folder, compiler, library
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture
@@ -66,6 +68,37 @@ def test_a_compiler_that_is_named_and_missing_is_told_by_name(fresh, monkeypatch
     with caplog.at_level(logging.WARNING):
         assert library() is None
     assert "the compiler no-such-c++ of $CXX was not found" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are for Linux")
+def test_a_compiler_may_be_named_with_options(monkeypatch):
+    monkeypatch.setenv("CXX", "env g++ -m64")
+    assert compiler() == ["env", "g++", "-m64"]
+
+
+def test_clang_is_refused_before_it_compiles(fresh, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo "Debian clang version 19.1"')))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "is clang, whose OpenMP is not that of torch: g++ (from version 9) is needed" in caplog.text
+
+
+def test_other_systems_do_not_look_for_a_compiler(fresh, monkeypatch, caplog):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(shutil, "which", lambda _: pytest.fail("looked for"))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "by g++ on Linux alone, and this is darwin" in caplog.text
+
+
+def test_the_line_with_the_error_is_told(fresh, monkeypatch, tmp_path, caplog):
+    said = 'echo "In file included from x.cpp:1:" >&2; echo "common.h:3: error: no such thing" >&2; exit 1'
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, f'[ "$1" = --version ] || {{ {said}; }}')))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert "fake-c++ failed: common.h:3: error: no such thing" in caplog.text
 
 
 def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog):

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning import kernels
+from dop_lightning.kernels import convolution
 from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SkipUNet
+from dop_lightning.signals import SkipUNet, skip_unet
 from dop_lightning.signals.fused_unet import fused_forward
 from dop_lightning.signals.skip_network import skip_network
 from tests.suites.part import draw
@@ -46,8 +47,45 @@ def signal(**options) -> SkipUNet:
     return SkipUNet(problems, width=6, scales=2, precision="fp32", **options)
 
 
-def test_fused_is_a_matter_of_rounding() -> None:
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """The types in which networks were run by kernels."""
+    seen: list[torch.dtype] = []
+
+    def run(network: nn.Sequential, z: Tensor, dtype: torch.dtype) -> Tensor:
+        seen.append(dtype)
+        return fused_forward(network, z, dtype)
+
+    monkeypatch.setattr(skip_unet, "fused_forward", run)
+    return seen
+
+
+def test_kernels_run_what_they_can(runs: list[torch.dtype]) -> None:
+    signal()(0)
+    assert runs == [torch.float32]
+    for other in (signal(fused=False), signal(compile=True), signal(perturbation=0.0).double()):
+        with torch.no_grad():
+            other(0)
+    assert runs == [torch.float32]
+
+
+def test_large_convolutions_are_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = skip_network(3, 17, 2, 5, 1, True)
+    z = draw(1, (1, 5, 16, 8)).float()
+    whole = output_and_gradients(network, fused_forward(network, z, torch.bfloat16))
+    monkeypatch.setattr(convolution, "STRIP", 1000)
+    assert convolution.strips_of(torch.empty(1, 18, 18, 10, dtype=torch.bfloat16), 3) > 1
+    strips = output_and_gradients(network, fused_forward(network, z, torch.bfloat16))
+    assert any(not torch.equal(a, b) for a, b in zip(strips, whole, strict=True))
+    for (name, _), a, b in zip([("", None), *network.named_parameters()], strips, whole, strict=True):
+        if "bias" not in name:  # those that a norm takes out again have no gradient but rounding
+            assert float((a - b).norm()) < 2e-2 * float(b.norm())
+
+
+def test_fused_is_a_matter_of_rounding(runs: list[torch.dtype]) -> None:
     torch.testing.assert_close(signal()(4), signal(fused=False)(4), rtol=1e-4, atol=1e-4)
+    assert len(runs) == 1
 
 
 def test_an_autocast_around_changes_nothing() -> None:

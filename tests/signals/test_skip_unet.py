@@ -41,10 +41,10 @@ class TestSkipUNet(TestPlainSkipUNet):
     test_gradient_agrees_with_finite_differences = None  # float32 is too coarse: see test_fused_unet.py
     test_parameters_have_the_type_of_the_problems = None
 
-    def test_kernels_are_used(self) -> None:
-        signal = self.make(ProblemBatch([self.problem(0, "one")]))
-        assert isinstance(signal, SkipUNet)
-        assert signal.fused
+    def test_kernels_are_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dop_lightning.signals.skip_unet.fused_forward", lambda *_: pytest.fail("used"))
+        with pytest.raises(pytest.fail.Exception, match="used"):
+            self.make(ProblemBatch([self.problem(0, "one")]))(0)
 
 
 def batch(*shape: int, K: int = 1, dtype: torch.dtype = torch.float32) -> ProblemBatch:

@@ -137,6 +137,17 @@ def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> No
     assert (after.corruption[0] - true)[found & large].abs().mean() < 0.05
 
 
+def test_what_the_host_decides_by_is_on_the_cpu_whatever_the_default_device() -> None:
+    """Lightning makes the device of a run the default one while a module sets itself up."""
+    expected = make_state(make_batch(0))
+    steps = expected.method.steps
+    with torch.device("meta"):
+        memory = steps.start(expected)
+    for name in ("calm", "refined_from", "least_error", "least_at"):
+        assert torch.equal(memory[name], expected.memory[name])
+    assert torch.equal(memory["held_out"], expected.memory["held_out"])
+
+
 def test_held_out_entries_move_nothing() -> None:
     problems = make_batch(0)
     state = make_state(problems)
