@@ -76,7 +76,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory of arrays that it frees, for those that come next.
 
     glibc gives large arrays back to the system as soon as they are freed, and the system clears their pages when they
-    are asked for again: for the activations of a network at each iteration, which takes up to a fifth of its time
+    are asked for again: for the activations of a network at each iteration, which can take a third of its time
     (docs/performance.md). The price is that memory may be a little fragmented.
 
     Returns:

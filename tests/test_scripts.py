@@ -93,6 +93,11 @@ def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
     assert [row["kept"] for row in rows] == [True, True, True]
 
 
+def test_strips_are_timed() -> None:
+    said = run("benchmark_strips.py", "--sizes", "64:8", "--rounds", "1")
+    assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
+
+
 def test_alpha_is_measured(tmp_path: Path) -> None:
     small = ("--sizes", "16", "--widths", "2", "--levels", "0.5", "--images", "camera", "--iterations", "20")
     said = run("measure_alpha.py", "--out", str(tmp_path), *small, "--alphas", "30")
