@@ -49,7 +49,7 @@ class Preset:
         """
         if not self.refined:
             return {"tau": 1.0, "alpha": self.alpha}
-        muon = {"lr": MUON_RATE, "precision": precision}
+        muon: dict[str, Any] = {"lr": MUON_RATE, **({} if precision == "auto" else {"precision": precision})}
         return {
             "theta_optimizer": {"class_path": "dop_lightning.muon.Muon", "init_args": muon},
             "steps": {"class_path": "Refinement"},

@@ -75,7 +75,12 @@ def parser(epilog: str = "") -> argparse.ArgumentParser:
         help="such as 8G: images that take more are recovered in tiles; default: four fifths of what is free",
     )
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
-    result.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="inside the network")
+    result.add_argument(
+        "--precision",
+        choices=["auto", "bf16", "fp32"],
+        default="auto",
+        help="of the network, and of the products in its optimizer",
+    )
     return result
 
 

@@ -73,6 +73,13 @@ def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
     assert config()["trainer"]["max_steps"] == refine["trainer"]["max_steps"]
 
 
+def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        model = config("--precision", precision)["model"]
+        assert model["signal"]["init_args"]["precision"] == precision
+        assert model["theta_optimizer"]["init_args"]["precision"] == precision
+
+
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
     monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda preset, device: seconds[preset.width])
