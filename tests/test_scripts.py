@@ -123,7 +123,9 @@ def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) 
         assert re.search(rf"^\| {name} \| {reached}\d+ \| {number} \| {spread} \| .*\| 2 \|$", said, re.M), said
     before = curves.read_text(encoding="utf-8")
     assert len(before.splitlines()) == 1 + 2 * 2 * len(names)
-    assert run("compare_iterations.py", *small, "--candidates", *names) == said  # nothing is run again
+    assert (
+        run("compare_iterations.py", *small, "--iterations", "10", "--candidates", *names) == said
+    )  # nothing is run again
     assert curves.read_text(encoding="utf-8") == before
 
 
