@@ -249,7 +249,8 @@ def main() -> int:
         which, size, width, precision = options.peak
         if which == "dop":
             prepare()
-        set_threads()
+        else:
+            set_threads()
         print(peak_on_cpu(which, int(size), int(width), precision))
         return 0
     prepare()

@@ -352,10 +352,11 @@ def settings(options: argparse.Namespace) -> str:
 def read(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
     """The curves of a file that were made by these settings, none where there is no file."""
     curves: dict[Key, list[dict[str, Any]]] = {}
+    asked = settings(options)
     if options.out.exists():
         with options.out.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row.get("settings") == settings(options):
+                if row.get("settings") == asked:
                     key = (row["candidate"], row["image"], row["level"], row["seed"])
                     numbers = {name: float(row[name]) if row[name] else None for name in FIELDS[5:]}
                     curves.setdefault(key, []).append(numbers)
