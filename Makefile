@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing PyTorch (minutes, the first time)"
 	@$(PIP) $(TORCH)
 	@echo "Installing dop_lightning and its tools"
-	@$(PIP) -e ".[dev,matlab,figures,theory]"
+	@$(PIP) -e ".[dev,matlab,figures,theory,cluster]"
 	@touch $@
 
 setup: $(STAMP) ## the environment, in .venv

@@ -12,6 +12,8 @@ VERBS = {
     "test": ("dop_lightning.commands.lightning", "the same as validate"),
     "predict": ("dop_lightning.commands.lightning", "write the files that a checkpoint has recovered"),
     "recover": ("dop_lightning.commands.recover", "restore images: dop recover PHOTO.png --out DIR"),
+    "sweep": ("dop_lightning.commands.sweep", "a grid of runs: dop sweep --config C.yaml --axis KEY=V1,V2 --out DIR"),
+    "table": ("dop_lightning.commands.table", "one table out of many runs: dop table RUN…"),
     "figure": ("dop_lightning.commands.figure", "reproduce a figure of the paper: dop figure 2bc --out DIR"),
 }
 

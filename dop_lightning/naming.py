@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 LONGEST = 120
 """In bytes; file systems allow 255."""
 
-_RESERVED = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "results.csv"}
+_RESERVED = {"checkpoints", "config.yaml", "log.txt", "manifest.json", "metrics.csv", "point.json", "results.csv"}
 """What else lies in the folder of a run."""
 
 

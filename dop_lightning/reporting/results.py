@@ -100,16 +100,26 @@ def write_table(run: Path) -> list[dict[str, Any]]:
     the scores. What is not known is empty.
     """
     results = read_results(run)
+    atomic_text(run / "results.csv", render_csv(results))
+    return results
+
+
+def render_csv(results: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """All columns of results as CSV.
+
+    Args:
+        results: as :func:`read_results` gives them.
+        first: keys of columns to put before those of ``results.csv``.
+    """
     attributes = list(dict.fromkeys(key for result in results for key in result["attributes"]))
-    columns = ["problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
+    columns = [*first, "problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for result in results:
         values = {**result["attributes"], **{key: value for key, value in result.items() if key != "attributes"}}
         writer.writerow(["" if values.get(column) is None else _text(values[column]) for column in columns])
-    atomic_text(run / "results.csv", text.getvalue())
-    return results
+    return text.getvalue()
 
 
 def _text(value: Any) -> str:
@@ -127,10 +137,7 @@ def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[s
     problem   PSNR
     a        23.51
     """
-    known = [column for column in columns if any(result.get(column[0]) is not None for result in results)]
-    rows = [[title for _, title, _ in known]]
-    for result in results:
-        rows.append(["" if result.get(key) is None else format(result[key], spec) for key, _, spec in known])
+    known, rows = _cells(results, columns)
     widths = [max(len(row[i]) for row in rows) for i in range(len(known))]
     lines = []
     for row in rows:
@@ -140,6 +147,33 @@ def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[s
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def render_markdown(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
+    """The same as a table of Markdown.
+
+    >>> print(
+    ...     render_markdown([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")])
+    ... )
+    | problem | PSNR |
+    | --- | ---: |
+    | a | 23.51 |
+    """
+    known, (titles, *rows) = _cells(results, columns)
+    rule = ["---" if spec == "" else "---:" for _, _, spec in known]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in [titles, rule, *rows])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def _cells(
+    results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
+) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
+    """The columns that are known for a result, and their texts, the titles first."""
+    known = [column for column in columns if any(result.get(column[0]) is not None for result in results)]
+    rows = [[title for _, title, _ in known]]
+    for result in results:
+        rows.append(["" if result.get(key) is None else format(result[key], spec) for key, _, spec in known])
+    return known, rows
 
 
 SUMMARY = [
