@@ -4,10 +4,10 @@ Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop
 """
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterable
 
+from dop_lightning.amounts import in_bytes
 from dop_lightning.roster import State
 from dop_lightning.signals.skip_network import working_size
 from dop_lightning.tiling import cover
@@ -105,50 +105,3 @@ def seconds_an_iteration(
         state.advance(1)
         done += 1
     return (time.perf_counter() - begin) / done
-
-
-def in_words(seconds: float) -> str:
-    """A duration as one says it, no more exact than an estimate is.
-
-    >>> [in_words(s) for s in (3, 75, 200, 5000, 400000)]
-    ['a few seconds', 'about 1 minute', 'about 3 minutes', 'about 1.4 hours', 'about 4.6 days']
-    """
-    if seconds < 10:
-        return "a few seconds"
-    if seconds < 55:
-        return f"about {max(10, 5 * round(seconds / 5))} seconds"
-    unit, length = next((unit, length) for unit, length, limit in _UNITS if seconds < limit)
-    count = seconds / length
-    shown = f"{count:.0f}" if unit == "minute" or count >= 8 else f"{count:.1f}".removesuffix(".0")
-    return f"about {shown} {unit}{'' if shown == '1' else 's'}"
-
-
-_UNITS = (("minute", 60, 55 * 60), ("hour", 3600, 40 * 3600), ("day", 24 * 3600, math.inf))
-
-
-def in_bytes(size: float) -> str:
-    """An amount of memory as one says it.
-
-    >>> in_bytes(3 * 2**30), in_bytes(500 * 2**20)
-    ('3 GiB', '500 MiB')
-    """
-    for unit, length in (("GiB", 2**30), ("MiB", 2**20)):
-        if size >= length or unit == "MiB":
-            return f"{size / length:.3g} {unit}" if size < 999 * length else f"{size / length:.0f} {unit}"
-    raise AssertionError
-
-
-def parse_bytes(text: str) -> int:
-    """An amount of memory as one types it; without a unit, GiB.
-
-    Raises:
-        ValueError: it is none, or not above 0.
-
-    >>> parse_bytes("8G") == parse_bytes("8 GiB") == parse_bytes("8") == 8 * 2**30
-    True
-    """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgt])i?b?)?\s*", text, re.IGNORECASE)
-    size = float(match[1]) * 1024 ** (1 + "kmgt".index((match[2] or "g").lower())) if match else 0.0
-    if not 0 < size < 2**60:
-        raise ValueError(f"max-memory must be an amount such as 8G or 500M, above 0, got {text!r}")
-    return round(size)

@@ -2,15 +2,18 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 from torch.optim import Optimizer
 
+from dop_lightning.batching import SHARE_OF_MEMORY, automatic_batches
 from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.convex.solver import ConvexSolver
 from dop_lightning.corruption import Corruption, HadamardCorruption
@@ -18,13 +21,20 @@ from dop_lightning.engine import Evaluation, Method, OutOfMemoryError
 from dop_lightning.objective import Loss, SquaredLoss
 from dop_lightning.operators import Operator, operator_of
 from dop_lightning.outcome import Outcome, Record, Status
-from dop_lightning.problems import ProblemBatch
+from dop_lightning.plan import Plan, deal
+from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.recovery_callback import RecoveryCallback
 from dop_lightning.reporting.mosaics import combine
-from dop_lightning.roster import Roster, State
+from dop_lightning.reporting.results import remaining
+from dop_lightning.roster import Roster, State, batch_labels
+from dop_lightning.runtime import available_memory
 from dop_lightning.scoring import Scorer
 from dop_lightning.signals import Signal, SymmetricFactor
 from dop_lightning.steps import GradientDescent, StepRule
+from dop_lightning.strategies import ProblemParallelStrategy
+
+# Trainer(strategy="problem_parallel") knows it by name once this module is imported
+assert ProblemParallelStrategy.strategy_name in StrategyRegistry
 
 
 class DoubleOverparameterization(pl.LightningModule):
@@ -114,12 +124,38 @@ class DoubleOverparameterization(pl.LightningModule):
                 "DoubleOverparameterization needs datamodule=…, a RecoveryDataModule such as ImageDataModule or "
                 "MatrixDataModule, got none"
             )
-        names = [problem.name for problem in data.problems]
-        if self.roster is not None and self.roster.is_about(data.batches):
+        strategy: Any = self.trainer.strategy
+        share = getattr(strategy, "share", lambda _, decide: decide())
+        plan = Plan(**share("plan", lambda: self._plan(data, self.trainer.world_size).to_json()))
+        data.group(plan.batches)
+        own = plan.ranks[self.trainer.global_rank]
+        batches = [data.batches[position] for position in own]
+        if self.roster is not None and self.roster.is_about(batches):
             return  # fit, then test: the module keeps what it recovered
-        device = self.trainer.strategy.root_device
-        self.roster = Roster(self.method, data.batches, self.tau, self.alpha, names, device)
+        self.roster = self._roster(data, batches, batch_labels(own))
         self._follow_roster()
+
+    def _roster(self, data: Any, batches: Sequence[ProblemBatch], labels: Sequence[str] | None = None) -> Roster:
+        names = [problem.name for problem in data.problems]
+        device = self.trainer.strategy.root_device
+        return Roster(self.method, batches, self.tau, self.alpha, names, device, labels)
+
+    def _plan(self, data: Any, ranks: int) -> Plan:
+        """Batches of a run that was started before, or such as the data module asks for; dealt by what is left to do."""
+        if data.plan is not None:
+            data.group(data.plan)
+        elif data.batch_size == "auto":
+            device = self.trainer.strategy.root_device
+            beside = 1 if device.type == "cuda" else getattr(self.trainer.strategy, "num_processes", 1)
+            limit = data.max_memory or int(SHARE_OF_MEMORY * available_memory(device)) // beside
+
+            def begin(problem: Problem) -> State:
+                return self._roster(data, [ProblemBatch([problem])]).states[0]
+
+            data.group(automatic_batches(data.problems, begin, limit, ranks))
+        left = remaining(Path(self.trainer.default_root_dir), data.problems, self.trainer.max_steps)
+        costs = [sum(left[problem.name] * problem.observation.numel() for problem in batch) for batch in data.batches]
+        return Plan([batch.names for batch in data.batches], deal(costs, ranks))
 
     def _check_trainer(self) -> None:
         """Without a number of iterations or a time limit, a run would have no end."""
@@ -387,9 +423,10 @@ class DoubleOverparameterization(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save problem by problem: nothing in a checkpoint depends on how they were batched."""
-        checkpoint["problems"] = self._problems.save()
-        for name, saved in checkpoint["problems"].items():
-            saved["callbacks"] = {callback.name: callback.problem_state(name) for callback in self.recovery_callbacks}
+        checkpoint["batches"] = self._problems.save()
+        for problems in checkpoint["batches"].values():
+            for name, saved in problems.items():
+                saved["callbacks"] = {call.name: call.problem_state(name) for call in self.recovery_callbacks}
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
             checkpoint.pop(key, None)
 
@@ -398,7 +435,7 @@ class DoubleOverparameterization(pl.LightningModule):
         problems = checkpoint.get("problems")
         if problems is None:
             raise ValueError("ckpt_path must be a checkpoint folder written by dop, got one without problems")
-        if not set(problems) & set(self.records):
+        if problems and self.records and not set(problems) & set(self.records):
             raise ValueError(
                 f"ckpt_path must hold problems of this run, such as {next(iter(self.records))!r}, "
                 f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"

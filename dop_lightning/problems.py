@@ -216,16 +216,21 @@ class ProblemBatch(Sequence[Problem]):
         return draws.to(self.device)
 
 
+def of_one_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Groups of problems that can be stacked, in their order."""
+    groups: dict[tuple[object, ...], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.batch_key, []).append(problem)
+    return list(groups.values())
+
+
 def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[ProblemBatch]:
     """Group problems of one shape into batches of at most ``batch_size``, in their order.
 
     The grouping depends on the list alone, never on the number of devices.
     """
-    groups: dict[tuple[object, ...], list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(problem.batch_key, []).append(problem)
     batches = []
-    for group in groups.values():
+    for group in of_one_shape(problems):
         size = len(group) if batch_size is None else at_least("batch_size", batch_size, 1)
         batches += [ProblemBatch(group[i : i + size]) for i in range(0, len(group), size)]
     return batches

@@ -1,6 +1,6 @@
 """All problems of a run: how far each of them is, and the batches that are at work. Plain torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,11 +22,12 @@ class Roster:
 
     Args:
         method: the parts of the engine.
-        batches: all problems of the run.
+        batches: the problems of a run, or those of them that this process works on.
         tau: rate of θ: one number, one a problem in the order of the batches' list, or ``auto``.
         alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.
-        order: names of all problems, in the order that lists of rates have.
+        order: names of all problems of the run, in the order that lists of rates have.
         device: where batches work.
+        labels: names of the batches, by which they are saved; by default their positions.
 
     Raises:
         ValueError: a list of rates has another length.
@@ -40,13 +41,18 @@ class Roster:
         alpha: float | Sequence[float] | None,
         order: Sequence[str],
         device: torch.device,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.method = method
         self.batches = list(batches)
+        self.labels = list(labels or batch_labels(range(len(self.batches))))
         self.device = device
         self._tau = None if isinstance(tau, str) else _one_a_problem("tau", tau, order)
         self._alpha = _one_a_problem("alpha", alpha, order)
-        self.records = {name: Record() for name in order}
+        self._label_of = {
+            name: label for label, batch in zip(self.labels, self.batches, strict=True) for name in batch.names
+        }
+        self.records = {name: Record() for name in order if name in self._label_of}
         self.states: list[State] = [self._new_state(batch) for batch in batches]
 
     def _new_state(self, problems: ProblemBatch) -> State:
@@ -149,23 +155,31 @@ class Roster:
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(range(half)), state.select(range(half, len(state)))]
 
-    def save(self) -> dict[str, dict[str, Any]]:
-        """Record and state of every problem: tensors on the CPU and plain numbers."""
+    def label_of(self, name: str) -> str:
+        """The batch that a problem belongs to, whether it is at work or not."""
+        return self._label_of[name]
+
+    def save(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
         at_work = self._at_work()
         return {
-            name: {
-                "status": record.status,
-                "iteration": record.iteration,
-                "evaluated": record.evaluated,
-                "seconds": record.seconds,
-                "ended": record.ended,
-                "state": self._state_of(name, at_work),
-            }
-            for name, record in self.records.items()
+            label: {name: self._entry(name, at_work) for name in batch.names}
+            for label, batch in zip(self.labels, self.batches, strict=True)
+        }
+
+    def _entry(self, name: str, at_work: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
+        record = self.records[name]
+        return {
+            "status": record.status,
+            "iteration": record.iteration,
+            "evaluated": record.evaluated,
+            "seconds": record.seconds,
+            "ended": record.ended,
+            "state": self._state_of(name, at_work),
         }
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what :meth:`save` gave; a problem that it does not hold starts anew.
+        """Take over what :meth:`save` gave of each problem; one that is missing starts anew.
 
         Nothing is at work afterwards, see :meth:`work_on_unfinished`.
         """
@@ -190,6 +204,15 @@ class Roster:
         """Signals and corruptions at work."""
         for state in self.states:
             yield from state.modules
+
+
+def batch_labels(positions: Iterable[int]) -> list[str]:
+    """The names of the batches at these positions of a run's list.
+
+    >>> batch_labels([0, 12])
+    ['batch-0000', 'batch-0012']
+    """
+    return [f"batch-{position:04d}" for position in positions]
 
 
 def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ MANIFEST = "manifest.json"
 SETTINGS_WITHOUT_EFFECT = {"block", "graphs"}
 """Settings of the model that change no result."""
 
-PATHS = {"images", "files", "truth", "mask"}
-"""Settings of the data that say where files are: what is in them counts, and they may be moved."""
+DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
+"""Settings of the data that say where files are (what is in them counts, and they may be moved), and what a batch may take,
+which counts at the first start."""
 
 
 def default_folder(experiment: str) -> Path:
@@ -45,7 +46,10 @@ def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
         relevant["model"] = {k: v for k, v in relevant["model"].items() if k not in SETTINGS_WITHOUT_EFFECT}
     data = relevant.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
-        relevant["data"] = {**data, "init_args": {k: v for k, v in data["init_args"].items() if k not in PATHS}}
+        relevant["data"] = {
+            **data,
+            "init_args": {k: v for k, v in data["init_args"].items() if k not in DATA_WITHOUT_EFFECT},
+        }
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
     for problem in problems:  # a file may hold something else than when the run was started
         y = problem.observation
@@ -87,12 +91,27 @@ def claim(run: Path, mark: str) -> bool:
                 "choose another folder, or remove that one"
             )
         return True
-    if (run / CONFIG).exists():
+    if (run / CONFIG).exists() and not manifest.exists():  # another process may be starting the same run
         raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
     nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")
     return False
+
+
+def planned_batches(run: Path) -> list[list[str]] | None:
+    """The batches of a run as its first start has formed them; ``None`` where it has not started.
+
+    Raises:
+        ValueError: the manifest is none.
+    """
+    manifest = run / MANIFEST
+    if not manifest.is_file():
+        return None
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))["batches"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
 
 
 def write_manifest(
@@ -101,6 +120,7 @@ def write_manifest(
     config_text: str,
     problems: Sequence[Problem],
     mosaics: Mapping[str, Mosaic] | None = None,
+    batches: Sequence[Sequence[str]] = (),
 ) -> None:
     """Save the resolved config, the fingerprint, and the list of all problems.
 
@@ -110,6 +130,7 @@ def write_manifest(
         config_text: the resolved config, YAML.
         problems: those that have a row in the table.
         mosaics: those of them that are recovered in tiles, by name.
+        batches: names of what is worked on together; a run that goes on keeps them.
     """
     mosaics = mosaics or {}
     entries = [
@@ -127,5 +148,5 @@ def write_manifest(
         for problem in problems
     ]
     # the manifest first: a folder with it is ours, and a config that is missing is written by the next start
-    atomic_json(run / MANIFEST, {"fingerprint": mark, "problems": entries})
+    atomic_json(run / MANIFEST, {"fingerprint": mark, "problems": entries, "batches": [list(b) for b in batches]})
     atomic_text(run / CONFIG, config_text)

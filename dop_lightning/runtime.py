@@ -47,14 +47,23 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def set_threads() -> int:
-    """Set torch's threads and return their number: ``OMP_NUM_THREADS`` where it is set, else the usable cores.
+def set_threads(processes: int = 1) -> int:
+    """Set torch's threads and return their number.
 
-    torch's own default counts the machine's cores, which in a container or a SLURM allocation is more than may be used;
-    threads that wait for each other then cost a factor of ten.
+    It is ``OMP_NUM_THREADS`` where that is set; in a task of SLURM the cores that it was given; else this process' share
+    of the usable cores. torch's own default counts the machine's cores, which in a container or a SLURM allocation is
+    more than may be used; threads that wait for each other then cost a factor of ten.
+
+    Args:
+        processes: that work on this machine beside each other.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        asked = os.environ.get(variable, "")
+        if asked.isdigit() and int(asked) > 0:
+            threads = int(asked)
+            break
+    else:
+        threads = max(1, usable_cores() // processes)
     torch.set_num_threads(threads)
     return threads
 

@@ -147,7 +147,7 @@ class Run:
     def states(self) -> dict[str, dict[str, Tensor]]:
         """All that the checkpoint holds of each problem: parameters, optimizers, windows; flat."""
         problems = FolderCheckpointIO().load_checkpoint(self.checkpoint)["problems"]
-        return {name: dict(_flat("", saved)) for name, saved in problems.items()}
+        return {name: dict(_flat("", problems[name])) for name in sorted(problems)}
 
     def assert_equals(self, other: "Run") -> None:
         """Same bits, and the same table."""

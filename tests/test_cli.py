@@ -227,11 +227,10 @@ def test_fit_leaves_the_files_of_a_run(folder: Path, dop) -> None:
     said = dop(*FIT)
     assert said.status == 0
     files = listing(folder / "out")
-    for name in ("config.yaml", "manifest.json", "results.csv", "metrics.csv", "checkpoints/last.ckpt/run.pt"):
+    for name in ("config.yaml", "manifest.json", "results.csv", "metrics.csv", "checkpoints/last.ckpt/batch-0000.pt"):
         assert name in files
     for seed in (0, 1):
         problem = f"n12-r1-gross-outliers-0.1-seed{seed}"
-        assert f"checkpoints/last.ckpt/problems/{problem}.pt" in files
         for name in ("result.json", "recovered.png", "corruption.png", "comparison.png", "recovered.npy"):
             assert f"{problem}/{name}" in files
         assert list((folder / "out" / problem).glob("events.out.tfevents.*"))

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from dop_lightning import kernels
-from dop_lightning.cost import TILES, choose_tile, in_bytes, in_words, parse_bytes, run_memory, seconds_an_iteration
+from dop_lightning.amounts import in_bytes, in_words, parse_bytes
+from dop_lightning.cost import TILES, choose_tile, run_memory, seconds_an_iteration
 
 GIB = 2**30
 LARGE = (3, 1000, 1500)

@@ -10,7 +10,7 @@ import yaml
 
 from dop_lightning.operators import CommutingMeasurements, GaussianMeasurements
 from dop_lightning.problems import Problem
-from dop_lightning.runs import claim, default_folder, fingerprint, write_manifest
+from dop_lightning.runs import claim, default_folder, fingerprint, planned_batches, write_manifest
 from dop_lightning.tiling import cut
 
 CONFIG = """
@@ -162,13 +162,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem("a"), problem("b")])
+    assert planned_batches(tmp_path) is None
+    write_manifest(tmp_path, "mark", CONFIG, [problem("a"), problem("b")], batches=[["b"], ["a"]])
+    assert planned_batches(tmp_path) == [["b"], ["a"]]
     assert (tmp_path / "config.yaml").read_text() == CONFIG
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     attributes = {"n": 2, "noise": "gross_outliers"}
     assert manifest == {
         "fingerprint": "mark",
         "problems": [{"name": name, "seed": 4, "shape": [2, 2], "attributes": attributes} for name in "ab"],
+        "batches": [["b"], ["a"]],
     }
 
 

@@ -1,7 +1,8 @@
 """Lightning callbacks of a run: scores, curves, files, checkpoints, progress, stopping."""
 
 from dop_lightning.callbacks.certificate import DualCertificate
-from dop_lightning.callbacks.checkpoint import CheckpointFolder, FolderCheckpointIO, last_checkpoint
+from dop_lightning.callbacks.checkpoint import CheckpointFolder, last_checkpoint
+from dop_lightning.callbacks.checkpoint_io import FolderCheckpointIO
 from dop_lightning.callbacks.files import RecoveredFiles
 from dop_lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.callbacks.manifest import Manifest

@@ -1,7 +1,5 @@
 """How far the recovery of a matrix is from the optimum of Eq. 8, in ``metrics.csv``."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 from dop_lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.engine import BatchState, Evaluation
-from dop_lightning.files.atomic import append_text
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.recovery_callback import RecoveryCallback
@@ -62,9 +59,7 @@ class DualCertificate(RecoveryCallback):
             for k, name in enumerate(problems.names)
             for tag, of_problems in values.items()
         ]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        append_text(RecoveryMetrics.path(trainer), text.getvalue())
+        RecoveryMetrics.append(trainer, module, rows)
 
 
 def _check(state: State) -> None:

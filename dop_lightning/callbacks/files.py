@@ -19,8 +19,10 @@ from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
 from dop_lightning.problems import Problem
 from dop_lightning.recovery_callback import RecoveryCallback
+from dop_lightning.reporting.merge import merge_curves, rebuild
 from dop_lightning.reporting.mosaics import assemble
 from dop_lightning.reporting.results import write_result, write_table
+from dop_lightning.tiling import Mosaic
 
 
 class RecoveredFiles(RecoveryCallback):
@@ -44,6 +46,8 @@ class RecoveredFiles(RecoveryCallback):
         """Write again what a resumed run has finished and somebody has removed."""
         assert isinstance(pl_module, DoubleOverparameterization)
         for problem in data_of(trainer).problems:
+            if problem.name not in pl_module.records:
+                continue  # another process works on it
             record = pl_module.records[problem.name]
             written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
             if record.state is not None and record.is_finished(trainer.max_steps) and not written:
@@ -98,14 +102,20 @@ class RecoveredFiles(RecoveryCallback):
         self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put tiles together, and rebuild the table of the run."""
+        """Put tiles together, and rebuild the tables of the run: of this process' problems and of all others'."""
         run = Path(trainer.default_root_dir)
         for mosaic in data_of(trainer).mosaics.values():
-            outcome = assemble(run, mosaic)
-            if outcome is not None:
-                self.write_recovery(run / mosaic.whole.folder, outcome, self._has_pictures(trainer, mosaic.whole))
-                write_result(run / mosaic.whole.folder, outcome, {}, machine(pl_module))
-        write_table(run)
+            tiles = [run / tile.folder / "result.json" for tile in mosaic.tiles.values()]
+            rebuild(lambda tiles=tiles: tiles, lambda mosaic=mosaic: self._assemble(trainer, pl_module, mosaic))  # type: ignore[misc]
+        rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
+        merge_curves(run)
+
+    def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
+        run, whole = Path(trainer.default_root_dir), mosaic.whole
+        outcome = assemble(run, mosaic)
+        if outcome is not None:
+            self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
+            write_result(run / whole.folder, outcome, {}, machine(module))
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

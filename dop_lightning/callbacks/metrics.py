@@ -11,14 +11,20 @@ import pytorch_lightning as pl
 from dop_lightning.engine import Evaluation
 from dop_lightning.files.atomic import append_text, atomic_text
 from dop_lightning.module import DoubleOverparameterization
+from dop_lightning.outcome import Record
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.recovery_callback import RecoveryCallback
+from dop_lightning.reporting.merge import CURVES, curve_files, merge_curves, whole_lines
 
-HEADER = ["problem", "iteration", "tag", "value"]
+COLUMNS = 4
+"""Problem, iteration, tag, value."""
 
 
 class RecoveryMetrics(RecoveryCallback):
-    """Appends the scores of each evaluation to ``RUN/metrics.csv`` and keeps the best of each problem.
+    """Appends the scores of each evaluation to a file a batch and keeps the best of each problem.
+
+    ``RUN/metrics.csv`` is put together out of these files, see :mod:`dop_lightning.reporting.merge`: several processes
+    may be at work, each with batches of its own. They do it at each checkpoint and at their end.
 
     The best is an oracle's: to stop there one would have to know the truth. It is reported beside the end of the run,
     never instead of it.
@@ -40,23 +46,36 @@ class RecoveryMetrics(RecoveryCallback):
         return {key: best[key] for key in ("best_psnr", "best_iteration") if key in best}
 
     @staticmethod
-    def path(trainer: pl.Trainer) -> Path:
-        """``RUN/metrics.csv``."""
-        return Path(trainer.default_root_dir) / "metrics.csv"
+    def append(trainer: pl.Trainer, module: DoubleOverparameterization, rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows (problem, iteration, tag, value) of one batch; a single process keeps ``metrics.csv`` up to date."""
+        assert module.roster is not None
+        run, text = Path(trainer.default_root_dir), _lines(rows)
+        append_text(run / CURVES / f"{module.roster.label_of(rows[0][0])}.csv", text)
+        if trainer.world_size == 1:
+            append_text(run / "metrics.csv", text)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Begin the file, or cut a resumed one back to the iterations of the checkpoint."""
+        """Begin the files, or cut those of a resumed run back to the iterations of the checkpoint."""
         assert isinstance(module, DoubleOverparameterization)
-        path = self.path(trainer)
-        kept = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in list(csv.reader(file))[1:]:
-                    record = module.records.get(row[0]) if len(row) == len(HEADER) else None
-                    # a problem that went back to an earlier iteration keeps its curve up to where it stopped
-                    if record is not None and int(row[1]) <= max(record.iteration, record.evaluated):
-                        kept.append(row)
-        atomic_text(path, _lines([HEADER, *kept]))
+        assert module.roster is not None
+        run = Path(trainer.default_root_dir)
+        (run / CURVES).mkdir(parents=True, exist_ok=True)
+        own = {label: run / CURVES / f"{label}.csv" for label in module.roster.labels}
+        # alone, also what was written when the problems were batched in another way
+        read = curve_files(run) if trainer.world_size == 1 else [path for path in own.values() if path.is_file()]
+        texts = {path: path.read_text(encoding="utf-8") for path in read}
+        kept: dict[str, list[list[str]]] = {label: [] for label in own}
+        for text in texts.values():
+            for row in csv.reader(io.StringIO(whole_lines(text))):
+                if _is_past(row, module.records):
+                    kept[module.roster.label_of(row[0])].append(row)
+        for label, path in own.items():
+            text = _lines(kept[label])
+            if text != texts.pop(path, ""):
+                atomic_text(path, text)
+        for path in texts:
+            path.unlink()
+        merge_curves(run)
 
     def on_evaluation(
         self,
@@ -74,7 +93,11 @@ class RecoveryMetrics(RecoveryCallback):
             if seen and evaluation.iteration % module.evaluate_every == 0:
                 self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
             rows += [[name, evaluation.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
-        append_text(self.path(trainer), _lines(rows))
+        self.append(trainer, module, rows)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Bring the curves of all up to date."""
+        merge_curves(Path(trainer.default_root_dir))
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """The best of one problem."""
@@ -84,6 +107,13 @@ class RecoveryMetrics(RecoveryCallback):
         """The best of one problem."""
         if state:
             self._best[name] = dict(state)
+
+
+def _is_past(row: Sequence[str], records: Mapping[str, Record]) -> bool:
+    """Whether a row is of an iteration that a problem has behind it."""
+    record = records.get(row[0]) if len(row) == COLUMNS and row[1].isdigit() else None
+    # a problem that went back to an earlier iteration keeps its curve up to where it stopped
+    return record is not None and int(row[1]) <= max(record.iteration, record.evaluated)
 
 
 def _seen(iteration: int, scores: Mapping[str, float]) -> dict[str, float]:

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from tqdm import tqdm
 
+from dop_lightning.amounts import in_words
 from dop_lightning.checks import at_least
-from dop_lightning.cost import in_words, seconds_an_iteration
+from dop_lightning.cost import seconds_an_iteration
 from dop_lightning.data.base import data_of
 from dop_lightning.engine import BatchState, OutOfMemoryError
 from dop_lightning.graphs import iterations_ahead
@@ -51,6 +52,7 @@ class IterationProgress(pl.callbacks.ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin where a resumed run begins."""
+        self._enabled = self._enabled and trainer.is_global_zero
         if not self._enabled:
             return
         assert isinstance(pl_module, DoubleOverparameterization)
@@ -115,7 +117,10 @@ def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> st
     length = f"up to {trainer.max_steps} iterations" if trainer.max_steps > 0 else "as long as max_time allows"
     what = f"{problems} problem{'s' if problems != 1 else ''}"
     data = data_of(trainer)
-    if data.mosaics:
+    if trainer.world_size > 1:
+        of_all = f"this process and {trainer.world_size - 1} more"
+        what = f"{len(data.problems)} problems in {len(data.batches)} batches on {of_all}, {problems} of them here"
+    elif data.mosaics:
         what = f"{len(data.wholes)} problem{'s' if len(data.wholes) != 1 else ''} in {problems} parts"
     return f"{what}, {length} on {where}, results in {trainer.default_root_dir}"
 

@@ -1,6 +1,7 @@
 """``dop fit | validate | test | predict``: a thin layer over LightningCLI."""
 
 import math
+import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -25,10 +26,13 @@ from dop_lightning.data import (
 )
 from dop_lightning.files.find import existing_file
 from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.runs import default_folder
+from dop_lightning.runs import default_folder, planned_batches
+from dop_lightning.strategies import ProblemParallelStrategy
+from dop_lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
+from dop_lightning.strategies.launcher import ChildProcessLauncher
 
 TRAINER_DEFAULTS = {
-    "devices": 1,  # Lightning's «auto» is all GPUs, in a process group
+    "devices": 1,  # Lightning's «auto» is all GPUs
     "num_nodes": 1,
     "max_epochs": -1,  # an epoch of blocks has no end
     "logger": False,  # one TensorBoard run a problem, not one a run
@@ -39,7 +43,6 @@ TRAINER_DEFAULTS = {
 _DATALOADER = "the data module gives problems, not samples; use data.* and model.block"
 _EPOCHS = "a run counts gradient iterations; use trainer.max_steps"
 _GRADIENT = "the method is gradient descent with its own rates; use model.theta_optimizer"
-_DEVICES = "this version runs on one device"
 REFUSED = {
     "max_epochs": _EPOCHS,
     "min_epochs": _EPOCHS,
@@ -59,16 +62,13 @@ REFUSED = {
     "gradient_clip_algorithm": _GRADIENT,
     "precision": "bf16 applies inside the network alone; use model.signal.init_args.precision",
     "sync_batchnorm": "problems are independent of each other",
-    "num_nodes": _DEVICES,
-    "strategy": _DEVICES,
-    "devices": _DEVICES,
     "enable_checkpointing": "checkpoints are folders; use checkpoint.every_minutes",
     "barebones": "a run without callbacks leaves no results",
 }
 """Flags of the Trainer that would do nothing or harm here, with what to use instead."""
 
-ALLOWED = {"devices": ("1",), "strategy": ("single_device",)}
-"""Other spellings of the defaults."""
+STRATEGIES = ("auto", "single_device", ProblemParallelStrategy.strategy_name)
+"""Ways to use devices: one, or several with problems of their own. Others would have them wait for each other."""
 
 
 class DopCLI(LightningCLI):
@@ -86,26 +86,54 @@ class DopCLI(LightningCLI):
         """Refuse flags that have no meaning here, and choose the folder."""
         trainer = self.config["trainer"]
         for flag, instead in REFUSED.items():
-            allowed = (None, self.parser.get_default(f"trainer.{flag}"), *ALLOWED.get(flag, ()))
-            if trainer.get(flag) not in allowed:
+            if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
                 raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+        self._settle_devices(trainer)
         if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
             trainer["enable_progress_bar"] = None
             self.config["progress"]["lines"] = 0
         if trainer.get("default_root_dir") is None:
             trainer["default_root_dir"] = str(self._default_folder())
 
+    def _settle_devices(self, trainer: Any) -> None:
+        """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one device."""
+        if self.verb != "fit":
+            trainer["devices"], trainer["num_nodes"], trainer["strategy"] = 1, 1, "auto"
+            return
+        strategy = trainer.get("strategy") or "auto"
+        if strategy not in STRATEGIES:
+            raise ValueError(
+                f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}: problems are independent of "
+                "each other, and processes must not wait for each other"
+            )
+        one_device = trainer.get("devices") in (None, 1, "1") and trainer.get("num_nodes") in (None, 1)
+        ranks = outer_ranks()
+        if ranks is not None and one_device:
+            trainer["devices"], trainer["num_nodes"] = ranks
+        if strategy == "auto" and not (one_device and ranks is None):
+            trainer["strategy"] = ProblemParallelStrategy.strategy_name
+
     def _default_folder(self) -> Path:
         checkpoint = self.config.get("ckpt_path")
         if checkpoint not in (None, "last"):
             return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
+        if RUN_FOLDER in os.environ:  # chosen by the process that has started this one
+            return Path(os.environ[RUN_FOLDER])
         if self.verb != "fit":
             raise ValueError(f"dop {self.verb} needs a run: --config RUN/config.yaml, or --ckpt_path, got neither")
         if checkpoint == "last":
             raise ValueError("ckpt_path «last» needs the folder of a run, trainer.default_root_dir, got none")
         files = self.config.get("config") or []
         experiment = Path(str(files[-1])).stem if files else "run"
-        return default_folder(experiment)
+        if outer_ranks() is None:
+            return default_folder(experiment)
+        job = job_name()
+        if job is None:
+            raise ValueError(
+                "trainer.default_root_dir must be given to processes of torchrun that have no --rdzv-id: each would choose "
+                "another folder, got none"
+            )
+        return Path("runs") / experiment / job
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -154,6 +182,9 @@ def fit_config(config: dict[str, Any], note: str = "") -> int:
 def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> int:
     try:
         cli = _parse(verb, arguments)
+        launcher = cli.trainer.strategy.launcher
+        if isinstance(launcher, ChildProcessLauncher) and isinstance(arguments, list):
+            launcher.command = [sys.executable, "-m", "dop_lightning", verb, *arguments]
         try:
             return _act(verb, cli, note)
         except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
@@ -195,6 +226,7 @@ def _act(verb: str, cli: DopCLI, note: str) -> int:
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
         raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
+    cli.datamodule.plan = planned_batches(run_folder)
     action: Any = getattr(cli.trainer, verb)
     options = {"verbose": False} if verb in ("validate", "test") else {"return_predictions": False}
     scores = _Scores()

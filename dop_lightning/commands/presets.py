@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from dop_lightning.amounts import in_words
 from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.cost import in_words, seconds_an_iteration
+from dop_lightning.cost import seconds_an_iteration
 from dop_lightning.engine import BatchState, Method
 from dop_lightning.graphs import iterations_ahead
 from dop_lightning.muon import Muon

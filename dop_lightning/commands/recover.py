@@ -10,11 +10,12 @@ import torch
 import yaml
 
 from dop_lightning import kernels
+from dop_lightning.amounts import in_bytes, parse_bytes
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
 from dop_lightning.commands.options import DEVICES, OptionParser
 from dop_lightning.commands.presets import PRESETS, describe_presets
-from dop_lightning.cost import Shape, choose_tile, in_bytes, parse_bytes, run_memory
+from dop_lightning.cost import Shape, choose_tile, run_memory
 from dop_lightning.files.images import find_images, image_shape
 from dop_lightning.runs import CONFIG
 from dop_lightning.runtime import available_memory, has_bfloat16_units

@@ -22,11 +22,19 @@ from dop_lightning.callbacks import (
     VarianceStopping,
     last_checkpoint,
 )
+from dop_lightning.callbacks.checkpoint import LAST
 from dop_lightning.data import RecoveryDataModule
 from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.reporting.results import SUMMARY, read_results, render_table
-from dop_lightning.runs import claim, fingerprint
+from dop_lightning.runs import claim, fingerprint, planned_batches
 from dop_lightning.runtime import keep_freed_memory, set_threads
+from dop_lightning.strategies.launcher import ChildProcessLauncher
+
+STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
+"""The exit status of a process that was stopped by a signal, or by none."""
+
+EXIT_RANK_FAILED = 1
+"""Another process of the run has failed; the others have done their part."""
 
 MOST_ROWS = 20
 """Rows of the table that is printed at the end; ``results.csv`` has all."""
@@ -100,19 +108,46 @@ def fit(
     run = Path(trainer.default_root_dir)
     data.setup("fit")  # a mistake in the data shows before anything is written
     mark = fingerprint(config_text, data.problems)
-    if claim(run, mark):
+    goes_on = claim(run, mark)
+    if goes_on:
+        data.plan = planned_batches(run)
         checkpoint = checkpoint or last_checkpoint(run)
-        if checkpoint is not None:
+    if trainer.is_global_zero:
+        if goes_on and checkpoint is not None:
             print(f"Resuming the run in {run}", file=sys.stderr)
-    if note:
-        print(note, file=sys.stderr)
-    for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
-        assert problem.mask is not None
-        print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
-    trainer.callbacks.insert(0, Manifest(mark, config_text))  # type: ignore[attr-defined]
+        if note:
+            print(note, file=sys.stderr)
+        for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
+            assert problem.mask is not None
+            print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(0, Manifest(mark, config_text))
+    for callback in callbacks:
+        if isinstance(callback, CheckpointFolder):
+            callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    report(run)
-    return {"": 0, "SIGINT": 130, "SIGTERM": 143}[module.stopped_by]
+    return _end(trainer, module, data, run)
+
+
+def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path) -> int:
+    """Tell what has become of a run, and give the exit status of this process."""
+    launcher = trainer.strategy.launcher
+    started = isinstance(launcher, ChildProcessLauncher)
+    stopped_by = module.stopped_by or (launcher.stopped_by if started else "")
+    if not trainer.is_global_zero:
+        return STATUS[stopped_by]
+    results = read_results(run)
+    report(run, results)
+    failed = launcher.failures() if started else {}
+    for rank, end in failed.items():
+        print(f"The process of rank {rank} {end}", file=sys.stderr)
+    names = {result["problem"] for result in results}
+    unfinished = sum(whole.name not in names for whole in data.wholes)
+    if unfinished and trainer.world_size > 1:
+        print(f"{unfinished} of {len(data.wholes)} problems have no result yet", file=sys.stderr)
+    if failed:
+        print("The same command again finishes what is missing", file=sys.stderr)
+    return STATUS[stopped_by] or (EXIT_RANK_FAILED if failed else 0)
 
 
 def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:

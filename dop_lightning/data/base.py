@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor
 
-from dop_lightning.checks import at_least
+from dop_lightning.amounts import parse_bytes
+from dop_lightning.checks import at_least, one_of
 from dop_lightning.naming import free_name, safe_name, unique_names
 from dop_lightning.noise import Noise, NoNoise
 from dop_lightning.operators import Sensing
@@ -184,13 +185,17 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         wholes: what is to be recovered, a row of the table each.
         mosaics: those of them that are recovered in tiles, by name.
         problems: what the engine works on: the wholes, or their tiles.
-        batches: the problems, those of one shape together.
+        batches: the problems, those of one shape together; none yet with the batch size ``auto``, for which the method
+            must be known, see :meth:`~dop_lightning.module.DoubleOverparameterization.configure_model`.
+        plan: the batches of a run that was started before, as names; they are kept where it goes on.
 
     Args:
         noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
         seeds: seeds of the random streams, or how many: 3 stands for 0, 1, 2.
-        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together.
+        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together; ``auto`` takes as
+            many as memory allows, and as there are for each process.
         sensing: how each signal is measured, in one or several ways; ``None`` observes the signal itself.
+        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
 
     Raises:
         ValueError: an argument is out of range.
@@ -200,8 +205,9 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         self,
         noise: Noise | list[Noise] | None = None,
         seeds: int | list[int] = 1,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         sensing: Sensing | list[Sensing] | None = None,
+        max_memory: str | None = None,
     ) -> None:
         super().__init__()
         self.noises: list[Noise] = noise if isinstance(noise, list) else [noise or NoNoise()]
@@ -210,7 +216,14 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         self.seeds = list(range(at_least("seeds", seeds, 1))) if isinstance(seeds, int) else list(seeds)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different integers, at least one, got {self.seeds}")
-        self.batch_size = None if batch_size is None else at_least("batch_size", batch_size, 1)
+        self.batch_size: int | Literal["auto"] | None = batch_size
+        if isinstance(batch_size, str):
+            one_of("batch_size", batch_size, ["auto"])
+        elif batch_size is not None:
+            at_least("batch_size", batch_size, 1)
+        self.max_memory = None if max_memory is None else parse_bytes(max_memory, "max_memory")
+        if max_memory is not None and batch_size != "auto":
+            raise ValueError(f"max_memory must go with the batch_size auto, got {max_memory!r} with {batch_size}")
         self.sensings: Sequence[Sensing | None] = sensing if isinstance(sensing, list) else [sensing]
         if not self.sensings:
             raise ValueError("sensing must be at least one way to measure, or null, got an empty list")
@@ -218,6 +231,7 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         self.mosaics: dict[str, Mosaic] = {}
         self.problems: list[Problem] = []
         self.batches: list[ProblemBatch] = []
+        self.plan: list[list[str]] | None = None
 
     @abstractmethod
     def sources(self) -> Sequence[Source]:
@@ -259,7 +273,26 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
                 taken.add(name.lower())
         for whole in self.wholes:
             self.problems += self.mosaics[whole.name].tiles.values() if whole.name in self.mosaics else [whole]
-        self.batches = form_batches(self.problems, self.batch_size)
+        if self.batch_size != "auto":
+            self.batches = form_batches(self.problems, self.batch_size)
+
+    def group(self, names: Sequence[Sequence[str]]) -> None:
+        """Form the batches that a plan tells.
+
+        Args:
+            names: of the problems, batch by batch.
+
+        Raises:
+            ValueError: they are not the names of these problems.
+        """
+        if [batch.names for batch in self.batches] == [list(batch) for batch in names]:
+            return
+        problems = {problem.name: problem for problem in self.problems}
+        told = [name for batch in names for name in batch]
+        if sorted(told) != sorted(problems):
+            odd = sorted(set(told) ^ set(problems)) or sorted({name for name in told if told.count(name) > 1})
+            raise ValueError(f"the batches of a run must hold each of its problems once, got others in {odd[:3]}")
+        self.batches = [ProblemBatch([problems[name] for name in batch]) for batch in names]
 
     def train_dataloader(self) -> Blocks:
         """Block after block, without end."""

@@ -186,10 +186,12 @@ class ImageDataModule(RecoveryDataModule):
         resize: Lanczos; a number is the longer side, ``[height, width]`` is exactly that.
         crop: centred, after resizing: a number for a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.
-        batch_size: images of one size in one batch, at most.
+        batch_size: images of one size in one batch, at most; ``auto`` takes as many as memory allows on a GPU, and
+            one elsewhere, where the networks of a batch run one after the other.
         sensing: how each image is measured, in one or several ways: the noise comes to the measurements then, and the
             truth is the image. Without noise the files hold what was measured, and what is recovered may have another
             size, that of ``truth`` as well; files of a ``mask`` go with them.
+        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
 
     Raises:
         ValueError: a pattern matches nothing, a file is not an image, an argument is out of range, or one does not go
@@ -209,10 +211,11 @@ class ImageDataModule(RecoveryDataModule):
         resize: int | tuple[int, int] | None = None,
         crop: int | tuple[int, int] | None = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
-        batch_size: int | None = 1,
+        batch_size: int | Literal["auto"] | None = 1,
         sensing: Sensing | list[Sensing] | None = None,
+        max_memory: str | None = None,
     ) -> None:
-        super().__init__(noise, seeds, batch_size, sensing)
+        super().__init__(noise, seeds, batch_size, sensing, max_memory)
         self.images = images
         self.truth = truth
         if truth is not None and noise is not None:

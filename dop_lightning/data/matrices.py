@@ -137,11 +137,13 @@ class MatrixDataModule(RecoveryDataModule):
         key: which array of ``.npz`` and ``.mat`` files.
         noise: what is done to each matrix; ``None`` adds nothing.
         seeds: seeds, or how many.
-        batch_size: matrices of one shape in one batch; ``None`` for all.
+        batch_size: matrices of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and
+            as there are for each process.
         sensing: how each synthetic matrix is measured, in one or several ways; ``None`` observes its entries.
         dtype: of synthetic matrices, and of all that is computed for them; files have their own.
         alphas: ratios of the rates in units of √max(n, columns), one or several: each problem once for each of them,
             from the same truth, corruption and start. They count where the model's alpha is null.
+        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
 
     Raises:
         ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
@@ -157,14 +159,18 @@ class MatrixDataModule(RecoveryDataModule):
         key: str | None = None,
         noise: Noise | list[Noise] | None = None,
         seeds: int | list[int] = 1,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         sensing: Sensing | list[Sensing] | None = None,
         dtype: Float = "float32",
         alphas: float | list[float] | None = None,
+        max_memory: str | None = None,
     ) -> None:
-        super().__init__(noise, seeds, batch_size, sensing)
+        super().__init__(noise, seeds, batch_size, sensing, max_memory)
         self.n = n if isinstance(n, list) else [n]
         self.rank = rank if isinstance(rank, list) else [rank]
+        for name, values in (("n", self.n), ("rank", self.rank)):
+            if not values:
+                raise ValueError(f"{name} must be at least one number, got an empty list")
         self.columns = columns
         self.files = files
         self.truth = truth

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,9 +66,11 @@ class VectorDataModule(RecoveryDataModule):
         nonzeros: how many of them are not 0, one number or several.
         noise: what is done to what was measured; ``None`` adds nothing.
         seeds: seeds, or how many.
-        batch_size: vectors of one shape in one batch; ``None`` for all.
+        batch_size: vectors of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and as
+            there are for each process.
         sensing: how each vector is measured, in one or several ways; ``None`` observes its entries.
         dtype: of the vectors, and of all that is computed for them.
+        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
 
     Raises:
         ValueError: an argument is out of range.
@@ -79,11 +82,12 @@ class VectorDataModule(RecoveryDataModule):
         nonzeros: int | list[int] = 5,
         noise: Noise | list[Noise] | None = None,
         seeds: int | list[int] = 1,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         sensing: Sensing | list[Sensing] | None = None,
         dtype: Float = "float32",
+        max_memory: str | None = None,
     ) -> None:
-        super().__init__(noise, seeds, batch_size, sensing)
+        super().__init__(noise, seeds, batch_size, sensing, max_memory)
         self.n = n if isinstance(n, list) else [n]
         self.nonzeros = nonzeros if isinstance(nonzeros, list) else [nonzeros]
         self.dtype: Float = dtype

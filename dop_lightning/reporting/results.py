@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from dop_lightning.files.atomic import atomic_json, atomic_text
 from dop_lightning.outcome import Outcome
+from dop_lightning.problems import Problem
 
 SCORES = (
     "loss",
@@ -91,6 +92,29 @@ def read_results(run: Path) -> list[dict[str, Any]]:
         order = [entry["name"] for entry in json.loads(manifest.read_text(encoding="utf-8"))["problems"]]
         return [results[name] for name in order if name in results]
     return list(results.values())
+
+
+def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
+    """What is left to do of each problem, as the results in the folder of a run tell: an estimate, to deal work by.
+
+    Args:
+        run: the folder.
+        problems: all of them.
+        maximum: iterations asked for; -1 for no such number.
+
+    Returns:
+        Iterations by name, in units of 1 where there is no maximum.
+    """
+    left = {}
+    for problem in problems:
+        asked = max(1, maximum)
+        try:
+            result = json.loads((run / problem.folder / "result.json").read_text(encoding="utf-8"))
+            finished = result["status"] in ("stable", "diverged")
+            left[problem.name] = 0.0 if finished else float(max(0, asked - result["iterations"]))
+        except (OSError, ValueError, KeyError, TypeError):  # not begun; what it was damaged by is told elsewhere
+            left[problem.name] = float(asked)
+    return left
 
 
 def write_table(run: Path) -> list[dict[str, Any]]:

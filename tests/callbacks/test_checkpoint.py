@@ -1,5 +1,6 @@
-"""Checkpoint folders: replaced as a whole, read safely, refused by name where damaged."""
+"""Checkpoint folders: a file a batch with the one before it, read safely, refused by name where damaged."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,31 @@ import torch
 from dop_lightning.callbacks import CheckpointFolder, FolderCheckpointIO, last_checkpoint
 from dop_lightning.callbacks.checkpoint import LAST
 
-IO = FolderCheckpointIO()
+BATCHES = {"batch-0000": ("a", "b"), "batch-0001": ("noise-0.1-seed0",)}
+
+
+def entry(value: float) -> dict[str, Any]:
+    stage = {"status": "running", "iteration": int(value), "evaluated": 0, "ended": False, "seconds": 0.5}
+    return {**stage, "x": torch.full((3,), value)}
 
 
 def content(value: float) -> dict[str, Any]:
-    problems = {name: {"x": torch.full((3,), value), "iteration": 7} for name in ("a", "noise-0.1-seed0")}
-    return {"problems": problems, "global_step": int(value)}
+    return {"batches": {batch: {name: entry(value) for name in names} for batch, names in BATCHES.items()}}
 
 
-def assert_holds(path: Path, value: float) -> None:
-    found = IO.load_checkpoint(path)
-    assert found["global_step"] == value
-    assert list(found["problems"]) == ["a", "noise-0.1-seed0"]
-    for problem in found["problems"].values():
-        assert torch.equal(problem["x"], torch.full((3,), value))
-        assert problem["iteration"] == 7
+def values(path: Path, io: FolderCheckpointIO | None = None) -> dict[str, float]:
+    """What is found of each problem; all of its entries are the same."""
+    found = (io or FolderCheckpointIO()).load_checkpoint(path)["problems"]
+    assert all(torch.equal(saved["x"], torch.full((3,), float(saved["iteration"]))) for saved in found.values())
+    return {name: saved["iteration"] for name, saved in found.items()}
 
 
-def beside(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir())
+def save(value: float, path: Path) -> None:
+    FolderCheckpointIO().save_checkpoint(content(value), path)
+
+
+def files(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*"))
 
 
 class Disk:
@@ -44,102 +51,165 @@ class Disk:
         self.save(*args, **kwargs)
 
 
-def test_a_folder_with_a_file_a_problem(tmp_path: Path) -> None:
+def test_a_folder_with_a_file_a_batch_and_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "run" / "last.ckpt"
-    IO.save_checkpoint(content(1), path)
-    files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    assert files == ["problems/a.pt", "problems/noise-0.1-seed0.pt", "run.pt"]
-    assert_holds(path, 1)
+    save(1, path)
+    assert files(path) == ["batch-0000.pt", "batch-0001.pt"]
+    assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 1}
+    save(2, path)
+    save(3, path)
+    assert files(path) == ["batch-0000.previous.pt", "batch-0000.pt", "batch-0001.previous.pt", "batch-0001.pt"]
+    assert values(path) == {"a": 3, "b": 3, "noise-0.1-seed0": 3}
+    for batch in BATCHES:
+        (path / f"{batch}.pt").unlink()
+    assert values(path) == {"a": 2, "b": 2, "noise-0.1-seed0": 2}
 
 
-def test_a_new_one_replaces_the_old_one(tmp_path: Path) -> None:
+def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
+    io.save_checkpoint(content(1), path)
+    before = (path / "batch-0001.pt").stat().st_mtime_ns
+    io.save_checkpoint({"batches": {**content(2)["batches"], "batch-0001": content(1)["batches"]["batch-0001"]}}, path)
+    assert (path / "batch-0001.pt").stat().st_mtime_ns == before
+    assert values(path) == {"a": 2, "b": 2, "noise-0.1-seed0": 1}
+    (path / "batch-0001.pt").unlink()  # somebody has tidied up
+    io.save_checkpoint(content(1), path)
+    assert values(path)["noise-0.1-seed0"] == 1
+
+
+def test_processes_share_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    IO.save_checkpoint({**content(1), "problems": {**content(1)["problems"], "gone": {}}}, path)
-    IO.save_checkpoint(content(2), path)
-    assert_holds(path, 2)
-    assert beside(path) == ["last.ckpt"]
+    for value, batch in enumerate(BATCHES, start=1):
+        FolderCheckpointIO().save_checkpoint({"batches": {batch: content(value)["batches"][batch]}}, path)
+    assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 2}
+    assert values(path, FolderCheckpointIO(only=lambda: {"batch-0001"})) == {"noise-0.1-seed0": 2}
 
 
-@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_of_two_batches_with_the_same_problem_the_later_counts(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save(5, path)
+    FolderCheckpointIO().save_checkpoint({"batches": {"batch-0002": {"a": entry(4)}}}, path)
+    assert values(path) == {"a": 4, "b": 5, "noise-0.1-seed0": 5}
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
 def test_a_failing_write_leaves_the_old_one(fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.ckpt"
-    IO.save_checkpoint(content(1), path)
+    path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
+    io.save_checkpoint(content(1), path)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", Disk(fails_at))
         with pytest.raises(OSError, match="no space left"):
-            IO.save_checkpoint(content(2), path)
-    assert_holds(path, 1)
-    assert beside(path) == ["last.ckpt"]
-    IO.save_checkpoint(content(3), path)
-    assert_holds(path, 3)
+            io.save_checkpoint(content(2), path)
+    assert set(values(path).values()) <= {1, 2}
+    assert values(path)["noise-0.1-seed0"] == 1
+    io.save_checkpoint(content(2), path)
+    assert set(values(path).values()) == {2}
 
 
-@pytest.mark.parametrize("renames", [0, 1])
-def test_a_crash_between_any_two_renames_leaves_a_whole_one(
+@pytest.mark.parametrize("renames", range(6))
+def test_a_crash_between_any_two_renames_leaves_whole_batches(
     renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / LAST
-    IO.save_checkpoint(content(1), path)
-    rename, done = Path.rename, []
+    save(1, path)
+    replace, done = Path.replace, []
 
     def crash(self: Path, target: Path) -> Path:
         if len(done) == renames:
             raise KeyboardInterrupt
         done.append(target)
-        return rename(self, target)
+        return replace(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", crash)
+        patch.setattr(Path, "replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            IO.save_checkpoint(content(2), path)
+            save(2, path)
     assert last_checkpoint(tmp_path) == path
-    assert_holds(path, 1)
-    IO.save_checkpoint(content(3), path)
-    assert_holds(path, 3)
-    assert beside(path) == ["last.ckpt"]
+    found = values(path)
+    assert found["a"] == found["b"]  # they go on together
+    assert set(found.values()) <= {1, 2}
+    save(3, path)
+    assert set(values(path).values()) == {3}
+    assert not [name for name in files(path) if not name.endswith(".pt")]
 
 
 def test_what_a_crash_left_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / LAST
-    (path.with_name("last.ckpt.new") / "problems").mkdir(parents=True)
-    (path.with_name("last.ckpt.new") / "problems" / "a.pt").write_bytes(b"half of")
+    path.mkdir(parents=True)
+    (path / "batch-0000.new").write_bytes(b"half of")
     assert last_checkpoint(tmp_path) is None
-    IO.save_checkpoint(content(1), path)
-    assert_holds(path, 1)
-    assert beside(path) == ["last.ckpt"]
+    save(1, path)
+    assert set(values(path).values()) == {1}
 
 
-def test_a_run_goes_on_from_the_previous_one(fit, matrix_method, matrices, tmp_path: Path) -> None:
-    part = fit(tmp_path, matrix_method(), matrices(), 200)
-    part.checkpoint.rename(part.checkpoint.with_name("last.ckpt.previous"))
+def test_a_run_goes_on_from_the_one_before(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    fit(tmp_path, matrix_method(), matrices(), 200)
+    part = fit(tmp_path, matrix_method(), matrices(), 300, resume=True)
+    (part.checkpoint / "batch-0000.pt").unlink()
     run = fit(tmp_path, matrix_method(), matrices(), 400, resume=True)
     run.assert_equals(fit(tmp_path / "once", matrix_method(), matrices(), 400))
-    assert beside(run.checkpoint) == ["last.ckpt"]
 
 
-@pytest.mark.parametrize("file", ["run.pt", "problems/a.pt"])
-@pytest.mark.parametrize("keep", [0, 100])
-def test_a_truncated_file_is_refused_by_name(file: str, keep: int, tmp_path: Path) -> None:
+def test_a_file_cut_at_any_of_100_places_is_refused_by_name_and_the_one_before_used(tmp_path: Path, capsys) -> None:
     path = tmp_path / "last.ckpt"
-    IO.save_checkpoint(content(1), path)
-    damaged = path / file
-    damaged.write_bytes(damaged.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="damaged, or not a checkpoint written by dop") as error:
-        IO.load_checkpoint(path)
-    assert str(error.value).startswith(f"{damaged}:")
-    assert "\n" not in str(error.value)
+    save(1, path)
+    save(2, path)
+    damaged = path / "batch-0000.pt"
+    whole = damaged.read_bytes()
+    for k in range(100):
+        damaged.write_bytes(whole[: len(whole) * k // 100])
+        capsys.readouterr()
+        assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 2}
+        said = capsys.readouterr().err
+        assert re.fullmatch(f"{re.escape(str(damaged))}: damaged.*: going on from the one before it\n", said)
+
+
+def test_a_damaged_file_does_not_take_the_place_of_the_good_one(tmp_path: Path) -> None:
+    path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
+    save(1, path)
+    save(2, path)
+    (path / "batch-0000.pt").write_bytes(b"")
+    values(path, io)
+    io.save_checkpoint(content(3), path)
+    (path / "batch-0000.pt").write_bytes(b"")
+    assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 3}
+
+
+def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save(1, path)
+    (path / "batch-0001.pt").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"batch-0001\.pt: damaged.*none before it: remove it to start its problems anew"
+    ):
+        values(path)
+    (path / "batch-0001.previous.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.* and so is batch-0001\.previous\.pt: remove both"):
+        values(path)
+
+
+def test_a_file_of_another_run_is_refused_and_the_one_before_used(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "last.ckpt"
+    for value, mark in ((1, "mine"), (2, "theirs")):
+        FolderCheckpointIO(mark).save_checkpoint(content(value), path)
+    assert set(values(path, FolderCheckpointIO("mine")).values()) == {1}
+    assert "batch-0001.pt: of another run, of other settings or data: going on from" in capsys.readouterr().err
+    assert set(values(path, FolderCheckpointIO("theirs")).values()) == {2}
+    assert set(values(path).values()) == {2}  # asked for by its path: the caller knows
 
 
 class Stranger:
     """Something that a pickle could run."""
 
 
-def test_nothing_but_tensors_and_plain_values_is_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("foreign", [{"x": Stranger()}, {"state_dict": {}}, torch.zeros(3)])
+def test_nothing_but_our_own_plain_values_is_loaded(foreign: object, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    IO.save_checkpoint(content(1), path)
-    torch.save({"x": Stranger()}, path / "problems" / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt: damaged"):
-        IO.load_checkpoint(path)
+    save(1, path)
+    torch.save(foreign, path / "batch-0000.pt")
+    with pytest.raises(ValueError, match=r"batch-0000\.pt: damaged, or not a checkpoint written by dop") as error:
+        values(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_a_run_is_plain(fit, image_method, images, tmp_path: Path) -> None:
@@ -156,14 +226,14 @@ def test_another_thing_is_no_checkpoint(kind: str, tmp_path: Path) -> None:
     if kind == "folder":
         path.mkdir()
     with pytest.raises(ValueError, match=r"last\.ckpt: not a checkpoint folder written by dop"):
-        IO.load_checkpoint(path)
+        values(path)
 
 
 def test_removing(tmp_path: Path) -> None:
     path = tmp_path / LAST
-    IO.save_checkpoint(content(1), path)
-    IO.remove_checkpoint(path)
-    IO.remove_checkpoint(path)
+    save(1, path)
+    FolderCheckpointIO().remove_checkpoint(path)
+    FolderCheckpointIO().remove_checkpoint(path)
     assert last_checkpoint(tmp_path) is None
 
 

@@ -36,7 +36,7 @@ def test_a_resumed_run_cuts_off_what_came_after_the_checkpoint(fit, matrix_metho
     run = fit(tmp_path, matrix_method(), matrices(), 400)
     until_400 = run.metrics
     name = next(iter(run.table))
-    with (tmp_path / "metrics.csv").open("a", encoding="utf-8") as file:
+    with (tmp_path / "checkpoints" / "curves" / "batch-0000.csv").open("a", encoding="utf-8") as file:
         file.write(f"{name},600,loss,1.5\nsomebody,200,loss,1.5\n{name},800,lo")  # a crash on the way
     resumed = fit(tmp_path, matrix_method(), matrices(), 800, resume=True)
     assert resumed.metrics[: len(until_400)] == until_400
@@ -64,8 +64,9 @@ def test_best_of_an_image_is_the_highest_psnr(fit, image_method, images, tmp_pat
 @pytest.fixture
 def show(tmp_path: Path):
     """Shows a callback one score of a problem at one evaluation after the other."""
-    trainer: Any = SimpleNamespace(default_root_dir=tmp_path)
-    module: Any = SimpleNamespace(evaluate_every=10)
+    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, world_size=1)
+    module: Any = SimpleNamespace(evaluate_every=10, roster=SimpleNamespace(label_of=lambda name: "batch-0000"))
+    (tmp_path / "checkpoints" / "curves").mkdir(parents=True)
     problems = ProblemBatch([Problem("a", torch.zeros(2, 2))])
 
     def show(metrics: RecoveryMetrics, tag: str, curve: dict[int, float]) -> None:

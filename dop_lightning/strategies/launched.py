@@ -1,0 +1,44 @@
+"""What the environment says of how this process was started: by itself, or as one of several."""
+
+import os
+
+CHILD = "DOP_CHILD"
+"""Set for processes that another one of the same run has started on this machine."""
+
+RUN_FOLDER = "DOP_RUN_FOLDER"
+"""The folder of the run that such a process belongs to, where it was chosen by the first one."""
+
+
+def is_child() -> bool:
+    """Whether another process of the run has started this one, and tells it of signals."""
+    return CHILD in os.environ
+
+
+def outer_ranks() -> tuple[int, int] | None:
+    """(devices a node, nodes) as torchrun or SLURM have started processes; ``None`` where they have not.
+
+    A task of SLURM that is the only one is as good as none.
+    """
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env and {"WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= env.keys():
+        return _grid(int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
+    if "SLURM_PROCID" in env and env.get("SLURM_NTASKS", "1") != "1":
+        tasks, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", "1"))
+        return _grid(tasks, -(-tasks // nodes))
+    return None
+
+
+def _grid(world: int, local: int) -> tuple[int, int]:
+    if world % local:
+        raise ValueError(f"every node must have as many processes as every other, got {world} with {local} on one")
+    return local, world // local
+
+
+def job_name() -> str | None:
+    """A name that all processes of a job have in common, also when it is started again; ``None`` where there is none."""
+    env = os.environ
+    if "SLURM_JOB_ID" in env:
+        array = env.get("SLURM_ARRAY_JOB_ID")
+        return f"slurm-{array}-{env['SLURM_ARRAY_TASK_ID']}" if array else f"slurm-{env['SLURM_JOB_ID']}"
+    run = env.get("TORCHELASTIC_RUN_ID", "none")
+    return None if run == "none" else f"torchrun-{run}"
