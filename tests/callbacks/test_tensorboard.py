@@ -1,11 +1,23 @@
 """Events of each problem, read back."""
 
+import csv
+import io
+import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dop_lightning.callbacks import ProblemTensorBoard
+from dop_lightning.callbacks.checkpoint import LAST
+from dop_lightning.callbacks.sample import spread
+from dop_lightning.files.pictures import MISSING_GREY
+from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
 from dop_lightning.scoring import CURVES
 
 
@@ -18,7 +30,7 @@ def scalars(read: EventAccumulator, tag: str) -> list[tuple[int, float]]:
 
 
 def images_at(read: EventAccumulator, tag: str) -> list[int]:
-    return [event.step for event in read.Images(tag)]
+    return [event.step for event in read.Images(f"view_{tag}")]
 
 
 def test_problems_have_the_same_tags(fit, image_method, images, tmp_path: Path) -> None:
@@ -28,7 +40,7 @@ def test_problems_have_the_same_tags(fit, image_method, images, tmp_path: Path) 
     for name in run.table:
         read = events(tmp_path / name)
         assert set(read.Tags()["scalars"]) == set(CURVES)
-        assert set(read.Tags()["images"]) == {"observation", "recovered", "corruption"}
+        assert set(read.Tags()["images"]) == {"view_observation", "view_recovered", "view_corruption"}
 
 
 def test_curves_are_those_of_the_metrics(fit, matrix_method, matrices, tmp_path: Path) -> None:
@@ -59,17 +71,17 @@ def test_pictures_every_few_evaluations_and_at_the_end(
     assert images_at(read, "observation") == [0]
 
 
-def test_only_the_first_problems_have_pictures_on_the_way(
+def test_only_some_of_those_that_are_followed_have_pictures_on_the_way(
     make_trainer, matrix_method, matrices, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tmp_path, 300)
-    callback = ProblemTensorBoard(images_every=1, most_pictures=1)
+    callback = ProblemTensorBoard(images_every=1, most_pictures=1, most_runs=3)
     trainer.callbacks = [callback if isinstance(c, ProblemTensorBoard) else c for c in trainer.callbacks]
-    data = matrices()
+    data = matrices(seeds=9)
     trainer.fit(matrix_method(), datamodule=data)
-    first, *others = [images_at(events(tmp_path / problem.name), "recovered") for problem in data.problems]
-    assert set(first) == {200, 300}
-    assert others == [[300], [300]]
+    followed = [data.problems[position].name for position in spread(9, 3)]
+    pictures = [images_at(events(tmp_path / name), "recovered") for name in followed]
+    assert pictures == [[300], [200, 300], [300]]
 
 
 def test_a_resumed_run_hides_what_came_after_the_checkpoint(fit, matrix_method, matrices, tmp_path: Path) -> None:
@@ -85,14 +97,77 @@ def test_a_resumed_run_hides_what_came_after_the_checkpoint(fit, matrix_method, 
     assert 600 not in steps
 
 
-def test_only_the_first_problems_hold_files_open(make_trainer, matrix_method, matrices, tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, 100)
-    callback = ProblemTensorBoard(most_runs=2)
-    trainer.callbacks = [callback if isinstance(c, ProblemTensorBoard) else c for c in trainer.callbacks]
-    data = matrices(batch_size=1)
-    trainer.fit(matrix_method(), datamodule=data)
-    followed = [problem.name for problem in data.problems if list((tmp_path / problem.name).glob("*tfevents*"))]
-    assert followed == [problem.name for problem in data.problems[:2]]
+def test_what_was_evaluated_before_a_run_went_on_stays(fit, stop_at, matrix_method, matrices, tmp_path: Path) -> None:
+    method, data = partial(matrix_method, evaluate_every=200), partial(matrices, seeds=1)
+    fit(tmp_path, method(), data(), 400)
+    fit(tmp_path, method(), data(), 800, stop_at(500), resume=True)
+    run = fit(tmp_path, method(), data(), 800, resume=True)
+    (name,) = run.table
+    assert [step for step, _ in scalars(events(tmp_path / name), "loss")] == [200, 400, 600, 800]
+
+
+def test_a_run_that_starts_again_without_a_checkpoint_hides_the_one_before(
+    fit, matrix_method, matrices, tmp_path: Path
+) -> None:
+    method, data = partial(matrix_method, evaluate_every=100), partial(matrices, seeds=1)
+    fit(tmp_path, method(), data(), 300)
+    run = fit(tmp_path, method(), data(), 200)
+    (name,) = run.table
+    assert [step for step, _ in scalars(events(tmp_path / name), "loss")] == [100, 200]
+
+
+def followed(run: Path) -> set[str]:
+    return {path.parent.name for path in run.glob("*/events.out.tfevents.*")}
+
+
+def test_a_sample_of_the_problems_is_followed_the_same_when_a_run_goes_on(
+    make_trainer, matrix_method, matrices, tmp_path: Path
+) -> None:
+    def fit(folder: Path, steps: int, checkpoint: Path | None = None, **options: Any) -> list[str]:
+        trainer = make_trainer(folder, steps)
+        callback = ProblemTensorBoard(most_runs=4)
+        trainer.callbacks = [callback if isinstance(c, ProblemTensorBoard) else c for c in trainer.callbacks]
+        data = matrices(noise=[GrossOutliers(0.1), GrossOutliers(0.2)], seeds=6, **options)
+        trainer.fit(matrix_method(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return [problem.name for problem in data.problems]
+
+    names = fit(tmp_path / "a", 100)
+    chosen = {names[position] for position in spread(12, 4)}
+    assert followed(tmp_path / "a") == chosen
+    fit(tmp_path / "a", 200, tmp_path / "a" / LAST)
+    assert followed(tmp_path / "a") == chosen
+    fit(tmp_path / "b", 100, batch_size=1)
+    assert followed(tmp_path / "b") == chosen
+    assert {row["problem"] for row in rows(tmp_path / "a" / "metrics.csv")} == set(names)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_are_open_from_the_start_to_the_end_and_closed_after_an_error(
+    make_trainer, matrix_method, matrices, tmp_path: Path
+) -> None:
+    class Fails(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+            assert len(followed(tmp_path)) == 3  # before anything was evaluated
+            raise RuntimeError("on purpose")
+
+    trainer = make_trainer(tmp_path, 100, Fails())
+    threads = threading.active_count()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        trainer.fit(matrix_method(), datamodule=matrices())
+    assert threading.active_count() == threads
+
+
+def test_missing_entries_are_grey(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    data = matrices(noise=Mixture([GrossOutliers(0.1), MissingEntries(0.5)]), seeds=1)
+    run = fit(tmp_path, matrix_method(), data, 100)
+    (name,) = run.table
+    (picture,) = events(tmp_path / name).Images("view_observation")
+    pixels = np.array(Image.open(io.BytesIO(picture.encoded_image_string)))
+    assert np.array_equal((pixels == MISSING_GREY).all(axis=-1), ~data.problems[0].mask.numpy())
 
 
 def test_arguments_out_of_range_are_refused() -> None:
