@@ -1,4 +1,4 @@
-"""What a batch at work takes of memory, measured on one of its problems, so that batches can be as large as it allows."""
+"""What a batch at work takes of memory, measured on one of its problems, for batches as large as it allows."""
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ descent and semi-implicit steps, 10 for Nesterov's (docs/performance.md), the ob
 def working_memory(state: State) -> int:
     """Bytes that a batch takes while it does an iteration, beyond what others take at rest.
 
-    On a GPU it is the peak of two iterations. Elsewhere, where memory is not accounted for, it is what autograd keeps of
-    one iteration, together with parameters, their gradients and the optimizer's memory, and a few arrays of the size of
-    an observation.
+    On a GPU it is the peak of two iterations. Elsewhere, where memory is not accounted for, it is what autograd keeps
+    of one iteration, together with parameters, their gradients and the optimizer's memory, and a few arrays of the size
+    of an observation.
 
     Args:
         state: to be thrown away afterwards.

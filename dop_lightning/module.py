@@ -141,7 +141,7 @@ class DoubleOverparameterization(pl.LightningModule):
         return Roster(self.method, batches, self.tau, self.alpha, names, device, labels)
 
     def _plan(self, data: Any, ranks: int) -> Plan:
-        """Batches of a run that was started before, or such as the data module asks for; dealt by what is left to do."""
+        """Batches of a run that was started before, or as the data module asks for; dealt by what is left to do."""
         if data.plan is not None:
             data.group(data.plan)
         elif data.batch_size == "auto":

@@ -20,8 +20,8 @@ SETTINGS_WITHOUT_EFFECT = {"block", "graphs"}
 """Settings of the model that change no result."""
 
 DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
-"""Settings of the data that say where files are (what is in them counts, and they may be moved), and what a batch may take,
-which counts at the first start."""
+"""Settings of the data that say where files are (what is in them counts, and they may be moved), and what a batch may
+take, which counts at the first start."""
 
 
 def default_folder(experiment: str) -> Path:

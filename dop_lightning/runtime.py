@@ -50,9 +50,9 @@ def usable_cores() -> int:
 def set_threads(processes: int = 1) -> int:
     """Set torch's threads and return their number.
 
-    It is ``OMP_NUM_THREADS`` where that is set; in a task of SLURM the cores that it was given; else this process' share
-    of the usable cores. torch's own default counts the machine's cores, which in a container or a SLURM allocation is
-    more than may be used; threads that wait for each other then cost a factor of ten.
+    It is ``OMP_NUM_THREADS`` where that is set; in a task of SLURM the cores that it was given; else this process'
+    share of the usable cores. torch's own default counts the machine's cores, which in a container or a SLURM
+    allocation is more than may be used; threads that wait for each other then cost a factor of ten.
 
     Args:
         processes: that work on this machine beside each other.

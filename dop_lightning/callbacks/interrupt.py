@@ -15,16 +15,16 @@ from dop_lightning.strategies.launched import is_child
 from dop_lightning.strategies.launcher import ChildProcessLauncher
 
 ECHO = 1.0
-"""Seconds within which a second signal is the same one: Ctrl-C reaches a process from the terminal, and from the process that
-has started it."""
+"""Seconds within which a second signal is the same one: Ctrl-C reaches a process from the terminal, and from the one
+that has started it."""
 
 
 class GracefulStop(RecoveryCallback):
     """Turns the first SIGINT or SIGTERM into a stop at the end of the block; a second one acts at once.
 
     ``module.stopped_by`` says which it was, for the exit status. When training has ended Lightning puts back all the
-    handlers that it found, so that there is nothing to give back here. The processes that this one has started are told;
-    under SLURM, SIGUSR1 counts as SIGTERM.
+    handlers that it found, so that there is nothing to give back here. The processes that this one has started are
+    told; under SLURM, SIGUSR1 counts as SIGTERM.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

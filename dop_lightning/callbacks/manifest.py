@@ -43,8 +43,8 @@ class Manifest(RecoveryCallback):
         labels = batch_labels(range(len(data.batches)))
         if taken := self._claims.take([labels.index(label) for label in pl_module.roster.labels]):
             raise ValueError(
-                f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, and "
-                "start again"
+                f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, "
+                "and start again"
             )
         batches = [batch.names for batch in data.batches]
         write_manifest(run, self.mark, self.config_text, data.wholes, data.mosaics, batches)

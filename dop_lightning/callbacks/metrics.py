@@ -47,7 +47,7 @@ class RecoveryMetrics(RecoveryCallback):
 
     @staticmethod
     def append(trainer: pl.Trainer, module: DoubleOverparameterization, rows: Sequence[Sequence[Any]]) -> None:
-        """Append rows (problem, iteration, tag, value) of one batch; a single process keeps ``metrics.csv`` up to date."""
+        """Append rows (problem, iteration, tag, value) of one batch; a single process keeps ``metrics.csv`` true."""
         assert module.roster is not None
         run, text = Path(trainer.default_root_dir), _lines(rows)
         append_text(run / CURVES / f"{module.roster.label_of(rows[0][0])}.csv", text)

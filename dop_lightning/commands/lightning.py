@@ -96,15 +96,15 @@ class DopCLI(LightningCLI):
             trainer["default_root_dir"] = str(self._default_folder())
 
     def _settle_devices(self, trainer: Any) -> None:
-        """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one device."""
+        """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one."""
         if self.verb != "fit":
             trainer["devices"], trainer["num_nodes"], trainer["strategy"] = 1, 1, "auto"
             return
         strategy = trainer.get("strategy") or "auto"
         if strategy not in STRATEGIES:
             raise ValueError(
-                f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}: problems are independent of "
-                "each other, and processes must not wait for each other"
+                f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}: problems are independent "
+                "of each other, and processes must not wait for each other"
             )
         one_device = trainer.get("devices") in (None, 1, "1") and trainer.get("num_nodes") in (None, 1)
         ranks = outer_ranks()
@@ -130,8 +130,8 @@ class DopCLI(LightningCLI):
         job = job_name()
         if job is None:
             raise ValueError(
-                "trainer.default_root_dir must be given to processes of torchrun that have no --rdzv-id: each would choose "
-                "another folder, got none"
+                "trainer.default_root_dir must be given to processes of torchrun that have no --rdzv-id: each would "
+                "choose another folder, got none"
             )
         return Path("runs") / experiment / job
 

@@ -132,13 +132,13 @@ def fit(
 def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path) -> int:
     """Tell what has become of a run, and give the exit status of this process."""
     launcher = trainer.strategy.launcher
-    started = isinstance(launcher, ChildProcessLauncher)
-    stopped_by = module.stopped_by or (launcher.stopped_by if started else "")
+    others = launcher if isinstance(launcher, ChildProcessLauncher) else None
+    stopped_by = module.stopped_by or (others.stopped_by if others else "")
     if not trainer.is_global_zero:
         return STATUS[stopped_by]
     results = read_results(run)
     report(run, results)
-    failed = launcher.failures() if started else {}
+    failed = others.failures() if others and not stopped_by else {}
     for rank, end in failed.items():
         print(f"The process of rank {rank} {end}", file=sys.stderr)
     names = {result["problem"] for result in results}

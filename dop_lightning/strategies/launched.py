@@ -35,7 +35,7 @@ def _grid(world: int, local: int) -> tuple[int, int]:
 
 
 def job_name() -> str | None:
-    """A name that all processes of a job have in common, also when it is started again; ``None`` where there is none."""
+    """A name that all processes of a job have in common, also when it is started again; ``None`` for none."""
     env = os.environ
     if "SLURM_JOB_ID" in env:
         array = env.get("SLURM_ARRAY_JOB_ID")

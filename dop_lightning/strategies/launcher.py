@@ -97,7 +97,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         self.kill(number)
 
     def failures(self) -> dict[int, str]:
-        """The local ranks of processes that ended otherwise than by having done their part or having been told to stop."""
+        """How processes ended that had neither done their part nor been told to stop, by local rank."""
         told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
         return {rank: _in_words(code) for rank, code in ends.items() if code not in told}

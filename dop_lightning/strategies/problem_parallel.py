@@ -18,10 +18,10 @@ T = TypeVar("T")
 class ProblemParallelStrategy(ParallelStrategy):
     """Every process works on problems of its own: no gradients, no barriers, no process group.
 
-    Independent problems have nothing to tell each other, and a process group would make all of them wait for the slowest
-    and die with the first. Processes are those of ``--trainer.devices`` on this machine, of torchrun, or of SLURM, with
-    GPUs or without. On a CPU they divide its threads. The first of them decides at the start who works on what
-    (:meth:`share`); from then on nobody waits for anybody.
+    Independent problems have nothing to tell each other, and a process group would make all of them wait for the
+    slowest and die with the first. Processes are those of ``--trainer.devices`` on this machine, of torchrun, or of
+    SLURM, with GPUs or without. On a CPU they divide its threads. The first of them decides at the start who works on
+    what (:meth:`share`); from then on nobody waits for anybody.
 
     ``Trainer(strategy="problem_parallel", devices=4)``, ``--trainer.devices 4``.
     """
@@ -63,7 +63,7 @@ class ProblemParallelStrategy(ParallelStrategy):
         assert environment is not None
         environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
         environment.set_world_size(self.num_nodes * self.num_processes)
-        rank_zero_only.rank = environment.global_rank()
+        rank_zero_only.rank = environment.global_rank()  # type: ignore[attr-defined]
 
     def setup_environment(self) -> None:
         """Choose the device, and a share of the threads."""

@@ -179,9 +179,7 @@ def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     (path / "batch-0001.pt").write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"batch-0001\.pt: damaged.*none before it: remove it to start its problems anew"
-    ):
+    with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.*none before it: remove it to start its probl"):
         values(path)
     (path / "batch-0001.previous.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.* and so is batch-0001\.previous\.pt: remove both"):

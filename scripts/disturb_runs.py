@@ -1,0 +1,221 @@
+"""Runs on several processes are killed, stopped and moved to other numbers of processes; what they leave must be what an
+undisturbed run on one process leaves: every row of results.csv but for the seconds, and every recovered.npy, bit for bit.
+
+    python scripts/disturb_runs.py kill --times 20
+    python scripts/disturb_runs.py resize
+    python scripts/disturb_runs.py torchrun
+
+`kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then the
+same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes. `torchrun`
+has two agents with two processes each. All have 12 problems of four shapes, one of which is made to diverge, and one
+thread a process.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+IMAGES = """
+model:
+  signal: {class_path: SkipUNet, init_args: {width: 8, scales: 3, input_channels: 8}}
+  corruption: {class_path: HadamardCorruption, init_args: {scale: 1.0e-5, tied: false}}
+  loss: {class_path: SquaredLoss, init_args: {reduction: mean}}
+  tau: 0.5
+  alpha: [20, 20, 20, 20, 1.0e+30, 20, 20, 20, 20, 20, 20, 20]
+  block: 10
+  evaluate_every: 50
+data:
+  class_path: ImageDataModule
+  init_args:
+    images: [astronaut, chelsea, coffee, rocket]
+    noise: {class_path: dop_lightning.noise.SaltAndPepper, init_args: {ratio: 0.3}}
+    seeds: 3
+    resize: 32
+"""
+
+MATRICES = """
+model:
+  tau: [2.e-3, 2.e-3, 2.e-3, 2.e-3, 2.e+3, 2.e-3, 2.e-3, 2.e-3, 2.e-3, 2.e-3, 2.e-3, 2.e-3]
+  block: 100
+  evaluate_every: 1000
+data:
+  class_path: MatrixDataModule
+  init_args:
+    n: [20, 25, 30, 35]
+    rank: 2
+    noise: {class_path: dop_lightning.noise.GrossOutliers, init_args: {ratio: 0.1}}
+    seeds: 3
+    batch_size: 2
+"""
+
+CASES = {"images": (IMAGES, 200), "matrices": (MATRICES, 100_000)}
+"""Config and iterations, of about ten seconds on one core."""
+
+
+@dataclass
+class Case:
+    """A config, and where its runs are."""
+
+    name: str
+    home: Path
+    iterations: int
+
+    @classmethod
+    def make(cls, name: str, home: Path, iterations: int | None) -> "Case":
+        config, default = CASES[name]
+        (home / f"{name}.yaml").write_text(config)
+        return cls(name, home, iterations or default)
+
+    def arguments(self, run: Path, devices: int | None) -> list[str]:
+        fit = ["fit", "--config", str(self.home / f"{self.name}.yaml"), "--trainer.accelerator", "cpu"]
+        fit += ["--trainer.max_steps", str(self.iterations), "--trainer.default_root_dir", str(run)]
+        fit += ["--checkpoint.every_minutes", "0.01", "--progress.lines", "4"]
+        return fit if devices is None else [*fit, "--trainer.devices", str(devices)]
+
+    def start(self, run: Path, devices: int) -> subprocess.Popen:
+        log = (self.home / f"{run.name}.log").open("a")
+        command = [sys.executable, "-m", "dop_lightning", *self.arguments(run, devices)]
+        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+
+    def finish(self, run: Path, devices: int) -> int:
+        """The exit status of a run that is left alone."""
+        return self.start(run, devices).wait()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def left(run: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
+    """What a run leaves: rows of its table, without seconds, and recovered arrays."""
+    with (run / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    return rows, {path.parent.name: path.read_bytes() for path in sorted(run.glob("*/recovered.npy"))}
+
+
+def difference(run: Path, other: Path) -> str:
+    """In words; empty for none."""
+    (rows, arrays), (rows_of_other, arrays_of_other) = left(run), left(other)
+    unequal = [row["problem"] for row, its in zip(rows, rows_of_other, strict=False) if row != its]
+    unequal += [f"{name}/recovered.npy" for name in arrays_of_other if arrays.get(name) != arrays_of_other[name]]
+    if len(rows) != len(rows_of_other):
+        unequal.append(f"{len(rows)} rows instead of {len(rows_of_other)}")
+    return ", ".join(unequal)
+
+
+def all_have_saved(run: Path) -> bool:
+    """Whether more batches are saved than any of the processes has."""
+    if not (run / "manifest.json").is_file():
+        return False
+    batches = json.loads((run / "manifest.json").read_text())["batches"]
+    return len(list(run.glob("checkpoints/last.ckpt/batch-????.pt"))) > (len(batches) + 1) // 2
+
+
+def kill(case: Case, times: int, seed: int) -> bool:
+    draws, ranks = random.Random(seed), ("first", "second")
+    once = case.home / f"{case.name}-once"
+    case.finish(once, 1)
+    begin = time.monotonic()
+    case.finish(case.home / f"{case.name}-two", 2)
+    duration = time.monotonic() - begin
+    good = not (odd := difference(case.home / f"{case.name}-two", once))
+    print(f"{case.name}: 1 process and 2 processes: {'equal' if good else 'UNEQUAL: ' + odd}; 2 take {duration:.1f} s")
+    for k in range(times):
+        run, rank, moment = case.home / f"{case.name}-{k}", draws.randrange(2), draws.uniform(0.2, 1.0) * duration
+        process = case.start(run, 2)
+        time.sleep(moment)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+        victim = family[rank] if rank < len(family) else family[0]
+        found = len(list(run.glob("*/result.json")))
+        victim.send_signal(signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(family[1:])  # where the first was killed, the second goes on without it
+        between = len(list(run.glob("*/result.json")))
+        status = case.finish(run, 2)
+        odd = difference(run, once) if status == 0 else f"exit status {status}"
+        good = good and not odd
+        print(
+            f"{k + 1:3d}  {ranks[family.index(victim)]:<6} killed after {moment:5.1f} s; results then {found:2d}, when the "
+            f"other had ended {between:2d}, after the same command {len(list(run.glob('*/result.json'))):2d}: "
+            f"{'UNEQUAL: ' + odd if odd else 'equal'}",
+            flush=True,
+        )
+        if not odd:
+            shutil.rmtree(run)
+    return good
+
+
+def resize(case: Case) -> bool:
+    once, good = case.home / f"{case.name}-once", True
+    case.finish(once, 1)
+    for first, then in ((2, 1), (1, 2)):
+        run = case.home / f"{case.name}-{first}-then-{then}"
+        process = case.start(run, first)
+        while process.poll() is None and not all_have_saved(run):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        status, stopped = process.wait(), left(run)[0]
+        done = [row["status"] for row in stopped].count("interrupted")
+        again = case.finish(run, then)
+        odd = difference(run, once) if (status, again) == (143, 0) else f"exit status {status}, then {again}"
+        good = good and not odd
+        print(
+            f"{case.name}: stopped on {first} (exit status {status}, {done} of {len(stopped)} on their way), gone on with "
+            f"{then}: {'UNEQUAL: ' + odd if odd else 'equal'}",
+            flush=True,
+        )
+    return good
+
+
+def torchrun(case: Case) -> bool:
+    once, run = case.home / f"{case.name}-once", case.home / f"{case.name}-torchrun"
+    case.finish(once, 1)
+    agents = []
+    log = (case.home / f"{run.name}.log").open("a")
+    for node in range(2):
+        agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2"]
+        agent += ["--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", "29517"]
+        command = [*agent, "-m", "dop_lightning", *case.arguments(run, None)]
+        agents.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
+    statuses = [agent.wait() for agent in agents]
+    odd = difference(run, once) if statuses == [0, 0] else f"exit statuses {statuses}"
+    print(f"{case.name}: torchrun, two agents of two processes: {'UNEQUAL: ' + odd if odd else 'equal'}", flush=True)
+    return not odd
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("kill", "resize", "torchrun"))
+    parser.add_argument("--times", type=int, default=20, help="processes to kill; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments; default: %(default)s")
+    parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES), help="default: all")
+    parser.add_argument("--iterations", type=int, help="default: about ten seconds")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the runs are left; by default nowhere")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = options.keep or Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        good = True
+        for name in options.cases:
+            case = Case.make(name, home, options.iterations)
+            if options.what == "kill":
+                good = kill(case, options.times, options.seed) and good
+            else:
+                good = (resize if options.what == "resize" else torchrun)(case) and good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
