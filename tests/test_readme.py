@@ -21,7 +21,11 @@ COMMANDS = [line for kind, block in BLOCKS if kind == "" for line in block.split
 DOP = [line.removeprefix(".venv/bin/") for line in COMMANDS if line.removeprefix(".venv/bin/").startswith("dop ")]
 
 TINY_NETWORK = ["--model.signal.init_args.width", "4", "--data.resize", "32"]
-TINY = {"recover": ["--iterations", "2", "--width", "4"], "fit": ["--trainer.max_steps", "2"]}
+TINY = {
+    "recover": ["--iterations", "2", "--width", "4"],
+    "fit": ["--trainer.max_steps", "2"],
+    "sweep": ["--trainer.max_steps", "2", "--data.seeds", "1", "--cluster", "debug"],
+}
 
 
 @pytest.fixture

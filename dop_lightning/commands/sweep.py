@@ -112,7 +112,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
         ended, status = debug.run(missing, _fit, _tell)
     else:
         ended, status = local.run(missing, options.out, options.jobs or 1, _tell)
-    return _report(options.out, ended, status)
+    return _report(options.out, points, ended, status)
 
 
 def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
@@ -198,7 +198,7 @@ def _submit(
     _save(options.out, axes, points, {**queued, **ids})
     print(plan.aligned([["job", "point"], *([job, name] for name, job in ids.items())]))
     if options.wait:
-        return _report(options.out, slurm.wait(jobs, missing, _tell), 0)
+        return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(
         f"Submitted {len(jobs)}. squeue --me lists them; what each says is in {options.out}/POINT/{LOG}; the same "
         f"command again submits what failed; dop table {options.out} shows what there is."
@@ -206,9 +206,11 @@ def _submit(
     return 0
 
 
-def _report(out: Path, ended: Sequence[Ended], status: int) -> int:
-    """Tell what has become of the points, and the exit status of the sweep."""
-    failed = [end for end in ended if end.failure and not (status and end.stopped)]
+def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: int) -> int:
+    """Tell what has become of the points, in their order, and the exit status of the sweep."""
+    failed = sorted(
+        (end for end in ended if end.failure and not (status and end.stopped)), key=lambda end: points.index(end.point)
+    )
     if failed:
         print(plan.failures(failed), file=sys.stderr)
     if status:

@@ -107,6 +107,6 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     names = {}
     for key, own in parts.items():
         others = [other for name, other in parts.items() if name != key]
-        length = next((n for n in range(1, len(own)) if all(own[-n:] != other[-n:] for other in others)), None)
-        names[key] = key if length is None and len(own) > 1 else ".".join(own[-(length or 1) :])
+        tails = (".".join(own[-n:]) for n in range(1, len(own) + 1) if all(own[-n:] != other[-n:] for other in others))
+        names[key] = next(tails, key)
     return names

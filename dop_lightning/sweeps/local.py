@@ -75,7 +75,7 @@ def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], Non
         begin(point)  # here, where a folder that cannot be written leaves no other point at work
     out.mkdir(parents=True, exist_ok=True)
     # new at each start: jobs are named by the ids of processes, which come again, and old results must not pass for new
-    folder = Path(tempfile.mkdtemp(prefix="submitit-", dir=out))
+    folder = Path(tempfile.mkdtemp(prefix="submitit-", dir=out)).absolute()
     executor = submitit.AutoExecutor(folder, cluster="local")
     executor.update_parameters(timeout_min=A_YEAR)
     waiting, running, ended = deque(points), dict[int, tuple[submitit.Job[int], Point, float]](), list[Ended]()
@@ -98,7 +98,7 @@ def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], Non
                     del running[slot]
                     ended.append(_judge(job, point, stop.number))
                     tell(f"{point.name}: {ended[-1].failure or f'finished in {time.monotonic() - start:.0f} s'}")
-    if not any(end.failure for end in ended):  # else its files may tell more
+    if not any(folder in end.log.parents for end in ended):  # all that is to be told is in the logs of the points
         shutil.rmtree(folder)
     return ended, 128 + stop.number if stop.number else 0
 

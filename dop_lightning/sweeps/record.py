@@ -20,10 +20,14 @@ def state(point: Point) -> State:
     Returns:
         ``finished`` where all its problems have come to an end, of the very run that is asked for; ``changed`` where
         the folder holds a run that was asked for by other settings or config files; ``started`` and ``to do``.
+
+    Raises:
+        OSError: a config file cannot be read.
     """
+    digest = point.digest()
     if not (point.folder / "manifest.json").is_file():
         return "to do"
-    if recorded(point.folder).get("digest") != point.digest():
+    if recorded(point.folder).get("digest") != digest:
         return "changed"
     return "finished" if is_complete(point.folder) else "started"
 

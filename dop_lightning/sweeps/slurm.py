@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -90,11 +93,14 @@ def submit(
     )
     for point in points:
         begin(point)
+    said = io.StringIO()  # submitit passes on what sbatch says, and puts it into the error as well
     try:
-        with executor.batch():
-            return [executor.submit(PointJob(point)) for point in points]
+        with contextlib.redirect_stderr(said), executor.batch():
+            jobs = [executor.submit(PointJob(point)) for point in points]
     except (FailedJobError, FailedSubmissionError) as error:
         raise ValueError(f"sbatch has refused the jobs: {error}") from error
+    print(said.getvalue(), end="", file=sys.stderr)
+    return jobs
 
 
 def wait(jobs: Sequence[submitit.Job[int]], points: Sequence[Point], tell: Callable[[str], None]) -> list[Ended]:
