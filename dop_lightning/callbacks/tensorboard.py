@@ -106,13 +106,13 @@ class ProblemTensorBoard(RecoveryCallback):
             shown = tensor[: 1 if len(tensor) < 3 else 3] / problem.data_range  # (1 or 3, H, W)
             writer.add_image(name, shown.nan_to_num(MISSING_GREY / 255).clamp(0, 1), iteration)
         elif tensor.dim() == 2:
+            if problem.truth is not None:  # the same colours in all pictures of the problem
+                limit = colour_limit(problem.truth)
             rows, columns = (math.ceil(side / PANEL_LIMIT) for side in tensor.shape)
             writer.add_image(name, heatmap(tensor[::rows, ::columns], limit), iteration, dataformats="HWC")
 
     def _pictures(self, problem: Problem, signal: "Tensor", corruption: "Tensor", iteration: int) -> None:
-        limit = None
-        if signal.dim() == 2:  # one for both, and where the truth is known for all iterations
-            limit = colour_limit(signal if problem.truth is None else problem.truth)
+        limit = colour_limit(signal) if signal.dim() == 2 else None
         self._picture(problem, "recovered", signal, iteration, limit)
         self._picture(problem, "corruption", corruption, iteration, limit)
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dop_lightning.callbacks import ProblemTensorBoard
 from dop_lightning.callbacks.checkpoint import LAST
 from dop_lightning.callbacks.sample import spread
-from dop_lightning.files.pictures import MISSING_GREY
+from dop_lightning.files.pictures import MISSING_GREY, colour_limit, heatmap
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
 from dop_lightning.scoring import CURVES
 
@@ -161,12 +161,26 @@ def test_files_are_open_from_the_start_to_the_end_and_closed_after_an_error(
     assert threading.active_count() == threads
 
 
+def picture(folder: Path, tag: str) -> np.ndarray:
+    (image,) = events(folder).Images(f"view_{tag}")
+    return np.array(Image.open(io.BytesIO(image.encoded_image_string)))
+
+
+def test_pictures_of_a_matrix_have_the_colours_of_its_files(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    run = fit(tmp_path, matrix_method(), matrices(seeds=1), 100)
+    (name,) = run.table
+    for tag in ("recovered", "corruption"):
+        assert np.array_equal(picture(tmp_path / name, tag), np.array(Image.open(tmp_path / name / f"{tag}.png")))
+    problem = run.data.problems[0]
+    expected = heatmap(problem.observation, colour_limit(problem.truth))
+    assert np.array_equal(picture(tmp_path / name, "observation"), expected)
+
+
 def test_missing_entries_are_grey(fit, matrix_method, matrices, tmp_path: Path) -> None:
     data = matrices(noise=Mixture([GrossOutliers(0.1), MissingEntries(0.5)]), seeds=1)
     run = fit(tmp_path, matrix_method(), data, 100)
     (name,) = run.table
-    (picture,) = events(tmp_path / name).Images("view_observation")
-    pixels = np.array(Image.open(io.BytesIO(picture.encoded_image_string)))
+    pixels = picture(tmp_path / name, "observation")
     assert np.array_equal((pixels == MISSING_GREY).all(axis=-1), ~data.problems[0].mask.numpy())
 
 
