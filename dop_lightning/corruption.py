@@ -172,6 +172,12 @@ class HyperbolicCorruption(Corruption):
         nu, gamma = self.arrays
         nu.addcmul_(derivative, (gamma != 0).to(gamma) * rate, value=-2)
 
+    def finite(self, size: int) -> Tensor:
+        """Whether ν and s are, ``(K,)``: s grows as its exponential does."""
+        nu, gamma = (array.detach().flatten(1) for array in self.arrays)
+        largest = nu.abs().amax(dim=1)  # nan where an entry is
+        return torch.isfinite((2 * largest).sinh() * (2 * gamma[:, 0].square()) + largest)
+
     def log_ratio(self) -> Tensor:
         """ν."""
         return self.arrays[0].detach()

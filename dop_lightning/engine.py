@@ -7,6 +7,7 @@ Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -141,6 +142,13 @@ class BatchState:
         self.automatic = isinstance(tau, str) and one_of("tau", tau, ["auto"]) == "auto"
         method.steps.check(self)
         self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else one_a_problem("tau", tau, size)
+        largest = torch.finfo(problems.dtype).max / 16  # a step multiplies by the factors of loss and signal
+        for problem, t, a in zip(problems, self.tau, self.alpha, strict=True):
+            if not max(t, a * t) <= largest:
+                raise ValueError(
+                    f"{problem.name}: tau and alpha·tau must be at most {largest:.3g}, which steps in {problems.dtype} "
+                    f"can take, got {t:.3g} and {a * t:.3g}"
+                )
         self.optimizers = self._make_optimizers()
         self.memory = method.steps.start(self)
         self.loop = NetworkLoop.of(self)
@@ -164,6 +172,11 @@ class BatchState:
         optimizers: list[Optimizer] = []
         if self.method.theta_optimizer is not None:
             optimizers.append(self.method.theta_optimizer(groups.pop(0)["params"]))
+            if signature(optimizers[0].step).parameters["closure"].default is Parameter.empty:
+                raise ValueError(
+                    "theta_optimizer must step along a gradient that it is given, got "
+                    f"{type(optimizers[0]).__name__}, which works out its own; torch.optim.Adam does not"
+                )
             if isinstance(optimizers[0], Muon) and self._stacked:
                 raise ValueError(
                     f"theta_optimizer must not be Muon for {type(self.signal).__name__}, whose parameters hold all "

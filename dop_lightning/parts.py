@@ -64,9 +64,13 @@ class Part(nn.Module, ABC):
                 place.copy_(state[name])
 
     def finite(self, size: int) -> Tensor:
-        """Whether every parameter of a problem is finite, ``(K,)``, without a host synchronisation."""
+        """Whether every parameter of a problem is finite, and what is made of it, ``(K,)``.
+
+        Without a host synchronisation.
+        """
         healthy = torch.ones(size, dtype=torch.bool)
         for p in self.parameters():
-            # a sum is not finite where an entry is not (and where it overflows, which is divergence as well)
-            healthy = healthy.to(p.device) & torch.isfinite(p.detach().flatten(1).sum(dim=1))
+            # products of parameters overflow, which is divergence as well, long before one of them does
+            norm = torch.linalg.vector_norm(p.detach().flatten(1), dim=1)
+            healthy = healthy.to(p.device) & torch.isfinite(norm.square())
         return healthy

@@ -10,16 +10,24 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dop_lightning.corruption import HadamardCorruption
+from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
 from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance
 from dop_lightning.metrics import relative_error
 from dop_lightning.noise import GrossOutliers
 from dop_lightning.objective import AbsoluteLoss, SquaredLoss
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
-from dop_lightning.signals import Factor, Signal, SkipUNet, SymmetricFactor
+from dop_lightning.signals import (
+    Coordinates,
+    Factor,
+    HadamardSignal,
+    NetworkSignal,
+    Signal,
+    SkipUNet,
+    SymmetricFactor,
+)
 from tests.suites.operator import Measurements
 from tests.suites.part import BATCHING, assert_same_bits, draw
 
@@ -534,10 +542,38 @@ def test_all_may_diverge() -> None:
 def test_last_step_is_looked_at_as_well() -> None:
     """A loss that was still finite does not save parameters that no longer are."""
     method, problems = Method(LargeSymmetric, LargeCorruption), matrices(2, 6, 6)
-    state = BatchState(method, problems, [1.0, 1e308], 1e-300)
+    state = BatchState(method, problems, [1.0, 1e306], 1e-300)
     assert advance(state, 1) == [1]
-    state = BatchState(method, problems, 1.0, [1.0, 1e308])
+    state = BatchState(method, problems, 1.0, [1.0, 1e306])
     assert advance(state, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("method", "tau"),
+    [
+        (Method(LargeFactor, None), 2.0),
+        (Method(LargeSymmetric, None), 2.0),
+        (Method(HadamardSignal, None), 1.0),
+        (Method(Coordinates, HadamardCorruption), 0.6),
+        (Method(Coordinates, HyperbolicCorruption), 0.3),
+        (Method(partial(NetworkSignal, network=lambda _: Deep(), input=torch.ones(6, 4)), None), 0.6),
+    ],
+)
+def test_what_is_recovered_is_finite_wherever_a_run_stops(method: Method, tau: float) -> None:
+    """Products of parameters overflow before the parameters do, and the loss before the last step is too early."""
+    for iterations in range(1, 20):
+        state = BatchState(method, matrices(1, 6, 6, dtype=torch.float32), tau, 30.0)
+        advance(state, iterations)
+        evaluation = state.evaluate()
+        assert evaluation.signal.isfinite().all()
+        assert evaluation.corruption.isfinite().all()
+
+
+class Deep(nn.Sequential):
+    """Two layers, whose weights are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 6), nn.Linear(6, 6))
 
 
 def test_loss_that_is_not_finite_is_a_divergence() -> None:
@@ -731,6 +767,17 @@ def test_rates_are_checked(name: str, value) -> None:
 def test_number_of_rates_is_checked(name: str, value: list[float]) -> None:
     with pytest.raises(ValueError, match=f"{name} must be one number or one a problem, 2 of them, got {len(value)}"):
         BatchState(MATRIX, matrices(2, 4, 4), **{"tau": 1.0, "alpha": 1.0, name: value})
+
+
+@pytest.mark.parametrize(("tau", "alpha"), [(1e38, 1.0), (1e20, 1e20), ([1.0, 1e20], 1e20)])
+def test_rates_that_are_no_numbers_of_the_type_are_refused(tau, alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"[01]: tau and alpha·tau must be at most 2.13e\+37"):
+        BatchState(MATRIX, matrices(2, 4, 4, dtype=torch.float32), tau, alpha)
+
+
+def test_an_optimizer_that_evaluates_by_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="theta_optimizer must step along a gradient that it is given, got LBFGS"):
+        BatchState(Method(LargeFactor, theta_optimizer=torch.optim.LBFGS), matrices(1, 4, 4), 1.0, 1.0)
 
 
 def test_groups_of_the_optimizer() -> None:

@@ -115,7 +115,7 @@ class ConvexState:
                 raise
             many = f"{len(self)} problem{'s' * (len(self) > 1)}"
             raise OutOfMemoryError(f"out of memory with {many} of shape {self.problems.signal_shape}") from None
-        healthy = _finite(state)
+        healthy = _finite(state, self.problems.dtype)
         self._state = _merged(state, before, healthy)
         self.iteration += iterations
         return torch.nonzero(~healthy).flatten().tolist()
@@ -175,11 +175,12 @@ def _merged(new: State, old: State, which: Tensor) -> State:
     return {name: torch.where(column(which, value), value, old[name]) for name, value in new.items()}
 
 
-def _finite(state: State) -> Tensor:
-    """``(K,)``, whether all that is known of a problem is finite."""
+def _finite(state: State, dtype: torch.dtype) -> Tensor:
+    """``(K,)``, whether all that is known of a problem is finite; what is recovered, also in its own type."""
     healthy = torch.ones_like(state["converged"])
-    for value in state.values():
-        healthy = healthy & torch.isfinite(value).reshape(len(healthy), -1).all(dim=1)
+    for name, value in state.items():
+        known = value.to(dtype) if name in ("signal", "corruption") else value
+        healthy = healthy & torch.isfinite(known).reshape(len(healthy), -1).all(dim=1)
     return healthy
 
 

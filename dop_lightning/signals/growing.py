@@ -3,6 +3,7 @@
 Shapes: K problems, n rows, m columns, r the columns of every factor; U ``(K, n, r)``, V ``(K, m, r)``.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 
@@ -146,13 +147,14 @@ class LowRank(Signal):
         """Eigenvectors of the largest eigenvalues of ``(M + Mᵀ)/2``, or singular vectors of M, by subspace iteration.
 
         Args:
-            M: ``(n, m)``.
+            M: ``(n, m)``; what is not finite in it, of a problem that is about to diverge, counts as 0.
             count: how many.
             k: whose random numbers begin.
 
         Returns:
             ``(n, count)``, ``(count,)``, ``(m, count)``.
         """
+        M, unit = _of_order_one(torch.nan_to_num(M, 0.0, 0.0, 0.0))
         width = min(2 * count, self.largest)
         start = torch.empty(M.shape[1], width, dtype=M.dtype)
         start.normal_(generator=stream(self.problems[k].seed, "init", FIRST_COUNTER))
@@ -165,11 +167,11 @@ class LowRank(Signal):
                 basis = torch.linalg.qr(S @ basis + bound / 4 * basis).Q
             values, vectors = torch.linalg.eigh(basis.mT @ S @ basis)
             chosen = basis @ vectors[:, -count:].flip(1)
-            return chosen, values[-count:].flip(0), chosen
+            return chosen, values[-count:].flip(0) * unit, chosen
         for _ in range(SUBSPACE_ITERATIONS // 2):
             basis = torch.linalg.qr(M.mT @ (M @ basis)).Q
         left, values, right = torch.linalg.svd(M @ basis, full_matrices=False)
-        return left[:, :count], values[:count], basis @ right[:count].mT
+        return left[:, :count], values[:count] * unit, basis @ right[:count].mT
 
     def _widen(self, width: int) -> None:
         """Make room for ``width`` columns, those that are new being 0."""
@@ -196,3 +198,13 @@ class LowRank(Signal):
             pad = {name: width - factor.shape[-1] for name, factor in state.items()}
             state = {name: torch.nn.functional.pad(factor, (0, pad[name])) for name, factor in state.items()}
         super().load_problem_state(k, state)
+
+
+def _of_order_one(M: Tensor) -> tuple[Tensor, Tensor]:
+    """M and a power of two, M being their product: squares of what is very large or small are no numbers of its type.
+
+    A power of two changes the exponents alone, so that results have the same bits where squares are numbers anyhow.
+    """
+    most = int(0.8 * math.log2(torch.finfo(M.dtype).max))
+    unit = torch.exp2(torch.frexp(M.abs().amax()).exponent.clamp(-most, most).to(M))
+    return M / unit, unit

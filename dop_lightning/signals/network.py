@@ -15,6 +15,9 @@ from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import lent_stream, stream
 from dop_lightning.signals.base import Signal
 
+LARGE = 1e4
+"""Sum of the norms of parameters beyond which the output of a network is looked at; a wide U-Net has hundreds."""
+
 NetworkFactory = Callable[[tuple[int, ...]], nn.Module]
 """Makes the network of one problem, given the shape ``(*n)`` of its signal."""
 
@@ -137,9 +140,20 @@ class NetworkSignal(Signal):
             yield name, parameter, None
 
     def finite(self, size: int) -> Tensor:
-        """Whether every parameter of network k is finite, ``(K,)``."""
-        sums = [torch.stack([p.detach().sum() for p in network.parameters()]) for network in self.networks]
-        return torch.isfinite(torch.stack(sums)).all(dim=1)[:size]
+        """Whether every parameter of network k is finite, ``(K,)``, and its output, looked at where they are large.
+
+        Layers multiply: large parameters may give an output that is no number long before they are none themselves.
+        """
+        norms = torch.stack(
+            [
+                torch.stack([torch.linalg.vector_norm(p.detach()).float() for p in network.parameters()]).sum()
+                for network in self.networks
+            ]
+        )
+        healthy = torch.isfinite(norms)
+        if bool((norms > LARGE).any()):
+            healthy = healthy & torch.isfinite(self.forward().flatten(1).sum(dim=1))
+        return healthy[:size]
 
 
 def _checked(network: object) -> nn.Module:

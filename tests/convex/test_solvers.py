@@ -1,11 +1,13 @@
 """Solvers of Eq. 8: against other packages, problem by problem, saved and resumed."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from dop_lightning.convex import AcceleratedProximalGradient, ConvexState, InexactALM
 from dop_lightning.engine import OutOfMemoryError
-from dop_lightning.problems import ProblemBatch
+from dop_lightning.problems import Problem, ProblemBatch
 from tests.suites.convex import ConvexSuite, corrupted, states
 from tests.suites.part import assert_same_bits
 
@@ -62,3 +64,16 @@ def test_out_of_memory_leaves_the_batch_where_it_was(monkeypatch) -> None:
     assert state.iteration == 3
     for mine, theirs in zip(before, states(state), strict=True):
         assert_same_bits(mine, theirs)
+
+
+def test_what_is_no_number_of_the_type_of_the_problems_has_diverged() -> None:
+    """Inside, solvers compute in float64, which has larger numbers."""
+    y = torch.full((4, 4), 1e30)
+    y[0, 1] = -3e30
+    problems = ProblemBatch([Problem("huge", y)])
+    state = ConvexState(partial(InexactALM, mu=1e-20, rho=1e20), problems, 1.0)
+    for _ in range(4):
+        state.advance(3)
+        evaluation = state.evaluate()
+        assert evaluation.signal.isfinite().all()
+        assert evaluation.corruption.isfinite().all()

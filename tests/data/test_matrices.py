@@ -97,6 +97,8 @@ def test_studies_are_paired() -> None:
         ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
         ({"n": 4, "rank": 5}, "rank must be at most 4, the smaller side, got 5"),
         ({"n": 9, "columns": 3, "rank": 4}, "rank must be at most 3, the smaller side, got 4"),
+        ({"n": []}, "n must be at least one number, got an empty list"),
+        ({"rank": []}, "rank must be at least one number, got an empty list"),
         ({"columns": 0}, "columns must be a whole number of at least 1, got 0"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
         ({"alphas": 0.0}, "alphas must be a finite number above 0, got 0.0"),

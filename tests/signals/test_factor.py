@@ -188,3 +188,30 @@ def test_matrices_must_be_square_to_be_symmetric() -> None:
 def test_images_are_refused(make) -> None:
     with pytest.raises(ValueError, match=r"needs a matrix, n×m, got a signal of shape \(3, 4, 4\)"):
         make(batch(3, 4, 4))
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_a_growing_factor_begins_alike_whatever_the_unit(make, size: float) -> None:
+    """Squares of such numbers are none of their type."""
+    y = draw(1, (12, 12), torch.float32)
+    factors = []
+    for unit in (1.0, size):
+        signal = make(ProblemBatch([Problem("a", y, seed=1)]), rank=2, growing=True)
+        signal.begin_((unit * y)[None])
+        factors.append(signal().detach())
+    assert torch.allclose(factors[0], factors[1], rtol=1e-3, atol=1e-3 * float(factors[0].abs().max()))
+
+
+@pytest.mark.parametrize("make", [SymmetricFactor, Factor])
+def test_a_growing_factor_of_a_problem_that_diverges_does_not_stop_the_others(make) -> None:
+    problems = ProblemBatch([Problem(name, draw(k, (12, 12)), seed=k) for k, name in enumerate("ab")])
+    signal = make(problems, rank=6, growing=True)
+    signal.begin_(problems.observation)
+    with torch.no_grad():
+        for p in signal.parameters():
+            p.mul_(100.0)  # all columns are in use
+            p[0, 0, 0] = torch.nan
+    assert signal.grow_(lambda: torch.full_like(problems.observation, torch.nan))
+    assert signal.columns()[1] == 12
+    assert signal()[1].isfinite().all()
