@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +85,9 @@ class Case:
         fit += ["--checkpoint.every_minutes", "0.01", "--progress.lines", "4"]
         return fit if devices is None else [*fit, "--trainer.devices", str(devices)]
 
-    def start(self, run: Path, devices: int) -> subprocess.Popen:
+    def start(self, run: Path, devices: int, prefix: Sequence[str] = ()) -> subprocess.Popen:
         log = (self.home / f"{run.name}.log").open("a")
-        command = [sys.executable, "-m", "dop_lightning", *self.arguments(run, devices)]
+        command = [*prefix, sys.executable, "-m", "dop_lightning", *self.arguments(run, devices)]
         return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
 
     def finish(self, run: Path, devices: int) -> int:

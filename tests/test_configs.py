@@ -21,10 +21,15 @@ RUNS = {
     "dip": (["image", "dip"], IMAGE),
     "dip_l1": (["image", "dip_l1"], IMAGE),
     "refine": (["image", "refine"], IMAGE),
+    "image_grid": (
+        ["image", "refine", "image_grid"],
+        [*IMAGE, "--data.seeds", "1", "--data.images", "[camera, coffee]"],
+    ),
     "fourier_mlp": (["fourier_mlp"], NETWORK),
     "blur": (["blur"], IMAGE),
     "superresolution": (["superresolution"], IMAGE),
     "matrix": (["matrix"], MATRIX),
+    "matrix_grid": (["matrix", "matrix_grid"], ["--data.n", "[12, 9]", "--data.rank", "2", "--data.seeds", "1"]),
     "mf_l1": (["matrix", "mf_l1"], MATRIX),
     "fast_matrix": (["matrix", "fast_matrix"], MATRIX),
     "convex": (["matrix", "convex"], MATRIX),
@@ -37,6 +42,9 @@ PAPER = [
     (name, run) for name in FIGURES if issubclass(kind := type(load_figure(name)), FittedFigure) for run in kind.methods
 ]
 """The runs of the paper's figures; tests/figures does them."""
+
+PROBLEMS = {"image_grid": 2 * 3, "matrix_grid": 2 * 4}
+"""Of the grids: images or sizes × noises."""
 
 WITHOUT_CORRUPTION = {"dip", "dip_l1", "mf_l1"}
 
@@ -54,7 +62,8 @@ def test_a_config_runs(name: str, tmp_path: Path) -> None:
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["status"], row["iterations"]) for row in rows] == [("done", "3")] * len(rows)
-    assert len(rows) == (1 if {"image", "fourier_mlp", "blur", "superresolution"} & set(layers) else 2)
+    single = {"image", "fourier_mlp", "blur", "superresolution"} & set(layers)
+    assert len(rows) == PROBLEMS.get(name, 1 if single else 2)
     assert all((row["alpha"] == "") == (name in WITHOUT_CORRUPTION) for row in rows)
 
 

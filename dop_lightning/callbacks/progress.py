@@ -57,6 +57,14 @@ class IterationProgress(pl.callbacks.ProgressBar):
             return
         assert isinstance(pl_module, DoubleOverparameterization)
         print(_announcement(trainer, pl_module), file=sys.stderr)
+        idle = trainer.world_size - len(data_of(trainer).batches)
+        if idle > 0:
+            has = "has" if idle == 1 else "have"
+            print(
+                f"{idle} of {trainer.world_size} processes {has} nothing to do: there are no more batches; "
+                "data.init_args.batch_size auto, or a smaller one, makes more",
+                file=sys.stderr,
+            )
         if hint := _hint(pl_module):
             print(hint, file=sys.stderr)
         if self.estimate and trainer.max_steps > 0:

@@ -192,6 +192,10 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
         # a ValueError too: jsonargparse wraps ours in a list of its own
         raise ValueError(plain_message(str(error))) from error
+    except TypeError as error:
+        if "`devices`" not in str(error):  # what Lightning says of a number of processors
+            raise
+        raise ValueError(f"trainer.devices must be a whole number above 0 on a CPU ({error})") from error
 
 
 def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:

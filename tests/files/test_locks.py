@@ -1,0 +1,53 @@
+"""Numbers that one process at a time may hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dop_lightning.files.locks import Claims
+
+pytest.importorskip("fcntl")
+
+HOLDS = """
+import sys
+from dop_lightning.files.locks import Claims
+from pathlib import Path
+claims = Claims(Path(sys.argv[1]))
+print(claims.take([int(n) for n in sys.argv[2:]]), flush=True)
+sys.stdin.read()
+"""
+
+
+def other(path: Path, *numbers: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLDS, str(path), *map(str, numbers)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_number_has_one_process_until_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lock"
+    claims = Claims(path)
+    process = other(path, 1, 2)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[]\n"
+        assert claims.take([0, 1, 2, 3]) == [1, 2]
+        assert Claims(path).take([0]) == []  # of the same process
+        process.kill()  # as hard as can be
+        process.wait()
+        assert claims.take([1, 2]) == []
+    finally:
+        process.kill()
+        process.communicate()
+        claims.release()
+
+
+def test_what_is_released_is_free(tmp_path: Path) -> None:
+    claims = Claims(tmp_path / "lock")
+    assert claims.take([5]) == []
+    claims.release()
+    claims.release()
+    process = other(tmp_path / "lock", 5)
+    out, _ = process.communicate("")
+    assert out == "[]\n"

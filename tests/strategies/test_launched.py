@@ -1,0 +1,39 @@
+"""What the environment says of how a process was started."""
+
+import pytest
+
+from dop_lightning.strategies.launched import job_name, outer_ranks
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SLURM_NNODES", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "ranks", "name"),
+    [
+        ({}, None, None),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}, None, None),
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, (2, 2), None),
+        ({"TORCHELASTIC_RUN_ID": "job7", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"}, (8, 1), "torchrun-job7"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_ID": "12"}, None, "slurm-12"),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "16", "SLURM_NNODES": "2", "SLURM_JOB_ID": "9"}, (8, 2), "slurm-9"),
+        ({"SLURM_JOB_ID": "99", "SLURM_ARRAY_JOB_ID": "90", "SLURM_ARRAY_TASK_ID": "4"}, None, "slurm-90-4"),
+    ],
+)
+def test_launchers(environment: dict[str, str], ranks, name, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert outer_ranks() == ranks
+    assert job_name() == name
+
+
+def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ValueError, match="every node must have as many processes as every other, got 5 with 2 on one"):
+        outer_ranks()
