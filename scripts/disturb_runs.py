@@ -1,14 +1,14 @@
-"""Runs on several processes are killed, stopped and moved to other numbers of processes; what they leave must be what an
-undisturbed run on one process leaves: every row of results.csv but for the seconds, and every recovered.npy, bit for bit.
+"""Runs on several processes killed, stopped and moved to other numbers of processes. What is left must be what an
+undisturbed run on one process leaves: every row of results.csv but for the seconds, every recovered.npy to the bit.
 
     python scripts/disturb_runs.py kill --times 20
     python scripts/disturb_runs.py resize
     python scripts/disturb_runs.py torchrun
 
-`kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then the
-same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes. `torchrun`
-has two agents with two processes each. All have 12 problems of four shapes, one of which is made to diverge, and one
-thread a process.
+`kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then
+the same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes.
+`torchrun` has two agents with two processes each. All have 12 problems of four shapes, one of which is made to diverge,
+and one thread a process.
 """
 
 import argparse
@@ -148,8 +148,8 @@ def kill(case: Case, times: int, seed: int) -> bool:
         odd = difference(run, once) if status == 0 else f"exit status {status}"
         good = good and not odd
         print(
-            f"{k + 1:3d}  {ranks[family.index(victim)]:<6} killed after {moment:5.1f} s; results then {found:2d}, when the "
-            f"other had ended {between:2d}, after the same command {len(list(run.glob('*/result.json'))):2d}: "
+            f"{k + 1:3d}  {ranks[family.index(victim)]:<6} killed after {moment:5.1f} s; results then {found:2d}, when "
+            f"the other had ended {between:2d}, after the same command {len(list(run.glob('*/result.json'))):2d}: "
             f"{'UNEQUAL: ' + odd if odd else 'equal'}",
             flush=True,
         )
@@ -173,8 +173,8 @@ def resize(case: Case) -> bool:
         odd = difference(run, once) if (status, again) == (143, 0) else f"exit status {status}, then {again}"
         good = good and not odd
         print(
-            f"{case.name}: stopped on {first} (exit status {status}, {done} of {len(stopped)} on their way), gone on with "
-            f"{then}: {'UNEQUAL: ' + odd if odd else 'equal'}",
+            f"{case.name}: stopped on {first} (exit status {status}, {done} of {len(stopped)} on their way), gone on "
+            f"with {then}: {'UNEQUAL: ' + odd if odd else 'equal'}",
             flush=True,
         )
     return good

@@ -1,5 +1,5 @@
-"""Faults of disks and files, and what becomes of a run: a full disk, a folder that can no longer be written, checkpoints that
-are cut off. Each time the same command is started again, and must leave what an undisturbed run leaves.
+"""Faults of disks and files, and what becomes of runs: a full disk, a folder that is no longer writable, checkpoints
+that are cut off. Each time the same command is started again, and must leave what an undisturbed run leaves.
 
     python scripts/inject_faults.py
 
@@ -67,8 +67,8 @@ def disk(case: Case, once: Path, kind: str) -> bool:
     good = status == 2 and saved > 0 and resumed and not (odd or halves or tracebacks)
     print(f"{case.name}, {kind}: exit status {status}; {message.replace(str(case.home), '…')}")
     print(
-        f"  {saved} batches saved, half-written files {halves or 'none'}, tracebacks {tracebacks}; mended, the same command "
-        f"{'goes on' if resumed else 'STARTS ANEW'}: {'UNEQUAL: ' + odd if odd else 'equal'}",
+        f"  {saved} batches saved, half-written files {halves or 'none'}, tracebacks {tracebacks}; mended, the same "
+        f"command {'goes on' if resumed else 'STARTS ANEW'}: {'UNEQUAL: ' + odd if odd else 'equal'}",
         flush=True,
     )
     return good
@@ -106,8 +106,8 @@ def cut(case: Case, once: Path, places: int) -> bool:
         named = f"{file}: damaged" in said and "going on from the one before it" in said
         good += status == 0 and named and not difference(run, once)
     print(
-        f"{case.name}, checkpoint of {len(content)} bytes cut at {places} places: {good} times named, gone on from the one "
-        f"before, and equal at the end",
+        f"{case.name}, checkpoint of {len(content)} bytes cut at {places} places: {good} times named, "
+        "gone on from the one before, and equal at the end",
         flush=True,
     )
     return good == places

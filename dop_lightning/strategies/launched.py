@@ -3,7 +3,7 @@
 import os
 
 CHILD = "DOP_CHILD"
-"""Set for processes that another one of the same run has started on this machine."""
+"""Set for processes that another one of the same run has started on this machine: the number of that one."""
 
 RUN_FOLDER = "DOP_RUN_FOLDER"
 """The folder of the run that such a process belongs to, where it was chosen by the first one."""
@@ -12,6 +12,11 @@ RUN_FOLDER = "DOP_RUN_FOLDER"
 def is_child() -> bool:
     """Whether another process of the run has started this one, and tells it of signals."""
     return CHILD in os.environ
+
+
+def is_orphan() -> bool:
+    """Whether the process of the run that has started this one has ended."""
+    return is_child() and os.getppid() != int(os.environ[CHILD])
 
 
 def outer_ranks() -> tuple[int, int] | None:

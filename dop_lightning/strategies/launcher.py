@@ -77,7 +77,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
 
     def _start(self, local_rank: int) -> subprocess.Popen:
         command = list(self.command or _basic_subprocess_cmd())
-        return subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(local_rank), CHILD: "1"})
+        return subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(local_rank), CHILD: str(os.getpid())})
 
     def kill(self, signum: int) -> None:
         """Send a signal to the other processes that are still there."""

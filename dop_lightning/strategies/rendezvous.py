@@ -10,8 +10,13 @@ from typing import Any
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import DistError, TCPStore
 
+from dop_lightning.strategies.launched import is_orphan
+
 PATIENCE = 600.0
 """Seconds that a process waits for the first one: it may read many files before it decides."""
+
+ATTEMPT = 2.0
+"""Seconds of one attempt to reach it."""
 
 FAREWELL = 60.0
 """Seconds that the first one waits at its end for those that have not asked yet."""
@@ -35,16 +40,27 @@ class Rendezvous:
         self._where = f"{environment.main_address}:{environment.main_port}"
         self._asked: dict[str, int] = {}
         self._last = ""
-        try:
-            self._store = TCPStore(
-                environment.main_address,
-                environment.main_port,
-                is_master=self._hosts,
-                timeout=timedelta(seconds=PATIENCE),
-                wait_for_workers=False,
-            )
-        except DistError as error:
-            raise ValueError(f"rank {self.rank}: cannot reach the first process at {self._where} ({error})") from error
+        self._store = self._connect(environment)
+        self._store.set_timeout(timedelta(seconds=PATIENCE))
+
+    def _connect(self, environment: ClusterEnvironment) -> TCPStore:
+        """The store, once it is there; a process whose first one is on this machine sees whether that has ended."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return TCPStore(
+                    environment.main_address,
+                    environment.main_port,
+                    is_master=self._hosts,
+                    timeout=timedelta(seconds=min(ATTEMPT, PATIENCE)),
+                    wait_for_workers=False,
+                )
+            except DistError as error:
+                reached = f"rank {self.rank}: cannot reach the first process at {self._where}"
+                if is_orphan():
+                    raise ValueError(f"{reached}, which has ended") from error
+                if self._hosts or time.monotonic() >= end:
+                    raise ValueError(f"{reached} ({error})") from error
 
     def share(self, name: str, decide: Callable[[], Any]) -> Any:
         """What the first process decides; all call this as often as it does.

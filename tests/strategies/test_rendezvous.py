@@ -9,6 +9,7 @@ import pytest
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 from dop_lightning.strategies import rendezvous
+from dop_lightning.strategies.launched import CHILD
 from dop_lightning.strategies.rendezvous import Rendezvous
 
 
@@ -57,6 +58,15 @@ def test_a_first_process_that_does_not_decide_is_named(port: int, monkeypatch: p
     with pytest.raises(ValueError, match=rf"rank 1: the first process at 127.0.0.1:{port} has not told the plan"):
         other.share("plan", lambda: None)
     del first
+
+
+def test_a_first_process_that_has_ended_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHILD, "1")
+    monkeypatch.setattr(rendezvous, "ATTEMPT", 0.1)
+    parents = iter([7, 1])  # whom a process belongs to whose parent has ended
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    with pytest.raises(ValueError, match="rank 1: cannot reach the first process at .*, which has ended"):
+        Rendezvous(environment(1, 2, port))
 
 
 def test_an_address_where_nobody_is_is_named(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
