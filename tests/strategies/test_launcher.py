@@ -47,7 +47,7 @@ def test_they_know_who_they_are_and_are_waited_for(tmp_path) -> None:
             "3",
             "0",
             "127.0.0.1",
-            "1",
+            str(os.getpid()),
             "runs/mine",
         ]
     assert made.failures() == {}
