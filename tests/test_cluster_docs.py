@@ -165,7 +165,7 @@ def test_sweeps_and_tables(dop) -> None:
     assert "ratio" in dop(*tiny(table)[1:]).out
     assert dop(*tiny(csv)[1:]).status == 0
     assert len(Path("all.csv").read_text().splitlines()) == 1 + 4 * 2
-    said = dop(*tiny(slurm)[1:], "--dry-run")
+    said = dop(*shlex.split(slurm)[1:], "--dry-run")
     assert (said.status, said.out.count("to do")) == (0, 4), said.err
 
 
