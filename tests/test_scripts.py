@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -150,3 +152,54 @@ def test_all_that_a_gpu_is_to_tell_is_measured_by_one_command(tmp_path: Path) ->
     assert [row["kept"] for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))] == [True, True]
     assert re.search(r"^\| default \| >?\d+ \| >?\d+\.\d \| 10 \|", done.stdout, re.MULTILINE), done.stdout
     assert "paper: " in done.stdout
+
+
+def test_a_killed_run_is_finished_by_the_same_command() -> None:
+    said = run("disturb_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
+    assert said.count("equal") == 2
+    assert "UNEQUAL" not in said
+
+
+def test_a_run_goes_on_with_another_number_of_processes() -> None:
+    said = run("disturb_runs.py", "resize", "--cases", "matrices", "--iterations", "60000")
+    assert said.count("equal") == 2
+    assert "UNEQUAL" not in said
+
+
+def test_faults_of_disks_and_files_are_survived() -> None:
+    try:
+        said = run("inject_faults.py", "--places", "3", "--iterations", "20000")
+    except AssertionError as error:
+        if "permission denied" in str(error).lower() or "not permitted" in str(error).lower():
+            pytest.skip("file systems cannot be mounted here")
+        raise
+    assert "cut at 3 places: 3 times named" in said
+
+
+def test_a_grid_is_timed() -> None:
+    small = ["--size", "16", "--width", "4", "--iterations", "40", "--problems", "20", "--parts", "start", "machinery"]
+    command = [sys.executable, str(SCRIPTS / "benchmark_grid.py"), *small]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280)  # so small, it is above its bar
+    assert re.search(r"20 robust PCA problems: first evaluated \d", process.stdout), process.stderr
+    assert re.search(r"^machinery: .* [+-]\d+\.\d% ", process.stdout, re.MULTILINE), process.stdout
+
+
+def test_the_time_of_a_grid_is_predicted() -> None:
+    small = [
+        "--width",
+        "4",
+        "--sizes",
+        "16",
+        "--n",
+        "12",
+        "--batch",
+        "3",
+        "--grid",
+        "3",
+        "4",
+        "--matrix-grid",
+        "3",
+        "4",
+    ]
+    said = run("measure_scaling.py", *small, "--devices", "1")
+    assert len(re.findall(r"1 devices: predicted \d+\.\d s, took \d+\.\d s", said)) == 2

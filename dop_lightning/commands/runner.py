@@ -134,17 +134,16 @@ def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: Recovery
     launcher = trainer.strategy.launcher
     others = launcher if isinstance(launcher, ChildProcessLauncher) else None
     stopped_by = module.stopped_by or (others.stopped_by if others else "")
-    if not trainer.is_global_zero:
-        return STATUS[stopped_by]
-    results = read_results(run)
-    report(run, results)
     failed = others.failures() if others and not stopped_by else {}
+    if trainer.is_global_zero:
+        results = read_results(run)
+        report(run, results)
+        names = {result["problem"] for result in results}
+        unfinished = sum(whole.name not in names for whole in data.wholes)
+        if unfinished and trainer.world_size > 1:
+            print(f"{unfinished} of {len(data.wholes)} problems have no result yet", file=sys.stderr)
     for rank, end in failed.items():
-        print(f"The process of rank {rank} {end}", file=sys.stderr)
-    names = {result["problem"] for result in results}
-    unfinished = sum(whole.name not in names for whole in data.wholes)
-    if unfinished and trainer.world_size > 1:
-        print(f"{unfinished} of {len(data.wholes)} problems have no result yet", file=sys.stderr)
+        print(f"The process of rank {trainer.global_rank + rank} {end}", file=sys.stderr)
     if failed:
         print("The same command again finishes what is missing", file=sys.stderr)
     return STATUS[stopped_by] or (EXIT_RANK_FAILED if failed else 0)

@@ -58,9 +58,11 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
             try:
                 return function(*args, **kwargs)
-            except BaseException:
+            except BaseException as error:
                 if not self.strategy.has_shared:  # they wait for what they will not be told
                     self.kill(signal.SIGTERM)
+                elif any(process.poll() is None for process in self.procs):
+                    print(f"This process has failed ({error!r:.300}); the others go on", file=sys.stderr)
                 raise
             finally:
                 self._wait()
