@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.images import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
+from dop_lightning.naming import legible
 from dop_lightning.noise import Noise, NoNoise
 from dop_lightning.operators import Sensing
 from dop_lightning.problems import Attribute, Problem
@@ -108,7 +109,7 @@ class ImageFile(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``image``: the name of the file."""
-        return {"image": self.name}
+        return {"image": legible(self.name)}
 
     def signal(self, seed: int) -> Tensor:
         """The image, whatever the seed.

@@ -13,7 +13,7 @@ from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.arrays import MATRIX_SUFFIXES, read_matrix
 from dop_lightning.files.find import find_files
-from dop_lightning.naming import safe_name
+from dop_lightning.naming import legible, safe_name
 from dop_lightning.noise import Noise
 from dop_lightning.operators import Sensing
 from dop_lightning.problems import Attribute, Problem, rename
@@ -98,7 +98,7 @@ class MatrixFile(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``matrix``: the name of the file."""
-        return {"matrix": self.name}
+        return {"matrix": legible(self.name)}
 
     def signal(self, seed: int) -> Tensor:
         """The matrix, whatever the seed."""
