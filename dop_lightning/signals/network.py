@@ -18,6 +18,10 @@ from dop_lightning.signals.base import Signal
 LARGE = 1e4
 """Sum of the norms of parameters beyond which the output of a network is looked at; a wide U-Net has hundreds."""
 
+AT_REST = 4
+"""Times the size of a network, what a network at rest takes with its optimizer's memory: an input no larger than that
+stays, since drawing it anew at each turn would take longer than it is worth."""
+
 NetworkFactory = Callable[[tuple[int, ...]], nn.Module]
 """Makes the network of one problem, given the shape ``(*n)`` of its signal."""
 
@@ -106,13 +110,17 @@ class NetworkSignal(Signal):
         return self._inputs[k]
 
     def release(self) -> None:
-        """Let go of the inputs too, the largest arrays that a network at rest would keep."""
+        """Let go of the inputs too, where they are the largest arrays that a network at rest would keep."""
         super().release()
-        self._inputs = {}
+        for k, inputs in list(self._inputs.items()):
+            size = sum(z.numel() * z.element_size() for z in inputs)
+            if size > AT_REST * sum(p.numel() * p.element_size() for p in self.networks[k].parameters()):
+                del self._inputs[k]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """On another device the input is another array."""
         self.release()
+        self._inputs = {}
         return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:

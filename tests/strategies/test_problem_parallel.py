@@ -1,5 +1,10 @@
 """``problem_parallel`` by the command: what is refused, where runs lie, and who may work on them."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,7 @@ import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from dop_lightning.commands import lightning, runner
+from dop_lightning.reporting.results import read_results
 from dop_lightning.strategies import ProblemParallelStrategy
 from dop_lightning.strategies.launched import RUN_FOLDER
 from tests.files.test_locks import other
@@ -59,6 +65,25 @@ def test_two_processes_do_the_work_and_one_tells_of_it(dop) -> None:
     assert "Resuming" in again.err
     scores = dop("test", "--config", str(run / "config.yaml"))  # whose config says two
     assert scores.status == 0, scores.err
+
+
+def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
+    """A terminal sends it to all of them, and the first one passes it on."""
+    endless = [*FIT, "--trainer.max_steps", "100000000", "--checkpoint.every_minutes", "0.001"]
+    command = [sys.executable, "-m", "dop_lightning", *endless, "--trainer.devices", "2"]
+    command += ["--trainer.default_root_dir", str(tmp_path / "out")]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and len(list(tmp_path.glob("out/checkpoints/last.ckpt/batch-????.pt"))) < 2:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert err.count("Stopping: writing") == 1
+    assert "Traceback" not in err
+    assert [result["status"] for result in read_results(tmp_path / "out")] == ["interrupted"] * 4
 
 
 def test_a_process_without_work_is_no_hindrance(dop) -> None:
