@@ -13,6 +13,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys, ssl, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
+# Tests run beside each other, one a core: each takes one thread.
+WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+
 # Quiet: errors are shown; progress and warnings (one a package where an index is incomplete) are not.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
@@ -48,7 +51,7 @@ demo: $(STAMP) ## a tour of the package, written to demo/
 	@$(BIN)/python scripts/demo.py
 
 test: lint types ## all checks: lint, types, tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP) ## rules and layout of the code
 	@$(BIN)/python -m ruff check .

@@ -101,6 +101,22 @@ def kinds(width: int) -> list[Kind]:
     ]
 
 
+ARRAYS = 6.24
+"""Arrays of n² that gradient descent keeps (scripts/measure_matrix_memory.py)."""
+
+
+def sharded(n: int, rank: int, devices: int) -> str:
+    """What one matrix takes of each device, in blocks of rows, and what an iteration sends."""
+    rows = n / devices
+    kept = ARRAYS * 4 * n * rows + 3 * 4 * n * rank
+    products = 3 * 2 * rows * n * rank  # U_p Uᵀ, R_p U and R_pᵀ U_p
+    sent = 2 * 4 * n * rank * (devices - 1) / devices  # gathering U, and adding up what R_pᵀ U_p gives
+    return (
+        f"{n}×{n}, r' = {rank}, {devices} devices: {kept / 2**30:.1f} GiB a device, {products / 1e9:.0f} GFLOP and "
+        f"{sent / 2**20:.0f} MiB sent an iteration, {products / max(sent, 1):.0f} operations a byte"
+    )
+
+
 def seconds(command: list[str], *more: str) -> float:
     begin = time.perf_counter()
     done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
@@ -124,7 +140,11 @@ def main() -> int:
     parser.add_argument("--grid", type=int, nargs=2, default=(16, 200), help="problems and iterations; default: 16 200")
     parser.add_argument("--matrix-grid", type=int, nargs=2, default=(200, 5000), help="default: 200 5000")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="of the grids; default: 1 2")
+    parser.add_argument("--shard", type=int, nargs=3, metavar=("N", "RANK", "DEVICES"), help="only what that takes")
     options = parser.parse_args()
+    if options.shard:
+        print(sharded(*options.shard))
+        return 0
     threads = set_threads()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     unit = "GPU" if options.device == "cuda" else f"process with {threads} threads"
