@@ -1,5 +1,6 @@
 """``problem_parallel`` by the command: what is refused, where runs lie, and who may work on them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -28,6 +29,20 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", RUN_FOLDER):
         monkeypatch.delenv(name, raising=False)
+
+
+def sizes() -> list[int]:
+    return [len(batch) for batch in json.loads(Path("out/manifest.json").read_text())["batches"]]
+
+
+def test_automatic_batches_fit_into_memory_and_stay_with_their_run(dop) -> None:
+    automatic = [*FIT, "--data.batch_size", "auto", "--trainer.default_root_dir", "out"]
+    assert dop(*automatic, "--data.max_memory", "0.04M").status == 0
+    assert sizes() == [2, 2]
+    said = dop(*automatic, "--data.max_memory", "1G", "--trainer.max_steps", "40")
+    assert said.status == 0, said.err
+    assert sizes() == [2, 2]
+    assert dop("predict", "--config", "out/config.yaml").status == 0
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed"])
