@@ -130,7 +130,7 @@ def word(*values: Any) -> Drawn:
 
 SCALE = positive(1e-10, 1e-4, 1e-2, 1.0)
 RATIO = usually(of(0.0, 0.1, 0.3, 0.9), of(1.0, -0.1, 1.5, math.nan))
-RANK = usually(of(None, 1, 2, 5), of(0, -1, 100, 1.5))
+RANK = usually(of(None, 1, 2, 5), of(0, -1, 100, 1.5), 8)
 SIDE = usually(of(1, 2, 3, 5, 8, 12), NO_COUNT)
 
 
