@@ -57,11 +57,15 @@ class FolderCheckpointIO(CheckpointIO):
         """Put a new file in place of the last one, and that in place of the one before."""
         fresh = file.with_suffix(".new")
         write_atomically(fresh, lambda stream: torch.save(content, stream))
-        if file in self._damaged:
-            self._damaged.remove(file)  # the one before it is the good one
-        elif file.exists():
-            file.replace(_previous(file))
-        fresh.replace(file)
+        try:
+            if file in self._damaged:
+                self._damaged.remove(file)  # the one before it is the good one
+            elif file.exists():
+                file.replace(_previous(file))
+            fresh.replace(file)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the folder ``path``; where a file is damaged or missing, the one before it.

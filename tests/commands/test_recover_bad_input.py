@@ -205,7 +205,7 @@ def test_a_constant_image_is_recovered(level: int, channels: int, folder: Path, 
     assert recovered.shape == (16, 16, channels)
 
 
-@pytest.mark.parametrize("where", ["recovered.png", "result.json", "manifest.json", "run.pt", "results.csv"])
+@pytest.mark.parametrize("where", ["recovered.png", "result.json", "manifest.json", "batch-0000.pt", "results.csv"])
 def test_a_full_disk_leaves_no_half_file(where: str, folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever file does not fit: one line, what was there stays whole, and the same command goes on."""
     replace = Path.replace
