@@ -391,7 +391,7 @@ class TestOcclusion(NoiseSuite):
         assert not hit.all(dim=0).any()
 
     def test_needs_an_area(self) -> None:
-        with pytest.raises(ValueError, match="clean must have at least two dimensions"):
+        with pytest.raises(ValueError, match="Occlusion needs at least two dimensions"):
             corrupted(Occlusion(0.5), torch.ones(9))
 
 

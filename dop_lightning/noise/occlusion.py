@@ -40,7 +40,9 @@ class Occlusion(Noise):
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
         """Two draws: where the rectangle starts, as shares of the room it has."""
         if clean.ndim < 2:
-            raise ValueError(f"clean must have at least two dimensions to be occluded, got shape {tuple(clean.shape)}")
+            raise ValueError(
+                f"Occlusion needs at least two dimensions, rows and columns, got shape {tuple(clean.shape)}"
+            )
         block = []
         for size, draw in zip(clean.shape[-2:], uniform((2,), generator).tolist(), strict=True):
             length = round(size * math.sqrt(self.ratio))
