@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from hypothesis import HealthCheck, Phase, assume, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 
 import dop_lightning
 from dop_lightning.data import RecoveryDataModule
@@ -76,8 +76,6 @@ def test_a_configuration_runs_or_is_refused(
     def try_one(configuration: Configuration) -> None:
         if repr(configuration) in seen:
             return
-        # its picture is scaled with a warning of an overflow, see files/pictures.py
-        assume(not (configuration.with_tensorboard and "larger.npy" in configuration.data.arguments.get("files", [])))
         run = tmp_path / "run"
         try:
             data = configuration.data_module(tmp_path / "inputs")

@@ -254,6 +254,8 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         if self.problems:
             return
         sources = self.sources()
+        if not sources:
+            raise ValueError(f"{type(self).__name__} must have at least one signal to recover, got an empty list")
         plain = len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises)
         problems: list[Problem] = []
         for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
@@ -265,12 +267,12 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         names = [problem.name for problem in problems]
         self.wholes = [rename(problem, name) for problem, name in zip(problems, unique_names(names), strict=True)]
         self.mosaics = {whole.name: mosaic for whole in self.wholes if (mosaic := self.cut(whole)) is not None}
-        taken = {whole.name.lower() for whole in self.wholes}
+        taken = {whole.name.casefold() for whole in self.wholes}
         for mosaic in self.mosaics.values():
             for place, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
                 name = free_name(tile.name, taken)
                 mosaic.tiles[place] = replace(tile, name=name)
-                taken.add(name.lower())
+                taken.add(name.casefold())
         for whole in self.wholes:
             self.problems += self.mosaics[whole.name].tiles.values() if whole.name in self.mosaics else [whole]
         if self.batch_size != "auto":

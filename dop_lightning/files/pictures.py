@@ -73,7 +73,8 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
         raise ValueError(f"matrix must have shape (n, m), got {tuple(matrix.shape)}")
     limit = colour_limit(matrix) if limit is None else positive("limit", limit)
     values = matrix.detach().double().cpu().numpy()
-    position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
+    with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
+        position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
     anchors = np.linspace(-1, 1, len(_COLOURS))
     colours = np.stack([np.interp(position, anchors, channel) for channel in _COLOURS.T], axis=-1)
     colours[np.isnan(values)] = MISSING_GREY

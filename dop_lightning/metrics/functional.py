@@ -6,6 +6,8 @@ Nothing raises because of what a recovery holds: a score that is not defined (of
 Shapes: K problems, ``*n`` the shape of a signal, ``*m`` that of an observation, C H W an image, n m a matrix.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -89,9 +91,8 @@ def _similarities(x: Tensor, y: Tensor, data_range: float) -> Tensor:
 
 def _windowed(x: Tensor) -> Tensor:
     """Means over Gaussian windows, along rows and then along columns."""
-    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
-    weights = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    weights = (weights / weights.sum()).tolist()
+    bell = [math.exp(-0.5 * ((k - SSIM_WINDOW // 2) / SSIM_SIGMA) ** 2) for k in range(SSIM_WINDOW)]
+    weights = [height / sum(bell) for height in bell]
     for dim in (-1, -2):
         length = x.shape[dim] - SSIM_WINDOW + 1
         means = x.narrow(dim, 0, length) * weights[0]

@@ -52,6 +52,7 @@ def test_both_types_have_the_same_numbers() -> None:
         ({"n": 0}, "n must be a whole number of at least 1, got 0"),
         ({"nonzeros": 0}, "nonzeros must be a whole number of at least 1, got 0"),
         ({"n": 4, "nonzeros": 5}, "nonzeros must be at most 4, the number of entries, got 5"),
+        ({"n": []}, "VectorDataModule must have at least one signal to recover, got an empty list"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
     ],
 )
