@@ -19,7 +19,7 @@ from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.outcome import Outcome
 from dop_lightning.problems import Problem
 from dop_lightning.recovery_callback import RecoveryCallback
-from dop_lightning.reporting.merge import merge_curves, rebuild
+from dop_lightning.reporting.merge import rebuild
 from dop_lightning.reporting.mosaics import assemble
 from dop_lightning.reporting.results import write_result, write_table
 from dop_lightning.tiling import Mosaic
@@ -102,20 +102,22 @@ class RecoveredFiles(RecoveryCallback):
         self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put tiles together, and rebuild the tables of the run: of this process' problems and of all others'."""
+        """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
         run = Path(trainer.default_root_dir)
         for mosaic in data_of(trainer).mosaics.values():
-            tiles = [run / tile.folder / "result.json" for tile in mosaic.tiles.values()]
-            rebuild(lambda tiles=tiles: tiles, lambda mosaic=mosaic: self._assemble(trainer, pl_module, mosaic))  # type: ignore[misc]
+            self._assemble(trainer, pl_module, mosaic)
         rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
-        merge_curves(run)
 
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
         run, whole = Path(trainer.default_root_dir), mosaic.whole
-        outcome = assemble(run, mosaic)
-        if outcome is not None:
-            self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
-            write_result(run / whole.folder, outcome, {}, machine(module))
+
+        def build() -> None:
+            outcome = assemble(run, mosaic)
+            if outcome is not None:
+                self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
+                write_result(run / whole.folder, outcome, {}, machine(module))
+
+        rebuild(lambda: [run / tile.folder / "result.json" for tile in mosaic.tiles.values()], build)
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

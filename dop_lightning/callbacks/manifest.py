@@ -40,8 +40,8 @@ class Manifest(RecoveryCallback):
         assert pl_module.roster is not None
         run, data = Path(trainer.default_root_dir), data_of(trainer)
         self._claims = Claims(run / LOCK)
-        labels = batch_labels(range(len(data.batches)))
-        if taken := self._claims.take([labels.index(label) for label in pl_module.roster.labels]):
+        labels, own = batch_labels(range(len(data.batches))), set(pl_module.roster.labels)
+        if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
             raise ValueError(
                 f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, "
                 "and start again"

@@ -99,6 +99,10 @@ class RecoveryMetrics(RecoveryCallback):
         """Bring the curves of all up to date."""
         merge_curves(Path(trainer.default_root_dir))
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same at the end."""
+        merge_curves(Path(trainer.default_root_dir))
+
     def problem_state(self, name: str) -> dict[str, Any]:
         """The best of one problem."""
         return dict(self._best.get(name, {}))
