@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -81,11 +82,7 @@ def claim(run: Path, mark: str) -> bool:
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
     manifest = run / MANIFEST
     if manifest.is_file():
-        try:
-            before = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
-        if before != mark:
+        if _entry(manifest, "fingerprint") != mark:
             raise ValueError(
                 f"{run}: holds another run, of other settings or data (see {run / CONFIG}); "
                 "choose another folder, or remove that one"
@@ -106,10 +103,13 @@ def planned_batches(run: Path) -> list[list[str]] | None:
         ValueError: the manifest is none.
     """
     manifest = run / MANIFEST
-    if not manifest.is_file():
-        return None
+    return _entry(manifest, "batches") if manifest.is_file() else None
+
+
+def _entry(manifest: Path, key: str) -> Any:
+    """What a manifest says under ``key``."""
     try:
-        return json.loads(manifest.read_text(encoding="utf-8"))["batches"]
+        return json.loads(manifest.read_text(encoding="utf-8"))[key]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
 

@@ -15,7 +15,7 @@ from dop_lightning.sweeps import debug, local, plan, slurm
 from dop_lightning.sweeps.axes import Axis, check_key, parse_axis
 from dop_lightning.sweeps.ended import Ended
 from dop_lightning.sweeps.points import Point, make_points
-from dop_lightning.sweeps.record import LOG, state
+from dop_lightning.sweeps.record import LOG, SWEEP, state
 
 OF_SLURM = ("partition", "gpus", "cpus", "hours", "memory", "slurm", "wait")
 """Options that mean nothing elsewhere."""
@@ -223,7 +223,7 @@ def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: 
 def _save(out: Path, axes: Sequence[Axis], points: Sequence[Point], jobs: dict[str, str] | None = None) -> None:
     from dop_lightning.files.atomic import atomic_json  # torch is imported here
 
-    atomic_json(out / slurm.SUMMARY, plan.summary(axes, points, jobs or {}))
+    atomic_json(out / SWEEP, plan.summary(axes, points, jobs or {}))
 
 
 def _fit(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dop_lightning.reporting.results import SUMMARY, read_results, write_table
 from dop_lightning.sweeps.axes import short_names
-from dop_lightning.sweeps.record import RECORD, recorded
+from dop_lightning.sweeps.record import RECORD, SWEEP, recorded
 
 RUN = "run"
 """The column that tells runs apart."""
@@ -106,8 +106,8 @@ def _read_run(run: Path, name: str) -> RunTable:
 def _points(sweep: Path) -> list[str]:
     """The names of the points of a sweep in their order; nothing where the folder is that of no sweep."""
     try:
-        return [point["name"] for point in json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["points"]]
+        return [point["name"] for point in json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["points"]]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{sweep / 'sweep.json'}: not a summary written by dop sweep ({error})") from error
+        raise ValueError(f"{sweep / SWEEP}: not a summary written by dop sweep ({error})") from error

@@ -8,6 +8,8 @@ from dop_lightning.sweeps.points import Point
 
 RECORD = "point.json"
 LOG = "log.txt"
+SWEEP = "sweep.json"
+"""In the folder of the whole sweep."""
 
 _ENDS = ("done", "stable", "diverged")
 

@@ -17,7 +17,7 @@ import yaml
 from dop_lightning.sweeps.ended import Ended, judge_job
 from dop_lightning.sweeps.job import PointJob
 from dop_lightning.sweeps.points import Point
-from dop_lightning.sweeps.record import begin
+from dop_lightning.sweeps.record import SWEEP, begin
 
 if TYPE_CHECKING:
     import submitit
@@ -33,8 +33,6 @@ OPTIONS = {
     "array_parallelism": "--jobs",
 }
 """What has an option of its own."""
-
-SUMMARY = "sweep.json"
 
 PAUSE = 2.0
 """Seconds between two looks at the jobs."""
@@ -125,7 +123,7 @@ def jobs_in_queue(out: Path) -> dict[str, str]:
         ValueError: squeue does not answer.
     """
     try:
-        before = json.loads((out / SUMMARY).read_text(encoding="utf-8"))["points"]
+        before = json.loads((out / SWEEP).read_text(encoding="utf-8"))["points"]
         submitted = {point["name"]: point["job"] for point in before if point.get("job")}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
