@@ -6,7 +6,6 @@ start of 1000 robust PCA problems. One thread a process.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from disturb_runs import environment
 from turns import clock
 
 from dop_lightning.commands.runner import standard_callbacks
@@ -50,10 +50,6 @@ def command(configs: list[str], run: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "dop_lightning", "fit", *files, *where, *options]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 class Clocked:
     """A run as a process: when its first and last iterations were, and when it ended."""
 
@@ -62,7 +58,6 @@ class Clocked:
         subprocess.run(arguments, env=environment(), check=True, capture_output=True)
         self.whole = time.time() - begin
         results = [json.loads(path.read_text()) for path in run.glob("*/result.json")]
-        self.work = sum(result["seconds"] for result in results)
         self.iterations = sum(result["iterations"] for result in results)
         assert all(result["status"] == "done" for result in results), results
 
@@ -138,7 +133,7 @@ def machinery(options: argparse.Namespace, folder: Path) -> bool:
     trainer = pl.Trainer(
         max_steps=options.iterations, max_epochs=-1, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder / "machinery",
-        callbacks=[turns, *standard_callbacks()], enable_progress_bar=True,
+        callbacks=[turns, *standard_callbacks()],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     grid, bare = (sum(turns.seconds[key][2:]) for key in ("grid", "bare"))
