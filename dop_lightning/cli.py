@@ -1,21 +1,35 @@
 """The command ``dop``: verbs are found before anything heavy is imported, so that ``dop --help`` answers at once."""
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-VERBS = {
-    "fit": ("dop_lightning.commands.lightning", "recover the problems of a config: dop fit --config C.yaml"),
-    "validate": ("dop_lightning.commands.lightning", "score the checkpoint of a run"),
-    "test": ("dop_lightning.commands.lightning", "the same as validate"),
-    "predict": ("dop_lightning.commands.lightning", "write the files that a checkpoint has recovered"),
-    "recover": ("dop_lightning.commands.recover", "restore images: dop recover PHOTO.png --out DIR"),
-    "sweep": ("dop_lightning.commands.sweep", "a grid of runs: dop sweep --config C.yaml --axis KEY=V1,V2 --out DIR"),
-    "table": ("dop_lightning.commands.table", "one table out of many runs: dop table RUN…"),
-    "figure": ("dop_lightning.commands.figure", "reproduce a figure of the paper: dop figure 2bc --out DIR"),
+LIGHTNING = "dop_lightning.commands.lightning"
+
+GROUPS = {
+    "Files of your own": {
+        "recover": ("dop_lightning.commands.recover", "restore photographs with dead or random pixels"),
+    },
+    "Experiments, each a YAML file": {
+        "fit": (LIGHTNING, "recover the problems of a config; the same command again goes on"),
+        "validate": (LIGHTNING, "score the checkpoint of a run"),
+        "test": (LIGHTNING, "the same as validate"),
+        "predict": (LIGHTNING, "write the files that a checkpoint has recovered"),
+        "sweep": ("dop_lightning.commands.sweep", "a run for each point of a grid of settings, here or under SLURM"),
+        "table": ("dop_lightning.commands.table", "one table out of many runs: text, CSV or Markdown"),
+        "figure": ("dop_lightning.commands.figure", "compute and draw a figure of the paper"),
+    },
 }
+"""The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
+
+VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
+
+EXAMPLES = (
+    ("dop recover photo.png --out restored", "a photograph of your own"),
+    ("dop fit --config configs/image.yaml", "an experiment"),
+    ("dop table runs", "the scores of all runs in a folder"),
+)
 
 EXIT_USER_ERROR = 2
 
@@ -25,29 +39,40 @@ def usage() -> str:
     lines = [
         "usage: dop VERB [options]",
         "",
-        "Robust recovery without training data, by double over-parameterization.",
+        "Recovers images and matrices from gross corruption, out of one corrupted observation and without training",
+        "data, by double over-parameterization.",
         "",
     ]
-    lines += [f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([*lines, "", "dop VERB --help explains a verb; dop --version tells the version."])
+    wide = max(len(command) for command, _ in EXAMPLES)
+    lines += [f"  {command:<{wide}}   {what}" for command, what in EXAMPLES]
+    for title, verbs in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {verb:<10}{text}" for verb, (_, text) in verbs.items())]
+    return "\n".join([*lines, "", "dop VERB --help explains a verb, dop --version tells the version."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    if argv[0] == "--version":
+    if argv[0] in ("-V", "--version"):
         from importlib.metadata import version
 
         print(f"dop_lightning {version('dop_lightning')}")
         return 0
     verb = argv[0]
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        from dop_lightning.commands.suggestions import suggestion
+
+        meant = suggestion(verb, VERBS)
+        hint = f"; did you mean {meant}?" if meant else ""
         print(f"dop: error: no verb {verb!r}{hint} (dop --help lists them)", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if odd := _not_utf8(argv):
+        print(f"dop {verb}: error: {odd}", file=sys.stderr)
         return EXIT_USER_ERROR
     command = importlib.import_module(VERBS[verb][0])
     try:
@@ -62,6 +87,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"dop {verb}: error: {_one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _not_utf8(argv: Sequence[str]) -> str:
+    """What is wrong with arguments that are no text: configs, tables and names of folders are UTF-8. Else nothing."""
+    for place, argument in enumerate(argv):
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python hands on other bytes
+            from dop_lightning.naming import legible
+
+            flags = [word for word in argv[1:place] if word.startswith("--")]
+            follows = f" after {flags[-1]}" if flags else ""
+            got = legible(argument)
+            return f"argument {place}{follows} must be text in UTF-8, got '{got}'; choose another name"
+    return ""
 
 
 def _one_line(error: Exception) -> str:

@@ -101,13 +101,50 @@ def test_a_verb_that_is_close_is_suggested(typed: str, meant: str, dop) -> None:
     assert said.err == f"dop: error: no verb {typed!r}; did you mean {meant}? (dop --help lists them)\n"
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["photo.PNG"], "dop recover photo.PNG --out restored"),
+        (["my photo.jpeg", "--out", "x"], "dop recover 'my photo.jpeg' --out restored"),
+        (["a.yaml"], "dop fit --config a.yaml"),
+        (["--config", "a.yaml"], "dop fit --config …"),
+        (["--config=a.yaml"], "dop fit --config=a.yaml"),
+        (["empty"], "dop recover empty --out restored"),
+        (["run"], "dop table run"),
+        (["--hlep"], "dop --help"),
+        (["--versoin"], "dop --version"),
+        (["help", "fitt"], "fit"),
+    ],
+)
+def test_what_is_no_verb_is_understood(typed: list[str], meant: str, folder: Path, dop) -> None:
+    Path("run").mkdir()
+    Path("run/manifest.json").write_text("{}")
+    said = dop(*typed)
+    assert said.status == 2
+    assert f"; did you mean {meant}? (" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_an_argument_that_is_no_text_is_named(folder: Path, dop) -> None:
+    said = dop("recover", "grey.png", "--out", "out\udcff", "--seed", "1")
+    assert (said.status, said.out) == (2, "")
+    assert (
+        said.err
+        == "dop recover: error: argument 3 after --out must be text in UTF-8, got 'out�'; choose another name\n"
+    )
+    assert dop("recover", "\udcff.png").err.startswith(
+        "dop recover: error: argument 1 must be text in UTF-8, got '�.png'"
+    )
+    assert not [path for path in folder.iterdir() if path.name.startswith("out")]
+
+
 def test_a_verb_that_is_not_close_is_not_guessed(dop) -> None:
     assert dop("xyzzy").err == "dop: error: no verb 'xyzzy' (dop --help lists them)\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb: str, dop) -> None:
-    said = dop(verb, "--help")
+    said = dop("help", verb) if verb == "table" else dop(verb, "--help")
     assert said.status == 0
     assert said.out.startswith(f"usage: dop {verb}")
     assert said.err == ""

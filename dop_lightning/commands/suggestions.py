@@ -1,0 +1,50 @@
+"""What a user may have meant who typed something else than a verb; nothing heavy is imported here."""
+
+import difflib
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+_VERB_OF_SUFFIX = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".bmp"), "recover"),
+    **dict.fromkeys((".npy", ".npz", ".csv", ".mat"), "separate"),
+    **dict.fromkeys((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"), "separate"),
+    **dict.fromkeys((".yaml", ".yml"), "fit"),
+}
+"""What a file of each kind is usually given to."""
+
+_REST = {"recover": "{} --out restored", "separate": "{} --out parts", "fit": "--config {}", "table": "{}"}
+
+
+def suggestion(word: str, verbs: Iterable[str]) -> str:
+    """The command that was meant, or nothing: a verb that is spelled alike, or the verb for a file.
+
+    Args:
+        word: what stands where a verb should.
+        verbs: all there are.
+
+    >>> suggestion("recovr", ["recover", "fit"])
+    'recover'
+    >>> suggestion("my photo.PNG", ["recover", "fit"])
+    "dop recover 'my photo.PNG' --out restored"
+    >>> suggestion("xyzzy", ["recover", "fit"])
+    ''
+    """
+    verbs = list(verbs)
+    if word in ("-c", "--config") or word.startswith("--config="):
+        return f"dop fit {word}{'' if '=' in word else ' …'}"
+    verb = _verb_for_file(word)
+    if verb in verbs:
+        return f"dop {verb} {_REST[verb].format(shlex.quote(word))}"
+    close = difflib.get_close_matches(word.lower().lstrip("-"), [*verbs, "help", "version"], n=1)
+    return {"help": "dop --help", "version": "dop --version"}.get(close[0], close[0]) if close else ""
+
+
+def _verb_for_file(word: str) -> str:
+    path = Path(word)
+    try:
+        if path.is_dir():
+            return "table" if (path / "manifest.json").is_file() or (path / "sweep.json").is_file() else "recover"
+    except (OSError, ValueError):  # too long for a path, say: it is none
+        return ""
+    return _VERB_OF_SUFFIX.get(path.suffix.lower(), "")
