@@ -615,8 +615,8 @@ class TestTiles:
         row = run.table[name]
         assert (row["status"], row["iterations"]) == ("done", "60")
         files = {path.name for path in (tmp_path / name).iterdir()}
-        wanted = {"recovered.png", "recovered.npy", "corruption.png", "comparison.png", "result.json", "tiles"}
-        assert files == wanted
+        pictures = {f"{picture}.png" for picture in ("observation", "recovered", "corruption", "truth", "comparison")}
+        assert files == {"recovered.npy", "histogram.csv", "result.json", "tiles", *pictures}
         assert run.recovered(name).shape == (1, 20, 28)
         assert len(list((tmp_path / name / "tiles").iterdir())) == 6
 

@@ -1,6 +1,7 @@
 """What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dop_lightning.checks import at_least
 from dop_lightning.data.base import data_of
 from dop_lightning.data.images import ImageFile
 from dop_lightning.files.atomic import write_atomically
+from dop_lightning.files.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
 from dop_lightning.files.images import write_image, write_pixels
 from dop_lightning.files.pictures import recovery_pictures
 from dop_lightning.module import DoubleOverparameterization
@@ -26,17 +28,18 @@ from dop_lightning.tiling import Mosaic
 
 
 class RecoveredFiles(RecoveryCallback):
-    """Writes ``RUN/<problem>/``: recovered.npy, recovered.png, corruption.png, comparison.png, then result.json.
+    """Writes ``RUN/<problem>/``: recovered.npy, pictures, the histogram of |ŝ|, then result.json.
 
-    ``result.json`` comes last: where it is, the others are. A recovered image is written with the size, mode, depth and
-    format of the file it came from (as ``recovered.tif``, say), and as ``recovered.png`` for looking at where that is
-    another. Where that file holds measurements of it, it has a size of its own. Matrices get ``corruption.npy`` too.
-    Tiles of an image leave their arrays and results in its folder, and are put together when the run ends, after an
-    interruption as well.
+    The pictures are observation.png, recovered.png, corruption.png, truth.png where the truth is known, and
+    comparison.png, all of them side by side. ``result.json`` comes last: where it is, the others are. A recovered image
+    is written with the size, mode, depth and format of the file it came from (as ``recovered.tif``, say), and as
+    ``recovered.png`` for looking at where that is another. Where that file holds measurements of it, it has a size of
+    its own. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
+    are put together when the run ends, after an interruption as well.
 
     Args:
-        most_pictures: problems that get pictures, from the first on; ``None`` for all. Of many small matrices the
-            pictures take longer than anything else that is written. A recovered image is always written.
+        most_pictures: problems that get pictures and histograms, from the first on; ``None`` for all. Of many small
+            matrices they take longer than anything else that is written. A recovered image is always written.
     """
 
     def __init__(self, most_pictures: int | None = None) -> None:
@@ -80,6 +83,8 @@ class RecoveredFiles(RecoveryCallback):
             _write_array(folder / "corruption.npy", outcome.corruption)
         if outcome.problem.is_tile:
             return
+        if with_pictures and outcome.alpha is not None:
+            write_histogram(folder / HISTOGRAM, _histogram(outcome))
         pictures = recovery_pictures(outcome) if with_pictures else {}
         if format is not None and written is not None:
             write_image(written, outcome.signal, format)
@@ -120,6 +125,12 @@ class RecoveredFiles(RecoveryCallback):
         rebuild(lambda: [run / tile.folder / "result.json" for tile in mosaic.tiles.values()], build)
 
 
+def _histogram(outcome: Outcome) -> Histogram:
+    problem = outcome.problem
+    true, mask = (None if t is None else t.numpy() for t in (problem.true_corruption, problem.mask))
+    return corruption_histogram(outcome.corruption.numpy(), true, mask)
+
+
 def _write_array(path: Path, array: torch.Tensor) -> None:
     write_atomically(path, lambda file: np.save(file, array.numpy()))
 
@@ -132,5 +143,17 @@ def machine(module: pl.LightningModule) -> dict[str, Any]:
         "device": str(device),
         "name": name,
         "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **_own_version(),
         "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "numpy": np.__version__,
     }
+
+
+def _own_version() -> dict[str, str]:
+    """Nothing where the package is used without having been installed."""
+    try:
+        return {"dop_lightning": version("dop_lightning")}
+    except PackageNotFoundError:
+        return {}

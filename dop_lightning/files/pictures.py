@@ -127,7 +127,7 @@ def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
 
 
 def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
-    """The pictures of one recovery: ``recovered``, ``corruption`` and ``comparison``.
+    """Pictures of one recovery: ``observation``, ``recovered``, ``corruption``, ``truth``, and ``comparison`` of these.
 
     An image (its range known) is shown as it is, its corruption as :func:`corruption_map`. Of two channels the first
     is shown, as grey; of four and more channels 1, 2 and 3, as red, green and blue; the corruption is of all. A matrix
@@ -152,9 +152,7 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
         labels = {label: f"{label} (±{limit:.3g})" for label in pictures}
     else:
         return {}
-    result = {label: picture for label, picture in pictures.items() if label in ("recovered", "corruption")}
-    result["comparison"] = comparison([(labels[label], picture) for label, picture in pictures.items()])
-    return result
+    return {**pictures, "comparison": comparison([(labels[label], picture) for label, picture in pictures.items()])}
 
 
 def _of_image(tensors: Mapping[str, Tensor], data_range: float) -> dict[str, Picture]:

@@ -12,8 +12,10 @@ from PIL import Image
 
 from dop_lightning.callbacks import RecoveredFiles
 from dop_lightning.data.images import ImageFile
+from dop_lightning.files.histograms import HISTOGRAM, read_histogram
 from dop_lightning.noise import NoNoise
 from dop_lightning.outcome import Outcome
+from dop_lightning.problems import Problem
 from dop_lightning.reporting.results import write_result
 
 SCORES_OF_MATRICES = {
@@ -29,6 +31,8 @@ SCORES_OF_IMAGES = (SCORES_OF_MATRICES - {"rank"}) | {"input_psnr", "psnr", "bes
 SUPPORT = {"support_precision", "support_recall"}
 """Where a support is empty, as s is after few iterations, they are not known."""
 BOOKKEEPING = {"problem", "attributes", "seed", "tau", "alpha", "status", "iterations", "seconds", "machine"}
+
+PICTURES = {f"{name}.png" for name in ("observation", "recovered", "corruption", "truth", "comparison")} | {HISTOGRAM}
 
 
 def strict_json(path: Path) -> dict[str, Any]:
@@ -56,8 +60,7 @@ def test_files_of_a_matrix(fit, matrix_method, matrices, tmp_path: Path) -> None
     for problem in run.data.problems:
         folder = tmp_path / problem.name
         files = {file.name for file in folder.iterdir() if "tfevents" not in file.name}
-        pictures = {"recovered.png", "corruption.png", "comparison.png"}
-        assert files == {"result.json", "recovered.npy", "corruption.npy", *pictures}
+        assert files == {"result.json", "recovered.npy", "corruption.npy", *PICTURES}
         assert np.load(folder / "recovered.npy").shape == np.load(folder / "corruption.npy").shape == (12, 12)
         result = strict_json(folder / "result.json")
         assert set(result) - SUPPORT == BOOKKEEPING | SCORES_OF_MATRICES
@@ -66,7 +69,8 @@ def test_files_of_a_matrix(fit, matrix_method, matrices, tmp_path: Path) -> None
         assert (result["seed"], result["status"], result["iterations"]) == (problem.seed, "done", 100)
         assert result["tau"] == 2e-3
         assert result["alpha"] == pytest.approx(12**0.5)
-        assert set(result["machine"]) == {"device", "name", "threads", "torch"}
+        versions = {"python", "dop_lightning", "torch", "pytorch_lightning", "numpy"}
+        assert set(result["machine"]) == {"device", "name", "threads", *versions}
         assert result["machine"]["device"] == "cpu"
         assert all(math.isfinite(number) for number in numbers(result))
 
@@ -76,15 +80,34 @@ def test_files_of_an_image(fit, image_method, images, tmp_path: Path) -> None:
     (name,) = run.table
     folder = tmp_path / name
     files = {file.name for file in folder.iterdir() if "tfevents" not in file.name}
-    assert files == {"result.json", "recovered.npy", "recovered.png", "corruption.png", "comparison.png"}
+    assert files == {"result.json", "recovered.npy", *PICTURES}
     assert set(strict_json(folder / "result.json")) - SUPPORT == BOOKKEEPING | SCORES_OF_IMAGES
     recovered = np.load(folder / "recovered.npy")
     assert recovered.shape == (1, 16, 16)
     with Image.open(folder / "recovered.png") as picture:
         assert (picture.mode, picture.size) == ("L", (16, 16))
         assert np.array_equal(np.asarray(picture), np.clip(recovered[0] * 255, 0, 255).round().astype(np.uint8))
-    with Image.open(folder / "corruption.png") as picture:
-        assert (picture.mode, picture.size) == ("L", (16, 16))
+    for name in ("observation", "corruption", "truth"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert (picture.mode, picture.size) == ("L", (16, 16))
+
+
+def test_the_histogram_counts_the_observed_entries_of_what_was_found(tmp_path: Path) -> None:
+    mask = torch.tensor([[True, True], [True, False]])
+    true = torch.tensor([[0.0, 4.0], [0.0, 0.0]])
+    problem = Problem("p", torch.ones(2, 2), mask=mask, true_corruption=true)
+    s = torch.tensor([[0.0, -3.0], [0.1, 9.0]])
+    RecoveredFiles.write_recovery(tmp_path, Outcome(problem, "done", 1, 1.0, 1.0, 1.0, torch.ones(2, 2), s))
+    histogram = read_histogram(tmp_path / HISTOGRAM)
+    assert (histogram.edges[0], histogram.edges[-1]) == (0.0, 4.0)
+    assert [position for position, count in enumerate(histogram.found) if count] == [0, 1, 45]
+    assert histogram.true is not None
+    assert (sum(histogram.found), histogram.true[0], histogram.true[-1]) == (3, 2, 1)
+
+
+def test_without_a_corruption_there_is_no_histogram(tmp_path: Path) -> None:
+    RecoveredFiles.write_recovery(tmp_path / "p", outcome(tmp_path))
+    assert not (tmp_path / "p" / HISTOGRAM).exists()
 
 
 @pytest.mark.parametrize(("shape", "mode"), [((13, 9), "L"), ((9, 13, 3), "RGB")])

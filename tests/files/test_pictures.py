@@ -95,7 +95,7 @@ class TestRecoveryPictures:
     def test_of_an_image(self, channels: int) -> None:
         x = torch.rand(channels, 4, 5)
         pictures = recovery_pictures(outcome(x, data_range=1.0))
-        assert list(pictures) == ["recovered", "corruption", "comparison"]
+        assert list(pictures) == ["observation", "recovered", "corruption", "comparison"]
         expected = x.mul(255).round().byte().permute(1, 2, 0).numpy()
         assert np.array_equal(pictures["recovered"], expected if channels == 3 else expected[..., 0])
         assert not pictures["corruption"].any()
@@ -127,7 +127,7 @@ class TestRecoveryPictures:
         s = torch.zeros(6, 4)
         s[0, 0] = 100.0
         pictures = recovery_pictures(outcome(x, s, observation=x + s, truth=2 * x))
-        assert list(pictures) == ["recovered", "corruption", "comparison"]
+        assert list(pictures) == ["observation", "recovered", "corruption", "truth", "comparison"]
         assert np.array_equal(pictures["recovered"], heatmap(x, colour_limit(2 * x)))
         assert np.array_equal(pictures["corruption"], heatmap(s, colour_limit(2 * x)))
 
@@ -138,7 +138,7 @@ class TestRecoveryPictures:
     def test_of_what_was_measured_as_a_vector(self) -> None:
         x = torch.randn(4, 4)
         pictures = recovery_pictures(outcome(x, observation=torch.ones(9), truth=x))
-        assert list(pictures) == ["recovered", "comparison"]
+        assert list(pictures) == ["recovered", "truth", "comparison"]
         of_image = recovery_pictures(outcome(torch.rand(3, 4, 4), observation=torch.ones(9), data_range=1.0))
         assert list(of_image) == ["recovered", "comparison"]
 
