@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types clean
+.PHONY: help setup demo docs test lint format types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -42,13 +42,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing PyTorch (minutes, the first time)"
 	@$(PIP) $(TORCH)
 	@echo "Installing dop_lightning and its tools"
-	@$(PIP) -e ".[dev,matlab,figures,theory,cluster]"
+	@$(PIP) -e ".[dev,matlab,figures,theory,cluster,docs]"
 	@touch $@
 
 setup: $(STAMP) ## the environment, in .venv
 
 demo: $(STAMP) ## a tour of the package, written to demo/
 	@$(BIN)/python scripts/demo.py
+
+docs: $(STAMP) ## the site of docs/, in docs/_build/html
+	@$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 test: lint types ## all checks: lint, types, tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -65,5 +69,5 @@ types: $(STAMP) ## static types
 	@$(BIN)/python -m mypy
 
 clean: ## remove caches, builds and demo/ (the environment and runs/ stay)
-	@rm -rf build dist demo htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf build dist demo docs/_build htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@ A network that is fitted to a corrupted observation passes near the truth, linge
 Where it lingers its outputs change least, so that their moving variance is smallest [Wang, Li, Zhuang, Chen, Liang,
 Sun: *Early Stopping for Deep Image Prior*, arXiv:2112.06074, 2021 to 2023]:
 
-.. math:: \mathrm{VAR}_W(t) = \frac1W \sum_{w<W} \Big\| x_{t-w} - \frac1W \sum_{i<W} x_{t-i} \Big\|_F^2
+.. math:: \mathrm{VAR}_W(t) = \frac1W \sum_{w<W} \left\| x_{t-w} - \frac1W \sum_{i<W} x_{t-i} \right\|_F^2
 
 One stops when no smaller one has come for a number of iterations, and takes the output of the smallest.
 

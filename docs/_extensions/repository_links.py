@@ -1,0 +1,99 @@
+"""Links by the files of the repository and by Python's names lead to the API reference, or are errors of the build.
+
+Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine.py#advance``. Here that
+becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other files
+(configs, scripts) are downloads, as MyST has it.
+
+Names are documented where users import them from, often not where they are defined: ``dop_lightning.signals.Factor`` is
+in ``dop_lightning.signals.factor``. What has no entry of its own leads to the module that it is part of. What Python
+does not know either stays unresolved, which is a warning.
+"""
+
+import importlib
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+PACKAGE = "dop_lightning"
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+OUTWARD = re.compile(r"\]\((?:\.\./)+(?P<path>[^)#\s]+)(?:#(?P<name>[\w.]+))?\)")
+
+
+def rewritten(link: re.Match[str]) -> str:
+    """A link out of docs/ as one to a page or a name."""
+    path = PurePosixPath(link["path"])
+    if link["path"] in PAGES:
+        return f"](/{PAGES[link['path']]})"
+    if path.parts[0] != PACKAGE or path.suffix not in ("", ".py"):
+        return link[0]
+    return f"](#{'.'.join([*path.with_suffix('').parts, *filter(None, [link['name']])])})"
+
+
+def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
+    """Rewrite the links of a page before it is parsed."""
+    source[0] = OUTWARD.sub(rewritten, source[0])
+
+
+class NamesOfPages(SphinxPostTransform):
+    """Links of Markdown to ``#dop_lightning.…`` are references to Python objects, before MyST looks for a heading."""
+
+    default_priority = 8
+
+    def run(self, **kwargs: Any) -> None:
+        """Give the references to the Python domain."""
+        for node in self.document.findall(pending_xref):
+            if node["reftype"] == "myst" and str(node["reftarget"]).startswith(f"{PACKAGE}."):
+                node["refdomain"], node["reftype"], node["refspecific"] = "py", "obj", False
+
+
+def exists(name: str) -> bool:
+    """Whether Python knows a module, or an attribute of one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part) and part not in getattr(found, "__annotations__", {}):
+                return False
+            found = getattr(found, part, None)
+        return True
+    return False
+
+
+def places(name: str) -> list[str]:
+    """Where a name may have its entry: in itself, in the packages around its module, and these packages."""
+    parts = name.split(".")
+    split = next((i for i, part in enumerate(parts) if part[0].isupper() or part.startswith("_")), len(parts) - 1)
+    module, rest = parts[:split], parts[split:]
+    around = [module[:end] for end in range(len(module), 0, -1)]
+    return [name, *(".".join([*m, *rest]) for m in around), *(".".join(m) for m in around)]
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element) -> nodes.Element | None:
+    """The entry of a name that is documented elsewhere than where it is defined."""
+    target = str(node.get("reftarget", ""))
+    if node.get("refdomain") != "py" or not target.startswith(f"{PACKAGE}.") or not exists(target):
+        return None
+    domain = env.domains["py"]
+    for name in places(target):
+        node["reftarget"] = name
+        found = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, text)
+        if found is not None:
+            return found
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect all of it."""
+    app.connect("source-read", rewrite)
+    app.connect("missing-reference", resolve)
+    app.add_post_transform(NamesOfPages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
