@@ -12,14 +12,20 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``dop table``."""
     result = OptionParser(
         prog="dop table",
-        description="Print one table of runs, a row a problem, and rebuild the results.csv of each run. Runs of a "
-        "sweep have a column an axis. What has no result yet is told on stderr.",
+        description="Print one table of runs, and rebuild the results.csv of each run. Problems that differ by their "
+        "seeds alone make a row: mean ± standard deviation of their scores. Runs of a sweep have a column an axis. The "
+        "best of those that recover the same is marked. What has no result yet is told on stderr.",
     )
     result.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
     )
+    rows = result.add_mutually_exclusive_group()
+    rows.add_argument("--each", action="store_true", help="a row a problem, also where there are several seeds")
+    rows.add_argument("--mean", action="store_true", help="means over seeds, also where there is one seed")
     result.add_argument(
-        "--csv", metavar="FILE", help="write all columns to a CSV file, besides the table; - for CSV instead of a table"
+        "--csv",
+        metavar="FILE",
+        help="write these rows with all columns to a CSV file, besides the table; - for CSV instead of a table",
     )
     result.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return result
@@ -36,19 +42,37 @@ def run(_: str, arguments: Sequence[str]) -> int:
     if options.csv == "-" and options.markdown:
         raise ValueError("--csv - and --markdown both print; give one of them, or a file to --csv")
     from dop_lightning.files.atomic import atomic_text  # torch is imported from here on
-    from dop_lightning.reporting import many
+    from dop_lightning.reporting import many, seeds, summary
     from dop_lightning.reporting.results import render_csv, render_markdown, render_table
 
     runs = many.read_runs(options.runs)
-    rows, first = many.rows_of(runs)
     for run in runs:
         if run.missing:
             print(f"{run.name}: {run.missing}", file=sys.stderr)
-    if options.csv == "-":
-        print(render_csv(rows, first), end="")
-        return 0
+    groups = seeds.group_over_seeds(runs)
+    diverged = sum(result["status"] == "diverged" for group in groups for result in group.results)
+    means = not options.each and (options.mean or any(len(group.problems) > 1 for group in groups))
+    rows, first = many.rows_of(runs)
+    if means and diverged:
+        print(f"{diverged} of {len(rows)} problems diverged; means count them, as they ended", file=sys.stderr)
     if options.csv is not None:
-        atomic_text(options.csv, render_csv(rows, first))
-    if rows:
-        print((render_markdown if options.markdown else render_table)(rows, many.short_columns(first)))
+        text = summary.csv_over_seeds(groups) if means else render_csv(rows, first)
+        if options.csv == "-":
+            print(text, end="")
+            return 0
+        atomic_text(options.csv, text)
+    if not rows:
+        return 0
+    if means:
+        table, columns = summary.table_over_seeds(groups, options.markdown)
+    else:
+        table, columns = summary.mark_best(runs, rows, many.short_columns(first), options.markdown)
+    if options.markdown:
+        print(render_markdown(table, columns))
+        return 0
+    text = render_table(table, columns)
+    print(text)
+    signs = {" ± ": "± standard deviation over seeds", "*": "* best of those that recover the same"}
+    if meaning := [meaning for sign, meaning in signs.items() if sign in text]:
+        print(f"\n{', '.join(meaning)}")
     return 0

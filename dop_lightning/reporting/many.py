@@ -4,11 +4,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dop_lightning.reporting.results import SUMMARY, read_results, write_table
+from dop_lightning.runs import CONFIG
 from dop_lightning.sweeps.axes import short_names
 from dop_lightning.sweeps.record import RECORD, SWEEP, recorded
 
@@ -25,12 +28,16 @@ class RunTable:
         axes: its value on each axis of its sweep; empty for other runs.
         results: a row a problem that has a result.
         missing: what is not there yet, in words; empty where nothing is.
+        problems: all of them, as the manifest lists them.
+        listed: which of ``alpha`` and ``tau`` was given as a list of one value a problem, where it differs.
     """
 
     name: str
     axes: dict[str, str]
     results: list[dict[str, Any]]
     missing: str
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    listed: tuple[str, ...] = ()
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -100,7 +107,19 @@ def _read_run(run: Path, name: str) -> RunTable:
         for number, what in ((without, "without a result"), (count["interrupted"], "interrupted"))
         if number
     ]
-    return RunTable(name, axes, results, ", ".join(missing))
+    return RunTable(name, axes, results, ", ".join(missing), problems, _listed(run, results))
+
+
+def _listed(run: Path, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The rates that a run was given one a problem; those of «auto» follow from the data, and differ as well."""
+    differ = [rate for rate in ("alpha", "tau") if len({result.get(rate) for result in results}) > 1]
+    if not differ or not (run / CONFIG).is_file():
+        return ()
+    try:
+        model = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["model"]
+        return tuple(rate for rate in differ if isinstance(model.get(rate), list))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run / CONFIG}: not a config written by dop ({error})") from error
 
 
 def _points(sweep: Path) -> list[str]:

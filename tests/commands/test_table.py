@@ -10,17 +10,26 @@ from typing import Any
 import pytest
 
 
-def write_run(run: Path, statuses: dict[str, str | None], axes: dict[str, str] | None = None, **scores: Any) -> None:
-    """A run as its files: problems with their statuses; ``None`` has no result."""
+def write_run(
+    run: Path, statuses: dict[str, str | None], axes: dict[str, str] | None = None, seeds: int = 1, **scores: Any
+) -> None:
+    """A run as its files: problems with their statuses; ``None`` has no result. They take turns at the seeds."""
     run.mkdir(parents=True)
-    problems = [{"name": name} for name in statuses]
+    seed_of = {name: k % seeds for k, name in enumerate(statuses)}
+    problems = [{"name": name, "seed": seed_of[name], "attributes": {"image": "camera"}} for name in statuses]
     (run / "manifest.json").write_text(json.dumps({"fingerprint": "x", "problems": problems}))
     if axes is not None:
         (run / "point.json").write_text(json.dumps({"axes": axes, "command": "dop fit", "digest": "x"}))
     for name, status in statuses.items():
         if status is None:
             continue
-        result = {"problem": name, "attributes": {"image": "camera"}, "seed": 0, "alpha": 7.5, "status": status}
+        result = {
+            "problem": name,
+            "attributes": {"image": "camera"},
+            "seed": seed_of[name],
+            "alpha": 7.5,
+            "status": status,
+        }
         (run / name).mkdir()
         (run / name / "result.json").write_text(json.dumps({**result, "iterations": 100, "seconds": 1.0, **scores}))
 
@@ -58,12 +67,14 @@ def test_a_sweep_has_a_column_an_axis_in_its_order(sweep: Path, dop) -> None:
     assert said.status == 0
     rows = [line.split() for line in said.out.splitlines()]
     assert rows[0][:5] == ["run", "signal.rank", "alpha", "problem", "status"]
-    assert [row[:5] for row in rows[1:]] == [
+    assert [row[:5] for row in rows[1:5]] == [
         ["rank-2_alpha-100", "2", "100", "a", "done"],
         ["rank-2_alpha-100", "2", "100", "b", "diverged"],
         ["rank-10_alpha-100", "10", "100", "a", "done"],
         ["rank-10_alpha-5", "10", "5", "a", "interrupted"],
     ]
+    assert [row[-1] for row in rows[1:5]] == ["20.00", "20.00", "30.00*", "10.00"]
+    assert " ".join(rows[-1]) == "* best of those that recover the same"
     assert said.err.splitlines() == [
         "rank-10_alpha-5: 2 of 3 problems without a result, 1 of 3 problems interrupted",
         "rank-2_alpha-5: not begun",
@@ -93,13 +104,78 @@ def test_markdown(tmp_path: Path, dop) -> None:
     ]
 
 
+@pytest.fixture
+def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods, of which the second has diverged once and lacks a seed."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/dop", dict.fromkeys(("a", "b", "c"), "done"), seeds=3, psnr=23.456)
+    write_run(tmp_path / "runs/dip", {"a": "done", "b": "diverged", "c": None}, seeds=3, psnr=30.0)
+
+
+def test_several_seeds_make_a_row(seeds: None, dop) -> None:
+    said = dop("table", "runs")
+    assert said.status == 0
+    assert said.out.splitlines() == [
+        "run   seeds  status              iterations  seconds          PSNR",
+        "dip  2 of 3  1 done, 1 diverged         100      1.0  30.00 ± 0.00",
+        "dop       3  done                       100      1.0  23.46 ± 0.00",
+        "",
+        "± standard deviation over seeds",
+    ]
+    assert said.err.splitlines() == [
+        "dip: 1 of 3 problems without a result",
+        "1 of 5 problems diverged; means count them, as they ended",
+    ]
+
+
+def test_each_and_mean_say_what_a_row_is(seeds: None, sweep: Path, dop) -> None:
+    assert [line.split()[2] for line in dop("table", "runs", "--each").out.splitlines()[1:6]] == [
+        "done",
+        "diverged",
+        *["done"] * 3,
+    ]
+    rows = [line.split() for line in dop("table", "out", "--mean").out.splitlines()]
+    # two files of one name in a run: they are not told by what differs, so that the run and the first problem are named
+    assert rows[0][:5] == ["problem", "run", "signal.rank", "alpha", "seeds"]
+    assert [row[-1] for row in rows[1:5]] == ["20.00", "30.00*", "10.00", "20.00"]
+
+
+def test_means_as_csv_and_markdown(seeds: None, dop) -> None:
+    rows = list(csv.DictReader(io.StringIO(dop("table", "runs", "--csv", "-").out)))
+    assert [(row["run"], row["problems"], row["results"], row["psnr_mean"], row["psnr_std"]) for row in rows] == [
+        ("dip", "3", "2", "30.0", "0.0"),
+        ("dop", "3", "3", "23.456", "0.0"),
+    ]
+    assert "psnr" in csv.DictReader(io.StringIO(dop("table", "runs", "--csv", "-", "--each").out)).fieldnames
+    assert dop("table", "runs", "--markdown").out.splitlines()[:2] == [
+        "| run | seeds | status | iterations | seconds | PSNR |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+
+
+@pytest.mark.parametrize(("tau", "rows"), [("[1.0, 2.0]", 2), ("auto", 1)])
+def test_a_list_of_rates_is_a_list_of_methods(tau: str, rows: int, tmp_path: Path, dop) -> None:
+    run = tmp_path / "run"
+    write_run(run, {"a": "done", "b": "done"}, seeds=2, psnr=20.0)
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        path = run / name / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "tau": value}))
+    (run / "config.yaml").write_text(f"model: {{tau: {tau}}}\n")
+    table = dop("table", str(run), "--mean", "--csv", "-").out
+    assert len(table.splitlines()) == 1 + rows
+    (run / "config.yaml").write_text("[1")
+    said = dop("table", str(run))
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert "config.yaml: not a config written by dop" in said.err
+
+
 def test_results_are_rebuilt_where_they_may_be(sweep: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     read_only = sweep / "rank-2_alpha-100"
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != read_only and access(path, mode))
     said = dop("table", "out")
     assert said.status == 0
-    assert len(said.out.splitlines()) == 5
+    assert len(said.out.splitlines()) == 5 + 2
     assert not (read_only / "results.csv").exists()
     assert len((sweep / "rank-10_alpha-100" / "results.csv").read_text().splitlines()) == 2
 
@@ -125,6 +201,7 @@ def test_runs_without_results(tmp_path: Path, dop) -> None:
         (["nowhere"], "nowhere: must be the folder of a run, or one that holds runs, got none"),
         (["empty"], "empty: holds no run, which has a manifest.json"),
         (["empty", "--csv", "-", "--markdown"], "--csv - and --markdown both print"),
+        (["empty", "--each", "--mean"], "--mean: not allowed with argument --each"),
         (["damaged"], "damaged/sweep.json: not a summary written by dop sweep"),
     ],
 )

@@ -1,0 +1,176 @@
+"""Rows over seeds: what goes together, what is compared, and what is told of what is missing."""
+
+import csv
+import io
+import statistics
+from typing import Any
+
+import pytest
+
+from dop_lightning.reporting.many import RunTable
+from dop_lightning.reporting.results import render_markdown, render_table
+from dop_lightning.reporting.seeds import best_of, group_over_seeds
+from dop_lightning.reporting.summary import csv_over_seeds, mark_best, table_over_seeds
+
+CAMERA = {"image": "camera", "ratio": 0.3}
+COFFEE = {"image": "coffee", "ratio": 0.3}
+
+
+def run(
+    name: str,
+    *problems: tuple[dict[str, Any], int, dict[str, Any] | None],
+    axes: dict[str, str] | None = None,
+    listed: tuple[str, ...] = (),
+) -> RunTable:
+    """A run: of each problem its attributes, its seed, and what its result says; ``None`` where it has none."""
+    entries, results = [], []
+    for k, (attributes, seed, scores) in enumerate(problems):
+        entry = {"name": f"problem-{k}", "attributes": attributes, "seed": seed, "shape": [1, 8, 8]}
+        entries.append(entry)
+        if scores is not None:
+            result = {"problem": entry["name"], "attributes": attributes, "seed": seed, "status": "done"}
+            results.append({**result, "iterations": 100, "seconds": 1.0, **scores})
+    return RunTable(name, axes or {}, results, "", entries, listed)
+
+
+def psnrs(attributes: dict[str, Any], *values: float | None) -> list[tuple[dict[str, Any], int, dict[str, Any] | None]]:
+    return [(attributes, seed, None if value is None else {"psnr": value}) for seed, value in enumerate(values)]
+
+
+def text(*runs: RunTable, markdown: bool = False) -> list[list[str]]:
+    render = render_markdown if markdown else render_table
+    lines = render(*table_over_seeds(group_over_seeds(runs), markdown)).splitlines()
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+
+
+def test_problems_that_differ_by_the_seed_alone_go_together() -> None:
+    groups = group_over_seeds([run("a", *psnrs(CAMERA, 20.0, 21.0, 25.0), *psnrs(COFFEE, 30.0, 31.0))])
+    assert [(group.attributes["image"], len(group.results)) for group in groups] == [("camera", 3), ("coffee", 2)]
+    assert text(run("a", *psnrs(CAMERA, 20.0, 21.0, 25.0), *psnrs(COFFEE, 30.0, 31.0))) == [
+        ["image", "seeds", "status", "iterations", "seconds", "PSNR"],
+        ["camera", "3", "done", "100", "1.0", f"22.00 ± {statistics.stdev([20, 21, 25]):.2f}"],
+        ["coffee", "2", "done", "100", "1.0", f"30.50 ± {statistics.stdev([30, 31]):.2f}"],
+    ]
+
+
+def test_each_makes_a_group_of_every_problem() -> None:
+    groups = group_over_seeds([run("a", *psnrs(CAMERA, 20.0, None, 25.0))], each=True)
+    assert [group.problems for group in groups] == [["problem-0"], ["problem-2"]]
+
+
+def test_a_single_seed_has_no_spread() -> None:
+    assert text(run("a", *psnrs(CAMERA, 20.0)))[1] == ["camera", "0.3", "1", "done", "100", "1.0", "20.00"]
+
+
+def test_two_files_of_one_name_are_not_averaged() -> None:
+    """Their attributes are equal, and so are their seeds, which no two problems of a group have."""
+    both = run("a", *psnrs(CAMERA, 20.0, 22.0), *psnrs(CAMERA, 30.0, 32.0))
+    groups = group_over_seeds([both])
+    assert [group.values("psnr") for group in groups] == [[20.0, 22.0], [30.0, 32.0]]
+    assert best_of(groups) == [set(), set()]
+    assert [row[0] for row in text(both)[1:]] == ["problem-0", "problem-2"]
+
+
+def test_shapes_tell_problems_apart() -> None:
+    small, large = run("a", *psnrs(CAMERA, 20.0, 20.0)), run("b", *psnrs(CAMERA, 30.0, 30.0))
+    for problem in large.problems:
+        problem["shape"] = [1, 16, 16]
+    assert best_of(group_over_seeds([small, large])) == [set(), set()]
+
+
+def test_runs_are_told_apart_and_compared() -> None:
+    rows = text(run("dop", *psnrs(CAMERA, 20.0, 21.0), *psnrs(COFFEE, 9.0, 9.0)),
+                run("dip", *psnrs(CAMERA, 19.0, 20.0), *psnrs(COFFEE, 9.001, 9.002)))  # fmt: skip
+    # what is compared stands together; those that look alike are all marked
+    assert [[*row[:2], row[-1]] for row in rows[1:]] == [
+        ["dop", "camera", "20.50 ± 0.71*"],
+        ["dip", "camera", "19.50 ± 0.71"],
+        ["dop", "coffee", "9.00 ± 0.00*"],
+        ["dip", "coffee", "9.00 ± 0.00*"],
+    ]
+
+
+def test_digits_stay_beneath_each_other_beside_a_star() -> None:
+    table = render_table(
+        *table_over_seeds(group_over_seeds([run("a", *psnrs(CAMERA, 20.0)), run("b", *psnrs(CAMERA, 9.5))]))
+    )
+    first, second = table.splitlines()[1:]
+    assert first.index(".00*") == second.rindex(".50")
+
+
+def test_best_in_markdown_is_bold() -> None:
+    cells = text(run("a", *psnrs(CAMERA, 20.0)), run("b", *psnrs(CAMERA, 10.0)), markdown=True)
+    assert [row[0].rsplit("| ", 1)[1] for row in cells[2:]] == ["**20.00** |", "10.00 |"]
+
+
+@pytest.mark.parametrize(
+    ("key", "best"), [("psnr", 1), ("ssim", 1), ("relative_error", 0), ("rank", None), ("loss", None)]
+)
+def test_which_is_the_best(key: str, best: int | None) -> None:
+    groups = group_over_seeds([run(name, (CAMERA, 0, {key: value})) for name, value in (("a", 0.5), ("b", 0.75))])
+    assert best_of(groups) == [{key} if k == best else set() for k in (0, 1)]
+
+
+def test_the_axis_of_the_problem_is_no_rival() -> None:
+    method = [run(f"a{v}", *psnrs(CAMERA, v), axes={"model.alpha": str(v)}) for v in (1.0, 2.0)]
+    assert best_of(group_over_seeds(method)) == [set(), {"psnr"}]
+    given = [run(f"a{v}", *psnrs(CAMERA, v), axes={"data.init_args.crop": str(v)}) for v in (1.0, 2.0)]
+    assert best_of(group_over_seeds(given)) == [set(), set()]
+    scales = [psnrs({**CAMERA, "alpha_scale": v}, v)[0] for v in (1.0, 2.0)]  # data.alphas: a problem, two methods
+    assert best_of(group_over_seeds([run("a", *scales)])) == [set(), {"psnr"}]
+
+
+def test_a_seed_in_each_point_of_a_sweep() -> None:
+    points = [
+        run(f"sweep/{alpha}-{seed}", (CAMERA, seed, {"psnr": 20.0 + seed + float(alpha)}),
+            axes={"model.alpha": alpha, "data.init_args.seeds": f"[{seed}]"})
+        for alpha in ("1", "2") for seed in (0, 2)
+    ]  # fmt: skip
+    assert [row[:2] + row[-1:] for row in text(*points)[1:]] == [
+        ["1", "2", "22.00 ± 1.41"],
+        ["2", "2", "23.00 ± 1.41*"],
+    ]
+
+
+def test_rates_given_one_a_problem_are_methods_and_found_ones_are_not() -> None:
+    problems = [(CAMERA, seed, {"psnr": 20.0, "tau": 0.1 * (1 + seed)}) for seed in (0, 1)]
+    assert len(group_over_seeds([run("a", *problems)])) == 1
+    assert len(group_over_seeds([run("a", *problems, listed=("tau",))])) == 2
+
+
+def test_what_is_missing_or_diverged_is_told_and_not_marked() -> None:
+    whole, part = psnrs(CAMERA, 20.0, 21.0, 22.0), psnrs(CAMERA, 30.0, None, 32.0)
+    part[2][2]["status"] = "diverged"  # type: ignore[index]
+    rows = text(run("whole", *whole), run("part", *part))
+    assert rows[1][1:3] + rows[1][-1:] == ["3", "done", "21.00 ± 1.00"]
+    assert rows[2][1:3] + rows[2][-1:] == ["2 of 3", "1 done, 1 diverged", "31.00 ± 1.41"]
+
+
+def test_scores_that_are_not_known_are_counted() -> None:
+    problems = [(CAMERA, 0, {"psnr": 20.0}), (CAMERA, 1, {}), (CAMERA, 2, {"psnr": float("nan")})]
+    assert text(run("a", *problems))[1][-1] == "20.00 (1 of 3)"
+    assert best_of(group_over_seeds([run("a", *problems), run("b", *psnrs(CAMERA, 1.0, 2.0, 3.0))])) == [set(), set()]
+    assert text(run("a", (CAMERA, 0, {}), (CAMERA, 1, {})))[0][-1] == "seconds"  # no PSNR at all
+
+
+def test_csv_is_unrounded_and_says_what_was_counted() -> None:
+    values = [20.123456789, 21.0, 22.5]
+    rows = list(csv.DictReader(io.StringIO(csv_over_seeds(group_over_seeds(
+        [run("a", *psnrs(CAMERA, *values)), run("b", *psnrs(CAMERA, 1.0, None))]
+    )))))  # fmt: skip
+    assert float(rows[0]["psnr_mean"]) == statistics.fmean(values)
+    assert float(rows[0]["psnr_std"]) == statistics.stdev(values)
+    names = ("run", "image", "ratio", "seeds", "problems", "results", "done", "diverged", "psnr_n", "best")
+    assert [rows[0][name] for name in names] == ["a", "camera", "0.3", "0 1 2", "3", "3", "3", "0", "3", ""]
+    assert [rows[1][name] for name in names] == ["b", "camera", "0.3", "0", "2", "1", "1", "0", "1", ""]
+    assert (rows[1]["psnr_mean"], rows[1]["psnr_std"]) == ("1.0", "")
+    assert (rows[1]["ssim_mean"], rows[1]["ssim_std"], rows[1]["ssim_n"]) == ("", "", "0")
+
+
+def test_the_best_of_problems_one_by_one() -> None:
+    runs = [run("a", *psnrs(CAMERA, 20.0, 21.0)), run("b", *psnrs(CAMERA, 19.0, 22.0))]
+    rows = [result for one in runs for result in one.results]
+    marked, columns = mark_best(runs, rows, [("psnr", "PSNR", ".2f")])
+    assert [row["psnr"] for row in marked] == ["20.00*", "21.00 ", "19.00 ", "22.00*"]
+    assert columns == [("psnr", "PSNR ", ">")]
+    assert rows[0]["psnr"] == 20.0
