@@ -18,6 +18,7 @@ GROUPS = {
         "predict": (LIGHTNING, "write the files that a checkpoint has recovered"),
         "sweep": ("dop_lightning.commands.sweep", "a run for each point of a grid of settings, here or under SLURM"),
         "table": ("dop_lightning.commands.table", "one table out of many runs: text, CSV or Markdown"),
+        "report": ("dop_lightning.commands.report", "one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.commands.figure", "compute and draw a figure of the paper"),
     },
 }
