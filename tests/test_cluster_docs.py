@@ -164,7 +164,7 @@ def test_sweeps_and_tables(dop) -> None:
     assert said.status == 0, said.err
     assert "ratio" in dop(*tiny(table)[1:]).out
     assert dop(*tiny(csv)[1:]).status == 0
-    assert len(Path("all.csv").read_text().splitlines()) == 1 + 4 * 2
+    assert len(Path("all.csv").read_text().splitlines()) == 1 + 4  # means over both seeds
     said = dop(*shlex.split(slurm)[1:], "--dry-run")
     assert (said.status, said.out.count("to do")) == (0, 4), said.err
 
