@@ -59,12 +59,16 @@ class SemiImplicit(StepRule):
         trust: bound on ``τ·‖R‖₂``, as estimated by a power iteration that goes along, above 0.
         longest: bound on ``max|D|``, above 0 and at most 2, up to which neither g nor h grows where it should shrink.
             Both bound the first step, whatever tau, and then act with a delay of one iteration.
+        tolerance: a problem is done where ``‖r‖ ≤ tolerance·‖y‖``, above 0: nothing moves without a residual.
+            ``None`` goes on as long as a run allows.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, growth: float = 1.3, trust: float = 0.3, longest: float = 2.0) -> None:
+    def __init__(
+        self, growth: float = 1.3, trust: float = 0.3, longest: float = 2.0, tolerance: float | None = None
+    ) -> None:
         if positive("growth", growth) <= 1:
             raise ValueError(f"growth must be above 1, got {growth!r}")
         self.growth = growth
@@ -72,6 +76,15 @@ class SemiImplicit(StepRule):
         if positive("longest", longest) > 2:
             raise ValueError(f"longest must be at most 2, got {longest!r}")
         self.longest = longest
+        self.tolerance = None if tolerance is None else positive("tolerance", tolerance)
+
+    def finished(self, state: BatchState) -> list[int]:
+        """Problems whose residual was small before the last iteration."""
+        if self.tolerance is None or state.iteration == 0:
+            return []
+        squares = torch.linalg.vector_norm(state.problems.observation.flatten(1), dim=1).square()
+        small = 4 * state.memory["last_loss"] <= self.tolerance**2 * squares
+        return torch.nonzero(small).flatten().tolist()
 
     def check(self, state: BatchState) -> None:
         """What the steps are derived for."""

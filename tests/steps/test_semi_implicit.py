@@ -9,7 +9,7 @@ from dop_lightning.corruption import PixelCorruption
 from dop_lightning.engine import BatchState, Method, advance
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.problems import Problem, ProblemBatch, rename
 from dop_lightning.signals import HadamardSignal, SymmetricFactor
 from dop_lightning.steps import GradientDescent, SemiImplicit
 from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_problem, make_state
@@ -94,3 +94,24 @@ def test_what_it_is_not_for() -> None:
         BatchState(Method(SymmetricFactor, steps=rule), measured, 1e-3)
     with pytest.raises(ValueError, match="PixelCorruption"):
         BatchState(Method(SymmetricFactor, PixelCorruption, steps=rule), batch, 1e-3)
+
+
+def test_a_tolerance_ends_each_problem_by_itself() -> None:
+    easy, hard = make_problem(0, n=40, rank=1, ratio=0.02), make_problem(1, n=40, rank=4, ratio=0.25)
+    problems = ProblemBatch([rename(easy, "easy"), rename(hard, "hard")])
+    state = make_state(problems, SemiImplicit(tolerance=1e-3))
+    ended: dict[int, int] = {}
+    assert state.finished() == {}
+    while len(ended) < 2 and state.iteration < 500:
+        advance(state, 10)
+        for k in state.finished():
+            ended.setdefault(k, state.iteration)
+    assert 0 < ended[0] < ended[1] < 500
+    residual = state.residual(torch.empty_like(problems.observation), 0)
+    norms = torch.linalg.vector_norm(residual, dim=(1, 2)) / torch.linalg.vector_norm(problems.observation, dim=(1, 2))
+    assert bool((norms < 2e-3).all())
+
+
+def test_a_tolerance_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="tolerance must be"):
+        SemiImplicit(tolerance=0.0)
