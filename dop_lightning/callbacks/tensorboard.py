@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from dop_lightning.callbacks.hparams import hyperparameters, session_end, session_start
-from dop_lightning.callbacks.sample import sample, spread
+from dop_lightning.callbacks.sample import sample
 from dop_lightning.checks import at_least
 from dop_lightning.data.base import data_of
 from dop_lightning.engine import Evaluation
@@ -21,6 +21,7 @@ from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.recovery_callback import RecoveryCallback
 from dop_lightning.roster import State
 from dop_lightning.scoring import CURVES
+from dop_lightning.spread import spread
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -68,10 +68,19 @@ class Metric(NamedTuple):
 
 
 def read_metrics(run: Path) -> Iterator[Metric]:
-    """The curves of a run, as they were evaluated."""
-    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
+    """The curves of a run, as they were evaluated; of a run that is at work without a line that is being written.
+
+    Raises:
+        ValueError: a row is none.
+        OSError: the file cannot be read.
+    """
+    path = run / "metrics.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(line for line in file if line.endswith("\n")):
+            try:
+                yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}: not curves written by dop ({error})") from error
 
 
 def read_results(run: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
-from dop_lightning.callbacks.sample import sample, spread
+from dop_lightning.callbacks.sample import sample
 from dop_lightning.problems import Problem
+from dop_lightning.spread import spread
 from dop_lightning.tiling import cut
 
 

@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dop_lightning.callbacks import ProblemTensorBoard
 from dop_lightning.callbacks.checkpoint import LAST
-from dop_lightning.callbacks.sample import spread
 from dop_lightning.files.pictures import MISSING_GREY, colour_limit, heatmap
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
 from dop_lightning.scoring import CURVES
+from dop_lightning.spread import spread
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -1,0 +1,95 @@
+"""Pictures inside a page: data URIs of a size for screens."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dop_lightning.reporting.html.text import escape
+
+SIDE = 1024
+"""The longer side of a picture is at most this, in pixels."""
+
+SIDE_OF_MANY = 640
+"""The same where a page shows more than a few problems."""
+
+A_FEW = 4
+
+EXACT_PIXELS = 300_000
+"""Pictures with at most so many pixels are embedded without loss."""
+
+SHARP_BELOW = 320
+"""Pictures whose longer side is below this show their pixels when they are enlarged, as those of matrices do."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as it stands in a page.
+
+    Attributes:
+        uri: with all its bytes.
+        width: in pixels, as embedded.
+        height: likewise.
+        scale: pixels of the file to one of these, 1 where none are left out.
+        sharp: whether pixels are to be seen as squares.
+    """
+
+    uri: str
+    width: int
+    height: int
+    scale: float
+    sharp: bool
+
+    def tag(self, alt: str, kind: str = "") -> str:
+        """The element of the page."""
+        names = " ".join(filter(None, [kind, "sharp" if self.sharp else ""]))
+        css = f' class="{names}"' if names else ""
+        size = f'width="{self.width}" height="{self.height}"'
+        return f'<img{css} src="{self.uri}" {size} alt="{escape(alt)}">'
+
+
+def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
+    """Read a picture and make it small enough.
+
+    Args:
+        path: PNG, of any mode and depth. Transparency is left out: what was missing there has been recovered.
+        is_matrix: every k-th row and column is kept of a matrix, where averages would hide sparse entries; of an image
+            areas are averaged.
+        side: pixels of the longer side, at most.
+
+    Raises:
+        ValueError: the file is no picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = _of_8_bits(opened)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture ({error})") from error
+    longer = max(image.size)
+    if longer > side and is_matrix:
+        every = math.ceil(longer / side)
+        image = Image.fromarray(np.ascontiguousarray(np.asarray(image)[::every, ::every]))
+    elif longer > side:
+        size = (max(1, round(length * side / longer)) for length in image.size)
+        image = image.resize(tuple(size), Image.Resampling.BOX)
+    exact = is_matrix or image.width * image.height <= EXACT_PIXELS
+    content = io.BytesIO()
+    if exact:
+        image.save(content, "PNG", optimize=True)
+    else:
+        image.save(content, "WEBP", quality=88)
+    data = base64.b64encode(content.getvalue()).decode("ascii")
+    sharp = is_matrix or longer < SHARP_BELOW
+    scale = longer / max(image.size)
+    return Embedded(f"data:image/{'png' if exact else 'webp'};base64,{data}", *image.size, scale, sharp)
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Grey or RGB; grey of 16 bits is scaled, which Pillow would clip."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
