@@ -5,17 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-LIGHTNING = "dop_lightning.commands.lightning"
+EXPERIMENT = "dop_lightning.commands.experiment"
 
 GROUPS = {
     "Files of your own": {
         "recover": ("dop_lightning.commands.recover", "restore photographs with dead or random pixels"),
     },
     "Experiments, each a YAML file": {
-        "fit": (LIGHTNING, "recover the problems of a config; the same command again goes on"),
-        "validate": (LIGHTNING, "score the checkpoint of a run"),
-        "test": (LIGHTNING, "the same as validate"),
-        "predict": (LIGHTNING, "write the files that a checkpoint has recovered"),
+        "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),
+        "validate": (EXPERIMENT, "score the checkpoint of a run"),
+        "test": (EXPERIMENT, "the same as validate"),
+        "predict": (EXPERIMENT, "write the files that a checkpoint has recovered"),
         "sweep": ("dop_lightning.commands.sweep", "a run for each point of a grid of settings, here or under SLURM"),
         "table": ("dop_lightning.commands.table", "one table out of many runs: text, CSV or Markdown"),
         "report": ("dop_lightning.commands.report", "one HTML page of a run: pictures, curves, scores, settings"),

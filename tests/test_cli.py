@@ -1,7 +1,9 @@
 """The command ``dop``: in this process where it can be, as a process of its own where it must."""
 
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +18,13 @@ import torch
 import yaml
 from PIL import Image
 
+from dop_lightning import convex, corruption, objective, signals, steps
+from dop_lightning import data as dop_data
 from dop_lightning.callbacks import IterationProgress, RecoveredFiles
 from dop_lightning.cli import VERBS, main
+from dop_lightning.commands.experiment import PAGES, page
 from dop_lightning.commands.lightning import REFUSED, TRAINER_DEFAULTS
+from dop_lightning.data import ImageDataModule, MatrixDataModule, VectorDataModule
 
 BASE = {
     "model": {"tau": 2e-3, "block": 50, "evaluate_every": 100},
@@ -148,6 +154,27 @@ def test_every_verb_explains_itself(verb: str, dop) -> None:
     assert said.status == 0
     assert said.out.startswith(f"usage: dop {verb}")
     assert said.err == ""
+
+
+def test_the_short_help_of_experiments_names_settings_that_there_are(dop) -> None:
+    said = dop("fit", "--help-all")
+    assert (said.status, said.err) == (0, "")
+    assert said.out.startswith("usage: dop fit [-c CONFIG]")
+    named = {word for verb in PAGES for word in re.findall(r"--[a-z][\w.-]+", page(verb))}
+    modules = (ImageDataModule, MatrixDataModule, VectorDataModule)
+    data = {f"--data.{name}" for module in modules for name in inspect.signature(module).parameters}
+    assert not [flag for flag in named if flag not in data and not re.search(rf"{flag}\b", said.out + " --help-all")]
+    lines = [line for line in page("fit").splitlines() if "NAME  " in line]
+    parts = re.findall(r"\b[A-Z]\w+[a-z]\w*(?=[,.]| or|$)", "\n".join(lines), re.MULTILINE)
+    known = [signals, corruption, steps, objective, convex, dop_data]
+    assert len(parts) > 12
+    assert not [part for part in parts if not any(hasattr(module, part) for module in known)]
+
+
+def test_the_help_of_a_part_is_that_of_lightning(dop) -> None:
+    said = dop("fit", "--data.help", "MatrixDataModule")
+    assert (said.status, said.err) == (0, "")
+    assert "--data.rank RANK" in said.out
 
 
 # ------------------------------------------------------------------------------------------------------ users' mistakes
