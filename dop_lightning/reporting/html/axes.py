@@ -91,12 +91,13 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
 def tick_label(value: float, log: bool = False) -> str:
     """A tick in few letters.
 
-    >>> tick_label(0.0), tick_label(150000), tick_label(0.05), tick_label(1e-5, log=True), tick_label(0.2, log=True)
-    ('0', '150k', '0.05', '10⁻⁵', '0.2')
+    >>> tick_label(0.0), tick_label(150000), tick_label(0.05), tick_label(1e-5, log=True), tick_label(5e-4, log=True)
+    ('0', '150k', '0.05', '10⁻⁵', '5·10⁻⁴')
     """
-    power = math.log10(value) if log else 0.5
-    if log and abs(power - round(power)) < 1e-9 and not -2 <= power <= 3:
-        return "10" + str(round(power)).translate(SUPERSCRIPTS)
+    if log and not 1e-2 <= value <= 1e3:
+        factor, _, power = f"{value:.3e}".partition("e")
+        times = "" if float(factor) == 1 else f"{float(factor):g}·"
+        return f"{times}10" + str(int(power)).translate(SUPERSCRIPTS)
     if abs(value) >= 1e6:
         return f"{value / 1e6:.4g}M"
     if abs(value) >= 1e4:

@@ -8,7 +8,7 @@ from dop_lightning.reporting.html.axes import Axis, tick_label
 from dop_lightning.reporting.html.text import escape, number
 
 WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 388, 12, 192
+LEFT, RIGHT, TOP, BOTTOM = 52, 388, 12, 192
 """The sides of the field of a chart, in the units of the drawing."""
 
 MOST_POINTS = 240
@@ -83,7 +83,8 @@ def render_chart(chart: Chart) -> str:
     parts = [*_grid(chart), *_bars(chart), *_levels(chart)]
     parts += [_line(chart, series) for series in chart.series]
     readable = ' tabindex="0"' if any(len(series.points) > 1 for series in chart.series) else ""
-    legend = "".join(f'<span class="key {escape(kind)}">{escape(label)}</span>' for kind, label in chart.legend)
+    keys = "".join(f'<span class="key {escape(kind)}">{escape(label)}</span>' for kind, label in chart.legend)
+    legend = f'<span class="keys">{keys}</span>' if keys else ""
     return (
         f'<figure class="chart"><figcaption><span class="title">{escape(chart.title)}</span>'
         f'<output class="readout"></output>{legend}</figcaption>'
@@ -127,12 +128,26 @@ def _bars(chart: Chart) -> list[str]:
 
 def _levels(chart: Chart) -> list[str]:
     parts = []
+    drawn = [(chart.x(x), chart.y(y)) for series in chart.series for x, y in thinned(series.points)]
     for value, label in chart.levels:
         y = chart.y(value)
-        above = y - 5 if y - 5 > TOP + 8 else y + 14
+        anchor, x, at = _clear_place(y, 6.5 * len(label), drawn)
         parts.append(f'<path class="level" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
-        parts.append(f'<text class="note" x="{RIGHT}" y="{above:.1f}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<text class="note" x="{x}" y="{at:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
     return parts
+
+
+def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -> tuple[str, float, float]:
+    """Where beside a level its label is farthest from the lines: the anchor of the text, and its place."""
+    best: tuple[float, tuple[str, float, float]] = (-1.0, ("end", RIGHT, y - 5))
+    for anchor, x, low, high in (("end", RIGHT, RIGHT - width, RIGHT), ("start", LEFT + 4, LEFT, LEFT + 4 + width)):
+        for at in (y - 5, y + 14):
+            if not TOP <= at - 9 <= at <= BOTTOM - 2:
+                continue
+            free = min((abs(py - (at - 4)) for px, py in drawn if low - 20 <= px <= high + 20), default=1000.0)
+            if free > best[0]:
+                best = free, (anchor, x, at)
+    return best[1]
 
 
 def _line(chart: Chart, series: Series) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from dop_lightning.reporting.html.axes import fitted
 from dop_lightning.reporting.html.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, render_chart, told
 from dop_lightning.reporting.html.reading import Curve, ProblemFiles
-from dop_lightning.reporting.html.text import number
+from dop_lightning.reporting.html.text import score
 
 TITLES = {
     "psnr": "PSNR, dB",
@@ -77,7 +77,7 @@ def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, s
 def _levels(tag: str, result: Mapping[str, Any]) -> list[tuple[float, str]]:
     """What a curve is to be compared with."""
     if tag == "psnr" and result.get("input_psnr") is not None:
-        return [(result["input_psnr"], f"as observed: {number(result['input_psnr'])}")]
+        return [(result["input_psnr"], f"as observed: {score(tag, result['input_psnr'])}")]
     if tag == "corruption_density" and result.get("true_density") is not None:
-        return [(result["true_density"], f"true: {number(result['true_density'])}")]
+        return [(result["true_density"], f"true: {score(tag, result['true_density'])}")]
     return []

@@ -56,7 +56,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       show(lines[(at + turn + lines.length) % lines.length].at(-1));
     } else {
       const line = lines.find((some) => some.includes(here)) || lines[0];
-      const at = here ? line.indexOf(here) + step : step > 0 ? 0 : line.length - 1;
+      const at = here ? line.indexOf(here) + step : [1, -Infinity].includes(step) ? 0 : line.length - 1;
       show(line[Math.max(0, Math.min(line.length - 1, at))]);
     }
     event.preventDefault();

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dop_lightning.reporting.html.curves import overlaid_charts
 from dop_lightning.reporting.html.embed import A_FEW, SIDE, SIDE_OF_MANY
-from dop_lightning.reporting.html.problem import MEANING, problem_section, status_chip
+from dop_lightning.reporting.html.problem import MEANING, chart_row, problem_section, status_chip
 from dop_lightning.reporting.html.reading import RunFiles
-from dop_lightning.reporting.html.text import escape, escape_lines, number
+from dop_lightning.reporting.html.text import escape, escape_lines, number, score
 from dop_lightning.reporting.results import SUMMARY
 from dop_lightning.runs import CONFIG
 
@@ -20,8 +20,12 @@ MOST_ROWS = 2000
 
 VERSIONS = ("dop_lightning", "torch", "pytorch_lightning", "numpy", "python")
 
-MEANS = [("input_psnr", "PSNR as observed", "dB"), ("psnr", "PSNR recovered", "dB"), ("ssim", "SSIM", "")]
-MEANS += [("relative_error", "relative error", "")]
+MEANS = (
+    ("input_psnr", "PSNR as observed"),
+    ("psnr", "PSNR recovered"),
+    ("ssim", "SSIM"),
+    ("relative_error", "relative error of X"),
+)
 
 
 def render(run: RunFiles, page: Path) -> str:
@@ -78,14 +82,17 @@ def _hash(text: str) -> str:
 def _headline(run: RunFiles) -> str:
     """How many problems there are and what has become of them; the means of their scores."""
     count = len(run.problems)
-    order = [status for status in (*MEANING, *run.statuses) if run.statuses[status]]
-    chips = " ".join(f"{number(run.statuses[status])} {status_chip(status)}" for status in dict.fromkeys(order))
+    order = dict.fromkeys(status for status in (*MEANING, *run.statuses) if run.statuses[status])
+    if count == 1:
+        chips = status_chip(next(iter(order)))
+    else:
+        chips = " ".join(f"{number(run.statuses[status])} {status_chip(status)}" for status in order)
     means = []
-    for key, title, unit in MEANS:
+    for key, title in MEANS:
         values = [problem.result[key] for problem in run.problems if problem.result.get(key) is not None]
         if values:
             mean = "mean " if len(values) > 1 else ""
-            value = f"{number(sum(values) / len(values))} {unit}".strip()
+            value = score(key, sum(values) / len(values))
             means.append(f"<li><b>{escape(value)}</b><span>{mean}{escape(title)}</span></li>")
     tiles = f'<ul class="means">{"".join(means)}</ul>' if means else ""
     return f'<p class="headline">{count:,} problem{"s" if count != 1 else ""}: {chips}</p>{tiles}'
@@ -121,7 +128,7 @@ def _overview(run: RunFiles, anchors: Mapping[str, str]) -> str:
 <table><thead><tr><th scope="col">problem</th><th scope="col">status</th>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
 {"".join(f"<p>{escape(note)}</p>" for note in notes)}
-{f'<div class="charts">{"".join(charts)}</div>' if charts else ""}
+{chart_row(charts)}
 </section>"""
 
 
@@ -165,5 +172,5 @@ def _versions(run: RunFiles) -> str:
         order = [*(name for name in VERSIONS if name in known), *(name for name in known if name not in VERSIONS)]
         rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(known[name])}</dd></div>" for name in order)
         note = f"<p>{count:,} problems:</p>" if len(machines) > 1 else ""
-        lists.append(f"{note}<dl>{rows}</dl>")
+        lists.append(f'{note}<dl class="wide">{rows}</dl>')
     return "".join(lists)

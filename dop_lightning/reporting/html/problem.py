@@ -1,7 +1,7 @@
 """The part of a page about one problem: pictures, scores, curves, files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from dop_lightning.reporting.html.curves import problem_charts
 from dop_lightning.reporting.html.embed import SIDE, Embedded, embed
 from dop_lightning.reporting.html.histogram import histogram_chart
 from dop_lightning.reporting.html.reading import NO_RESULT, ProblemFiles
-from dop_lightning.reporting.html.text import escape, number, seconds
+from dop_lightning.reporting.html.text import escape, number, score, seconds
 
 MEANING = {
     "done": "came to the number of iterations that was asked for",
@@ -22,6 +22,9 @@ MEANING = {
 """What a status says."""
 
 SCORES = (
+    ("PSNR as observed", "input_psnr"),
+    ("PSNR recovered", "psnr"),
+    ("SSIM", "ssim"),
     ("Relative error of X", "relative_error"),
     ("Relative error of s", "relative_error_corruption"),
     ("Found corrupted", "corruption_density"),
@@ -31,7 +34,6 @@ SCORES = (
     ("Rank", "rank"),
     ("Loss", "loss"),
 )
-SHARES = {"corruption_density", "true_density", "support_precision", "support_recall"}
 
 
 def problem_section(problem: ProblemFiles, anchor: str, page: Path, side: int = SIDE) -> str:
@@ -56,7 +58,7 @@ def problem_section(problem: ProblemFiles, anchor: str, page: Path, side: int = 
 {_status_note(problem.status)}
 {_pictures(problem, side)}
 <div class="facts">{_scores(problem.result)}{_settings(problem)}</div>
-{f'<div class="charts">{"".join(charts)}</div>' if charts else ""}
+{chart_row(charts)}
 {_links(problem.folder, page)}
 </section>"""
 
@@ -65,6 +67,11 @@ def status_chip(status: str) -> str:
     """A status, coloured, and explained to those who point at it."""
     kind = status.replace(" ", "-") if status in MEANING else "other"
     return f'<span class="status {kind}" title="{escape(MEANING.get(status, status))}">{escape(status)}</span>'
+
+
+def chart_row(charts: Sequence[str]) -> str:
+    """Charts side by side, as many as there is room for."""
+    return f'<div class="charts n{len(charts)}">{"".join(charts)}</div>' if charts else ""
 
 
 def _status_note(status: str) -> str:
@@ -124,18 +131,10 @@ def _scale(picture: Embedded) -> str:
 
 
 def _scores(result: Mapping[str, Any]) -> str:
-    rows = []
-    for title, score, before in (("PSNR", "psnr", "input_psnr"), ("SSIM", "ssim", "")):
-        if result.get(score) is not None:
-            unit = " dB" if score == "psnr" else ""
-            arrow = f"{number(result[before])} → " if result.get(before) is not None else ""
-            rows.append((title, f"{arrow}<strong>{number(result[score])}</strong>{unit}"))
-    if result.get("best_psnr") is not None:
-        rows.append(("Best PSNR on the way", f"{number(result['best_psnr'])} dB at {number(result['best_iteration'])}"))
-    for title, score in SCORES:
-        if result.get(score) is not None:
-            value = result[score]
-            rows.append((title, f"{value:.1%}" if score in SHARES else escape(number(value))))
+    rows = [(title, escape(score(key, result[key]))) for title, key in SCORES if result.get(key) is not None]
+    if result.get("best_psnr") is not None and result["best_iteration"] != result["iterations"]:
+        best = f"{score('best_psnr', result['best_psnr'])} at {number(result['best_iteration'])}"
+        rows.append(("Best PSNR on the way", escape(best)))
     return _list("Scores", rows)
 
 

@@ -47,6 +47,23 @@ def number(value: Any, spec: str = ".4g") -> str:
     return mantissa + (f"e{int(power)}" if exponent else "")
 
 
+SPECS = {"psnr": ".2f", "input_psnr": ".2f", "best_psnr": ".2f", "ssim": ".3f"}
+"""Digits of scores; others have three that count."""
+
+SHARES = {"corruption_density", "true_density", "support_precision", "support_recall"}
+
+
+def score(key: str, value: float) -> str:
+    """A score by its key, with its unit.
+
+    >>> score("psnr", 34.387), score("corruption_density", 0.3969), score("relative_error", 0.041071)
+    ('34.39 dB', '39.7%', '0.0411')
+    """
+    if key in SHARES:
+        return f"{value:.1%}"
+    return number(value, SPECS.get(key, ".3g")) + (" dB" if key.endswith("psnr") else "")
+
+
 def seconds(value: float) -> str:
     """A duration.
 
