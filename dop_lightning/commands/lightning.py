@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from dop_lightning import hints
 from dop_lightning.callbacks import last_checkpoint
 from dop_lightning.commands import runner
 from dop_lightning.commands.messages import plain_message
@@ -191,7 +193,10 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
             raise KeyboardInterrupt from error
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
         # a ValueError too: jsonargparse wraps ours in a list of its own
-        raise ValueError(plain_message(str(error))) from error
+        text = plain_message(str(error))
+        if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):
+            text = f"there is no GPU to use: {hints.no_gpu(hints.look())}"
+        raise ValueError(text) from error
     except TypeError as error:
         if "`devices`" not in str(error):  # what Lightning says of a number of processors
             raise

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 
+from dop_lightning import hints
 from dop_lightning.callbacks import (
     CheckpointFolder,
     GracefulStop,
@@ -28,6 +30,7 @@ from dop_lightning.module import DoubleOverparameterization
 from dop_lightning.reporting.results import SUMMARY, read_results, render_table
 from dop_lightning.runs import claim, fingerprint, planned_batches
 from dop_lightning.runtime import keep_freed_memory, set_threads
+from dop_lightning.strategies.launched import outer_ranks
 from dop_lightning.strategies.launcher import ChildProcessLauncher
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
@@ -53,8 +56,9 @@ def prepare() -> None:
     # we pass LightningCLI its arguments, without the verb
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
     threading.excepthook = _quiet_excepthook
-    # there is a device, and the user chose another
+    # there is a device, and the user chose another; one that cannot be used is told by a hint
     warnings.filterwarnings("ignore", message=r".*available but not used.*")
+    warnings.filterwarnings("ignore", message=r"(?s)CUDA initialization: .*")
 
 
 def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
@@ -117,6 +121,8 @@ def fit(
             print(f"Resuming the run in {run}", file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
+        if hint := _hint(trainer, data, config_text):
+            print(f"Hint: {hint}", file=sys.stderr)
         for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
             assert problem.mask is not None
             print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
@@ -127,6 +133,18 @@ def fit(
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     return _end(trainer, module, data, run)
+
+
+def _hint(trainer: pl.Trainer, data: RecoveryDataModule, config_text: str) -> str:
+    """What is said of GPUs that could be used and are not; nothing where the user has chosen, or others have."""
+    if yaml.safe_load(config_text)["trainer"].get("accelerator") not in (None, "auto", "gpu", "cuda"):
+        return ""
+    if trainer.strategy.root_device.type == "cpu":
+        return hints.unused_gpu(hints.look())
+    if outer_ranks() is not None:
+        return ""
+    # with the size «auto» batches are formed later, as many as there are devices for
+    return hints.idle_gpus(hints.look(), trainer.world_size, len(data.batches or data.problems))
 
 
 def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path) -> int:

@@ -1,0 +1,119 @@
+"""GPUs that are there and not used: why, and how they would be. :func:`look` finds facts; the rest makes words."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+INSTALL = "pytorch.org/get-started says how to install one for it"
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """What there is, and what PyTorch can do with it.
+
+    Attributes:
+        nvidia: whether the machine has an NVIDIA GPU whose driver is loaded.
+        apple: whether it is a Mac with a GPU of Apple's.
+        torch: the version of PyTorch.
+        cuda_build: the version of CUDA, or of ROCm, that PyTorch is built for; ``None`` for the CPU alone.
+        usable: how many GPUs PyTorch can use; Apple's is one.
+        trouble: what PyTorch says of a GPU that it is built for and cannot use.
+        hidden: whether the user has hidden the GPUs.
+    """
+
+    nvidia: bool = False
+    apple: bool = False
+    torch: str = ""
+    cuda_build: str | None = None
+    usable: int = 0
+    trouble: str = ""
+    hidden: bool = False
+
+
+def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> Gpus:
+    """Look at this machine.
+
+    Args:
+        root: of the file system.
+        environment: variables that may hide GPUs.
+    """
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else int(torch.backends.mps.is_available())
+    build = torch.version.cuda or torch.version.hip
+    hiding = (environment.get(name) for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"))
+    return Gpus(
+        nvidia=has_nvidia(root),
+        apple=apple,
+        torch=torch.__version__,
+        cuda_build=build,
+        usable=count,
+        trouble=_trouble() if build and not count else "",
+        hidden=any(value is not None and value.strip() in ("", "-1", "NoDevFiles") for value in hiding),
+    )
+
+
+def has_nvidia(root: Path = Path("/")) -> bool:
+    """Whether an NVIDIA GPU can be reached: a file of it in /dev, or the driver of Windows below Linux."""
+    return any((root / "dev").glob("nvidia[0-9]*")) or (
+        (root / "dev" / "dxg").exists() and (root / "usr" / "lib" / "wsl" / "lib" / "libcuda.so.1").exists()
+    )
+
+
+def _trouble() -> str:
+    """What PyTorch says when it is to use CUDA, in its first sentence."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError, OSError) as error:
+        return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+    return ""
+
+
+def unused_gpu(gpus: Gpus) -> str:
+    """Why a GPU of this machine cannot be used, and what to do; nothing where there is none, or it can be.
+
+    >>> unused_gpu(Gpus(nvidia=True, torch="2.13.0+cpu"))
+    'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU alone; pytorch.org/get-started \
+says how to install one for it'
+    """
+    if gpus.usable or gpus.hidden:
+        return ""
+    if gpus.nvidia and gpus.cuda_build is None:
+        return f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch} is built for the CPU alone; {INSTALL}"
+    if gpus.nvidia:
+        why = f" ({gpus.trouble})" if gpus.trouble else ""
+        return (
+            f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch}, built for {gpus.cuda_build}, cannot use it"
+            f"{why}; a newer driver, or a build for an older CUDA, is needed"
+        )
+    if gpus.apple:
+        return f"this Mac has a GPU, but PyTorch {gpus.torch} cannot use it; macOS 14 or newer is needed"
+    return ""
+
+
+def no_gpu(gpus: Gpus) -> str:
+    """Why there is no GPU for a run that was to have one."""
+    if gpus.hidden:
+        return "CUDA_VISIBLE_DEVICES hides them all"
+    return unused_gpu(gpus) or f"PyTorch {gpus.torch} finds none on this machine"
+
+
+def idle_gpus(gpus: Gpus, used: int, batches: int) -> str:
+    """What would share the work among GPUs that have nothing to do; nothing where there are none, or no work for them.
+
+    Args:
+        gpus: what there is.
+        used: how many the run takes.
+        batches: what can be shared.
+
+    >>> idle_gpus(Gpus(usable=8), used=1, batches=40)
+    '1 of 8 GPUs is used; dop fit … --trainer.devices 8 shares the work among them'
+    """
+    able = min(gpus.usable, batches)
+    if used == 0 or able <= used:
+        return ""
+    which = f"{used} of {gpus.usable} GPUs {'is' if used == 1 else 'are'} used"
+    return f"{which}; dop fit … --trainer.devices {able} shares the work among them"
