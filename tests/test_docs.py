@@ -75,9 +75,3 @@ def test_stopping_in_a_loop_of_ones_own(capsys) -> None:
     assert stopped == best + 30
     assert 200 <= best <= 215
     assert abs(value) < 0.01
-
-
-@pytest.mark.parametrize("page", ["own_signal.md", "stopping.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    for path in re.findall(r"\[[^\]]*\]\((?!http)([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8")):
-        assert (DOCS / path).exists()
