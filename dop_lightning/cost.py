@@ -28,6 +28,9 @@ SAFETY = 1.25
 PROCESS = 750 * 2**20
 """Bytes of Python, PyTorch and Lightning."""
 
+SHARE_OF_MEMORY = 0.8
+"""Of the memory that is free, what the recovery of images may take where nothing else is said."""
+
 TILES = (512, 384, 256, 192, 128, 96, 64)
 """Sides of tiles to choose from: multiples of the network's 32."""
 
@@ -56,7 +59,9 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
     return PROCESS + round(kept + working)
 
 
-def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, fused: bool = False) -> int | None:
+def choose_tile(
+    shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, fused: bool = False, name: str = "max-memory"
+) -> int | None:
     """The side of the tiles with which a run stays below a limit of memory.
 
     Args:
@@ -65,6 +70,7 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, 
         bf16: whether it computes in bf16.
         limit: bytes.
         fused: whether it runs by :mod:`dop_lightning.kernels`.
+        name: of the setting that limits it, for errors.
 
     Returns:
         ``None`` where whole images fit, else the largest of :data:`TILES` that fits.
@@ -78,10 +84,23 @@ def choose_tile(shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, 
             return tile
     least = min(run_memory(shapes, width, bf16, tile, fused=fused) for tile in TILES)
     raise ValueError(
-        f"max-memory must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
+        f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
         f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "
         "smaller width take less"
     )
+
+
+def block_length(pixels: int, width: int, device: str = "cpu") -> int:
+    """Iterations of a training step that take about a second on two cores, from 1 to 10.
+
+    On a GPU, where they take a hundredth of that and less, up to 25, where refinement looks at its weights: images that
+    take turns have a graph of their iterations captured anew in each step.
+
+    >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
+    (10, 1, 16)
+    """
+    faster, most = (100, 25) if device == "cuda" else (1, 10)
+    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
 
 
 def seconds_an_iteration(

@@ -15,7 +15,6 @@ from functools import partial
 
 import torch
 
-from dop_lightning.commands.presets import MUON_RATE
 from dop_lightning.commands.runner import prepare
 from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import ImageDataModule
@@ -24,6 +23,7 @@ from dop_lightning.metrics import psnr
 from dop_lightning.muon import Muon
 from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
 from dop_lightning.objective import AbsoluteLoss, SquaredLoss
+from dop_lightning.presets import MUON_RATE
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.signals import SkipUNet
 from dop_lightning.steps import Refinement

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dop_lightning.commands import lightning, runner
-from dop_lightning.commands.presets import PRESETS
 from dop_lightning.figures.configs import config_folder
+from dop_lightning.presets import PRESETS
 from dop_lightning.reporting.results import read_metrics, read_results
 
 PUBLISHED = {34_000: 28.9, 48_000: 30.8, 74_000: 31.7}

@@ -14,14 +14,12 @@ from dop_lightning.amounts import in_bytes, parse_bytes
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
 from dop_lightning.commands.options import DEVICES, OptionParser
-from dop_lightning.commands.presets import PRESETS, describe_presets
-from dop_lightning.cost import Shape, choose_tile, run_memory
+from dop_lightning.commands.presets import describe_presets
+from dop_lightning.cost import SHARE_OF_MEMORY, Shape, block_length, choose_tile, run_memory
 from dop_lightning.files.images import find_images, image_shape
+from dop_lightning.presets import PRESETS, START
 from dop_lightning.runs import CONFIG
 from dop_lightning.runtime import available_memory, has_bfloat16_units
-
-SHARE_OF_MEMORY = 0.8
-"""Of the memory that is free, what a run may take where ``--max-memory`` does not say."""
 
 
 def parser(epilog: str = "") -> argparse.ArgumentParser:
@@ -108,7 +106,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             },
             "corruption": {
                 "class_path": "HadamardCorruption" if entry else "PixelCorruption",
-                "init_args": {"scale": 1e-5, **({"tied": False} if entry else {})},
+                "init_args": {"scale": START, **({"tied": False} if entry else {})},
             },
             "loss": {"class_path": "SquaredLoss", "init_args": {"reduction": "mean"}},
             **preset.model(options.precision),
@@ -190,19 +188,6 @@ def _data_of_run(run: Path) -> dict[str, Any] | None:
         return dict(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None  # no run, or another one, which is refused later
-
-
-def block_length(pixels: int, width: int, device: str = "cpu") -> int:
-    """Iterations of a training step that take about a second on two cores, from 1 to 10.
-
-    On a GPU, where they take a hundredth of that and less, up to 25, where refinement looks at its weights: images that
-    take turns have a graph of their iterations captured anew in each step.
-
-    >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
-    (10, 1, 16)
-    """
-    faster, most = (100, 25) if device == "cuda" else (1, 10)
-    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
 
 
 def run(_: str, arguments: Sequence[str]) -> int:

@@ -8,17 +8,13 @@ from torch import Tensor
 
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.images import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
+from dop_lightning.files.images.outliers import check_range_given, within_reach
+from dop_lightning.files.images.raster import Unsuitable
 from dop_lightning.naming import legible
 from dop_lightning.noise import Noise, NoNoise
 from dop_lightning.operators import Sensing
 from dop_lightning.problems import Attribute, Problem
 from dop_lightning.tiling import Mosaic, cover, cut
-
-BEYOND = 0.5
-"""How far values may lie beyond the range, in widths of it."""
-
-LEAST_INSIDE = 0.1
-"""The share of the observed values that a given range must hold; the others may be outliers."""
 
 Size = int | tuple[int, int] | None
 
@@ -62,18 +58,11 @@ class ImageFile(Source):
             self._read = read_image(self.path, value_range=self._value_range, **self._reading)  # type: ignore[arg-type]
             check_writable(self.path, self._read)
             if self._value_range is not None:
-                self._check_range(self._read)
+                try:
+                    check_range_given(self._read)
+                except Unsuitable as error:
+                    raise ValueError(f"{self.path}: {error}") from None
         return self._read
-
-    def _check_range(self, read: LoadedImage) -> None:
-        """Refuse a range that has little to do with the values, of another file or in other units."""
-        inside = (read.values >= 0) & (read.values <= 1)
-        share = float((inside if read.mask is None else inside[read.mask]).float().mean())
-        if share < LEAST_INSIDE:
-            raise ValueError(
-                f"{self.path}: value_range must hold at least {LEAST_INSIDE:.0%} of the values, in the units of the "
-                f"file, got {read.format.value_range}, which holds {share:.1%}"
-            )
 
     @property
     def format(self) -> ImageFormat:
@@ -112,12 +101,8 @@ class ImageFile(Source):
         return {"image": legible(self.name)}
 
     def signal(self, seed: int) -> Tensor:
-        """The image, whatever the seed.
-
-        Values beyond the range are outliers; by how much changes nothing of the image, but steps as large as that would
-        not be stable. They are brought to half a range beyond it.
-        """
-        return self._load().values.clamp(-BEYOND, 1 + BEYOND)
+        """The image, whatever the seed; outliers within reach."""
+        return within_reach(self._load())
 
     def mask(self) -> Tensor | None:
         """What was observed: not transparent, not NaN, and not left out by the file of the mask.

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dop_lightning.cli import main
 from dop_lightning.commands import recover
-from dop_lightning.commands.presets import PRESETS, describe_presets
+from dop_lightning.commands.presets import describe_presets
+from dop_lightning.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -198,7 +199,7 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
     np.save("kelvin.npy", np.random.default_rng(0).uniform(270, 310, (20, 24)))
     said = dop("recover", "kelvin.npy", "--range", "0", "1", "--out", "out", *TINY)
     assert said.status == 2
-    assert "kelvin.npy: value_range must hold at least 10% of the values, in the units of the file" in said.err
+    assert "kelvin.npy: value_range must hold at least 10% of the values, in the units of the image" in said.err
     assert said.err.count("\n") == 1
 
 

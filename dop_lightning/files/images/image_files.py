@@ -64,20 +64,36 @@ def read_image(
     one_of("channels", channels, get_args(Channels))
     given = None if value_range is None else checked_range(value_range)
     try:
-        raster = with_channels(read_raster(path).upright(), channels)
-        colours, observed = raster.colours(), raster.observed()
-        _check_observed(observed)
-        lo, hi = given or range_of(raster)
-        if resize is not None:
-            raster, colours, observed = resized(raster, new_size(resize, *raster.size))
-        if crop is not None:
-            rows, columns = centre(pair("crop", crop), raster.size)
-            alpha = None if raster.alpha is None else raster.alpha[rows, columns]
-            raster = replace(raster, samples=raster.samples[rows, columns], alpha=alpha)
-            colours, observed = colours[rows, columns], None if observed is None else observed[rows, columns]
-        _check_observed(observed)
+        return load_raster(read_raster(path), resize, crop, channels, given)
     except Unsuitable as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def load_raster(
+    raster: Raster,
+    resize: int | Sequence[int] | None = None,
+    crop: int | Sequence[int] | None = None,
+    channels: Channels = "as_is",
+    value_range: tuple[float, float] | None = None,
+) -> LoadedImage:
+    """:func:`read_image` of an image that is in memory already, wherever it is from.
+
+    Raises:
+        Unsuitable: it cannot be taken; whoever knows its name adds that.
+        ValueError: an argument is out of its range.
+    """
+    raster = with_channels(raster.upright(), channels)
+    colours, observed = raster.colours(), raster.observed()
+    _check_observed(observed)
+    lo, hi = value_range or range_of(raster)
+    if resize is not None:
+        raster, colours, observed = resized(raster, new_size(resize, *raster.size))
+    if crop is not None:
+        rows, columns = centre(pair("crop", crop), raster.size)
+        alpha = None if raster.alpha is None else raster.alpha[rows, columns]
+        raster = replace(raster, samples=raster.samples[rows, columns], alpha=alpha)
+        colours, observed = colours[rows, columns], None if observed is None else observed[rows, columns]
+    _check_observed(observed)
     mask = None if observed is None or observed.all() else flags_to_tensor(observed)
     format = ImageFormat(raster.suffix, raster.mode, raster.channels, raster.size, (lo, hi), raster)
     return LoadedImage(_normalised(colours, observed, lo, hi), mask, format)
@@ -123,7 +139,7 @@ def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
         raise ValueError(
             f"{path}: image must be finite, got {int((~torch.isfinite(tensor)).sum())} entries that are not"
         )
-    raster = _repainted(tensor, format)
+    raster = repainted(tensor, format).as_stored()
     write_atomically(path, lambda file: write_raster(file, raster))
 
 
@@ -134,21 +150,26 @@ def check_writable(path: str | Path, image: LoadedImage) -> None:
         ValueError: it cannot be written.
     """
     try:
-        write_raster(io.BytesIO(), _repainted(image.values, image.format))
+        write_raster(io.BytesIO(), repainted(image.values, image.format).as_stored())
     except Exception as error:  # encoders raise errors of any kind
         raise ValueError(
             f"{path}: an image like this cannot be written ({error}); convert it to PNG or TIFF first"
         ) from error
 
 
-def _repainted(tensor: Tensor, format: ImageFormat) -> Raster:
-    """What a file held, as stored, with the colours of ``tensor``."""
+def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
+    """What an image held, upright, with the colours of ``tensor``, as :func:`write_image` says.
+
+    Args:
+        tensor: ``(C, H, W)``, floating point, finite.
+        format: of the image it was recovered from.
+    """
     lo, hi = format.value_range
     # Single precision is enough for 8 bits, and has always given their pixels.
     precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32).clamp(0, 1).to(precision)
     colours = x.mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    return repaint(format.raster, colours).as_stored()
+    return repaint(format.raster, colours)
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:

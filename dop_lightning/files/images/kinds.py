@@ -47,7 +47,7 @@ def read_raster(path: str | Path) -> Raster:
         ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
             :func:`~dop_lightning.files.images.read_image`.
     """
-    return _decoded(path, lambda kind, path: _checked(kind.read(path)))
+    return _decoded(path, lambda kind, path: checked_raster(kind.read(path)))
 
 
 def raster_shape(path: str | Path) -> tuple[int, int, int]:
@@ -97,8 +97,13 @@ def _kind(path: Path) -> ModuleType:
     )
 
 
-def _checked(raster: Raster) -> Raster:
-    """Refuse samples that stand for nothing."""
+def checked_raster(raster: Raster) -> Raster:
+    """Return an image whose samples all stand for something.
+
+    Raises:
+        Unsuitable: a value is infinite.
+        ValueError: an index is beyond its palette.
+    """
     if raster.palette is not None and int(raster.samples.max()) >= len(raster.palette.colours):
         raise ValueError(f"a pixel has colour {raster.samples.max()} of a palette of {len(raster.palette.colours)}")
     if raster.samples.dtype.kind == "f":

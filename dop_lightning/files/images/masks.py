@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dop_lightning.files.images.image_format import LoadedImage, flags_to_tensor
 from dop_lightning.files.images.kinds import read_raster
+from dop_lightning.files.images.raster import Raster
 from dop_lightning.files.images.sizes import by
 
 
@@ -28,18 +29,23 @@ def read_mask(path: str | Path, like: LoadedImage) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read, has another size or number of channels, or says that nothing is observed.
     """
-    values = np.nan_to_num(read_raster(path).upright().colours().astype(np.float64), nan=0.0)  # (H, W, C)
+    return observed_by(read_raster(path), like, f"{path}")
+
+
+def observed_by(mask: Raster, like: LoadedImage, name: str) -> Tensor:
+    """:func:`read_mask` of a mask that is in memory already; ``name`` is for errors."""
+    values = np.nan_to_num(mask.upright().colours().astype(np.float64), nan=0.0)  # (H, W, C)
     if values.shape[:2] != like.format.size:
         raise ValueError(
-            f"{path}: the mask must have the size of the image, {by(like.format.size)}, got {by(values.shape[:2])}"
+            f"{name}: the mask must have the size of the image, {by(like.format.size)}, got {by(values.shape[:2])}"
         )
     observed = values > values.max() / 2
     if not observed.any():
-        raise ValueError(f"{path}: the mask must be above 0 where the image is observed, got nothing above 0")
+        raise ValueError(f"{name}: the mask must be above 0 where the image is observed, got nothing above 0")
     if observed.shape[2] != like.format.channels:
         if (observed != observed[..., :1]).any():
             raise ValueError(
-                f"{path}: the mask must have 1 channel, or the {like.format.channels} of the image, got "
+                f"{name}: the mask must have 1 channel, or the {like.format.channels} of the image, got "
                 f"{observed.shape[2]} that differ"
             )
         observed = np.repeat(observed[..., :1], like.format.channels, axis=2)

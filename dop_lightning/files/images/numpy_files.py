@@ -27,9 +27,7 @@ class _Header(NamedTuple):
     @property
     def axis(self) -> int | None:
         """Of the channels; ``None`` where there is one alone."""
-        if len(self.shape) == 2:
-            return None
-        return 0 if self.shape[0] < self.shape[2] else 2
+        return channel_axis(self.shape)
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -109,6 +107,29 @@ def _header(file: IO[bytes], key: str | None, compressed: bool) -> _Header:
     if version not in ((1, 0), (2, 0)):
         raise Unsuitable(f"an array must have version 1 or 2 of the format of NumPy, got {version[0]}.{version[1]}")
     shape, fortran, dtype = read_header(file)
+    check_array(shape, dtype)
+    header = _Header(shape, fortran, dtype, key, compressed)
+    check_size(*header.size)
+    return header
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of the channels; ``None`` where there is one alone, and no axis.
+
+    >>> channel_axis((480, 640)), channel_axis((480, 640, 3)), channel_axis((3, 480, 640))
+    (None, 2, 0)
+    """
+    if len(shape) == 2:
+        return None
+    return 0 if shape[0] < shape[2] else 2
+
+
+def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse arrays that are no images.
+
+    Raises:
+        Unsuitable: the shape or the number format is none of an image.
+    """
     if dtype.hasobject:
         raise Unsuitable("an image must hold numbers, got Python objects (a pickle), which are never loaded")
     if dtype.kind == "c":
@@ -117,6 +138,3 @@ def _header(file: IO[bytes], key: str | None, compressed: bool) -> _Header:
         raise Unsuitable(f"an image must hold numbers of at most 64 bits, got {dtype}")
     if len(shape) not in (2, 3):
         raise Unsuitable(f"an image must have shape (H, W), (H, W, C) or (C, H, W), got {shape}")
-    header = _Header(shape, fortran, dtype, key, compressed)
-    check_size(*header.size)
-    return header
