@@ -11,7 +11,7 @@ from dop_lightning.reporting.html.curves import overlaid_charts
 from dop_lightning.reporting.html.embed import A_FEW, SIDE, SIDE_OF_MANY
 from dop_lightning.reporting.html.problem import MEANING, chart_row, problem_section, status_chip
 from dop_lightning.reporting.html.reading import RunFiles
-from dop_lightning.reporting.html.text import escape, escape_lines, number, score
+from dop_lightning.reporting.html.text import counted, escape, escape_lines, number, score
 from dop_lightning.reporting.results import SUMMARY
 from dop_lightning.runs import CONFIG
 
@@ -44,7 +44,7 @@ def render(run: RunFiles, page: Path) -> str:
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    title = escape(run.folder.absolute().name or run.folder)
+    title = escape(run.folder.resolve().name or run.folder)
     side = SIDE if len(run.shown) <= A_FEW else SIDE_OF_MANY
     anchors = {problem.name: f"p{place}" for place, problem in enumerate(run.shown, 1)}
     sections = "".join(problem_section(problem, anchors[problem.name], page, side) for problem in run.shown)
@@ -95,7 +95,7 @@ def _headline(run: RunFiles) -> str:
             value = score(key, sum(values) / len(values))
             means.append(f"<li><b>{escape(value)}</b><span>{mean}{escape(title)}</span></li>")
     tiles = f'<ul class="means">{"".join(means)}</ul>' if means else ""
-    return f'<p class="headline">{count:,} problem{"s" if count != 1 else ""}: {chips}</p>{tiles}'
+    return f'<p class="headline">{counted(count)}: {chips}</p>{tiles}'
 
 
 def _overview(run: RunFiles, anchors: Mapping[str, str]) -> str:
@@ -138,7 +138,10 @@ def repeat_command(run: Path) -> str:
     >>> repeat_command(Path("my run"))
     "dop fit --config 'my run/config.yaml' --trainer.default_root_dir 'my run-again'"
     """
-    options = ["--config", str(run / CONFIG), "--trainer.default_root_dir", f"{run}-again"]
+    folder = str(run.resolve() if run.name in ("", "..") else run)  # «.» has no name to put something behind
+    if folder.startswith("-"):
+        folder = f"./{folder}"  # else it would be an option
+    options = ["--config", f"{folder}/{CONFIG}", "--trainer.default_root_dir", f"{folder}-again"]
     return shlex.join(["dop", "fit", *options])
 
 
@@ -171,6 +174,6 @@ def _versions(run: RunFiles) -> str:
         known = dict(machine)
         order = [*(name for name in VERSIONS if name in known), *(name for name in known if name not in VERSIONS)]
         rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(known[name])}</dd></div>" for name in order)
-        note = f"<p>{count:,} problems:</p>" if len(machines) > 1 else ""
+        note = f"<p>{counted(count)}:</p>" if len(machines) > 1 else ""
         lists.append(f'{note}<dl class="wide">{rows}</dl>')
     return "".join(lists)

@@ -119,8 +119,8 @@ def _slider(name: str, before: Embedded, after: Embedded, note: str) -> str:
         f'<input type="range" min="0" max="100" value="50" step="1" aria-label="{escape(name)}: '
         'share of the picture that shows what was observed">'
         '<span class="handle" aria-hidden="true"></span></div>'
-        "<figcaption>Move the line, by hand or with the arrow keys: left of it what was observed, right of it what "
-        f"was recovered.{escape(note)}{_scale(after)}</figcaption></figure>"
+        '<figcaption><span class="hint">Move the line, by hand or with the arrow keys: left of it what was observed, '
+        f"right of it what was recovered.</span>{escape(note)}{_scale(after)}</figcaption></figure>"
     )
 
 

@@ -112,7 +112,7 @@ def read_run(run: Path, most: int) -> RunFiles:
         for name, entry in entries.items()
     ]
     with_pictures = [problem for problem in problems if (problem.folder / "recovered.png").is_file()]
-    candidates = with_pictures or problems
+    candidates = with_pictures if with_pictures and len(problems) > most else problems
     chosen = [candidates[position] for position in spread(len(candidates), most)]
     curves = _curves(run, {problem.name: entries[problem.name].get("tiles", [problem.name]) for problem in chosen})
     shown = [ProblemFiles(p.name, p.folder, p.shape, p.result, curves[p.name]) for p in chosen]

@@ -47,6 +47,15 @@ def number(value: Any, spec: str = ".4g") -> str:
     return mantissa + (f"e{int(power)}" if exponent else "")
 
 
+def counted(problems: int) -> str:
+    """How many problems.
+
+    >>> counted(1), counted(1200)
+    ('1 problem', '1,200 problems')
+    """
+    return f"{problems:,} problem{'' if problems == 1 else 's'}"
+
+
 SPECS = {"psnr": ".2f", "input_psnr": ".2f", "best_psnr": ".2f", "ssim": ".3f"}
 """Digits of scores; others have three that count."""
 
