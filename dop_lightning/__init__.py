@@ -4,19 +4,19 @@
 named here. It is imported when it is first used, so that the command ``dop`` starts fast.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in typing, which would take longer to import than all that the command's help needs
 if TYPE_CHECKING:
     from dop_lightning.api import Recovery, recover_image
 
 __all__ = ["Recovery", "recover_image"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("dop_lightning.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dop_lightning import api
+
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:

@@ -118,7 +118,7 @@ def recover_image(
         at_least("tile", tile, 8)
     given = image_object(image)
     loaded = _load(given, value_range)
-    problem = _problem(given, loaded, mask, truth, at_least("seed", seed, -math.inf))  # type: ignore[arg-type]
+    problem = _problem(given, loaded, mask, truth, _whole("seed", seed))
     costs = _Costs(tuple(problem.observation.shape), width, chosen, precision, where)
     side = costs.tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
@@ -137,6 +137,12 @@ def recover_image(
     outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
     _warn(outcome, maximum)
     return _recovery(given, loaded, outcome, parts)
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return value
 
 
 def _load(given: ImageObject, value_range: tuple[float, float] | None) -> LoadedImage:

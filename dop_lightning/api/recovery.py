@@ -128,6 +128,7 @@ class Recovery:
                 axis.imshow(pictures[key], cmap="gray", vmin=0, vmax=255)
                 axis.set(title=title, xticks=[], yticks=[])
                 axis.grid(visible=False)
+                axis.spines[:].set_visible(False)
             self._draw_curve(axes[-1], BLUE)
         return axes[0].get_figure(root=True)  # type: ignore[return-value]
 
