@@ -1,6 +1,7 @@
 """The command ``dop``: verbs are found before anything heavy is imported, so that ``dop --help`` answers at once."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ GROUPS = {
         "table": ("dop_lightning.commands.table", "one table out of many runs: text, CSV or Markdown"),
         "report": ("dop_lightning.commands.report", "one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.commands.figure", "compute and draw a figure of the paper"),
+    },
+    "If something does not work": {
+        "doctor": ("dop_lightning.commands.doctor", "versions, devices, what is missing, and a short trial"),
     },
 }
 """The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
@@ -54,15 +58,20 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
     if argv[:1] == ["help"] and len(argv) > 1:
         argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if argv[0] in ("-V", "--version"):
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"dop_lightning {version('dop_lightning')}")
+        try:
+            print(f"dop_lightning {version('dop_lightning')}")
+        except PackageNotFoundError:
+            print("dop_lightning of unknown version: it was not installed, but found on the path")
         return 0
     verb = argv[0]
     if verb not in VERBS:
