@@ -28,6 +28,9 @@ DAMPING = 1.5
 """κ: both factors move at once, each by a whole Gauss–Newton step where it is 1; the part they share is then corrected
 twice."""
 
+ROUNDING = 10.0
+"""A residual of so many units in the last place of y is none."""
+
 IN_CACHE = 2**18
 """Entries of a strip of rows that is worked on at once: a few such arrays lie in a core's cache."""
 
@@ -59,8 +62,9 @@ class SemiImplicit(StepRule):
         trust: bound on ``τ·‖R‖₂``, as estimated by a power iteration that goes along, above 0.
         longest: bound on ``max|D|``, above 0 and at most 2, up to which neither g nor h grows where it should shrink.
             Both bound the first step, whatever tau, and then act with a delay of one iteration.
-        tolerance: a problem is done where ``‖r‖ ≤ tolerance·‖y‖``, above 0: nothing moves without a residual.
-            ``None`` goes on as long as a run allows.
+        tolerance: a problem is done where ``‖r‖ ≤ tolerance·‖X‖``, above 0, or where r is rounding: nothing moves
+            without a residual. X it is since outliers may be larger than it by any factor. ``None`` goes on as long as
+            a run allows.
 
     Raises:
         ValueError: an argument is out of range.
@@ -82,8 +86,11 @@ class SemiImplicit(StepRule):
         """Problems whose residual was small before the last iteration."""
         if self.tolerance is None or state.iteration == 0:
             return []
-        squares = torch.linalg.vector_norm(state.problems.observation.flatten(1), dim=1).square()
-        small = 4 * state.memory["last_loss"] <= self.tolerance**2 * squares
+        left, right = state.signal.pair  # type: ignore[misc]
+        signal = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0)  # ‖X‖²
+        data = torch.linalg.vector_norm(state.problems.observation.flatten(1), dim=1).square()
+        rounding = (ROUNDING * torch.finfo(data.dtype).eps) ** 2 * data
+        small = 4 * state.memory["last_loss"] <= torch.maximum(self.tolerance**2 * signal, rounding)
         return torch.nonzero(small).flatten().tolist()
 
     def check(self, state: BatchState) -> None:

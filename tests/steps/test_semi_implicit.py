@@ -1,5 +1,6 @@
 """Semi-implicit steps whose length grows."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -108,8 +109,31 @@ def test_a_tolerance_ends_each_problem_by_itself() -> None:
             ended.setdefault(k, state.iteration)
     assert 0 < ended[0] < ended[1] < 500
     residual = state.residual(torch.empty_like(problems.observation), 0)
-    norms = torch.linalg.vector_norm(residual, dim=(1, 2)) / torch.linalg.vector_norm(problems.observation, dim=(1, 2))
+    norms = torch.linalg.vector_norm(residual, dim=(1, 2)) / torch.linalg.vector_norm(state.signal(0), dim=(1, 2))
     assert bool((norms < 2e-3).all())
+
+
+def test_a_tolerance_is_not_that_of_the_outliers() -> None:
+    """One entry that is larger by 1e9 must not end a problem before it is solved."""
+    problem = make_problem(0, n=40, rank=1, ratio=0.02)
+    y = problem.observation.clone()
+    y[3, 4] = 1e9
+    state = make_state(ProblemBatch([replace(problem, observation=y)]), SemiImplicit(tolerance=1e-3))
+    while not state.finished() and state.iteration < 1000:
+        advance(state, 10)
+    assert state.iteration < 1000
+    assert float(error_of(state)) < 5e-3
+
+
+def test_where_there_is_no_signal_rounding_is_the_end() -> None:
+    y = torch.zeros(30, 30, dtype=torch.float64)
+    y[2, 3] = 5.0
+    for observation in (y, torch.zeros_like(y)):
+        state = make_state(ProblemBatch([Problem("p", observation)]), SemiImplicit(tolerance=1e-3))
+        while not state.finished() and state.iteration < 500:
+            advance(state, 25)
+        assert state.iteration < 500
+        torch.testing.assert_close(state.corruption.value()[0], observation, atol=1e-6, rtol=0)
 
 
 def test_a_tolerance_must_be_positive() -> None:
