@@ -93,9 +93,8 @@ def recover_image(
         The recovered image, of the same kind, and what was found of the corruption.
 
     Raises:
-        ValueError: an argument is out of range or of no known kind; masks and truths have another size; the image has
-            no pixel, holds infinite values, or is too large for the memory.
-        FileNotFoundError: there is no such file.
+        ValueError: an argument is out of range, of no known kind, or no file; a mask or truth has another size; the
+            image has no pixel, holds infinite values, or is too large for the memory.
         OutOfMemoryError: there was less memory than expected.
 
     >>> import numpy as np

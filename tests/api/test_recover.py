@@ -1,0 +1,382 @@
+"""recover_image: the pixels of dop recover, images of any kind, what is missing, and a process left as it was."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dop_lightning import recover_image
+from dop_lightning.api.work import Part
+from dop_lightning.engine import OutOfMemoryError
+from dop_lightning.scoring import DENSITY_THRESHOLD
+
+TINY: dict[str, Any] = {"preset": "quick", "width": 4, "iterations": 3, "device": "cpu", "precision": "fp32"}
+
+
+def clean(height: int = 20, width: int = 24, channels: int = 3) -> np.ndarray:
+    """A colour image of smooth gradients."""
+    rows, columns = np.mgrid[:height, :width]
+    planes = [128 + 90 * np.sin(0.2 * (k + 1) * rows + 0.15 * columns) for k in range(channels)]
+    return np.stack(planes, axis=2).round().astype(np.uint8)
+
+
+def damaged(image: np.ndarray, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """Salt and pepper on a share of the entries, and where."""
+    rng = np.random.default_rng(0)
+    hit = rng.random(image.shape) < share
+    return np.where(hit, rng.choice([0, 255], image.shape), image).astype(image.dtype), hit
+
+
+# -------------------------------------------------------------------------------------------------- as the command does
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"preset": "quick", "iterations": 40},
+        {"preset": "quick", "iterations": 12, "tile": 16, "seed": 5, "alpha": 300.0},
+        {"preset": "paper", "iterations": 12, "per": "pixel", "value_range": (0.0, 200.0)},
+    ],
+)
+def test_it_gives_what_dop_recover_gives(options: dict[str, Any], tmp_path: Path, dop: Callable[..., Any]) -> None:
+    Image.fromarray(damaged(clean())[0]).save(tmp_path / "photo.png")
+    Image.fromarray(clean()).save(tmp_path / "clean.png")
+    words = ["--width", "4", "--device", "cpu", "--precision", "fp32", "--truth", f"{tmp_path}/clean.png"]
+    for name, value in options.items():
+        numbers = value if isinstance(value, tuple) else [value]
+        words += [f"--{'range' if name == 'value_range' else name}", *(str(number) for number in numbers)]
+    assert dop("recover", f"{tmp_path}/photo.png", "--out", f"{tmp_path}/run", *words).status == 0
+    own = recover_image(tmp_path / "photo.png", truth=tmp_path / "clean.png", **{**TINY, **options}, progress=False)
+    with Image.open(tmp_path / "run/photo/recovered.png") as image:
+        assert (np.array(image) == own.image).all()
+    assert (np.load(tmp_path / "run/photo/recovered.npy") == own._outcome.signal.numpy()).all()
+    own.save(tmp_path / "own.png")
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "run/photo/recovered.png").read_bytes()
+
+
+def test_a_stable_recovery_ends_where_the_command_ends_it(
+    tmp_path: Path, dop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dop_lightning.steps.Refinement.reveal", lambda self, state, k: 25)
+    monkeypatch.setattr("dop_lightning.steps.Refinement.finished", lambda self, state: [0][: state.iteration == 50])
+    given = damaged(clean(12, 12, 1))[0]
+    np.save(tmp_path / "a.npy", given)
+    words = ["--width", "2", "--device", "cpu", "--precision", "fp32", "--preset", "quick"]
+    assert dop("recover", f"{tmp_path}/a.npy", "--out", f"{tmp_path}/run", *words).status == 0
+    own = recover_image(given, preset="quick", width=2, device="cpu", precision="fp32")
+    assert (own.status, own.iterations, own.history["iteration"]) == ("stable", 50, [25, 50])
+    assert (np.load(tmp_path / "run/a/recovered.npy") == own.image).all()
+
+
+def test_it_takes_corruption_out() -> None:
+    truth = clean(channels=1)
+    given, hit = damaged(truth)
+    recovery = recover_image(given, truth=truth, **{**TINY, "iterations": 200})
+    before = np.abs(given.astype(float) - truth).mean()
+    after = np.abs(recovery.image.astype(float) - truth).mean()
+    assert after < before / 3
+    far = np.abs(given.astype(float) - truth) > 0.3 * 255
+    assert recovery.mask[far].mean() > 0.9
+    assert recovery.mask[~hit].mean() < 0.2
+    assert recovery.history["psnr"][-1] > recovery.history["psnr"][0] + 5
+
+
+# ------------------------------------------------------------------------------------------------------------- any kind
+
+
+def test_all_kinds_give_the_same_pixels(tmp_path: Path) -> None:
+    given = damaged(clean())[0]
+    Image.fromarray(given).save(tmp_path / "a.png")
+    expected = recover_image(given, **TINY)
+    for kind, back in (
+        (Image.fromarray(given), np.array),
+        (torch.from_numpy(given).permute(2, 0, 1), lambda tensor: tensor.permute(1, 2, 0).numpy()),
+        (given.transpose(2, 0, 1), lambda array: array.transpose(1, 2, 0)),
+        (tmp_path / "a.png", np.array),
+    ):
+        recovery = recover_image(kind, **TINY)
+        assert (back(recovery.image) == expected.image).all()
+        for name in ("corruption", "mask"):
+            found = getattr(recovery, name)
+            planes = found if isinstance(kind, Image.Image | Path) else back(found)
+            assert (planes == getattr(expected, name)).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "entries"), [("uint8", "float32"), ("uint16", "float32"), ("float16", "float32"), ("float64", "float64")]
+)
+def test_the_corruption_is_in_units_of_the_image(dtype: str, entries: str) -> None:
+    given = (damaged(clean())[0] * (1 / 255 if np.dtype(dtype).kind == "f" else 1)).astype(dtype)
+    recovery = recover_image(given, value_range=(0, 1 if given.dtype.kind == "f" else 255), **TINY)
+    assert recovery.image.dtype == given.dtype
+    assert recovery.corruption.dtype == np.dtype(entries)
+    assert recovery.corruption.shape == recovery.mask.shape == given.shape
+    width = 1 if given.dtype.kind == "f" else 255
+    assert (recovery.mask == (np.abs(recovery.corruption) > DENSITY_THRESHOLD * width)).all()
+    assert recovery.history["corruption_density"][-1] == pytest.approx(recovery.mask.mean())
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 1), (8, 40), (9, 8, 6), (8, 9, 1)])
+def test_images_may_be_small_and_have_any_number_of_bands(shape: tuple[int, ...]) -> None:
+    given = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert recover_image(given, **TINY).image.shape == shape
+
+
+# ------------------------------------------------------------------------------------------------------ what is missing
+
+
+def test_nan_is_missing_and_comes_back_filled_in() -> None:
+    given = (clean() / 255).astype(np.float32)
+    given[3:6, 4:9] = np.nan
+    given[0, 0, 1] = np.nan
+    recovery = recover_image(given, **TINY)
+    assert np.isfinite(recovery.image).all()
+    assert not recovery.corruption[np.isnan(given)].any()
+    assert not recovery.mask[np.isnan(given)].any()
+
+
+def test_a_mask_is_what_nan_is() -> None:
+    given = (clean() / 255).astype(np.float32)
+    observed = np.ones(given.shape[:2], dtype=bool)
+    observed[3:6, 4:9] = False
+    holes = np.where(observed[..., None], given, np.float32(np.nan))
+    expected = recover_image(holes, **TINY).image
+    for mask in (observed, observed[..., None], torch.from_numpy(observed), Image.fromarray(observed)):
+        assert (recover_image(given, mask=mask, **TINY).image == expected).all()
+
+
+def test_transparent_pixels_are_missing() -> None:
+    given = Image.fromarray(clean()).convert("RGBA")
+    alpha = np.full((20, 24), 255, dtype=np.uint8)
+    alpha[3:6, 4:9], alpha[10:, 10:] = 0, 128
+    given.putalpha(Image.fromarray(alpha))
+    recovery = recover_image(given, **TINY)
+    assert recovery.image.mode == "RGBA"
+    assert (np.array(recovery.image)[..., 3] == alpha).all()
+    assert recovery.corruption.shape == (20, 24, 3)
+    assert (recover_image(clean(), mask=alpha > 0, **TINY).image == np.array(recovery.image)[..., :3]).all()
+
+
+def test_a_truth_may_be_of_another_kind_and_changes_scores_alone() -> None:
+    given = damaged(clean())[0]
+    plain = recover_image(given, **TINY)
+    scored = recover_image(given, truth=Image.fromarray(clean()), **TINY)
+    assert (plain.image == scored.image).all()
+    assert list(plain.history) == ["iteration", "loss", "corruption_density"]
+    assert list(scored.history) == [*plain.history, "relative_error", "psnr", "ssim"]
+
+
+# -------------------------------------------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "slow"}, "preset must be one of quick, default, best, paper, got 'slow'"),
+        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
+        ({"alpha": 0.0}, "alpha must be a finite number above 0, got 0.0"),
+        ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({"tile": 4}, "tile must be a whole number of at least 8, got 4"),
+        ({"max_memory": "much"}, "max_memory must be an amount such as 8G or 500M, above 0, got 'much'"),
+        ({"max_memory": "1M"}, "max_memory must be at least "),
+        ({"max_memory": "1M", "tile": 16}, "max_memory must be at least "),
+        ({"per": "row"}, "per must be one of entry, pixel, got 'row'"),
+        ({"precision": "fp16"}, "precision must be one of auto, bf16, fp32, got 'fp16'"),
+        ({"device": "tpu9"}, "device must be auto, cpu, gpu, or one of torch, got 'tpu9' ("),
+        ({"value_range": (1, 0)}, "value_range must be two finite numbers, the first below the second, got (1, 0)"),
+        (
+            {"value_range": (-9, -1)},
+            "image: value_range must hold at least 10% of the values, in the units of the image",
+        ),
+        ({"mask": np.ones((3, 3))}, "mask: the mask must have the size of the image, 20×24, got 3×3"),
+        (
+            {"mask": np.zeros((20, 24))},
+            "mask: the mask must be above 0 where the image is observed, got nothing above 0",
+        ),
+        ({"mask": "nowhere.png"}, "nowhere.png: there is no such file or folder"),
+        ({"mask": 3}, "mask must be a path, a NumPy array, an image of PIL or a torch tensor, got int"),
+        (
+            {"truth": clean(20, 23)},
+            "truth: the truth must have the channels, height and width of the image, (3, 20, 24), got (3, 20, 23)",
+        ),
+        (
+            {"truth": np.full((20, 24, 3), np.nan)},
+            "truth: an image must have at least one observed value, got missing ones alone",
+        ),
+        (
+            {"truth": np.where(clean() > 200, np.nan, clean())},
+            "truth: the truth must be known everywhere, got ",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"^" + re.escape(message)):
+        recover_image(clean(), **{**TINY, **options})
+
+
+def test_a_mask_must_leave_something() -> None:
+    given = (clean() / 255).astype(np.float32)
+    given[:10] = np.nan
+    with pytest.raises(ValueError, match=r"^mask: the mask must leave an observed entry of image, got none$"):
+        recover_image(given, mask=np.isnan(given), **TINY)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_a_gpu_must_be_there(device: str) -> None:
+    with pytest.raises(ValueError, match=rf"^device must be auto, cpu, gpu, or one of torch, got '{device}' \("):
+        recover_image(clean(), **{**TINY, "device": device})
+
+
+# --------------------------------------------------------------------------------------------------------- large images
+
+
+def test_what_takes_too_much_memory_is_recovered_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+    begin = Part.__init__
+
+    def note(part: Part, problem: Any, *others: Any) -> None:
+        sizes.append(tuple(problem.observation.shape))
+        begin(part, problem, *others)
+
+    monkeypatch.setattr(Part, "__init__", note)
+    given = damaged(clean(200, 200, 1))[0]
+    recovery = recover_image(given, max_memory="800M", **{**TINY, "iterations": 1})
+    assert recovery.image.shape == given.shape
+    assert len(sizes) > 1
+    assert max(sizes) < (1, 200, 200)
+
+
+def test_too_little_memory_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dop_lightning.signals.SkipUNet.forward", greedy)
+    with pytest.raises(
+        OutOfMemoryError, match=r"^image: out of memory .*; a smaller tile, or a smaller width, takes less$"
+    ):
+        recover_image(clean(), **TINY)
+
+
+# ------------------------------------------------------------------------------------------------ the process around it
+
+
+def test_the_process_stays_as_it_is() -> None:
+    np.random.seed(3)  # noqa: NPY002 — the global generator is what is looked at
+    before = (torch.get_rng_state(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    given = damaged(clean())[0]
+    copy = given.copy()
+    recover_image(given, **TINY)
+    assert (given == copy).all()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert (torch.get_num_threads(), signal.getsignal(signal.SIGINT)) == (threads, handler)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_switched_off_around_it(around: Callable[[], Any]) -> None:
+    given = torch.from_numpy(damaged(clean())[0]).permute(2, 0, 1)
+    expected = recover_image(given, **TINY).image
+    with around():
+        assert torch.equal(recover_image(given, **TINY).image, expected)
+
+
+def test_the_seed_decides() -> None:
+    given = damaged(clean())[0]
+    one, again, other = (recover_image(given, seed=seed, **TINY).image for seed in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != other).any()
+
+
+def test_nothing_of_lightning_is_needed() -> None:
+    code = (
+        "import sys, dop_lightning; light = 'torch' not in sys.modules and 'typing' not in sys.modules\n"
+        "from dop_lightning import recover_image\n"
+        "print(light, *(name in sys.modules for name in ('pytorch_lightning', 'jsonargparse')))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["True", "False", "False"]
+
+
+def test_other_names_are_unknown() -> None:
+    import dop_lightning
+
+    with pytest.raises(AttributeError, match=r"^module 'dop_lightning' has no attribute 'recover'$"):
+        _ = dop_lightning.recover  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------------ interrupted, diverged
+
+
+def interrupt_at(iteration: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """Press Ctrl-C within the block that ends at an iteration."""
+    advance = Part.advance
+
+    def pressed(part: Part, end: int, maximum: int) -> None:
+        advance(part, end, maximum)
+        if end == iteration:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Part, "advance", pressed)
+
+
+def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = damaged(clean())[0]
+    expected = recover_image(given, **{**TINY, "iterations": 20})
+    interrupt_at(20, monkeypatch)
+    with pytest.warns(
+        RuntimeWarning, match=r"^interrupted after 20 of 60 iterations: this is what is recovered so far$"
+    ):
+        recovery = recover_image(given, **{**TINY, "iterations": 60})
+    assert (recovery.status, recovery.iterations, recovery.history["iteration"]) == ("interrupted", 20, [20])
+    assert (recovery.image == expected.image).all()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("iteration", "times", "tile"), [(10, 1, 16), (20, 2, None)])
+def test_ctrl_c_before_there_is_anything_and_twice_acts_at_once(
+    iteration: int, times: int, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(iteration, monkeypatch, times)
+    with pytest.raises(KeyboardInterrupt):
+        recover_image(clean(), tile=tile, **{**TINY, "iterations": 60})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_diverges_says_so() -> None:
+    with pytest.warns(
+        RuntimeWarning, match=r"^diverged after \d+ of 40 iterations: .* a smaller alpha is needed, got 1e\+15$"
+    ):
+        recovery = recover_image(damaged(clean())[0], alpha=1e15, **{**TINY, "iterations": 40})
+    assert recovery.status == "diverged"
+    assert recovery.iterations < 40
+
+
+# ------------------------------------------------------------------------------------------------------------- progress
+
+
+def test_a_bar_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    recover_image(clean(), **TINY)
+    assert capsys.readouterr() == ("", "")  # no terminal
+    recover_image(clean(), progress=True, tile=16, truth=clean(), **TINY)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"100%.* 12/12 .*psnr \d+\.\d+ dB", err)
