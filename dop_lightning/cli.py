@@ -10,7 +10,7 @@ EXPERIMENT = "dop_lightning.commands.experiment"
 
 GROUPS = {
     "Files of your own": {
-        "recover": ("dop_lightning.commands.recover", "restore photographs with dead or random pixels"),
+        "recover": ("dop_lightning.commands.recover_options", "restore photographs with dead or random pixels"),
     },
     "Experiments, each a YAML file": {
         "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),

@@ -30,7 +30,7 @@ from measure_memory import peak_of_process
 from plain_unet import Apart, by_hand
 from turns import Loop, clock, take_turns
 
-from dop_lightning.commands import recover
+from dop_lightning.commands import recover, recover_options
 from dop_lightning.commands.runner import prepare
 from dop_lightning.data import ImageDataModule
 from dop_lightning.engine import BatchState
@@ -69,7 +69,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def make_module(size: int, width: int, precision: str, device: str) -> DoubleOverparameterization:
     """What ``dop recover`` sets up for an image of that size."""
     options = ["--out", "unused", "--width", str(width), "--precision", precision, "--device", device]
-    settings, _ = recover.config(recover.parser().parse_args(["astronaut", *options]))
+    settings, _ = recover.config(recover_options.parser().parse_args(["astronaut", *options]))
     model = {**settings["model"], "block": recover.block_length(size**2, width, device)}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DoubleOverparameterization, "model")

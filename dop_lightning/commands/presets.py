@@ -1,5 +1,7 @@
 """What the help of ``dop recover`` says of the presets, and how long each of them takes on this machine."""
 
+from collections.abc import Iterator
+
 import torch
 
 from dop_lightning.amounts import in_words
@@ -8,23 +10,27 @@ from dop_lightning.engine import BatchState
 from dop_lightning.graphs import iterations_ahead
 from dop_lightning.presets import PRESETS, TAU, Preset
 from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.runtime import keep_freed_memory, set_threads
 
 PROBE = 128
 """Side of the image that presets are timed with, in pixels."""
 
 
-def describe_presets(side: int = 512) -> str:
-    """What the presets are, with the time of each on this machine for a colour image of ``side``×``side`` pixels."""
+def preset_lines(side: int = 512) -> Iterator[str]:
+    """What the presets are, with the time of each on this machine for a colour image of ``side``×``side`` pixels.
+
+    Lines come as they are measured.
+    """
+    set_threads()
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"this CPU, {threads} thread{'s' * (threads > 1)}"
-    lines = [f"presets, with their time for {side}×{side} pixels in colour on {where}:"]
+    yield f"presets, with their time for {side}×{side} pixels in colour on {where}:"
     for name, preset in PRESETS.items():
         seconds = preset.iterations * (side / PROBE) ** 2 * _probe(preset, device)
         setting = f"width {preset.width}, {preset.iterations} iterations"
-        lines.append(f"  {name:<8} {setting:<30} {in_words(seconds):<18} {preset.text}")
-    lines += ["", "Ctrl-C writes what is recovered so far; the same command goes on from there."]
-    return "\n".join(lines)
+        yield f"  {name:<8} {setting:<30} {in_words(seconds):<18} {preset.text}"
 
 
 def _probe(preset: Preset, device: str) -> float:

@@ -13,74 +13,13 @@ from dop_lightning import kernels
 from dop_lightning.amounts import in_bytes, parse_bytes
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands import lightning, runner
-from dop_lightning.commands.options import DEVICES, OptionParser
-from dop_lightning.commands.presets import describe_presets
+from dop_lightning.commands.options import DEVICES
 from dop_lightning.cost import SHARE_OF_MEMORY, Shape, block_length, choose_tile, run_memory
 from dop_lightning.files.images import find_images, image_shape
+from dop_lightning.naming import legible
 from dop_lightning.presets import PRESETS, START
 from dop_lightning.runs import CONFIG
 from dop_lightning.runtime import available_memory, has_bfloat16_units
-
-
-def parser(epilog: str = "") -> argparse.ArgumentParser:
-    """The options of ``dop recover``."""
-    result = OptionParser(
-        prog="dop recover",
-        description="Restore photographs with dead or random pixels. Nothing needs to be known of the damage.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="PNG, JPEG, TIFF, WebP, BMP or NumPy files, of 8 bits, 16 bits or floats, with any number of channels; "
-        "folders; globs. Transparent pixels and NaN are missing",
-    )
-    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
-    result.add_argument(
-        "--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE or one for all, for scores alone"
-    )
-    result.add_argument(
-        "--mask",
-        nargs="+",
-        metavar="FILE",
-        help="white where observed, black where missing; one an IMAGE or one for all",
-    )
-    result.add_argument(
-        "--range",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="least and largest clean value, in the units of the files; default: that of 8 bits, else found in each",
-    )
-    result.add_argument(
-        "--per",
-        choices=["entry", "pixel"],
-        default="entry",
-        help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
-    )
-    result.add_argument("--preset", choices=PRESETS, default="default", help="see below; default: %(default)s")
-    result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
-    result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")
-    result.add_argument("--width", type=int, metavar="W", help="channels of the network, at least 1")
-    result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
-    result.add_argument(
-        "--tile", type=int, metavar="N", help="recover images in overlapping tiles of N×N pixels; default: where needed"
-    )
-    result.add_argument(
-        "--max-memory",
-        metavar="SIZE",
-        help="such as 8G: images that take more are recovered in tiles; default: four fifths of what is free",
-    )
-    result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
-    result.add_argument(
-        "--precision",
-        choices=["auto", "bf16", "fp32"],
-        default="auto",
-        help="of the network, and of the products in its optimizer",
-    )
-    return result
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -119,7 +58,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "data": {
             "class_path": "ImageDataModule",
             "init_args": {
-                "images": [str(path.resolve()) for path in paths],
+                "images": [_text(path) for path in paths],
                 "truth": _files(options.truth),
                 "mask": _files(options.mask),
                 "value_range": options.range,
@@ -139,7 +78,19 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _files(patterns: Sequence[str] | None) -> list[str] | None:
     """The files of each pattern; the same one may be meant several times."""
-    return None if patterns is None else [str(path.resolve()) for each in patterns for path in find_images(each)]
+    return None if patterns is None else [_text(path) for each in patterns for path in find_images(each)]
+
+
+def _text(path: Path) -> str:
+    """The whole path of a file, as a config can hold it.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    text = str(path.resolve())
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{legible(text)}: the path of a file must be text in UTF-8; rename it")
+    return text
 
 
 def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> int | None:
@@ -190,13 +141,14 @@ def _data_of_run(run: Path) -> dict[str, Any] | None:
         return None  # no run, or another one, which is refused later
 
 
-def run(_: str, arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Restore the images.
 
+    Args:
+        options: of the command line.
+
     Raises:
-        ValueError: an option is unknown or missing; or see :func:`config`.
+        ValueError: see :func:`config`.
     """
     runner.prepare()
-    asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
-    options = parser(describe_presets() if asked_for_help else "").parse_args(arguments)
     return lightning.fit_config(*config(options))

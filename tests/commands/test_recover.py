@@ -11,7 +11,8 @@ from PIL import Image
 
 from dop_lightning.cli import main
 from dop_lightning.commands import recover
-from dop_lightning.commands.presets import describe_presets
+from dop_lightning.commands.presets import preset_lines
+from dop_lightning.commands.recover_options import PRESET_NAMES, parser
 from dop_lightning.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(*options: str) -> dict:
-    return recover.config(recover.parser().parse_args(["photo.png", "--out", "out", *options]))[0]
+    return recover.config(parser().parse_args(["photo.png", "--out", "out", *options]))[0]
 
 
 def saved() -> dict:
@@ -84,13 +85,32 @@ def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
     monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda preset, device: seconds[preset.width])
-    text = describe_presets(256)
+    text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
     # iterations × seconds at 128×128 × 4
     assert found["quick"].strip() == "about 1 minute"
     assert found["default"].strip() == "about 10 minutes"
     assert found["paper"].strip() == "about 33 hours"
+
+
+def test_the_help_names_the_presets_that_there_are() -> None:
+    assert tuple(PRESETS) == PRESET_NAMES
+
+
+def test_files_whose_paths_are_no_text_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        (folder / "\udcff.npy").touch()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("the file system has no such names")
+    np.save(folder / "\udcff.npy", np.zeros((8, 8), dtype=np.uint8))
+    said = dop("recover", "in", "--out", "out", "--width", "4")
+    assert said.status == 2
+    assert said.err == f"dop recover: error: {folder}/\ufffd.npy: the path of a file must be text in UTF-8; rename it\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_times_the_presets_here(dop) -> None:
