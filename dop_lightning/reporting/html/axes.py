@@ -94,9 +94,9 @@ def tick_label(value: float, log: bool = False) -> str:
     >>> tick_label(0.0), tick_label(150000), tick_label(0.05), tick_label(1e-5, log=True), tick_label(5e-4, log=True)
     ('0', '150k', '0.05', '10⁻⁵', '5·10⁻⁴')
     """
-    if log and not 1e-2 <= value <= 1e3:
+    if 0 < abs(value) < 1e-3 or (log and not 1e-2 <= value <= 1e3):
         factor, _, power = f"{value:.3e}".partition("e")
-        times = "" if float(factor) == 1 else f"{float(factor):g}·"
+        times = {1.0: "", -1.0: "−"}.get(float(factor), f"{float(factor):g}·".replace("-", "−"))
         return f"{times}10" + str(int(power)).translate(SUPERSCRIPTS)
     if abs(value) >= 1e6:
         return f"{value / 1e6:.4g}M"

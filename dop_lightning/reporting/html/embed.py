@@ -19,7 +19,7 @@ SIDE_OF_MANY = 640
 
 A_FEW = 4
 
-EXACT_PIXELS = 300_000
+EXACT_PIXELS = 100_000
 """Pictures with at most so many pixels are embedded without loss."""
 
 SHARP_BELOW = 320
@@ -57,9 +57,9 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
 
     Args:
         path: PNG, of any mode and depth. Transparency is left out: what was missing there has been recovered.
-        is_matrix: every k-th row and column is kept of a matrix, where averages would hide sparse entries; of an image
-            areas are averaged.
-        side: pixels of the longer side, at most.
+        is_matrix: every k-th row and column is kept of a matrix, where averages would hide sparse entries, in 256
+            colours where it is large; of an image areas are averaged.
+        side: pixels of the longer side, at most; half of them of a matrix, which hardly compresses.
 
     Raises:
         ValueError: the file is no picture.
@@ -70,22 +70,24 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as a picture ({error})") from error
     longer = max(image.size)
+    if is_matrix:
+        side //= 2
     if longer > side and is_matrix:
         every = math.ceil(longer / side)
         image = Image.fromarray(np.ascontiguousarray(np.asarray(image)[::every, ::every]))
     elif longer > side:
         size = (max(1, round(length * side / longer)) for length in image.size)
         image = image.resize(tuple(size), Image.Resampling.BOX)
-    exact = is_matrix or image.width * image.height <= EXACT_PIXELS
+    large = image.width * image.height > EXACT_PIXELS
+    kind = "webp" if large and not is_matrix else "png"
+    if large and is_matrix:
+        image = image.quantize(256)
     content = io.BytesIO()
-    if exact:
-        image.save(content, "PNG", optimize=True)
-    else:
-        image.save(content, "WEBP", quality=88)
+    image.save(content, kind, **({"quality": 88} if kind == "webp" else {"optimize": True}))
     data = base64.b64encode(content.getvalue()).decode("ascii")
     sharp = is_matrix or longer < SHARP_BELOW
     scale = longer / max(image.size)
-    return Embedded(f"data:image/{'png' if exact else 'webp'};base64,{data}", *image.size, scale, sharp)
+    return Embedded(f"data:image/{kind};base64,{data}", *image.size, scale, sharp)
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
