@@ -3,8 +3,8 @@
     python scripts/check_release.py --work build/release
 
 For every Python at hand (or each `--python`): an empty environment, the wheel with the versions of constraints.txt, and
-in a folder outside the checkout `dop --version`, `dop --help` (its time), `dop doctor`, a recovery of a JPEG, the engine
-from Python, and the types as mypy sees them. Every extra is resolved. Environments are removed again. Minutes a Python.
+in a folder outside the checkout `dop --version`, `dop --help` (its time), `dop doctor`, a recovery of a JPEG, the
+engine from Python, and the types as mypy sees them. Every extra is resolved. Environments are removed again.
 """
 
 import argparse
