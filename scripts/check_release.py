@@ -199,9 +199,10 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
     seconds = []
     for _ in range(5):
         begin = time.perf_counter()
-        call([dop, "--help"], folder)
+        done = call([dop, "--help"], folder)
         seconds.append(time.perf_counter() - begin)
-    failures.check(min(seconds) < MOST_SECONDS, f"dop --help in {min(seconds):.2f} s, the best of 5")
+    good = done.stdout.startswith("usage: dop VERB") and min(seconds) < MOST_SECONDS
+    failures.check(good, f"dop --help in {min(seconds):.2f} s, the best of 5", last_line(done))
     done = call([dop, "doctor"], folder)
     failures.check(done.returncode == 0, f"dop doctor: {last_line(done)}")
     for line in done.stdout.splitlines():
@@ -209,11 +210,8 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
             print(f"       {line}")
     call([python, "-c", RECOVER], folder)
     done = call([dop, "recover", "photo.jpg", "--out", "restored", "--iterations", "20", "--width", "4"], folder)
-    failures.check(
-        done.returncode == 0 and (folder / "restored/photo/recovered.jpg").is_file(),
-        "dop recover photo.jpg",
-        last_line(done),
-    )
+    restored = (folder / "restored" / "photo" / "recovered.png").is_file()  # JPEG would lose something again
+    failures.check(done.returncode == 0 and restored, "dop recover photo.jpg", last_line(done))
     done = call([dop, "recover", "camera", "--out", "sample", "--iterations", "2", "--width", "4"], folder)
     failures.check(done.returncode == 0, "dop recover of a bundled sample", last_line(done))
     done = call([python, "-c", ENGINE], folder)

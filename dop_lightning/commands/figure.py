@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
         prog="dop figure",
         description="Reproduce a figure of the paper: its runs, its table (CSV) and its drawing (PNG and PDF).",
         epilog=f"figures, and about what they take on one core at scale small and paper:\n{names}\n\n"
-        "The same command again finishes what is missing and draws anew. Runs are those of configs/paper/NAME/, which "
-        "dop fit does too. Images at scale paper are for a GPU.",
+        "The same command again finishes what is missing and draws anew. Runs are those\n"
+        "of configs/paper/NAME/, which dop fit does too. Images at scale paper are for a\nGPU.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("name", choices=FIGURES, metavar="NAME", help="see below")
