@@ -4,6 +4,8 @@ Pages are read on a git host as well, so that they link to files: ``../dop_light
 becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other files
 (configs, scripts) are downloads, as MyST has it.
 
+A link whose text is the name of the page, ``[files.md](files.md)``, shows its title here.
+
 Names are documented where users import them from, often not where they are defined: ``dop_lightning.signals.Factor`` is
 in ``dop_lightning.signals.factor``. What has no entry of its own leads to the module that it is part of. What Python
 does not know either stays unresolved, which is a warning.
@@ -22,6 +24,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 PACKAGE = "dop_lightning"
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+NAMED = re.compile(r"\[(?P<name>\w+\.md)\]\((?P<target>/?(?i:(?P=name))(?:#[\w-]+)?)\)")
 OUTWARD = re.compile(r"\]\((?:\.\./)+(?P<path>[^)#\s]+)(?:#(?P<name>[\w.]+))?\)")
 
 
@@ -37,7 +40,7 @@ def rewritten(link: re.Match[str]) -> str:
 
 def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
     """Rewrite the links of a page before it is parsed."""
-    source[0] = OUTWARD.sub(rewritten, source[0])
+    source[0] = NAMED.sub(r"[](\g<target>)", OUTWARD.sub(rewritten, source[0]))
 
 
 class NamesOfPages(SphinxPostTransform):
