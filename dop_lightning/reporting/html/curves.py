@@ -46,7 +46,7 @@ def problem_charts(problem: ProblemFiles) -> list[str]:
 
 def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[str]:
     """The curves of several problems, score by score."""
-    charts = []
+    charts: list[str] = []
     for tag in OVERLAID:
         lines = {p.name: p.curves[tag] for p in problems if p.curves.get(tag)}
         if len(lines) < 2 or (tag == "relative_error" and charts):

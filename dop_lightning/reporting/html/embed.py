@@ -76,8 +76,8 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
         every = math.ceil(longer / side)
         image = Image.fromarray(np.ascontiguousarray(np.asarray(image)[::every, ::every]))
     elif longer > side:
-        size = (max(1, round(length * side / longer)) for length in image.size)
-        image = image.resize(tuple(size), Image.Resampling.BOX)
+        width, height = (max(1, round(length * side / longer)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BOX)
     large = image.width * image.height > EXACT_PIXELS
     kind = "webp" if large and not is_matrix else "png"
     if large and is_matrix:
