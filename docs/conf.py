@@ -29,6 +29,7 @@ highlight_language = "none"
 # A package's public names are those of its __all__, documented where users import them from.
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
