@@ -64,8 +64,8 @@ class Recovery:
         found = float(self.mask.sum()) / (channels * height * width)
         return (
             f"Recovery({type(self.image).__name__} of {width}×{height} with {channels} "
-            f"channel{'s' * (channels > 1)}, {self.status} after {self.iterations} iterations in "
-            f"{in_words(self.seconds)}, {found:.1%} of the values corrupted)"
+            f"channel{'s' * (channels > 1)}, {self.status} after {self.iterations} "
+            f"iteration{'s' * (self.iterations != 1)} in {in_words(self.seconds)}, {found:.1%} of the values corrupted)"
         )
 
     def _repr_png_(self) -> bytes:

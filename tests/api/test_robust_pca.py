@@ -1,0 +1,197 @@
+"""The estimator: what it recovers, and that it is one of scikit-learn's."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dop_lightning import RobustPCA
+
+
+def low_rank(
+    n: int = 80, m: int = 50, rank: int = 2, share: float = 0.1, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix, and the same with gross outliers."""
+    rng = np.random.default_rng(seed)
+    clean = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, m))
+    return clean, clean + (rng.random((n, m)) < share) * rng.normal(0, 10, (n, m))
+
+
+def error(found: np.ndarray, clean: np.ndarray) -> float:
+    return float(np.linalg.norm(found - clean) / np.linalg.norm(clean))
+
+
+# One check is skipped by scikit-learn: check_array_api_input, unless SCIPY_ARRAY_API is set; arrays of other libraries
+# are turned into NumPy's. There are no expected failures.
+@parametrize_with_checks([RobustPCA()])
+def test_it_is_an_estimator_of_scikit_learn(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("shape", [(120, 80), (80, 120), (100, 100)])
+def test_it_recovers_a_matrix_of_unknown_rank(shape: tuple[int, int]) -> None:
+    clean, X = low_rank(*shape)
+    pca = RobustPCA(center=False).fit(X)
+    assert error(pca.low_rank_, clean) < 0.05
+    assert pca.rank_ == 2
+    assert error(pca.sparse_, X - clean) < 0.05
+    np.testing.assert_allclose(pca.low_rank_ + pca.sparse_, X, atol=0.05)
+    assert 0.08 < (pca.sparse_ != 0).mean() < 0.6
+    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(pca.n_components_), atol=1e-8)
+    assert pca.n_iter_ < 500
+
+
+def test_the_median_of_a_feature_is_its_mean() -> None:
+    clean, X = low_rank(rank=1, share=0.05)
+    offsets = np.linspace(-40, 40, 50)
+    pca = RobustPCA(alpha=None).fit(X + offsets)
+    np.testing.assert_allclose(pca.mean_, np.median(X + offsets, axis=0))
+    assert error(pca.low_rank_, clean + offsets) < 0.01
+    assert error(pca.low_rank_ - offsets, clean) < 0.1
+    assert (RobustPCA(center=False, alpha=None).fit(X).mean_ == 0).all()
+
+
+def test_missing_entries_are_filled() -> None:
+    clean, X = low_rank(rank=1, share=0.05)
+    rng = np.random.default_rng(1)
+    X[rng.random(X.shape) < 0.2] = np.nan
+    X[:, 7] = np.nan  # a feature of which nothing is known
+    X[5] = np.nan
+    pca = RobustPCA(center=False).fit(X)
+    known = np.ones(X.shape, dtype=bool)
+    known[:, 7] = known[5] = False
+    assert np.isfinite(pca.low_rank_).all()
+    assert error(pca.low_rank_[known], clean[known]) < 0.02
+    assert (pca.sparse_[np.isnan(X)] == 0).all()
+    codes = pca.transform(X)
+    assert np.isfinite(codes).all()
+    assert (codes[5] == 0).all()
+
+
+def test_new_samples_are_cleaned() -> None:
+    clean, X = low_rank(120, 60, share=0.05)
+    pca = RobustPCA(center=False).fit(X[:100])
+    again = pca.inverse_transform(pca.transform(X[100:]))
+    assert error(again, clean[100:]) < 0.1 * error(X[100:], clean[100:])
+    own = pca.inverse_transform(pca.transform(X[:100]))
+    assert error(own, pca.low_rank_) < 0.05
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e6])
+def test_units_do_not_matter(unit: float) -> None:
+    _, X = low_rank(30, 20, 1)
+    pca, other = RobustPCA().fit(X), RobustPCA().fit(X * unit)
+    assert other.rank_ == pca.rank_
+    assert other.alpha_ == pca.alpha_
+    assert error(other.low_rank_ / unit, pca.low_rank_) < 1e-4
+
+
+def test_one_entry_may_be_off_by_any_amount() -> None:
+    clean, X = low_rank(share=0.02)
+    X[3, 4] = 1e9
+    pca = RobustPCA(center=False).fit(X)
+    assert error(pca.low_rank_, clean) < 0.02
+
+
+def test_labels_of_a_table_are_kept() -> None:
+    _, X = low_rank(30, 12, 1)
+    table = pd.DataFrame(X, index=[f"day {i}" for i in range(30)], columns=[f"sensor {j}" for j in range(12)])
+    pca = RobustPCA().set_output(transform="pandas")
+    codes = pca.fit_transform(table)
+    for part in (pca.low_rank_, pca.sparse_):
+        assert part.index.equals(table.index)
+        assert part.columns.equals(table.columns)
+    assert list(pca.feature_names_in_) == list(table.columns)
+    assert codes.index.equals(table.index)
+    assert list(codes.columns) == [f"robustpca{i}" for i in range(pca.n_components_)]
+    with pytest.raises(ValueError, match="feature names"):
+        pca.transform(table.rename(columns={"sensor 0": "other"}))
+
+
+def test_a_table_of_integers_with_gaps() -> None:
+    """What pandas reads from a spreadsheet: nullable integers, read-only views."""
+    table = pd.DataFrame({"a": [1, 2, None, 4, 5, 6], "b": [2, 4, 6, 8, None, 12], "c": [3, 6, 9, 12, 15, 99]})
+    pca = RobustPCA(center=False).fit(table.astype("Int64"))
+    assert np.isfinite(pca.low_rank_.to_numpy()).all()
+
+
+def test_types_are_kept() -> None:
+    _, X = low_rank(30, 20, 1)
+    pca = RobustPCA().fit(X.astype(np.float32))
+    for array in (pca.low_rank_, pca.sparse_, pca.components_, pca.mean_, pca.transform(X.astype(np.float32))):
+        assert array.dtype == np.float32
+    assert RobustPCA().fit(np.round(X * 10).astype(int)).low_rank_.dtype == np.float64
+
+
+def test_the_bound_on_the_rank_holds() -> None:
+    _, X = low_rank(rank=4)
+    pca = RobustPCA(2, alpha=None, center=False).fit(X)
+    assert pca.n_components_ <= 2
+    assert np.linalg.matrix_rank(pca.low_rank_) <= 2
+
+
+def test_alpha_is_what_it_is_said_to_be() -> None:
+    _, X = low_rank(30, 20, 1)
+    assert RobustPCA(alpha=None).fit(X).alpha_ == pytest.approx(30**0.5)
+    assert RobustPCA(alpha=3.0).fit(X).alpha_ == 3.0
+    pca = RobustPCA().fit(X)
+    assert pca.alpha_ in [pytest.approx(scale * 30**0.5) for scale in pca.alpha_choice_.scales]
+
+
+@pytest.mark.parametrize("X", [np.zeros((12, 9)), np.full((12, 9), 3.0), np.eye(12)[:, :9] * 7.0])
+def test_matrices_without_a_signal(X: np.ndarray) -> None:
+    pca = RobustPCA().fit(X)
+    np.testing.assert_allclose(pca.low_rank_ + pca.sparse_, X, atol=1e-3)
+    assert pca.transform(X).shape == (12, pca.n_components_)
+    np.testing.assert_allclose(pca.inverse_transform(pca.transform(X)), pca.low_rank_, atol=0.2)
+
+
+def test_it_goes_into_pipelines_and_pickles_and_repeats() -> None:
+    _, X = low_rank(30, 20, 1)
+    pipeline = make_pipeline(RobustScaler(), RobustPCA(alpha=None))
+    codes = pipeline.fit_transform(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(pipeline)).transform(X), codes)
+    np.testing.assert_array_equal(clone(pipeline).fit_transform(X), codes)
+    other = RobustPCA(alpha=None, random_state=np.random.RandomState(3)).fit(X)
+    assert error(other.low_rank_, RobustPCA(alpha=None).fit(X).low_rank_) < 0.05
+
+
+def test_too_few_iterations_are_told() -> None:
+    _, X = low_rank(30, 20, 1)
+    with pytest.warns(ConvergenceWarning, match="max_iter=30"):
+        pca = RobustPCA(alpha=None, max_iter=30).fit(X)
+    assert pca.n_iter_ == 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be"),
+        ({"alpha": "best"}, "alpha must be a number above 0, 'auto' or None, got 'best'"),
+        ({"n_components": 0}, "n_components must be a whole number of at least 1, got 0"),
+        ({"n_components": 21}, "n_components must be at most 20"),
+        ({"tol": -1.0}, "tol must be"),
+        ({"max_iter": 0}, "max_iter must be"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RobustPCA(**settings).fit(low_rank(30, 20, 1)[1])
+
+
+def test_wrong_data_is_named() -> None:
+    with pytest.raises(ValueError, match="NaN alone"):
+        RobustPCA().fit(np.full((5, 4), np.nan))
+    with pytest.raises(ValueError, match="infinity"):
+        RobustPCA().fit(np.array([[1.0, np.inf], [0.0, 1.0]]))
+    with pytest.raises(NotFittedError):
+        RobustPCA().transform(np.ones((5, 4)))
+    pca = RobustPCA().fit(low_rank(30, 20, 1)[1])
+    with pytest.raises(ValueError, match="codes of each sample"):
+        pca.inverse_transform(np.ones((5, pca.n_components_ + 1)))
