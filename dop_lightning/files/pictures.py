@@ -178,8 +178,21 @@ def _levels(values: Tensor, data_range: float) -> Picture:
 
 def _thin(matrix: Tensor) -> Tensor:
     """Every k-th row and column of a large matrix; averages would hide sparse entries."""
-    rows, columns = (math.ceil(side / PANEL_LIMIT) or 1 for side in matrix.shape)
+    rows, columns = (_every(side) for side in matrix.shape)
     return matrix[::rows, ::columns]
+
+
+def _every(side: int) -> int:
+    return math.ceil(side / PANEL_LIMIT) or 1
+
+
+def thinned_side(side: int) -> int:
+    """How many pixels of a heat map stand for so many rows or columns of a matrix.
+
+    >>> thinned_side(50), thinned_side(1025)
+    (50, 513)
+    """
+    return math.ceil(side / _every(side))
 
 
 def _fit(label: str, picture: Picture) -> Image.Image:

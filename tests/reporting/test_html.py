@@ -184,6 +184,29 @@ def test_the_histogram_is_counted_where_it_was_not_kept(tmp_path: Path) -> None:
     assert histogram["aria-label"].endswith("of 16 entries 93.8% are below 0.133, none is above 8")
 
 
+@pytest.mark.parametrize(
+    ("shape", "array", "heat_map"),
+    [
+        ((12, 16), (12, 16), True),
+        ((192, 5), (192, 5), False),  # frames of a video: its columns
+        ((99,), (12, 16), True),  # measured
+        ((99,), (3, 12, 16), False),
+        ((99,), None, True),
+        ((1, 12, 16), (12, 16), False),  # a NumPy file of grey values
+    ],
+)
+def test_pictures_of_matrices_have_colours(shape, array, heat_map: bool, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {}}, shape=(12, 16))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["problems"][0]["shape"] = list(shape)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    if array is not None:
+        np.save(run / "a" / "recovered.npy", np.zeros(array))
+    captions = " ".join(page_of(run).text("figcaption"))
+    assert ("Blue is below 0" in captions) == heat_map
+    assert ("Black is clean" in captions) != heat_map
+
+
 def test_a_method_without_a_corruption_shows_none(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path / "run", {"a": {"alpha": None}}))
     assert [text for text in page.text("figcaption") if "corruption" in text] == []

@@ -83,14 +83,13 @@ def _status_note(status: str) -> str:
 
 def _pictures(problem: ProblemFiles, side: int) -> str:
     """The slider over what was observed and what was recovered; beside it the corruption and the truth."""
-    is_matrix = len(problem.shape) != 3
-    pictures: dict[str, Embedded] = {}
-    for name in ("observation", "recovered", "corruption", "truth"):
-        path = problem.folder / f"{name}.png"
-        if path.is_file() and not (name == "corruption" and problem.result and not problem.models_corruption):
-            pictures[name] = embed(path, is_matrix, side)
-    if not pictures:
+    paths = {name: problem.folder / f"{name}.png" for name in ("observation", "recovered", "corruption", "truth")}
+    if problem.result and not problem.models_corruption:
+        del paths["corruption"]
+    if not paths["recovered"].is_file():
         return ""
+    is_matrix = problem.shows_heat_maps()
+    pictures = {name: embed(path, is_matrix, side) for name, path in paths.items() if path.is_file()}
     note = " Blue is below 0, white is 0, red is above, in the same colours for all." if is_matrix else ""
     words = {
         "observation": "what was observed." + note,
@@ -165,7 +164,8 @@ def _links(folder: Path, page: Path) -> str:
     """The files of the problem; the page does without them."""
     if not folder.is_dir():
         return ""
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and "tfevents" not in p.name and p.name[0] != ".")
+    names = [p.name for p in folder.iterdir() if p.is_file() and "tfevents" not in p.name and p.name[0] != "."]
+    names.sort(key=lambda name: (not name.endswith(".mp4"), name))
     start = os.path.relpath(folder.absolute(), page.absolute().parent)
     links = []
     for name in names:

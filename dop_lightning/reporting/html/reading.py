@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dop_lightning.files.histograms import HISTOGRAM, Histogram, corruption_histogram, read_histogram
+from dop_lightning.files.pictures import thinned_side
 from dop_lightning.reporting.many import find_runs
 from dop_lightning.reporting.results import read_metrics, read_results
 from dop_lightning.runs import CONFIG, MANIFEST
@@ -51,6 +53,21 @@ class ProblemFiles:
         """Whether the method has an s at all; deep image prior has none. Without a result nobody can tell."""
         return self.result.get("alpha") is not None
 
+    def shows_heat_maps(self) -> bool:
+        """Whether its pictures are the colours of a matrix: not where its columns are the frames of a video.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        array = self.folder / "recovered.npy"
+        if len(self.shape) == 3 or not array.is_file():
+            return len(self.shape) != 3
+        shape = _array(array).shape  # of a signal that was measured the observation has another shape
+        if len(shape) != 2:
+            return False
+        with Image.open(self.folder / "recovered.png") as picture:
+            return picture.size == tuple(thinned_side(side) for side in reversed(shape))
+
     def histogram(self) -> Histogram | None:
         """Of |ŝ|, where it was kept or can be counted.
 
@@ -64,10 +81,15 @@ class ProblemFiles:
         array = self.folder / "corruption.npy"
         if not array.is_file():
             return None
-        try:
-            return corruption_histogram(np.load(array))
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{array}: not an array of numbers ({error})") from error
+        return corruption_histogram(_array(array))
+
+
+def _array(path: Path) -> np.ndarray:
+    """The numbers of a file, read where they are used."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not an array of numbers ({error})") from error
 
 
 @dataclass(frozen=True)
