@@ -22,7 +22,7 @@ class Better(NamedTuple):
     spec: str
 
 
-BETTER = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, ".3g")}
+BETTER = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, "#.3g")}
 """Scores of which one is the best. Others describe a recovery: a rank, a density, a time."""
 
 METHOD_ATTRIBUTES = ("alpha_scale",)

@@ -20,7 +20,7 @@ COLUMNS = (
     ("input_psnr", "input PSNR", ".2f", ""),
     ("psnr", "PSNR", BETTER["psnr"].spec, ".2f"),
     ("ssim", "SSIM", BETTER["ssim"].spec, ".3f"),
-    ("relative_error", "rel. error", BETTER["relative_error"].spec, ".2g"),
+    ("relative_error", "rel. error", BETTER["relative_error"].spec, "#.2g"),
     ("rank", "rank", ".1f", ".1f"),
     ("corruption_density", "density", ".3f", ""),
 )
