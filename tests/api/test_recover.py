@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from dop_lightning import recover_image
+from dop_lightning.api.progress import in_notebook
 from dop_lightning.api.work import Part
 from dop_lightning.engine import OutOfMemoryError
 from dop_lightning.scoring import DENSITY_THRESHOLD
@@ -380,3 +382,12 @@ def test_a_bar_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"100%.* 12/12 .*psnr \d+\.\d+ dB", err)
+
+
+def test_notebooks_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not in_notebook()
+    shells = {"a notebook": {"IPKernelApp": {}}, "a terminal": {}}
+    for where, config in shells.items():
+        shell = SimpleNamespace(config=config)
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert in_notebook() == (where == "a notebook")
