@@ -15,6 +15,8 @@ PURPOSES = {
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",
     "cluster": "dop sweep starts jobs, here or under SLURM",
+    "estimator": "RobustPCA, an estimator of scikit-learn",
+    "video": "dop separate reads and writes videos",
     "physics": "deepinv's physics as operators",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",
