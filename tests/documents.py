@@ -30,6 +30,8 @@ def small(arguments: Sequence[str]) -> list[str]:
     verb, text = given[0], " ".join(given)
     if verb == "recover":
         return [*given, "--iterations", "2", "--width", "4"]
+    if verb == "separate":
+        return [*given, "--iterations", "50"]
     if verb not in ("fit", "sweep") or "--print_config" in given:
         return given
     if "--trainer.max_steps" in given:

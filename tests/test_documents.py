@@ -18,7 +18,18 @@ from tests.documents import DOCS, PAGES, ROOT, Reader, blocks, commands, prepare
 MEASURED = ["performance.md", "reliability.md", "results.md", "scaling.md", "speed.md", "theory.md"]
 """Pages of numbers, whose commands take minutes to days: they are parsed, and their scripts tested elsewhere."""
 
-HOW_TO = ["alpha.md", "command_line.md", "files.md", "gpu.md", "masks.md", "operators.md", "report.md", "resume.md", "stopping.md"]
+HOW_TO = [
+    "alpha.md",
+    "command_line.md",
+    "files.md",
+    "gpu.md",
+    "masks.md",
+    "operators.md",
+    "report.md",
+    "resume.md",
+    "stopping.md",
+    "video.md",
+]
 """Pages that are read from top to bottom; scripts in them are parsed."""
 
 FIRST_HOUR = "first_hour.md"
@@ -48,6 +59,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", HOW_TO)
 def test_a_how_to_runs_from_top_to_bottom(page: str, folder: Path) -> None:
+    if page == "video.md" and NOT_YET:
+        pytest.skip("it is about dop separate")
     Reader(page, skip=("OMP_NUM_THREADS=1 python scripts/", *NOT_YET)).read()
 
 
