@@ -219,6 +219,30 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
     check_types(python, folder, failures)
 
 
+def lowest(dependencies: Sequence[str]) -> list[str]:
+    """The requirements of a package at the lowest versions that it allows.
+
+    >>> lowest(["torch>=2.6", "jsonargparse[signatures]>=4.44,<5"])
+    ['torch==2.6', 'jsonargparse[signatures]==4.44']
+    """
+    return [re.sub(r">=([\w.]+).*", r"==\1", dependency) for dependency in dependencies]
+
+
+def check_lowest(python: Path, wheel: Path, dependencies: Sequence[str], folder: Path, failures: Failures) -> None:
+    """Whether it works with the oldest versions that it says it works with."""
+    done = pip(python, "--prefer-binary", *lowest(dependencies), folder=folder)
+    done = pip(python, "--no-deps", wheel, folder=folder) if done.returncode == 0 else done
+    if not failures.check(done.returncode == 0, "pip install of the lowest versions", done.stderr.strip()[-500:]):
+        return
+    dop = python.parent / "dop"
+    done = call([dop, "doctor"], folder)
+    failures.check(done.returncode == 0, f"dop doctor: {last_line(done)}")
+    done = call([dop, "fit", "--config", ROOT / "configs/matrix.yaml", "--trainer.max_steps", "20"], folder)
+    failures.check(done.returncode == 0, "dop fit", last_line(done))
+    done = call([dop, "recover", "camera", "--out", "sample", "--iterations", "2", "--width", "4"], folder)
+    failures.check(done.returncode == 0, "dop recover", last_line(done))
+
+
 def check_types(python: Path, folder: Path, failures: Failures) -> None:
     """Whether mypy takes the types of the installed package, and finds what goes against them."""
     if pip(python, "-c", ROOT / "constraints.txt", "mypy").returncode:
@@ -245,6 +269,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/release"), help="folder for it; default: %(default)s")
     parser.add_argument("--python", action="append", default=[], help="instead of all that are found; several times")
     parser.add_argument("--no-install", action="store_true", help="build and look into the archives, no more")
+    parser.add_argument(
+        "--lowest", action="store_true", help="also the lowest versions of all that it needs (gigabytes)"
+    )
     options = parser.parse_args()
     work = options.work.resolve()
     shutil.rmtree(work, ignore_errors=True)
@@ -268,13 +295,17 @@ def main() -> int:
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for place, (version, python) in enumerate([] if options.no_install else pythons(options.python)):
         print(f"Python {version}", flush=True)
-        folder = work / f"outside-{version}"
+        folder, environment = work / f"outside-{version}", work / f"environment-{version}"
         folder.mkdir()
-        environment = work / f"environment-{version}"
         installed = make_environment(python, environment)
         check_installed(installed, wheel, folder, project["version"], failures)
         if place == 0:
             check_extras(installed, wheel, project["optional-dependencies"], folder, failures)
+        if place == 0 and options.lowest:
+            print(f"Python {version}, lowest versions", flush=True)
+            installed = make_environment(python, environment)
+            (folder / "lowest").mkdir()
+            check_lowest(installed, wheel, project["dependencies"], folder / "lowest", failures)
         shutil.rmtree(environment)
     print(f"{failures.count} failed" if failures.count else "All is well.")
     return 1 if failures.count else 0

@@ -1,9 +1,11 @@
 """The wheel: built as it is released, and looked into; `scripts/check_release.py` installs it besides."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -62,3 +64,9 @@ def test_pythons_are_found_and_a_bad_one_is_refused(release: ModuleType) -> None
     assert [path for _, path in release.pythons([sys.executable])] == [sys.executable]
     with pytest.raises(SystemExit, match="must be one with ssl"):
         list(release.pythons(["/nowhere/python"]))
+
+
+def test_the_lowest_versions_are_told_for_all_that_is_needed(release: ModuleType) -> None:
+    assert release.lowest(["a[b]>=4.44,<5", "c>=2"]) == ["a[b]==4.44", "c==2"]
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", requirement) for requirement in release.lowest(needed))
