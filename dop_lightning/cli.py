@@ -11,6 +11,10 @@ EXPERIMENT = "dop_lightning.commands.experiment"
 GROUPS = {
     "Files of your own": {
         "recover": ("dop_lightning.commands.recover_options", "restore photographs with dead or random pixels"),
+        "separate": (
+            "dop_lightning.commands.separate",
+            "a matrix into low-rank and sparse, a video into background and foreground",
+        ),
     },
     "Experiments, each a YAML file": {
         "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),
@@ -32,6 +36,7 @@ VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items
 
 EXAMPLES = (
     ("dop recover photo.png --out restored", "a photograph of your own"),
+    ("dop separate video.mp4 --out scene", "a video, or a matrix"),
     ("dop fit --config configs/image.yaml", "an experiment"),
     ("dop table runs", "the scores of all runs in a folder"),
 )

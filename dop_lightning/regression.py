@@ -3,20 +3,28 @@ r"""Robust regression onto known components: one more row of a matrix whose othe
 Shapes: n rows, m columns, r components.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-ITERATIONS = 60
-"""Of reweighting; always as many, so that a row comes out the same whatever rows are beside it."""
+from dop_lightning.checks import at_least
 
-SMALLEST = 1e-7
-"""Smoothing ε of |r| at the last iteration, in units of the mean |y| of a row; 1 at the first."""
+ITERATIONS, SMALLEST = 60, 1e-7
+"""Where the codes are to be precise."""
 
-AT_ONCE = 2**23
-"""Entries n·m·r that are worked on at once."""
+AT_ONCE = 2**22
+"""Entries of rows, or of their Gram matrices, that are worked on at once."""
 
 
-def robust_codes(rows: Tensor, components: Tensor, mask: Tensor | None = None, penalty: Tensor | None = None) -> Tensor:
+def robust_codes(
+    rows: Tensor,
+    components: Tensor,
+    mask: Tensor | None = None,
+    penalty: Tensor | None = None,
+    iterations: int = ITERATIONS,
+    smallest: float = SMALLEST,
+) -> Tensor:
     r"""The codes c of rows ``y ≈ cV + s`` with s sparse, each row by itself.
 
     ``c = argmin ‖y − cV‖₁ + ½ Σ_i penalty_i·c_i²``.
@@ -33,6 +41,9 @@ def robust_codes(rows: Tensor, components: Tensor, mask: Tensor | None = None, p
         components: V, ``(r, m)``, of the same type.
         mask: ``(n, m)``, true where observed; ``None`` where all is.
         penalty: ``(r,)``, at least 0; ``None`` is 0: least absolute deviations.
+        iterations: of reweighting, at least 2; always as many, so that a row comes out the same whatever rows are
+            beside it.
+        smallest: ε at the last of them, in units of the mean |y| of a row; it is 1 at the first.
 
     Returns:
         The codes ``(n, r)``; 0 where nothing of a row was observed.
@@ -52,28 +63,30 @@ def robust_codes(rows: Tensor, components: Tensor, mask: Tensor | None = None, p
     r = len(components)
     if r == 0 or rows.numel() == 0:
         return rows.new_zeros(len(rows), r)
-    chunk = max(1, AT_ONCE // (r * rows.shape[1]))
+    chunk = max(1, AT_ONCE // max(r**2, rows.shape[1]))
     ridge = rows.new_zeros(r) if penalty is None else penalty.to(rows)
     observed = torch.ones_like(rows) if mask is None else mask.to(rows)
     y = torch.where(observed > 0, rows, 0)
     parts = zip(y.split(chunk), observed.split(chunk), strict=True)
-    return torch.cat([_reweighted(part, components, seen, ridge) for part, seen in parts])
+    at_least("iterations", iterations, 2)
+    epsilons = [smallest ** (i / (iterations - 1)) for i in range(iterations)]
+    return torch.cat([_reweighted(part, components, seen, ridge, epsilons) for part, seen in parts])
 
 
-def _reweighted(y: Tensor, V: Tensor, observed: Tensor, ridge: Tensor) -> Tensor:
+def _reweighted(y: Tensor, V: Tensor, observed: Tensor, ridge: Tensor, epsilons: Sequence[float]) -> Tensor:
+    products = (V[:, None] * V).flatten(0, 1)  # r² m, so that all Gram matrices are one product
     tiny = torch.finfo(y.dtype).tiny ** 0.5
     unit = (y.abs().sum(dim=1, keepdim=True) / observed.sum(dim=1, keepdim=True).clamp_min(1)).clamp_min(tiny)
     weights, codes = observed / unit, y.new_zeros(len(y), len(V))
-    for i in range(ITERATIONS):
-        codes = _weighted(y, V, weights, ridge)
-        epsilon = unit * SMALLEST ** (i / (ITERATIONS - 1))
-        weights = observed / torch.hypot(y - codes @ V, epsilon)
+    for epsilon in epsilons:
+        codes = _weighted(y, V, products, weights, ridge)
+        weights = observed / torch.hypot(torch.addmm(y, codes, V, alpha=-1), unit * epsilon)
     return codes
 
 
-def _weighted(y: Tensor, V: Tensor, weights: Tensor, ridge: Tensor) -> Tensor:
+def _weighted(y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor) -> Tensor:
     """Weighted least squares of each row, ``(n, r)``; a tiny ridge chooses where the row does not."""
-    gram = torch.einsum("im,nm,jm->nij", V, weights, V)
+    gram = (weights @ products.mT).view(-1, len(V), len(V))
     least = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) * (len(V) * torch.finfo(y.dtype).eps)
     gram.diagonal(dim1=1, dim2=2).add_(ridge + least.clamp_min(torch.finfo(y.dtype).tiny))
     return torch.linalg.solve_ex(gram, ((weights * y) @ V.mT)[:, :, None]).result[:, :, 0]

@@ -9,6 +9,7 @@ from dop_lightning.cli import main
 from dop_lightning.figures import FIGURES, load_figure
 from dop_lightning.figures.base import FittedFigure
 from dop_lightning.figures.configs import layers
+from tests.scenes import scene, write_folder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -35,6 +36,7 @@ RUNS = {
     "convex": (["matrix", "convex"], MATRIX),
     "sensing": (["sensing"], MATRIX),
     "completion": (["completion"], [*MATRIX, "--data.columns", "9"]),
+    "scene": (["scene"], ["--data.scenes", "room", "--data.pictures", "false"]),
 }
 """What each file is laid over, itself included, and the options that make it small."""
 
@@ -54,15 +56,18 @@ def test_every_file_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_config_runs(name: str, tmp_path: Path) -> None:
+def test_a_config_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layers, small = RUNS[name]
+    if "room" in small:
+        monkeypatch.chdir(tmp_path)
+        write_folder(tmp_path / "room", scene()[0][:4])
     files = [argument for layer in layers for argument in ("--config", str(CONFIGS / f"{layer}.yaml"))]
     trainer = ["--trainer.max_steps", "3", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *files, *small, *trainer]) == 0
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["status"], row["iterations"]) for row in rows] == [("done", "3")] * len(rows)
-    single = {"image", "fourier_mlp", "blur", "superresolution"} & set(layers)
+    single = {"image", "fourier_mlp", "blur", "superresolution", "scene"} & set(layers)
     assert len(rows) == PROBLEMS.get(name, 1 if single else 2)
     assert all((row["alpha"] == "") == (name in WITHOUT_CORRUPTION) for row in rows)
 

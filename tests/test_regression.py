@@ -65,7 +65,7 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) ->
     rows, _, V = rows_and_components()
     whole = robust_codes(rows, V)
     torch.testing.assert_close(robust_codes(rows[5:7], V), whole[5:7], atol=1e-10, rtol=0)
-    monkeypatch.setattr("dop_lightning.regression.AT_ONCE", 4 * V.numel())
+    monkeypatch.setattr("dop_lightning.regression.AT_ONCE", 4 * V.shape[1])
     torch.testing.assert_close(robust_codes(rows, V), whole, atol=1e-10, rtol=0)
 
 
@@ -78,3 +78,17 @@ def test_nothing_gives_nothing() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="same number of columns"):
         robust_codes(torch.zeros(4, 5), torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_units_do_not_matter_and_neither_do_rows_of_zeros(unit: float) -> None:
+    rows, codes, V = (tensor.float() for tensor in rows_and_components(0.1))
+    rows[2] = 0
+    found = robust_codes(rows * unit, V) / unit
+    torch.testing.assert_close(found[3:], codes[3:], atol=1e-3, rtol=0)
+    assert found[2].tolist() == [0, 0, 0]
+
+
+def test_iterations_must_be_two() -> None:
+    with pytest.raises(ValueError, match="iterations must be"):
+        robust_codes(torch.ones(2, 3), torch.ones(1, 3), iterations=1)

@@ -11,7 +11,7 @@ import torch
 
 from dop_lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.checks import at_least
-from dop_lightning.data.base import data_of
+from dop_lightning.data.base import Source, data_of
 from dop_lightning.data.images import ImageFile
 from dop_lightning.files.atomic import write_atomically
 from dop_lightning.files.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
@@ -75,6 +75,8 @@ class RecoveredFiles(RecoveryCallback):
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
         source = outcome.problem.source
+        if isinstance(source, Source) and source.write(folder, outcome):
+            return
         format = source.format_of(outcome.signal.shape) if isinstance(source, ImageFile) else None
         written = None if format is None else folder / f"recovered{format.suffix}"
         if written != folder / "recovered.npy":

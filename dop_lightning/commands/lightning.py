@@ -24,6 +24,7 @@ from dop_lightning.data import (
     ImageDataModule,  # noqa: F401 — named in YAML
     MatrixDataModule,  # noqa: F401
     RecoveryDataModule,
+    SceneDataModule,  # noqa: F401
     VectorDataModule,  # noqa: F401
 )
 from dop_lightning.files.find import existing_file

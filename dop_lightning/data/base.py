@@ -16,6 +16,7 @@ from dop_lightning.checks import at_least, one_of
 from dop_lightning.naming import free_name, safe_name, unique_names
 from dop_lightning.noise import Noise, NoNoise
 from dop_lightning.operators import Sensing
+from dop_lightning.outcome import Outcome
 from dop_lightning.problems import Attribute, Problem, ProblemBatch, form_batches, rename
 from dop_lightning.randomness import stream
 from dop_lightning.tiling import Mosaic
@@ -57,6 +58,18 @@ class Source(ABC):
     def mask(self) -> Tensor | None:
         """The observed entries of a file, ``None`` for all."""
         return None
+
+    def write(self, folder: Path, outcome: Outcome) -> bool:
+        """Write what was recovered in a way of its own, in the place of arrays and pictures.
+
+        Args:
+            folder: of the problem.
+            outcome: of a problem of this source.
+
+        Returns:
+            Whether it has: most sources have no such way.
+        """
+        return False
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
         """The problem of one noise and one seed, named by all three.

@@ -1,0 +1,73 @@
+"""A folder of pictures as frames."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dop_lightning.files.frames.base import Frames
+from dop_lightning.files.images import Channels, ImageFormat, LoadedImage, find_images, read_image
+from dop_lightning.naming import safe_name, unique_names
+
+
+class FolderFrames(Frames):
+    """Pictures of any kind that :func:`~dop_lightning.files.images.read_image` reads, of one size.
+
+    Values are those of the first picture's range, so that brightness stays comparable.
+
+    Args:
+        path: the folder.
+        grey: whether to make them grey.
+
+    Raises:
+        ValueError: there is no picture, or the first one is neither grey nor RGB.
+    """
+
+    def __init__(self, path: Path, grey: bool = False) -> None:
+        self.path = path
+        self.files = sorted(find_images(path), key=lambda file: _natural(file.name))
+        self._channels: Channels = "grey" if grey else "as_is"
+        first = read_image(self.files[0], channels=self._channels)
+        if first.format.channels not in (1, 3):
+            raise ValueError(f"{self.files[0]}: a frame must be grey or RGB, got {first.format.channels} channels")
+        self.format: ImageFormat = first.format
+        self.shape = (first.format.channels, *first.format.size)
+        self.dtype = np.dtype(np.uint8 if first.format.value_range == (0, 255) else np.float32)
+        self._names = unique_names([safe_name(file.stem) for file in self.files])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for file in self.files:
+            yield self._array(file, self._read(file))
+
+    def _read(self, file: Path) -> LoadedImage:
+        return read_image(file, channels=self._channels, value_range=self.format.value_range)
+
+    def _array(self, file: Path, image: LoadedImage) -> np.ndarray:
+        if tuple(image.values.shape) != self.shape:
+            (c, h, w), (other_c, other_h, other_w) = self.shape, image.values.shape
+            raise ValueError(
+                f"{file}: frames must have the size of {self.files[0].name}, {w}×{h} with {c} channels, "
+                f"got {other_w}×{other_h} with {other_c}"
+            )
+        if image.mask is not None:
+            raise ValueError(f"{file}: frames must be known everywhere, got {int((~image.mask).sum())} missing entries")
+        values = image.values.numpy()
+        return np.round(values * 255).astype(np.uint8) if self.dtype == np.uint8 else values
+
+    def frame_name(self, index: int) -> str:
+        """That of its file."""
+        return self._names[index]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort by in which numbers are numbers.
+
+    >>> sorted(["f10.png", "f9.png", "F1.png"], key=_natural)
+    ['F1.png', 'f9.png', 'f10.png']
+    """
+    parts = re.split(r"(\d+)", name.lower())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
