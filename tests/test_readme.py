@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dop_lightning.cli import main
+from tests.scenes import scene, write_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +34,8 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the configs, a photograph and a matrix in it."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     generator = np.random.default_rng(0)
-    Image.fromarray(generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    Image.fromarray(generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
+    write_folder(tmp_path / "frames", scene()[0][:12])
     np.save(tmp_path / "measurements.npy", generator.standard_normal((12, 9)).astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -50,8 +52,8 @@ def tiny(command: str) -> list[str]:
 
 def test_every_command_is_known() -> None:
     others = [line for line in COMMANDS if line.removeprefix(".venv/bin/") not in DOP]
-    assert others == ["make demo", "tensorboard --logdir runs/pca"]
-    assert len(DOP) >= 7
+    assert others == ["pip install ~/dop_lightning", "make demo", "tensorboard --logdir runs/pca"]
+    assert len(DOP) >= 10
 
 
 def test_commands_run_in_their_order(newcomer: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,14 +64,21 @@ def test_commands_run_in_their_order(newcomer: Path, capsys: pytest.CaptureFixtu
     for name in ("corruption.png", "comparison.png"):
         assert (newcomer / "restored" / "photo" / name).is_file()
     assert len((newcomer / "runs" / "pca" / "results.csv").read_text().splitlines()) == 41
-    (low_rank,) = newcomer.glob("runs/matrix/*/measurements/recovered.npy")
-    assert np.load(low_rank).shape == (12, 9)
+    assert "<html" in (newcomer / "restored" / "report.html").read_text()
+    assert np.load(newcomer / "parts" / "measurements" / "recovered.npy").shape == (12, 9)
+    assert (newcomer / "scene" / "frames" / "background.mp4").is_file()
     assert list((newcomer / "runs" / "pca").glob("*/events.out.tfevents.*")), "tensorboard has nothing to show"
 
 
-def test_code_runs_and_recovers(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = [block for kind, block in BLOCKS if kind == "python"]
-    exec(compile(code, "README.md", "exec"), {})
+def test_code_runs_and_recovers(newcomer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people, engine = [block for kind, block in BLOCKS if kind == "python"]
+    short = people.replace('preset="quick"', 'preset="quick", iterations=2, width=4')
+    assert short != people
+    exec(compile(short, "README.md", "exec"), {})
+    rank, error = capsys.readouterr().out.split()
+    assert rank == "2"
+    assert float(error) < 0.05
+    exec(compile(engine, "README.md", "exec"), {})
     found = re.search(r"tensor\(([\d.e-]+)\)", capsys.readouterr().out)
     assert found is not None
     assert float(found[1]) < 0.1

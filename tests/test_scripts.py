@@ -203,3 +203,18 @@ def test_the_time_of_a_grid_is_predicted() -> None:
     ]
     said = run("measure_scaling.py", *small, "--devices", "1")
     assert len(re.findall(r"1 devices: predicted \d+\.\d s, took \d+\.\d s", said)) == 2
+
+
+def test_the_estimator_is_compared_with_pca() -> None:
+    said = run("compare_digits.py", "--seeds", "1", "--rows", "400")
+    gain = re.search(r"RobustPCA \S+ \((\S+);", said)
+    assert gain is not None
+    assert float(gain[1]) > 5
+
+
+def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
+    said = run("compare_scenes.py", "long", "--frames", "12", "--size", "24", "32", "--out", str(tmp_path))
+    assert re.search(r"12 frames of 32×24 in colour .*: \d+ s, \d+\.\d+ GiB", said)
+    assert re.search(r"background against the truth: \d+\.\d dB", said)
+    said = run("compare_scenes.py", "compare", str(tmp_path / "room.mp4"))
+    assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
