@@ -36,8 +36,6 @@ FIRST_HOUR = "first_hour.md"
 
 ELSEWHERE = {"cluster.md": "test_cluster_docs.py", "own_signal.md": "test_docs.py"}
 
-NOT_YET = [f"dop {verb}" for verb in ("separate", "report", "doctor") if verb not in VERBS]
-
 LANGUAGES = {"sh", "python", "yaml", "console", ""}
 
 WHOLE = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -59,12 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", HOW_TO)
 def test_a_how_to_runs_from_top_to_bottom(page: str, folder: Path) -> None:
-    if page == "video.md" and NOT_YET:
-        pytest.skip("it is about dop separate")
-    Reader(page, skip=("OMP_NUM_THREADS=1 python scripts/", *NOT_YET)).read()
+    Reader(page, skip=["OMP_NUM_THREADS=1 python scripts/"]).read()
 
 
-@pytest.mark.skipif("dop separate" in NOT_YET, reason="its second part needs dop separate")
 def test_the_first_hour_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], iterations=2, width=4))
     Reader(FIRST_HOUR).read()
