@@ -38,11 +38,10 @@ def main() -> None:
         pca = RobustPCA(random_state=seed).fit(observed)
         seconds = time.perf_counter() - begin
         robust, theory = psnr(pca.low_rank_), psnr(RobustPCA(alpha=None, random_state=seed).fit(observed).low_rank_)
-        print(
-            f"seed {seed}: input {psnr(observed):.2f} dB, PCA with {count} components {plain:.2f}, "
-            f"RobustPCA {robust:.2f} ({robust - plain:+.2f}; alpha {pca.alpha_ / max(clean.shape) ** 0.5:.2g}·√n, {seconds:.1f} s), "
-            f"with alpha=√n {theory:.2f}"
-        )
+        unit = pca.alpha_ / max(clean.shape) ** 0.5
+        print(f"seed {seed}: input {psnr(observed):.2f} dB, PCA with {count} components {plain:.2f}, ", end="")
+        print(f"RobustPCA {robust:.2f} ({robust - plain:+.2f}; alpha {unit:.2g}·√n, {seconds:.1f} s), ", end="")
+        print(f"with alpha=√n {theory:.2f}")
 
 
 if __name__ == "__main__":

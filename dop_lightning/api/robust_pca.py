@@ -18,6 +18,7 @@ from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.engine import BatchState, Method
 from dop_lightning.problems import Problem, ProblemBatch, scale
 from dop_lightning.regression import robust_codes
+from dop_lightning.scoring import RANK_TOLERANCE
 from dop_lightning.signals import Factor, Signal
 from dop_lightning.steps import SemiImplicit
 
@@ -37,9 +38,6 @@ START = 1e-5
 
 NEGLIGIBLE = 1e-4
 """Singular values below this part of the largest belong to no component."""
-
-RANK_TOLERANCE = 1e-2
-"""Those below this part of the largest do not count for the rank, here as in the tables of runs."""
 
 NOTHING = 1e-6
 """What |s| must exceed to be an outlier, in units of the median absolute value: g and h have grown there."""
@@ -72,8 +70,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         singular_values_: of L, ``(r,)``.
         mean_: ``(m,)``.
         n_components_: r, the number of components.
-        rank_: how many of them have more than a hundredth of the largest singular value: a little of what is neither
-            of low rank nor an outlier has components of its own.
+        rank_: how many of them have more than a twentieth of the largest singular value, as in the tables of runs: a
+            little of what is neither of low rank nor an outlier has components of its own.
         alpha_: the ratio that was used.
         alpha_choice_: what ``auto`` has tried, else ``None``.
         n_iter_: iterations done.
