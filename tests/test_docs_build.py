@@ -12,7 +12,7 @@ import dop_lightning
 ROOT = Path(__file__).parents[1]
 
 INTERNAL = {"cli", "commands", "doctor", "hints", "recovery_callback", "spread"}
-"""Of the command line, which has pages of its own, a base class that is documented where it is exported, and helpers."""
+"""Of the command line, which has pages of its own, a base class that is documented where it is exported, helpers."""
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
