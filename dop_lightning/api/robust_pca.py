@@ -65,7 +65,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     Attributes:
         low_rank_: ``1·meanᵀ + L``, ``(n, m)``, known everywhere; with the labels of X where that is a DataFrame.
-        sparse_: S, ``(n, m)``, exactly 0 where there is no outlier, and where X is missing; labelled likewise.
+        sparse_: S, ``(n, m)``; labelled likewise. Exactly 0 where g and h have not grown, and where X is missing; small
+            where it takes up what is neither of low rank nor an outlier. Outliers are what is large.
         components_: ``(r, m)``, orthonormal: the right singular vectors of L, the largest first.
         singular_values_: of L, ``(r,)``.
         mean_: ``(m,)``.
