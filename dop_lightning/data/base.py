@@ -60,14 +60,14 @@ class Source(ABC):
         return None
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
-        """Write what was recovered in a way of its own, in the place of arrays and pictures.
+        """Write what was recovered in a way of its own.
 
         Args:
             folder: of the problem.
             outcome: of a problem of this source.
 
         Returns:
-            Whether it has: most sources have no such way.
+            Whether that takes the place of arrays and pictures.
         """
         return False
 

@@ -13,9 +13,11 @@ from dop_lightning.checks import at_least, one_of, positive
 from dop_lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.files.arrays import MATRIX_SUFFIXES, read_matrix
 from dop_lightning.files.find import find_files
+from dop_lightning.files.tables import TableLabels, read_labels, write_table
 from dop_lightning.naming import legible, safe_name
 from dop_lightning.noise import Noise
 from dop_lightning.operators import Sensing
+from dop_lightning.outcome import Outcome
 from dop_lightning.problems import Attribute, Problem, rename
 from dop_lightning.randomness import stream
 
@@ -89,16 +91,26 @@ class MatrixFile(Source):
         self._truth = truth
         self._key = key
         self._read: tuple[Tensor, Tensor | None] | None = None
+        self._labels: TableLabels | None = None
 
     def _load(self) -> tuple[Tensor, Tensor | None]:
         if self._read is None:
             self._read = read_matrix(self.path, self._key)
+            if self.path.suffix.lower() == ".csv":
+                self._labels = read_labels(self.path)
         return self._read
 
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``matrix``: the name of the file."""
         return {"matrix": legible(self.name)}
+
+    def write(self, folder: Path, outcome: Outcome) -> bool:
+        """Both parts as tables with the labels of the file, where that is one; besides arrays and pictures."""
+        if self._labels is not None:
+            for name, part in (("recovered", outcome.signal), ("corruption", outcome.corruption)):
+                write_table(folder / f"{name}.csv", part.numpy(), self._labels)
+        return False
 
     def signal(self, seed: int) -> Tensor:
         """The matrix, whatever the seed."""

@@ -1,12 +1,16 @@
 """Tables of numbers as text, as spreadsheets, pandas, R and NumPy write them."""
 
 import csv
+import io
 import math
 import re
-from itertools import dropwhile
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+from dop_lightning.files.atomic import atomic_text
 
 _MISSING = ("", "nan", "na")
 
@@ -28,10 +32,62 @@ def read_table(path: Path) -> np.ndarray:
     Raises:
         ValueError: there is no row, a cell is no number, rows have different lengths, or the file is not such a text.
     """
+    return _read(path)[0]
+
+
+class TableLabels(NamedTuple):
+    """What a table has around its numbers.
+
+    Attributes:
+        comments: lines above it.
+        header: the row above the numbers, its corner included; none where there is none.
+        beside: the label of each row; none where there are none.
+        separator: of cells.
+    """
+
+    comments: list[str]
+    header: list[list[str]]
+    beside: list[list[str]]
+    separator: str
+
+
+def read_labels(path: Path) -> TableLabels:
+    """The labels of a text table, as :func:`read_table` tells them from numbers.
+
+    Raises:
+        ValueError: as of that.
+    """
+    return _read(path)[1]
+
+
+def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
+    """Write numbers as a table with the labels of another.
+
+    Args:
+        path: the file to write.
+        values: ``(n, m)``, of the shape of that table.
+        labels: what stands around the numbers.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = io.StringIO()
+    text.writelines(f"{line}\n" for line in labels.comments)
+    writer = csv.writer(text, delimiter=labels.separator, lineterminator="\n")
+    writer.writerows(labels.header)
+    for label, row in zip(labels.beside, values.tolist(), strict=True):
+        writer.writerow([*label, *(f"{number:.9g}" for number in row)])
+    atomic_text(path, text.getvalue())
+
+
+def _read(path: Path) -> tuple[np.ndarray, TableLabels]:
     try:
         # Excel starts UTF-8 with a byte order mark.
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        rows = _cells(list(dropwhile(lambda line: line.lstrip().startswith("#"), lines)))
+        comments = list(takewhile(lambda line: line.lstrip().startswith("#"), lines))
+        lines = lines[len(comments) :]
+        separator = _separator(lines)
+        rows = _cells(lines, separator)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: a table must be text in UTF-8, got another file ({error})") from None
     if not rows:
@@ -53,7 +109,8 @@ def read_table(path: Path) -> np.ndarray:
                     f"{path}: cells must be numbers, or empty where missing, got {rows[k][j]!r} in row {k + 1}, "
                     f"column {j + 1}{hint}"
                 )
-    return np.array([row[left:] for row in numbers[top:]], dtype=np.float64)
+    values = np.array([row[left:] for row in numbers[top:]], dtype=np.float64)
+    return values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator)
 
 
 def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:
@@ -71,11 +128,14 @@ def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[in
     return top, int(short or _is_text(below))
 
 
-def _cells(lines: list[str]) -> list[list[str]]:
-    """Part the lines; the last one is surely data, and text in quotes may hold anything."""
+def _separator(lines: list[str]) -> str:
+    """What parts cells, told by the last line: it is surely data, and text in quotes may hold anything."""
     last = re.sub(r'"[^"]*"', "", lines[-1]) if lines else ""
-    separator = next((mark for mark in "\t;," if mark in last), None)
-    if separator is None:
+    return next((mark for mark in "\t;," if mark in last), " ")
+
+
+def _cells(lines: list[str], separator: str) -> list[list[str]]:
+    if separator == " ":
         return list(csv.reader([" ".join(line.split()) for line in lines], delimiter=" "))
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
 

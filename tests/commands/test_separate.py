@@ -12,6 +12,7 @@ from PIL import Image
 
 from dop_lightning.cli import main
 from dop_lightning.files.frames import find_frames
+from dop_lightning.files.tables import read_table
 from tests.scenes import scene, write_folder, write_video
 
 LOBBY = Path(__file__).parents[3] / "shared" / "data" / "video" / "lobby.avi"
@@ -50,6 +51,22 @@ def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsy
     capsys.readouterr()
     assert main(command) == 0
     assert "held-out" not in capsys.readouterr().err
+
+
+def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
+    clean, observed = matrix(tmp_path / "a.npy")
+    lines = ["day;" + ";".join(f"sensor {j}" for j in range(40))]
+    lines += [f"day {i};" + ";".join(map(repr, row)) for i, row in enumerate(observed.tolist())]
+    lines[3] = lines[3].rsplit(";", 1)[0] + ";"  # the last cell is missing
+    (tmp_path / "table.csv").write_text("# made by hand\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert main(["separate", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "table"
+    written = (folder / "recovered.csv").read_text(encoding="utf-8").splitlines()
+    assert written[:2] == ["# made by hand", lines[0]]
+    assert written[5].startswith("day 3;")
+    np.testing.assert_allclose(read_table(folder / "recovered.csv"), np.load(folder / "recovered.npy"), rtol=1e-6)
+    np.testing.assert_allclose(read_table(folder / "corruption.csv"), np.load(folder / "corruption.npy"), atol=1e-6)
+    assert abs(np.load(folder / "recovered.npy")[2, 39] - clean[2, 39]) < 0.1
 
 
 @pytest.mark.parametrize("colour", [True, False])
