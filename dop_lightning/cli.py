@@ -37,6 +37,7 @@ VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items
 EXAMPLES = (
     ("dop recover photo.png --out restored", "a photograph of your own"),
     ("dop separate video.mp4 --out scene", "a video, or a matrix"),
+    ("dop report restored", "a page of what came out, to look at or to send"),
     ("dop fit --config configs/image.yaml", "an experiment"),
     ("dop table runs", "the scores of all runs in a folder"),
 )

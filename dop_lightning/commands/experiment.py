@@ -17,9 +17,10 @@ _SETTINGS = {
         ("--ckpt_path DIR", "go on from a checkpoint; by default from the last one of this folder"),
     ],
     "what is recovered": [
-        ("--data NAME", "ImageDataModule, MatrixDataModule or VectorDataModule"),
+        ("--data NAME", "ImageDataModule, MatrixDataModule, SceneDataModule or VectorDataModule"),
         ("--data.images FILES", "images: files, folders, patterns, names of samples"),
         ("--data.files FILES", "matrices: .npy, .npz, .csv or .mat"),
+        ("--data.scenes FILES", "scenes: videos, and folders of frames"),
         ("--data.noise NAME", "what is added, such as SaltAndPepper; null where files are corrupted already"),
         ("--data.seeds N", "seeds 0 to N - 1, or a list of them"),
         ("--data.batch_size N", "problems that are computed together, or auto"),

@@ -14,8 +14,9 @@ def parser() -> argparse.ArgumentParser:
         prog="dop separate",
         usage="dop separate DATA [DATA …] --out DIR [options]",
         description="Take matrices apart into a low-rank and a sparse part, and videos into background and "
-        "foreground. Neither the rank nor the amount of what is sparse needs to be known.",
-        epilog="dop separate lobby.avi --out scene      dop separate measurements.csv --out parts",
+        "foreground. Neither the rank nor the amount of what is sparse needs to be known. Ctrl-C writes what there is "
+        "so far; the same command goes on from there.",
+        epilog="dop separate lobby.avi --out scene",
     )
     result.add_argument(
         "data",
