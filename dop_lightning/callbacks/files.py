@@ -75,6 +75,8 @@ class RecoveredFiles(RecoveryCallback):
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
         source = outcome.problem.source
+        if with_pictures and outcome.alpha is not None and not outcome.problem.is_tile:
+            write_histogram(folder / HISTOGRAM, _histogram(outcome))
         if isinstance(source, Source) and source.write(folder, outcome):
             return
         format = source.format_of(outcome.signal.shape) if isinstance(source, ImageFile) else None
@@ -85,8 +87,6 @@ class RecoveredFiles(RecoveryCallback):
             _write_array(folder / "corruption.npy", outcome.corruption)
         if outcome.problem.is_tile:
             return
-        if with_pictures and outcome.alpha is not None:
-            write_histogram(folder / HISTOGRAM, _histogram(outcome))
         pictures = recovery_pictures(outcome) if with_pictures else {}
         if format is not None and written is not None:
             write_image(written, outcome.signal, format)

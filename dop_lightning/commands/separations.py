@@ -148,7 +148,7 @@ def _settings(
             "tau": "auto",
             "alpha": alpha,
             "block": 25,
-            "evaluate_every": 100,
+            "evaluate_every": 25,
         },
         "data": data,
         "trainer": {

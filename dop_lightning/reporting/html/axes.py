@@ -50,7 +50,8 @@ def fitted(values: Sequence[float], start: float, end: float, log: bool = False,
     """
     low, high = min(values), max(values)
     if log:
-        room = max((high / low) ** 0.04, 1.05)
+        # values that are nearly equal have ticks around them, not numbers of many digits between them
+        room = max((high / low) ** 0.04, 1.05) if high > 2 * low else 3.0
         return Axis(low / room, high * room, start, end, log=True)
     if from_zero:
         return Axis(0.0, high * 1.04 or 1.0, start, end)
