@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 from dop_lightning.callbacks import ProblemTensorBoard
 from dop_lightning.callbacks.checkpoint import LAST
@@ -19,6 +20,12 @@ from dop_lightning.files.pictures import MISSING_GREY, colour_limit, heatmap
 from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
 from dop_lightning.scoring import CURVES
 from dop_lightning.spread import spread
+
+
+@pytest.fixture(autouse=True)
+def few_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read by the number of their writer in this process, as text: 10 comes before 9."""
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", AtomicCounter(0))
 
 
 def events(folder: Path) -> EventAccumulator:
