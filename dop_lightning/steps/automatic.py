@@ -54,7 +54,9 @@ def spectral_norms(matrices: Tensor, problems: ProblemBatch) -> tuple[Tensor, Te
         right = right / torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_min(_tiny(right))
         left = torch.bmm(matrices, right)
         norms = torch.linalg.vector_norm(left, dim=(1, 2))
-        right = torch.bmm(matrices.mT, left)
+        # by a power of two, which rounds nothing: the square of MᵀM v need not be a number where that of M v is
+        unit = torch.exp2(torch.frexp(norms).exponent.to(norms))
+        right = torch.bmm(matrices.mT, left / unit[:, None, None])
     return norms, right / torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_min(_tiny(right))
 
 

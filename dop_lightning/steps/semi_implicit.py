@@ -240,12 +240,17 @@ def _most(state: BatchState) -> Tensor:
     """The largest τ at which ``I + κ·τ·UᵀU`` is safely above rounding."""
     left, _ = state.signal.pair  # type: ignore[misc]
     size = torch.linalg.vector_norm(left, dim=(1, 2)).square()
-    return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(1e-30))
+    return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_least(left)))
 
 
 def _normalised(vector: Tensor) -> tuple[Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(1e-30)
+    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(_least(vector))
     return vector / norm, norm.flatten()
+
+
+def _least(like: Tensor) -> float:
+    """What may be divided by, and the quotient be multiplied with α and κ: 1e-30 in single precision."""
+    return float(torch.finfo(like.dtype).tiny ** 0.79)
 
 
 class _Scratch:

@@ -6,12 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.corruption import PixelCorruption
+from dop_lightning.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.engine import BatchState, Method, advance
 from dop_lightning.objective import SquaredLoss
 from dop_lightning.operators import GaussianMeasurements
 from dop_lightning.problems import Problem, ProblemBatch, rename
-from dop_lightning.signals import HadamardSignal, SymmetricFactor
+from dop_lightning.signals import Factor, HadamardSignal, SymmetricFactor
 from dop_lightning.steps import GradientDescent, SemiImplicit
 from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_problem, make_state
 
@@ -53,6 +53,25 @@ def test_outliers_may_be_huge() -> None:
     state = make_state(ProblemBatch([far]), SemiImplicit())
     advance(state, 600)
     assert float(error_of(state)) < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("exponent", "dtype"),
+    [(40, torch.float32), (-40, torch.float32), (400, torch.float64), (-400, torch.float64)],
+)
+def test_the_unit_makes_no_difference(exponent: int, dtype: torch.dtype) -> None:
+    problem = make_problem(0)
+    ends = []
+    for unit in (1.0, 2.0**exponent):
+        y = problem.observation.to(dtype) * unit
+        start = 1e-5 * unit**0.5  # of the same bits in both
+        method = Method(
+            partial(Factor, growing=True, scale=start), partial(HadamardCorruption, scale=start), steps=SemiImplicit()
+        )
+        state = BatchState(method, ProblemBatch([Problem("a", y, seed=0)]), "auto", 5.0)
+        advance(state, 60)
+        ends.append(state.signal(0) / unit)
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [40, 64, 129, 300])
