@@ -1,6 +1,7 @@
 """Scenes: videos and folders of frames, to be taken apart into background and foreground."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +179,7 @@ class SceneDataModule(RecoveryDataModule):
 
     def sources(self) -> Sequence[Source]:
         """One a scene."""
-        return [
-            Scene(find_frames(scene, self.grey), self.most_frames, self.most_pixels, self.memory, self.pictures)
-            for scene in self.scenes
-        ]
+        found = [find_frames(scene, self.grey) for scene in self.scenes]
+        for trouble in (frames.trouble for frames in found if frames.trouble):
+            print(trouble, file=sys.stderr)
+        return [Scene(frames, self.most_frames, self.most_pixels, self.memory, self.pictures) for frames in found]

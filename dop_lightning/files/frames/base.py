@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dop_lightning.files.images import IMAGE_SUFFIXES
+
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue in grey, of ITU-R 601 as for images."""
 
@@ -19,12 +21,14 @@ class Frames(ABC):
         shape: ``(C, H, W)``.
         dtype: ``uint8`` (0 … 255) of 8-bit files, else ``float32`` (0 … 1).
         rate: frames a second.
+        trouble: what is to be told of the file though its frames can be read; known when they have been counted.
     """
 
     path: Path
     shape: tuple[int, int, int]
     dtype: np.dtype
     rate: Fraction = Fraction(25)
+    trouble: str = ""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -75,5 +79,6 @@ def find_frames(path: str | Path, grey: bool = False) -> Frames:
     path = Path(path).expanduser()
     frames: Frames = FolderFrames(path, grey) if path.is_dir() else VideoFrames(path, grey)
     if len(frames) < 2:
-        raise ValueError(f"{path}: there must be at least two frames, got {len(frames)}")
+        hint = "; pictures are a scene in a folder of their own" if path.suffix.lower() in IMAGE_SUFFIXES else ""
+        raise ValueError(f"{path}: there must be at least two frames, got {len(frames)}{hint}")
     return frames

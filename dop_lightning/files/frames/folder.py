@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dop_lightning.files.find import find_files
 from dop_lightning.files.frames.base import Frames
-from dop_lightning.files.images import Channels, ImageFormat, LoadedImage, find_images, read_image
+from dop_lightning.files.images import IMAGE_SUFFIXES, Channels, ImageFormat, LoadedImage, read_image
 from dop_lightning.naming import safe_name, unique_names
 
 
@@ -26,7 +27,7 @@ class FolderFrames(Frames):
 
     def __init__(self, path: Path, grey: bool = False) -> None:
         self.path = path
-        self.files = sorted(find_images(path), key=lambda file: _natural(file.name))
+        self.files = sorted(find_files(path, IMAGE_SUFFIXES), key=lambda file: _natural(file.name))
         self._channels: Channels = "grey" if grey else "as_is"
         first = read_image(self.files[0], channels=self._channels)
         if first.format.channels not in (1, 3):

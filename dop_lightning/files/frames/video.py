@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dop_lightning.files.atomic import naming
 from dop_lightning.files.find import existing_file
 from dop_lightning.files.frames.base import LUMA, Frames
 
@@ -22,6 +21,10 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 
 QUALITY = "16"
 """x264's constant rate factor: hardly to be told from the frames that went in."""
+
+
+ALL = 0.9
+"""Frames that end before this part of a video's duration are not all: sound may be a little longer than pictures."""
 
 
 def require_av() -> Any:
@@ -55,23 +58,43 @@ class VideoFrames(Frames):
         self.path = existing_file(path)
         self._grey = grey
         self.dtype = np.dtype(np.uint8)
-        with self._stream() as (_, stream):
-            self.shape = (1 if grey else 3, stream.codec_context.height, stream.codec_context.width)
-            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1001)
+        with self._stream() as (container, stream):
+            first = next(container.decode(stream), None)
+            if first is None:
+                raise ValueError(f"{path}: must hold a video, got one without frames")
+            self.shape = (1 if grey else 3, *_upright(first).shape[:2])
+            rate = Fraction(stream.average_rate or stream.guessed_rate or 0).limit_denominator(1001)
+            self.rate = rate or Fraction(25)
+            self._start = float((stream.start_time or 0) * stream.time_base)
+            self._duration = _duration(container, stream)
         self._count: int | None = None
 
     def __len__(self) -> int:
         if self._count is None:  # what the file says of it need not be true
-            self._count = sum(1 for _ in self._decoded())
+            self._count, end = 0, None
+            for frame in self._decoded():
+                self._count, end = self._count + 1, frame.time
+            self._compare(end)
         return self._count
+
+    def _compare(self, end: float | None) -> None:
+        """Tell of a file that goes on, by its header, after its last frame: FFmpeg passes over what is cut off."""
+        if end is None or self._duration is None:
+            return
+        end += float(1 / self.rate) - self._start
+        if end < ALL * self._duration:
+            self.trouble = (
+                f"{self.path}: frames end after {end:.3g} s of {self._duration:.3g} s; is it cut off or damaged? "
+                f"The {self._count} frames before that are taken"
+            )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for frame in self._decoded():
-            pixels = frame.to_ndarray(format="rgb24")  # H W 3
+            pixels = _upright(frame)
             if pixels.shape[:2] != self.shape[1:]:
-                height, width = self.shape[1:]
+                (height, width), (other_height, other_width) = self.shape[1:], pixels.shape[:2]
                 raise ValueError(
-                    f"{self.path}: frames must have one size, {width}×{height}, got {frame.width}×{frame.height}"
+                    f"{self.path}: frames must have one size, {width}×{height}, got {other_width}×{other_height}"
                 )
             if self._grey:
                 yield np.round(pixels @ LUMA).astype(np.uint8)[None]
@@ -99,6 +122,20 @@ class VideoFrames(Frames):
         return f"{index + 1:06d}"
 
 
+def _duration(container: Any, stream: Any) -> float | None:
+    """Seconds, by the header; ``None`` where it does not tell."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """The pixels of a frame as players show them, ``(H, W, 3)``: phones store theirs lying on a side, and say so."""
+    pixels = frame.to_ndarray(format="rgb24")
+    degrees = getattr(frame, "rotation", 0)  # counterclockwise; PyAV 12 does not tell
+    return np.rot90(pixels, degrees // 90) if degrees % 90 == 0 else pixels
+
+
 class VideoWriter:
     """Writes frames as an MP4 file (H.264), which is there when all of them are.
 
@@ -118,7 +155,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(self.path):
+        with self._naming():
             self._container = self._av.open(str(self._temporary), "w", format="mp4")
         return self
 
@@ -134,7 +171,7 @@ class VideoWriter:
             self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
             self._stream.codec_context.thread_count = 1
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        with naming(self.path):
+        with self._naming():
             self._container.mux(self._stream.encode(frame))
 
     def __exit__(
@@ -142,10 +179,19 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None and self._stream is not None:
-                with naming(self.path):
+                with self._naming():
                     self._container.mux(self._stream.encode())
-            self._container.close()
+            with self._naming():
+                self._container.close()
             if kind is None:
                 self._temporary.replace(self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Give errors of writing the name of the file, not that of the temporary one, which is gone."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error

@@ -1,9 +1,12 @@
 """Frames of videos and folders, and videos out."""
 
 import builtins
+import errno
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,11 +69,63 @@ def test_what_is_no_scene_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"text.mp4: must be a video"):
         find_frames(tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: the folder must hold a file"):
+    with pytest.raises(ValueError, match=r"empty: the folder must hold a file .*, got none$"):
         find_frames(tmp_path / "empty")
     one = write_folder(tmp_path / "one", np.zeros((1, 8, 9, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"one: there must be at least two frames, got 1"):
         find_frames(one)
+    with pytest.raises(ValueError, match=r"frame0.png: .* got 1; pictures are a scene in a folder of their own"):
+        find_frames(one / "frame0.png")
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_frames_of_a_phone_are_upright(tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
+    frames = scene()[0][:3]
+    content = bytearray(write_video(tmp_path / "a.mp4", frames).read_bytes())
+    lying = next(iter(find_frames(tmp_path / "a.mp4")))
+    start = content.find(b"tkhd") + 44  # the display matrix of a track
+    a, b, c, d = (value << 16 for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "phone.mp4").write_bytes(content)
+    read = find_frames(tmp_path / "phone.mp4")
+    expected = np.rot90(lying, turns, axes=(1, 2))
+    assert read.shape == expected.shape
+    np.testing.assert_array_equal(next(iter(read)), expected)
+
+
+def test_a_video_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    write_video(tmp_path / "whole.mp4", np.tile(scene()[0], (3, 1, 1, 1)))
+    with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(tmp_path / "whole.mkv"), "w") as target:
+        stream = target.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 20, "yuv420p"
+        for frame in source.decode(video=0):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        target.mux(stream.encode())
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    whole, cut = find_frames(tmp_path / "whole.mkv"), find_frames(tmp_path / "cut.mkv")
+    assert (len(whole), whole.trouble) == (180, "")
+    assert 2 <= len(cut) < 150
+    assert f"cut.mkv: frames end after {len(cut) / 10:.3g} s of 18 s" in cut.trouble
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_video(tmp_path: Path) -> None:
+    class Full:
+        def __init__(self, container: Any) -> None:
+            self.close, self.add_stream = container.close, container.add_stream
+
+        def mux(self, packets: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / ".a.mp4.tmp"))
+
+    def write() -> None:
+        with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as writer:
+            writer._container = Full(writer._container)
+            writer.write(np.zeros((8, 8), dtype=np.uint8))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.mp4'"):
+        write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_video_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
