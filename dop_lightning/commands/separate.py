@@ -1,7 +1,6 @@
 """``dop separate DATA --out DIR``: a matrix, or the frames of a scene, into a low-rank and a sparse part."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +68,4 @@ def run(_: str, arguments: Sequence[str]) -> int:
 
     runner.prepare()
     settings, notes = config(options)
-    for note in notes:
-        print(note, file=sys.stderr)
-    return lightning.fit_config(settings)
+    return lightning.fit_config(settings, "\n".join(notes))

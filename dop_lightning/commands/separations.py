@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from dop_lightning import hints
 from dop_lightning.alpha_search import choose_alpha
+from dop_lightning.background import MOST_COMPONENTS
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands.options import DEVICES
 from dop_lightning.corruption import HadamardCorruption
@@ -37,6 +40,8 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """
     if options.device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
+        raise ValueError(f"there is no GPU to use: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
     if options.alpha is not None:
         positive("alpha", options.alpha)
     if options.rank is not None:
@@ -63,6 +68,11 @@ def _is_scene(path: Path) -> bool:
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     _refuse(options, {"key": None, "truth": None}, "scenes")
+    if options.rank is not None and options.rank > MOST_COMPONENTS:
+        raise ValueError(
+            f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
+            f"got {options.rank}"
+        )
     data = {
         "class_path": "SceneDataModule",
         "init_args": {
@@ -84,9 +94,13 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         "key": options.key,
         "seeds": [options.seed],
     }
+    folders = [file for file in arguments["files"] if Path(file).is_dir()]
+    if any(Path(folder).resolve() == options.out.expanduser().resolve() for folder in folders):
+        raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
+        _check_sizes(problem)
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
@@ -94,6 +108,23 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     alphas, notes = _alphas(options, module.problems, start)
     data = {"class_path": "MatrixDataModule", "init_args": arguments}
     return _settings(options, start, alphas, MATRIX_TOLERANCE, data), notes
+
+
+def _check_sizes(problem: Problem) -> None:
+    """Refuse numbers whose squares are none of their type.
+
+    Raises:
+        ValueError: they are too large, or so small that the square of their rounding is 0.
+    """
+    y = problem.observation
+    limits = torch.finfo(y.dtype)
+    largest = float(y.abs().max())
+    most, least = 1e-3 * (limits.max / y.numel()) ** 0.5, limits.tiny**0.5 / limits.eps
+    if largest > most or 0 < largest < least:
+        raise ValueError(
+            f"{problem.name}: the largest entry must lie between {least:.0e} and {most:.0e} for numbers of "
+            f"{limits.bits} bits, got {largest:.3g}; use another unit"
+        )
 
 
 def _alphas(

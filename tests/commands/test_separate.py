@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from dop_lightning import hints
 from dop_lightning.cli import main
 from dop_lightning.files.frames import find_frames
 from dop_lightning.files.tables import read_table
@@ -148,6 +149,9 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
         (["a.npy", "--alpha", "0"], "alpha must be"),
         (["a.npy", "--iterations", "0"], "iterations must be"),
         (["a.npy", "--device", "tpu"], "device must be one of"),
+        (["huge.npy"], "huge: the largest entry must lie between"),
+        (["tiny.npy"], "tiny: the largest entry must lie between"),
+        (["room", "--rank", "17"], "rank must be at most 16 for scenes"),
         (["room", "--max-memory", "1K"], "memory must be at least"),
         (["room", "--max-memory", "much"], "memory must be"),
         (["text.avi"], "text.avi: must be a video"),
@@ -158,6 +162,8 @@ def test_mistakes_are_one_line_and_leave_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     matrix(tmp_path / "a.npy")
+    matrix(tmp_path / "huge.npy", unit=1e200)
+    matrix(tmp_path / "tiny.npy", unit=1e-200)
     (tmp_path / "text.avi").write_text("hello")
     write_folder(tmp_path / "room", scene()[0][:3])
     assert main(["separate", *arguments, "--out", "out"]) == 2
@@ -165,6 +171,22 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert message in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    matrix(tmp_path / "data" / "a.npy")
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(hints, "look", lambda: hints.Gpus(torch="2"))
+    for data, out, options, message in (
+        ("data/a.npy", "file", [], "file: the folder of a run must be a folder"),
+        ("data", "data", [], "--out must be another folder than DATA"),
+        ("data/a.npy", "out", ["--device", "cuda"], "there is no GPU to use"),
+    ):
+        assert main(["separate", str(tmp_path / data), "--out", str(tmp_path / out), *options]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said.strip().splitlines()) == 1
 
 
 def test_help_needs_no_torch() -> None:
