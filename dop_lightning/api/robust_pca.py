@@ -61,7 +61,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         tol: ends where the residual is below this part of L, above 0.
         max_iter: most iterations, at least 1.
         device: where to compute: ``cpu``, ``cuda``, …
-        random_state: of the start, and of the entries that are held out: an integer, a generator, or ``None``.
+        random_state: of the start, and of the entries that are held out: an integer, a ``RandomState``, or ``None``.
 
     Attributes:
         low_rank_: ``1·meanᵀ + L``, ``(n, m)``, known everywhere; with the labels of X where that is a DataFrame.
@@ -152,8 +152,12 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         X = self._validated(X, reset=False)
         observed = torch.from_numpy(~np.isnan(X))
         rows = torch.from_numpy(np.nan_to_num(X - self.mean_, nan=0.0))
-        penalty = torch.from_numpy(self.alpha_ / self.singular_values_)
-        return robust_codes(rows, torch.from_numpy(self.components_), observed, penalty).numpy()
+        values = self.singular_values_
+        unit = (
+            1.0 if len(values) == 0 else float(np.ldexp(1.0, np.frexp(values[0])[1] - 1))
+        )  # a power of 2: no rounding
+        penalty = torch.from_numpy(self.alpha_ / (values / values.dtype.type(unit)))
+        return robust_codes(rows / unit, torch.from_numpy(self.components_), observed, penalty).mul_(unit).numpy()
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
         """The codes of the samples that it is fitted to, as :meth:`transform` gives them."""
@@ -190,6 +194,11 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
         elif self.alpha is not None:
             positive("alpha", self.alpha)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without it
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"device must be one that PyTorch can use, got {self.device!r} ({reason})") from error
         positive("tol", self.tol)
         at_least("max_iter", self.max_iter, 1)
 

@@ -92,6 +92,13 @@ def test_units_do_not_matter(unit: float) -> None:
     assert error(other.low_rank_ / unit, pca.low_rank_) < 1e-4
 
 
+@pytest.mark.parametrize("unit", [2.0**-700, 2.0**700])
+def test_codes_follow_any_unit(unit: float) -> None:
+    _, X = low_rank(30, 20, 1)
+    pca, other = RobustPCA(alpha=None).fit(X), RobustPCA(alpha=None).fit(X * unit)
+    assert error(other.transform(X * unit) / unit, pca.transform(X)) < 1e-6
+
+
 def test_one_entry_may_be_off_by_any_amount() -> None:
     clean, X = low_rank(share=0.02)
     X[3, 4] = 1e9
@@ -178,6 +185,7 @@ def test_too_few_iterations_are_told() -> None:
         ({"n_components": 21}, "n_components must be at most 20"),
         ({"tol": -1.0}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be"),
+        ({"device": "abacus"}, "device must be one that PyTorch can use, got 'abacus'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
