@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from dop_lightning.files.frames.base import Frames
 from dop_lightning.files.images import IMAGE_SUFFIXES, Channels, ImageFormat, LoadedImage, read_image
 from dop_lightning.naming import safe_name, unique_names
 
+RANGES = 32
+"""Pictures whose range is looked at, about: each is read for it."""
+
 
 class FolderFrames(Frames):
     """Pictures of any kind that :func:`~dop_lightning.files.images.read_image` reads, of one size.
 
-    Values are those of the first picture's range, so that brightness stays comparable.
+    Values are those of one range, so that brightness stays comparable. Of more than 8 bits it is the widest of some of
+    the pictures, evenly spread: the first may be dark.
 
     Args:
         path: the folder.
@@ -32,9 +37,10 @@ class FolderFrames(Frames):
         first = read_image(self.files[0], channels=self._channels)
         if first.format.channels not in (1, 3):
             raise ValueError(f"{self.files[0]}: a frame must be grey or RGB, got {first.format.channels} channels")
-        self.format: ImageFormat = first.format
+        deep = _is_deep(first)
+        self.format: ImageFormat = self._widest(first.format) if deep else first.format
         self.shape = (first.format.channels, *first.format.size)
-        self.dtype = np.dtype(np.uint8 if first.format.value_range == (0, 255) else np.float32)
+        self.dtype = np.dtype(np.uint8 if first.format.value_range == (0, 255) and not deep else np.float32)
         self._names = unique_names([safe_name(file.stem) for file in self.files])
 
     def __len__(self) -> int:
@@ -43,6 +49,13 @@ class FolderFrames(Frames):
     def __iter__(self) -> Iterator[np.ndarray]:
         for file in self.files:
             yield self._array(file, self._read(file))
+
+    def _widest(self, format: ImageFormat) -> ImageFormat:
+        """The format of the first picture, with the range of all that are looked at."""
+        every = max(1, len(self.files) // RANGES)
+        some = [read_image(file, channels=self._channels).format for file in self.files[::every]]
+        lows, highs = zip(*(found.value_range for found in some), strict=True)
+        return replace(format, value_range=(min(lows), max(highs)))
 
     def _read(self, file: Path) -> LoadedImage:
         return read_image(file, channels=self._channels, value_range=self.format.value_range)
@@ -57,11 +70,17 @@ class FolderFrames(Frames):
         if image.mask is not None:
             raise ValueError(f"{file}: frames must be known everywhere, got {int((~image.mask).sum())} missing entries")
         values = image.values.numpy()
-        return np.round(values * 255).astype(np.uint8) if self.dtype == np.uint8 else values
+        return np.round(values.clip(0, 1) * 255).astype(np.uint8) if self.dtype == np.uint8 else values
 
     def frame_name(self, index: int) -> str:
         """That of its file."""
         return self._names[index]
+
+
+def _is_deep(image: LoadedImage) -> bool:
+    """Whether the range of a picture is found in it, not told by its type."""
+    raster = image.format.raster
+    return raster.palette is None and (raster.samples.dtype.kind in "fi" or raster.limits[1] > 255)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

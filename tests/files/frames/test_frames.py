@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dop_lightning.files.frames import FolderFrames, VideoFrames, VideoWriter, find_frames
 from tests.scenes import scene, write_folder, write_video
@@ -53,6 +54,16 @@ def test_frames_of_more_than_8_bits_keep_their_depth(tmp_path: Path) -> None:
     assert read.dtype == np.float32
     assert read.white == 1.0
     assert len(np.unique(np.stack(list(read)))) > 50
+
+
+def test_a_dark_first_frame_does_not_set_the_range(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(20000, 50000, (3, 12, 12)).astype(np.uint16)
+    values[0] //= 500  # within 8 bits
+    for index, frame in enumerate(values):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    read = find_frames(tmp_path)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(np.stack(list(read))[:, 0], values / 65535, atol=1e-6)
 
 
 def test_frames_of_other_sizes_are_named(tmp_path: Path) -> None:
