@@ -24,7 +24,7 @@ from dop_lightning.callbacks import IterationProgress, RecoveredFiles
 from dop_lightning.cli import VERBS, main
 from dop_lightning.commands.experiment import PAGES, page
 from dop_lightning.commands.lightning import REFUSED, TRAINER_DEFAULTS
-from dop_lightning.data import ImageDataModule, MatrixDataModule, VectorDataModule
+from dop_lightning.data import ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule
 
 BASE = {
     "model": {"tau": 2e-3, "block": 50, "evaluate_every": 100},
@@ -161,7 +161,7 @@ def test_the_short_help_of_experiments_names_settings_that_there_are(dop) -> Non
     assert (said.status, said.err) == (0, "")
     assert said.out.startswith("usage: dop fit [-c CONFIG]")
     named = {word for verb in PAGES for word in re.findall(r"--[a-z][\w.-]+", page(verb))}
-    modules = (ImageDataModule, MatrixDataModule, VectorDataModule)
+    modules = (ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule)
     data = {f"--data.{name}" for module in modules for name in inspect.signature(module).parameters}
     assert not [flag for flag in named if flag not in data and not re.search(rf"{flag}\b", said.out + " --help-all")]
     lines = [line for line in page("fit").splitlines() if "NAME  " in line]
