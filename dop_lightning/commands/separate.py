@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         help="ratio of the learning rates, above 0: a larger one leaves less in the low-rank part. Default: chosen by "
         "entries that are held out for matrices, 1 to 2 times √max(pixels, frames) for scenes",
     )
-    result.add_argument("--rank", type=int, metavar="R", help="bound on the rank, at least 1; default: found")
+    result.add_argument(
+        "--rank", type=int, metavar="R", help="bound on the rank, at least 1, of scenes at most 16; default: found"
+    )
     result.add_argument("--iterations", type=int, default=500, metavar="N", help="at most; default: %(default)s")
     result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
