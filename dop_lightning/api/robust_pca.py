@@ -153,9 +153,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         observed = torch.from_numpy(~np.isnan(X))
         rows = torch.from_numpy(np.nan_to_num(X - self.mean_, nan=0.0))
         values = self.singular_values_
-        unit = (
-            1.0 if len(values) == 0 else float(np.ldexp(1.0, np.frexp(values[0])[1] - 1))
-        )  # a power of 2: no rounding
+        # by a power of two, which rounds nothing: squares of very large or small numbers are none of their type
+        unit = float(np.ldexp(1.0, np.frexp(values[0])[1] - 1)) if len(values) else 1.0
         penalty = torch.from_numpy(self.alpha_ / (values / values.dtype.type(unit)))
         return robust_codes(rows / unit, torch.from_numpy(self.components_), observed, penalty).mul_(unit).numpy()
 
