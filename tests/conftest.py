@@ -30,6 +30,13 @@ from dop_lightning.signals import SkipUNet
 
 LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
+LONGEST = ("test_scripts.py", "test_docs_build.py", "test_documents.py")
+"""Files whose tests take seconds each. They come first: at the end they would keep one core, and leave the other idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 def _quiet() -> None:
     for name in LOGGERS:
