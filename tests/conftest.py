@@ -31,7 +31,7 @@ from dop_lightning.signals import SkipUNet
 LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 LONGEST = ("test_scripts.py", "test_docs_build.py", "test_documents.py")
-"""Files whose tests take seconds each. They come first: at the end they would keep one core, and leave the other idle."""
+"""Files whose tests take seconds each. They come first: at the end they would keep one core and leave another idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
