@@ -25,6 +25,7 @@ from dop_lightning.checks import fraction, positive
 from dop_lightning.engine import BatchState, Method
 from dop_lightning.problems import Problem, ProblemBatch
 from dop_lightning.randomness import stream
+from dop_lightning.separation import advance_to_end
 
 SCALES = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
 """The values of α that are tried, in units of √max(n, m)."""
@@ -38,9 +39,6 @@ rows, up to as many entries."""
 
 GAIN = 1e-3
 """Relative fall of the error for which a smaller α is taken."""
-
-BLOCK = 25
-"""Iterations between two looks at whether all have come to an end."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,6 @@ def _error(
 ) -> float:
     """The mean absolute error of what is hidden; infinite where the recovery diverges."""
     state = BatchState(method, problem, "auto", alpha)
-    while state.iteration < max_iterations and not state.finished():
-        if state.advance(min(BLOCK, max_iterations - state.iteration)):
-            return math.inf
+    if not advance_to_end(state, max_iterations):
+        return math.inf
     return float((state.evaluate().signal[0].cpu() - y)[hidden].abs().double().mean())

@@ -96,6 +96,20 @@ def claim(run: Path, mark: str) -> bool:
     return False
 
 
+def saved_settings(run: Path, *section: str) -> dict[str, Any]:
+    """A section of the config of the run that was started in a folder before; empty where there is none.
+
+    Nothing is judged here: a folder that holds something else is refused when the run is to start there.
+    """
+    try:
+        settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        for key in section:
+            settings = settings[key]
+        return dict(settings)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def planned_batches(run: Path) -> list[list[str]] | None:
     """The batches of a run as its first start has formed them; ``None`` where it has not started.
 

@@ -14,20 +14,17 @@ import sys
 import tempfile
 import time
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import SceneDataModule
-from dop_lightning.engine import BatchState, Method
+from dop_lightning.engine import BatchState
 from dop_lightning.files.frames import VideoFrames, VideoWriter, find_frames
 from dop_lightning.problems import ProblemBatch
 from dop_lightning.runtime import set_threads
-from dop_lightning.signals import Factor
-from dop_lightning.steps import SemiImplicit
+from dop_lightning.separation import advance_to_end, separation
 
 
 def error(background: np.ndarray, median: np.ndarray) -> float:
@@ -47,14 +44,8 @@ def compare(video: Path) -> None:
     begin = time.perf_counter()
     data.setup()
     (problem,) = data.problems
-    method = Method(
-        partial(Factor, growing=True, scale=1e-5),
-        partial(HadamardCorruption, scale=1e-5),
-        steps=SemiImplicit(tolerance=1e-4),
-    )
-    state = BatchState(method, ProblemBatch([problem]), "auto")
-    while not state.finished() and state.iteration < 500:
-        state.advance(25)
+    state = BatchState(separation(1e-5, 1e-4), ProblemBatch([problem]), "auto")
+    advance_to_end(state, 500)
     low_rank = state.evaluate().signal[0].numpy().T + median
     seconds = time.perf_counter() - begin
     show("dop separate", seconds, error(low_rank, median), low_rank - median)

@@ -27,12 +27,24 @@ def settle_device(device: str | torch.device, data: object = None) -> torch.devi
             return torch.device("mps")
         if device == "auto":
             return torch.device("cpu")
+    if device == "gpu":
+        raise ValueError("device must be auto, cpu, gpu, or one of torch, got 'gpu' (there is no GPU)")
+    check_device(device, "auto, cpu, gpu, or one of torch")
+    return torch.device(device)
+
+
+def check_device(device: str | torch.device, allowed: str) -> None:
+    """Refuse a device that PyTorch cannot work on here.
+
+    Args:
+        device: as ``torch.device`` takes it.
+        allowed: what it may be, for the error.
+
+    Raises:
+        ValueError: there is no such device, or not on this machine.
+    """
     try:
-        if device == "gpu":
-            raise RuntimeError("there is no GPU")
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device must be auto, cpu, gpu, or one of torch, got {device!r} ({reason})") from None
-    return found
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # the second where PyTorch is built without it
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"device must be {allowed}, got {device!r} ({reason})") from None

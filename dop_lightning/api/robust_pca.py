@@ -6,21 +6,20 @@ Shapes: n samples, m features, r the components that were found.
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 
-from dop_lightning.alpha_search import BLOCK, AlphaChoice, choose_alpha
+from dop_lightning.alpha_search import AlphaChoice, choose_alpha
+from dop_lightning.api.devices import check_device
 from dop_lightning.checks import at_least, positive
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
+from dop_lightning.engine import BatchState
 from dop_lightning.problems import Problem, ProblemBatch, scale
 from dop_lightning.regression import robust_codes
 from dop_lightning.scoring import RANK_TOLERANCE
+from dop_lightning.separation import advance_to_end, separation
 from dop_lightning.signals import Factor, Signal
-from dop_lightning.steps import SemiImplicit
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -193,11 +192,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
         elif self.alpha is not None:
             positive("alpha", self.alpha)
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without it
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"device must be one that PyTorch can use, got {self.device!r} ({reason})") from error
+        check_device(self.device, "one that PyTorch can use")
         positive("tol", self.tol)
         at_least("max_iter", self.max_iter, 1)
 
@@ -211,26 +206,17 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         unit = scale(Problem("X", y, mask=mask))
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
-    @property
-    def _method(self) -> Method:
-        growing = self.n_components is None
-        return Method(
-            partial(Factor, rank=self.n_components, scale=START, growing=growing),
-            partial(HadamardCorruption, scale=START),
-            steps=SemiImplicit(tolerance=self.tol),
-        )
-
     def _recover(self, problem: Problem) -> BatchState:
+        method = separation(START, self.tol, self.n_components)
         self.alpha_choice_: AlphaChoice | None = None
         if self.alpha == "auto":
-            self.alpha_choice_ = choose_alpha(problem, self._method, max_iterations=self.max_iter, device=self.device)
+            self.alpha_choice_ = choose_alpha(problem, method, max_iterations=self.max_iter, device=self.device)
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        state = BatchState(self._method, ProblemBatch([problem], self.device), "auto", self.alpha_)
-        while state.iteration < self.max_iter and not state.finished():
-            if state.advance(min(BLOCK, self.max_iter - state.iteration)):
-                raise ValueError("X must have entries whose products do not overflow, got larger ones")
+        state = BatchState(method, ProblemBatch([problem], self.device), "auto", self.alpha_)
+        if not advance_to_end(state, self.max_iter):
+            raise ValueError("X must have entries whose products do not overflow, got larger ones")
         self.n_iter_ = state.iteration
         if not state.finished():
             warnings.warn(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from dop_lightning import kernels
 from dop_lightning.amounts import in_bytes, parse_bytes
@@ -18,7 +17,7 @@ from dop_lightning.cost import SHARE_OF_MEMORY, Shape, block_length, choose_tile
 from dop_lightning.files.images import find_images, image_shape
 from dop_lightning.naming import legible
 from dop_lightning.presets import PRESETS, START
-from dop_lightning.runs import CONFIG
+from dop_lightning.runs import saved_settings
 from dop_lightning.runtime import available_memory, has_bfloat16_units
 
 
@@ -98,7 +97,7 @@ def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> i
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
         tile: int | None = at_least("tile", options.tile, 8)
-    elif (saved := _data_of_run(options.out)) is not None:
+    elif saved := saved_settings(options.out, "data", "init_args"):
         tile = saved.get("tile")  # a run that goes on keeps its tiles, whatever memory is free now
     else:
         free = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
@@ -131,14 +130,6 @@ def _bf16(options: argparse.Namespace) -> bool:
 
 def _fused(options: argparse.Namespace) -> bool:
     return _device(options) == "cpu" and PRESETS[options.preset].refined and kernels.library() is not None
-
-
-def _data_of_run(run: Path) -> dict[str, Any] | None:
-    """The settings of the data of the run that was started in a folder before."""
-    try:
-        return dict(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None  # no run, or another one, which is refused later
 
 
 def run(options: argparse.Namespace) -> int:

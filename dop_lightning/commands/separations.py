@@ -3,27 +3,22 @@
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from dop_lightning import hints
 from dop_lightning.alpha_search import choose_alpha
 from dop_lightning.background import MOST_COMPONENTS
 from dop_lightning.checks import at_least, positive
 from dop_lightning.commands.options import DEVICES
-from dop_lightning.corruption import HadamardCorruption
 from dop_lightning.data import MatrixDataModule
-from dop_lightning.engine import Method
 from dop_lightning.files import IMAGE_SUFFIXES, MATRIX_SUFFIXES
 from dop_lightning.files.frames import VIDEO_SUFFIXES
 from dop_lightning.problems import Problem, scale
-from dop_lightning.runs import CONFIG
-from dop_lightning.signals import Factor
-from dop_lightning.steps import SemiImplicit
+from dop_lightning.runs import saved_settings
+from dop_lightning.separation import separation
 
 START = 1e-5
 """Scale of the start, in units of the square root of the data: the error that is left is of its order."""
@@ -133,15 +128,10 @@ def _alphas(
     """The one given, that of the run that goes on, or those that entries held out are predicted with best."""
     if options.alpha is not None:
         return options.alpha, []
-    saved = _saved(options.out).get("alpha")
+    saved = saved_settings(options.out, "model").get("alpha")
     if isinstance(saved, list) and len(saved) == len(problems):
         return saved, []
-    growing = options.rank is None
-    method = Method(
-        partial(Factor, rank=options.rank, growing=growing, scale=start),
-        partial(HadamardCorruption, scale=start),
-        steps=SemiImplicit(tolerance=MATRIX_TOLERANCE),
-    )
+    method = separation(start, MATRIX_TOLERANCE, options.rank)
     alphas, notes = [], []
     for problem in problems:
         choice = choose_alpha(problem, method, max_iterations=options.iterations)
@@ -150,14 +140,6 @@ def _alphas(
         tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
         notes.append(f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})")
     return alphas, notes
-
-
-def _saved(run: Path) -> Mapping[str, Any]:
-    """The settings of the model of the run that was started in a folder before."""
-    try:
-        return dict(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["model"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return {}  # no run, or another one, which is refused later
 
 
 def _settings(
