@@ -16,7 +16,7 @@ from dop_lightning.background import background_of, median_frame
 from dop_lightning.checks import at_least
 from dop_lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.files.frames import Frames, find_frames
-from dop_lightning.files.frames.layers import gain_of, layers, picture_of, write_layers
+from dop_lightning.files.frames.layers import gain_of, layers, write_layers
 from dop_lightning.files.images import write_pixels
 from dop_lightning.files.pictures import comparison
 from dop_lightning.naming import legible
@@ -122,13 +122,11 @@ class Scene(Source):
             self._load(), self.frames.white, self._median, outcome.signal.float(), alpha, self._pixels(seed)
         )
         parts = layers(self.frames, background, gain_of(outcome.corruption), self.grey)
-        busiest = write_layers(folder, self.frames, parts, self._pictures)
-        names = {"observation": busiest.frame, "recovered": busiest.background, "corruption": busiest.foreground}
-        shown = {name: picture_of(values) for name, values in names.items()}
-        for name, picture in shown.items():
-            write_pixels(folder / f"{name}.png", picture)
-        labels = ("frame", "background", "foreground")
-        write_pixels(folder / "comparison.png", comparison(list(zip(labels, shown.values(), strict=True))))
+        shown = write_layers(folder, self.frames, parts, self._pictures)
+        names = {"frame": "observation", "background": "recovered", "foreground": "corruption"}
+        for layer, picture in shown.items():
+            write_pixels(folder / f"{names[layer]}.png", picture)
+        write_pixels(folder / "comparison.png", comparison(list(shown.items())))
         return True
 
 

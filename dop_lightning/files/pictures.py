@@ -164,9 +164,14 @@ def _of_image(tensors: Mapping[str, Tensor], data_range: float) -> dict[str, Pic
         if label == "corruption":
             pictures[label] = corruption_map(tensor, data_range)
         else:
-            levels = _levels(tensor[: 1 if len(tensor) < 3 else 3], data_range)  # (1 or 3, H, W)
-            pictures[label] = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
+            pictures[label] = image_picture(tensor[: 1 if len(tensor) < 3 else 3], data_range)
     return pictures
+
+
+def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
+    """``(C, H, W)`` in [0, data_range], C 1 or 3, as uint8 ``(H, W)`` or ``(H, W, 3)``; grey where NaN."""
+    levels = _levels(values, data_range)
+    return levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def _levels(values: Tensor, data_range: float) -> Picture:

@@ -9,9 +9,6 @@ import numpy as np
 
 from dop_lightning.files.images import IMAGE_SUFFIXES
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Weights of red, green and blue in grey, of ITU-R 601 as for images."""
-
 
 class Frames(ABC):
     """Frames of one size, which can be gone through as often as one likes, without all of them being in memory.

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from dop_lightning.files.frames.base import Frames
 from dop_lightning.files.frames.folder import FolderFrames
 from dop_lightning.files.frames.video import VideoFrames, VideoWriter
 from dop_lightning.files.images import write_image, write_pixels
-from dop_lightning.files.pictures import Picture, comparison
+from dop_lightning.files.pictures import Picture, comparison, image_picture
 
 LAYERS = ("background", "foreground")
 
@@ -62,27 +63,18 @@ def layers(frames: Frames, background: Background, gain: float, grey: bool = Fal
     """
     shape = (1, *frames.shape[1:]) if grey else frames.shape
     step = max(1, min(64, AT_ONCE // int(np.prod(shape))))
-    waiting: list[np.ndarray] = []
-    index = 0
-
-    def apart() -> Iterator[Layers]:
-        y = torch.from_numpy(np.stack(waiting).astype(np.float32)).flatten(1) / frames.white
+    coming, number = iter(frames), 0
+    while some := list(itertools.islice(coming, step)):
+        y = torch.from_numpy(np.stack([frame[:1] if grey else frame for frame in some]).astype(np.float32))
+        y = y.flatten(1) / frames.white
         behind = background.of(y)
         front = (y - behind).abs_().mul_(gain).clamp_(max=1)
         for k in range(len(y)):
-            yield Layers(index + k, *(part[k].view(shape) for part in (y, behind, front)))
-
-    for frame in frames:
-        waiting.append(frame[:1] if grey else frame)
-        if len(waiting) == step:
-            yield from apart()
-            index += step
-            waiting = []
-    if waiting:
-        yield from apart()
+            yield Layers(number + k, *(part[k].view(shape) for part in (y, behind, front)))
+        number += len(some)
 
 
-def write_layers(folder: Path, frames: Frames, parts: Iterator[Layers], pictures: bool) -> Layers:
+def write_layers(folder: Path, frames: Frames, parts: Iterator[Layers], pictures: bool) -> dict[str, Picture]:
     """Write ``background.mp4``, ``foreground.mp4``, ``comparison.mp4``, and a picture a frame.
 
     Pictures are ``background/NAME.png`` and ``foreground/NAME.png``, the background in the format of the frame where
@@ -95,9 +87,10 @@ def write_layers(folder: Path, frames: Frames, parts: Iterator[Layers], pictures
         pictures: whether to write a picture a frame.
 
     Returns:
-        The frame with the most in its foreground.
+        ``frame``, ``background`` and ``foreground`` of the frame with the most in its foreground.
     """
-    busiest: list[Layers] = []
+    busiest: dict[str, Picture] = {}
+    most = -1.0
     videos = isinstance(frames, VideoFrames) or importlib.util.find_spec("av") is not None
     with contextlib.ExitStack() as stack:
         writers = {
@@ -107,9 +100,9 @@ def write_layers(folder: Path, frames: Frames, parts: Iterator[Layers], pictures
         }
         quiet = not sys.stderr.isatty()
         for part in tqdm(parts, desc=f"Writing {folder.name}", total=len(frames), unit="frame", disable=quiet):
-            if not busiest or part.foreground.mean() > busiest[0].foreground.mean():
-                busiest = [part]
-            shown = {name: picture_of(getattr(part, name)) for name in ("frame", *LAYERS)}
+            shown = {name: image_picture(getattr(part, name)) for name in ("frame", *LAYERS)}
+            if (going_on := float(part.foreground.mean())) > most:
+                busiest, most = shown, going_on
             for name in LAYERS:
                 if videos:
                     writers[name].write(shown[name])
@@ -117,7 +110,7 @@ def write_layers(folder: Path, frames: Frames, parts: Iterator[Layers], pictures
                     _write_picture(folder / name, frames, part, name, shown[name])
             if videos:
                 writers["comparison"].write(comparison(list(shown.items())))
-    return busiest[0]
+    return busiest
 
 
 def _write_picture(folder: Path, frames: Frames, part: Layers, name: str, shown: Picture) -> None:
@@ -126,9 +119,3 @@ def _write_picture(folder: Path, frames: Frames, part: Layers, name: str, shown:
         write_image(folder / f"{stem}{frames.format.suffix}", part.background, frames.format)
     else:
         write_pixels(folder / f"{stem}.png", shown)
-
-
-def picture_of(values: Tensor) -> Picture:
-    """``(C, H, W)`` in [0, 1] as uint8, ``(H, W)`` or ``(H, W, 3)``."""
-    levels = values.mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
-    return levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from dop_lightning.files.find import existing_file
-from dop_lightning.files.frames.base import LUMA, Frames
+from dop_lightning.files.frames.base import Frames
+from dop_lightning.files.images.resampling import LUMA
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -97,7 +98,7 @@ class VideoFrames(Frames):
                     f"{self.path}: frames must have one size, {width}×{height}, got {other_width}×{other_height}"
                 )
             if self._grey:
-                yield np.round(pixels @ LUMA).astype(np.uint8)[None]
+                yield np.round(pixels @ LUMA.astype(np.float32)).astype(np.uint8)[None]
             else:
                 yield np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

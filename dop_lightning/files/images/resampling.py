@@ -14,7 +14,9 @@ from dop_lightning.files.images.repaint import quantised
 
 Channels = Literal["as_is", "grey", "rgb"]
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in grey, of ITU-R 601."""
+
 _WANTED = {"grey": 1, "rgb": 3}
 _SAFE = 1e30
 """Pillow resizes in single precision, where larger values might overflow."""
@@ -41,7 +43,7 @@ def with_channels(raster: Raster, channels: Channels) -> Raster:
     elif samples.dtype == np.uint8:
         samples = np.array(Image.fromarray(np.ascontiguousarray(samples)).convert("L"))[..., None]
     else:
-        samples = quantised(samples @ _LUMA, raster)[..., None]
+        samples = quantised(samples @ LUMA, raster)[..., None]
         if missing is not None:
             samples[missing.any(axis=2)] = raster.nodata
     return replace(raster, samples=samples, metadata={**raster.metadata, "converted": True})

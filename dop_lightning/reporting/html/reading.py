@@ -59,7 +59,7 @@ class ProblemFiles:
         Raises:
             ValueError: a file is damaged.
         """
-        if "scene" in (self.result or {}).get("attributes", {}):
+        if "scene" in self.result.get("attributes", {}):
             return False
         array = self.folder / "recovered.npy"
         if len(self.shape) == 3 or not array.is_file():
