@@ -2,6 +2,6 @@
 
 import sys
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 
 sys.exit(main())

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.operators import GaussianBlur, operator_of
-from dop_lightning.operators.convolution import Convolution
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.model.operators import GaussianBlur, operator_of
+from dop_lightning.model.operators.convolution import Convolution
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 def milliseconds(work: Callable[[], Tensor], rounds: int) -> float:

@@ -19,17 +19,17 @@ import torch
 from disturb_runs import environment
 from turns import clock
 
-from dop_lightning.commands.runner import standard_callbacks
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule, RecoveryDataModule
-from dop_lightning.engine import Method
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.muon import Muon
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.roster import Roster
-from dop_lightning.signals import SkipUNet
-from dop_lightning.steps import Refinement
+from dop_lightning.cli.experiments.runner import standard_callbacks
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.state import Method
+from dop_lightning.engine.steps import Refinement
+from dop_lightning.lightning.data import ImageDataModule, RecoveryDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.problems.noise import SaltAndPepper
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -37,8 +37,8 @@ IMAGES = ["astronaut", "chelsea", "coffee", "rocket"]
 
 GRID = [
     *("--data.images", f"[{', '.join(IMAGES)}]"),
-    *("--data.noise", "[{class_path: dop_lightning.noise.SaltAndPepper, init_args: {ratio: 0.3}}, "
-      "{class_path: dop_lightning.noise.SaltAndPepper, init_args: {ratio: 0.5}}]"),
+    *("--data.noise", "[{class_path: dop_lightning.problems.noise.SaltAndPepper, init_args: {ratio: 0.3}}, "
+      "{class_path: dop_lightning.problems.noise.SaltAndPepper, init_args: {ratio: 0.5}}]"),
     *("--data.seeds", "2"),
 ]  # fmt: skip
 """16 problems of four shapes."""

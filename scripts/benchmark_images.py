@@ -30,14 +30,15 @@ from measure_memory import peak_of_process
 from plain_unet import Apart, by_hand
 from turns import Loop, clock, take_turns
 
-from dop_lightning.commands import recover, recover_options
-from dop_lightning.commands.runner import prepare
-from dop_lightning.data import ImageDataModule
-from dop_lightning.engine import BatchState
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.runtime import set_threads
+from dop_lightning.cli import recover as recover_options
+from dop_lightning.cli.configs import recover
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.state import BatchState
+from dop_lightning.foundation.machine import set_threads
+from dop_lightning.lightning.data import ImageDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.problems.noise import SaltAndPepper
+from dop_lightning.problems.problem import ProblemBatch
 
 LEAST = {
     ("cpu", "bf16", "256:128"): 3.0,

@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from turns import take_turns
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule, MatrixDataModule
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.noise import GrossOutliers, SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.optim import DiscrepantSGD, parameter_groups
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals import SkipUNet, SymmetricFactor
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD, parameter_groups
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
+from dop_lightning.problems.problem import ProblemBatch
 
 
 def bare_matrices(problems: ProblemBatch, tau: float = 1e-4):

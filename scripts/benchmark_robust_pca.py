@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.convex import AcceleratedProximalGradient, ConvexState, InexactALM
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import MatrixDataModule
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.noise import GrossOutliers
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SymmetricFactor
-from dop_lightning.steps import GradientDescent, Nesterov, SemiImplicit, StepRule
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.convex import AcceleratedProximalGradient, ConvexState, InexactALM
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit, StepRule
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import SymmetricFactor
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 TARGETS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FINAL = {

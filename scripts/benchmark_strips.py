@@ -12,8 +12,8 @@ import time
 import torch
 from torch import Tensor
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.kernels import convolution
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.model.signals.unet.kernels import convolution
 
 
 def seconds(x: Tensor, weight: Tensor, strips: int) -> float:

@@ -48,8 +48,8 @@ state = BatchState(Method(SymmetricFactor), ProblemBatch([Problem("mine", torch.
 assert advance(state, 10) == []
 """
 
-TYPED = "from dop_lightning.amounts import parse_bytes\nsize: int = parse_bytes('8G')\n"
-MISTYPED = "from dop_lightning.amounts import parse_bytes\nsize: str = parse_bytes(3)\n"
+TYPED = "from dop_lightning.foundation.units import parse_bytes\nsize: int = parse_bytes('8G')\n"
+MISTYPED = "from dop_lightning.foundation.units import parse_bytes\nsize: str = parse_bytes(3)\n"
 
 
 class Failures:

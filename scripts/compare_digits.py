@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from dop_lightning import RobustPCA
-from dop_lightning.runtime import set_threads
+from dop_lightning.foundation.machine import set_threads
 
 
 def main() -> None:

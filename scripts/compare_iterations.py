@@ -33,17 +33,17 @@ from torch.nn.functional import interpolate
 from torch.optim import SGD, Adam, RMSprop
 from turns import clock
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
-from dop_lightning.data import ImageDataModule
-from dop_lightning.engine import BatchState, Method, ThetaOptimizer
-from dop_lightning.metrics import psnr
-from dop_lightning.muon import Muon
-from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SkipUNet
-from dop_lightning.steps import GradientDescent, Refinement
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.state import BatchState, Method, ThetaOptimizer
+from dop_lightning.engine.steps import GradientDescent, Refinement
+from dop_lightning.lightning.data import ImageDataModule
+from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.problems.metrics import psnr
+from dop_lightning.problems.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 FIELDS = ("settings", "candidate", "image", "level", "seed", "iteration", "seconds", "psnr", "average")
 

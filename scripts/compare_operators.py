@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dop_lightning.commands import lightning
-from dop_lightning.files.find import existing_file
-from dop_lightning.reporting.results import read_results, render_table
+from dop_lightning.cli.experiments import lightning_cli as lightning
+from dop_lightning.foundation.find import existing_file
+from dop_lightning.runs.results import read_results, render_table
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CASES = {"2x super-resolution": "superresolution", "known blur": "blur"}

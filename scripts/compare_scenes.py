@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dop_lightning.data import SceneDataModule
-from dop_lightning.engine import BatchState
-from dop_lightning.files.frames import VideoFrames, VideoWriter, find_frames
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.runtime import set_threads
-from dop_lightning.separation import advance_to_end, separation
+from dop_lightning.engine.state import BatchState
+from dop_lightning.foundation.machine import set_threads
+from dop_lightning.lightning.data import SceneDataModule
+from dop_lightning.matrices.scenes import VideoFrames, VideoWriter, find_frames
+from dop_lightning.matrices.separation import advance_to_end, separation
+from dop_lightning.problems.problem import ProblemBatch
 
 
 def error(background: np.ndarray, median: np.ndarray) -> float:

@@ -14,16 +14,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.convex import InexactALM, solve
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import MatrixDataModule
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.metrics import relative_error
-from dop_lightning.noise import GrossOutliers
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals import SymmetricFactor
-from dop_lightning.steps import GradientDescent, Nesterov, SemiImplicit, StepRule
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.convex import InexactALM, solve
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit, StepRule
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import SymmetricFactor
+from dop_lightning.problems.metrics import relative_error
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.problems.problem import ProblemBatch
 
 SMALL = 5e-4
 CELLS = [(2, 0.1), (5, 0.1), (10, 0.1), (5, 0.2), (5, 0.3)]

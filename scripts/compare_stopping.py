@@ -15,19 +15,19 @@ from functools import partial
 
 import torch
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.metrics import psnr
-from dop_lightning.muon import Muon
-from dop_lightning.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
-from dop_lightning.presets import MUON_RATE
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals import SkipUNet
-from dop_lightning.steps import Refinement
-from dop_lightning.stopping import VARIANCES, LeastVariance
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.steps import Refinement
+from dop_lightning.engine.stopping import VARIANCES, LeastVariance
+from dop_lightning.images.presets import MUON_RATE
+from dop_lightning.lightning.data import ImageDataModule
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.problems.metrics import psnr
+from dop_lightning.problems.noise import GaussianNoise, Mixture, Noise, SaltAndPepper
+from dop_lightning.problems.problem import ProblemBatch
 
 NOISES: dict[str, Noise] = {"salt_and_pepper": SaltAndPepper(0.3), "gaussian": GaussianNoise(0.1)}
 NOISES["both"] = Mixture([SaltAndPepper(0.3), GaussianNoise(0.05)])

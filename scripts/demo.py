@@ -13,10 +13,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from dop_lightning.cli import main as dop
-from dop_lightning.files.images import find_images, read_image, write_image
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.randomness import stream
+from dop_lightning.cli.main import main as dop
+from dop_lightning.images.formats import find_images, read_image, write_image
+from dop_lightning.problems.noise import SaltAndPepper
+from dop_lightning.problems.randomness import stream
 
 
 def main() -> int:

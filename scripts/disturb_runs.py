@@ -41,7 +41,7 @@ data:
   class_path: ImageDataModule
   init_args:
     images: [astronaut, chelsea, coffee, rocket]
-    noise: {class_path: dop_lightning.noise.SaltAndPepper, init_args: {ratio: 0.3}}
+    noise: {class_path: dop_lightning.problems.noise.SaltAndPepper, init_args: {ratio: 0.3}}
     seeds: 3
     resize: 32
 """
@@ -56,7 +56,7 @@ data:
   init_args:
     n: [20, 25, 30, 35]
     rank: 2
-    noise: {class_path: dop_lightning.noise.GrossOutliers, init_args: {ratio: 0.1}}
+    noise: {class_path: dop_lightning.problems.noise.GrossOutliers, init_args: {ratio: 0.1}}
     seeds: 3
     batch_size: 2
 """

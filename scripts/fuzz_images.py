@@ -154,7 +154,7 @@ def recover(folder: Path, file: str) -> tuple[str, str]:
             os.chdir(folder)
             in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
-            from dop_lightning.cli import main
+            from dop_lightning.cli.main import main
 
             status = main(["recover", file, "--out", "out", *OPTIONS])
         except BaseException:
@@ -203,7 +203,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the files that went wrong")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
-    import dop_lightning.commands.recover  # noqa: F401 — once, for all children
+    import dop_lightning.cli.configs.recover  # noqa: F401 — once, for all children
 
     files = bases()
     draw = random.Random(options.seed)

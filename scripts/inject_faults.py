@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from disturb_runs import Case, difference
 
-from dop_lightning.cli import main as dop
+from dop_lightning.cli.main import main as dop
 
 SMALL, LARGE = "700k", "100m"
 """Sizes of the file system: room for a checkpoint but not for everything, and for everything."""

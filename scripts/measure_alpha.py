@@ -23,17 +23,18 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dop_lightning.alpha import default_alpha
-from dop_lightning.commands import lightning, runner
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.figures.configs import config_folder
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.reporting.results import read_results, render_table
+from dop_lightning.cli.experiments import lightning_cli as lightning
+from dop_lightning.cli.experiments import runner
+from dop_lightning.engine.alpha import default_alpha
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.paper.figures.configs import config_folder
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.runs.results import read_results, render_table
 
 DEFAULT = "default"
 
-NOISE = "dop_lightning.noise.SaltAndPepper"
+NOISE = "dop_lightning.problems.noise.SaltAndPepper"
 
 
 def default(config: dict[str, Any], side: int) -> float:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from dop_lightning.commands.runner import prepare
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SymmetricFactor
-from dop_lightning.steps import GradientDescent, Nesterov, SemiImplicit
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 RULES = {"GradientDescent": GradientDescent, "SemiImplicit": SemiImplicit, "Nesterov": Nesterov}
 

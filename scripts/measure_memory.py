@@ -1,7 +1,8 @@
-"""The peak memory of an image's gradient iterations: the constants of dop_lightning/cost.py.
+"""The peak memory of an image's gradient iterations: the constants of dop_lightning/images/cost.py.
 
     python scripts/measure_memory.py            # a table, and the constants that fit it
-    python scripts/measure_memory.py --plain    # of plain operations, in place of the kernels of dop_lightning.kernels
+    python scripts/measure_memory.py --plain    # of plain operations, in place of the kernels of
+    dop_lightning.model.signals.unet.kernels
 
 Each case runs in a process of its own, since a peak is never forgotten. What a process takes before the network is
 built is subtracted.
@@ -27,12 +28,12 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
     """Bytes that three iterations of a 3×side×side image take, beyond what the imports take."""
     import torch
 
-    from dop_lightning.corruption import HadamardCorruption
-    from dop_lightning.engine import BatchState, Method, advance
-    from dop_lightning.objective import SquaredLoss
-    from dop_lightning.problems import Problem, ProblemBatch
-    from dop_lightning.runtime import keep_freed_memory
-    from dop_lightning.signals import SkipUNet
+    from dop_lightning.engine.state import BatchState, Method, advance
+    from dop_lightning.foundation.machine import keep_freed_memory
+    from dop_lightning.model.corruption import HadamardCorruption
+    from dop_lightning.model.losses import SquaredLoss
+    from dop_lightning.model.signals import SkipUNet
+    from dop_lightning.problems.problem import Problem, ProblemBatch
 
     keep_freed_memory()  # as dop does
 

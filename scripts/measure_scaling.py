@@ -23,17 +23,17 @@ from pathlib import Path
 import torch
 from turns import clock
 
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
-from dop_lightning.engine import Method
-from dop_lightning.muon import Muon
-from dop_lightning.noise import GrossOutliers, SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.roster import Roster
-from dop_lightning.runtime import set_threads
-from dop_lightning.scoring import Scorer
-from dop_lightning.signals import SkipUNet, SymmetricFactor
-from dop_lightning.steps import Refinement
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.state import Method
+from dop_lightning.engine.steps import Refinement
+from dop_lightning.foundation.machine import set_threads
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
+from dop_lightning.problems.scoring import Scorer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

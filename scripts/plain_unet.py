@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from turns import Loop
 
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.runtime import keep_freed_memory
-from dop_lightning.signals.skip_network import SCALES
+from dop_lightning.foundation.machine import keep_freed_memory
+from dop_lightning.model.signals.unet.skip_network import SCALES
+from dop_lightning.problems.problem import ProblemBatch
 
 
 def activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.randomness import stream
-from dop_lightning.tiling import Grid, cover
+from dop_lightning.images.tiles import Grid, cover
+from dop_lightning.problems.noise import SaltAndPepper
+from dop_lightning.problems.randomness import stream
 
 SIZE = (1000, 1500)
 RATIO = 0.3

@@ -15,10 +15,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dop_lightning.commands import lightning, runner
-from dop_lightning.figures.configs import config_folder
-from dop_lightning.presets import PRESETS
-from dop_lightning.reporting.results import read_metrics, read_results
+from dop_lightning.cli.experiments import lightning_cli as lightning
+from dop_lightning.cli.experiments import runner
+from dop_lightning.images.presets import PRESETS
+from dop_lightning.paper.figures.configs import config_folder
+from dop_lightning.runs.results import read_metrics, read_results
 
 PUBLISHED = {34_000: 28.9, 48_000: 30.8, 74_000: 31.7}
 """Iteration and PSNR of the authors' curve at width 192, read off their plot, ±0.1 dB."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 import torch
 
-from dop_lightning.callbacks import RecoveryCallback
-from dop_lightning.commands.runner import standard_callbacks
-from dop_lightning.data import RecoveryDataModule
-from dop_lightning.problems import ProblemBatch
+from dop_lightning.cli.experiments.runner import standard_callbacks
+from dop_lightning.lightning.callbacks import RecoveryCallback
+from dop_lightning.lightning.data import RecoveryDataModule
+from dop_lightning.problems.problem import ProblemBatch
 
 Loop = Callable[[int], object]
 """Does so many iterations."""

@@ -17,16 +17,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.callbacks import StableOutput, VarianceStopping
-from dop_lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
-from dop_lightning.cli import main
-from dop_lightning.commands.runner import standard_callbacks
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.noise import GrossOutliers, SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.signals import SkipUNet
+from dop_lightning.cli.experiments.runner import standard_callbacks
+from dop_lightning.cli.main import main
+from dop_lightning.lightning.callbacks import StableOutput, VarianceStopping
+from dop_lightning.lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
 
 LOGGERS = ("pytorch_lightning", "lightning_fabric")
 

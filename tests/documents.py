@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 from scripts.run_document import ROOT, Block, blocks, commands, prepare
 
 DOCS = ROOT / "docs"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dop_lightning.files.frames import VideoWriter
-from dop_lightning.files.images import write_pixels
+from dop_lightning.images.formats import write_pixels
+from dop_lightning.matrices.scenes import VideoWriter
 
 HEIGHT, WIDTH, COUNT = 20, 32, 60
 

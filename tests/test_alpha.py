@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.alpha import ADAM, GRADIENT_DESCENT, default_alphas, reveal_time
-from dop_lightning.corruption import Corruption, HadamardCorruption, NoCorruption, PixelCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.objective import AbsoluteLoss, Loss, SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Factor, SkipUNet
+from dop_lightning.engine.alpha import ADAM, GRADIENT_DESCENT, default_alphas, reveal_time
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.model.corruption import Corruption, HadamardCorruption, NoCorruption, PixelCorruption
+from dop_lightning.model.losses import AbsoluteLoss, Loss, SquaredLoss
+from dop_lightning.model.signals import Factor, SkipUNet
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 MEAN = SquaredLoss("mean")
 ADAM_AT = {rate: partial(torch.optim.Adam, lr=rate) for rate in (0.005, 0.01)}

@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.alpha_search import LARGEST, choose_alpha
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.metrics.functional import relative_error
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Factor
-from dop_lightning.steps import SemiImplicit
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.steps import SemiImplicit
+from dop_lightning.matrices.alpha_search import LARGEST, choose_alpha
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import Factor
+from dop_lightning.problems.metrics.functional import relative_error
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 METHOD = Method(
     partial(Factor, scale=1e-5, growing=True),

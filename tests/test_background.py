@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.background import background_of, median_frame
+from dop_lightning.matrices.scenes.background import background_of, median_frame
 from tests.scenes import scene
 
 
@@ -36,5 +36,5 @@ def test_a_background_that_does_not_change_is_the_median() -> None:
 def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = scene()[0].reshape(60, -1)
     whole = median_frame(frames, 255.0)
-    monkeypatch.setattr("dop_lightning.background.AT_ONCE", 60 * 7)
+    monkeypatch.setattr("dop_lightning.matrices.scenes.background.AT_ONCE", 60 * 7)
     torch.testing.assert_close(median_frame(frames, 255.0), whole)

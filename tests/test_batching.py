@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.batching import automatic_batches
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.memory import working_memory
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SkipUNet, SymmetricFactor
+from dop_lightning.engine.measure import working_memory
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.lightning.strategies.batching import automatic_batches
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 NETWORK = Method(partial(SkipUNet, width=8, scales=2, fused=False, precision="fp32"), loss=SquaredLoss("mean"))
 MATRIX = Method(SymmetricFactor, HadamardCorruption)

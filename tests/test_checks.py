@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dop_lightning.checks import at_least, not_negative, one_of, positive, share
+from dop_lightning.foundation.checks import at_least, not_negative, one_of, positive, share
 
 NAN, INF = math.nan, math.inf
 

@@ -18,13 +18,15 @@ import torch
 import yaml
 from PIL import Image
 
-from dop_lightning import convex, corruption, objective, signals, steps
-from dop_lightning import data as dop_data
-from dop_lightning.callbacks import IterationProgress, RecoveredFiles
-from dop_lightning.cli import VERBS, main
-from dop_lightning.commands.experiment import PAGES, page
-from dop_lightning.commands.lightning import REFUSED, TRAINER_DEFAULTS
-from dop_lightning.data import ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule
+from dop_lightning.cli.experiments.help import PAGES, page
+from dop_lightning.cli.experiments.lightning_cli import REFUSED, TRAINER_DEFAULTS
+from dop_lightning.cli.main import VERBS, main
+from dop_lightning.engine import convex, steps
+from dop_lightning.lightning import data as dop_data
+from dop_lightning.lightning.callbacks import IterationProgress, RecoveredFiles
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule
+from dop_lightning.model import corruption, signals
+from dop_lightning.model import losses as objective
 
 BASE = {
     "model": {"tau": 2e-3, "block": 50, "evaluate_every": 100},
@@ -34,7 +36,7 @@ BASE = {
             "n": 12,
             "rank": 1,
             "seeds": 2,
-            "noise": {"class_path": "dop_lightning.noise.GrossOutliers", "init_args": {"ratio": 0.1}},
+            "noise": {"class_path": "dop_lightning.problems.noise.GrossOutliers", "init_args": {"ratio": 0.1}},
         },
     },
     "trainer": {"max_steps": 300, "default_root_dir": "out", "accelerator": "cpu"},
@@ -75,7 +77,7 @@ def result(run: str, problem: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "how", [["-c", "from dop_lightning.cli import main; main(['--help'])"], ["-m", "dop_lightning"]]
+    "how", [["-c", "from dop_lightning.cli.main import main; main(['--help'])"], ["-m", "dop_lightning"]]
 )
 def test_help_comes_without_heavy_imports(how: list[str], tmp_path: Path) -> None:
     probe = "import atexit, sys; atexit.register(lambda: print('heavy' if 'torch' in sys.modules else 'light'))"
@@ -318,7 +320,7 @@ def test_fit_again_prints_the_table_and_computes_nothing(folder: Path, dop, monk
     first = dop(*FIT)
     recovered = Path("out") / PROBLEM / "recovered.npy"
     before = recovered.stat().st_mtime_ns
-    monkeypatch.setattr("dop_lightning.engine.advance", lambda *_: pytest.fail("computes again"))
+    monkeypatch.setattr("dop_lightning.engine.state.advance", lambda *_: pytest.fail("computes again"))
     again = dop(*FIT)
     assert again.status == 0
     assert again.out == first.out
@@ -424,7 +426,7 @@ def test_print_config_shows_everything_and_does_nothing(folder: Path, dop) -> No
     before = listing(folder)
     config = printed(dop, "--config", "base.yaml", "--model.alpha", "5")
     assert (config["model"]["tau"], config["model"]["alpha"], config["model"]["block"]) == (2e-3, 5.0, 50)
-    assert config["data"]["class_path"] == "dop_lightning.data.MatrixDataModule"
+    assert config["data"]["class_path"] == "dop_lightning.lightning.data.MatrixDataModule"
     assert config["trainer"]["max_steps"] == 300
     assert {"stable", "tensorboard", "checkpoint", "progress"} <= set(config)
     assert listing(folder) == before
@@ -539,7 +541,7 @@ def test_recover_again_prints_the_table_and_another_run_is_refused(
 ) -> None:
     first = dop(*RECOVER)
     with monkeypatch.context() as patch:
-        patch.setattr("dop_lightning.engine.advance", lambda *_: pytest.fail("computes again"))
+        patch.setattr("dop_lightning.engine.state.advance", lambda *_: pytest.fail("computes again"))
         again = dop(*RECOVER)
     assert (again.status, again.out) == (0, first.out)
     for change in (["--seed", "1"], ["--width", "5"], ["--alpha", "7"]):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.reporting.results import read_results
+from dop_lightning.runs.results import read_results
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.cli import main
-from dop_lightning.figures import FIGURES, load_figure
-from dop_lightning.figures.base import FittedFigure
-from dop_lightning.figures.configs import layers
+from dop_lightning.cli.main import main
+from dop_lightning.paper.figures import FIGURES, load_figure
+from dop_lightning.paper.figures.base import FittedFigure
+from dop_lightning.paper.figures.configs import layers
 from tests.scenes import scene, write_folder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -90,7 +90,7 @@ def test_a_config_of_the_paper_is_complete(figure: str, run: str, capsys) -> Non
     assert left.value.code in (0, None)
     printed = capsys.readouterr().out
     if "ImageDataModule" in printed:
-        assert "dop_lightning.noise." in printed
+        assert "dop_lightning.problems.noise." in printed
     else:
         assert "MatrixDataModule" in printed
         assert "n: 50" in printed

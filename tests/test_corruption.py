@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from dop_lightning.corruption import (
+from dop_lightning.model.corruption import (
     Corruption,
     HadamardCorruption,
     HyperbolicCorruption,
     NoCorruption,
     PixelCorruption,
 )
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Factor, SymmetricFactor
+from dop_lightning.model.signals import Factor, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.corruption import CorruptionSuite
 from tests.suites.part import ROUNDING, draw
 

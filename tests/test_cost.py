@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from dop_lightning import kernels
-from dop_lightning.amounts import in_bytes, in_words, parse_bytes
-from dop_lightning.cost import TILES, choose_tile, run_memory, seconds_an_iteration
+from dop_lightning.foundation.units import in_bytes, in_words, parse_bytes
+from dop_lightning.images.cost import TILES, choose_tile, run_memory, seconds_an_iteration
+from dop_lightning.model.signals.unet import kernels
 
 GIB = 2**30
 LARGE = (3, 1000, 1500)
@@ -59,7 +59,7 @@ class TestChooseTile:
 def test_a_few_iterations_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     done: list[int] = []
-    monkeypatch.setattr("dop_lightning.cost.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("dop_lightning.images.cost.time.perf_counter", lambda: next(clock))
     state = SimpleNamespace(advance=done.append)
     assert seconds_an_iteration(state, least=3.0) > 0  # type: ignore[arg-type]
     assert done == [1, 1, 1, 1]  # the first is not counted

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONFIGS = DOCS.parent / "configs"
@@ -58,7 +58,7 @@ def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatc
     settings = yaml.safe_load(block)
     if not with_input:
         del settings["model"]["signal"]["init_args"]["input"]
-        settings["model"]["signal"]["init_args"]["network"] = {"class_path": "dop_lightning.signals.FourierMLP"}
+        settings["model"]["signal"]["init_args"]["network"] = {"class_path": "dop_lightning.model.signals.FourierMLP"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     files = ["--config", str(CONFIGS / "image.yaml"), "--config", str(tmp_path / "mine.yaml")]
     run = tmp_path / "run"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.cli import VERBS
-from dop_lightning.presets import PRESETS
+from dop_lightning.cli.main import VERBS
+from dop_lightning.images.presets import PRESETS
 from tests.documents import DOCS, PAGES, ROOT, Reader, blocks, commands, prepare, status, words_of
 
 MEASURED = ["performance.md", "reliability.md", "results.md", "scaling.md", "speed.md", "theory.md"]

@@ -12,14 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
-from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance
-from dop_lightning.metrics import relative_error
-from dop_lightning.noise import GrossOutliers
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.signals import (
+from dop_lightning.engine.state import BatchState, Method, OutOfMemoryError, advance
+from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import (
     Coordinates,
     Factor,
     HadamardSignal,
@@ -28,6 +24,10 @@ from dop_lightning.signals import (
     SkipUNet,
     SymmetricFactor,
 )
+from dop_lightning.problems.metrics import relative_error
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 from tests.suites.operator import Measurements
 from tests.suites.part import BATCHING, assert_same_bits, draw
 

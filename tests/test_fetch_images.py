@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dop_lightning.figures.configs import figure_folder
+from dop_lightning.paper.figures.configs import figure_folder
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fetch_images.py"
 NAMES = ["F16.png", "Peppers.png", "Baboon.png", "kodim03.png"]

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning import graphs
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, OutOfMemoryError, advance
-from dop_lightning.graphs import WARM_UP, WORTH, Replay, Work
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.operators import Identity
-from dop_lightning.optim import DiscrepantSGD
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.signals import NetworkSignal, SkipUNet
-from dop_lightning.steps import GradientDescent, Refinement, StepRule
-from dop_lightning.steps.network_loop import NetworkLoop
+from dop_lightning.engine import graphs
+from dop_lightning.engine.graphs import WARM_UP, WORTH, Replay, Work
+from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
+from dop_lightning.engine.state import BatchState, Method, OutOfMemoryError, advance
+from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
+from dop_lightning.engine.steps.network_loop import NetworkLoop
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.operators import Identity
+from dop_lightning.model.signals import NetworkSignal, SkipUNet
+from dop_lightning.problems.noise import SaltAndPepper
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 from tests.suites.part import assert_same_bits, draw
 
 ADAM = partial(torch.optim.Adam, lr=0.01)

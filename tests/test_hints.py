@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from dop_lightning import hints
-from dop_lightning.hints import Gpus, idle_gpus, look, no_gpu, unused_gpu
+from dop_lightning.cli import hints
+from dop_lightning.cli.hints import Gpus, idle_gpus, look, no_gpu, unused_gpu
 
 CPU_BUILD = Gpus(nvidia=True, torch="2.13.0+cpu")
 OLD_DRIVER = Gpus(nvidia=True, torch="2.13.0", cuda_build="13.0", trouble="The NVIDIA driver on your system is too old")

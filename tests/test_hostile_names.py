@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dop_lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
-from dop_lightning.data.base import Source
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.naming import LONGEST, legible, safe_name, unique_names
-from dop_lightning.signals import Coordinates
+from dop_lightning.foundation.names import LONGEST, legible, safe_name, unique_names
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
+from dop_lightning.lightning.data.base import Source
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.signals import Coordinates
 
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 OF_THE_RUN = [

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.convex import InexactALM, solve
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.signals import Factor, SymmetricFactor
-from dop_lightning.steps import GradientDescent, Nesterov, SemiImplicit
+from dop_lightning.engine.convex import InexactALM, solve
+from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.model.signals import Factor, SymmetricFactor
 
 GAUSSIAN = ["--data.sensing", "GaussianMeasurements", "--data.sensing.measurements"]
 

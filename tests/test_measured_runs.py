@@ -79,11 +79,11 @@ def test_kernels_and_physics_from_the_command_line(dop, tmp_path: Path) -> None:
     rows = "[[0, 1, 0], [1, 4, 1], [0, 1, 0]]"
     for number, sensing in enumerate(
         (
-            f"{{class_path: dop_lightning.operators.Blur, init_args: {{kernel: {kernel}}}}}",
-            f"{{class_path: dop_lightning.operators.Blur, init_args: {{kernel: {rows}, boundary: valid}}}}",
-            "{class_path: dop_lightning.operators.MotionBlur, init_args: {length: 5, angle: 30}}",
-            "{class_path: dop_lightning.operators.Physics, init_args: {physics: torch.nn.Identity}}",
-            "{class_path: dop_lightning.operators.Physics, init_args: {physics: tests.test_measured_runs.Half, "
+            f"{{class_path: dop_lightning.model.operators.Blur, init_args: {{kernel: {kernel}}}}}",
+            f"{{class_path: dop_lightning.model.operators.Blur, init_args: {{kernel: {rows}, boundary: valid}}}}",
+            "{class_path: dop_lightning.model.operators.MotionBlur, init_args: {length: 5, angle: 30}}",
+            "{class_path: dop_lightning.model.operators.Physics, init_args: {physics: torch.nn.Identity}}",
+            "{class_path: dop_lightning.model.operators.Physics, init_args: {physics: tests.test_measured_runs.Half, "
             "arguments: {weight: {call: torch.tensor, arguments: {data: 0.5}}}}}",
         )
     ):

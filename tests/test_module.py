@@ -13,15 +13,15 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from dop_lightning.callbacks import StableOutput
-from dop_lightning.callbacks.checkpoint import LAST
-from dop_lightning.data import ImageDataModule, MatrixDataModule, Source
-from dop_lightning.engine import BatchState, advance
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.noise import SaltAndPepper
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
-from dop_lightning.reporting.results import SCORES
-from dop_lightning.signals import SkipUNet, SymmetricFactor
+from dop_lightning.engine.state import BatchState, advance
+from dop_lightning.lightning.callbacks import StableOutput
+from dop_lightning.lightning.callbacks.checkpoint import LAST
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, Source
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.noise import SaltAndPepper
+from dop_lightning.runs.results import SCORES
 
 N = 1050
 BREAK = 437  # a multiple of no block length
@@ -550,7 +550,7 @@ def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrice
         return advance(state, iterations)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dop_lightning.engine.advance", advance_and_stop)
+        patch.setattr("dop_lightning.engine.state.advance", advance_and_stop)
         trainer.fit(module, datamodule=matrices(batch_size=1))
     assert [record.iteration for record in module.records.values()] == [200, 200, 100]
     resumed, last = make_trainer(tmp_path / "cut", 400), tmp_path / "cut" / LAST

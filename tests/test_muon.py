@@ -11,16 +11,16 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from dop_lightning.alpha import default_alphas
-from dop_lightning.cli import main
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, _Snapshot, advance
-from dop_lightning.graphs import is_capturable_optimizer
-from dop_lightning.muon import Muon, orthogonalised
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.runtime import has_bfloat16_units
-from dop_lightning.signals import SkipUNet, SymmetricFactor
+from dop_lightning.cli.main import main
+from dop_lightning.engine.alpha import default_alphas
+from dop_lightning.engine.graphs import is_capturable_optimizer
+from dop_lightning.engine.optim.muon import Muon, orthogonalised
+from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
+from dop_lightning.foundation.machine import has_bfloat16_units
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -225,7 +225,10 @@ def test_s_is_revealed_sooner_than_with_adam() -> None:
 def test_it_is_named_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = {
         "signal": {"class_path": "SkipUNet", "init_args": {"width": 2}},
-        "theta_optimizer": {"class_path": "dop_lightning.muon.Muon", "init_args": {"lr": 0.03, "betas": [0.9, 0.95]}},
+        "theta_optimizer": {
+            "class_path": "dop_lightning.engine.optim.muon.Muon",
+            "init_args": {"lr": 0.03, "betas": [0.9, 0.95]},
+        },
         "corruption": {"class_path": "HyperbolicCorruption", "init_args": {"scale": 1e-5}},
         "steps": {"class_path": "Refinement"},
         "alpha": None,

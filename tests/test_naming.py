@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.naming import LONGEST, safe_name, unique_names
+from dop_lightning.foundation.names import LONGEST, safe_name, unique_names
 
 HOSTILE = [
     "..",

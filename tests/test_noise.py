@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.noise import (
+from dop_lightning.problems.noise import (
     Corrupted,
     GaussianNoise,
     GrossOutliers,
@@ -21,9 +21,9 @@ from dop_lightning.noise import (
     RandomValuedImpulse,
     SaltAndPepper,
 )
-from dop_lightning.noise.outliers import floor_of_share
-from dop_lightning.problems import Problem
-from dop_lightning.randomness import stream
+from dop_lightning.problems.noise.outliers import floor_of_share
+from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.randomness import stream
 
 
 def corrupted(noise: Noise, clean: Tensor, seed: int = 0) -> Corrupted:
@@ -149,7 +149,7 @@ class NoiseSuite:
     def test_builds_from_a_config(self) -> None:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--noise", type=Noise)
-        path = f"dop_lightning.noise.{self.kind.__name__}"
+        path = f"dop_lightning.problems.noise.{self.kind.__name__}"
         config = parser.parse_object({"noise": {"class_path": path, "init_args": self.config()}})
         assert config.noise.class_path == path
         # the older name is deprecated since jsonargparse 4.49
@@ -424,10 +424,10 @@ class TestMixture(NoiseSuite):
     def config(self) -> dict[str, Any]:
         return {
             "parts": [
-                {"class_path": "dop_lightning.noise.GrossOutliers", "init_args": {"ratio": 0.2}},
-                {"class_path": "dop_lightning.noise.GaussianNoise", "init_args": {"std": 0.1}},
-                {"class_path": "dop_lightning.noise.SaltAndPepper", "init_args": {"ratio": 0.1}},
-                {"class_path": "dop_lightning.noise.MissingEntries", "init_args": {"ratio": 0.3}},
+                {"class_path": "dop_lightning.problems.noise.GrossOutliers", "init_args": {"ratio": 0.2}},
+                {"class_path": "dop_lightning.problems.noise.GaussianNoise", "init_args": {"std": 0.1}},
+                {"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": 0.1}},
+                {"class_path": "dop_lightning.problems.noise.MissingEntries", "init_args": {"ratio": 0.3}},
             ]
         }
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dop_lightning.objective import AbsoluteLoss, Loss, SquaredLoss, total
+from dop_lightning.model.losses import AbsoluteLoss, Loss, SquaredLoss, total
 from tests.suites.part import ROUNDING, draw
 
 SHAPES = [(2, 5), (3, 4, 5), (2, 3, 4, 2)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.optim import DiscrepantSGD, parameter_groups
+from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD, parameter_groups
 from tests.suites.part import ROUNDING, draw
 
 

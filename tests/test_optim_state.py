@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dop_lightning.optim import DiscrepantSGD
-from dop_lightning.optim_state import load_optimizer_state, optimizer_state
+from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
+from dop_lightning.engine.optim.state import load_optimizer_state, optimizer_state
 from tests.suites.part import draw
 
 OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter]], Optimizer]] = {

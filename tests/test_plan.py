@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from dop_lightning.plan import Plan, deal, even_size
+from dop_lightning.lightning.strategies.plan import Plan, deal, even_size
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])

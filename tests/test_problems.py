@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Problem, ProblemBatch, form_batches, rename
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.problems.problem import Problem, ProblemBatch, form_batches, rename
 from tests.suites.part import draw
 
 

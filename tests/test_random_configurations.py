@@ -16,8 +16,8 @@ import pytorch_lightning as pl
 from hypothesis import HealthCheck, Phase, event, given, settings
 
 import dop_lightning
-from dop_lightning.data import RecoveryDataModule
-from dop_lightning.data.images import ImageFile
+from dop_lightning.lightning.data import RecoveryDataModule
+from dop_lightning.lightning.data.images import ImageFile
 from tests.suites.configurations import Configuration, configurations
 from tests.suites.draws_of_data import write_files
 

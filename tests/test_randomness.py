@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dop_lightning.randomness import lent_stream, stream, stream_seed
+from dop_lightning.problems.randomness import lent_stream, stream, stream_seed
 
 # A change of any of these changes every recorded result: it needs a decision, not a new number here.
 KNOWN = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 from tests.scenes import scene, write_folder
 
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from dop_lightning.operators import CommutingMeasurements, GaussianMeasurements
-from dop_lightning.problems import Problem
-from dop_lightning.runs import claim, default_folder, fingerprint, planned_batches, write_manifest
-from dop_lightning.tiling import cut
+from dop_lightning.images.tiles import cut
+from dop_lightning.model.operators import CommutingMeasurements, GaussianMeasurements
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.folder import claim, default_folder, fingerprint, planned_batches, write_manifest
 
 CONFIG = """
 model: {tau: 0.002, alpha: null, block: 100, signal: {class_path: SymmetricFactor, init_args: {rank: 3}}}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dop_lightning import runtime
-from dop_lightning.runtime import has_bfloat16_units, set_threads, usable_cores
+from dop_lightning.foundation import machine as runtime
+from dop_lightning.foundation.machine import has_bfloat16_units, set_threads, usable_cores
 
 
 @pytest.fixture

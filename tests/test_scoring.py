@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.problems import Problem, ProblemBatch, scale
-from dop_lightning.scoring import CURVES, DENSITY_THRESHOLD, RANK_TOLERANCE, Scorer
+from dop_lightning.problems.problem import Problem, ProblemBatch, scale
+from dop_lightning.problems.scoring import CURVES, DENSITY_THRESHOLD, RANK_TOLERANCE, Scorer
 from tests.suites.part import draw
 
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.stopping import VARIANCES, ExponentialVariance, LeastVariance, MovingVariance, WindowedVariance
+from dop_lightning.engine.stopping import (
+    VARIANCES,
+    ExponentialVariance,
+    LeastVariance,
+    MovingVariance,
+    WindowedVariance,
+)
 from tests.suites.part import draw
 
 KINDS = pytest.mark.parametrize("kind", VARIANCES.values(), ids=VARIANCES)

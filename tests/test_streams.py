@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.streams import SIDE_STREAMS, side_by_side
+from dop_lightning.model.signals.unet.streams import SIDE_STREAMS, side_by_side
 
 
 def test_on_a_cpu_one_comes_after_the_other() -> None:

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dop_lightning.problems import Problem
-from dop_lightning.tiling import Grid, cover, cut, starts
+from dop_lightning.images.tiles import Grid, cover, cut, starts
+from dop_lightning.problems.problem import Problem
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
 

@@ -1,14 +1,14 @@
 """Links by the files of the repository and by Python's names lead to the API reference, or are errors of the build.
 
-Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine.py#advance``. Here that
-becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other files
-(configs, scripts) are downloads, as MyST has it.
+Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine/state.py#advance``. Here
+that becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other
+files (configs, scripts) are downloads, as MyST has it.
 
 A link whose text is the name of the page, ``[files.md](files.md)``, shows its title here.
 
-Names are documented where users import them from, often not where they are defined: ``dop_lightning.signals.Factor`` is
-in ``dop_lightning.signals.factor``. What has no entry of its own leads to the module that it is part of. What Python
-does not know either stays unresolved, which is a warning.
+Names are documented where users import them from, often not where they are defined:
+``dop_lightning.model.signals.Factor`` is in ``dop_lightning.model.signals.factor``. What has no entry of its own leads
+to the module that it is part of. What Python does not know either stays unresolved, which is a warning.
 """
 
 import importlib

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.api.image_objects import FileImage, image_object
-from dop_lightning.files.images.image_files import load_raster, repainted
+from dop_lightning.images.formats.image_files import load_raster, repainted
+from dop_lightning.images.image_objects import FileImage, image_object
 
 RNG = np.random.default_rng(0)
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from dop_lightning import recover_image
-from dop_lightning.api.progress import in_notebook
-from dop_lightning.api.work import Part
-from dop_lightning.engine import OutOfMemoryError
-from dop_lightning.scoring import DENSITY_THRESHOLD
+from dop_lightning.engine.run import Part
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.images.progress import in_notebook
+from dop_lightning.problems.scoring import DENSITY_THRESHOLD
 
 TINY: dict[str, Any] = {"preset": "quick", "width": 4, "iterations": 3, "device": "cpu", "precision": "fp32"}
 
@@ -68,8 +68,10 @@ def test_it_gives_what_dop_recover_gives(options: dict[str, Any], tmp_path: Path
 def test_a_stable_recovery_ends_where_the_command_ends_it(
     tmp_path: Path, dop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dop_lightning.steps.Refinement.reveal", lambda self, state, k: 25)
-    monkeypatch.setattr("dop_lightning.steps.Refinement.finished", lambda self, state: [0][: state.iteration == 50])
+    monkeypatch.setattr("dop_lightning.engine.steps.Refinement.reveal", lambda self, state, k: 25)
+    monkeypatch.setattr(
+        "dop_lightning.engine.steps.Refinement.finished", lambda self, state: [0][: state.iteration == 50]
+    )
     given = damaged(clean(12, 12, 1))[0]
     np.save(tmp_path / "a.npy", given)
     words = ["--width", "2", "--device", "cpu", "--precision", "fp32", "--preset", "quick"]
@@ -263,7 +265,7 @@ def test_too_little_memory_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatc
     def greedy(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dop_lightning.signals.SkipUNet.forward", greedy)
+    monkeypatch.setattr("dop_lightning.model.signals.SkipUNet.forward", greedy)
     with pytest.raises(
         OutOfMemoryError, match=r"^image: out of memory .*; a smaller tile, or a smaller width, takes less$"
     ):

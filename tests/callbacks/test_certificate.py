@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dop_lightning.callbacks import DualCertificate
-from dop_lightning.callbacks.certificate import _Start
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.signals import Factor, SymmetricFactor
-from dop_lightning.theory import dual_certificate, dual_variable, kkt_residuals
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import Factor, SymmetricFactor
+from dop_lightning.paper.certificate_callback import DualCertificate, _Start
+from dop_lightning.paper.theory import dual_certificate, dual_variable, kkt_residuals
 
 TAGS = ["kkt_feasibility", "kkt_dual", "kkt_slackness", "kkt_sign", "kkt_product"]
 

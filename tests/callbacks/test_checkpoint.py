@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.callbacks import CheckpointFolder, FolderCheckpointIO, last_checkpoint
-from dop_lightning.callbacks.checkpoint import LAST
+from dop_lightning.lightning.callbacks import CheckpointFolder, FolderCheckpointIO, last_checkpoint
+from dop_lightning.lightning.callbacks.checkpoint import LAST
 
 BATCHES = {"batch-0000": ("a", "b"), "batch-0001": ("noise-0.1-seed0",)}
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.callbacks import RecoveredFiles
-from dop_lightning.data.images import ImageFile
-from dop_lightning.files.histograms import HISTOGRAM, read_histogram
-from dop_lightning.noise import NoNoise
-from dop_lightning.outcome import Outcome
-from dop_lightning.problems import Problem
-from dop_lightning.reporting.results import write_result
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.lightning.callbacks import RecoveredFiles
+from dop_lightning.lightning.data.images import ImageFile
+from dop_lightning.problems.noise import NoNoise
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.histograms import HISTOGRAM, read_histogram
+from dop_lightning.runs.results import write_result
 
 SCORES_OF_MATRICES = {
     "loss",
@@ -156,7 +156,7 @@ def test_the_result_comes_last(fit, matrix_method, matrices, tmp_path: Path, mon
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dop_lightning.callbacks.files.write_pixels", fail)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.write_pixels", fail)
     with pytest.raises(OSError, match="no space left"):
         fit(tmp_path, matrix_method(), matrices(), 100)
     assert list(tmp_path.rglob("result.json")) == []

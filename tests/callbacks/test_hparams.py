@@ -13,11 +13,11 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 
-from dop_lightning.callbacks import VarianceStopping
-from dop_lightning.callbacks.hparams import session_start
-from dop_lightning.convex import InexactALM
-from dop_lightning.noise import GrossOutliers
-from dop_lightning.scoring import CURVES
+from dop_lightning.engine.convex import InexactALM
+from dop_lightning.lightning.callbacks import VarianceStopping
+from dop_lightning.lightning.callbacks.hparams import session_start
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.problems.scoring import CURVES
 
 SUCCESS, FAILURE, UNKNOWN = api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_UNKNOWN
 

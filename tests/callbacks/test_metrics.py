@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.callbacks import RecoveryMetrics
-from dop_lightning.engine import Evaluation
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.scoring import CURVES
+from dop_lightning.engine.state import Evaluation
+from dop_lightning.lightning.callbacks import RecoveryMetrics
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.scoring import CURVES
 
 
 def test_every_problem_has_a_row_a_tag_at_each_evaluation(fit, matrix_method, matrices, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import pytorch_lightning as pl
 from PIL import Image
 
-from dop_lightning.callbacks import IterationProgress
-from dop_lightning.commands.runner import standard_callbacks
+from dop_lightning.cli.experiments.runner import standard_callbacks
+from dop_lightning.lightning.callbacks import IterationProgress
 
 
 class Terminal(io.StringIO):
@@ -114,7 +114,7 @@ def test_the_time_is_estimated_by_the_largest_problem(
         timed.append(state.problems.signal_shape)
         return 0.5
 
-    monkeypatch.setattr("dop_lightning.callbacks.progress.seconds_an_iteration", half_a_second)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.progress.seconds_an_iteration", half_a_second)
     for name, height in (("a", 16), ("b", 8), ("c", 8)):
         Image.fromarray(np.zeros((height, 16), np.uint8)).save(tmp_path / f"{name}.png")
     data = images(images=str(tmp_path), noise=None, resize=None)
@@ -138,7 +138,7 @@ def test_a_signal_during_the_estimate_is_heard(
         os.kill(os.getpid(), by)
         return []
 
-    monkeypatch.setattr("dop_lightning.engine.advance", slow)
+    monkeypatch.setattr("dop_lightning.engine.state.advance", slow)
     run = fit(tmp_path, image_method(), images(), 30, callbacks=with_estimate())
     assert timed == [1]
     assert run.module.stopped_by == status

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from dop_lightning.callbacks.sample import sample
-from dop_lightning.problems import Problem
-from dop_lightning.spread import spread
-from dop_lightning.tiling import cut
+from dop_lightning.foundation.spread import spread
+from dop_lightning.images.tiles import cut
+from dop_lightning.lightning.callbacks.sample import sample
+from dop_lightning.problems.problem import Problem
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (5, 0), (3, 5), (5, 5), (7, 5), (1000, 40), (41, 40), (79, 40)])

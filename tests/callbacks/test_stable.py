@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.callbacks import StableOutput
-from dop_lightning.engine import Evaluation
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.engine.state import Evaluation
+from dop_lightning.lightning.callbacks import StableOutput
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 EVERY = 10
 Output = Callable[[int], Tensor]

@@ -14,12 +14,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
-from dop_lightning.callbacks import ProblemTensorBoard
-from dop_lightning.callbacks.checkpoint import LAST
-from dop_lightning.files.pictures import MISSING_GREY, colour_limit, heatmap
-from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
-from dop_lightning.scoring import CURVES
-from dop_lightning.spread import spread
+from dop_lightning.foundation.spread import spread
+from dop_lightning.images.pictures import MISSING_GREY, colour_limit, heatmap
+from dop_lightning.lightning.callbacks import ProblemTensorBoard
+from dop_lightning.lightning.callbacks.checkpoint import LAST
+from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture
+from dop_lightning.problems.scoring import CURVES
 
 
 @pytest.fixture(autouse=True)

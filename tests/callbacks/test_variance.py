@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.callbacks import StableOutput, VarianceStopping
-from dop_lightning.engine import BatchState, Evaluation
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.engine.state import BatchState, Evaluation
+from dop_lightning.lightning.callbacks import StableOutput, VarianceStopping
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 EVERY = 5
 

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning import hints
-from dop_lightning.commands import doctor
-from dop_lightning.doctor import (
+from dop_lightning.cli import hints
+from dop_lightning.cli.doctor import (
     Finding,
     attempt,
     check_extras,
@@ -26,7 +25,8 @@ from dop_lightning.doctor import (
     packages,
     trial,
 )
-from dop_lightning.kernels import compiled
+from dop_lightning.cli.doctor import command as doctor
+from dop_lightning.model.signals.unet.kernels import compiled
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.figures import FIGURES, configs
+from dop_lightning.paper.figures import FIGURES, configs
 from tests.figures.builders import write_tiny
 
 
@@ -28,7 +28,7 @@ def test_help_lists_the_figures(dop) -> None:
 
 
 def test_help_comes_without_heavy_imports(tmp_path: Path) -> None:
-    probe = "import sys; from dop_lightning.commands import figure; figure.parser().format_help(); print(*sys.modules)"
+    probe = "import sys; from dop_lightning.cli import figure; figure.parser().format_help(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"torch", "matplotlib", "pytorch_lightning"} & set(found.stdout.split())
 

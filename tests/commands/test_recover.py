@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from dop_lightning.cli import main
-from dop_lightning.commands import recover
-from dop_lightning.commands.presets import preset_lines
-from dop_lightning.commands.recover_options import PRESET_NAMES, parser
-from dop_lightning.presets import PRESETS
+from dop_lightning.cli.configs import recover
+from dop_lightning.cli.configs.preset_times import preset_lines
+from dop_lightning.cli.main import main
+from dop_lightning.cli.recover import PRESET_NAMES, parser
+from dop_lightning.images.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -84,7 +84,7 @@ def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
 
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
-    monkeypatch.setattr("dop_lightning.commands.presets._probe", lambda preset, device: seconds[preset.width])
+    monkeypatch.setattr("dop_lightning.cli.configs.preset_times._probe", lambda preset, device: seconds[preset.width])
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
@@ -235,7 +235,7 @@ def test_out_of_memory_is_told_with_a_way_out(folder: Path, dop, monkeypatch: py
     def greedy(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dop_lightning.signals.SkipUNet.forward", greedy)
+    monkeypatch.setattr("dop_lightning.model.signals.SkipUNet.forward", greedy)
     said = dop("recover", "photo.png", "--out", "out", *TINY)
     assert said.status == 2
     assert said.err.splitlines()[-1] == (

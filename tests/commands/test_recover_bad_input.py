@@ -19,7 +19,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 from tests.files.images.builders import SIGNATURE, chunk
 
 TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "fp32"]

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 from tests.files.images.builders import KINDS, build
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450)]

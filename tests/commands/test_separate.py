@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from dop_lightning import hints
-from dop_lightning.cli import main
-from dop_lightning.files.frames import find_frames
-from dop_lightning.files.tables import read_table
+from dop_lightning.cli import hints
+from dop_lightning.cli.main import main
+from dop_lightning.matrices.scenes import find_frames
+from dop_lightning.matrices.tables import read_table
 from tests.scenes import scene, write_folder, write_video
 
 LOBBY = Path(__file__).parents[3] / "shared" / "data" / "video" / "lobby.avi"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.callbacks import IterationProgress
+from dop_lightning.lightning.callbacks import IterationProgress
 from tests.sweeps.builders import PROBLEM, result, write_configs
 
 BASE = ["sweep", "--config", "base.yaml", "--out", "out"]
@@ -38,7 +38,7 @@ def when_written(name: str) -> int:
 @pytest.mark.parametrize("arguments", [["sweep", "--help"], [*SWEEP, "--dry-run"]])
 def test_help_and_plan_come_without_heavy_imports(arguments: list[str], folder: Path) -> None:
     probe = (
-        "import sys\nfrom dop_lightning.cli import main\n"
+        "import sys\nfrom dop_lightning.cli.main import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
     )
     process = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.convex import eigenvalue_threshold, singular_value_threshold, soft_threshold
-from dop_lightning.convex.partial import partial_eigenvalue_threshold, partial_singular_value_threshold
+from dop_lightning.engine.convex import eigenvalue_threshold, singular_value_threshold, soft_threshold
+from dop_lightning.engine.convex.partial import partial_eigenvalue_threshold, partial_singular_value_threshold
 from tests.suites.part import draw
 
 NEAR = {"rtol": 1e-9, "atol": 1e-9}

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.convex import AcceleratedProximalGradient, ConvexState, InexactALM
-from dop_lightning.engine import OutOfMemoryError
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.engine.convex import AcceleratedProximalGradient, ConvexState, InexactALM
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.convex import ConvexSuite, corrupted, states
 from tests.suites.part import assert_same_bits
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.data import RecoveryDataModule, Source
-from dop_lightning.data.base import one_file_each
-from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Attribute
+from dop_lightning.lightning.data import RecoveryDataModule, Source
+from dop_lightning.lightning.data.base import one_file_each
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
+from dop_lightning.problems.problem import Attribute
 
 SAFE = re.compile(r"[\w.-]{1,140}")
 

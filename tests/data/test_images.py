@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.data import ImageDataModule
-from dop_lightning.data.images import ImageFile
-from dop_lightning.files import read_image
-from dop_lightning.noise import GrossOutliers, RandomValuedImpulse, SaltAndPepper
-from dop_lightning.problems import Problem
+from dop_lightning.images.formats import read_image
+from dop_lightning.lightning.data import ImageDataModule
+from dop_lightning.lightning.data.images import ImageFile
+from dop_lightning.problems.noise import GrossOutliers, RandomValuedImpulse, SaltAndPepper
+from dop_lightning.problems.problem import Problem
 
 
 def problems(images: Any, **options: Any) -> list[Problem]:
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_not_worked_on(tmp_path: Path, monkeypatch: py
         raise TypeError("no such samples")
 
     file = save(tmp_path / "a.png", 9, 7)
-    monkeypatch.setattr("dop_lightning.files.images.image_files.write_raster", fails)
+    monkeypatch.setattr("dop_lightning.images.formats.image_files.write_raster", fails)
     with pytest.raises(ValueError, match=r"a.png: an image like this cannot be written \(no such samples\)"):
         problems(file)
 

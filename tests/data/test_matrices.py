@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.data import MatrixDataModule
-from dop_lightning.metrics import numerical_rank
-from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture
-from dop_lightning.operators import CommutingMeasurements, GaussianMeasurements
-from dop_lightning.problems import Problem
-from dop_lightning.randomness import stream
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.model.operators import CommutingMeasurements, GaussianMeasurements
+from dop_lightning.problems.metrics import numerical_rank
+from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture
+from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.randomness import stream
 
 
 def problems(**options: Any) -> list[Problem]:

@@ -8,12 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.data import ImageDataModule
-from dop_lightning.data.images import ImageFile
-from dop_lightning.files import read_image
-from dop_lightning.noise import MissingEntries, Mixture, NoNoise, SaltAndPepper
-from dop_lightning.operators import BoxBlur, Downsampling, GaussianBlur, GaussianMeasurements, Masked, operator_of
-from dop_lightning.problems import Problem
+from dop_lightning.images.formats import read_image
+from dop_lightning.lightning.data import ImageDataModule
+from dop_lightning.lightning.data.images import ImageFile
+from dop_lightning.model.operators import (
+    BoxBlur,
+    Downsampling,
+    GaussianBlur,
+    GaussianMeasurements,
+    Masked,
+    operator_of,
+)
+from dop_lightning.problems.noise import MissingEntries, Mixture, NoNoise, SaltAndPepper
+from dop_lightning.problems.problem import Problem
 
 HALF = Downsampling(2)
 

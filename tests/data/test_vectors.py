@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.data import VectorDataModule
-from dop_lightning.noise import GrossOutliers
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Problem
+from dop_lightning.lightning.data import VectorDataModule
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.problems.problem import Problem
 
 
 def problems(**options: Any) -> list[Problem]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
-from dop_lightning.figures import configs
+from dop_lightning.paper.figures import configs
 
 TIME = {"model": {"tau": "auto", "steps": {"class_path": "GradientDescent", "init_args": {"horizon": 0.5}}}}
 DATA = {"data": {"init_args": {"n": 12, "rank": 1, "seeds": 2}}, "model": {"block": 100, "evaluate_every": 100}}
-NOISE = [{"class_path": "dop_lightning.noise.GrossOutliers", "init_args": {"ratio": p}} for p in (0.1, 0.4)]
+NOISE = [{"class_path": "dop_lightning.problems.noise.GrossOutliers", "init_args": {"ratio": p}} for p in (0.1, 0.4)]
 
 
 def merged(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ PHOTOGRAPH = {
     "files": {"most_pictures": 0},
 }
 PHOTOGRAPHS = merged(PHOTOGRAPH, {"data": {"init_args": {"images": ["camera", "chelsea"]}}})
-IMPULSES = [{"class_path": "dop_lightning.noise.SaltAndPepper", "init_args": {"ratio": p}} for p in (0.1, 0.7)]
+IMPULSES = [{"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": p}} for p in (0.1, 0.7)]
 LEVELS = merged(PHOTOGRAPH, {"data": {"init_args": {"noise": IMPULSES}}})
 GRID = merged(LEVELS, PHOTOGRAPHS, {"data": {"init_args": {"seeds": 1}}})
 WIDER = merged(PHOTOGRAPH, {"model": {"signal": {"init_args": {"width": 6}}}})

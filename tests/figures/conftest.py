@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dop_lightning.figures import configs
+from dop_lightning.paper.figures import configs
 from tests.figures.builders import write_tiny
 
 

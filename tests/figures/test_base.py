@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.figures import load_figure
-from dop_lightning.figures.base import csv_text
-from dop_lightning.figures.configs import config_folder
-from dop_lightning.figures.style import canvas, save
+from dop_lightning.foundation.plotting import canvas, save
+from dop_lightning.paper.figures import load_figure
+from dop_lightning.paper.figures.base import csv_text
+from dop_lightning.paper.figures.configs import config_folder
 
 
 def refuse(*_: object) -> int:

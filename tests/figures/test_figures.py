@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.figures import FIGURES, load_figure
-from dop_lightning.figures.base import ComputedFigure, FittedFigure
-from dop_lightning.figures.configs import figure_folder, layers
-from dop_lightning.figures.grid import Grid, _oracles
+from dop_lightning.paper.figures import FIGURES, load_figure
+from dop_lightning.paper.figures.base import ComputedFigure, FittedFigure
+from dop_lightning.paper.figures.configs import figure_folder, layers
+from dop_lightning.paper.figures.grid import Grid, _oracles
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from dop_lightning.cli import main
-from dop_lightning.figures import load_figure
-from dop_lightning.figures.base import Row
-from dop_lightning.figures.configs import figure_folder
-from dop_lightning.noise import SaltAndPepper
+from dop_lightning.cli.main import main
+from dop_lightning.paper.figures import load_figure
+from dop_lightning.paper.figures.base import Row
+from dop_lightning.paper.figures.configs import figure_folder
+from dop_lightning.problems.noise import SaltAndPepper
 
 FOUR = ["F16.png", "Peppers.png", "Baboon.png", "kodim03.png"]
 IMAGE_FIGURES = ["1b", "3", "4", "5"]

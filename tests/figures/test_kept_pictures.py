@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.figures.kept_pictures import KeptPictures
+from dop_lightning.paper.figures.kept_pictures import KeptPictures
 
 PROBLEM = "camera-salt-and-pepper-0.3-seed0"
 

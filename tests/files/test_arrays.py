@@ -8,7 +8,8 @@ import torch
 from scipy import sparse
 from scipy.io import savemat
 
-from dop_lightning.files import MATRIX_SUFFIXES, find_files, read_matrix
+from dop_lightning.foundation.find import find_files
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
 
 NAN = float("nan")
 WHOLE = np.array([[1.0, 2.5, -3.0], [4.0, 5.0, 6e-3]])

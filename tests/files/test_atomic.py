@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from dop_lightning.files import atomic_json, atomic_text, write_atomically
+from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically
 
 
 def half(file: BinaryIO) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dop_lightning.files.histograms import BINS, corruption_histogram, read_histogram, write_histogram
+from dop_lightning.runs.histograms import BINS, corruption_histogram, read_histogram, write_histogram
 
 
 def test_counts_absolute_values_in_equal_bins() -> None:

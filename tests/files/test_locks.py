@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.files.locks import Claims
+from dop_lightning.runs.locks import Claims
 
 pytest.importorskip("fcntl")
 

@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.files import comparison, corruption_map, heatmap, recovery_pictures
-from dop_lightning.files.pictures import PANEL_LIMIT, colour_limit
-from dop_lightning.outcome import Outcome
-from dop_lightning.problems import Problem
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.images.pictures import (
+    PANEL_LIMIT,
+    colour_limit,
+    comparison,
+    corruption_map,
+    heatmap,
+    recovery_pictures,
+)
+from dop_lightning.problems.problem import Problem
 
 
 def outcome(signal: Tensor, corruption: Tensor | None = None, **problem: Any) -> Outcome:

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dop_lightning.kernels import convolution
-from dop_lightning.kernels.convolution import convolve, strips_of
+from dop_lightning.model.signals.unet.kernels import convolution
+from dop_lightning.model.signals.unet.kernels.convolution import convolve, strips_of
 
 
 def channels_last(*shape: int, seed: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dop_lightning import kernels
+from dop_lightning.model.signals.unet import kernels
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="needs a C++ compiler")
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.metrics import corruption_density, numerical_rank, psnr, relative_error, ssim, support_scores
+from dop_lightning.problems.metrics import (
+    corruption_density,
+    numerical_rank,
+    psnr,
+    relative_error,
+    ssim,
+    support_scores,
+)
 
 NAN = math.nan
 
@@ -92,7 +99,7 @@ class TestSsim:
     def test_strips_of_a_large_image_add_up_to_the_whole(self, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
         x, truth = rand(2, 3, 67, 40), rand(2, 3, 67, 40, seed=1)
         expected = ssim(x, truth, 1.0)
-        monkeypatch.setattr("dop_lightning.metrics.functional.SSIM_STRIP", strip)
+        monkeypatch.setattr("dop_lightning.problems.metrics.functional.SSIM_STRIP", strip)
         close(ssim(x, truth, 1.0), expected)
 
     def test_refuses_what_is_no_image(self) -> None:

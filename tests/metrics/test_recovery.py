@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from dop_lightning.metrics import (
+from dop_lightning.problems.metrics import (
     CorruptionDensity,
     NumericalRank,
     RelativeError,

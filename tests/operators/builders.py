@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dop_lightning.operators import Sensing
-from dop_lightning.problems import Problem
+from dop_lightning.model.operators import Sensing
+from dop_lightning.problems.problem import Problem
 from tests.suites.part import draw
 
 

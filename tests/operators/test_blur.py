@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from dop_lightning.operators import (
+from dop_lightning.model.operators import (
     Blur,
     Blurring,
     BoxBlur,
@@ -21,8 +21,8 @@ from dop_lightning.operators import (
     Operator,
     operator_of,
 )
-from dop_lightning.operators.boundary import pad, unpad
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.model.operators.boundary import pad, unpad
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.operators.builders import measured
 from tests.suites.operator import OperatorSuite
 from tests.suites.part import draw

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.operators import Downsampling, Operator, operator_of
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.model.operators import Downsampling, Operator, operator_of
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.operators.builders import measured
 from tests.suites.operator import OperatorSuite
 from tests.suites.part import draw

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dop_lightning.operators import EntryMask, Identity, Operator, operator_of
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.model.operators import EntryMask, Identity, Operator, operator_of
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Entries, Measurements, OperatorSuite
 from tests.suites.part import draw
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.operators import Operator, Physics, PhysicsOperator, operator_of
-from dop_lightning.operators.physics import _made
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.model.operators import Operator, Physics, PhysicsOperator, operator_of
+from dop_lightning.model.operators.physics import _made
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.operators.builders import measured
 from tests.suites.operator import OperatorSuite
 from tests.suites.part import draw

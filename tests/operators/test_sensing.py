@@ -6,11 +6,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dop_lightning.data import MatrixDataModule
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.metrics import relative_error
-from dop_lightning.noise import GrossOutliers, MissingEntries, Mixture, Noise
-from dop_lightning.operators import (
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.model.operators import (
     CommutingMeasurements,
     CommutingSensing,
     GaussianMeasurements,
@@ -21,8 +19,10 @@ from dop_lightning.operators import (
     gaussian_sensing,
     operator_of,
 )
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SymmetricFactor
+from dop_lightning.model.signals import SymmetricFactor
+from dop_lightning.problems.metrics import relative_error
+from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture, Noise
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import OperatorSuite
 from tests.suites.part import draw
 

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from dop_lightning.reporting.html import render
-from dop_lightning.reporting.html.page import repeat_command
-from dop_lightning.reporting.html.reading import read_run
+from dop_lightning.runs.report import render
+from dop_lightning.runs.report.page import repeat_command
+from dop_lightning.runs.report.reading import read_run
 from tests.reporting.builders import RESULT, Page, write_run
 
 
@@ -256,7 +256,7 @@ def test_those_with_pictures_are_shown(tmp_path: Path) -> None:
 
 
 def test_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.reporting.html.page.MOST_ROWS", 3)
+    monkeypatch.setattr("dop_lightning.runs.report.page.MOST_ROWS", 3)
     page = page_of(write_run(tmp_path / "run", {f"n{k}": {} for k in range(5)}), most=1)
     assert len(page.all("th", scope="row")) == 3
     assert any("2 more, in results.csv" in text for text in page.text("p"))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.files.histograms import corruption_histogram
-from dop_lightning.reporting.html.axes import Axis, fitted, linear_ticks, log_ticks
-from dop_lightning.reporting.html.chart import BOTTOM, MOST_POINTS, TOP, thinned
-from dop_lightning.reporting.html.embed import Embedded, embed
-from dop_lightning.reporting.html.histogram import histogram_chart
+from dop_lightning.runs.histograms import corruption_histogram
+from dop_lightning.runs.report.axes import Axis, fitted, linear_ticks, log_ticks
+from dop_lightning.runs.report.chart import BOTTOM, MOST_POINTS, TOP, thinned
+from dop_lightning.runs.report.embed import Embedded, embed
+from dop_lightning.runs.report.histogram import histogram_chart
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 17), (9.98, 10.02), (0, 150000), (-1e-9, 1e-9), (5, 5.0001)])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dop_lightning.reporting.merge import CURVES, HEADER, TRIES, merge_curves, rebuild
+from dop_lightning.runs.curves import CURVES, HEADER, TRIES, merge_curves, rebuild
 
 
 def test_curves_of_all_batches_in_their_order(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.reporting.html import render
-from dop_lightning.reporting.html.reading import read_run
+from dop_lightning.runs.report import render
+from dop_lightning.runs.report.reading import read_run
 from tests.reporting.builders import write_run
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_report.py"

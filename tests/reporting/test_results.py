@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.outcome import Outcome, Status
-from dop_lightning.problems import Problem
-from dop_lightning.reporting.results import SUMMARY, read_results, render_table, write_result, write_table
+from dop_lightning.engine.outcome import Outcome, Status
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.results import SUMMARY, read_results, render_table, write_result, write_table
 
 BEFORE = ["seed", "alpha", "status", "iterations", "seconds", "loss", "input_psnr", "psnr", "best_psnr"]
 AFTER = [

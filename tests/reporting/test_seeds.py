@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dop_lightning.reporting.many import RunTable
-from dop_lightning.reporting.results import render_markdown, render_table
-from dop_lightning.reporting.seeds import best_of, group_over_seeds
-from dop_lightning.reporting.summary import csv_over_seeds, mark_best, table_over_seeds
+from dop_lightning.runs.results import render_markdown, render_table
+from dop_lightning.runs.tables.many import RunTable
+from dop_lightning.runs.tables.seeds import best_of, group_over_seeds
+from dop_lightning.runs.tables.summary import csv_over_seeds, mark_best, table_over_seeds
 
 CAMERA = {"image": "camera", "ratio": 0.3}
 COFFEE = {"image": "coffee", "ratio": 0.3}

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Factor, Signal, SymmetricFactor
+from dop_lightning.model.signals import Factor, Signal, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import ROUNDING, draw
 from tests.suites.signal import SignalSuite
 

@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.signals import FourierMLP, NetworkSignal, Signal
-from dop_lightning.signals.fourier_mlp import fourier_features, pixel_coordinates
+from dop_lightning.model.signals import FourierMLP, NetworkSignal, Signal
+from dop_lightning.model.signals.fourier_mlp import fourier_features, pixel_coordinates
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 from tests.suites.part import draw
 from tests.suites.signal import SignalSuite
 

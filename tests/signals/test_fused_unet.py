@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning import kernels
-from dop_lightning.kernels import convolution
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SkipUNet, skip_unet
-from dop_lightning.signals.fused_unet import fused_forward
-from dop_lightning.signals.skip_network import skip_network
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.model.signals.unet import kernels, skip_unet
+from dop_lightning.model.signals.unet.fused_unet import fused_forward
+from dop_lightning.model.signals.unet.kernels import convolution
+from dop_lightning.model.signals.unet.skip_network import skip_network
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="needs a C++ compiler")

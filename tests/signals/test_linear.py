@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Coordinates, Signal
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import Coordinates, Signal
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Measurements
 from tests.suites.part import ROUNDING, draw
 from tests.suites.signal import SignalSuite

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dop_lightning import kernels
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.runtime import has_bfloat16_units
-from dop_lightning.signals import Signal, SkipUNet
-from dop_lightning.signals.skip_network import skip_network
+from dop_lightning.foundation.machine import has_bfloat16_units
+from dop_lightning.model.signals import Signal, SkipUNet
+from dop_lightning.model.signals.unet import kernels
+from dop_lightning.model.signals.unet.skip_network import skip_network
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 from tests.suites.part import assert_same_bits, draw
 from tests.suites.signal import SignalSuite
 
@@ -42,7 +42,7 @@ class TestSkipUNet(TestPlainSkipUNet):
     test_parameters_have_the_type_of_the_problems = None
 
     def test_kernels_are_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("dop_lightning.signals.skip_unet.fused_forward", lambda *_: pytest.fail("used"))
+        monkeypatch.setattr("dop_lightning.model.signals.unet.skip_unet.fused_forward", lambda *_: pytest.fail("used"))
         with pytest.raises(pytest.fail.Exception, match="used"):
             self.make(ProblemBatch([self.problem(0, "one")]))(0)
 
@@ -281,7 +281,7 @@ def test_auto_is_bf16_where_the_processor_has_units_for_it() -> None:
 
 @pytest.mark.parametrize("units", [False, True])
 def test_auto_asks_the_processor(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.signals.skip_unet.has_bfloat16_units", lambda device: units)
+    monkeypatch.setattr("dop_lightning.model.signals.unet.skip_unet.has_bfloat16_units", lambda device: units)
     assert small(batch(3, 8, 8), precision="auto").bf16 is units
 
 

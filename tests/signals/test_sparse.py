@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import HadamardSignal, Signal
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import HadamardSignal, Signal
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Measurements
 from tests.suites.part import draw
 from tests.suites.signal import SignalSuite

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dop_lightning.data import MatrixDataModule
-from dop_lightning.noise import GaussianNoise, GrossOutliers, MissingEntries, Mixture, Noise
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Problem
-from dop_lightning.signals.symmetry import asymmetry, symmetry_hint
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.model.signals.symmetry import asymmetry, symmetry_hint
+from dop_lightning.problems.noise import GaussianNoise, GrossOutliers, MissingEntries, Mixture, Noise
+from dop_lightning.problems.problem import Problem
 
 SPOILT = [
     GrossOutliers(0.1),

@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.metrics import relative_error
-from dop_lightning.objective import AbsoluteLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Coordinates, SkipUNet, SymmetricFactor
-from dop_lightning.steps import GradientDescent
-from dop_lightning.steps.automatic import spectral_norms
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.steps import GradientDescent
+from dop_lightning.engine.steps.automatic import spectral_norms
+from dop_lightning.model.losses import AbsoluteLoss
+from dop_lightning.model.signals import Coordinates, SkipUNet, SymmetricFactor
+from dop_lightning.problems.metrics import relative_error
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw
 from tests.suites.steps import StepRuleSuite, make_batch, make_problem, make_state
 
@@ -80,7 +80,7 @@ def test_problems_of_a_batch_reach_the_horizon_each_by_its_own_steps() -> None:
 
 
 def test_a_tau_that_is_too_large_is_halved_where_the_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.steps.automatic.SAFETY", 1.6)
+    monkeypatch.setattr("dop_lightning.engine.steps.automatic.SAFETY", 1.6)
     problems = make_batch(0)
     state = make_state(problems, GradientDescent())
     first = state.tau[0]

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.objective import AbsoluteLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SkipUNet, SymmetricFactor
-from dop_lightning.steps import GradientDescent, Nesterov
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.steps import GradientDescent, Nesterov
+from dop_lightning.model.losses import AbsoluteLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_state
 
 

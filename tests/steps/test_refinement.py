@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.alpha import reveal_time
-from dop_lightning.corruption import HadamardCorruption, PixelCorruption
-from dop_lightning.engine import BatchState, Method, _Snapshot, advance
-from dop_lightning.metrics import psnr
-from dop_lightning.noise import MissingEntries, Mixture, SaltAndPepper
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.signals import SkipUNet, SymmetricFactor
-from dop_lightning.steps import Refinement, StepRule
-from dop_lightning.steps.refinement import CALMER, LIVELIER
+from dop_lightning.engine.alpha import reveal_time
+from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
+from dop_lightning.engine.steps import Refinement, StepRule
+from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
+from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import SkipUNet, SymmetricFactor
+from dop_lightning.problems.metrics import psnr
+from dop_lightning.problems.noise import MissingEntries, Mixture, SaltAndPepper
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 
 NETWORK = partial(SkipUNet, width=6, scales=2, precision="fp32")
 ADAM = partial(torch.optim.Adam, lr=0.01)

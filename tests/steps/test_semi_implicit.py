@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.corruption import HadamardCorruption, PixelCorruption
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.operators import GaussianMeasurements
-from dop_lightning.problems import Problem, ProblemBatch, rename
-from dop_lightning.signals import Factor, HadamardSignal, SymmetricFactor
-from dop_lightning.steps import GradientDescent, SemiImplicit
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.steps import GradientDescent, SemiImplicit
+from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.model.signals import Factor, HadamardSignal, SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch, rename
 from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_problem, make_state
 
 
@@ -79,7 +79,7 @@ def test_strips_of_rows_make_no_difference(rows: int, monkeypatch: pytest.Monkey
     problems = make_batch(0, n=rows)
     whole, strips = make_state(problems, SemiImplicit(), rank=4), make_state(problems, SemiImplicit(), rank=4)
     advance(whole, 10)
-    monkeypatch.setattr("dop_lightning.steps.semi_implicit.IN_CACHE", 1)
+    monkeypatch.setattr("dop_lightning.engine.steps.semi_implicit.IN_CACHE", 1)
     advance(strips, 10)
     torch.testing.assert_close(strips.signal(0), whole.signal(0), rtol=1e-9, atol=1e-20)
 

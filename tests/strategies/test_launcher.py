@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from dop_lightning.strategies.launched import CHILD, RUN_FOLDER
-from dop_lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER
+from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
 def launcher(code: str, processes: int = 2, shared: bool = True) -> ChildProcessLauncher:

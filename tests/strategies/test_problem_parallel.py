@@ -13,10 +13,11 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-from dop_lightning.commands import lightning, runner
-from dop_lightning.reporting.results import read_results
-from dop_lightning.strategies import ProblemParallelStrategy
-from dop_lightning.strategies.launched import RUN_FOLDER
+from dop_lightning.cli.experiments import lightning_cli as lightning
+from dop_lightning.cli.experiments import runner
+from dop_lightning.lightning.strategies import ProblemParallelStrategy
+from dop_lightning.lightning.strategies.launched import RUN_FOLDER
+from dop_lightning.runs.results import read_results
 from tests.files.test_locks import other
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -153,7 +154,7 @@ def test_processes_of_torchrun_are_taken_as_they_are(monkeypatch: pytest.MonkeyP
 
 def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("dop_lightning.runtime.usable_cores", lambda: 7)
+    monkeypatch.setattr("dop_lightning.foundation.machine.usable_cores", lambda: 7)
     trainer = pl.Trainer(accelerator="cpu", devices=3, strategy="problem_parallel", logger=False)
     assert isinstance(trainer.strategy, ProblemParallelStrategy)
     assert (trainer.world_size, trainer.global_rank, trainer.strategy.root_device) == (3, 0, torch.device("cpu"))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from dop_lightning.strategies import rendezvous
-from dop_lightning.strategies.launched import CHILD
-from dop_lightning.strategies.rendezvous import Rendezvous
+from dop_lightning.lightning.strategies import rendezvous
+from dop_lightning.lightning.strategies.launched import CHILD
+from dop_lightning.lightning.strategies.rendezvous import Rendezvous
 
 
 def environment(rank: int, ranks: int, port: int) -> Any:

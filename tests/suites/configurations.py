@@ -12,13 +12,13 @@ from typing import Any
 import pytorch_lightning as pl
 from hypothesis import strategies as st
 
-from dop_lightning.callbacks import ProblemTensorBoard, RecoveredFiles, StableOutput, VarianceStopping
-from dop_lightning.commands.runner import standard_callbacks
-from dop_lightning.corruption import PixelCorruption
-from dop_lightning.data import RecoveryDataModule
-from dop_lightning.module import DoubleOverparameterization
-from dop_lightning.operators import EntryMask, Identity
-from dop_lightning.steps import Nesterov
+from dop_lightning.cli.experiments.runner import standard_callbacks
+from dop_lightning.engine.steps import Nesterov
+from dop_lightning.lightning.callbacks import ProblemTensorBoard, RecoveredFiles, StableOutput, VarianceStopping
+from dop_lightning.lightning.data import RecoveryDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.model.corruption import PixelCorruption
+from dop_lightning.model.operators import EntryMask, Identity
 from tests.suites.draws import (
     NO_NUMBER,
     RARELY,

@@ -14,10 +14,10 @@ import torch
 from tensorly.decomposition import robust_pca
 from torch import Tensor
 
-from dop_lightning.convex import ConvexState, SolverFactory, solve
-from dop_lightning.convex.solver import ConvexSolver
-from dop_lightning.operators import Operator
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.engine.convex import ConvexState, SolverFactory, solve
+from dop_lightning.engine.convex.solver import ConvexSolver
+from dop_lightning.model.operators import Operator
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Measurements
 from tests.suites.part import assert_same_bits, draw
 

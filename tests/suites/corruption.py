@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.corruption import Corruption
-from dop_lightning.problems import ProblemBatch
+from dop_lightning.model.corruption import Corruption
+from dop_lightning.problems.problem import ProblemBatch
 from tests.suites.part import BATCHING, ROUNDING, PartSuite, assert_gradient, awaken, draw_batch, gradients
 
 

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from dop_lightning.data import ImageDataModule, MatrixDataModule, VectorDataModule
-from dop_lightning.files.images import write_pixels
-from dop_lightning.noise import (
+from dop_lightning.images.formats import write_pixels
+from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, VectorDataModule
+from dop_lightning.model.operators import (
+    BoxBlur,
+    CommutingMeasurements,
+    Downsampling,
+    GaussianBlur,
+    GaussianMeasurements,
+    MotionBlur,
+)
+from dop_lightning.problems.noise import (
     GaussianNoise,
     GrossOutliers,
     MissingEntries,
@@ -18,14 +26,6 @@ from dop_lightning.noise import (
     Occlusion,
     RandomValuedImpulse,
     SaltAndPepper,
-)
-from dop_lightning.operators import (
-    BoxBlur,
-    CommutingMeasurements,
-    Downsampling,
-    GaussianBlur,
-    GaussianMeasurements,
-    MotionBlur,
 )
 from tests.suites.draws import (
     NO_COUNT,

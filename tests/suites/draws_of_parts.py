@@ -6,11 +6,12 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dop_lightning.convex import AcceleratedProximalGradient, InexactALM
-from dop_lightning.corruption import HadamardCorruption, HyperbolicCorruption
-from dop_lightning.muon import Muon
-from dop_lightning.objective import AbsoluteLoss, SquaredLoss
-from dop_lightning.signals import (
+from dop_lightning.engine.convex import AcceleratedProximalGradient, InexactALM
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.steps import GradientDescent, Refinement, SemiImplicit
+from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import (
     Coordinates,
     Factor,
     FourierMLP,
@@ -20,7 +21,6 @@ from dop_lightning.signals import (
     SymmetricFactor,
     UniformInput,
 )
-from dop_lightning.steps import GradientDescent, Refinement, SemiImplicit
 from tests.suites.draws import NO_COUNT, RANK, SCALE, Part, count, of, parts, positive, usually, word
 
 

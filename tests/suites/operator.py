@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.operators import Operator
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Signal
+from dop_lightning.model.operators import Operator
+from dop_lightning.model.signals import Signal
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw_batch
 
 TYPES = [(torch.float32, 1e-4), (torch.float64, 1e-12)]

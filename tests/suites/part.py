@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.parts import Part
-from dop_lightning.problems import Problem, ProblemBatch
+from dop_lightning.model.part import Part
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 # Where only the batching differs, one evaluation and one gradient agree to this in float64.
 BATCHING = {"rtol": 1e-10, "atol": 1e-10}

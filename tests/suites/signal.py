@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.problems import ProblemBatch
-from dop_lightning.signals import Signal
+from dop_lightning.model.signals import Signal
+from dop_lightning.problems.problem import ProblemBatch
 from tests.suites.part import (
     BATCHING,
     ROUNDING,

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.convex import InexactALM, solve
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method, _Snapshot, advance
-from dop_lightning.metrics import relative_error
-from dop_lightning.noise import GrossOutliers, MissingEntries
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.randomness import stream
-from dop_lightning.signals import Factor, SymmetricFactor
-from dop_lightning.steps import GradientDescent, StepRule
+from dop_lightning.engine.convex import InexactALM, solve
+from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
+from dop_lightning.engine.steps import GradientDescent, StepRule
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.signals import Factor, SymmetricFactor
+from dop_lightning.problems.metrics import relative_error
+from dop_lightning.problems.noise import GrossOutliers, MissingEntries
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.randomness import stream
 
 SMALL = 1e-4
 

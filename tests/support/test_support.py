@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.support import clean_probability, fit_mixture, outlier_density
-from dop_lightning.support.activity import activity, classes
-from dop_lightning.support.mixture import LEAST_SCALE
+from dop_lightning.engine.steps.clean_entries import clean_probability, fit_mixture, outlier_density
+from dop_lightning.engine.steps.clean_entries.activity import activity, classes
+from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE
 
 
 def generator(seed: int = 0) -> torch.Generator:

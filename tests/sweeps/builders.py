@@ -17,7 +17,7 @@ BASE = {
         "init_args": {
             "n": 12,
             "rank": 1,
-            "noise": {"class_path": "dop_lightning.noise.GrossOutliers", "init_args": {"ratio": 0.1}},
+            "noise": {"class_path": "dop_lightning.problems.noise.GrossOutliers", "init_args": {"ratio": 0.1}},
         },
     },
     "files": {"most_pictures": 0},

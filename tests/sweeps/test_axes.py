@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.sweeps.axes import parse_axis, short_names
-from dop_lightning.sweeps.points import Point, make_points
+from dop_lightning.runs.sweeps.axes import parse_axis, short_names
+from dop_lightning.runs.sweeps.points import Point, make_points
 from tests.sweeps.builders import write_configs
 
 

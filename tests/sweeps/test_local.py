@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from dop_lightning.sweeps.local import environments
+from dop_lightning.runs.sweeps.local import environments
 from tests.sweeps.builders import ENDLESS, result, until, write_configs
 
 SWEEP = ["sweep", "--config", "base.yaml", "--out", "out"]
@@ -79,7 +79,7 @@ def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status:
 def test_threads_are_shared_where_the_user_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each["OMP_NUM_THREADS"] for each in environments(2)] == ["1", "1"]  # as tests are run
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("dop_lightning.runtime.usable_cores", lambda: 7)
+    monkeypatch.setattr("dop_lightning.foundation.machine.usable_cores", lambda: 7)
     assert [each["OMP_NUM_THREADS"] for each in environments(3)] == ["2"] * 3
     assert environments(20)[0]["OMP_NUM_THREADS"] == "1"
 

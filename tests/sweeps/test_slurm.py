@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.sweeps.slurm import parse_setting
+from dop_lightning.runs.sweeps.slurm import parse_setting
 from tests.sweeps.builders import ENDLESS, make_cluster, put_first, result, until, write_configs
 
 SWEEP = ["sweep", "--config", "base.yaml", "--axis", "model.alpha=2,-4", "--out", "out", "--cluster", "slurm"]
@@ -20,7 +20,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_configs(tmp_path)
     monkeypatch.setenv("PATH", put_first(make_cluster(tmp_path / "cluster")))
-    monkeypatch.setattr("dop_lightning.sweeps.slurm.PAUSE", 0.1)
+    monkeypatch.setattr("dop_lightning.runs.sweeps.slurm.PAUSE", 0.1)
     return tmp_path / "cluster"
 
 

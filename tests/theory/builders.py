@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dop_lightning.corruption import HadamardCorruption
-from dop_lightning.engine import BatchState, Method
-from dop_lightning.operators import Operator
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SymmetricFactor
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.model.corruption import HadamardCorruption
+from dop_lightning.model.operators import Operator
+from dop_lightning.model.signals import SymmetricFactor
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw
 
 

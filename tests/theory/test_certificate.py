@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine import advance
-from dop_lightning.operators import Identity
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.theory import (
+from dop_lightning.engine.state import advance
+from dop_lightning.model.operators import Identity
+from dop_lightning.paper.theory import (
     KKTResiduals,
     advance_with_dual,
     balance,
@@ -20,6 +19,7 @@ from dop_lightning.theory import (
     in_basis,
     kkt_residuals,
 )
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw
 from tests.theory.builders import Case, case
 

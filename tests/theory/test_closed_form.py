@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dop_lightning.theory import commuting_limit, commuting_optimum, gradient_flow, in_basis
+from dop_lightning.paper.theory import commuting_limit, commuting_optimum, gradient_flow, in_basis
 from tests.suites.part import ROUNDING, draw
 from tests.theory.builders import case
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.theory import commuting_optimum
+from dop_lightning.paper.theory import commuting_optimum
 from tests.suites.part import draw
 from tests.theory.builders import case
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine import advance
-from dop_lightning.operators import Identity
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.theory import Flow, closed_form, dual_variable, gradient_flow
+from dop_lightning.engine.state import advance
+from dop_lightning.model.operators import Identity
+from dop_lightning.paper.theory import Flow, closed_form, dual_variable, gradient_flow
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Measurements
 from tests.suites.part import draw
 from tests.theory.builders import Case, case

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.objective import SquaredLoss
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import Coordinates
-from dop_lightning.theory import largest_rate, least_norm_solution
+from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.signals import Coordinates
+from dop_lightning.paper.theory import largest_rate, least_norm_solution
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.operator import Measurements
 from tests.suites.part import draw
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.files.frames import FolderFrames, VideoFrames, VideoWriter, find_frames
+from dop_lightning.matrices.scenes import FolderFrames, VideoFrames, VideoWriter, find_frames
 from tests.scenes import scene, write_folder, write_video
 
 

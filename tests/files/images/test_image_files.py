@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.files import (
+from dop_lightning.images.formats import (
     ImageFormat,
     find_images,
     read_image,
@@ -19,7 +19,7 @@ from dop_lightning.files import (
     write_image,
     write_pixels,
 )
-from dop_lightning.files.images.kinds import read_raster
+from dop_lightning.images.formats.kinds import read_raster
 from tests.files.images.builders import KINDS, build
 from tests.files.images.test_kinds import assert_same
 
@@ -180,7 +180,8 @@ class TestWriting:
 
 
 def test_tiff_and_its_codecs_are_imported_where_they_are_needed() -> None:
-    code = "import sys, dop_lightning.files as f; f.read_image(f.find_images('camera')[0]); print(sorted(sys.modules))"
+    code = "import sys, dop_lightning.images.formats as f; f.read_image(f.find_images('camera')[0]); "
+    code += "print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'PIL'" in out
     assert "tifffile" not in out

@@ -9,9 +9,9 @@ import tifffile
 import torch
 from PIL import Image
 
-from dop_lightning.files import image_shape, read_image, write_image
-from dop_lightning.files.images.kinds import read_raster
-from dop_lightning.files.images.raster import Raster
+from dop_lightning.images.formats import image_shape, read_image, write_image
+from dop_lightning.images.formats.kinds import read_raster
+from dop_lightning.images.formats.raster import Raster
 from tests.files.images.builders import KINDS, PALETTE, build, chunk, colours, png, ramp
 
 KEPT_SUFFIXES = {"jpeg": ".png", "webp-lossy": ".png", "webp": ".webp", "png": ".png", "bmp": ".bmp", "tiff": ".tif"}

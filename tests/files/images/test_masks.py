@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.files import LoadedImage, read_image, read_mask
+from dop_lightning.images.formats import LoadedImage, read_image, read_mask
 from tests.files.images.builders import PALETTE, chunk, png, ramp
 
 HOLE = np.zeros((16, 24), dtype=bool)

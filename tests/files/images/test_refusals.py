@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageFile
 
-from dop_lightning.files import image_shape, read_image
-from dop_lightning.files.images.kinds import read_raster
+from dop_lightning.images.formats import image_shape, read_image
+from dop_lightning.images.formats.kinds import read_raster
 from tests.files.images.builders import GREY, KINDS, PALETTE, RGB, bmp, build, chunk, colours, png, ramp
 
 NAN, INF = float("nan"), float("inf")

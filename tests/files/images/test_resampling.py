@@ -7,8 +7,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from dop_lightning.files import image_shape, read_image, write_image
-from dop_lightning.files.images.kinds import read_raster
+from dop_lightning.images.formats import image_shape, read_image, write_image
+from dop_lightning.images.formats.kinds import read_raster
 from tests.files.images.builders import GREY, KINDS, RGB, build, chunk, png, ramp
 
 

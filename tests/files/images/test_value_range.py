@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import median_filter
 
-from dop_lightning.files import read_image, write_image
-from dop_lightning.files.images.raster import Palette, Raster
-from dop_lightning.files.images.value_range import checked_range, value_range
+from dop_lightning.images.formats import read_image, write_image
+from dop_lightning.images.formats.raster import Palette, Raster
+from dop_lightning.images.formats.value_range import checked_range, value_range
 from tests.files.images.builders import colours, ramp
 
 

@@ -1,0 +1,1 @@
+"""The configs of ``dop fit`` that the other verbs stand for."""

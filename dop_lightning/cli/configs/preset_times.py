@@ -1,0 +1,40 @@
+"""What the help of ``dop recover`` says of the presets, and how long each of them takes on this machine."""
+
+from collections.abc import Iterator
+
+import torch
+
+from dop_lightning.engine.graphs import iterations_ahead
+from dop_lightning.engine.state import BatchState
+from dop_lightning.foundation.machine import keep_freed_memory, set_threads
+from dop_lightning.foundation.units import in_words
+from dop_lightning.images.cost import seconds_an_iteration
+from dop_lightning.images.presets import PRESETS, TAU, Preset
+from dop_lightning.problems.problem import Problem, ProblemBatch
+
+PROBE = 128
+"""Side of the image that presets are timed with, in pixels."""
+
+
+def preset_lines(side: int = 512) -> Iterator[str]:
+    """What the presets are, with the time of each on this machine for a colour image of ``side``×``side`` pixels.
+
+    Lines come as they are measured.
+    """
+    set_threads()
+    keep_freed_memory()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name() if device == "cuda" else f"this CPU, {threads} thread{'s' * (threads > 1)}"
+    yield f"presets, with their time for {side}×{side} pixels in colour on {where}:"
+    for name, preset in PRESETS.items():
+        seconds = preset.iterations * (side / PROBE) ** 2 * _probe(preset, device)
+        setting = f"width {preset.width}, {preset.iterations} iterations"
+        yield f"  {name:<8} {setting:<30} {in_words(seconds):<18} {preset.text}"
+
+
+def _probe(preset: Preset, device: str) -> float:
+    """Seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
+    image = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
+    state = BatchState(preset.method(), ProblemBatch([Problem("probe", image)], device), TAU)
+    return seconds_an_iteration(state, least=0.2, ahead=iterations_ahead(device))

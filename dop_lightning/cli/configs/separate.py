@@ -1,0 +1,180 @@
+"""The configs of ``dop fit`` that ``dop separate`` stands for."""
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dop_lightning.cli import hints
+from dop_lightning.cli.options import DEVICES
+from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.images.formats import IMAGE_SUFFIXES
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.matrices.alpha_search import choose_alpha
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES
+from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
+from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
+from dop_lightning.matrices.separation import separation
+from dop_lightning.problems.problem import Problem, scale
+from dop_lightning.runs.folder import saved_settings
+
+START = 1e-5
+"""Scale of the start, in units of the square root of the data: the error that is left is of its order."""
+
+MATRIX_TOLERANCE, SCENE_TOLERANCE = 1e-5, 1e-4
+"""A problem is done where its residual is this part of what is recovered; a level of a frame is 1/255."""
+
+
+def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The config, and what is to be told of it.
+
+    Raises:
+        ValueError: an option is out of range or does not go with the data, or these are of two kinds or none.
+    """
+    if options.device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
+        raise ValueError(f"there is no GPU to use: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
+    if options.alpha is not None:
+        positive("alpha", options.alpha)
+    if options.rank is not None:
+        at_least("rank", options.rank, 1)
+    at_least("iterations", options.iterations, 1)
+    kinds = {data: _is_scene(Path(data)) for data in options.data}
+    if len(set(kinds.values())) > 1:
+        scenes = [data for data, scene in kinds.items() if scene]
+        raise ValueError(f"DATA must be matrices or scenes, not both at once, got the scenes {', '.join(scenes)}")
+    return _scenes(options) if all(kinds.values()) else _matrices(options)
+
+
+def _is_scene(path: Path) -> bool:
+    """A video, or a folder of pictures; everything else is a matrix, or named as none by its reader."""
+    path = path.expanduser()
+    if path.is_dir():
+        suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
+        pictures = suffixes & set(IMAGE_SUFFIXES)
+        return bool(pictures - set(MATRIX_SUFFIXES)) or not suffixes & set(MATRIX_SUFFIXES)
+    if any(mark in path.name for mark in "*?[") and not path.exists():
+        return path.suffix.lower() in VIDEO_SUFFIXES
+    return path.suffix.lower() not in MATRIX_SUFFIXES
+
+
+def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    _refuse(options, {"key": None, "truth": None}, "scenes")
+    if options.rank is not None and options.rank > MOST_COMPONENTS:
+        raise ValueError(
+            f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
+            f"got {options.rank}"
+        )
+    data = {
+        "class_path": "SceneDataModule",
+        "init_args": {
+            "scenes": [str(Path(scene).expanduser().resolve()) for scene in options.data],
+            "grey": options.grey,
+            "pictures": not options.no_pictures,
+            "memory": options.max_memory,
+            "seeds": [options.seed],
+        },
+    }
+    return _settings(options, START, options.alpha, SCENE_TOLERANCE, data), []
+
+
+def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    _refuse(options, {"grey": False, "no_pictures": False, "max_memory": "1G"}, "matrices")
+    arguments = {
+        "files": [str(Path(file).expanduser().absolute()) for file in options.data],
+        "truth": options.truth,
+        "key": options.key,
+        "seeds": [options.seed],
+    }
+    folders = [file for file in arguments["files"] if Path(file).is_dir()]
+    if any(Path(folder).resolve() == options.out.expanduser().resolve() for folder in folders):
+        raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
+    module = MatrixDataModule(**arguments)
+    module.setup()
+    for problem in module.problems:
+        _check_sizes(problem)
+        if options.rank is not None and options.rank > min(problem.signal_shape):
+            smaller = min(problem.signal_shape)
+            raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
+    start = START * statistics.median(scale(problem) for problem in module.problems) ** 0.5
+    alphas, notes = _alphas(options, module.problems, start)
+    data = {"class_path": "MatrixDataModule", "init_args": arguments}
+    return _settings(options, start, alphas, MATRIX_TOLERANCE, data), notes
+
+
+def _check_sizes(problem: Problem) -> None:
+    """Refuse numbers whose squares are none of their type.
+
+    Raises:
+        ValueError: they are too large, or so small that the square of their rounding is 0.
+    """
+    y = problem.observation
+    limits = torch.finfo(y.dtype)
+    largest = float(y.abs().max())
+    most, least = 1e-3 * (limits.max / y.numel()) ** 0.5, limits.tiny**0.5 / limits.eps
+    if largest > most or 0 < largest < least:
+        raise ValueError(
+            f"{problem.name}: the largest entry must lie between {least:.0e} and {most:.0e} for numbers of "
+            f"{limits.bits} bits, got {largest:.3g}; use another unit"
+        )
+
+
+def _alphas(
+    options: argparse.Namespace, problems: Sequence[Problem], start: float
+) -> tuple[float | list[float], list[str]]:
+    """The one given, that of the run that goes on, or those that entries held out are predicted with best."""
+    if options.alpha is not None:
+        return options.alpha, []
+    saved = saved_settings(options.out, "model").get("alpha")
+    if isinstance(saved, list) and len(saved) == len(problems):
+        return saved, []
+    method = separation(start, MATRIX_TOLERANCE, options.rank)
+    alphas, notes = [], []
+    for problem in problems:
+        choice = choose_alpha(problem, method, max_iterations=options.iterations)
+        unit = max(problem.signal_shape) ** 0.5
+        alphas.append(round(choice.alpha, 6))
+        tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
+        notes.append(f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})")
+    return alphas, notes
+
+
+def _settings(
+    options: argparse.Namespace,
+    start: float,
+    alpha: float | list[float] | None,
+    tolerance: float,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    growing = options.rank is None
+    return {
+        "model": {
+            "signal": {
+                "class_path": "Factor",
+                "init_args": {"growing": growing, "scale": start, **({} if growing else {"rank": options.rank})},
+            },
+            "corruption": {"class_path": "HadamardCorruption", "init_args": {"scale": start}},
+            "steps": {"class_path": "SemiImplicit", "init_args": {"tolerance": tolerance}},
+            "tau": "auto",
+            "alpha": alpha,
+            "block": 25,
+            "evaluate_every": 25,
+        },
+        "data": data,
+        "trainer": {
+            "max_steps": options.iterations,
+            "default_root_dir": str(options.out),
+            "accelerator": DEVICES[options.device],
+        },
+    }
+
+
+def _refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: str) -> None:
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} is not for {kind}, got {getattr(options, name)!r}")

@@ -1,0 +1,151 @@
+"""The machine: processor, memory, GPUs, the compiler of the kernels, and folders."""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.cli.doctor.finding import Finding, State, attempt
+from dop_lightning.foundation.units import in_bytes
+
+LEAST_MEMORY = 2**30
+"""Bytes below which little can be recovered."""
+
+LEAST_DISK = 2**28
+"""Bytes below which a run may not be able to write what it finds."""
+
+
+def check_machine() -> Iterator[Finding]:
+    """All of it; what needs PyTorch says so where PyTorch is broken."""
+    yield Finding("machine", "system", "ok", f"{platform.platform()}, {platform.machine()}")
+    yield attempt("machine", "processor", _processor)
+    yield attempt("machine", "threads", _threads)
+    yield attempt("machine", "memory", _memory)
+    yield attempt("machine", "GPU", _gpu)
+    yield attempt("machine", "kernels", _kernels)
+    yield attempt("machine", "cache", _cache)
+    yield attempt("machine", "this folder", _folder)
+    yield attempt("machine", "terminal", _terminal)
+
+
+def _torch() -> Any:
+    return importlib.import_module("torch")
+
+
+def _runtime() -> Any:
+    return importlib.import_module("dop_lightning.foundation.machine")
+
+
+def _processor() -> tuple[State, str]:
+    cpu = _torch().cpu
+    units = [
+        name
+        for name, has in (("AMX", cpu._is_amx_tile_supported()), ("AVX-512 BF16", cpu._is_avx512_bf16_supported()))
+        if has
+    ]
+    bf16 = f"bf16 by {' and '.join(units)}" if units else "no bf16 units: networks use fp32"
+    return "ok", f"{_processor_name()}, {bf16}"
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _threads() -> tuple[State, str]:
+    runtime = _runtime()
+    usable, threads = runtime.usable_cores(), runtime.set_threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores to use"
+    text += f" and OMP_NUM_THREADS={asked}" if asked else ""
+    if threads > usable:
+        return "problem", f"{text}: threads that wait for each other are slow; take as many as there are cores"
+    return "ok", text
+
+
+def _memory() -> tuple[State, str]:
+    free = _runtime().available_memory()
+    text = f"{in_bytes(free)} free"
+    return ("ok", text) if free >= LEAST_MEMORY else ("problem", f"{text}: images will be recovered in small tiles")
+
+
+def _gpu() -> tuple[State, str]:
+    torch, hints = _torch(), importlib.import_module("dop_lightning.cli.hints")
+    gpus = hints.look()
+    if torch.cuda.is_available():
+        names = []
+        for index in range(torch.cuda.device_count()):
+            known = torch.cuda.get_device_properties(index)
+            names.append(
+                f"{known.name}, {in_bytes(known.total_memory)}, compute capability {known.major}.{known.minor}"
+            )
+        return "ok", f"{'; '.join(names)} (CUDA {gpus.cuda_build}{_driver()})"
+    if gpus.usable:
+        return "ok", "that of Apple (MPS), in float32 alone"
+    if unused := hints.unused_gpu(gpus):
+        return "problem", unused
+    return "missing", f"{hints.no_gpu(gpus)}: everything runs on the processor"
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver on Linux."""
+    file = Path("/proc/driver/nvidia/version")
+    words = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
+    version = next((word for word in words if word[:1].isdigit() and "." in word), "")
+    return f", driver {version}" if version else ""
+
+
+def _kernels() -> tuple[State, str]:
+    compiled = importlib.import_module("dop_lightning.model.signals.unet.kernels.compiled")
+    slower = "networks take up to twice as long on a processor"
+    try:
+        path = compiled.build(compiled.cache_folder())
+    except (RuntimeError, OSError) as error:
+        install = "; install g++" if "g++ was not found" in str(error) else ""
+        return "missing", f"{error}{install}; {slower}"
+    if compiled.library() is None:
+        return "problem", f"{path} cannot be loaded; {slower}"
+    return "ok", f"{' '.join(compiled.compiler())}, {path}"
+
+
+def _cache() -> tuple[State, str]:
+    compiled = importlib.import_module("dop_lightning.model.signals.unet.kernels.compiled")
+    return writable(compiled.cache_folder(), "set XDG_CACHE_HOME to a folder that can")
+
+
+def _folder() -> tuple[State, str]:
+    return writable(Path.cwd(), "results need another --out")
+
+
+def writable(folder: Path, else_: str) -> tuple[State, str]:
+    """Whether a folder, or the one that it would be made in, can be written to, and how much fits.
+
+    Args:
+        folder: which.
+        else_: what to do if not.
+    """
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        return "problem", f"{folder} cannot be written ({error.strerror or error}); {else_}"
+    free = shutil.disk_usage(nearest).free
+    text = f"{folder}, {in_bytes(free)} free"
+    return ("ok", text) if free >= LEAST_DISK else ("problem", f"{text}: results may not fit")
+
+
+def _terminal() -> tuple[State, str]:
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "θ ± ℓ1 … →".encode(encoding)
+    except UnicodeEncodeError:
+        return "problem", f"{encoding} has no Greek letters, which are shown as question marks; set PYTHONUTF8=1"
+    return "ok", encoding

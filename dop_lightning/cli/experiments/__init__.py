@@ -1,0 +1,1 @@
+"""``dop fit``, ``validate``, ``test`` and ``predict``."""

@@ -1,0 +1,105 @@
+"""``dop fit | validate | test | predict``: a page of help at once, and else what :mod:`.lightning` does.
+
+LightningCLI's own help has hundreds of lines and takes seconds, since it imports all that it describes. It is
+``--help-all`` here; the help of a part, ``--model.signal.help SkipUNet``, is LightningCLI's.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+_SETTINGS = {
+    "the run": [
+        ("--config FILE", "settings in YAML; several are merged in order, and options after them win"),
+        ("--trainer.default_root_dir DIR", "folder of the run; default: runs/NAME OF THE CONFIG/TIME"),
+        ("--trainer.max_steps N", "gradient iterations of each problem"),
+        ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
+        ("--trainer.devices N", "how many share the problems, or auto for all; default: 1"),
+        ("--ckpt_path DIR", "go on from a checkpoint; by default from the last one of this folder"),
+    ],
+    "what is recovered": [
+        ("--data NAME", "ImageDataModule, MatrixDataModule, SceneDataModule or VectorDataModule"),
+        ("--data.images FILES", "images: files, folders, patterns, names of samples"),
+        ("--data.files FILES", "matrices: .npy, .npz, .csv or .mat"),
+        ("--data.scenes FILES", "scenes: videos, and folders of frames"),
+        ("--data.noise NAME", "what is added, such as SaltAndPepper; null where files are corrupted already"),
+        ("--data.seeds N", "seeds 0 to N - 1, or a list of them"),
+        ("--data.batch_size N", "problems that are computed together, or auto"),
+    ],
+    "how": [
+        ("--model.signal NAME", "X = φ(θ): SymmetricFactor, Factor, SkipUNet, …"),
+        ("--model.corruption NAME", "s: HadamardCorruption, PixelCorruption, NoCorruption, …"),
+        ("--model.loss NAME", "SquaredLoss or AbsoluteLoss"),
+        ("--model.tau T", "learning rate of θ"),
+        ("--model.alpha A", "ratio of the rates of s and θ, the only regulariser; null for the default"),
+        ("--model.steps NAME", "GradientDescent, Nesterov, SemiImplicit or Refinement"),
+        ("--model.solver NAME", "a solver of the convex program instead: InexactALM, …"),
+        ("--model.evaluate_every N", "iterations between two evaluations"),
+        ("--stable.tolerance X", "end a problem when it changes by less; null never does"),
+    ],
+}
+
+_MORE = [
+    ("--print_config", "print all settings as YAML, those of the other options among them, and leave"),
+    ("--model.signal.help SkipUNet", "what can be set of a part; so with --data.help ImageDataModule"),
+    ("--help-all", "every setting there is"),
+]
+
+_CHECKPOINT = [
+    ("--config RUN/config.yaml", "the config that a run has left in its folder"),
+    ("--ckpt_path DIR", "another checkpoint than the last one of the run"),
+    ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
+]
+
+PAGES = {
+    "fit": (
+        "--config FILE [--config FILE …] [--SETTING VALUE …]",
+        "Recover the problems of a config into the folder of a run. The same command again finishes what is missing.",
+        [
+            "dop fit --config configs/image.yaml --data.images coffee --trainer.max_steps 500",
+            "dop fit --config configs/matrix.yaml --trainer.default_root_dir runs/pca",
+        ],
+        {**_SETTINGS, "more": _MORE},
+    ),
+    "validate": (
+        "--config RUN/config.yaml [--SETTING VALUE …]",
+        "Score the last checkpoint of a run against the truth, where it is known. Nothing is written.",
+        ["dop validate --config runs/pca/config.yaml"],
+        {"options": [*_CHECKPOINT, *_MORE]},
+    ),
+    "test": (
+        "--config RUN/config.yaml [--SETTING VALUE …]",
+        "Score the last checkpoint of a run against the truth, where it is known: the same as dop validate.",
+        ["dop test --config runs/pca/config.yaml"],
+        {"options": [*_CHECKPOINT, *_MORE]},
+    ),
+    "predict": (
+        "--config RUN/config.yaml [--SETTING VALUE …]",
+        "Write the files that the last checkpoint of a run has recovered, each into the folder of its problem.",
+        ["dop predict --config runs/pca/config.yaml"],
+        {"options": [*_CHECKPOINT, *_MORE]},
+    ),
+}
+"""Of each verb: usage, what it does, examples, and options by what they are for."""
+
+
+def page(verb: str) -> str:
+    """The text of ``dop VERB --help``."""
+    usage, does, examples, sections = PAGES[verb]
+    lines = [f"usage: dop {verb} {usage}", "", does, "", *(f"  {example}" for example in examples)]
+    wide = max(len(option) for options in sections.values() for option, _ in options)
+    for title, options in sections.items():
+        lines += ["", f"{title}:", *(f"  {option:<{wide}}  {text}" for option, text in options)]
+    return "\n".join(lines)
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Print the page, or do the verb.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    if "-h" in arguments or "--help" in arguments:
+        print(page(verb))
+        return 0
+    lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
+    return int(lightning.run(verb, ["--help" if argument == "--help-all" else argument for argument in arguments]))

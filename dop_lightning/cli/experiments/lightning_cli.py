@@ -1,0 +1,280 @@
+"""``dop fit | validate | test | predict``: a thin layer over LightningCLI."""
+
+import math
+import os
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from dop_lightning.cli import hints
+from dop_lightning.cli.experiments import runner
+from dop_lightning.cli.messages import plain_message
+from dop_lightning.foundation.find import existing_file
+from dop_lightning.lightning.callbacks import last_checkpoint
+from dop_lightning.lightning.data import (
+    ImageDataModule,  # noqa: F401
+    MatrixDataModule,  # noqa: F401
+    RecoveryDataModule,
+    SceneDataModule,  # noqa: F401
+    VectorDataModule,  # noqa: F401
+)
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.strategies import ProblemParallelStrategy
+from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
+from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.runs.folder import default_folder, planned_batches
+
+TRAINER_DEFAULTS = {
+    "devices": 1,  # Lightning's «auto» is all GPUs
+    "num_nodes": 1,
+    "max_epochs": -1,  # an epoch of blocks has no end
+    "logger": False,  # one TensorBoard run a problem, not one a run
+    "enable_checkpointing": False,  # CheckpointFolder instead of ModelCheckpoint
+    "enable_model_summary": False,
+}
+
+_DATALOADER = "the data module gives problems, not samples; use data.* and model.block"
+_EPOCHS = "a run counts gradient iterations; use trainer.max_steps"
+_GRADIENT = "the method is gradient descent with its own rates; use model.theta_optimizer"
+REFUSED = {
+    "max_epochs": _EPOCHS,
+    "min_epochs": _EPOCHS,
+    "min_steps": _EPOCHS,
+    "overfit_batches": _DATALOADER,
+    "limit_train_batches": _DATALOADER,
+    "limit_val_batches": _DATALOADER,
+    "limit_test_batches": _DATALOADER,
+    "limit_predict_batches": _DATALOADER,
+    "reload_dataloaders_every_n_epochs": _DATALOADER,
+    "use_distributed_sampler": _DATALOADER,
+    "val_check_interval": "scores are taken by model.evaluate_every",
+    "check_val_every_n_epoch": "scores are taken by model.evaluate_every",
+    "num_sanity_val_steps": "there is no validation while fitting",
+    "accumulate_grad_batches": _GRADIENT,
+    "gradient_clip_val": _GRADIENT,
+    "gradient_clip_algorithm": _GRADIENT,
+    "precision": "bf16 applies inside the network alone; use model.signal.init_args.precision",
+    "sync_batchnorm": "problems are independent of each other",
+    "enable_checkpointing": "checkpoints are folders; use checkpoint.every_minutes",
+    "barebones": "a run without callbacks leaves no results",
+}
+"""Flags of the Trainer that would do nothing or harm here, with what to use instead."""
+
+STRATEGIES = ("auto", "single_device", ProblemParallelStrategy.strategy_name)
+"""Ways to use devices: one, or several with problems of their own. Others would have them wait for each other."""
+
+
+class DopCLI(LightningCLI):
+    """Module, data module and Trainer from YAML and the command line, with the standard callbacks."""
+
+    verb = "fit"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """A section for each standard callback, and where to resume."""
+        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder, or «last»")
+        for section, callback in runner.STANDARD.items():
+            parser.add_lightning_class_args(callback, section)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse flags that have no meaning here, and choose the folder."""
+        trainer = self.config["trainer"]
+        for flag, instead in REFUSED.items():
+            if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
+                raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+        self._settle_devices(trainer)
+        if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
+            trainer["enable_progress_bar"] = None
+            self.config["progress"]["lines"] = 0
+        if trainer.get("default_root_dir") is None:
+            trainer["default_root_dir"] = str(self._default_folder())
+
+    def _settle_devices(self, trainer: Any) -> None:
+        """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one."""
+        if self.verb != "fit":
+            trainer["devices"], trainer["num_nodes"], trainer["strategy"] = 1, 1, "auto"
+            return
+        strategy = trainer.get("strategy") or "auto"
+        if strategy not in STRATEGIES:
+            raise ValueError(
+                f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}: problems are independent "
+                "of each other, and processes must not wait for each other"
+            )
+        one_device = trainer.get("devices") in (None, 1, "1") and trainer.get("num_nodes") in (None, 1)
+        ranks = outer_ranks()
+        if ranks is not None and one_device:
+            trainer["devices"], trainer["num_nodes"] = ranks
+        if strategy == "auto" and not (one_device and ranks is None):
+            trainer["strategy"] = ProblemParallelStrategy.strategy_name
+
+    def _default_folder(self) -> Path:
+        checkpoint = self.config.get("ckpt_path")
+        if checkpoint not in (None, "last"):
+            return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
+        if RUN_FOLDER in os.environ:  # chosen by the process that has started this one
+            return Path(os.environ[RUN_FOLDER])
+        if self.verb != "fit":
+            raise ValueError(f"dop {self.verb} needs a run: --config RUN/config.yaml, or --ckpt_path, got neither")
+        if checkpoint == "last":
+            raise ValueError("ckpt_path «last» needs the folder of a run, trainer.default_root_dir, got none")
+        files = self.config.get("config") or []
+        experiment = Path(str(files[-1])).stem if files else "run"
+        if outer_ranks() is None:
+            return default_folder(experiment)
+        job = job_name()
+        if job is None:
+            raise ValueError(
+                "trainer.default_root_dir must be given to processes of torchrun that have no --rdzv-id: each would "
+                "choose another folder, got none"
+            )
+        return Path("runs") / experiment / job
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Do a verb.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    runner.prepare()
+    _check_config_files(arguments)
+    return _run(verb, list(arguments))
+
+
+def _check_config_files(arguments: Sequence[str]) -> None:
+    """Name the file that is no YAML, which jsonargparse's errors do not.
+
+    Raises:
+        ValueError: a config is no file, or holds no settings.
+    """
+    for before, argument in pairwise(["", *arguments]):
+        flag, _, value = argument.partition("=")
+        name = argument if before in ("-c", "--config") else value if flag in ("-c", "--config") else ""
+        if not name:
+            continue
+        try:
+            settings = yaml.safe_load(existing_file(name).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{name}: not a YAML file of settings ({error})") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"{name}: must hold settings such as «model:» and «data:», got {settings!r:.60}")
+
+
+def fit_config(config: dict[str, Any], note: str = "") -> int:
+    """``dop fit`` with a config that a program has made.
+
+    Args:
+        config: nested, as in a YAML file.
+        note: what to say before the start, when nothing has turned out to be wrong.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    return _run("fit", config, note)
+
+
+def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> int:
+    try:
+        cli = _parse(verb, arguments)
+        launcher = cli.trainer.strategy.launcher
+        if isinstance(launcher, ChildProcessLauncher) and isinstance(arguments, list):
+            launcher.command = [sys.executable, "-m", "dop_lightning", verb, *arguments]
+        try:
+            return _act(verb, cli, note)
+        except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
+            raise KeyboardInterrupt from error
+    except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
+        # a ValueError too: jsonargparse wraps ours in a list of its own
+        text = plain_message(str(error))
+        if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):
+            text = f"there is no GPU to use: {hints.no_gpu(hints.look())}"
+        raise ValueError(text) from error
+    except TypeError as error:
+        if "`devices`" not in str(error):  # what Lightning says of a number of processors
+            raise
+        raise ValueError(f"trainer.devices must be a whole number above 0 on a CPU ({error})") from error
+
+
+def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:
+    DopCLI.verb = verb
+    return DopCLI(
+        DoubleOverparameterization,
+        RecoveryDataModule,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        trainer_class=Trainer,
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=False,  # problems have streams of their own
+        parser_kwargs={
+            "parser_mode": "omegaconf+",
+            "prog": f"dop {verb}",
+            "exit_on_error": False,  # our one line instead of a page of usage
+            "description": "Every option can stand in a YAML file given by --config; several are merged in order.",
+        },
+        auto_configure_optimizers=False,
+        run=False,
+        args=arguments,
+    )
+
+
+def _act(verb: str, cli: DopCLI, note: str) -> int:
+    run_folder = Path(cli.trainer.default_root_dir)
+    checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
+    if verb == "fit":
+        cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
+        text = cli.parser.dump(cli.config, skip_none=False)
+        return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint, note)
+    checkpoint = checkpoint or last_checkpoint(run_folder)
+    if checkpoint is None:
+        raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
+    cli.datamodule.plan = planned_batches(run_folder)
+    action: Any = getattr(cli.trainer, verb)
+    options = {"verbose": False} if verb in ("validate", "test") else {"return_predictions": False}
+    scores = _Scores()
+    cli.trainer.callbacks.append(scores)  # type: ignore[attr-defined]
+    action(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True, **options)
+    runner.report(run_folder, scores.rows)
+    return 0
+
+
+class _Scores(Callback):
+    """Collects what the evaluation steps give, a row a problem."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Called with (trainer, module, outputs, …)."""
+        self._append(args[2])
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Called with (trainer, module, outputs, …)."""
+        self._append(args[2])
+
+    def _append(self, row: dict[str, Any]) -> None:
+        # as in result.json, what is no finite number is unknown
+        self.rows.append({k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
+
+
+def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
+    """The folder of ``--ckpt_path``; «last» before the first checkpoint is none."""
+    if asked is None:
+        return None
+    if asked == "last":
+        checkpoint = last_checkpoint(run_folder)
+        if checkpoint is None:
+            print(f"{run_folder} has no checkpoint yet", file=sys.stderr)
+        return checkpoint
+    path = Path(asked)
+    if not path.exists():
+        raise ValueError(f"ckpt_path must be a checkpoint folder or «last», got {asked!r}, which does not exist")
+    return path

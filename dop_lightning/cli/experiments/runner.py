@@ -1,0 +1,185 @@
+"""What every verb that runs a Trainer does before and after: threads, standard callbacks, the folder, the table."""
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+
+from dop_lightning.cli import hints
+from dop_lightning.foundation.machine import keep_freed_memory, set_threads
+from dop_lightning.lightning.callbacks import (
+    CheckpointFolder,
+    GracefulStop,
+    IterationProgress,
+    Manifest,
+    ProblemTensorBoard,
+    RecoveredFiles,
+    RecoveryMetrics,
+    StableOutput,
+    VarianceStopping,
+    last_checkpoint,
+)
+from dop_lightning.lightning.callbacks.checkpoint import LAST
+from dop_lightning.lightning.data import RecoveryDataModule
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.strategies.launched import outer_ranks
+from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.runs.folder import claim, fingerprint, planned_batches
+from dop_lightning.runs.results import SUMMARY, read_results, render_table
+
+STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
+"""The exit status of a process that was stopped by a signal, or by none."""
+
+EXIT_RANK_FAILED = 1
+"""Another process of the run has failed; the others have done their part."""
+
+MOST_ROWS = 20
+"""Rows of the table that is printed at the end; ``results.csv`` has all."""
+
+
+def prepare() -> None:
+    """Set threads and memory, and silence what Lightning says that does not help here, each by its name."""
+    set_threads()
+    keep_freed_memory()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
+    # jsonargparse 4.53 deprecates what LightningCLI 2.6 calls it with
+    warnings.filterwarnings("ignore", message=r"(?s).*(deprecated in v4|JSONARGPARSE_DEPRECATION_WARNINGS)")
+    # we pass LightningCLI its arguments, without the verb
+    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
+    threading.excepthook = _quiet_excepthook
+    # there is a device, and the user chose another; one that cannot be used is told by a hint
+    warnings.filterwarnings("ignore", message=r".*available but not used.*")
+    warnings.filterwarnings("ignore", message=r"(?s)CUDA initialization: .*")
+
+
+def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread dies of a full disk with a traceback, and its owner raises the same error again."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
+
+
+STANDARD: dict[str, type[pl.Callback]] = {
+    "metrics": RecoveryMetrics,
+    "stable": StableOutput,
+    "early_stop": VarianceStopping,
+    "tensorboard": ProblemTensorBoard,
+    "files": RecoveredFiles,
+    "checkpoint": CheckpointFolder,
+    "interrupt": GracefulStop,
+    "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start
+}
+"""The callbacks of every run by their section in a config, in the order in which they follow a problem."""
+
+
+def standard_callbacks(
+    stable: StableOutput | None = None, early_stop: VarianceStopping | None = None
+) -> list[pl.Callback]:
+    """The callbacks of every run, with their defaults but for those given."""
+    given = {"stable": stable, "early_stop": early_stop}
+    return [given.get(section) or make() for section, make in STANDARD.items()]
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: DoubleOverparameterization,
+    data: RecoveryDataModule,
+    config_text: str,
+    checkpoint: Path | None = None,
+    note: str = "",
+) -> int:
+    """Start a run in its folder, or finish one that was started there.
+
+    Args:
+        trainer: with ``default_root_dir`` the folder of the run.
+        module: the method.
+        data: the problems.
+        config_text: the resolved config, YAML.
+        checkpoint: where to go on from; by default the last one of the same run, if there is one.
+        note: said on stderr before the start.
+
+    Returns:
+        The exit status.
+    """
+    run = Path(trainer.default_root_dir)
+    data.setup("fit")  # a mistake in the data shows before anything is written
+    mark = fingerprint(config_text, data.problems)
+    goes_on = claim(run, mark)
+    if goes_on:
+        data.plan = planned_batches(run)
+        checkpoint = checkpoint or last_checkpoint(run)
+    if trainer.is_global_zero:
+        if goes_on and checkpoint is not None:
+            print(f"Resuming the run in {run}", file=sys.stderr)
+        if note:
+            print(note, file=sys.stderr)
+        if hint := _hint(trainer, data, config_text):
+            print(f"Hint: {hint}", file=sys.stderr)
+        for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
+            assert problem.mask is not None
+            print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(0, Manifest(mark, config_text))
+    for callback in callbacks:
+        if isinstance(callback, CheckpointFolder):
+            callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
+    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    return _end(trainer, module, data, run)
+
+
+def _hint(trainer: pl.Trainer, data: RecoveryDataModule, config_text: str) -> str:
+    """What is said of GPUs that could be used and are not; nothing where the user has chosen, or others have."""
+    if yaml.safe_load(config_text)["trainer"].get("accelerator") not in (None, "auto", "gpu", "cuda"):
+        return ""
+    if trainer.strategy.root_device.type == "cpu":
+        return hints.unused_gpu(hints.look())
+    if outer_ranks() is not None:
+        return ""
+    # with the size «auto» batches are formed later, as many as there are devices for
+    return hints.idle_gpus(hints.look(), trainer.world_size, len(data.batches or data.problems))
+
+
+def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path) -> int:
+    """Tell what has become of a run, and give the exit status of this process."""
+    launcher = trainer.strategy.launcher
+    others = launcher if isinstance(launcher, ChildProcessLauncher) else None
+    stopped_by = module.stopped_by or (others.stopped_by if others else "")
+    failed = others.failures() if others and not stopped_by else {}
+    if trainer.is_global_zero:
+        results = read_results(run)
+        report(run, results)
+        names = {result["problem"] for result in results}
+        unfinished = sum(whole.name not in names for whole in data.wholes)
+        if unfinished and trainer.world_size > 1:
+            print(f"{unfinished} of {len(data.wholes)} problems have no result yet", file=sys.stderr)
+    for rank, end in failed.items():
+        print(f"The process of rank {trainer.global_rank + rank} {end}", file=sys.stderr)
+    if failed:
+        print("The same command again finishes what is missing", file=sys.stderr)
+    return STATUS[stopped_by] or (EXIT_RANK_FAILED if failed else 0)
+
+
+def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Print the table of a run and where its files are."""
+    results = read_results(run) if results is None else results
+    if results:
+        print(render_table(results[:MOST_ROWS], SUMMARY))
+    if len(results) > MOST_ROWS:
+        print(f"… and {len(results) - MOST_ROWS} more in {run / 'results.csv'}")
+    if len(results) > 1:
+        for key, title, spec in SUMMARY[4:]:
+            values = [result[key] for result in results if result.get(key) is not None]
+            if values and key != "rank":
+                print(f"mean {title}: {format(sum(values) / len(values), spec)}")
+    diverged = sum(result["status"] == "diverged" for result in results)
+    if diverged:
+        print(f"{diverged} of {len(results)} diverged: a smaller alpha or tau is needed there", file=sys.stderr)
+    print(f"Files: {run}")

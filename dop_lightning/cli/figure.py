@@ -1,0 +1,86 @@
+"""``dop figure NAME --out DIR``: the paper's figures, each with the table that it was drawn from."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dop_lightning.cli.options import DEVICES, OptionParser
+from dop_lightning.paper.figures import FIGURES, load_figure
+
+if TYPE_CHECKING:  # the help needs no torch
+    from dop_lightning.paper.figures.base import Fit
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop figure``."""
+    names = "\n".join(f"  {name:<12}{entry.text:<62}{entry.times}" for name, entry in FIGURES.items())
+    result = OptionParser(
+        prog="dop figure",
+        description="Reproduce a figure of the paper: its runs, its table (CSV) and its drawing (PNG and PDF).",
+        epilog=f"figures, and about what they take on one core at scale small and paper:\n{names}\n\n"
+        "The same command again finishes what is missing and draws anew. Runs are those\n"
+        "of configs/paper/NAME/, which dop fit does too. Images at scale paper are for a\nGPU.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("name", choices=FIGURES, metavar="NAME", help="see below")
+    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument(
+        "--scale",
+        choices=["small", "paper"],
+        default="small",
+        help="fewer trials, or the paper's; default: %(default)s",
+    )
+    result.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder with F16.png, Peppers.png, Baboon.png and kodim03.png, which figures of images need at scale "
+        "paper; scripts/fetch_images.py fetches them to the default, data/standard",
+    )
+    result.add_argument("--device", choices=DEVICES, default="auto", help="of the runs; default: %(default)s")
+    return result
+
+
+def fitter(device: str) -> Fit:
+    """What does the run of a figure: ``dop fit``, without the table that it prints."""
+    from dop_lightning.cli.experiments import lightning_cli as lightning
+
+    def fit(name: str, configs: Sequence[Path], folder: Path, options: Sequence[str] = ()) -> int:
+        print(f"{name}: {folder}", file=sys.stderr)
+        files = [argument for path in configs for argument in ("--config", str(path))]
+        trainer = ["--trainer.default_root_dir", str(folder), "--trainer.accelerator", DEVICES[device]]
+        with contextlib.redirect_stdout(io.StringIO()):
+            return lightning.run("fit", [*files, *options, *trainer])
+
+    return fit
+
+
+def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitter) -> int:
+    """Compute what is missing of a figure, then write and print it.
+
+    Raises:
+        ValueError: an option is wrong, or the folder holds something else.
+        ImportError: matplotlib is not installed.
+    """
+    options = parser().parse_args(arguments)
+    from dop_lightning.foundation.plotting import require_matplotlib  # torch is imported from here on
+
+    require_matplotlib()
+    figure = load_figure(options.name)
+    if options.images is not None:
+        figure.use_images(options.images)
+    if status := figure.compute(options.out, options.scale, make_fit(options.device)):
+        print("Stopped on the way: the same command goes on from there", file=sys.stderr)
+        return status
+    rows = figure.table(options.out)
+    figure.write(rows, options.out)
+    print(figure.summary(rows))
+    print("\n".join(["", *figure.verdict(rows, options.out)]))
+    print(f"Files: {', '.join(str(options.out / f'{figure.name}.{kind}') for kind in ('csv', 'png', 'pdf'))}")
+    return 0

@@ -1,0 +1,129 @@
+"""The command ``dop``: verbs are found before anything heavy is imported, so that ``dop --help`` answers at once."""
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+EXPERIMENT = "dop_lightning.cli.experiments.help"
+
+GROUPS = {
+    "Files of your own": {
+        "recover": ("dop_lightning.cli.recover", "restore photographs with dead or random pixels"),
+        "separate": (
+            "dop_lightning.cli.separate",
+            "a matrix into low-rank and sparse, a video into background and foreground",
+        ),
+    },
+    "Experiments, each a YAML file": {
+        "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),
+        "validate": (EXPERIMENT, "score the checkpoint of a run"),
+        "test": (EXPERIMENT, "the same as validate"),
+        "predict": (EXPERIMENT, "write the files that a checkpoint has recovered"),
+        "sweep": ("dop_lightning.cli.sweep", "a run for each point of a grid of settings, here or under SLURM"),
+        "table": ("dop_lightning.cli.table", "one table out of many runs: text, CSV or Markdown"),
+        "report": ("dop_lightning.cli.report", "one HTML page of a run: pictures, curves, scores, settings"),
+        "figure": ("dop_lightning.cli.figure", "compute and draw a figure of the paper"),
+    },
+    "If something does not work": {
+        "doctor": ("dop_lightning.cli.doctor.command", "versions, devices, what is missing, and a short trial"),
+    },
+}
+"""The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
+
+VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
+
+EXAMPLES = (
+    ("dop recover photo.png --out restored", "a photograph of your own"),
+    ("dop separate video.mp4 --out scene", "a video, or a matrix"),
+    ("dop report restored", "a page of what came out, to look at or to send"),
+    ("dop fit --config configs/image.yaml", "an experiment"),
+    ("dop table runs", "the scores of all runs in a folder"),
+)
+
+EXIT_USER_ERROR = 2
+
+
+def usage() -> str:
+    """The text of ``dop --help``."""
+    lines = [
+        "usage: dop VERB [options]",
+        "",
+        "Recovers images and matrices from gross corruption, out of one corrupted observation and without training",
+        "data, by double over-parameterization.",
+        "",
+    ]
+    wide = max(len(command) for command, _ in EXAMPLES)
+    lines += [f"  {command:<{wide}}   {what}" for command, what in EXAMPLES]
+    for title, verbs in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {verb:<10}{text}" for verb, (_, text) in verbs.items())]
+    return "\n".join([*lines, "", "dop VERB --help explains a verb, dop --version tells the version."])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"dop_lightning {version('dop_lightning')}")
+        except PackageNotFoundError:
+            print("dop_lightning of unknown version: it was not installed, but found on the path")
+        return 0
+    verb = argv[0]
+    if verb not in VERBS:
+        from dop_lightning.cli.suggestions import suggestion
+
+        meant = suggestion(verb, VERBS)
+        hint = f"; did you mean {meant}?" if meant else ""
+        print(f"dop: error: no verb {verb!r}{hint} (dop --help lists them)", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if odd := _not_utf8(argv):
+        print(f"dop {verb}: error: {odd}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    command = importlib.import_module(VERBS[verb][0])
+    try:
+        return int(command.run(verb, argv[1:]))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("DOP_TRACEBACK"):
+            raise
+        print(f"dop {verb}: error: {_one_line(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _not_utf8(argv: Sequence[str]) -> str:
+    """What is wrong with arguments that are no text: configs, tables and names of folders are UTF-8. Else nothing."""
+    for place, argument in enumerate(argv):
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python hands on other bytes
+            from dop_lightning.foundation.names import legible
+
+            flags = [word for word in argv[1:place] if word.startswith("--")]
+            follows = f" after {flags[-1]}" if flags else ""
+            got = legible(argument)
+            return f"argument {place}{follows} must be text in UTF-8, got '{got}'; choose another name"
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

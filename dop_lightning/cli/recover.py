@@ -1,0 +1,89 @@
+"""The options of ``dop recover``, and its help, at once; the times of the presets are measured beneath it."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dop_lightning.cli.options import DEVICES, OptionParser
+
+PRESET_NAMES = ("quick", "default", "best", "paper")
+"""Those of :mod:`dop_lightning.images.presets`, which imports PyTorch."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop recover``."""
+    result = OptionParser(
+        prog="dop recover",
+        usage="dop recover IMAGE [IMAGE …] --out DIR [options]",
+        description="Restore photographs with dead or random pixels. Nothing needs to be known of the damage. Ctrl-C "
+        "writes what is recovered so far; the same command goes on from there.",
+        epilog="dop recover photo.png --out restored",
+    )
+    result.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, WebP, BMP or NumPy files, of 8 bits, 16 bits or floats, with any number of channels; "
+        "folders; globs. Transparent pixels and NaN are missing",
+    )
+    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument(
+        "--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE or one for all, for scores alone"
+    )
+    result.add_argument(
+        "--mask",
+        nargs="+",
+        metavar="FILE",
+        help="white where observed, black where missing; one an IMAGE or one for all",
+    )
+    result.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="least and largest clean value, in the units of the files; default: that of 8 bits, else found in each",
+    )
+    result.add_argument(
+        "--per",
+        choices=["entry", "pixel"],
+        default="entry",
+        help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
+    )
+    result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
+    result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
+    result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")
+    result.add_argument("--width", type=int, metavar="W", help="channels of the network, at least 1")
+    result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
+    result.add_argument(
+        "--tile", type=int, metavar="N", help="recover images in overlapping tiles of N×N pixels; default: where needed"
+    )
+    result.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="such as 8G: images that take more are recovered in tiles; default: four fifths of what is free",
+    )
+    result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
+    result.add_argument(
+        "--precision",
+        choices=["auto", "bf16", "fp32"],
+        default="auto",
+        help="of the network, and of the products in its optimizer",
+    )
+    return result
+
+
+def run(_: str, arguments: Sequence[str]) -> int:
+    """Explain, or restore the images.
+
+    Raises:
+        ValueError: an option is unknown or missing, or a file is no image.
+    """
+    if "-h" not in arguments and "--help" not in arguments:
+        options = parser().parse_args(arguments)  # a mistake shows at once
+        return int(importlib.import_module("dop_lightning.cli.configs.recover").run(options))
+    print(parser().format_help(), flush=True)
+    presets = importlib.import_module("dop_lightning.cli.configs.preset_times")  # seconds
+    for line in presets.preset_lines():
+        print(line, flush=True)
+    return 0

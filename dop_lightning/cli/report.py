@@ -1,0 +1,51 @@
+"""``dop report RUN``: one self-contained HTML page of a run."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dop_lightning.cli.options import OptionParser
+
+REPORT = "report.html"
+"""In the folder of a run."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop report``."""
+    result = OptionParser(
+        prog="dop report",
+        description="Write one HTML page of a run, with its pictures, curves, scores and settings, and the command "
+        "that repeats it. The page needs no other file and fetches nothing. A run may be at work or have been stopped.",
+    )
+    result.add_argument("run", type=Path, metavar="RUN", help="folder of a run, of dop recover or dop fit")
+    result.add_argument("--out", type=Path, metavar="FILE", help=f"default: RUN/{REPORT}")
+    result.add_argument(
+        "--most",
+        type=int,
+        default=12,
+        metavar="N",
+        help="problems with pictures and curves, spread over all; the table has every one; default: %(default)s",
+    )
+    return result
+
+
+def run(_: str, arguments: Sequence[str]) -> int:
+    """Write the page and tell where it is.
+
+    Raises:
+        ValueError: the folder is that of no run, a file in it is damaged, or an option is out of range.
+        OSError: a file cannot be read or written.
+    """
+    options = parser().parse_args(arguments)
+    from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
+    from dop_lightning.foundation.checks import at_least
+    from dop_lightning.runs.report import render
+    from dop_lightning.runs.report.reading import read_run
+
+    most = at_least("most", options.most, 0)
+    out = options.run / REPORT if options.out is None else options.out
+    if out.is_dir():
+        raise ValueError(f"{out}: the page must be a file, got a folder")
+    atomic_text(out, render(read_run(options.run, most), out))
+    print(f"Report: {out}")
+    return 0

@@ -1,0 +1,74 @@
+"""``dop separate DATA --out DIR``: a matrix, or the frames of a scene, into a low-rank and a sparse part."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dop_lightning.cli.options import DEVICES, OptionParser
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop separate``."""
+    result = OptionParser(
+        prog="dop separate",
+        usage="dop separate DATA [DATA …] --out DIR [options]",
+        description="Take matrices apart into a low-rank and a sparse part, and videos into background and "
+        "foreground. Neither the rank nor the amount of what is sparse needs to be known. Ctrl-C writes what there is "
+        "so far; the same command goes on from there.",
+        epilog="dop separate lobby.avi --out scene",
+    )
+    result.add_argument(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="matrices: .npy, .npz, .csv or .mat, NaN being missing. Scenes of a camera that stands still: videos, and "
+        "folders of pictures of one size, a folder being a scene",
+    )
+    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="ratio of the learning rates, above 0: a larger one leaves less in the low-rank part. Default: chosen by "
+        "entries that are held out for matrices, 1 to 2 times √max(pixels, frames) for scenes",
+    )
+    result.add_argument(
+        "--rank", type=int, metavar="R", help="bound on the rank, at least 1, of scenes at most 16; default: found"
+    )
+    result.add_argument("--iterations", type=int, default=500, metavar="N", help="at most; default: %(default)s")
+    result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
+    result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
+    matrices = result.add_argument_group("matrices")
+    matrices.add_argument("--key", metavar="NAME", help="which array of .npz and .mat files")
+    matrices.add_argument(
+        "--truth", nargs="+", metavar="FILE", help="clean matrices, one a file or one for all, for scores alone"
+    )
+    scenes = result.add_argument_group("scenes")
+    scenes.add_argument("--grey", action="store_true", help="make frames grey")
+    scenes.add_argument(
+        "--no-pictures", action="store_true", help="write videos alone, without a picture a frame in folders"
+    )
+    scenes.add_argument(
+        "--max-memory",
+        default="1G",
+        metavar="SIZE",
+        help="what the frames looked at may take: of long or large videos some are, and the others follow from these; "
+        "default: %(default)s",
+    )
+    return result
+
+
+def run(_: str, arguments: Sequence[str]) -> int:
+    """Take the data apart.
+
+    Raises:
+        ValueError: an option is unknown, missing or out of range, or the data are of two kinds.
+    """
+    options = parser().parse_args(arguments)
+    from dop_lightning.cli.configs.separate import config
+    from dop_lightning.cli.experiments import lightning_cli as lightning  # torch is imported from here on
+    from dop_lightning.cli.experiments import runner
+
+    runner.prepare()
+    settings, notes = config(options)
+    return lightning.fit_config(settings, "\n".join(notes))

@@ -1,0 +1,236 @@
+"""``dop sweep --config BASE --axis KEY=V1,V2 --out DIR``: a grid over settings, each point a ``dop fit``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.cli.options import OptionParser
+from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.runs.sweeps import debug, local, plan, slurm
+from dop_lightning.runs.sweeps.axes import Axis, check_key, parse_axis
+from dop_lightning.runs.sweeps.ended import Ended
+from dop_lightning.runs.sweeps.points import Point, make_points
+from dop_lightning.runs.sweeps.record import LOG, SWEEP, state
+
+OF_SLURM = ("partition", "gpus", "cpus", "hours", "memory", "slurm", "wait")
+"""Options that mean nothing elsewhere."""
+
+HOURS = 12.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop sweep``."""
+    result = OptionParser(
+        prog="dop sweep",
+        usage="dop sweep --config BASE.yaml --axis KEY=V1,V2 [--axis …] --out DIR [options] [--SETTING VALUE …]",
+        description="Run dop fit for each combination of the values of the axes, each in a folder of its own in DIR. "
+        "Other settings, such as --trainer.max_steps 500, are passed on to every dop fit. The same command again skips "
+        "what is finished and goes on with the rest; dop table DIR makes one table of all.",
+        epilog="dop sweep --config configs/image.yaml --axis config=none,configs/dip.yaml "
+        "--axis model.signal.init_args.width=32,64 --out runs/widths --cluster local --jobs 2",
+        allow_abbrev=False,  # --data is a setting, and no short form of --data-something
+    )
+    result.add_argument(
+        "--config", action="append", required=True, metavar="FILE", help="base config; several are merged in order"
+    )
+    result.add_argument(
+        "--axis",
+        action="append",
+        required=True,
+        metavar="KEY=V1,V2",
+        help="a setting, such as model.alpha, and its values; commas in brackets, braces and quotes separate nothing. "
+        "config=A.yaml,B.yaml layers config files, several for a value as A.yaml+B.yaml, and none adds no file",
+    )
+    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the sweep")
+    result.add_argument(
+        "--cluster",
+        choices=["local", "slurm", "debug"],
+        default="local",
+        help="processes on this machine, an array of SLURM jobs, or in this process; default: %(default)s",
+    )
+    result.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="how many at a time; default: 1 on this machine, as many as may with SLURM",
+    )
+    result.add_argument("--dry-run", action="store_true", help="print the plan, and start and write nothing")
+    jobs = result.add_argument_group("with --cluster slurm, for each point")
+    jobs.add_argument("--partition", metavar="NAME", help="where to run")
+    jobs.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node")
+    jobs.add_argument("--cpus", type=int, metavar="N", help="processor cores")
+    jobs.add_argument(
+        "--hours",
+        type=float,
+        metavar="H",
+        help=f"time; a run that needs more goes on in the next job, up to three times; default: {HOURS:g}",
+    )
+    jobs.add_argument("--memory", type=float, metavar="GB", help="memory, in gigabytes")
+    jobs.add_argument(
+        "--slurm", action="append", metavar="KEY=VALUE", help="any other option of sbatch, such as account=NAME"
+    )
+    jobs.add_argument(
+        "--wait", action="store_true", help="wait for all jobs instead of leaving when they are submitted"
+    )
+    return result
+
+
+def run(_: str, arguments: Sequence[str]) -> int:
+    """Run what is missing of a grid.
+
+    Returns:
+        0; 1 where a point has failed; 130 or 143 after Ctrl-C or SIGTERM.
+
+    Raises:
+        ValueError: an option or an axis is wrong.
+        OSError: a config file cannot be read, or the folder not be written.
+        ImportError: submitit is not installed.
+    """
+    options, rest = parser().parse_known_args(arguments)
+    _check(options)
+    sbatch = dict(map(slurm.parse_setting, options.slurm or []))
+    axes = [parse_axis(text) for text in options.axis]
+    points = make_points(axes, options.config, passed_on(rest), options.out)
+    states: dict[str, str] = {point.name: state(point) for point in points}
+    queued = slurm.jobs_in_queue(options.out) if options.cluster == "slurm" else {}
+    states.update({name: "in the queue" for name in queued if states.get(name, "finished") != "finished"})
+    print(plan.describe(points, states) if options.dry_run else plan.counted(states), flush=True)
+    if options.dry_run:
+        return 0
+    if options.cluster != "debug":
+        require_submitit()
+    missing = [point for point in points if states[point.name] not in ("finished", "in the queue")]
+    if options.cluster == "slurm":
+        return _submit(options, axes, points, missing, queued, sbatch)
+    _save(options.out, axes, points)
+    if options.cluster == "debug":
+        ended, status = debug.run(missing, _fit, _tell)
+    else:
+        ended, status = local.run(missing, options.out, options.jobs or 1, _tell)
+    return _report(options.out, points, ended, status)
+
+
+def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """The settings that every ``dop fit`` gets, out of what is no option of the sweep.
+
+    Raises:
+        ValueError: a word is no setting, or a setting has no value; or it is one that the sweep makes.
+
+    >>> passed_on(["--trainer.max_steps", "500", "--model.tau=auto"])
+    [('trainer.max_steps', '500'), ('model.tau', 'auto')]
+    """
+    settings = []
+    words = iter(rest)
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise ValueError(f"a setting must be --KEY VALUE, got {word!r}")
+        if not equals:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise ValueError(f"--{key} must have a value, which is passed on to dop fit, got none")
+        check_key(key)
+        settings.append((key, value))
+    return settings
+
+
+def require_submitit() -> None:
+    """Say early what is missing.
+
+    Raises:
+        ImportError: submitit is not installed.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise ImportError(
+            'dop sweep starts jobs by submitit: pip install "dop_lightning[cluster]", or take --cluster debug'
+        )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers that are none, options of another cluster, and folders of something else."""
+    for name in ("jobs", "cpus"):
+        if getattr(options, name) is not None:
+            at_least(name, getattr(options, name), 1)
+    if options.gpus is not None:
+        at_least("gpus", options.gpus, 0)
+    for name in ("hours", "memory"):
+        if getattr(options, name) is not None:
+            positive(name, getattr(options, name))
+    idle = [name for name in OF_SLURM if getattr(options, name) and options.cluster != "slurm"]
+    if idle:
+        raise ValueError(f"--{idle[0]} is for --cluster slurm, got it with --cluster {options.cluster}")
+    if options.jobs is not None and options.cluster == "debug":
+        raise ValueError("--jobs is for --cluster local and slurm, got it with --cluster debug")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
+    if (options.out / "manifest.json").exists():
+        raise ValueError(f"{options.out}: holds a run; choose another folder for the sweep")
+
+
+def _submit(
+    options: argparse.Namespace,
+    axes: Sequence[Axis],
+    points: Sequence[Point],
+    missing: Sequence[Point],
+    queued: dict[str, str],
+    sbatch: dict[str, Any],
+) -> int:
+    """Submit what is missing and leave, or wait."""
+    if not missing:
+        _tell("Nothing to submit")
+        return 0
+    settings = {
+        "name": f"dop-{options.out.name}",
+        "timeout_min": round(60 * (options.hours or HOURS)),
+        "mem_gb": options.memory,
+        "cpus_per_task": options.cpus,
+        "gpus_per_node": options.gpus,
+        "slurm_partition": options.partition,
+        "slurm_array_parallelism": options.jobs,
+    }
+    jobs = slurm.submit(missing, options.out, settings, sbatch)
+    ids = {point.name: job.job_id for point, job in zip(missing, jobs, strict=True)}
+    _save(options.out, axes, points, {**queued, **ids})
+    print(plan.aligned([["job", "point"], *([job, name] for name, job in ids.items())]))
+    if options.wait:
+        return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
+    print(
+        f"Submitted {len(jobs)}. squeue --me lists them; what each says is in {options.out}/POINT/{LOG}; the same "
+        f"command again submits what failed; dop table {options.out} shows what there is."
+    )
+    return 0
+
+
+def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: int) -> int:
+    """Tell what has become of the points, in their order, and the exit status of the sweep."""
+    failed = sorted(
+        (end for end in ended if end.failure and not (status and end.stopped)), key=lambda end: points.index(end.point)
+    )
+    if failed:
+        print(plan.failures(failed), file=sys.stderr)
+    if status:
+        _tell("Stopped: the same command goes on")
+        return status
+    print(f"dop table {out} makes one table of all")
+    return 1 if failed else 0
+
+
+def _save(out: Path, axes: Sequence[Axis], points: Sequence[Point], jobs: dict[str, str] | None = None) -> None:
+    from dop_lightning.foundation.atomic import atomic_json  # torch is imported here
+
+    atomic_json(out / SWEEP, plan.summary(axes, points, jobs or {}))
+
+
+def _fit(arguments: Sequence[str]) -> int:
+    from dop_lightning.cli.experiments import lightning_cli as lightning
+
+    return lightning.run("fit", arguments)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,78 @@
+"""``dop table RUN…``: one table out of many runs, as text, CSV or Markdown."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dop_lightning.cli.options import OptionParser
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``dop table``."""
+    result = OptionParser(
+        prog="dop table",
+        description="Print one table of runs, and rebuild the results.csv of each run. Problems that differ by their "
+        "seeds alone make a row: mean ± standard deviation of their scores. Runs of a sweep have a column an axis. The "
+        "best of those that recover the same is marked. What has no result yet is told on stderr.",
+    )
+    result.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
+    )
+    rows = result.add_mutually_exclusive_group()
+    rows.add_argument("--each", action="store_true", help="a row a problem, also where there are several seeds")
+    rows.add_argument("--mean", action="store_true", help="means over seeds, also where there is one seed")
+    result.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="write these rows with all columns to a CSV file, besides the table; - for CSV instead of a table",
+    )
+    result.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    return result
+
+
+def run(_: str, arguments: Sequence[str]) -> int:
+    """Print the table.
+
+    Raises:
+        ValueError: a folder holds no run, or options do not go together.
+        OSError: a file cannot be read or written.
+    """
+    options = parser().parse_args(arguments)
+    if options.csv == "-" and options.markdown:
+        raise ValueError("--csv - and --markdown both print; give one of them, or a file to --csv")
+    from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
+    from dop_lightning.runs.results import render_csv, render_markdown, render_table
+    from dop_lightning.runs.tables import many, seeds, summary
+
+    runs = many.read_runs(options.runs)
+    for run in runs:
+        if run.missing:
+            print(f"{run.name}: {run.missing}", file=sys.stderr)
+    groups = seeds.group_over_seeds(runs)
+    diverged = sum(result["status"] == "diverged" for group in groups for result in group.results)
+    means = not options.each and (options.mean or any(len(group.problems) > 1 for group in groups))
+    rows, first = many.rows_of(runs)
+    if means and diverged:
+        print(f"{diverged} of {len(rows)} problems diverged; means count them, as they ended", file=sys.stderr)
+    if options.csv is not None:
+        text = summary.csv_over_seeds(groups) if means else render_csv(rows, first)
+        if options.csv == "-":
+            print(text, end="")
+            return 0
+        atomic_text(options.csv, text)
+    if not rows:
+        return 0
+    if means:
+        table, columns = summary.table_over_seeds(groups, options.markdown)
+    else:
+        table, columns = summary.mark_best(runs, rows, many.short_columns(first), options.markdown)
+    if options.markdown:
+        print(render_markdown(table, columns))
+        return 0
+    text = render_table(table, columns)
+    print(text)
+    signs = {" ± ": "± standard deviation over seeds", "*": "* best of those that recover the same"}
+    if meaning := [meaning for sign, meaning in signs.items() if sign in text]:
+        print(f"\n{', '.join(meaning)}")
+    return 0

@@ -1,9 +1,0 @@
-"""Data modules: sources × noises × seeds become problems, problems become batches."""
-
-from dop_lightning.data.base import RecoveryDataModule, Source
-from dop_lightning.data.frames import SceneDataModule
-from dop_lightning.data.images import ImageDataModule
-from dop_lightning.data.matrices import MatrixDataModule
-from dop_lightning.data.vectors import VectorDataModule
-
-__all__ = ["ImageDataModule", "MatrixDataModule", "RecoveryDataModule", "SceneDataModule", "Source", "VectorDataModule"]

@@ -1,0 +1,109 @@
+"""Accelerated proximal gradient for Eq. 8 (Lin, Ganesh, Wright, Wu, Chen and Ma, 2009), without its bias.
+
+Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.convex.program import ConvexProgram, column, norms
+from dop_lightning.engine.convex.proximal import soft_threshold
+from dop_lightning.engine.convex.solver import ConvexSolver, State, ratio
+from dop_lightning.foundation.checks import positive as above_zero
+from dop_lightning.problems.problem import ProblemBatch
+
+PENALTY = 0.01
+"""μ falls to this, relative to ``‖A*(y)‖₂``, before b moves for the first time."""
+
+INNER = 0.05
+"""b moves once a gradient step is shorter than so many times what is left of the constraint."""
+
+FALL = 0.8
+"""With each move of b, as long as the constraint is not met, μ falls by this factor."""
+
+
+class AcceleratedProximalGradient(ConvexSolver):
+    """FISTA on ``μ(‖X‖_* + λ‖s‖₁) + ½‖A(X) + s − b‖²`` with step ``1/(‖A‖² + 1)``, b = y at first, while μ falls.
+
+    The published algorithm lets μ fall until ``A(X) + s = y`` nearly holds. That tells little of optimality: on
+    problems where Eq. 8 does not recover the truth its X is off by 10 % at a residual of 1e-7. Here, from
+    ``μ = 0.01·‖A*(y)‖₂`` on, what is left of the constraint is added to b as often as the minimum is nearly reached
+    (the method of multipliers; Bregman iteration of Yin et al., 2008), whose limit solves Eq. 8 whatever μ is; μ falls
+    slowly meanwhile. The momentum starts anew where it points uphill [O'Donoghue and Candès, 2015].
+
+    Args:
+        problems: the batch, of matrices.
+        positive: see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`, as for the next two.
+        svd: ``full`` or ``partial``.
+        tolerance: relative, from 1e-12.
+        mu: the first μ, relative to ``‖A*(y)‖₂``; above 0.
+        rho: the factor by which μ falls at an iteration, between 0 and 1.
+        precision: ``float64`` or ``float32``, of all that is computed.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        problems: ProblemBatch,
+        positive: bool = False,
+        svd: Literal["full", "partial"] = "full",
+        tolerance: float = 1e-7,
+        mu: float = 0.99,
+        rho: float = 0.8,
+        precision: Literal["float64", "float32"] = "float64",
+    ) -> None:
+        super().__init__(problems, positive, svd, tolerance, precision)
+        self.mu = above_zero("mu", mu)
+        self.rho = above_zero("rho", rho)
+        if rho >= 1:
+            raise ValueError(f"rho must be below 1, got {rho!r}")
+
+    def start(self, program: ConvexProgram) -> State:
+        """X = 0, s = 0, at rest."""
+        state = self.blank(program)
+        return {
+            **state,
+            "ahead_signal": state["signal"],
+            "ahead_corruption": state["corruption"],
+            "goal": program.observation,
+            "mu": self.mu * program.scale,
+            "momentum": torch.ones_like(program.weight),
+        }
+
+    def step(self, program: ConvexProgram, state: State, active: Tensor) -> State:
+        """A gradient step from the point ahead, the next point ahead, then μ or b."""
+        y, A, L = program.observation, program.operator, program.norm + 1
+        X, s, b, mu, t = (state[name] for name in ("signal", "corruption", "goal", "mu", "momentum"))
+        ahead_X, ahead_s = state["ahead_signal"], state["ahead_corruption"]
+        r = A(ahead_X) + ahead_s - b
+        X_new, rank = self.threshold(ahead_X - A.adjoint(r) / column(L, X), mu / L, state, active)
+        s_new = soft_threshold(ahead_s - r / column(L, s), program.weight * mu / L)
+        step_X, step_s = ahead_X - X_new, ahead_s - s_new
+        move_X, move_s = X_new - X, s_new - s
+        uphill = (step_X * move_X).flatten(1).sum(1) + (step_s * move_s).flatten(1).sum(1) > 0
+        t = torch.where(uphill, 1.0, t)
+        t_new = (1 + (1 + 4 * t.square()).sqrt()) / 2
+        beta = (t - 1) / t_new
+        left = y - A(X_new) - s_new
+        step = L * torch.hypot(norms(step_X), norms(step_s))
+        dual = ratio(step, norms(b - y + left))
+        primal = norms(left)
+        falls = mu > PENALTY * program.scale
+        moves = ~falls & (step <= INNER * primal)
+        less = torch.where(moves & (primal > self.tolerance * norms(y)), FALL, 1.0)
+        multiplier = column(less, b) * (b - y + left)  # μ times that of the constraint
+        return {
+            "signal": X_new,
+            "corruption": s_new,
+            "rank": rank,
+            "converged": self.has_converged(program, primal, dual),
+            "ahead_signal": X_new + column(beta, X) * move_X,
+            "ahead_corruption": s_new + column(beta, s) * move_s,
+            "goal": torch.where(column(moves, b), y + multiplier, b),
+            "mu": torch.where(falls, mu * self.rho, mu * less),
+            "momentum": t_new,
+        }

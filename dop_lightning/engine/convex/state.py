@@ -1,0 +1,188 @@
+"""A batch under a convex solver, with the surface of :class:`~dop_lightning.engine.state.BatchState`.
+
+Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dop_lightning.engine.alpha import default_alphas
+from dop_lightning.engine.convex.program import column, convex_program
+from dop_lightning.engine.convex.solver import ConvexSolver, State
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.state import Evaluation, OperatorFactory, OutOfMemoryError, one_a_problem
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.operators import operator_of
+from dop_lightning.problems.problem import ProblemBatch
+
+SolverFactory = Callable[[ProblemBatch], ConvexSolver]
+
+
+class ConvexState:
+    """K problems on their way to the solution of Eq. 8, each as if it were alone.
+
+    A problem that has converged stays as it is while the others go on.
+
+    Args:
+        solver: makes the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
+        problems: the batch, of matrices, on the device where it is to run.
+        alpha: ``λ = 1/α``, above 0: one number, or one a problem; ``None`` is that of each problem, else √max(n, m).
+        operator: makes A of a batch.
+
+    Attributes:
+        iteration: iterations done, also by problems that have converged.
+        tau: 0 for each problem: there is no learning rate.
+        alpha: α of each problem.
+        optimizers: none.
+        own_corruption: true.
+
+    Raises:
+        ValueError: ``alpha`` is out of range or there are not K of them, or an argument of the solver is wrong.
+    """
+
+    own_corruption = True
+
+    def __init__(
+        self,
+        solver: SolverFactory,
+        problems: ProblemBatch,
+        alpha: float | Sequence[float] | None = None,
+        operator: OperatorFactory = operator_of,
+    ) -> None:
+        self.problems = problems
+        self.solver = solver(problems)
+        if problems.device.type == "mps" and self.solver.dtype == torch.float64:
+            raise ValueError("precision must be float32 on Apple's devices, got float64; or use the cpu")
+        self.iteration = 0
+        self.tau = [0.0] * len(problems)
+        default = default_alphas(problems, SquaredLoss(), [1.0] * len(problems))  # a solver takes matrices alone
+        self.alpha = one_a_problem("alpha", default if alpha is None else alpha, len(problems))
+        self.optimizers: list[Optimizer] = []
+        self._factories = (solver, operator)
+        exact = _in_type(problems, self.solver.dtype)
+        self._program = convex_program(exact, operator(exact).to(problems.device), self.alpha)
+        self._loss = SquaredLoss()
+        self._state = self.solver.start(self._program)
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    @property
+    def converged(self) -> list[bool]:
+        """Whether each problem has reached the solver's tolerance."""
+        return self._state["converged"].tolist()
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """X̂, ŝ, and as loss that of Eq. 3, ``¼‖A(X̂) + ŝ − y‖²``, so that tables compare; types as the problems."""
+        X, s = self._state["signal"], self._state["corruption"]
+        loss = self._loss.value(self._program.operator(X) + s - self._program.observation)
+        kind = self.problems.dtype
+        return Evaluation(self.iteration, X.to(kind), s.to(kind), loss.to(kind))
+
+    @torch.no_grad()
+    def advance(self, iterations: int) -> list[int]:
+        """Do iterations on every problem that has not converged.
+
+        A problem whose state is not finite at the end goes back to where it was at the start of this call.
+
+        Args:
+            iterations: at least 0.
+
+        Returns:
+            Positions of the problems whose state was not finite.
+
+        Raises:
+            OutOfMemoryError: the batch is too large for its device; it is where it was at the start of this call.
+        """
+        at_least("iterations", iterations, 0)
+        before, state = self._state, self._state
+        try:
+            for _ in range(iterations):
+                active = ~state["converged"]
+                if not bool(active.any()):
+                    break
+                state = _merged(self.solver.step(self._program, state, active), state, active)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            many = f"{len(self)} problem{'s' * (len(self) > 1)}"
+            raise OutOfMemoryError(f"out of memory with {many} of shape {self.problems.signal_shape}") from None
+        healthy = _finite(state, self.problems.dtype)
+        self._state = _merged(state, before, healthy)
+        self.iteration += iterations
+        return torch.nonzero(~healthy).flatten().tolist()
+
+    def finished(self) -> dict[int, Status]:
+        """Positions of the problems that have converged, with what they end as."""
+        return {k: "stable" for k, done in enumerate(self.converged) if done}
+
+    def release(self) -> None:
+        """There is nothing that could be made anew."""
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """None."""
+        return []
+
+    def problem_state(self, k: int) -> dict[str, Any]:
+        """A copy of all that the solver knows of problem k: tensors on the CPU."""
+        tensors = {name: value[k].detach().cpu().clone() for name, value in self._state.items()}
+        return {"solver": type(self.solver).__name__, "tensors": tensors}
+
+    def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
+        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+
+        Raises:
+            ValueError: the state is of another method or shape.
+        """
+        name, own = self.problems[k].name, type(self.solver).__name__
+        if state.get("solver") != own:
+            raise ValueError(f"{name}: the state of another method, {state.get('solver')!r}, not of {own}")
+        shapes = {key: value.shape[1:] for key, value in self._state.items()}
+        given = {key: value.shape for key, value in state["tensors"].items()}
+        if given != shapes:
+            raise ValueError(f"{name}: state must hold the shapes {_named(shapes)}, got {_named(given)}")
+        changed = {key: value.clone() for key, value in self._state.items()}
+        for key, value in state["tensors"].items():
+            changed[key][k] = value.to(changed[key])
+        self._state = changed
+
+    def select(self, keep: Sequence[int]) -> "ConvexState":
+        """The problems at the positions ``keep`` as a batch of their own, going on where they are."""
+        solver, operator = self._factories
+        other = ConvexState(solver, self.problems.select(keep), [self.alpha[k] for k in keep], operator)
+        other.iteration = self.iteration
+        other._state = {name: value[list(keep)] for name, value in self._state.items()}
+        return other
+
+
+def _in_type(problems: ProblemBatch, dtype: torch.dtype) -> ProblemBatch:
+    return ProblemBatch([replace(p, observation=p.observation.to(dtype)) for p in problems], problems.device)
+
+
+def _merged(new: State, old: State, which: Tensor) -> State:
+    """``new`` of the problems in ``which``, ``(K,)`` bool, ``old`` of the others."""
+    if bool(which.all()):
+        return new
+    return {name: torch.where(column(which, value), value, old[name]) for name, value in new.items()}
+
+
+def _finite(state: State, dtype: torch.dtype) -> Tensor:
+    """``(K,)``, whether all that is known of a problem is finite; what is recovered, also in its own type."""
+    healthy = torch.ones_like(state["converged"])
+    for name, value in state.items():
+        known = value.to(dtype) if name in ("signal", "corruption") else value
+        healthy = healthy & torch.isfinite(known).reshape(len(healthy), -1).all(dim=1)
+    return healthy
+
+
+def _named(shapes: Mapping[str, torch.Size]) -> str:
+    return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())

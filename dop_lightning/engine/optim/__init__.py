@@ -1,0 +1,1 @@
+"""Optimizers of θ, g and h."""

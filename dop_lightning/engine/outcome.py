@@ -1,0 +1,68 @@
+"""What becomes of a problem: its status while it runs, and its outcome when it ends."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from dop_lightning.problems.problem import Problem
+
+Status = Literal["running", "done", "stable", "diverged", "interrupted"]
+
+
+@dataclass
+class Record:
+    """The bookkeeping of one problem in a run.
+
+    Attributes:
+        status: ``running``; ``done`` at the asked number of iterations; ``stable`` where it ended before, by how its
+            output changed; ``diverged``; ``interrupted``.
+        iteration: gradient iterations done.
+        evaluated: the iteration of its last evaluation.
+        seconds: time spent on it: that of its batch, divided by the problems of the batch.
+        ended: whether it has come to an end by itself (a horizon, a solver that has converged), however many iterations
+            a run may do.
+        state: the final state of a problem that has left its batch, ``None`` while it is in one.
+    """
+
+    status: Status = "running"
+    iteration: int = 0
+    evaluated: int = -1
+    seconds: float = 0.0
+    ended: bool = False
+    state: dict[str, Any] | None = None
+
+    def is_finished(self, maximum: int) -> bool:
+        """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number."""
+        return self.ended or self.status in ("stable", "diverged") or (maximum != -1 and self.iteration >= maximum)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was recovered of one problem, and its scores.
+
+    Attributes:
+        problem: what was to be recovered.
+        status: see :class:`Record`.
+        iteration: gradient iterations done.
+        seconds: time spent on it.
+        tau: its learning rate of θ.
+        alpha: its ratio of rates, ``None`` where no corruption was modelled.
+        signal: X̂, ``(*n)``, on the CPU.
+        corruption: ŝ, ``(*m)``, on the CPU.
+        scores: by tag; a score that is not known (no truth, say) is missing.
+    """
+
+    problem: Problem
+    status: Status
+    iteration: int
+    seconds: float
+    tau: float
+    alpha: float | None
+    signal: Tensor
+    corruption: Tensor
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def to(self, device: object) -> "Outcome":
+        """Itself, which lies on the CPU: for ``Trainer.predict``, which moves what it returns there."""
+        return self

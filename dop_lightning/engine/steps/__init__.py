@@ -1,0 +1,9 @@
+"""Step rules: how θ, g and h move along the gradient."""
+
+from dop_lightning.engine.steps.base import StepRule
+from dop_lightning.engine.steps.gradient import GradientDescent
+from dop_lightning.engine.steps.nesterov import Nesterov
+from dop_lightning.engine.steps.refinement import Refinement
+from dop_lightning.engine.steps.semi_implicit import SemiImplicit
+
+__all__ = ["GradientDescent", "Nesterov", "Refinement", "SemiImplicit", "StepRule"]

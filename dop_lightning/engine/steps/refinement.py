@@ -1,0 +1,212 @@
+"""Gradient descent on networks that goes on, once s has been revealed, with the clean entries alone.
+
+Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.alpha import REVEALED, reveal_time
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.steps.averaging import RunningAverage
+from dop_lightning.engine.steps.base import StepRule, nominal_rates, over
+from dop_lightning.engine.steps.clean_entries import clean_probability
+from dop_lightning.foundation.checks import at_least, fraction, positive
+from dop_lightning.model.corruption import PixelCorruption
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.operators import EntryMask, Masked
+from dop_lightning.problems.problem import scale
+from dop_lightning.problems.randomness import stream
+
+if TYPE_CHECKING:
+    from dop_lightning.engine.state import BatchState, Evaluation
+
+
+CALMER, LIVELIER = 0.8, 1.6
+"""Factors of the perturbation of the input from one estimate of w to the next."""
+
+NEVER = 1e15
+"""Iterations that no run does: a rate may be so small that none would be enough."""
+
+
+class Refinement(StepRule):
+    r"""Gradient descent on θ, g and h (Eq. 10); then, with s revealed and dropped, on θ with the clean entries alone.
+
+    The paper's s takes up a part of the signal, wherever the network has been wrong for long: a bias that no iteration
+    removes. Here the corruption variables do what they are good at, which is to keep the outliers out while the
+    network is still coarse. Then each entry gets the probability w that it is clean, the corruption is dropped,
+    and θ goes on to descend ``ℓ(w∘(A(φ(θ)) − y))`` from where it is; w is estimated anew as the output becomes finer.
+
+    *When.* An entry of g under a steady residual r grows by the factor ``e^{4wₗατ·r}`` an iteration (``wₗ`` the weight
+    of the squared loss, 1/N for the mean), from the scale γ of its start. Corruptions of size t are revealed after
+
+        ``T(t) = log(√t/γ) / (4wₗατ·t)``
+
+    iterations, larger ones before. The descent with s ends at ``T(revealed·scale)``, with the scale of the observation.
+
+    *Which.* See :func:`~dop_lightning.engine.steps.clean_entries.clean_probability`: nothing is assumed of the share of
+    the corruption or of the outliers' values. A share of the entries is held out of all steps, to know the error of the
+    output.
+
+    *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
+    s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
+    :data:`LIVELIER` times, within ``[(1 − mean w)², 1]`` of what it was at the start.
+
+    *How long.* The held-out entries tell when the output begins to follow dense noise: a problem is ``stable`` where
+    their error, ``Σ w|y − A(X̂)| / Σ w``, has not become smaller for ``patience`` iterations.
+
+    What is recovered is the running average of the output, that of the least error where it has become worse since, and
+    ``ŝ = (1 − w)∘(y − A(X̂))``.
+
+    Args:
+        revealed: t in scales of the observation, above 0.
+        every: iterations between two estimates of w, at least 1.
+        held_out: share of the observed entries that no step sees, above 0 and below 1; of whole pixels where those are
+            corrupted as a whole.
+        average: decay of the running average, at least 0 and below 1.
+        patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    ends_as: ClassVar[Status] = "stable"
+
+    def __init__(
+        self,
+        revealed: float = REVEALED,
+        every: int = 25,
+        held_out: float = 0.05,
+        average: float = 0.98,
+        patience: int | None = 250,
+    ) -> None:
+        self.revealed = positive("revealed", revealed)
+        self.every = at_least("every", every, 1)
+        self.held_out = positive("held_out", fraction("held_out", held_out))
+        self.average = fraction("average", average)
+        self.patience = None if patience is None else at_least("patience", patience, self.every)
+        self.grid = self.every
+
+    def check(self, state: BatchState) -> None:
+        """Networks with a corruption and a squared loss."""
+        if state.signal.closed_form or state.automatic:
+            raise ValueError(f"Refinement is for networks at a given tau, got {type(state.signal).__name__}")
+        if not state.own_corruption or not isinstance(state.loss, SquaredLoss):
+            raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
+
+    def start(self, state: BatchState) -> dict[str, Tensor]:
+        """The averages, w, which entries are held out, when s is dropped, and the least error with its iteration.
+
+        What the host decides by is on the CPU, also where Lightning makes a device the default one.
+        """
+        size, host = len(state), torch.device("cpu")
+        calm = torch.ones(size, dtype=torch.float32, device=host)
+        state.signal.calm_by(calm)  # the array itself: what is restored in it counts as well
+        return {
+            "calm": calm,
+            "average": RunningAverage.start(state),
+            "best": RunningAverage.start(state),
+            "clean": torch.ones_like(state.problems.observation),
+            "held_out": self._draw_held_out(state),
+            "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
+            "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
+            "least_at": torch.zeros(size, dtype=torch.int64, device=host),
+        }
+
+    def reveal(self, state: BatchState, k: int) -> int:
+        """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
+        _, rates = nominal_rates(state)
+        rate = float(rates.flatten()[k]) if isinstance(rates, Tensor) else rates
+        size = self.revealed * scale(state.problems[k])
+        iterations = reveal_time(state.loss, rate, size, state.corruption, state.problems, k)
+        return self.every * math.ceil(min(iterations, NEVER) / self.every)
+
+    def _draw_held_out(self, state: BatchState) -> Tensor:
+        y = state.problems.observation
+        shape = (1, *y.shape[2:]) if _per_pixel(state) else y.shape[1:]
+        streams = [stream(problem.seed, "held_out") for problem in state.problems]
+        drawn = [torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for generator in streams]
+        return (torch.stack(drawn) < self.held_out).expand(y.shape).contiguous().to(y.device)
+
+    def descend(self, state: BatchState, iterations: int) -> Tensor:
+        """The steps of gradient descent, each entry with its weight."""
+        return state.loop.descend(state, iterations, self.average, partial(self._look, state))
+
+    def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
+        """Entries count as far as they are clean, and not where they are held out."""
+        return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
+
+    def _look(self, state: BatchState, iteration: int) -> None:
+        """Estimate the weights of the problems whose corruption is revealed, and drop their s.
+
+        What has diverged within a block, and is found out at its end, keeps the weights that it has.
+        """
+        if iteration % self.every:
+            return
+        problems, memory = state.problems, state.memory
+        due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
+        expected = _expected(state, memory["average"]) if due else None
+        for k in due:
+            assert expected is not None
+            if not bool(expected[k].isfinite().all()):
+                continue
+            y, held_out = problems.observation[k], memory["held_out"][k]
+            mask = None if problems.mask is None else problems.mask[k]
+            size = scale(problems[k])
+            clean = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+            memory["clean"][k] = clean
+            weights = clean[held_out].cpu().double()  # Apple's devices have no float64
+            errors = (y - expected[k])[held_out].abs().cpu().double()
+            error = float((weights * errors).sum() / weights.sum())
+            calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
+            if error < float(memory["least_error"][k]):
+                memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
+                memory["least_at"][k] = iteration
+                memory["best"][k] = memory["average"][k]
+                memory["calm"][k] = max(CALMER * calm, lost**2)
+            else:
+                memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
+            state.corruption.drop_(k)
+
+    def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
+        """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
+        memory, device = state.memory, evaluation.signal.device
+        dropped = (memory["refined_from"] < state.iteration).to(device)
+        looked = (state.iteration - 1) // self.every * self.every
+        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
+        average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+        left_over = (state.problems.observation - state.operator(average)) * (1 - memory["clean"])
+        return replace(
+            evaluation,
+            signal=torch.where(over(dropped, average), average, evaluation.signal),
+            corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
+            average=None,
+        )
+
+    def finished(self, state: BatchState) -> list[int]:
+        """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""
+        if self.patience is None or state.iteration % self.every:
+            return []
+        since = state.iteration - state.memory["least_at"]
+        refined = state.memory["least_error"].isfinite()
+        return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
+
+
+def _expected(state: BatchState, average: Tensor) -> Tensor:
+    """``A(X̂)`` where nothing was observed too: a hole of the mask is no edge of the image."""
+    operator = state.operator
+    if isinstance(operator, EntryMask):
+        return average
+    return operator.operator(average) if isinstance(operator, Masked) else operator(average)
+
+
+def _per_pixel(state: BatchState) -> bool:
+    """Whether the channels of a pixel are corrupted together."""
+    return isinstance(state.corruption, PixelCorruption)

@@ -1,0 +1,1 @@
+"""Argument checks, units, names, files, the machine and its devices. Imports nothing else of the package."""

@@ -1,0 +1,126 @@
+"""What recovering an image takes: memory by a measured model, time by a few timed iterations.
+
+Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+from dop_lightning.engine.roster import State
+from dop_lightning.foundation.units import in_bytes
+from dop_lightning.images.tiles import cover
+from dop_lightning.model.signals.unet.skip_network import working_size
+
+BYTES_A_PIXEL = {
+    "plain": {False: (1609.0, 86.1), True: (1154.0, 57.6)},
+    "fused": {False: (639.0, 48.7), True: (372.0, 24.7)},
+}
+"""(fixed, times width) bytes that one iteration takes for a working pixel, in fp32 and bf16: of a network of plain
+operations, and of one that runs by kernels.
+
+By ``python scripts/measure_memory.py``, with and without ``--plain``; single cases are up to a fifth off.
+"""
+
+SAFETY = 1.25
+"""Iterations are taken to need this much more than the measured model says."""
+
+PROCESS = 750 * 2**20
+"""Bytes of Python, PyTorch and Lightning."""
+
+SHARE_OF_MEMORY = 0.8
+"""Of the memory that is free, what the recovery of images may take where nothing else is said."""
+
+TILES = (512, 384, 256, 192, 128, 96, 64)
+"""Sides of tiles to choose from: multiples of the network's 32."""
+
+Shape = tuple[int, int, int]
+
+
+def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False) -> int:
+    """Bytes that a run takes: every part of every image is kept, and one at a time does its iterations.
+
+    Args:
+        shapes: (C, H, W) of the images.
+        width: channels of the network.
+        bf16: whether it computes in bf16.
+        tile: side of the tiles, ``None`` for whole images.
+        fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
+    """
+    fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
+    kept, working = 0.0, 0.0
+    for c, h, w in shapes:
+        grid = cover((h, w), tile or max(8, h, w))
+        pixels = math.prod(working_size(grid.tile))
+        network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
+        part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
+        kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
+        working = max(working, SAFETY * (fixed + slope * width) * pixels)
+    return PROCESS + round(kept + working)
+
+
+def choose_tile(
+    shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, fused: bool = False, name: str = "max-memory"
+) -> int | None:
+    """The side of the tiles with which a run stays below a limit of memory.
+
+    Args:
+        shapes: (C, H, W) of the images.
+        width: channels of the network.
+        bf16: whether it computes in bf16.
+        limit: bytes.
+        fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
+        name: of the setting that limits it, for errors.
+
+    Returns:
+        ``None`` where whole images fit, else the largest of :data:`TILES` that fits.
+
+    Raises:
+        ValueError: not even the smallest fits.
+    """
+    shapes = list(shapes)
+    for tile in (None, *TILES):
+        if run_memory(shapes, width, bf16, tile, fused=fused) <= limit:
+            return tile
+    least = min(run_memory(shapes, width, bf16, tile, fused=fused) for tile in TILES)
+    raise ValueError(
+        f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
+        f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "
+        "smaller width take less"
+    )
+
+
+def block_length(pixels: int, width: int, device: str = "cpu") -> int:
+    """Iterations of a training step that take about a second on two cores, from 1 to 10.
+
+    On a GPU, where they take a hundredth of that and less, up to 25, where refinement looks at its weights: images that
+    take turns have a graph of their iterations captured anew in each step.
+
+    >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
+    (10, 1, 16)
+    """
+    faster, most = (100, 25) if device == "cuda" else (1, 10)
+    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
+
+
+def seconds_an_iteration(
+    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
+) -> float:
+    """Time a few iterations of a batch, which is changed by them.
+
+    Args:
+        state: to be thrown away afterwards.
+        least: seconds to measure for.
+        most: iterations at most.
+        stopped: whether to make an end of it, asked between two iterations.
+        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
+    """
+    begin = time.perf_counter()
+    state.advance(ahead)
+    if stopped():
+        return (time.perf_counter() - begin) / ahead
+    done, begin = 0, time.perf_counter()
+    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
+        state.advance(1)
+        done += 1
+    return (time.perf_counter() - begin) / done

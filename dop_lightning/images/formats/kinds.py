@@ -1,0 +1,119 @@
+"""Which kind of image a file is, by its first bytes, and who reads and writes that kind."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from dop_lightning.foundation.find import existing_file
+from dop_lightning.images.formats import bmp, numpy_files, photographs, png, tiff, tiff_writing
+from dop_lightning.images.formats.png_chunks import SIGNATURE
+from dop_lightning.images.formats.raster import Raster, Unsuitable
+
+_KINDS: tuple[tuple[bytes, ModuleType], ...] = (
+    (SIGNATURE, png),
+    (b"\xff\xd8\xff", photographs),
+    (b"RIFF", photographs),
+    (b"BM", bmp),
+    (b"II*\0", tiff),
+    (b"MM\0*", tiff),
+    (b"II+\0", tiff),
+    (b"MM\0+", tiff),
+    (numpy_files.MAGIC, numpy_files),
+    (b"PK\3\4", numpy_files),
+    (b"PK\5\6", numpy_files),
+)
+_WRITERS: dict[str, Callable[[BinaryIO, Raster], None]] = {
+    ".png": png.write,
+    ".webp": photographs.write,
+    ".bmp": bmp.write,
+    ".tif": tiff_writing.write,
+    ".npy": numpy_files.write,
+    ".npz": numpy_files.write,
+}
+
+T = TypeVar("T")
+
+
+def read_raster(path: str | Path) -> Raster:
+    """Read an image file of any kind, its pixels as they are stored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
+            :func:`~dop_lightning.images.formats.read_image`.
+    """
+    return _decoded(path, lambda kind, path: checked_raster(kind.read(path)))
+
+
+def raster_shape(path: str | Path) -> tuple[int, int, int]:
+    """(C, H, W) of an image file, upright, by its header.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as :func:`read_raster`, as far as the header tells.
+    """
+    return _decoded(path, lambda kind, path: kind.shape(path))
+
+
+def write_raster(file: BinaryIO, raster: Raster) -> None:
+    """Write an image, its pixels as they are to be stored, in the kind that its suffix says."""
+    _WRITERS[raster.suffix](file, raster)
+
+
+def _decoded(path: str | Path, decode: Callable[[ModuleType, Path], T]) -> T:
+    """Let the right kind look at a file. Whatever goes wrong becomes one error that names the file."""
+    path = existing_file(path)
+    kind = _kind(path)
+    with warnings.catch_warnings():
+        # Decoders warn of odd metadata, which is taken over as it is; and of bombs, which are refused.
+        warnings.simplefilter("ignore")
+        try:
+            return decode(kind, path)
+        except Unsuitable as error:
+            raise ValueError(f"{path}: {error}") from None
+        except Image.DecompressionBombError:
+            raise ValueError(
+                f"{path}: an image must have at most {Image.MAX_IMAGE_PIXELS} pixels, got more; make it smaller first"
+            ) from None
+        except Exception as error:  # damaged bytes make decoders raise errors of any kind
+            reason = " ".join(repr(error).split())[:200]
+            raise ValueError(f"{path}: the image cannot be read, it is damaged or cut off ({reason})") from None
+
+
+def _kind(path: Path) -> ModuleType:
+    with path.open("rb") as file:
+        start = file.read(16)
+    for magic, kind in _KINDS:
+        if start.startswith(magic) and (magic != b"RIFF" or start[8:12] == b"WEBP"):
+            return kind
+    raise ValueError(
+        f"{path}: must be a PNG, JPEG, TIFF, WebP or BMP image or an array of NumPy, got a file that is none of these, "
+        "or damaged; convert it to PNG or TIFF first"
+    )
+
+
+def checked_raster(raster: Raster) -> Raster:
+    """Return an image whose samples all stand for something.
+
+    Raises:
+        Unsuitable: a value is infinite.
+        ValueError: an index is beyond its palette.
+    """
+    if raster.palette is not None and int(raster.samples.max()) >= len(raster.palette.colours):
+        raise ValueError(f"a pixel has colour {raster.samples.max()} of a palette of {len(raster.palette.colours)}")
+    if raster.samples.dtype.kind == "f":
+        infinite = np.isinf(raster.samples)
+        if raster.nodata is not None:
+            infinite &= ~raster.has_nodata()
+        if infinite.any():
+            row, column, channel = np.argwhere(infinite)[0]
+            raise Unsuitable(
+                f"values must be finite, or NaN where missing, got {raster.samples[row, column, channel]} in row "
+                f"{row + 1}, column {column + 1}; put NaN there, which marks what is missing"
+            )
+    return raster

@@ -1,0 +1,79 @@
+"""New values in the place of an image's own: rounded, as colours of its palette, beside its colour key.
+
+Shapes: H × W pixels, C channels, n colours of a palette.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from dop_lightning.images.formats.raster import Raster
+
+_PIXELS_AT_ONCE = 1 << 14
+"""Distances to all colours of a palette take 256 numbers a pixel."""
+
+
+def repaint(raster: Raster, colours: np.ndarray) -> Raster:
+    """Put ``colours`` in the place of those of an image, and keep everything else of it.
+
+    Integers are rounded and clipped to what their bits hold. Of a palette, each pixel gets the nearest colour among
+    the entries with the alpha that it had; its own where that is as near. Pixels that had the colour key keep it, and
+    other pixels that would hit it are moved by one level. Samples that had the ``nodata`` value keep it.
+
+    Args:
+        raster: the image.
+        colours: ``(H, W, C)``, finite, in the units of the file.
+    """
+    if raster.palette is not None:
+        return replace(raster, samples=_indices(raster, colours))
+    samples = quantised(colours, raster)
+    if raster.key is not None:
+        samples = _beside_key(samples, raster)
+    if raster.nodata is not None:
+        samples = np.where(raster.has_nodata(), raster.samples, samples)
+    return replace(raster, samples=samples)
+
+
+def quantised(colours: np.ndarray, raster: Raster) -> np.ndarray:
+    """Values in the units of the file as samples of the number format and the bits of an image; any shape."""
+    dtype = raster.samples.dtype
+    low, high = raster.limits
+    if dtype.kind == "f":
+        return np.clip(colours, low, high).astype(dtype)
+    rounded = np.rint(colours)
+    # The largest 64-bit integers are no floats: 2^63 − 1 and 2^64 − 1 would be rounded up and wrap around.
+    top = rounded >= float(high)
+    samples = np.where(top, 0.0, np.maximum(rounded, float(low))).astype(dtype)
+    samples[top] = high
+    return samples
+
+
+def _indices(raster: Raster, colours: np.ndarray) -> np.ndarray:
+    assert raster.palette is not None
+    palette = raster.palette.colours.astype(np.float32)  # (n, 3)
+    alphas = raster.palette.alphas if raster.palette.alphas is not None else np.full(len(palette), 255, dtype=np.uint8)
+    pixels = np.clip(np.rint(colours), 0, 255).astype(np.float32).reshape(-1, 3)
+    own = raster.samples.reshape(-1)
+    result = own.copy()
+    for alpha in np.unique(alphas[own]):
+        entries = np.flatnonzero(alphas == alpha)
+        chosen = np.flatnonzero(alphas[own] == alpha)
+        for start in range(0, len(chosen), _PIXELS_AT_ONCE):
+            part = chosen[start : start + _PIXELS_AT_ONCE]
+            # Squares of whole numbers up to 255, which float32 holds exactly; those of the pixel are left out.
+            distances = (palette[entries] ** 2).sum(1) - 2 * pixels[part] @ palette[entries].T  # (pixels, entries)
+            nearest = entries[distances.argmin(1)]
+            kept = palette[own[part]]
+            as_near = (kept**2).sum(1) - 2 * (kept * pixels[part]).sum(1) <= distances.min(1)
+            result[part] = np.where(as_near, own[part], nearest)
+    return result.reshape(raster.samples.shape)
+
+
+def _beside_key(samples: np.ndarray, raster: Raster) -> np.ndarray:
+    assert raster.key is not None
+    keyed = raster.has_key()  # (H, W)
+    hits = (samples == np.array(raster.key)).all(axis=2) & ~keyed
+    samples = np.where(keyed[..., None], raster.samples, samples)
+    beside = raster.key[-1] - 1 if raster.key[-1] > 0 else 1
+    samples[hits, -1] = beside
+    return samples

@@ -1,0 +1,215 @@
+"""Pictures for people: 8-bit grey or RGB arrays of what was observed, recovered, and found corrupted.
+
+Shapes: C channels, H × W pixels of an image; n × m a matrix; a picture is uint8, ``(H, W)`` or ``(H, W, 3)``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.checks import positive
+
+Picture = np.ndarray
+
+QUANTILE = 0.98
+"""The colours of a heat map end at this quantile of the absolute values, so that outliers do not wash out the rest."""
+
+MISSING_GREY = 128
+"""Entries that were never observed; neither end of a grey scale, and no colour of a heat map."""
+
+PANEL_HEIGHT = 240
+"""Panels of a comparison are enlarged to at least this height, in pixels."""
+
+PANEL_LIMIT = 1024
+"""Panels of a comparison, and heat maps of a recovery, are at most this wide and high, in pixels."""
+
+# Blue, white, red: ColorBrewer's RdBu with a pure white centre, told apart by colour-blind eyes too.
+_COLOURS = np.array(
+    [
+        [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [255, 255, 255],
+        [253, 219, 199], [244, 165, 130], [214, 96, 77], [178, 24, 43], [103, 0, 31],
+    ]
+)  # fmt: skip
+
+
+def corruption_map(s: Tensor, data_range: float = 1.0) -> Picture:
+    """The largest |s| over the channels of each pixel: black is clean, white is off by the whole range.
+
+    Args:
+        s: the corruption ``(C, H, W)``.
+        data_range: the width of the range of the signal, in its units.
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        ValueError: ``s`` has another number of dimensions, or ``data_range`` is not above 0.
+    """
+    if s.ndim != 3:
+        raise ValueError(f"s must have shape (C, H, W), got {tuple(s.shape)}")
+    return _levels(s.abs().amax(0), data_range)
+
+
+def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
+    """Colours of the entries: blue below 0, white at 0, red above; grey where NaN.
+
+    Args:
+        matrix: ``(n, m)``.
+        limit: the absolute value at which the colours end, in the units of the matrix; by default
+            :func:`colour_limit` of it.
+
+    Returns:
+        ``(n, m, 3)``.
+
+    Raises:
+        ValueError: the matrix has another number of dimensions, or ``limit`` is not above 0.
+    """
+    if matrix.ndim != 2:
+        raise ValueError(f"matrix must have shape (n, m), got {tuple(matrix.shape)}")
+    limit = colour_limit(matrix) if limit is None else positive("limit", limit)
+    values = matrix.detach().double().cpu().numpy()
+    with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
+        position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
+    anchors = np.linspace(-1, 1, len(_COLOURS))
+    colours = np.stack([np.interp(position, anchors, channel) for channel in _COLOURS.T], axis=-1)
+    colours[np.isnan(values)] = MISSING_GREY
+    return colours.round().astype(np.uint8)
+
+
+def colour_limit(matrix: Tensor) -> float:
+    """The 98th percentile of the finite absolute values; their maximum where that is 0; else 1."""
+    values = matrix.detach().double().cpu().abs()
+    finite = values[values.isfinite()].numpy()
+    if finite.size == 0:
+        return 1.0
+    return float(np.quantile(finite, QUANTILE)) or float(finite.max()) or 1.0
+
+
+def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
+    """Pictures side by side on white, each with its label above.
+
+    Small ones are enlarged by a whole factor, pixel by pixel; large ones averaged down by a whole factor.
+
+    Args:
+        panels: labels and pictures, from left to right.
+
+    Returns:
+        RGB, ``(H, W, 3)``.
+
+    Raises:
+        ValueError: there is no panel, or one that is not a picture.
+    """
+    if not panels:
+        raise ValueError("panels must hold at least one picture, got none")
+    font = ImageFont.load_default(size=18)
+    gap, head = 12, 32
+    pictures = [_fit(label, picture) for label, picture in panels]
+    labels = [math.ceil(font.getlength(label)) for label, _ in panels]
+    widths = [max(picture.width, label) for picture, label in zip(pictures, labels, strict=True)]
+    height = head + max(picture.height for picture in pictures) + gap
+    sheet = Image.new("RGB", (gap + sum(width + gap for width in widths), height), "white")
+    draw = ImageDraw.Draw(sheet)
+    left = gap
+    for (label, _), picture, width in zip(panels, pictures, widths, strict=True):
+        draw.text((left + width / 2, head / 2), label, fill="black", font=font, anchor="mm")
+        corner = (left + (width - picture.width) // 2, head)
+        sheet.paste(picture, corner)
+        # A clean corruption is a white heat map, which would not be seen on white.
+        frame = (corner[0] - 1, corner[1] - 1, corner[0] + picture.width, corner[1] + picture.height)
+        draw.rectangle(frame, outline="silver")
+        left += width + gap
+    return np.array(sheet)  # a copy that may be written, as torch expects
+
+
+def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
+    """Pictures of one recovery: ``observation``, ``recovered``, ``corruption``, ``truth``, and ``comparison`` of these.
+
+    An image (its range known) is shown as it is, its corruption as :func:`corruption_map`. Of two channels the first
+    is shown, as grey; of four and more channels 1, 2 and 3, as red, green and blue; the corruption is of all. A matrix
+    is shown as heat maps with one limit for all, by the truth or else the recovered matrix, thinned out evenly where it
+    has more than 1024 rows or columns. Entries that were never observed are grey in the observation.
+
+    What has no picture is left out: the observation and the corruption of a matrix that was measured as a vector, and
+    everything where the signal is of another shape.
+    """
+    problem, signal = outcome.problem, outcome.signal
+    tensors = {"observation": problem.observation, "recovered": signal, "corruption": outcome.corruption}
+    if problem.mask is not None:
+        tensors["observation"] = problem.observation.masked_fill(~problem.mask, math.nan)
+    if problem.truth is not None:
+        tensors["truth"] = problem.truth
+    if signal.ndim == 3 and problem.data_range is not None:
+        pictures = _of_image(tensors, problem.data_range)
+        labels = {label: label for label in pictures}
+    elif signal.ndim == 2:
+        limit = colour_limit(signal if problem.truth is None else problem.truth)
+        pictures = {label: heatmap(_thin(tensor), limit) for label, tensor in tensors.items() if tensor.ndim == 2}
+        labels = {label: f"{label} (±{limit:.3g})" for label in pictures}
+    else:
+        return {}
+    return {**pictures, "comparison": comparison([(labels[label], picture) for label, picture in pictures.items()])}
+
+
+def _of_image(tensors: Mapping[str, Tensor], data_range: float) -> dict[str, Picture]:
+    """Pictures of those tensors that are images ``(C, H, W)``."""
+    pictures = {}
+    for label, tensor in tensors.items():
+        if tensor.ndim != 3:
+            continue
+        if label == "corruption":
+            pictures[label] = corruption_map(tensor, data_range)
+        else:
+            pictures[label] = image_picture(tensor[: 1 if len(tensor) < 3 else 3], data_range)
+    return pictures
+
+
+def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
+    """``(C, H, W)`` in [0, data_range], C 1 or 3, as uint8 ``(H, W)`` or ``(H, W, 3)``; grey where NaN."""
+    levels = _levels(values, data_range)
+    return levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
+
+
+def _levels(values: Tensor, data_range: float) -> Picture:
+    """Values of [0, data_range] as levels 0 … 255; grey where NaN. Any shape, and the same shape back."""
+    scaled = values.detach().float().cpu() / positive("data_range", data_range)
+    levels = scaled.nan_to_num(nan=MISSING_GREY / 255).clamp(0, 1).mul(255).round()
+    return levels.to(torch.uint8).numpy()
+
+
+def _thin(matrix: Tensor) -> Tensor:
+    """Every k-th row and column of a large matrix; averages would hide sparse entries."""
+    rows, columns = (_every(side) for side in matrix.shape)
+    return matrix[::rows, ::columns]
+
+
+def _every(side: int) -> int:
+    return math.ceil(side / PANEL_LIMIT) or 1
+
+
+def thinned_side(side: int) -> int:
+    """How many pixels of a heat map stand for so many rows or columns of a matrix.
+
+    >>> thinned_side(50), thinned_side(1025)
+    (50, 513)
+    """
+    return math.ceil(side / _every(side))
+
+
+def _fit(label: str, picture: Picture) -> Image.Image:
+    """A picture as a panel of a size for screens."""
+    good = picture.dtype == np.uint8 and picture.size > 0 and (picture.ndim == 2 or picture.shape[2:] == (3,))
+    if not good:
+        raise ValueError(
+            f"panels must be uint8 of shape (H, W) or (H, W, 3), got {picture.dtype} of {picture.shape} for {label!r}"
+        )
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    longer = max(image.size)
+    if longer > PANEL_LIMIT:
+        return image.reduce(math.ceil(longer / PANEL_LIMIT))
+    factor = max(1, min(math.ceil(PANEL_HEIGHT / image.height), PANEL_LIMIT // longer))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -1,0 +1,1 @@
+"""PyTorch Lightning around the engine: module, data modules, callbacks and strategies."""

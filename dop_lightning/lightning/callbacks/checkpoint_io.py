@@ -1,0 +1,141 @@
+"""Checkpoints on disk: a folder with a file for every batch of problems, and the one before of each."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning import __version__ as lightning_version
+
+from dop_lightning.foundation.atomic import write_atomically
+
+FORMAT = "dop checkpoint 1"
+
+Problems = dict[str, dict[str, Any]]
+"""What is saved of each problem of a batch, by name."""
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """Saves a checkpoint as a folder, in which every batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
+
+    A batch is one file, since its problems go on together: they are found equally far, whenever a process is killed. It
+    is written beside its place and renamed, and the file before is kept: a reader finds a new one, or the old one,
+    never half of one. Processes that work on different batches of a run share a folder, and a batch in which nothing
+    has changed is not written again.
+
+    Args:
+        mark: the fingerprint of the run; files of another one are refused. Empty takes the files of any.
+        only: tells the names of the batches to be read, ``None`` for all.
+    """
+
+    def __init__(self, mark: str = "", only: Callable[[], set[str] | None] = lambda: None) -> None:
+        self.mark = mark
+        self.only = only
+        self._written: dict[Path, Hashable] = {}
+        self._damaged: set[Path] = set()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write the batches of ``checkpoint["batches"]`` into the folder ``path``.
+
+        Raises:
+            OSError: one cannot be written; the file before it stands.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for batch, problems in checkpoint["batches"].items():
+            file, stage = folder / f"{batch}.pt", _stage(problems)
+            if self._written.get(file) == stage and file.exists():
+                continue
+            self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
+            self._written[file] = stage
+
+    def _replace(self, file: Path, content: dict[str, Any]) -> None:
+        """Put a new file in place of the last one, and that in place of the one before."""
+        fresh = file.with_suffix(".new")
+        write_atomically(fresh, lambda stream: torch.save(content, stream))
+        try:
+            if file in self._damaged:
+                self._damaged.remove(file)  # the one before it is the good one
+            elif file.exists():
+                file.replace(_previous(file))
+            fresh.replace(file)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the folder ``path``; where a file is damaged or missing, the one before it.
+
+        Returns:
+            What Lightning asks for, and ``problems`` by name; of two batches that hold the same problem, the later one
+            counts.
+
+        Raises:
+            ValueError: it is no such folder, or of a batch there is no file that can be used.
+        """
+        folder = Path(path)
+        batches, only = self._batches(folder), self.only()
+        contents = [self._load(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
+        problems: Problems = {}
+        for content in sorted(contents, key=lambda content: content["time"]):
+            problems.update(content["problems"])
+        return {"problems": problems, "pytorch-lightning_version": lightning_version, "epoch": 0, "global_step": 0}
+
+    @staticmethod
+    def _batches(folder: Path) -> list[str]:
+        names = {file.name.removesuffix(".pt").removesuffix(".previous") for file in folder.glob("*.pt")}
+        if not names:
+            raise ValueError(f"{folder}: not a checkpoint folder written by dop")
+        return sorted(names)
+
+    def _load(self, file: Path) -> dict[str, Any]:
+        """The content of a file, or of the one before it."""
+        before = _previous(file)
+        if not file.exists():  # stopped between two renames
+            return self._read(before)
+        try:
+            content = self._read(file)
+            self._written[file] = _stage(content["problems"])
+            return content
+        except ValueError as error:
+            if not before.exists():
+                raise ValueError(f"{error}; there is none before it: remove it to start its problems anew") from error
+            try:
+                content = self._read(before)
+            except ValueError as older:
+                raise ValueError(
+                    f"{error}, and so is {before.name}: remove both to start their problems anew"
+                ) from older
+            self._damaged.add(file)
+            print(f"{error}: going on from the one before it", file=sys.stderr)
+            return content
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{file}: damaged, or not a checkpoint written by dop ({reason})") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it says nothing of its format)")
+        if self.mark and content["run"] not in ("", self.mark):
+            raise ValueError(f"{file}: of another run, of other settings or data")
+        return content
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove the folder."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _previous(file: Path) -> Path:
+    return file.with_name(f"{file.stem}.previous.pt")
+
+
+def _stage(problems: Mapping[str, Mapping[str, Any]]) -> Hashable:
+    """How far the problems of a batch are."""
+    keys = ("status", "iteration", "evaluated", "ended", "seconds")
+    return tuple((name, *(saved[key] for key in keys)) for name, saved in problems.items())

@@ -1,0 +1,161 @@
+"""What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.images.formats import write_image, write_pixels
+from dop_lightning.images.pictures import recovery_pictures
+from dop_lightning.images.tiles import Mosaic
+from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.lightning.data.base import Source, data_of
+from dop_lightning.lightning.data.images import ImageFile
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.curves import rebuild
+from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
+from dop_lightning.runs.mosaics import assemble
+from dop_lightning.runs.results import write_result, write_table
+
+
+class RecoveredFiles(RecoveryCallback):
+    """Writes ``RUN/<problem>/``: recovered.npy, pictures, the histogram of |ŝ|, then result.json.
+
+    The pictures are observation.png, recovered.png, corruption.png, truth.png where the truth is known, and
+    comparison.png, all of them side by side. ``result.json`` comes last: where it is, the others are. A recovered image
+    is written with the size, mode, depth and format of the file it came from (as ``recovered.tif``, say), and as
+    ``recovered.png`` for looking at where that is another. Where that file holds measurements of it, it has a size of
+    its own. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
+    are put together when the run ends, after an interruption as well.
+
+    Args:
+        most_pictures: problems that get pictures and histograms, from the first on; ``None`` for all. Of many small
+            matrices they take longer than anything else that is written. A recovered image is always written.
+    """
+
+    def __init__(self, most_pictures: int | None = None) -> None:
+        self.most_pictures = None if most_pictures is None else at_least("most_pictures", most_pictures, 0)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write again what a resumed run has finished and somebody has removed."""
+        assert isinstance(pl_module, DoubleOverparameterization)
+        for problem in data_of(trainer).problems:
+            if problem.name not in pl_module.records:
+                continue  # another process works on it
+            record = pl_module.records[problem.name]
+            written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
+            if record.state is not None and record.is_finished(trainer.max_steps) and not written:
+                self.on_problem_end(trainer, pl_module, pl_module.outcome_of(problem.name))
+
+    def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
+        """Write all of one problem."""
+        folder = Path(trainer.default_root_dir) / outcome.problem.folder
+        self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
+        best: dict[str, float] = {}
+        for callback in module.recovery_callbacks:
+            if isinstance(callback, RecoveryMetrics):
+                best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
+        write_result(folder, outcome, best, machine(module))
+
+    def _has_pictures(self, trainer: pl.Trainer, problem: Problem) -> bool:
+        wholes = data_of(trainer).wholes[: self.most_pictures]
+        return self.most_pictures is None or any(whole.name == problem.name for whole in wholes)
+
+    @staticmethod
+    def write_recovery(folder: Path, outcome: Outcome, with_pictures: bool = True) -> None:
+        """Everything but the result."""
+        folder.mkdir(parents=True, exist_ok=True)
+        source = outcome.problem.source
+        if with_pictures and outcome.alpha is not None and not outcome.problem.is_tile:
+            write_histogram(folder / HISTOGRAM, _histogram(outcome))
+        if isinstance(source, Source) and source.write(folder, outcome):
+            return
+        format = source.format_of(outcome.signal.shape) if isinstance(source, ImageFile) else None
+        written = None if format is None else folder / f"recovered{format.suffix}"
+        if written != folder / "recovered.npy":
+            _write_array(folder / "recovered.npy", outcome.signal)
+        if outcome.problem.is_tile or outcome.signal.dim() != 3:
+            _write_array(folder / "corruption.npy", outcome.corruption)
+        if outcome.problem.is_tile:
+            return
+        pictures = recovery_pictures(outcome) if with_pictures else {}
+        if format is not None and written is not None:
+            write_image(written, outcome.signal, format)
+            if written.name == "recovered.png":
+                pictures.pop("recovered", None)
+        for name, picture in pictures.items():
+            write_pixels(folder / f"{name}.png", picture)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """`dop predict` writes what a checkpoint has recovered."""
+        folder = Path(trainer.default_root_dir) / outputs.problem.folder
+        self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
+        run = Path(trainer.default_root_dir)
+        for mosaic in data_of(trainer).mosaics.values():
+            self._assemble(trainer, pl_module, mosaic)
+        rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
+
+    def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
+        run, whole = Path(trainer.default_root_dir), mosaic.whole
+
+        def build() -> None:
+            outcome = assemble(run, mosaic)
+            if outcome is not None:
+                self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
+                write_result(run / whole.folder, outcome, {}, machine(module))
+
+        rebuild(lambda: [run / tile.folder / "result.json" for tile in mosaic.tiles.values()], build)
+
+
+def _histogram(outcome: Outcome) -> Histogram:
+    problem = outcome.problem
+    true, mask = (None if t is None else t.numpy() for t in (problem.true_corruption, problem.mask))
+    return corruption_histogram(outcome.corruption.numpy(), true, mask)
+
+
+def _write_array(path: Path, array: torch.Tensor) -> None:
+    write_atomically(path, lambda file: np.save(file, array.numpy()))
+
+
+def machine(module: pl.LightningModule) -> dict[str, Any]:
+    """What a result was computed on, for those who repeat it."""
+    device = module.trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": str(device),
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **_own_version(),
+        "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _own_version() -> dict[str, str]:
+    """Nothing where the package is used without having been installed."""
+    try:
+        return {"dop_lightning": version("dop_lightning")}
+    except PackageNotFoundError:
+        return {}

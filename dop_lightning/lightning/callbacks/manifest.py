@@ -1,0 +1,55 @@
+"""The config of a run, the list of its problems, and who works on them, when all parts have been built."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.roster import batch_labels
+from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.lightning.data.base import data_of
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.runs.folder import write_manifest
+from dop_lightning.runs.locks import Claims
+
+LOCK = Path("checkpoints") / "lock"
+
+
+class Manifest(RecoveryCallback):
+    """Writes ``config.yaml`` and ``manifest.json``: the folder belongs to this run from then on.
+
+    The batches of this process are claimed until it ends, so that a run that is started a second time while it is still
+    at work is refused instead of being written by both.
+
+    Args:
+        mark: the fingerprint of the run.
+        config_text: the resolved config, YAML.
+    """
+
+    def __init__(self, mark: str, config_text: str) -> None:
+        self.mark = mark
+        self.config_text = config_text
+        self._claims: Claims | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After everything that can be wrong with the settings.
+
+        Raises:
+            ValueError: another process works on one of the batches.
+        """
+        assert isinstance(pl_module, DoubleOverparameterization)
+        assert pl_module.roster is not None
+        run, data = Path(trainer.default_root_dir), data_of(trainer)
+        self._claims = Claims(run / LOCK)
+        labels, own = batch_labels(range(len(data.batches))), set(pl_module.roster.labels)
+        if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
+            raise ValueError(
+                f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, "
+                "and start again"
+            )
+        batches = [batch.names for batch in data.batches]
+        write_manifest(run, self.mark, self.config_text, data.wholes, data.mosaics, batches)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Others may go on."""
+        if self._claims is not None:
+            self._claims.release()

@@ -1,0 +1,184 @@
+"""One TensorBoard run a problem, all with the same tags, so that curves of problems overlay."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.roster import State
+from dop_lightning.engine.state import Evaluation
+from dop_lightning.foundation.atomic import naming
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.spread import spread
+from dop_lightning.images.pictures import MISSING_GREY, PANEL_LIMIT, colour_limit, corruption_map, heatmap
+from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.lightning.callbacks.hparams import hyperparameters, session_end, session_start
+from dop_lightning.lightning.callbacks.sample import sample
+from dop_lightning.lightning.data.base import data_of
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.scoring import CURVES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
+
+FLUSH_SECONDS = 30
+"""Curves are on the disk after this time; TensorBoard's page looks for new ones as often."""
+
+
+class ProblemTensorBoard(RecoveryCallback):
+    """Curves of the scores at every evaluation, and pictures at some: ``tensorboard --logdir RUN``.
+
+    Of many problems a sample is followed, spread over all of them; every one is in ``metrics.csv`` all the same. Which
+    ones depends on the list of problems alone: it is the same on any number of processes, and when a run goes on.
+
+    The tab HPARAMS has a row a problem: its attributes, rates and method, and the last values of its curves, which are
+    its final scores. An image in tiles is one row, with the means of the tiles that are followed.
+
+    Args:
+        images_every: evaluations between two pictures of X̂ and ŝ; 0 for none but the last.
+        most_pictures: problems with pictures before the last, out of those that are followed: a picture takes as long
+            as hundreds of iterations of a small matrix.
+        most_runs: problems that are followed. TensorBoard shows no curve and no picture at first where there are more
+            than 40; and each run holds a file and a thread open.
+    """
+
+    def __init__(self, images_every: int = 10, most_pictures: int = 10, most_runs: int = 40) -> None:
+        self.images_every = at_least("images_every", images_every, 0)
+        self.most_pictures = at_least("most_pictures", most_pictures, 0)
+        self.most_runs = at_least("most_runs", most_runs, 0)
+        self._wholes: dict[str, Problem] = {}
+        self._pictured: set[str] = set()
+        self._evaluated: dict[str, int] = {}
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Choose the problems that are followed."""
+        assert isinstance(pl_module, DoubleOverparameterization)
+        data = data_of(trainer)
+        followed = sample(data.wholes, data.mosaics, self.most_runs)
+        self._wholes = {problem.name: whole for problem, whole in followed}
+        self._pictured = {followed[position][0].name for position in spread(len(followed), self.most_pictures)}
+        # as the checkpoint has it: records move on with the run
+        records = pl_module.records
+        self._evaluated = {name: records[name].evaluated for name in self._wholes if name in records}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the files of the problems at work, so that they are in TensorBoard from the start."""
+        assert isinstance(pl_module, DoubleOverparameterization)
+        for state in pl_module.states:
+            for k, problem in enumerate(state.problems):
+                if problem.name in self._wholes:
+                    self._open(Path(trainer.default_root_dir), problem, state, k)
+
+    def _open(self, run: Path, problem: Problem, state: State, k: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        folder, whole = run / problem.folder, self._wholes[problem.name]
+        # what an earlier start wrote after its last checkpoint, or without one, is hidden
+        hidden = self._evaluated[problem.name] + 1 if any(folder.glob("events.out.tfevents.*")) else None
+        with naming(folder):
+            self._writers[problem.name] = SummaryWriter(folder, purge_step=hidden, flush_secs=FLUSH_SECONDS)
+            group = str(run / whole.folder) if problem.is_tile else ""
+            self._file(problem.name).add_summary(session_start(hyperparameters(whole, state, k), group))
+            observation = problem.observation
+            if problem.mask is not None:
+                observation = observation.masked_fill(~problem.mask, math.nan)
+            self._picture(problem, "observation", observation, 0)
+
+    def _file(self, name: str) -> Any:
+        """What takes summaries of every kind; torch tells no type of it."""
+        return self._writers[name].file_writer
+
+    def _picture(
+        self, problem: Problem, tag: str, tensor: "Tensor", iteration: int, limit: float | None = None
+    ) -> None:
+        """An image as it is, a matrix as a heat map; nothing of a vector."""
+        writer, name = self._writers[problem.name], f"view_{tag}"  # sorted by name, they come behind the curves
+        if problem.data_range is not None and tensor.dim() == 3:
+            if tag == "corruption":
+                writer.add_image(name, corruption_map(tensor, problem.data_range), iteration, dataformats="HW")
+                return
+            shown = tensor[: 1 if len(tensor) < 3 else 3] / problem.data_range  # (1 or 3, H, W)
+            writer.add_image(name, shown.nan_to_num(MISSING_GREY / 255).clamp(0, 1), iteration)
+        elif tensor.dim() == 2:
+            if problem.truth is not None:  # the same colours in all pictures of the problem
+                limit = colour_limit(problem.truth)
+            rows, columns = (math.ceil(side / PANEL_LIMIT) for side in tensor.shape)
+            writer.add_image(name, heatmap(tensor[::rows, ::columns], limit), iteration, dataformats="HWC")
+
+    def _pictures(self, problem: Problem, signal: "Tensor", corruption: "Tensor", iteration: int) -> None:
+        limit = colour_limit(signal) if signal.dim() == 2 else None
+        self._picture(problem, "recovered", signal, iteration, limit)
+        self._picture(problem, "corruption", corruption, iteration, limit)
+
+    def on_evaluation(
+        self,
+        trainer: pl.Trainer,
+        module: DoubleOverparameterization,
+        problems: ProblemBatch,
+        evaluation: Evaluation,
+        scores: Sequence[Mapping[str, float]],
+    ) -> None:
+        """Write the scores, and pictures where they are due."""
+        due = self._is_due(module, evaluation.iteration)
+        for k, problem in enumerate(problems):
+            if problem.name not in self._writers:
+                continue
+            with naming(Path(trainer.default_root_dir) / problem.folder):
+                self._scores(problem.name, scores[k], evaluation.iteration)
+                if due and problem.name in self._pictured:
+                    signal, corruption = evaluation.signal[k].cpu(), evaluation.corruption[k].cpu()
+                    self._pictures(problem, signal, corruption, evaluation.iteration)
+
+    def _scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
+        for tag, value in scores.items():
+            self._writers[name].add_scalar(tag, value, iteration)
+        self._evaluated[name] = iteration
+
+    def _is_due(self, module: DoubleOverparameterization, iteration: int) -> bool:
+        """At fixed iterations, whether a run was resumed or not; the last pictures come by themselves."""
+        every = self.images_every * module.evaluate_every
+        return every > 0 and iteration % every == 0 and iteration != module.trainer.max_steps
+
+    def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
+        """Write the end of the curves, the last pictures and the status, and close the file."""
+        name = outcome.problem.name
+        if name not in self._writers:
+            return
+        with naming(Path(trainer.default_root_dir) / outcome.problem.folder):
+            self._final_scores(name, outcome)
+            self._pictures(outcome.problem, outcome.signal, outcome.corruption, outcome.iteration)
+            if outcome.status != "interrupted":
+                self._file(name).add_summary(session_end(outcome.status), outcome.iteration)
+            self._writers.pop(name).close()
+
+    def _final_scores(self, name: str, outcome: Outcome) -> None:
+        """Let the curves end with the scores of the outcome, where the last evaluation was of another iteration."""
+        if outcome.iteration < self._evaluated[name]:  # it went back: what came after is in metrics.csv alone
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+            restart = Event(step=outcome.iteration, session_log=SessionLog(status=SessionLog.START))
+            self._file(name).add_event(restart)
+        if outcome.iteration != self._evaluated[name]:
+            scores = {tag: value for tag, value in outcome.scores.items() if tag in CURVES and math.isfinite(value)}
+            self._scores(name, scores, outcome.iteration)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close what is open."""
+        while self._writers:
+            _, writer = self._writers.popitem()
+            with naming(writer.log_dir):
+                writer.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep what was written: there is no teardown after an error."""
+        while self._writers:
+            # a disk that is full is full here too, and what is told is what ended the run
+            with suppress(OSError):
+                self._writers.popitem()[1].close()

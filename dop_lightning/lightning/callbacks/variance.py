@@ -1,0 +1,109 @@
+"""Stopping without truth: a problem ends where its outputs have changed least."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.state import Evaluation
+from dop_lightning.engine.stopping import VARIANCES, LeastVariance
+from dop_lightning.foundation.checks import at_least, one_of
+from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.problems.problem import ProblemBatch
+
+
+class VarianceStopping(RecoveryCallback):
+    r"""Ends a problem as ``stable`` where the moving variance of its outputs was least (ES-WMV).
+
+    For networks that would go on to fit the corruption, see :mod:`dop_lightning.engine.stopping`. When no smaller
+    variance has come for ``patience`` iterations, the problem goes back to the iteration at which it was least: files,
+    scores,
+    ``iterations`` and the checkpoint are those of that iteration, while ``metrics.csv`` has the whole way. A run that
+    ends before is not touched.
+
+    Outputs are taken at evaluations. Window and patience are counted in gradient iterations all the same: with
+    ``evaluate_every: 5`` a window of 100 holds 20 outputs. At least two must fit. One state of each problem is kept
+    beside the one at work, as large as its entry in a checkpoint; ``windowed`` keeps the outputs in the window too.
+
+    Args:
+        variance: ``windowed`` (ES-WMV), ``exponential`` (ES-EMV, which keeps one output instead of a window of them);
+            ``None`` never stops.
+        window: iterations, at least 2.
+        patience: iterations, at least 1.
+
+    Raises:
+        ValueError: an argument is out of range; at the start of a run, fewer than two evaluations fit into the window.
+    """
+
+    def __init__(
+        self,
+        variance: Literal["windowed", "exponential"] | None = None,
+        window: int = 100,
+        patience: int = 1000,
+    ) -> None:
+        self.variance = None if variance is None else one_of("variance", variance, VARIANCES)
+        self.window = at_least("window", window, 2)
+        self.patience = at_least("patience", patience, 1)
+        self._followed: dict[str, LeastVariance] = {}
+        self._best: dict[str, dict[str, Any]] = {}
+        self._loaded: dict[str, Mapping[str, Any]] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a window that holds no variance."""
+        assert isinstance(pl_module, DoubleOverparameterization)
+        if self.variance is not None and self.window < 2 * pl_module.evaluate_every:
+            raise ValueError(
+                f"window must be at least two evaluations long, 2·evaluate_every = {2 * pl_module.evaluate_every} "
+                f"iterations, got {self.window}; a smaller model.evaluate_every looks more often"
+            )
+
+    def on_evaluation(
+        self,
+        trainer: pl.Trainer,
+        module: DoubleOverparameterization,
+        problems: ProblemBatch,
+        evaluation: Evaluation,
+        scores: Sequence[Mapping[str, float]],
+    ) -> None:
+        """Take the outputs in; keep the state of the least variance, and end what has not seen a smaller one."""
+        if self.variance is None or evaluation.iteration % module.evaluate_every:
+            return  # an odd last evaluation would not be there in a longer run
+        for k, name in enumerate(problems.names):
+            follow = self._follow(name, module)
+            if follow.update(evaluation.signal[k], evaluation.iteration):
+                state = next(state for state in module.states if state.problems is problems)
+                self._best[name] = {**state.problem_state(k), "iteration": evaluation.iteration}
+            elif follow.is_due(evaluation.iteration):
+                module.stop_problem(name, "stable", self._best[name])
+
+    def _follow(self, name: str, module: DoubleOverparameterization) -> LeastVariance:
+        if name not in self._followed:
+            assert self.variance is not None
+            follow = LeastVariance(VARIANCES[self.variance](self.window // module.evaluate_every), self.patience)
+            if name in self._loaded:
+                follow.load_state(self._loaded.pop(name))
+            self._followed[name] = follow
+        return self._followed[name]
+
+    def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
+        """What has stopped needs no memory; what may go on does."""
+        if outcome.status in ("stable", "diverged"):
+            for memory in (self._followed, self._best, self._loaded):
+                memory.pop(outcome.problem.name, None)
+
+    def problem_state(self, name: str) -> dict[str, Any]:
+        """The outputs in the window, and the state of the least variance."""
+        follow = self._followed[name].state() if name in self._followed else self._loaded.get(name)
+        if follow is None:
+            return {}
+        return {"follow": follow, **({"best": self._best[name]} if name in self._best else {})}
+
+    def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
+        """The outputs in the window, and the state of the least variance."""
+        if state:
+            self._loaded[name] = state["follow"]
+            self._followed.pop(name, None)
+            if "best" in state:
+                self._best[name] = state["best"]

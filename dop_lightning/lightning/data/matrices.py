@@ -1,0 +1,223 @@
+"""Matrices: synthetic robust PCA as in section 4.1, and files."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.foundation.find import find_files
+from dop_lightning.foundation.names import legible, safe_name
+from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
+from dop_lightning.matrices.tables import TableLabels, read_labels, write_table
+from dop_lightning.model.operators import Sensing
+from dop_lightning.problems.noise import Noise
+from dop_lightning.problems.problem import Attribute, Problem, rename
+from dop_lightning.problems.randomness import stream
+
+Float = Literal["float32", "float64"]
+
+
+def float_type(name: Float) -> torch.dtype:
+    """The type of that name.
+
+    Raises:
+        ValueError: it is another.
+    """
+    return {"float32": torch.float32, "float64": torch.float64}[one_of("dtype", name, ("float32", "float64"))]
+
+
+class LowRankMatrix(Source):
+    """A random matrix of known rank: ``X* = U*U*ᵀ`` (section 4.1), or ``U*V*ᵀ`` where it is not square.
+
+    The entries of U* and V* are standard Gaussian, from the stream (seed, truth), and the same for both types.
+
+    Args:
+        n: rows, at least 1.
+        rank: r, from 1 to min(n, columns).
+        columns: ``None`` for a symmetric matrix ``U*U*ᵀ``.
+        dtype: of X*, and of all that is computed for it.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, n: int, rank: int, columns: int | None = None, dtype: Float = "float32") -> None:
+        self.n = at_least("n", n, 1)
+        self.columns = None if columns is None else at_least("columns", columns, 1)
+        self.rank = at_least("rank", rank, 1)
+        if rank > min(n, columns or n):
+            raise ValueError(f"rank must be at most {min(n, columns or n)}, the smaller side, got {rank}")
+        self.dtype = float_type(dtype)
+        self.name = f"n{n}-r{rank}" if columns is None else f"{n}x{columns}-r{rank}"
+
+    @property
+    def is_clean(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """``n`` and ``true_rank`` (``rank`` is the rank that was found)."""
+        return {"n": self.n, "true_rank": self.rank}
+
+    def signal(self, seed: int) -> Tensor:
+        """X*, ``(n, columns)``."""
+        generator = stream(seed, "truth")
+        U = torch.randn(self.n, self.rank, generator=generator, dtype=torch.float32).to(self.dtype)
+        if self.columns is None:
+            return U @ U.T
+        return U @ torch.randn(self.rank, self.columns, generator=generator, dtype=torch.float32).to(self.dtype)
+
+
+class MatrixFile(Source):
+    """A matrix of a ``.npy``, ``.npz``, ``.csv`` or ``.mat`` file; NaN are missing entries.
+
+    Args:
+        path: the file.
+        truth: a file with the clean matrix, of the same shape, where it is known.
+        key: which array of an ``.npz`` or ``.mat`` file.
+    """
+
+    def __init__(self, path: Path, truth: Path | None = None, key: str | None = None) -> None:
+        self.path = path
+        self.name = path.stem
+        self._truth = truth
+        self._key = key
+        self._read: tuple[Tensor, Tensor | None] | None = None
+        self._labels: TableLabels | None = None
+
+    def _load(self) -> tuple[Tensor, Tensor | None]:
+        if self._read is None:
+            self._read = read_matrix(self.path, self._key)
+            if self.path.suffix.lower() == ".csv":
+                self._labels = read_labels(self.path)
+        return self._read
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """``matrix``: the name of the file."""
+        return {"matrix": legible(self.name)}
+
+    def write(self, folder: Path, outcome: Outcome) -> bool:
+        """Both parts as tables with the labels of the file, where that is one; besides arrays and pictures."""
+        if self._labels is not None:
+            for name, part in (("recovered", outcome.signal), ("corruption", outcome.corruption)):
+                write_table(folder / f"{name}.csv", part.numpy(), self._labels)
+        return False
+
+    def signal(self, seed: int) -> Tensor:
+        """The matrix, whatever the seed."""
+        return self._load()[0]
+
+    def mask(self) -> Tensor | None:
+        """The entries that are not NaN."""
+        return self._load()[1]
+
+    def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
+        """The clean matrix.
+
+        Raises:
+            ValueError: it has another shape, or entries that are missing.
+        """
+        if self._truth is None:
+            return None
+        truth, mask = read_matrix(self._truth, self._key)
+        if truth.shape != self.signal(0).shape or mask is not None:
+            raise ValueError(
+                f"{self._truth}: the truth must be complete and have the shape of {self.path}, "
+                f"{tuple(self.signal(0).shape)}, got {tuple(truth.shape)}{' with NaN' if mask is not None else ''}"
+            )
+        return truth.to(self.signal(0).dtype)
+
+
+class MatrixDataModule(RecoveryDataModule):
+    """Matrices × noises × seeds: synthetic ones of every size and rank given, or files.
+
+    Args:
+        n: rows of synthetic matrices, one number or several.
+        rank: their rank, one number or several.
+        columns: their columns; ``None`` for symmetric ``U*U*ᵀ``.
+        files: files, folders or globs instead of synthetic matrices.
+        truth: files with the clean matrices, one a file in the same order, or one for all; only without noise.
+        key: which array of ``.npz`` and ``.mat`` files.
+        noise: what is done to each matrix; ``None`` adds nothing.
+        seeds: seeds, or how many.
+        batch_size: matrices of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and
+            as there are for each process.
+        sensing: how each synthetic matrix is measured, in one or several ways; ``None`` observes its entries.
+        dtype: of synthetic matrices, and of all that is computed for them; files have their own.
+        alphas: ratios of the rates in units of √max(n, columns), one or several: each problem once for each of them,
+            from the same truth, corruption and start. They count where the model's alpha is null.
+        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
+
+    Raises:
+        ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        n: int | list[int] = 50,
+        rank: int | list[int] = 5,
+        columns: int | None = None,
+        files: str | list[str] | None = None,
+        truth: str | list[str] | None = None,
+        key: str | None = None,
+        noise: Noise | list[Noise] | None = None,
+        seeds: int | list[int] = 1,
+        batch_size: int | Literal["auto"] | None = None,
+        sensing: Sensing | list[Sensing] | None = None,
+        dtype: Float = "float32",
+        alphas: float | list[float] | None = None,
+        max_memory: str | None = None,
+    ) -> None:
+        super().__init__(noise, seeds, batch_size, sensing, max_memory)
+        self.n = n if isinstance(n, list) else [n]
+        self.rank = rank if isinstance(rank, list) else [rank]
+        for name, values in (("n", self.n), ("rank", self.rank)):
+            if not values:
+                raise ValueError(f"{name} must be at least one number, got an empty list")
+        self.columns = columns
+        self.files = files
+        self.truth = truth
+        self.key = key
+        if truth is not None and (files is None or noise is not None):
+            raise ValueError(f"truth must go with files and without noise, got {truth!r}")
+        if files is not None and sensing is not None:
+            raise ValueError(f"sensing must go without files, which hold what was observed, got {sensing}")
+        float_type(dtype)
+        self.dtype: Float = dtype
+        self.alphas = None if alphas is None else alphas if isinstance(alphas, list) else [alphas]
+        if self.alphas is not None:
+            for scale in self.alphas:
+                positive("alphas", scale)
+            if not self.alphas or len(set(self.alphas)) < len(self.alphas):
+                raise ValueError(f"alphas must be different numbers, at least one, got {self.alphas}")
+
+    def variants(self, problem: Problem) -> list[Problem]:
+        """The problem once for each of the ``alphas``, named by it."""
+        if self.alphas is None:
+            return [problem]
+        unit = max(problem.signal_shape) ** 0.5
+        return [
+            rename(
+                replace(problem, alpha=scale * unit, attributes={**problem.attributes, "alpha_scale": scale}),
+                safe_name(f"{problem.name}-alpha{scale:.12g}"),
+            )
+            for scale in self.alphas
+        ]
+
+    def sources(self) -> Sequence[Source]:
+        """One source a file, or one a size and rank."""
+        if self.files is None:
+            sizes = itertools.product(self.n, self.rank)
+            return [LowRankMatrix(n, rank, self.columns, self.dtype) for n, rank in sizes]
+        paths = find_files(self.files, MATRIX_SUFFIXES)
+        truths = one_file_each("truth", paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
+        return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]

@@ -1,0 +1,140 @@
+"""The processes of a run on this machine: started by the first one, which waits for them and passes signals on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
+
+
+class ChildProcessLauncher(_SubprocessScriptLauncher):
+    """Starts one process more for every further device, as Lightning does, but lets each live and die by itself.
+
+    Lightning ends all processes when one has died, and returns while others are still at work. Here the others go on,
+    and :meth:`launch` returns when the last one has ended.
+
+    Args:
+        strategy: whose processes these are.
+
+    Attributes:
+        command: what starts a process; by default the command that has started this one.
+        stopped_by: the signal that came while this process had done its part and waited for the others.
+    """
+
+    def __init__(self, strategy: "ProblemParallelStrategy") -> None:
+        assert strategy.cluster_environment is not None
+        super().__init__(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
+        self.strategy = strategy
+        self.command: Sequence[str] | None = None
+        self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
+
+    def launch(self, function: Callable, *args: Any, trainer: "pl.Trainer | None" = None, **kwargs: Any) -> Any:
+        """Start the other processes, do this one's part, and wait for the others.
+
+        Raises:
+            ValueError: the environment's number of processes is not that of the trainer.
+        """
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        external = self.cluster_environment.creates_processes_externally
+        if external or self.num_processes == 1:
+            return function(*args, **kwargs)
+        assert trainer is not None
+        with _environment(self._environment(trainer.default_root_dir)):
+            self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                if not self.strategy.has_shared:  # they wait for what they will not be told
+                    self.kill(signal.SIGTERM)
+                elif any(process.poll() is None for process in self.procs):
+                    print(f"This process has failed ({error!r:.300}); the others go on", file=sys.stderr)
+                raise
+            finally:
+                self._wait()
+
+    def _environment(self, folder: str | Path) -> dict[str, str]:
+        cluster = self.cluster_environment
+        return {
+            "MASTER_ADDR": cluster.main_address,
+            "MASTER_PORT": str(cluster.main_port),
+            "NODE_RANK": str(cluster.node_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+            RUN_FOLDER: os.fspath(folder),
+        }
+
+    def _start(self, local_rank: int) -> subprocess.Popen:
+        command = list(self.command or _basic_subprocess_cmd())
+        return subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(local_rank), CHILD: str(os.getpid())})
+
+    def kill(self, signum: int) -> None:
+        """Send a signal to the other processes that are still there."""
+        for process in self.procs:
+            process.send_signal(signum)
+
+    def _wait(self) -> None:
+        """Until the last process has ended; a signal is passed on, and a second one ends them at once."""
+        with _handling(self._handle):
+            while any(process.poll() is None for process in self.procs):
+                time.sleep(0.05)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if not self.stopped_by:
+            self.stopped_by = "SIGINT" if number == signal.SIGINT else "SIGTERM"
+            print("\nStopping the other processes (again: at once)", file=sys.stderr)
+        self.kill(number)
+
+    def failures(self) -> dict[int, str]:
+        """How processes ended that had neither done their part nor been told to stop, by local rank."""
+        told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+        ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
+        return {rank: _in_words(code) for rank, code in ends.items() if code not in told}
+
+
+def _in_words(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with the status {code}"
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables as long as the processes are at work, so that another run may follow."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM to a handler, where they can be had."""
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, handler)
+        except ValueError:  # not the main thread: nobody sends it signals
+            break
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

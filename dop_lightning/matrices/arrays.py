@@ -1,0 +1,140 @@
+"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv``, MATLAB's ``.mat``.
+
+Shapes: n rows, m columns.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dop_lightning.foundation.find import existing_file
+from dop_lightning.matrices.tables import read_table
+
+MATRIX_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
+
+
+def read_matrix(path: str | Path, key: str | None = None) -> tuple[Tensor, Tensor | None]:
+    """Read a matrix. Entries that are NaN, or empty in a table, are missing.
+
+    Args:
+        path: ``.npy``, ``.npz``, ``.csv`` (see :func:`~dop_lightning.matrices.tables.read_table`), or ``.mat`` up to
+            version 7, which needs scipy.
+        key: the name of the array in an ``.npz`` or ``.mat``; not needed where there is one only.
+
+    Returns:
+        The matrix ``(n, m)``, its missing entries 0: float64 where the file holds float64 or decimal text, else
+        float32. And the mask ``(n, m)``, true where observed; ``None`` where nothing is missing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is a folder, empty, damaged, or of another suffix; ``key`` names no array in it, or does
+            not choose one of several; the array is not a matrix of real numbers with at least one observed entry, or
+            holds an infinite one.
+        ImportError: a ``.mat`` without scipy.
+    """
+    path = existing_file(path)
+    suffix = path.suffix.lower()
+    if suffix not in MATRIX_SUFFIXES:
+        raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
+    if suffix == ".csv":
+        _refuse_key(path, key)
+        return _to_matrix(path, read_table(path))
+    with warnings.catch_warnings():
+        # Of files by old writers, and of names that occur twice: what is read is checked below.
+        warnings.simplefilter("ignore")
+        array = _read_mat(path, key) if suffix == ".mat" else _read_numpy(path, key)
+    return _to_matrix(path, array)
+
+
+def _read_numpy(path: Path, key: str | None) -> Any:
+    zipped = path.suffix.lower() == ".npz"
+    if not zipped:
+        _refuse_key(path, key)
+    # Else NumPy takes what is neither for a pickle, and says so.
+    if not _starts_with(path, b"PK" if zipped else np.lib.format.MAGIC_PREFIX):
+        raise ValueError(
+            f"{path}: must be a file written by numpy.{'savez' if zipped else 'save'}, got another, or a damaged one"
+        )
+    try:
+        # Opened here, since NumPy leaves a damaged archive open.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded[_choose(path, key, loaded.files)] if zipped else loaded
+    except _Choice:
+        raise
+    except Exception as error:  # damaged bytes make readers raise errors of any kind
+        if "allow_pickle" in str(error):
+            raise ValueError(f"{path}: the array must hold numbers, got Python objects") from None
+        raise ValueError(f"{path}: the array cannot be read, the file is damaged or cut off ({error!r})") from None
+
+
+def _read_mat(path: Path, key: str | None) -> Any:
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ImportError(f'{path}: .mat files need scipy: pip install "dop_lightning[matlab]"') from error
+    if _starts_with(path, b"MATLAB 7.3"):
+        raise ValueError(f"{path}: a .mat file must have version 7 or older, got 7.3; save it with save(…, '-v7')")
+    try:
+        variables: Mapping[str, Any] = loadmat(path, appendmat=False)
+    except Exception as error:  # as above
+        raise ValueError(f"{path}: must be a MATLAB file, got another, or a damaged one ({error!r})") from None
+    return variables[_choose(path, key, [name for name in variables if not name.startswith("__")])]
+
+
+class _Choice(ValueError):
+    """The wrong key, in a file that is whole."""
+
+
+def _choose(path: Path, key: str | None, names: list[str]) -> str:
+    """The name of the array that is meant."""
+    listed = ", ".join(names)
+    if not names:
+        raise _Choice(f"{path}: must hold at least one array, got none")
+    if key is None and len(names) > 1:
+        raise _Choice(f"{path}: key must choose one of its arrays {listed}, got none")
+    if key is not None and key not in names:
+        raise _Choice(f"{path}: key must be one of {listed}, got {key!r}")
+    return names[0] if key is None else key
+
+
+def _refuse_key(path: Path, key: str | None) -> None:
+    if key is not None:
+        raise _Choice(
+            f"{path}: key chooses an array of an .npz or .mat file, a {path.suffix} holds one only; got {key!r}"
+        )
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
+def _to_matrix(path: Path, array: Any) -> tuple[Tensor, Tensor | None]:
+    """Check an array of any kind, and part its values from its mask."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{path}: the array must hold real numbers, dense, got {kind}")
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            f"{path}: the array must be a matrix with at least one row and one column, got shape {array.shape}"
+        )
+    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    observed = ~np.isnan(array)
+    if not observed.any():
+        raise ValueError(f"{path}: the matrix must have at least one observed entry, got {array.size} missing ones")
+    # A conversion may overflow to infinity, which is refused with the others.
+    with np.errstate(over="ignore"):
+        values = np.where(observed, array, 0).astype(np.float64 if wide else np.float32)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"{path}: entries must be finite, or NaN where missing, got {array[row, column]} in row {row + 1}, "
+            f"column {column + 1}"
+        )
+    return torch.from_numpy(values), None if observed.all() else torch.from_numpy(observed)

@@ -1,0 +1,92 @@
+r"""Robust regression onto known components: one more row of a matrix whose other rows have been recovered.
+
+Shapes: n rows, m columns, r components.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dop_lightning.foundation.checks import at_least
+
+ITERATIONS, SMALLEST = 60, 1e-7
+"""Where the codes are to be precise."""
+
+AT_ONCE = 2**22
+"""Entries of rows, or of their Gram matrices, that are worked on at once."""
+
+
+def robust_codes(
+    rows: Tensor,
+    components: Tensor,
+    mask: Tensor | None = None,
+    penalty: Tensor | None = None,
+    iterations: int = ITERATIONS,
+    smallest: float = SMALLEST,
+) -> Tensor:
+    r"""The codes c of rows ``y ≈ cV + s`` with s sparse, each row by itself.
+
+    ``c = argmin ‖y − cV‖₁ + ½ Σ_i penalty_i·c_i²``.
+
+    With ``penalty = α/σ``, σ the singular values that belong to the components V, this is Eq. 8 for one row with V
+    known: ``‖X‖_* = min ½(‖U‖² + ‖W‖²)`` over ``UWᵀ = X``, where ``Wᵀ = √σ·V`` and a row of U is ``c/√σ``. It is what
+    double over-parameterization gives the rows that it is fitted to, as its start becomes small.
+
+    Solved by iteratively reweighted least squares, with weights ``1/√(r² + ε²)`` and a shrinking ε [Daubechies, DeVore,
+    Fornasier and Güntürk, 2010].
+
+    Args:
+        rows: ``(n, m)``.
+        components: V, ``(r, m)``, of the same type.
+        mask: ``(n, m)``, true where observed; ``None`` where all is.
+        penalty: ``(r,)``, at least 0; ``None`` is 0: least absolute deviations.
+        iterations: of reweighting, at least 2; always as many, so that a row comes out the same whatever rows are
+            beside it.
+        smallest: ε at the last of them, in units of the mean |y| of a row; it is 1 at the first.
+
+    Returns:
+        The codes ``(n, r)``; 0 where nothing of a row was observed.
+
+    Raises:
+        ValueError: shapes do not agree.
+
+    >>> V = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
+    >>> robust_codes(torch.tensor([[2.0, 2.0, 90.0, 2.0]]), V)
+    tensor([[2.0000]])
+    """
+    if rows.dim() != 2 or components.dim() != 2 or rows.shape[1] != components.shape[1]:
+        raise ValueError(
+            f"rows and components must have the same number of columns, got {tuple(rows.shape)} and "
+            f"{tuple(components.shape)}"
+        )
+    r = len(components)
+    if r == 0 or rows.numel() == 0:
+        return rows.new_zeros(len(rows), r)
+    chunk = max(1, AT_ONCE // max(r**2, rows.shape[1]))
+    ridge = rows.new_zeros(r) if penalty is None else penalty.to(rows)
+    observed = torch.ones_like(rows) if mask is None else mask.to(rows)
+    y = torch.where(observed > 0, rows, 0)
+    parts = zip(y.split(chunk), observed.split(chunk), strict=True)
+    at_least("iterations", iterations, 2)
+    epsilons = [smallest ** (i / (iterations - 1)) for i in range(iterations)]
+    return torch.cat([_reweighted(part, components, seen, ridge, epsilons) for part, seen in parts])
+
+
+def _reweighted(y: Tensor, V: Tensor, observed: Tensor, ridge: Tensor, epsilons: Sequence[float]) -> Tensor:
+    products = (V[:, None] * V).flatten(0, 1)  # r² m, so that all Gram matrices are one product
+    tiny = torch.finfo(y.dtype).tiny ** 0.5
+    unit = (y.abs().sum(dim=1, keepdim=True) / observed.sum(dim=1, keepdim=True).clamp_min(1)).clamp_min(tiny)
+    weights, codes = observed / unit, y.new_zeros(len(y), len(V))
+    for epsilon in epsilons:
+        codes = _weighted(y, V, products, weights, ridge)
+        weights = observed / torch.hypot(torch.addmm(y, codes, V, alpha=-1), unit * epsilon)
+    return codes
+
+
+def _weighted(y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor) -> Tensor:
+    """Weighted least squares of each row, ``(n, r)``; a tiny ridge chooses where the row does not."""
+    gram = (weights @ products.mT).view(-1, len(V), len(V))
+    least = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) * (len(V) * torch.finfo(y.dtype).eps)
+    gram.diagonal(dim1=1, dim2=2).add_(ridge + least.clamp_min(torch.finfo(y.dtype).tiny))
+    return torch.linalg.solve_ex(gram, ((weights * y) @ V.mT)[:, :, None]).result[:, :, 0]

@@ -1,0 +1,1 @@
+"""The model ``y = A(φ(θ)) + s``: signals, operators, corruption and losses."""

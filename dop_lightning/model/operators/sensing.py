@@ -1,0 +1,168 @@
+"""How a signal was measured, in plain settings: part of a problem, from which the operator A of a batch is made."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dop_lightning.foundation.checks import at_least, one_of
+from dop_lightning.model.operators.base import Operator
+from dop_lightning.model.operators.commuting_sensing import CommutingSensing
+from dop_lightning.model.operators.gaussian_sensing import GaussianSensing, Storage, square_side
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+
+
+class Sensing(ABC):
+    """A description of A, the same for all problems of a batch; what is random in A follows from each problem's seed.
+
+    A subclass is a frozen dataclass: equal settings make problems that can be stacked.
+    """
+
+    name: ClassVar[str]
+    """snake_case, the column ``sensing`` of a table."""
+
+    @abstractmethod
+    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(*m)`` of a signal ``(*n)``.
+
+        Raises:
+            ValueError: such signals cannot be measured in this way.
+        """
+
+    def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(*n)`` of what was measured as ``(*m)``, where that follows: of a file that holds what was observed.
+
+        Raises:
+            ValueError: it does not follow.
+        """
+        raise ValueError(
+            f"the shape of a signal must follow from what was measured of it; it does not from {self} and an "
+            f"observation of shape {tuple(observation_shape)}"
+        )
+
+    @abstractmethod
+    def operator(self, problems: ProblemBatch) -> Operator:
+        """A of a batch, without its mask."""
+
+    @property
+    @abstractmethod
+    def slug(self) -> str:
+        """A short text for file names, of ``[a-z0-9.-]``."""
+
+    @property
+    @abstractmethod
+    def attributes(self) -> dict[str, Attribute]:
+        """The columns of a table, ``sensing`` (the name) among them."""
+
+    def measure(self, signal: Tensor, seed: int) -> Tensor:
+        """``A(X)`` of one signal ``(*n)``, with the A of a seed; ``(*m)``, on the CPU.
+
+        Raises:
+            ValueError: the signal cannot be measured in this way.
+        """
+        shape = tuple(signal.shape)
+        zeros = torch.zeros(self.observation_shape(shape), dtype=signal.dtype)
+        problem = Problem("measured", zeros, seed=seed, signal_shape=shape, sensing=self)
+        measured: Tensor = self.operator(ProblemBatch([problem]))(signal[None])
+        return measured[0]
+
+
+@dataclass(frozen=True)
+class Measurements(Sensing, ABC):
+    """m numbers of a signal.
+
+    Args:
+        measurements: m, at least 1.
+
+    Raises:
+        ValueError: m is out of range.
+    """
+
+    measurements: int
+
+    def __post_init__(self) -> None:
+        at_least("measurements", self.measurements, 1)
+
+    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(m,)``."""
+        return (self.measurements,)
+
+    @property
+    def slug(self) -> str:
+        """Its name and m.
+
+        >>> GaussianMeasurements(300).slug, GaussianMeasurements(300, symmetric=True).slug
+        ('gaussian-300', 'symmetric-gaussian-300')
+        """
+        return f"{self.name}-{self.measurements}".replace("_", "-")
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """``sensing`` and ``measurements``.
+
+        >>> CommutingMeasurements(50).attributes
+        {'sensing': 'commuting', 'measurements': 50}
+        """
+        return {"sensing": self.name, "measurements": self.measurements}
+
+
+@dataclass(frozen=True)
+class GaussianMeasurements(Measurements):
+    """``yᵢ = ⟨Aᵢ, X⟩`` with normal Aᵢ, see :class:`GaussianSensing`; X of any shape.
+
+    Args:
+        measurements: m, at least 1.
+        symmetric: whether all Aᵢ are symmetric; for square matrices.
+        storage: whether A is kept in memory (``dense``) or drawn anew at every use (``seeds``); A is the same.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    symmetric: bool = False
+    storage: Storage = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("storage", self.storage, ("auto", "dense", "seeds"))
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """``gaussian``, or ``symmetric_gaussian``."""
+        return "symmetric_gaussian" if self.symmetric else "gaussian"
+
+    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(m,)``; only of square matrices where ``symmetric``."""
+        if self.symmetric:
+            square_side(tuple(signal_shape), "symmetric measurements")
+        return super().observation_shape(signal_shape)
+
+    def operator(self, problems: ProblemBatch) -> GaussianSensing:
+        """A of a batch."""
+        return GaussianSensing(problems, self.symmetric, self.storage)
+
+
+@dataclass(frozen=True)
+class CommutingMeasurements(Measurements):
+    """``yᵢ = ⟨Aᵢ, X⟩`` with symmetric Aᵢ that commute, see :class:`CommutingSensing`; X a square matrix.
+
+    Args:
+        measurements: m, at least 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    name: ClassVar[str] = "commuting"
+
+    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(m,)``."""
+        square_side(tuple(signal_shape), "commuting measurements")
+        return super().observation_shape(signal_shape)
+
+    def operator(self, problems: ProblemBatch) -> CommutingSensing:
+        """A of a batch."""
+        return CommutingSensing(problems)

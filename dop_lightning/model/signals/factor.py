@@ -1,0 +1,149 @@
+"""Low-rank matrices as products of factors: ``UUᵀ`` (Eq. 3) and ``UVᵀ``, of a bounded or a growing rank.
+
+Shapes: K problems, n rows, m columns, r the rank bound; U ``(K, n, r)``, V ``(K, m, r)``, X ``(K, n, m)``.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dop_lightning.foundation.checks import one_of
+from dop_lightning.model.part import Rate
+from dop_lightning.model.signals.growing import LowRank, matrix_shape
+from dop_lightning.problems.problem import ProblemBatch
+
+
+class SymmetricFactor(LowRank):
+    """``X = UUᵀ`` (Eq. 3), positive semidefinite of rank at most r.
+
+    With ``G = ∂f/∂X`` the gradient is ``∂f/∂U = (G + Gᵀ)U``; for the quarter squared loss ``½(R + Rᵀ)U``, which is
+    ``A*(r)U`` of Eq. 6 where ``A*(r)`` is symmetric. An observation that is not symmetric is allowed: the paper's own
+    corruption is not.
+
+    Args:
+        problems: the batch, of square matrices.
+        rank: the bound r' on the rank, at least 1; ``None`` is n: nothing is known. The first bound where ``growing``.
+        scale: of the start, above 0 (1e-4 in section 4.1).
+        start: ``gaussian`` draws ``U ~ N(0, scale²)``; ``identity`` is ``U = scale·I`` (γI of Eq. 11), its first r'
+            columns where r' < n.
+        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
+
+    Raises:
+        ValueError: the matrices are not square, or an argument is out of range.
+    """
+
+    symmetric = True
+
+    def __init__(
+        self,
+        problems: ProblemBatch,
+        rank: int | None = None,
+        scale: float = 1e-4,
+        start: Literal["gaussian", "identity"] = "gaussian",
+        growing: bool = False,
+    ) -> None:
+        n, m = matrix_shape(problems, "SymmetricFactor")
+        if n != m:
+            raise ValueError(f"SymmetricFactor needs square matrices, got {n}×{m}; use Factor, UVᵀ, for those")
+        super().__init__(problems, rank, scale, growing)
+        rank = self.first_bound
+        if growing and start == "identity":
+            raise ValueError("start must be 'gaussian' where the rank is growing, got 'identity'")
+        if one_of("start", start, ["gaussian", "identity"]) == "gaussian":
+            U = problems.normal((n, rank), scale, "init")
+        else:
+            U = torch.eye(n, rank, dtype=problems.dtype, device=problems.device).mul_(scale)
+            U = U.repeat(len(problems), 1, 1)  # K n r
+        self.U = nn.Parameter(U)
+        self.tie_arrays()
+
+    def forward(self, iteration: int = 0) -> Tensor:
+        """``UUᵀ``."""
+        return torch.bmm(self.U, self.U.mT)
+
+    def add_to_(self, r: Tensor, iteration: int) -> None:
+        """``r += UUᵀ`` in place."""
+        (U,) = self.arrays
+        r.baddbmm_(U, U.mT)
+
+    def _gradient(self, derivative: Tensor) -> Tensor:
+        """``(G + Gᵀ)U``."""
+        (U,) = self.arrays
+        return torch.bmm(derivative, U).baddbmm_(derivative.mT, U)
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """U and U: ``X = U·Uᵀ``."""
+        return self.arrays[0], self.arrays[0]
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """``∂f/∂U = (G + Gᵀ)U``."""
+        with torch.no_grad():
+            self.U.grad = self._gradient(derivative).mul_(factor)
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """``U ← U − rate·(G + Gᵀ)U`` (Eq. 6)."""
+        step = self._gradient(derivative)
+        if isinstance(rate, Tensor):
+            step, rate = step.mul_(rate), 1.0
+        self.arrays[0].add_(step, alpha=-rate)
+
+
+class Factor(LowRank):
+    """``X = UVᵀ``, any n×m matrix of rank at most r.
+
+    With ``G = ∂f/∂X`` the gradients are ``∂f/∂U = GV`` and ``∂f/∂V = GᵀU``. θ descends at 2τ: near balance X then moves
+    as fast as that of ``UUᵀ`` at τ, so that λ = 1/α in Eq. 8 holds here too.
+
+    Args:
+        problems: the batch, of matrices.
+        rank: the bound r' on the rank, at least 1; ``None`` is min(n, m): nothing is known. The first bound where
+            ``growing``.
+        scale: standard deviation of the start, ``U, V ~ N(0, scale²)``, above 0.
+        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
+
+    Raises:
+        ValueError: an argument is out of range or the signals are not matrices.
+    """
+
+    rate_scale = 2.0
+    symmetric = False
+
+    def __init__(
+        self, problems: ProblemBatch, rank: int | None = None, scale: float = 1e-4, growing: bool = False
+    ) -> None:
+        n, m = matrix_shape(problems, "Factor")
+        super().__init__(problems, rank, scale, growing)
+        self.U = nn.Parameter(problems.normal((n, self.first_bound), scale, "init"))
+        self.V = nn.Parameter(problems.normal((m, self.first_bound), scale, "init", 3))
+        self.tie_arrays()
+
+    def forward(self, iteration: int = 0) -> Tensor:
+        """``UVᵀ``."""
+        return torch.bmm(self.U, self.V.mT)
+
+    def add_to_(self, r: Tensor, iteration: int) -> None:
+        """``r += UVᵀ`` in place."""
+        U, V = self.arrays
+        r.baddbmm_(U, V.mT)
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """U and V: ``X = U·Vᵀ``."""
+        return self.arrays[0], self.arrays[1]
+
+    def pull_back(self, derivative: Tensor, factor: float) -> None:
+        """``∂f/∂U = GV``, ``∂f/∂V = GᵀU``."""
+        with torch.no_grad():
+            self.U.grad = torch.bmm(derivative, self.V).mul_(factor)
+            self.V.grad = torch.bmm(derivative.mT, self.U).mul_(factor)
+
+    def descend_(self, derivative: Tensor, rate: Rate) -> None:
+        """``U ← U − rate·GV``, ``V ← V − rate·GᵀU``, both from the old values."""
+        if isinstance(rate, Tensor):
+            derivative, rate = derivative * rate, 1.0
+        U, V = self.arrays
+        step = torch.bmm(derivative, V)
+        V.baddbmm_(derivative.mT, U, alpha=-rate)
+        U.add_(step, alpha=-rate)

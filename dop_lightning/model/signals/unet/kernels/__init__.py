@@ -1,0 +1,7 @@
+"""Operations of a skip U-Net in one pass each, for processors; compiled on the machine where they run."""
+
+from dop_lightning.model.signals.unet.kernels.compiled import library
+from dop_lightning.model.signals.unet.kernels.convolution import convolve
+from dop_lightning.model.signals.unet.kernels.functions import activate, join, pad
+
+__all__ = ["activate", "convolve", "join", "library", "pad"]

@@ -1,0 +1,234 @@
+"""The kernels as differentiable functions of torch.
+
+Shapes: images ``(1, C, H, W)``, channels last in memory, in bf16 or float32; S channels of a skip branch. Parameters of
+batch norms ``(C,)``, float32.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dop_lightning.model.signals.unet.kernels.compiled import library
+
+SLOPE = 0.2
+EPSILON = 1e-5
+
+_long, _float = ctypes.c_int64, ctypes.c_float
+
+
+class _Norm(ctypes.Structure):
+    """A batch norm, as the kernels take it."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("mean", "inverse", "gamma", "beta", "dgamma", "dbeta")]
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    kernels = library()
+    assert kernels is not None, "callers ask whether there are kernels"
+    getattr(kernels, name)(dtype == torch.bfloat16, *arguments, torch.get_num_threads())
+
+
+def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequence[int]) -> None:
+    """Kernels read memory as what it is said to be."""
+    types = {name: x.dtype for name, x in images.items()}
+    if len(set(types.values())) > 1 or not set(types.values()) <= {torch.float32, torch.bfloat16}:
+        told = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
+        raise ValueError(f"images must all be float32 or all bfloat16, got {told}")
+    for name, x in images.items():
+        if x.dim() != 4 or x.shape[0] != 1 or x.device.type != "cpu":
+            raise ValueError(f"{name} must be one image (1, C, H, W) on the CPU, got {tuple(x.shape)} on {x.device}")
+    for (name, p), size in zip(parameters.items(), sizes, strict=True):
+        if p.shape != (size,) or p.dtype != torch.float32 or p.device.type != "cpu" or not p.is_contiguous():
+            raise ValueError(
+                f"{name} must be {size} numbers in a row, float32 on the CPU, got shape {tuple(p.shape)}, {p.dtype} on "
+                f"{p.device}"
+            )
+
+
+def _check_padding(name: str, x: Tensor) -> None:
+    if min(x.shape[2:]) < 2:
+        raise ValueError(
+            f"{name} must have sides of at least 2 pixels to be padded by reflection, got {tuple(x.shape)}"
+        )
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    shape = (1, channels, height, width)
+    return torch.empty(shape, dtype=like.dtype, device="cpu", memory_format=torch.channels_last)
+
+
+def _numbers(*shape: int) -> Tensor:
+    """Room for float32 on the CPU, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """``z`` with one pixel of reflection padding, in ``dtype``.
+
+    Args:
+        z: ``(1, C, H, W)``, float32 on the CPU, H and W at least 2. It gets no gradient.
+        dtype: bfloat16 or float32.
+
+    Returns:
+        ``(1, C, H + 2, W + 2)``.
+
+    Raises:
+        ValueError: z is something else, or wants a gradient.
+    """
+    _check({"z": z}, {}, [])
+    _check_padding("z", z)
+    if z.dtype != torch.float32 or dtype not in (torch.float32, torch.bfloat16) or z.requires_grad:
+        raise ValueError(f"z must be float32 without gradient, for float32 or bfloat16, got {z.dtype} for {dtype}")
+    z = _last(z)
+    _, channels, height, width = z.shape
+    padded = _empty(z.new_empty(0, dtype=dtype), channels, height + 2, width + 2)
+    _call("pad", dtype, _pointer(z), _long(height), _long(width), _long(channels), _pointer(padded))
+    return padded
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
+        x = _last(x)
+        _, channels, height, width = x.shape
+        moments = _numbers(2, channels)
+        y = _empty(x, channels, height + 2 * padding, width + 2 * padding)
+        _call(
+            "activate", x.dtype, _pointer(x), _pointer(moments[0]), _pointer(moments[1]), _pointer(gamma),
+            _pointer(beta), _long(height), _long(width), _long(channels), padding, _float(SLOPE), _float(EPSILON),
+            _pointer(y),
+        )  # fmt: skip
+        ctx.save_for_backward(x, moments, gamma, beta)
+        ctx.padding = padding
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, moments, gamma, beta = ctx.saved_tensors
+        _, channels, height, width = x.shape
+        gradient = _last(gradient)
+        dx, parameters = torch.empty_like(x), _numbers(2, channels)
+        _call(
+            "activate_backward", x.dtype, _pointer(gradient), _pointer(x), _pointer(moments[0]), _pointer(moments[1]),
+            _pointer(gamma), _pointer(beta), _long(height), _long(width), _long(channels), ctx.padding, _float(SLOPE),
+            _pointer(dx), _pointer(parameters[0]), _pointer(parameters[1]),
+        )  # fmt: skip
+        return dx, parameters[0], parameters[1], None
+
+
+def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
+    """``pad(LeakyReLU(γ·(x − μ)/σ + β))`` with the statistics of x itself, slope 0.2, and reflection padding.
+
+    Args:
+        x: ``(1, C, H, W)``.
+        gamma: γ ``(C,)``.
+        beta: β ``(C,)``.
+        padding: 0 or 1 pixel.
+
+    Returns:
+        ``(1, C, H + 2·padding, W + 2·padding)`` of the type of x.
+
+    Raises:
+        ValueError: x is no single image on the CPU, in bfloat16 or float32, or too small to be padded; γ and β do not
+            go with it; or ``padding`` is another number.
+    """
+    _check({"x": x}, {"gamma": gamma, "beta": beta}, [x.shape[1]] * 2)
+    if padding not in (0, 1):
+        raise ValueError(f"padding must be 0 or 1, got {padding!r}")
+    if padding:
+        _check_padding("x", x)
+    return _Activate.apply(x, gamma, beta, padding)
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
+        skip, low = _last(skip), _last(low)
+        moments = _numbers(2 * sum(gamma.numel() for gamma in parameters[::2]))
+        y = _empty(low, skip.shape[1] + low.shape[1], skip.shape[2], skip.shape[3])
+        _call(
+            "join", low.dtype, *_branches(skip, low, parameters, moments, None), _float(SLOPE), _float(EPSILON),
+            _pointer(y),
+        )  # fmt: skip
+        ctx.save_for_backward(skip, low, moments, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        skip, low, moments, *parameters = ctx.saved_tensors
+        gradient = _last(gradient)
+        # the border of the skip branch is not used: its gradient is 0
+        dskip, dlow, gradients = torch.zeros_like(skip), torch.empty_like(low), torch.empty_like(moments)
+        _call(
+            "join_backward", low.dtype, _pointer(gradient), *_branches(skip, low, parameters, moments, gradients),
+            _float(SLOPE), _inside(dskip), _pointer(dlow),
+        )  # fmt: skip
+        sizes = [parameter.numel() for parameter in parameters]
+        return dskip, dlow, *gradients.split(sizes)
+
+
+def _inside(skip: Tensor) -> ctypes.c_void_p:
+    """The first pixel that is not of the border."""
+    _, channels, _, width = skip.shape
+    return ctypes.c_void_p(skip.data_ptr() + (width + 1) * channels * skip.element_size())
+
+
+def _branches(skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradients: Tensor | None) -> tuple[Any, ...]:
+    """The arguments that both directions share."""
+    norms, at = [], 0
+    for gamma, beta in zip(parameters[::2], parameters[1::2], strict=True):
+        size = gamma.numel()
+        places = [(moments, at), (moments, at + size), (gamma, 0), (beta, 0), (gradients, at), (gradients, at + size)]
+        norms.append(_Norm(*(None if t is None else t.data_ptr() + 4 * i for t, i in places)))
+        at += 2 * size
+    of_skip, of_low, norm = (ctypes.byref(made) for made in norms)
+    _, channels, height, width = skip.shape
+    pitch = width * channels
+    return (
+        _inside(skip), of_skip, _pointer(low), of_low, norm,
+        _long(height - 2), _long(width - 2), _long(channels), _long(low.shape[1]), _long(pitch),
+    )  # fmt: skip
+
+
+def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
+    """``pad(norm(cat[activate(skip), up(activate(low))]))``: the two branches of a scale.
+
+    Args:
+        skip: ``(1, S, H + 2, W + 2)``, of whose border nothing is used.
+        low: ``(1, C, H/2, W/2)``, upsampled bilinearly (half-pixel centres).
+        parameters: γ and β of the batch norms of ``skip``, of ``low`` and of what is joined, ``(S,)``, ``(C,)``,
+            ``(S + C,)``.
+
+    Returns:
+        ``(1, S + C, H + 2, W + 2)``, with one pixel of reflection padding.
+
+    Raises:
+        ValueError: the branches are no single images on the CPU, of one type, bfloat16 or float32, and of sizes that
+            fit; or the parameters do not go with them.
+    """
+    names = [f"{letter} of {branch}" for branch in ("skip", "low", "what is joined") for letter in ("gamma", "beta")]
+    if len(parameters) != len(names):
+        raise ValueError(f"parameters must be {', '.join(names)}, got {len(parameters)}")
+    of_skip, of_low = skip.shape[1], low.shape[1]
+    sizes = [of_skip, of_skip, of_low, of_low, of_skip + of_low, of_skip + of_low]
+    _check({"skip": skip, "low": low}, dict(zip(names, parameters, strict=True)), sizes)
+    if tuple(skip.shape[2:]) != tuple(2 * side + 2 for side in low.shape[2:]):
+        raise ValueError(
+            f"skip must have 2 pixels a side more than twice the {tuple(low.shape[2:])} of low, got "
+            f"{tuple(skip.shape[2:])}"
+        )
+    return _Join.apply(skip, low, *parameters)

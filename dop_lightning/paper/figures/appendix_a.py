@@ -1,0 +1,137 @@
+"""Appendix A: gradient descent with one rate a coordinate ends in a weighted least-norm solution.
+
+Shapes: K problems, a seed each; W ``(K, n1, n2)``, b ``(K, n1)``, θ ``(K, n2)``, the diagonal of Λ ``(n2,)``.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.foundation.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from dop_lightning.lightning.data import VectorDataModule
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.operators import GaussianMeasurements, GaussianSensing
+from dop_lightning.model.signals import Coordinates
+from dop_lightning.paper.figures.base import ComputedFigure, Row, mark
+from dop_lightning.paper.theory import largest_rate, least_norm_solution
+from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.randomness import stream
+from dop_lightning.runs.results import render_table
+
+CLOSE = 1e-8
+"""The distance at which the closed form is reached."""
+
+POINTS = 80
+"""Of a curve, beside its start."""
+
+
+class AppendixA(ComputedFigure):
+    """Distances to the weighted and to the plain least-norm solution over iterations: medians over seeds."""
+
+    name = "appendix-a"
+    size = (5.8, 3.8)
+    columns: ClassVar = [
+        ("rates", "Λ", ""),
+        ("iteration", "iterations", "d"),
+        ("to_weighted", "to argmin ‖Λ^(−1/2)θ‖", ".1e"),
+        ("to_plain", "to argmin ‖θ‖", ".1e"),
+        ("residual", "‖Wθ − b‖ / ‖b‖", ".1e"),
+    ]
+
+    def rows(self, settings: Mapping[str, Any]) -> list[Row]:
+        """A row a Λ and iteration: medians of relative distances."""
+        n2, n1, seeds = settings["columns"], settings["rows"], settings["seeds"]
+        data = VectorDataModule(n2, n2, seeds=seeds, sensing=GaussianMeasurements(n1), dtype="float64")
+        data.setup()
+        (problems,) = data.batches
+        W = GaussianSensing(problems).matrix()
+        plain = least_norm_solution(W, problems.observation)
+        rows = []
+        for number in range(settings["rates"] + 1):
+            name = f"random {number}" if number else "I"
+            noise = torch.randn(n2, generator=stream(number, "init"), dtype=torch.float64)
+            rates = (settings["spread"] * noise).exp() if number else torch.ones(n2, dtype=torch.float64)
+            weighted = least_norm_solution(W, problems.observation, rates)
+            state = _descent(problems, W, rates)
+            for iteration in _iterations(settings["iterations"]):
+                state.advance(iteration - state.iteration)
+                theta = state.evaluate().signal
+                residual = state.operator(theta) - problems.observation
+                rows.append(
+                    {
+                        "rates": name,
+                        "iteration": iteration,
+                        "seeds": len(problems),
+                        "to_weighted": _distance(theta - weighted, weighted),
+                        "to_plain": _distance(theta - plain, plain),
+                        "residual": _distance(residual, problems.observation),
+                    }
+                )
+        return rows
+
+    def summary(self, rows: Sequence[Row]) -> str:
+        """The ends."""
+        return render_table(_ends(rows), self.columns)
+
+    def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
+        """That each Λ leads to its own solution, and to no other."""
+        lines = []
+        for row in _ends(rows):
+            good = row["to_weighted"] < CLOSE and (row["rates"] == "I" or row["to_plain"] > 1e4 * CLOSE)
+            lines.append(
+                f"{mark(good)}  Λ = {row['rates']}: at {row['to_weighted']:.0e} of the least ‖Λ^(−1/2)θ‖, "
+                f"at {row['to_plain']:.0e} of the least ‖θ‖"
+            )
+        return lines
+
+    def draw(self, rows: Sequence[Row], drawing: Any) -> None:
+        """Lines to the solution of the own Λ, dashes to that of Λ = I."""
+        axes = drawing.subplots()
+        colours = (BLACK, BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+        for number, name in enumerate(dict.fromkeys(row["rates"] for row in rows)):
+            own = [row for row in rows if row["rates"] == name]
+            iterations = [row["iteration"] for row in own]
+            colour = colours[number % len(colours)]
+            label = "Λ = I" if name == "I" else f"Λ {name}"
+            axes.plot(iterations, [row["to_weighted"] for row in own], color=colour, label=label)
+            if name != "I":
+                axes.plot(iterations, [row["to_plain"] for row in own], color=colour, linestyle="--")
+        axes.plot([], [], color=GREY, linestyle="-", label=r"to argmin $\|\Lambda^{-1/2}\,\theta\|$")
+        axes.plot([], [], color=GREY, linestyle="--", label=r"to argmin $\|\theta\|$")
+        axes.set_yscale("log")
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("relative distance, median")
+        axes.set_title("Where gradient descent on ½‖Wθ − b‖² ends, by the rates Λ of θ", loc="left")
+        axes.set_xlim(0, max(row["iteration"] for row in rows))
+        axes.legend(loc="center right")
+
+
+def _descent(problems: ProblemBatch, W: Tensor, rates: Tensor) -> BatchState:
+    """Eq. 18 from 0, at half of the largest rate of each problem."""
+    method = Method(partial(Coordinates, rates=rates.tolist()), None, loss=SquaredLoss("half"))
+    tau = [0.5 * float(rate) for rate in largest_rate(W, rates)]
+    return BatchState(method, problems, tau, [1.0] * len(problems))
+
+
+def _iterations(most: int) -> list[int]:
+    """From 0 to ``most``, evenly.
+
+    >>> _iterations(3)
+    [0, 1, 2, 3]
+    """
+    return sorted({round(k * most / POINTS) for k in range(POINTS + 1)})
+
+
+def _distance(difference: Tensor, other: Tensor) -> float:
+    """The median over problems of ``‖difference‖/‖other‖``."""
+    return median((difference.norm(dim=1) / other.norm(dim=1)).tolist())
+
+
+def _ends(rows: Sequence[Row]) -> list[Row]:
+    return list({row["rates"]: row for row in rows}.values())

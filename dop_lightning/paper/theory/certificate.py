@@ -1,0 +1,174 @@
+r"""The dual certificate of Theorem 1: ν from g and h, and by how much it misses the conditions of Lemma 1.
+
+Shapes: K problems, X ``(K, n, n')``, ``*m`` the shape of an observation; residuals ``(K,)``, one a problem.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.state import BatchState, advance
+from dop_lightning.model.operators import Operator
+
+
+def _by_problem(numbers: Tensor, like: Tensor) -> Tensor:
+    """``(K,)``, or a number, to the dimensions of ``like``, ``(K, *m)``."""
+    return numbers.to(like).expand(len(like)).view(-1, *[1] * (like.dim() - 1))
+
+
+def dual_variable(
+    g: Tensor, h: Tensor, alpha: float | Tensor, g0: Tensor | None = None, h0: Tensor | None = None
+) -> Tensor:
+    """``ξ = log((g/g₀)/(h/h₀))/(2α)``, ``(K, *m)``: what is left in g and h of ``−∫ r`` (Eq. 30).
+
+    From ġ = −α·r∘g and ḣ = α·r∘h follows ``log(g/g₀) = αξ = −log(h/h₀)``, for any A and any signal; where g₀ = h₀ they
+    cancel. Of a gradient step at rate τ the logarithm is ``−2·artanh(ατr)`` in place of ``−2ατr``: exact for the flow,
+    and off by a share of about (ατr)² for gradient descent, as long as ατ|r| < 1.
+
+    Args:
+        g: ``(K, *m)``.
+        h: ``(K, *m)``.
+        alpha: ratio of the rates, one number or one a problem, ``(K,)``.
+        g0: at the start; left out, together with h0, where both were equal.
+        h0: at the start.
+
+    Returns:
+        ξ, 0 where g = h = 0: what was not observed has no residual.
+    """
+    tiny = torch.finfo(g.dtype).tiny  # a long step may bring an entry to 0
+    ratio = g.abs().clamp_min(tiny).log() - h.abs().clamp_min(tiny).log()
+    if g0 is not None and h0 is not None:
+        ratio = ratio - (g0.abs().log() - h0.abs().log())
+    xi = ratio / (2 * _by_problem(torch.as_tensor(alpha), g))
+    return torch.where((g == 0) & (h == 0), torch.zeros_like(xi), xi)
+
+
+def advance_with_dual(state: BatchState, iterations: int) -> Tensor:
+    """Do gradient iterations and return ``−Σ τ·r`` over them, ``(K, *m)``: the ξ of gradient descent.
+
+    It is Euler's sum for ``−∫ r`` where the loss is the quarter of the sum of squares and the steps are those of plain
+    gradient descent at a constant τ.
+    """
+    xi = torch.zeros_like(state.problems.observation)
+    r = torch.empty_like(xi)
+    tau = _by_problem(torch.tensor(state.tau), xi)
+    for _ in range(iterations):
+        with torch.no_grad():
+            xi.addcmul_(state.residual(r, state.iteration), tau, value=-1)
+        advance(state, 1)
+    return xi
+
+
+def dual_certificate(xi: Tensor, gamma: float | Tensor) -> Tensor:
+    """``ν = ξ/log(1/γ)`` (Eq. 35), ``(K, *m)``, for a start ``U = γI`` with γ below 1: a number, or one a problem.
+
+    Raises:
+        ValueError: γ is not between 0 and 1.
+    """
+    return xi / _by_problem(_log_inverse("gamma", gamma), xi)
+
+
+def _log_inverse(name: str, gamma: float | Tensor) -> Tensor:
+    """``log(1/γ)``."""
+    scale = torch.as_tensor(gamma, dtype=torch.float64)
+    if not bool(((scale > 0) & (scale < 1)).all()):
+        raise ValueError(f"{name} must lie between 0 and 1, got {gamma}")
+    return -scale.log()
+
+
+def balance(alpha: float | Tensor, gamma: float | Tensor, gamma_corruption: float | Tensor) -> Tensor:
+    """The λ of Eq. 8 that a start ``U = γI``, ``g = h = γ_s·1`` leads to: ``λ = log(1/γ_s)/(α·log(1/γ))``.
+
+    Where s ≠ 0, ``|s| = γ_s²·exp(2α|ξ|)`` remains finite, so that ``α|ξ|/log(1/γ_s) → 1``: in units of ν that is λ. For
+    γ_s = γ it is 1/α.
+
+    Raises:
+        ValueError: γ or γ_s is not between 0 and 1.
+    """
+    own = _log_inverse("gamma_corruption", gamma_corruption)
+    return own / (torch.as_tensor(alpha, dtype=torch.float64) * _log_inverse("gamma", gamma))
+
+
+@dataclass(frozen=True)
+class KKTResiduals:
+    """By how much (X, s, ν) misses the conditions of Lemma 1, each ``(K,)``, without dimension, and 0 at an optimum.
+
+    Attributes:
+        feasibility: ``‖A(X) + s − y‖/‖y‖``.
+        dual: of ``A*(ν) ⪯ I``, ``max(λ_max(A*(ν)) − 1, 0)``.
+        slackness: ``‖(I − A*(ν))X‖/‖X‖``.
+        sign: of ``ν ∈ λ·sign(s)``, the larger of ``max(|ν| − λ, 0)/λ`` and ``‖(ν − λ·sign(s))∘s‖/(λ‖s‖)``. (Together
+            they are the condition entry by entry; the weight s spares a threshold for «s = 0».)
+        product: of ``g∘h = 0``, ``‖g∘h‖/‖y‖``.
+    """
+
+    feasibility: Tensor
+    dual: Tensor
+    slackness: Tensor
+    sign: Tensor
+    product: Tensor
+
+    def by_name(self) -> dict[str, Tensor]:
+        """The residuals under their names."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def kkt_residuals(
+    operator: Operator,
+    observation: Tensor,
+    signal: Tensor,
+    g: Tensor,
+    h: Tensor,
+    nu: Tensor,
+    weight: float | Tensor,
+    semidefinite: bool = True,
+) -> KKTResiduals:
+    r"""How well ν certifies that ``X`` and ``s = g∘g − h∘h`` solve Eq. 8, by Lemma 1.
+
+    Nothing is assumed of how X, s and ν came about: where all residuals are small, (X, s) is nearly optimal.
+
+    Without X ⪰ 0 in Eq. 8 (``UVᵀ``) the conditions on A*(ν) are those of a subgradient of the nuclear norm,
+    ``σ_max(A*(ν)) ≤ 1`` and ``A*(ν)·Xᵀ = (XXᵀ)^(1/2)``; their residuals are measured alike.
+
+    Args:
+        operator: A of the batch.
+        observation: y, ``(K, *m)``.
+        signal: X, ``(K, n, n')``.
+        g: ``(K, *m)``.
+        h: ``(K, *m)``.
+        nu: ν, ``(K, *m)``; where ``A*(ν)`` is not symmetric, X ⪰ 0 sees its symmetric part alone.
+        weight: λ of Eq. 8, one number or one a problem.
+        semidefinite: whether Eq. 8 has X ⪰ 0.
+    """
+    s = g.square() - h.square()
+    residual = operator(signal) + s - observation
+    dual = operator.adjoint(nu)  # K n n'
+    if semidefinite:
+        dual = 0.5 * (dual + dual.mT)
+        top = torch.linalg.eigvalsh(dual)[:, -1]
+        slack = signal - dual @ signal
+    else:
+        top = torch.linalg.matrix_norm(dual, ord=2)
+        W, sigma, _ = torch.linalg.svd(signal, full_matrices=False)
+        slack = (W * sigma.unsqueeze(-2)) @ W.mT - dual @ signal.mT
+    lam = _by_problem(torch.as_tensor(weight), nu)
+    outside = ((nu.abs() - lam) / lam).clamp(min=0).flatten(1).amax(dim=1)
+    inside = _share(_norm((nu / lam - s.sign()) * s), _norm(s))
+    return KKTResiduals(
+        feasibility=_share(_norm(residual), _norm(observation)),
+        dual=(top - 1).clamp(min=0),
+        slackness=_share(_norm(slack), _norm(signal)),
+        sign=torch.maximum(outside, inside),
+        product=_share(_norm(g * h), _norm(observation)),
+    )
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """Part of the whole; 0 of nothing."""
+    return torch.where(part == 0, torch.zeros_like(part), part / whole)

@@ -1,0 +1,1 @@
+"""What was observed: problems, random streams, noise, metrics and scores."""

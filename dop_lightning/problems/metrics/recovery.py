@@ -1,0 +1,126 @@
+"""Scores as ``torchmetrics.Metric``: the mean over all problems seen, on all processes.
+
+Shapes: K problems, ``*n`` the shape of a signal, ``*m`` that of an observation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+from dop_lightning.foundation.checks import not_negative, share
+from dop_lightning.problems.metrics.functional import corruption_density, numerical_rank, relative_error
+
+
+class _ProblemMean(Metric):
+    """The mean of a score over problems. A score that is NaN makes the mean NaN: a failed recovery is not left out."""
+
+    is_differentiable = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    score_sum: Tensor
+    problems: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("score_sum", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def _tell_apart(self, setting: str, value: float) -> None:
+        # a MetricCollection takes metrics whose states have equal names and values after the first update for one
+        # and the same: two thresholds that both give 0 at first would share their sums for ever
+        self.add_state(f"state_{setting}", torch.tensor(value), dist_reduce_fx="max")
+
+    def _add(self, scores: Tensor) -> None:
+        self.score_sum += scores.sum().to(self.score_sum)
+        self.problems += len(scores)
+
+    def compute(self) -> Tensor:
+        """The mean over the problems seen, a scalar."""
+        return self.score_sum / self.problems
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
+        """Draw one value, or a list of them as a curve (needs matplotlib)."""
+        return self._plot(val, ax)
+
+
+class RelativeError(_ProblemMean):
+    """Mean of ``‖X̂ − X*‖_F / ‖X*‖_F``, see :func:`~dop_lightning.problems.metrics.functional.relative_error`.
+
+    Args:
+        kwargs: as of ``torchmetrics.Metric``.
+
+    >>> metric = RelativeError()
+    >>> metric.update(torch.tensor([[1.0, 1.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    higher_is_better = False
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add K problems: ``preds`` X̂ and ``target`` X*, both ``(K, *n)``."""
+        self._add(relative_error(preds, target))
+
+
+class CorruptionDensity(_ProblemMean):
+    """Mean share of the observed entries with ``|ŝ| > threshold``.
+
+    Args:
+        threshold: at least 0.
+        kwargs: as of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: ``threshold`` is negative.
+
+    >>> metric = CorruptionDensity(threshold=0.1)
+    >>> metric.update(torch.tensor([[0.0, 0.5, -2.0, 0.01]]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    higher_is_better = None
+    plot_upper_bound = 1.0
+
+    def __init__(self, threshold: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = not_negative("threshold", threshold)
+        self._tell_apart("threshold", threshold)
+
+    # a MetricCollection passes the same arguments to all it holds
+    def update(self, preds: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Add K problems: ``preds`` ŝ, ``(K, *m)``, and ``mask``, as of the function; ``target`` is not used."""
+        self._add(corruption_density(preds, self.threshold, mask))
+
+
+class NumericalRank(_ProblemMean):
+    """Mean number of singular values above ``tolerance`` times the largest.
+
+    Args:
+        tolerance: relative, in [0, 1].
+        kwargs: as of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: ``tolerance`` is out of its range.
+
+    >>> metric = NumericalRank()
+    >>> metric.update(torch.stack([torch.eye(3), torch.ones(3, 3)]))
+    >>> metric.compute()
+    tensor(2.)
+    """
+
+    higher_is_better = None
+
+    def __init__(self, tolerance: float = 1e-2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.tolerance = share("tolerance", tolerance)
+        self._tell_apart("tolerance", tolerance)
+
+    # a MetricCollection passes the same arguments to all it holds
+    def update(self, preds: Tensor, target: Tensor | None = None) -> None:
+        """Add K problems: ``preds`` X̂, ``(K, n, m)``; ``target`` is not used."""
+        self._add(numerical_rank(preds, self.tolerance))

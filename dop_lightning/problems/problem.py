@@ -1,0 +1,241 @@
+"""What is to be recovered: one ``Problem``, and K of the same shape stacked as a ``ProblemBatch``.
+
+Shapes: ``K`` problems, ``*m`` the shape of an observation (``C H W``, ``n n``, ``m``), ``*n`` the shape of a signal.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.problems.randomness import Purpose, stream
+
+if TYPE_CHECKING:  # operators are made of problems
+    from dop_lightning.model.operators.sensing import Sensing
+
+Attribute = str | int | float | bool
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no truth value: a problem equals itself alone
+class Problem:
+    """One observation ``y = A(X) + s`` (Eq. 1) and what is known of it.
+
+    Args:
+        name: names its files, its TensorBoard run and its row of the table; unique within a run.
+        observation: ``y``, shape ``(*m)``, float32 or float64; entries outside ``mask`` are stored as 0.
+        truth: ``X*``, shape ``(*n)``, where it is known; used for scores alone.
+        true_corruption: ``s*``, shape ``(*m)``, where it is known; used for scores alone.
+        mask: boolean, shape ``(*m)``, true where ``y`` was observed; ``None`` where all of it was.
+        seed: names the random streams of the problem, see :mod:`dop_lightning.problems.randomness`.
+        signal_shape: ``(*n)``; by default the shape of ``truth``, else that of ``observation``, which is not known to
+            be that of the signal where there is a ``sensing``.
+        sensing: how ``y`` was measured, if A is more than the mask: with the mask it is ``M∘A``.
+        alpha: the ratio of the rates for this problem, above 0, where none is given for the whole run; ``None`` is the
+            default of its shape. Problems of a batch may differ in it.
+        data_range: the known width of the range of the signal (1 for images), ``None`` where there is none.
+        attributes: the axes of a table: image, ratio, rank, …
+        source: what the files are written back as; opaque here.
+        folder: where its results lie in the folder of a run; by default its name.
+
+    Raises:
+        ValueError: shapes do not agree or do not follow, the observation is empty, not floating point, or not finite
+            where observed, or alpha is out of range.
+    """
+
+    name: str
+    observation: Tensor
+    truth: Tensor | None = None
+    true_corruption: Tensor | None = None
+    mask: Tensor | None = None
+    seed: int = 0
+    signal_shape: tuple[int, ...] = ()
+    data_range: float | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    source: object = None
+    folder: str = ""
+    sensing: "Sensing | None" = None
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        y = self.observation
+        if y.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{self.name}: observation must be float32 or float64, got {y.dtype}")
+        if y.numel() == 0:
+            raise ValueError(f"{self.name}: observation must have at least one entry, got shape {tuple(y.shape)}")
+        for label, tensor in (("mask", self.mask), ("true_corruption", self.true_corruption)):
+            if tensor is not None and tensor.shape != y.shape:
+                raise ValueError(
+                    f"{self.name}: {label} must have the shape of the observation, {tuple(y.shape)}, "
+                    f"got {tuple(tensor.shape)}"
+                )
+        if self.mask is not None:
+            if self.mask.dtype != torch.bool:
+                raise ValueError(f"{self.name}: mask must be boolean, got {self.mask.dtype}")
+            if not self.mask.any():
+                raise ValueError(f"{self.name}: mask must have at least one observed entry, got none")
+            object.__setattr__(self, "observation", torch.where(self.mask, y, torch.zeros_like(y)))
+        if not torch.isfinite(self.observation).all():
+            bad = int((~torch.isfinite(self.observation)).sum())
+            raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} entries that are not")
+        object.__setattr__(self, "folder", self.folder or self.name)
+        if self.alpha is not None:
+            positive(f"{self.name}: alpha", self.alpha)
+        self._settle_signal_shape()
+        if self.truth is not None:
+            if tuple(self.truth.shape) != self.signal_shape:
+                raise ValueError(
+                    f"{self.name}: truth must have the shape of the signal, {self.signal_shape}, "
+                    f"got {tuple(self.truth.shape)}"
+                )
+            if not torch.isfinite(self.truth).all():
+                raise ValueError(f"{self.name}: truth must be finite, got entries that are not")
+
+    def _settle_signal_shape(self) -> None:
+        """Given, or that of the truth or of the observation; what was measured of it has the observation's shape."""
+        known = self.observation if self.truth is None else self.truth
+        if self.sensing is not None and not self.signal_shape and self.truth is None:
+            raise ValueError(f"{self.name}: signal_shape must be given with sensing and without truth, got none")
+        shape = tuple(self.signal_shape or known.shape)
+        object.__setattr__(self, "signal_shape", shape)
+        if self.sensing is not None:
+            try:
+                expected = self.sensing.observation_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from error
+            if tuple(self.observation.shape) != expected:
+                raise ValueError(
+                    f"{self.name}: observation must have the shape {expected} of {self.sensing} of a signal of shape "
+                    f"{shape}, got {tuple(self.observation.shape)}"
+                )
+
+    @property
+    def is_tile(self) -> bool:
+        """Whether it is a part of a larger problem, in whose folder its results lie."""
+        return self.folder != self.name
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Problems with equal keys can be stacked."""
+        y = self.observation
+        shapes = (tuple(y.shape), self.signal_shape)
+        return (*shapes, str(y.dtype), self.mask is not None, self.data_range, self.sensing)
+
+
+def scale(problem: Problem) -> float:
+    """The scale of an observation: the known range, else the median of |y| over the observed entries."""
+    if problem.data_range is not None:
+        return problem.data_range
+    y = problem.observation if problem.mask is None else problem.observation[problem.mask]
+    return float(y.abs().median()) or float(y.abs().max()) or 1.0
+
+
+class ProblemBatch(Sequence[Problem]):
+    """K problems of one shape, stacked on a leading dimension.
+
+    Attributes:
+        observation: ``(K, *m)``.
+        mask: ``(K, *m)`` boolean, or ``None`` where all entries of all problems were observed.
+
+    Raises:
+        ValueError: no problem, two of one name, or problems whose shapes or types differ.
+    """
+
+    def __init__(self, problems: Sequence[Problem], device: torch.device | str = "cpu") -> None:
+        if not problems:
+            raise ValueError("problems must hold at least one problem, got none")
+        names = [p.name for p in problems]
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise ValueError(f"problems must have names of their own, got {twice!r} more than once")
+        odd = next((p for p in problems if p.batch_key != problems[0].batch_key), None)
+        if odd is not None:
+            raise ValueError(
+                f"problems of a batch must have one shape and type, got {problems[0].batch_key} of "
+                f"{problems[0].name!r} and {odd.batch_key} of {odd.name!r}"
+            )
+        if torch.device(device).type == "mps" and problems[0].observation.dtype == torch.float64:
+            raise ValueError(f"{names[0]}: Apple's devices have no float64; give float32 data, or use the cpu")
+        self.problems = tuple(problems)
+        observations = [p.observation for p in problems]
+        # one large matrix is not copied
+        stacked = observations[0][None] if len(observations) == 1 else torch.stack(observations)
+        self.observation = stacked.to(device)
+        masks = [p.mask for p in problems if p.mask is not None]
+        self.mask = torch.stack(masks).to(device) if masks else None
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __getitem__(self, k: int) -> Problem:  # type: ignore[override]
+        return self.problems[k]
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self.problems)
+
+    @property
+    def names(self) -> list[str]:
+        """The K names, in order."""
+        return [p.name for p in self.problems]
+
+    @property
+    def signal_shape(self) -> tuple[int, ...]:
+        """``(*n)``, the shape of one signal."""
+        return self.problems[0].signal_shape
+
+    @property
+    def sensing(self) -> "Sensing | None":
+        """How all of them were measured."""
+        return self.problems[0].sensing
+
+    @property
+    def device(self) -> torch.device:
+        """Where the observations lie."""
+        return self.observation.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the observations, of the corruption and of matrix factors."""
+        return self.observation.dtype
+
+    def select(self, keep: Sequence[int]) -> "ProblemBatch":
+        """The problems at the positions ``keep``, as a batch of their own on the same device."""
+        return ProblemBatch([self.problems[k] for k in keep], self.device)
+
+    def to(self, device: torch.device | str) -> "ProblemBatch":
+        """The same problems with their stacked observations on ``device``."""
+        return ProblemBatch(self.problems, device)
+
+    def normal(self, shape: Sequence[int], std: float, purpose: Purpose, *counters: int) -> Tensor:
+        """``(K, *shape)`` draws of N(0, std²), each problem from its own stream; drawn on the CPU, then moved."""
+        draws = torch.empty(len(self), *shape, dtype=self.dtype, device="cpu")
+        for problem, draw in zip(self.problems, draws, strict=True):
+            draw.normal_(0.0, std, generator=stream(problem.seed, purpose, *counters))
+        return draws.to(self.device)
+
+
+def of_one_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Groups of problems that can be stacked, in their order."""
+    groups: dict[tuple[object, ...], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.batch_key, []).append(problem)
+    return list(groups.values())
+
+
+def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[ProblemBatch]:
+    """Group problems of one shape into batches of at most ``batch_size``, in their order.
+
+    The grouping depends on the list alone, never on the number of devices.
+    """
+    batches = []
+    for group in of_one_shape(problems):
+        size = len(group) if batch_size is None else at_least("batch_size", batch_size, 1)
+        batches += [ProblemBatch(group[i : i + size]) for i in range(0, len(group), size)]
+    return batches
+
+
+def rename(problem: Problem, name: str) -> Problem:
+    """The same problem under another name, its results in the folder of that name."""
+    return replace(problem, name=name, folder=name)

@@ -1,0 +1,126 @@
+"""The scores of a batch: which metric is known for which problem, and their values by tag."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dop_lightning.problems.metrics import (
+    corruption_density,
+    numerical_rank,
+    psnr,
+    relative_error,
+    ssim,
+    support_scores,
+)
+from dop_lightning.problems.problem import ProblemBatch, scale
+
+CURVES = ("psnr", "ssim", "relative_error", "loss", "corruption_density")
+"""Tags that are followed during a run, the same for every problem, so that curves overlay."""
+
+DENSITY_THRESHOLD = 0.1
+"""An entry counts as corrupted where |ŝ| is above this share of the scale of the observation."""
+
+RANK_TOLERANCE = 0.05
+"""Singular values above this share of the largest count; directions that still die out, at a few per cent, do not."""
+
+
+class Scorer:
+    """Scores the recoveries of one batch against what is known of its problems.
+
+    Args:
+        problems: the batch; truths are stacked once, on its device.
+        corruption: whether s is modelled; without it nothing is known of the corruption, and its scores are left out.
+    """
+
+    def __init__(self, problems: ProblemBatch, corruption: bool = True) -> None:
+        self.problems = problems
+        self._corruption = corruption
+        self._threshold = torch.tensor([DENSITY_THRESHOLD * scale(p) for p in problems], device=problems.device)
+        self._truth = _known([p.truth for p in problems], problems.device)
+        self._true_corruption = _known([p.true_corruption for p in problems], problems.device)
+        self._range = problems[0].data_range
+        self._image = len(problems.signal_shape) == 3 and self._range is not None
+
+    def curves(
+        self, signal: Tensor, corruption: Tensor, loss: Tensor, average: Tensor | None = None
+    ) -> list[dict[str, float]]:
+        """The scores with the tags :data:`CURVES`, one dictionary a problem; what is not known is left out.
+
+        Args:
+            signal: X̂ ``(K, *n)``.
+            corruption: ŝ ``(K, *m)``.
+            loss: ``(K,)``.
+            average: the running average of the outputs, where one is kept; its score is ``psnr_average``.
+        """
+        scores: list[dict[str, float]] = [{} for _ in self.problems]
+        _put(scores, "loss", loss)
+        if self._corruption:
+            density = corruption_density(corruption, self._threshold, self.problems.mask)
+            _put(scores, "corruption_density", density)
+        self._compare(scores, "relative_error", relative_error, signal, self._truth)
+        if self._image:
+            data_range = self._range
+            assert data_range is not None
+            self._compare(scores, "psnr", lambda x, t: psnr(x, t, data_range), signal, self._truth)
+            self._compare(scores, "ssim", lambda x, t: ssim(x, t, data_range), signal, self._truth)
+            if average is not None:
+                self._compare(scores, "psnr_average", lambda x, t: psnr(x, t, data_range), average, self._truth)
+        return scores
+
+    def final(self, signal: Tensor, corruption: Tensor, loss: Tensor) -> list[dict[str, float]]:
+        """The curves' scores, and those that are too slow or too plain for a curve.
+
+        ``relative_error_corruption``, ``true_density``, ``support_precision`` and ``support_recall`` of the entries
+        that count as corrupted, ``rank`` (matrices), ``input_psnr`` (images).
+        """
+        scores = self.curves(signal, corruption, loss)
+        if self._corruption:
+            self._compare(scores, "relative_error_corruption", relative_error, corruption, self._true_corruption)
+        if self._true_corruption is not None:
+            which, true_corruption = self._true_corruption
+            mask = None if self.problems.mask is None else self.problems.mask[which]
+            _put(scores, "true_density", corruption_density(true_corruption, 0.0, mask), which)
+            if self._corruption:
+                found, thresholds = corruption[which], self._threshold[which]
+                precision, recall = support_scores(found, true_corruption, thresholds, mask)
+                _put(scores, "support_precision", precision, which)
+                _put(scores, "support_recall", recall, which)
+        if len(self.problems.signal_shape) == 2:
+            _put(scores, "rank", numerical_rank(signal, RANK_TOLERANCE))
+        if self._image and self.problems.observation.shape[1:] == self.problems.signal_shape:
+            data_range = self._range
+            assert data_range is not None
+            self._compare(
+                scores, "input_psnr", lambda x, t: psnr(x, t, data_range), self.problems.observation, self._truth
+            )
+        return scores
+
+    def _compare(
+        self,
+        scores: list[dict[str, float]],
+        tag: str,
+        metric: Callable[[Tensor, Tensor], Tensor],
+        estimate: Tensor,
+        known: tuple[list[int], Tensor] | None,
+    ) -> None:
+        if known is not None:
+            which, target = known
+            whole = len(which) == len(self.problems)
+            _put(scores, tag, metric(estimate if whole else estimate[which], target), which)
+
+
+def _known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list[int], Tensor] | None:
+    """Positions where something is known, and what, stacked."""
+    which = [k for k, tensor in enumerate(tensors) if tensor is not None]
+    if not which:
+        return None
+    return which, torch.stack([tensor for tensor in tensors if tensor is not None]).to(device)
+
+
+def _put(scores: list[dict[str, float]], tag: str, values: Tensor, which: Sequence[int] | None = None) -> None:
+    """Write values into the dictionaries; NaN is «not known» and is left out."""
+    for k, value in zip(range(len(scores)) if which is None else which, values.tolist(), strict=True):
+        if not math.isnan(value):
+            scores[k][tag] = value

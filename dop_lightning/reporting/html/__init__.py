@@ -1,5 +1,0 @@
-"""``report.html``: one self-contained page of a run, out of the files in its folder."""
-
-from dop_lightning.reporting.html.page import render
-
-__all__ = ["render"]

@@ -1,0 +1,87 @@
+"""Histograms of |s|, the absolute values of a corruption: few small numbers that tell how sparse it is."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dop_lightning.foundation.atomic import atomic_text
+
+HISTOGRAM = "histogram.csv"
+"""In the folder of a problem."""
+
+BINS = 60
+"""Of equal width, from 0 to the largest value."""
+
+
+class Histogram(NamedTuple):
+    """Entries of a corruption, counted by their absolute values.
+
+    Attributes:
+        edges: of the bins, one more than there are bins; the last bin holds its upper edge too.
+        found: entries of ŝ in each bin.
+        true: entries of s*, where it is known.
+    """
+
+    edges: list[float]
+    found: list[int]
+    true: list[int] | None = None
+
+
+def corruption_histogram(s: np.ndarray, true: np.ndarray | None = None, mask: np.ndarray | None = None) -> Histogram:
+    """Count the entries of |ŝ|, and of |s*| in the same bins.
+
+    Args:
+        s: the corruption that was found; any shape. Entries that are not finite are left out.
+        true: that of the problem, of the same shape.
+        mask: the entries that were observed, of the same shape; by default all.
+
+    Returns:
+        :data:`BINS` bins up to the largest of all values, up to 1 where all are 0.
+    """
+    arrays = [np.abs(array if mask is None else array[mask]) for array in (s, true) if array is not None]
+    arrays = [array[np.isfinite(array)] for array in arrays]
+    largest = max((float(array.max()) for array in arrays if array.size), default=0.0)
+    edges = np.linspace(0.0, largest or 1.0, BINS + 1)
+    counts = [np.histogram(array, edges)[0].tolist() for array in arrays]
+    return Histogram(edges.tolist(), *counts)
+
+
+def write_histogram(path: Path, histogram: Histogram) -> None:
+    """Write a CSV file with a row a bin: ``from``, ``to``, ``entries``, and ``true_entries`` where they are known.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    columns: dict[str, Sequence[object]] = {
+        "from": [f"{edge:.7g}" for edge in histogram.edges[:-1]],
+        "to": [f"{edge:.7g}" for edge in histogram.edges[1:]],
+        "entries": histogram.found,
+    }
+    if histogram.true is not None:
+        columns["true_entries"] = histogram.true
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    atomic_text(path, text.getvalue())
+
+
+def read_histogram(path: Path) -> Histogram:
+    """Read what :func:`write_histogram` has written.
+
+    Raises:
+        ValueError: the file is something else.
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        edges = [float(rows[0]["from"]), *(float(row["to"]) for row in rows)]
+        true = [int(row["true_entries"]) for row in rows] if "true_entries" in rows[0] else None
+        return Histogram(edges, [int(row["entries"]) for row in rows], true)
+    except (csv.Error, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a histogram written by dop ({error})") from error

@@ -1,0 +1,5 @@
+"""``report.html``: one self-contained page of a run, out of the files in its folder."""
+
+from dop_lightning.runs.report.page import render
+
+__all__ = ["render"]

@@ -1,0 +1,45 @@
+"""The histogram of |s| as a chart; counts are logarithmic, since nearly all entries of a sparse s are near 0."""
+
+from collections.abc import Sequence
+
+from dop_lightning.runs.histograms import Histogram
+from dop_lightning.runs.report.axes import Axis
+from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, render_chart
+
+LOWEST = 0.5
+"""The count at which bars begin, so that a single entry is seen; there are none between 0 and 1."""
+
+
+def histogram_chart(histogram: Histogram) -> str:
+    """Bars of what was found, and an outline of the truth where it is known."""
+    x = Axis(0.0, histogram.edges[-1], LEFT, RIGHT)
+    highest = max([*histogram.found, *(histogram.true or ()), 1])
+    y = Axis(LOWEST, highest * 2, BOTTOM, TOP, log=True)
+    spans = list(zip(histogram.edges[:-1], histogram.edges[1:], strict=True))
+    bars = [
+        (x(low), y(count), x(high), float(BOTTOM))
+        for (low, high), count in zip(spans, histogram.found, strict=True)
+        if count
+    ]
+    total = sum(histogram.found)
+    first = histogram.found[0] / total if total else 0.0
+    lowest, largest = histogram.edges[1], histogram.edges[-1]
+    chart = Chart(
+        title="Histogram of |s|, entries",
+        x=x,
+        y=y,
+        x_label="|s|",
+        summary=f"of {total:,} entries {first:.1%} are below {lowest:.3g}, none is above {largest:.3g}",
+        bars=bars,
+        outline=[] if histogram.true is None else _steps(spans, histogram.true, x, y),
+        legend=[("found", "found"), ("true", "true")] if histogram.true is not None else [],
+    )
+    return render_chart(chart)
+
+
+def _steps(spans: Sequence[tuple[float, float]], counts: Sequence[int], x: Axis, y: Axis) -> list[tuple[float, float]]:
+    places = [(x(0.0), float(BOTTOM))]
+    for (low, high), count in zip(spans, counts, strict=True):
+        top = y(count) if count else float(BOTTOM)
+        places += [(x(low), top), (x(high), top)]
+    return [*places, (places[-1][0], float(BOTTOM))]

@@ -1,0 +1,87 @@
+"""Text and numbers for a page: whatever they hold, they are no markup."""
+
+import html
+import math
+from typing import Any
+
+from dop_lightning.foundation.names import legible
+
+DASH = "–"
+
+
+def escape(text: object) -> str:
+    """Any text as content or as a quoted attribute of HTML, on one line.
+
+    >>> escape('</script> "a" & b')
+    '&lt;/script&gt; &quot;a&quot; &amp; b'
+    """
+    return html.escape(legible(str(text)))
+
+
+def escape_lines(text: str) -> str:
+    r"""The same, line by line.
+
+    >>> escape_lines("a: <b>\nc: 1")
+    'a: &lt;b&gt;\nc: 1'
+    """
+    return "\n".join(escape(line) for line in text.splitlines())
+
+
+def number(value: Any, spec: str = ".4g") -> str:
+    """A number for people, a dash where it is not known; other values as text.
+
+    >>> number(12345.678), number(3e-7), number(0.25), number(None), number(20000), number("sigmoid")
+    ('12,346', '3e-7', '0.25', '–', '20,000', 'sigmoid')
+    """
+    if value is None:
+        return DASH
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value):
+        return str(value)
+    if spec == ".4g" and 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    mantissa, exponent, power = format(value, spec).partition("e")
+    return mantissa + (f"e{int(power)}" if exponent else "")
+
+
+def counted(problems: int) -> str:
+    """How many problems.
+
+    >>> counted(1), counted(1200)
+    ('1 problem', '1,200 problems')
+    """
+    return f"{problems:,} problem{'' if problems == 1 else 's'}"
+
+
+SPECS = {"psnr": ".2f", "input_psnr": ".2f", "best_psnr": ".2f", "ssim": ".3f"}
+"""Digits of scores; others have three that count."""
+
+SHARES = {"corruption_density", "true_density", "support_precision", "support_recall"}
+
+
+def score(key: str, value: float) -> str:
+    """A score by its key, with its unit.
+
+    >>> score("psnr", 34.387), score("corruption_density", 0.3969), score("relative_error", 0.041071)
+    ('34.39 dB', '39.7%', '0.0411')
+    """
+    if key in SHARES:
+        return f"{value:.1%}"
+    return number(value, SPECS.get(key, ".3g")) + (" dB" if key.endswith("psnr") else "")
+
+
+def seconds(value: float) -> str:
+    """A duration.
+
+    >>> seconds(0.213), seconds(12.34), seconds(75), seconds(7325)
+    ('0.213 s', '12.3 s', '1 min 15 s', '2 h 2 min')
+    """
+    if value < 60:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,225 @@
+"""The results of a run: ``result.json`` of each problem, and ``results.csv``, a row a problem, built from them."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.atomic import atomic_json, atomic_text
+from dop_lightning.problems.problem import Problem
+
+SCORES = (
+    "loss",
+    "input_psnr",
+    "psnr",
+    "best_psnr",
+    "best_iteration",
+    "ssim",
+    "relative_error",
+    "relative_error_corruption",
+    "corruption_density",
+    "true_density",
+    "support_precision",
+    "support_recall",
+    "rank",
+)
+"""Columns of scores; ``best_…`` are an oracle's: they need the truth."""
+
+
+def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], machine: Mapping[str, Any]) -> None:
+    """Write ``result.json`` of one problem.
+
+    Args:
+        folder: of the problem.
+        outcome: its outcome.
+        best: ``best_psnr`` and ``best_iteration`` where they are known.
+        machine: what it ran on.
+    """
+    scores = {**outcome.scores, **best}
+    atomic_json(
+        folder / "result.json",
+        {
+            "problem": outcome.problem.name,
+            "attributes": dict(outcome.problem.attributes),
+            "seed": outcome.problem.seed,
+            "tau": outcome.tau,
+            "alpha": outcome.alpha,
+            "status": outcome.status,
+            "iterations": outcome.iteration,
+            "seconds": round(outcome.seconds, 3),
+            # JSON has neither inf nor nan: what is not a finite number is unknown to a reader
+            **{key: scores[key] for key in SCORES if key in scores and math.isfinite(scores[key])},
+            "machine": dict(machine),
+        },
+    )
+
+
+class Metric(NamedTuple):
+    """A row of ``metrics.csv``."""
+
+    problem: str
+    iteration: int
+    tag: str
+    value: float
+
+
+def read_metrics(run: Path) -> Iterator[Metric]:
+    """The curves of a run, as they were evaluated; of a run that is at work without a line that is being written.
+
+    Raises:
+        ValueError: a row is none.
+        OSError: the file cannot be read.
+    """
+    path = run / "metrics.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(line for line in file if line.endswith("\n")):
+            try:
+                yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}: not curves written by dop ({error})") from error
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """All results of a run, in the order of its manifest.
+
+    Raises:
+        ValueError: a file is no result.
+    """
+    results = {}
+    for path in sorted(run.glob("*/result.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results[result["problem"]] = result
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a result written by dop ({error})") from error
+    manifest = run / "manifest.json"
+    if manifest.is_file():
+        order = [entry["name"] for entry in json.loads(manifest.read_text(encoding="utf-8"))["problems"]]
+        return [results[name] for name in order if name in results]
+    return list(results.values())
+
+
+def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
+    """What is left to do of each problem, as the results in the folder of a run tell: an estimate, to deal work by.
+
+    Args:
+        run: the folder.
+        problems: all of them.
+        maximum: iterations asked for; -1 for no such number.
+
+    Returns:
+        Iterations by name, in units of 1 where there is no maximum.
+    """
+    left = {}
+    for problem in problems:
+        asked = max(1, maximum)
+        try:
+            result = json.loads((run / problem.folder / "result.json").read_text(encoding="utf-8"))
+            finished = result["status"] in ("stable", "diverged")
+            left[problem.name] = 0.0 if finished else float(max(0, asked - result["iterations"]))
+        except (OSError, ValueError, KeyError, TypeError):  # not begun; what it was damaged by is told elsewhere
+            left[problem.name] = float(asked)
+    return left
+
+
+def write_table(run: Path) -> list[dict[str, Any]]:
+    """Rebuild ``results.csv`` from the results of a run and return them.
+
+    The columns are ``problem``, one an attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``, then
+    the scores. What is not known is empty.
+    """
+    results = read_results(run)
+    atomic_text(run / "results.csv", render_csv(results))
+    return results
+
+
+def render_csv(results: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
+    """All columns of results as CSV.
+
+    Args:
+        results: as :func:`read_results` gives them.
+        first: keys of columns to put before those of ``results.csv``.
+    """
+    attributes = list(dict.fromkeys(key for result in results for key in result["attributes"]))
+    columns = [*first, "problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for result in results:
+        values = {**result["attributes"], **{key: value for key, value in result.items() if key != "attributes"}}
+        writer.writerow(["" if values.get(column) is None else _text(values[column]) for column in columns])
+    return text.getvalue()
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
+    """Results as text for a terminal.
+
+    Args:
+        results: as :func:`read_results` gives them.
+        columns: ``(key, title, format)``; a column that is known for no result is left out.
+
+    >>> print(render_table([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")]))
+    problem   PSNR
+    a        23.51
+    """
+    known, rows = _cells(results, columns)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(known))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if spec == "" else cell.rjust(width)
+            for cell, width, (_, _, spec) in zip(row, widths, known, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def render_markdown(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
+    """The same as a table of Markdown.
+
+    >>> print(
+    ...     render_markdown([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")])
+    ... )
+    | problem | PSNR |
+    | --- | ---: |
+    | a | 23.51 |
+    """
+    known, (titles, *rows) = _cells(results, columns)
+    rule = ["---" if spec == "" else "---:" for _, _, spec in known]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in [titles, rule, *rows])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def _cells(
+    results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
+) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
+    """The columns that are known for a result, and their texts, the titles first."""
+    known = [column for column in columns if any(result.get(column[0]) is not None for result in results)]
+    rows = [[title for _, title, _ in known]]
+    for result in results:
+        rows.append(["" if result.get(key) is None else format(result[key], spec) for key, _, spec in known])
+    return known, rows
+
+
+SUMMARY = [
+    ("problem", "problem", ""),
+    ("status", "status", ""),
+    ("iterations", "iterations", "d"),
+    ("seconds", "seconds", ".1f"),
+    ("input_psnr", "input PSNR", ".2f"),
+    ("psnr", "PSNR", ".2f"),
+    ("ssim", "SSIM", ".3f"),
+    ("relative_error", "rel. error", ".3g"),
+    ("rank", "rank", ".0f"),
+    ("corruption_density", "density", ".3f"),
+    ("true_density", "true density", ".3f"),
+]
+"""The columns of a short table."""

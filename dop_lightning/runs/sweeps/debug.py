@@ -1,0 +1,43 @@
+"""The points of a sweep in this process, one after the other."""
+
+import traceback
+from collections.abc import Callable, Sequence
+
+from dop_lightning.runs.sweeps.ended import Ended, judge
+from dop_lightning.runs.sweeps.points import Point
+from dop_lightning.runs.sweeps.record import LOG, begin, settle
+
+
+def run(
+    points: Sequence[Point], fit: Callable[[Sequence[str]], int], tell: Callable[[str], None]
+) -> tuple[list[Ended], int]:
+    """Run points; what they say is said here.
+
+    Args:
+        points: what to run.
+        fit: ``dop fit``.
+        tell: takes a line on how the sweep goes on.
+
+    Returns:
+        What has become of the points, and 0, or the exit status of one that was asked to stop: no other is begun then.
+    """
+    ended: list[Ended] = []
+    for number, point in enumerate(points, 1):
+        tell(f"{number} of {len(points)}, {point.name}: {point.folder}")
+        digest = begin(point)
+        log = point.folder / LOG
+        try:
+            status = fit(point.arguments)
+        except Exception as error:  # whatever it is, the other points go on
+            log.write_text(f"$ {point.command}\n{traceback.format_exc()}", encoding="utf-8")
+            said = " ".join(str(error).split())
+            ended.append(
+                Ended(point, said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}", log)
+            )
+            continue
+        if status == 0:
+            settle(point, digest)
+        ended.append(judge(point, status))
+        if ended[-1].stopped:
+            return ended, status
+    return ended, 0

@@ -1,0 +1,79 @@
+"""What a point has left in its folder: ``point.json``, which says what was asked for, and the results of its run."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from dop_lightning.runs.sweeps.points import Point
+
+RECORD = "point.json"
+LOG = "log.txt"
+SWEEP = "sweep.json"
+"""In the folder of the whole sweep."""
+
+_ENDS = ("done", "stable", "diverged")
+
+State = Literal["to do", "started", "finished", "changed"]
+
+
+def state(point: Point) -> State:
+    """How far a point is.
+
+    Returns:
+        ``finished`` where all its problems have come to an end, of the very run that is asked for; ``changed`` where
+        the folder holds a run that was asked for by other settings or config files; ``started`` and ``to do``.
+
+    Raises:
+        OSError: a config file cannot be read.
+    """
+    digest = point.digest()
+    if not (point.folder / "manifest.json").is_file():
+        return "to do"
+    if recorded(point.folder).get("digest") != digest:
+        return "changed"
+    return "finished" if is_complete(point.folder) else "started"
+
+
+def is_complete(run: Path) -> bool:
+    """Whether all problems of a run have come to an end."""
+    problems = (_read(run / "manifest.json") or {}).get("problems", [])
+    results = [_read(run / problem["name"] / "result.json") for problem in problems]
+    return bool(results) and all(result is not None and result.get("status") in _ENDS for result in results)
+
+
+def recorded(run: Path) -> dict[str, Any]:
+    """What ``point.json`` says: axes, command and digest; nothing where there is none."""
+    return _read(run / RECORD) or {}
+
+
+def begin(point: Point) -> str:
+    """Say in the folder of a point what is asked for, before it is run.
+
+    Where a run was started there before, its record stands until the new one has ended well: ``dop fit`` may refuse
+    the folder, and what is in it would then pass for what was asked for.
+
+    Returns:
+        The digest of what is asked for now, for :func:`settle`.
+    """
+    digest = point.digest()
+    if not (point.folder / "manifest.json").is_file():
+        settle(point, digest)
+    return digest
+
+
+def settle(point: Point, digest: str) -> None:
+    """Say in the folder of a point that it holds the run of this digest."""
+    if recorded(point.folder).get("digest") == digest:
+        return
+    from dop_lightning.foundation.atomic import atomic_json  # imports torch, which is seldom needed here
+
+    atomic_json(point.folder / RECORD, {"axes": point.axes, "command": point.command, "digest": digest})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """An object of a JSON file; ``None`` where there is none, which leaves it to ``dop fit`` to say what is wrong."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,147 @@
+"""The table of runs over seeds: the mean and the spread of the scores of problems that differ by their seeds alone."""
+
+import csv
+import io
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dop_lightning.runs.results import SCORES
+from dop_lightning.runs.sweeps.axes import short_names
+from dop_lightning.runs.tables.many import RUN, RunTable
+from dop_lightning.runs.tables.seeds import BETTER, STATUSES, Group, best_of, group_over_seeds
+
+Column = tuple[str, str, str]
+
+COLUMNS = (
+    ("iterations", "iterations", ".0f", ""),
+    ("seconds", "seconds", ".1f", ""),
+    ("input_psnr", "input PSNR", ".2f", ""),
+    ("psnr", "PSNR", BETTER["psnr"].spec, ".2f"),
+    ("ssim", "SSIM", BETTER["ssim"].spec, ".3f"),
+    ("relative_error", "rel. error", BETTER["relative_error"].spec, "#.2g"),
+    ("rank", "rank", ".1f", ".1f"),
+    ("corruption_density", "density", ".3f", ""),
+)
+"""Columns of the short table: key, title, format of the mean, and of the deviation where it is shown."""
+
+
+def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[list[dict[str, str]], list[Column]]:
+    """Rows and columns of the short table, for :func:`~dop_lightning.runs.results.render_table` and its like.
+
+    What is to be recovered alike stands together. Attributes that all rows share are left out.
+
+    Args:
+        groups: as :func:`~dop_lightning.runs.tables.seeds.group_over_seeds` gives them, at least one.
+        markdown: whether the best are set in bold, rather than marked by a star.
+    """
+    order = {comparable: place for place, comparable in enumerate(dict.fromkeys(g.comparable for g in groups))}
+    groups = sorted(groups, key=lambda group: order[group.comparable])
+    labels = _labels(groups)
+    titles = short_names([*labels[0], "seeds", "status", *(title for _, title, *_ in COLUMNS)])
+    means = [{key: _mean(group, key, *spec) for key, _, *spec in COLUMNS if group.values(key)} for group in groups]
+    columns = [*((key, titles[key], "") for key in labels[0]), ("seeds", "seeds", ">"), ("status", "status", "")]
+    columns += [(key, title, ">") for key, title, *_ in COLUMNS]  # texts already: «>» puts them to the right
+    rows = [
+        {**label, "seeds": group.size, "status": group.status, **cells}
+        for group, label, cells in zip(groups, labels, means, strict=True)
+    ]
+    return _marked(rows, columns, best_of(groups), markdown)
+
+
+def mark_best(
+    runs: Sequence[RunTable], rows: Sequence[dict[str, Any]], columns: Sequence[Column], markdown: bool = False
+) -> tuple[list[dict[str, Any]], list[Column]]:
+    """The same for a table with a row a problem: the best of those that recover the same with the same seed.
+
+    Args:
+        runs: as :func:`~dop_lightning.runs.tables.many.read_runs` gives them.
+        rows: of their problems, in order, as :func:`~dop_lightning.runs.tables.many.rows_of` gives them.
+        columns: ``(key, title, format)``.
+        markdown: whether the best are set in bold, rather than marked by a star.
+    """
+    texts = [dict(row) for row in rows]
+    for key, _, spec in columns:
+        for row in texts:
+            if key in BETTER and row.get(key) is not None:
+                row[key] = format(row[key], spec)
+    right = [(key, title, ">" if key in BETTER else spec) for key, title, spec in columns]
+    return _marked(texts, right, best_of(group_over_seeds(runs, each=True)), markdown)
+
+
+def _marked(
+    rows: Sequence[dict[str, Any]], columns: Sequence[Column], best: Sequence[set[str]], markdown: bool
+) -> tuple[list[dict[str, Any]], list[Column]]:
+    """Bold, or a star in a place of its own, so that digits stay beneath each other."""
+    with_marks = set().union(*best)
+    rows = [dict(row) for row in rows]
+    for row, own in zip(rows, best, strict=True):
+        for key in with_marks & row.keys():
+            row[key] = (f"**{row[key]}**" if key in own else row[key]) if markdown else row[key] + " *"[key in own]
+    return list(rows), [
+        (key, title if markdown or key not in with_marks else f"{title} ", spec) for key, title, spec in columns
+    ]
+
+
+def _mean(group: Group, key: str, spec: str, deviation: str) -> str:
+    values = group.values(key)
+    text = format(statistics.fmean(values), spec)
+    if deviation and len(values) > 1:
+        text += f" ± {format(statistics.stdev(values), deviation)}"
+    return text if len(values) == len(group.results) else f"{text} ({len(values)} of {len(group.results)})"
+
+
+def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """What tells the rows apart: axes and the attributes that differ; then the run and the first problem, if needed."""
+    axes = list(dict.fromkeys(key for group in groups for key in group.axes))
+    attributes = list(dict.fromkeys(key for group in groups for key in group.attributes))
+    texts = [{**{k: str(v) for k, v in group.attributes.items()}, **group.axes} for group in groups]
+    columns = {key: tuple(text.get(key, "") for text in texts) for key in [*attributes, *axes]}
+    same_as_axis = {columns[key] for key in axes}
+    shown = [key for key in attributes if key not in axes and (len(groups) == 1 or len(set(columns[key])) > 1)]
+    shown = [*(key for key in shown if columns[key] not in same_as_axis), *axes]
+    rows = [{key: text.get(key, "") for key in shown} for text in texts]
+    for key, names in ((RUN, [group.run for group in groups]), ("problem", [group.problems[0] for group in groups])):
+        unclear = not rows[0] or len({tuple(row.values()) for row in rows}) < len(rows)
+        if unclear and (key == "problem" or len(set(names)) > 1):
+            rows = [{key: name, **row} for name, row in zip(names, rows, strict=True)]
+    return rows
+
+
+def csv_over_seeds(groups: Sequence[Group]) -> str:
+    """All columns as CSV, unrounded: labels, counts, then mean, standard deviation and count of every score.
+
+    The deviation is that of a sample (n - 1), and empty for a single value; ``best`` names the scores in which a row is
+    the best among those with the same to recover.
+    """
+    axes = list(dict.fromkeys(key for group in groups for key in group.axes))
+    attributes = list(dict.fromkeys(key for group in groups for key in group.attributes))
+    scores = ("alpha", "tau", "iterations", "seconds", *SCORES)
+    statistic = [f"{key}_{what}" for key in scores for what in ("mean", "std", "n")]
+    columns = [RUN, *axes, "problem", *attributes, "seeds", "problems", "results", *STATUSES, "best", *statistic]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for group, best in zip(groups, best_of(groups), strict=True):
+        count = Counter(result["status"] for result in group.results)
+        writer.writerow(
+            [
+                group.run,
+                *(group.axes.get(key, "") for key in axes),
+                group.problems[0],
+                *(group.attributes.get(key, "") for key in attributes),
+                " ".join(str(result.get("seed", "")) for result in group.results),
+                len(group.problems),
+                len(group.results),
+                *(count[status] for status in STATUSES),
+                " ".join(key for key in BETTER if key in best),
+                *(cell for key in scores for cell in _statistics(group.values(key))),
+            ]
+        )
+    return text.getvalue()
+
+
+def _statistics(values: Sequence[float]) -> tuple[str, str, int]:
+    mean = repr(statistics.fmean(values)) if values else ""
+    return mean, repr(statistics.stdev(values)) if len(values) > 1 else "", len(values)

@@ -1,9 +1,0 @@
-"""Step rules: how θ, g and h move along the gradient."""
-
-from dop_lightning.steps.base import StepRule
-from dop_lightning.steps.gradient import GradientDescent
-from dop_lightning.steps.nesterov import Nesterov
-from dop_lightning.steps.refinement import Refinement
-from dop_lightning.steps.semi_implicit import SemiImplicit
-
-__all__ = ["GradientDescent", "Nesterov", "Refinement", "SemiImplicit", "StepRule"]
