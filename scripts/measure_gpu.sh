@@ -13,7 +13,7 @@ mkdir -p "$out"
 
 if [ "$device" = cuda ]; then
     # do graphs and streams work at all?
-    $python -m pytest "$here"/../tests/test_graphs.py "$here"/../tests/test_streams.py "$here"/../tests/test_muon.py > "$out/tests.txt" 2>&1 || true
+    $python -m pytest "$here"/../tests/engine/test_graphs.py "$here"/../tests/model/signals/unet/test_streams.py "$here"/../tests/engine/optim/test_muon.py > "$out/tests.txt" 2>&1 || true
     tail -5 "$out/tests.txt"
 fi
 # an iteration, its memory, and batches

@@ -51,7 +51,7 @@ class SemiImplicit(StepRule):
     These are stable at any τ as far as what is large is concerned. What is small moves explicitly, so that each problem
     has ``τ ← min(growth·τ, trust/‖R‖₂, τ·longest/max|D|)``, and half of τ where its loss has risen: the step grows as
     the residual shrinks, and an error of 10⁻⁶ takes little more than one of 10⁻³. The bias does not change: up to
-    O(1/log(1/γ)), ξ of s and that of X are the same sum ``−Σ τ·r`` (Lemma 2). ``tests/steps`` and
+    O(1/log(1/γ)), ξ of s and that of X are the same sum ``−Σ τ·r`` (Lemma 2). ``tests/engine/steps`` and
     ``docs/performance.md`` compare with small steps and with Eq. 8.
 
     For low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, identity or entry mask. There

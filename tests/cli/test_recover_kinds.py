@@ -1,0 +1,142 @@
+"""Every kind × depth × mode × size through ``dop recover``: what comes back is a file like the one that went in.
+
+Files are looked at by Pillow, tifffile and NumPy here, not by the code that has read and written them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dop_lightning.cli.main import main
+from tests.images.formats.builders import KINDS, build
+
+SIZES = [(8, 8), (37, 51), (64, 64), (301, 450)]
+TINY = ["--width", "1", "--iterations", "1", "--device", "cpu", "--precision", "fp32"]
+
+LOSSY = {"jpeg-grey", "jpeg-rgb", "webp-lossy", "webp-lossy-alpha"}
+"""Kinds that come back as PNG."""
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, int]]:
+    """All kinds of one size in one run; its folder."""
+    folder = tmp_path_factory.mktemp("kinds")
+    (folder / "in").mkdir()
+    for kind in KINDS:
+        build(folder / "in", kind, *request.param)
+    assert main(["recover", str(folder / "in"), "--out", str(folder / "out"), *TINY]) == 0
+    return folder, request.param
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_back_is_like_what_went_in(kind: str, run: tuple[Path, tuple[int, int]]) -> None:
+    folder, size = run
+    suffix = KINDS[kind][0]
+    result = folder / "out" / f"in-{kind}" / f"recovered{'.png' if kind in LOSSY else suffix}"
+    look = LOOKS.get(result.suffix, photograph)
+    before, after = look(folder / "in" / f"in-{kind}{suffix}"), look(result)
+    assert after.pop("size") == before.pop("size") == size
+    assert after == before
+
+
+def photograph(path: Path) -> dict[str, Any]:
+    """Size, mode, depth, alpha and palette of a PNG, JPEG, WebP or BMP."""
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        image.load()
+        # Pillow tells neither the depth of a PNG nor that of a BMP
+        bits = data[24] if image.format == "PNG" else data[28] if image.format == "BMP" else 8
+        found = {
+            "size": (image.height, image.width),
+            "mode": image.mode,
+            "bits": bits,
+            "palette": image.getpalette(),
+            "transparency": image.info.get("transparency"),
+            "alpha": image.getchannel("A").tobytes() if "A" in image.getbands() else None,
+        }
+    if found["mode"] == "RGB" and bits == 16:
+        found["colour type"] = data[25]
+    return found
+
+
+def tiff(path: Path) -> dict[str, Any]:
+    """Size, number format, channels and coding of a TIFF."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        samples = file.asarray()
+        separate = page.samplesperpixel > 1 and page.planarconfig == 2
+        alpha = None
+        if page.extrasamples and page.extrasamples[-1] in (1, 2):
+            alpha = (samples[-1] if separate else samples[..., -1]).tolist()
+        return {
+            "size": (page.imagelength, page.imagewidth),
+            "dtype": page.dtype,
+            "shape": samples.shape,
+            "bits": page.bitspersample,
+            "pages": len(file.pages),
+            # JPEG in a TIFF loses, so that its colours come back as they are rather than as YCbCr
+            "photometric": "RGB" if page.photometric.name == "YCBCR" else page.photometric.name,
+            "separate": separate,
+            "extrasamples": page.extrasamples,
+            "colormap": None if page.colormap is None else page.colormap.tolist(),
+            "alpha": alpha,
+        }
+
+
+def array(path: Path) -> dict[str, Any]:
+    """Size, number format, axes and key of a NumPy file."""
+    loaded = np.load(path)
+    keys = list(loaded.files) if path.suffix == ".npz" else None
+    values = loaded[keys[0]] if keys else loaded
+    shape = values.shape
+    first = values.ndim == 3 and shape[0] < shape[2]
+    return {
+        "size": shape[1:] if first else shape[:2],
+        "shape": shape,
+        "dtype": values.dtype,
+        "bits": values.dtype.itemsize,
+        "keys": keys,
+    }
+
+
+LOOKS: dict[str, Callable[[Path], dict[str, Any]]] = {".tif": tiff, ".npy": array, ".npz": array}
+
+
+# ------------------------------------------------------------------------------------------------------------- metadata
+
+PROFILE = b"a colour profile of no meaning" * 9
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_orientation_profile_and_resolution_come_back(
+    suffix: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "A maker"
+    path = tmp_path / f"photo{suffix}"
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"dpi": (300, 300)}
+    Image.fromarray(pixels).save(path, exif=exif, icc_profile=PROFILE, **options)
+    assert main(["recover", str(path), "--out", str(tmp_path / "out"), *TINY]) == 0
+    result = tmp_path / "out" / "photo" / f"recovered{'.png' if suffix == '.jpg' else suffix}"
+    with Image.open(path) as before, Image.open(result) as after:
+        assert after.size == before.size
+        assert before.size == (
+            (9, 14) if suffix == ".tif" and orientation > 4 else (14, 9)
+        )  # Pillow turns TIFFs itself
+        assert after.getexif()[0x0112] == orientation
+        assert after.getexif()[0x010F] == "A maker"
+        assert after.info["icc_profile"] == PROFILE
+        if "dpi" in before.info:
+            assert after.info["dpi"] == pytest.approx(before.info["dpi"], abs=0.02)
+    upright = (14, 9) if orientation < 5 else (9, 14)
+    with Image.open(tmp_path / "out" / "photo" / "corruption.png") as picture:
+        assert picture.size == upright
+    recovered = np.load(tmp_path / "out" / "photo" / "recovered.npy")
+    assert recovered.shape == (3, upright[1], upright[0])

@@ -1,0 +1,204 @@
+"""``dop separate``: matrices and scenes into their parts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dop_lightning.cli import hints
+from dop_lightning.cli.main import main
+from dop_lightning.matrices.scenes import find_frames
+from dop_lightning.matrices.tables import read_table
+from tests.matrices.scenes.builders import scene, write_folder, write_video
+
+LOBBY = Path(__file__).parents[3] / "shared" / "data" / "video" / "lobby.avi"
+
+
+def matrix(path: Path, seed: int = 0, unit: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    clean = np.outer(rng.normal(size=60), rng.normal(size=40)) * unit
+    observed = clean + (rng.random((60, 40)) < 0.05) * rng.normal(0, 10, (60, 40)) * unit
+    np.save(path, observed)
+    return clean, observed
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e5])
+def test_a_matrix_is_taken_apart_whatever_its_units(tmp_path: Path, capsys, unit: float) -> None:
+    clean, observed = matrix(tmp_path / "a.npy", unit=unit)
+    out = tmp_path / "parts"
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", str(out)]) == 0
+    low_rank, sparse = (np.load(out / "a" / f"{name}.npy") for name in ("recovered", "corruption"))
+    assert np.linalg.norm(low_rank - clean) < 0.02 * np.linalg.norm(clean)
+    np.testing.assert_allclose(low_rank + sparse, observed, atol=1e-2 * unit)
+    said = capsys.readouterr()
+    assert "a: alpha " in said.err
+    result = json.loads((out / "a" / "result.json").read_text())
+    assert result["status"] == "done"
+    assert result["iterations"] < 500
+
+
+def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsys) -> None:
+    for seed, name in enumerate("ab"):
+        matrix(tmp_path / f"{name}.npy", seed)
+    command = ["separate", str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), "--out", str(tmp_path / "parts")]
+    assert main(command) == 0
+    alphas = yaml.safe_load((tmp_path / "parts" / "config.yaml").read_text())["model"]["alpha"]
+    assert len(alphas) == 2
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "held-out" not in capsys.readouterr().err
+
+
+def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
+    clean, observed = matrix(tmp_path / "a.npy")
+    lines = ["day;" + ";".join(f"sensor {j}" for j in range(40))]
+    lines += [f"day {i};" + ";".join(map(repr, row)) for i, row in enumerate(observed.tolist())]
+    lines[3] = lines[3].rsplit(";", 1)[0] + ";"  # the last cell is missing
+    (tmp_path / "table.csv").write_text("# made by hand\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert main(["separate", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "table"
+    written = (folder / "recovered.csv").read_text(encoding="utf-8").splitlines()
+    assert written[:2] == ["# made by hand", lines[0]]
+    assert written[5].startswith("day 3;")
+    np.testing.assert_allclose(read_table(folder / "recovered.csv"), np.load(folder / "recovered.npy"), rtol=1e-6)
+    np.testing.assert_allclose(read_table(folder / "corruption.csv"), np.load(folder / "corruption.npy"), atol=1e-6)
+    assert abs(np.load(folder / "recovered.npy")[2, 39] - clean[2, 39]) < 0.1
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, colour: bool) -> None:
+    frames, backgrounds = scene(colour)
+    write_folder(tmp_path / "room", frames)
+    assert main(["separate", str(tmp_path / "room"), "--out", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "room"
+    found = find_frames(folder / "background")
+    assert len(found) == len(frames)
+    assert found.frame_name(2) == "frame2"
+    pixels = np.stack(list(found)).transpose(0, 2, 3, 1).reshape(backgrounds.shape)
+    assert np.abs(pixels.astype(float) - backgrounds).mean() < 1.5
+    assert np.abs(pixels.astype(float) - backgrounds).max() < 40, "nothing of what moves is in the background"
+    moving = (
+        np.abs(frames.astype(int) - backgrounds).max(axis=-1) > 100
+        if colour
+        else np.abs(frames.astype(int) - backgrounds) > 100
+    )
+    front = np.stack(list(find_frames(folder / "foreground"))).max(axis=1)
+    assert front[moving].mean() > 10 * max(1.0, front[~moving].mean())
+    for name in ("background", "foreground", "comparison"):
+        assert len(find_frames(folder / f"{name}.mp4")) == len(frames)
+    assert (folder / "histogram.csv").is_file()
+    assert main(["report", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Black is clean" in page
+    assert "Blue is below 0" not in page
+    for name in ("observation", "recovered", "corruption", "comparison"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.size[0] >= 32
+
+
+def test_a_video_of_which_some_frames_and_pixels_are_looked_at(tmp_path: Path) -> None:
+    frames, backgrounds = scene()
+    video = write_video(tmp_path / "room.mp4", frames)
+    assert 24 * frames[0].size == 45 * 1024  # of 60 frames
+    assert main(["separate", str(video), "--out", str(tmp_path / "out"), "--no-pictures", "--max-memory", "45K"]) == 0
+    folder = tmp_path / "out" / "room"
+    assert not (folder / "background").exists()
+    found = np.stack(list(find_frames(folder / "background.mp4"))).transpose(0, 2, 3, 1)
+    assert np.abs(found.astype(float) - backgrounds).mean() < 5  # compressed twice
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["problems"][0]["shape"] == [frames[0].size, 24]
+
+
+def test_grey_scenes_stored_in_colour_are_grey(tmp_path: Path) -> None:
+    frames = scene(colour=False)[0]
+    write_folder(tmp_path / "room", np.repeat(frames[..., None], 3, axis=-1))
+    assert main(["separate", str(tmp_path / "room"), "--out", str(tmp_path / "out"), "--iterations", "50"]) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["problems"][0]["shape"] == [frames[0].size, len(frames)]
+
+
+@pytest.mark.skipif(not LOBBY.is_file(), reason="the video is not there")
+def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
+    assert main(["separate", str(LOBBY), "--out", str(tmp_path / "out"), "--no-pictures"]) == 0
+    folder = tmp_path / "out" / "lobby"
+    frames, found = (
+        np.stack(list(find_frames(path, grey=True))).astype(float) for path in (LOBBY, folder / "background.mp4")
+    )
+    median = np.median(frames, axis=0)
+    persons = np.abs(frames - median) > 60
+    assert persons.mean() > 0.02
+    assert np.abs(found - median)[persons].mean() < 8
+    front = np.stack(list(find_frames(folder / "foreground.mp4", grey=True)))
+    assert front[persons].mean() > 10 * front[~persons].mean()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.npy"], "none.npy: there is no such file"),
+        (["none.mp4"], "none.mp4: there is no such file"),
+        (["a.npy", "room"], "matrices or scenes, not both at once, got the scenes room"),
+        (["a.npy", "--grey"], "--grey is not for matrices"),
+        (["room", "--key", "x"], "--key is not for scenes, got 'x'"),
+        (["a.npy", "--rank", "41"], "rank must be at most 40, the smaller side of a, got 41"),
+        (["a.npy", "--alpha", "0"], "alpha must be"),
+        (["a.npy", "--iterations", "0"], "iterations must be"),
+        (["a.npy", "--device", "tpu"], "device must be one of"),
+        (["huge.npy"], "huge: the largest entry must lie between"),
+        (["tiny.npy"], "tiny: the largest entry must lie between"),
+        (["room", "--rank", "17"], "rank must be at most 16 for scenes"),
+        (["room", "--max-memory", "1K"], "memory must be at least"),
+        (["room", "--max-memory", "much"], "memory must be"),
+        (["text.avi"], "text.avi: must be a video"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    matrix(tmp_path / "a.npy")
+    matrix(tmp_path / "huge.npy", unit=1e200)
+    matrix(tmp_path / "tiny.npy", unit=1e-200)
+    (tmp_path / "text.avi").write_text("hello")
+    write_folder(tmp_path / "room", scene()[0][:3])
+    assert main(["separate", *arguments, "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    matrix(tmp_path / "data" / "a.npy")
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(hints, "look", lambda: hints.Gpus(torch="2"))
+    for data, out, options, message in (
+        ("data/a.npy", "file", [], "file: the folder of a run must be a folder"),
+        ("data", "data", [], "--out must be another folder than DATA"),
+        ("data/a.npy", "out", ["--device", "cuda"], "there is no GPU to use"),
+    ):
+        assert main(["separate", str(tmp_path / data), "--out", str(tmp_path / out), *options]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said.strip().splitlines()) == 1
+
+
+def test_help_needs_no_torch() -> None:
+    code = """
+import sys
+from dop_lightning.cli import main
+try:
+    main(['separate', '--help'])
+except SystemExit:
+    pass
+assert 'torch' not in sys.modules
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "--alpha" in said
+    assert "chosen by" in said

@@ -1,0 +1,77 @@
+"""The code and the settings of the pages about signals of one's own and about stopping, run as they stand."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from dop_lightning.cli.main import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+CONFIGS = DOCS.parent / "configs"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    return [block for k, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")) if k == kind]
+
+
+def said(code: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[float]:
+    """Run code; the numbers of the last line that it prints."""
+    exec(compile(code, page, "exec"), {})
+    return [float(number) for number in re.findall(r"-?\d+\.?\d*", capsys.readouterr().out)]
+
+
+def test_a_loop_of_ones_own_recovers(capsys) -> None:
+    code = blocks("own_signal.md", "python")[0]
+    assert said(code, "own_signal.md", capsys)[0] < 0.05
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 28
+
+
+def test_a_network_in_the_engine_recovers(capsys) -> None:
+    before, after = said(blocks("own_signal.md", "python")[1], "own_signal.md", capsys)
+    assert after > before + 6
+
+
+class MyNetwork(nn.Module):
+    def __init__(self, shape: tuple[int, ...], width: int = 3) -> None:
+        super().__init__()
+        self.shape = shape
+        channels, height, columns = shape
+        self.layers = nn.Sequential(nn.Linear(16, width), nn.Tanh(), nn.Linear(width, channels * height * columns))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.layers(z)).view(self.shape)
+
+
+@pytest.mark.parametrize("with_input", [True, False])
+def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatch, capsys) -> None:
+    package = ModuleType("my_package")
+    package.MyNetwork = MyNetwork  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_package", package)
+    (block,) = blocks("own_signal.md", "yaml")
+    settings = yaml.safe_load(block)
+    if not with_input:
+        del settings["model"]["signal"]["init_args"]["input"]
+        settings["model"]["signal"]["init_args"]["network"] = {"class_path": "dop_lightning.model.signals.FourierMLP"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
+    files = ["--config", str(CONFIGS / "image.yaml"), "--config", str(tmp_path / "mine.yaml")]
+    run = tmp_path / "run"
+    options = ["--data.resize", "12", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(run)]
+    assert main(["fit", *files, *options, "--trainer.max_steps", "3"]) == 0, capsys.readouterr().err
+    again = ["--config", str(run / "config.yaml"), "--trainer.max_steps", "5"]
+    assert main(["fit", *again]) == 0, capsys.readouterr().err
+    assert "Resuming" in capsys.readouterr().err
+
+
+def test_stopping_in_a_loop_of_ones_own(capsys) -> None:
+    (code,) = blocks("stopping.md", "python")
+    stopped, best, value = said(code, "stopping.md", capsys)
+    assert stopped == best + 30
+    assert 200 <= best <= 215
+    assert abs(value) < 0.01

@@ -1,0 +1,36 @@
+"""The site of docs/ is built without a warning, and its API reference has every public module."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dop_lightning
+
+ROOT = Path(__file__).parents[2]
+
+INTERNAL = {"cli", "commands", "doctor", "hints", "recovery_callback", "spread"}
+"""Of the command line, which has pages of its own, a base class that is documented where it is exported, helpers."""
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q", "docs", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "mathematics.html").read_text(encoding="utf-8")
+    assert 'href="api/engine.html#dop_lightning.engine.state.advance"' in page
+    assert "<math" in page
+    for name in ("index.html", "first_hour.html", "results.html", "api/signals.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), f"{name} needs the internet"
+
+
+def test_the_reference_has_every_public_module() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    documented = set(re.findall(r"automodule:: dop_lightning\.(\S+)", text))
+    public = {module.name for module in pkgutil.iter_modules(dop_lightning.__path__) if module.name[0] != "_"}
+    assert public - documented - INTERNAL == set()
+    for name in documented:
+        assert importlib.import_module(f"dop_lightning.{name}").__doc__

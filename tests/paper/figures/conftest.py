@@ -1,0 +1,41 @@
+"""The paper's figures from configs of a tiny size."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dop_lightning.paper.figures import configs
+from tests.paper.figures.builders import write_tiny
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Gives a figure tiny configs at scale small, and the folder of the configs: ``tiny("2a")``."""
+
+    def write(name: str) -> Path:
+        own = write_tiny(name, tmp_path / "configs")
+        monkeypatch.setattr(configs, "config_folder", lambda: tmp_path / "configs")
+        return own
+
+    return write
+
+
+@pytest.fixture
+def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
+    """Makes a figure at a tiny size: what was said, and its table."""
+
+    def make(name: str) -> tuple[str, list[dict[str, str]]]:
+        tiny(name)
+        said = dop("figure", name, "--out", str(tmp_path / name), "--device", "cpu")
+        assert said.status == 0, said.err
+        with Image.open(tmp_path / name / f"{name}.png") as image:
+            assert image.width > 800
+            assert len(set(image.convert("L").tobytes())) > 20
+        assert (tmp_path / name / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        with (tmp_path / name / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return said.out, list(csv.DictReader(file))
+
+    return make

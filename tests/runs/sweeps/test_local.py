@@ -1,0 +1,95 @@
+"""Sweeps as processes on this machine: what ends, what fails, what is killed, and Ctrl-C."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from dop_lightning.runs.sweeps.local import environments
+from tests.runs.sweeps.builders import ENDLESS, result, until, write_configs
+
+SWEEP = ["sweep", "--config", "base.yaml", "--out", "out"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with configs."""
+    monkeypatch.chdir(tmp_path)
+    write_configs(tmp_path)
+    return tmp_path
+
+
+def when(happens: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as another process has done something."""
+    thread = threading.Thread(target=lambda: (until(happens), act()), daemon=True)
+    thread.start()
+    return thread
+
+
+def fit_of(point: str) -> psutil.Process:
+    """The process of a point."""
+    (process,) = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "dop_lightning" in child.cmdline() and any(point in argument for argument in child.cmdline())
+    ]
+    return process
+
+
+def test_points_go_on_where_one_fails_and_one_is_killed(folder: Path, dop) -> None:
+    curves = folder / "out" / "config-slow" / "metrics.csv"
+    (folder / "slow.yaml").write_text("trainer: {max_steps: 100000000}\n")
+    (folder / "wrong.yaml").write_text("model: {alpha: -1}\n")
+    kill = when(curves.exists, lambda: fit_of("config-slow").kill())
+    said = dop(*SWEEP, "--axis", "config=wrong.yaml,slow.yaml,none", "--jobs", "2")
+    kill.join()
+    assert said.status == 1
+    assert said.err.splitlines()[-5:] == [
+        "2 points failed:",
+        f"config-wrong: {(folder / 'out/config-wrong/log.txt').read_text().splitlines()[-1]}",
+        "    out/config-wrong/log.txt",
+        "config-slow: killed by SIGKILL",
+        "    out/config-slow/log.txt",
+    ]
+    assert "alpha must be a finite number above 0, got -1" in said.err
+    assert result(Path("out/config-none"))["status"] == "done"
+    again = dop(*SWEEP, "--axis", "config=wrong.yaml,slow.yaml,none", "--dry-run").out
+    assert [line.split()[2:-1] for line in again.splitlines()[1:4]] == [["to", "do"], ["started"], ["finished"]]
+
+
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status: int, folder: Path, dop) -> None:
+    curves = folder / "out" / "alpha-2" / "metrics.csv"
+    stop = when(curves.exists, lambda: os.kill(os.getpid(), by))
+    said = dop(*SWEEP, "--axis", "model.alpha=2,4", *ENDLESS)
+    stop.join()
+    assert said.status == status
+    assert result(Path("out/alpha-2"))["status"] == "interrupted"
+    assert Path("out/alpha-2/checkpoints/last.ckpt").is_dir()
+    assert not Path("out/alpha-4/log.txt").exists()
+    assert said.err.splitlines()[-1] == "Stopped: the same command goes on"
+    assert "failed" not in said.err
+
+
+def test_threads_are_shared_where_the_user_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [each["OMP_NUM_THREADS"] for each in environments(2)] == ["1", "1"]  # as tests are run
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("dop_lightning.foundation.machine.usable_cores", lambda: 7)
+    assert [each["OMP_NUM_THREADS"] for each in environments(3)] == ["2"] * 3
+    assert environments(20)[0]["OMP_NUM_THREADS"] == "1"
+
+
+def test_gpus_are_dealt_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(2)] == ["5", "7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert environments(1)[0]["CUDA_VISIBLE_DEVICES"] == ""

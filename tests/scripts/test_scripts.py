@@ -1,0 +1,220 @@
+"""Scripts that check the package, run at a small scale."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def run(name: str, *arguments: str) -> str:
+    """What a script prints."""
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_a_photograph_of_1500_by_1000_pixels_is_recovered_by_tiles_within_8_gib(tmp_path: Path) -> None:
+    said = run("recover_large.py", "--iterations", "1", "--tile", "512", "--out", str(tmp_path))
+    peak = re.search(r"peak memory (\S+) GiB", said)
+    assert peak is not None
+    assert float(peak[1]) < 8
+    assert len(re.findall(r"^(?:error|steps) .* 0\.\d+  0\.\d+  ratio \d\.\d+$", said, re.MULTILINE)) == 3
+
+
+def test_damaged_files_are_refused_or_recovered() -> None:
+    said = run("fuzz_images.py", "--files", "46", "--seed", "1")
+    assert said.startswith("46 files in ")
+    assert said.endswith("; 0 went wrong\n")
+
+
+def test_robust_pca_is_timed_against_convex_solvers_and_tensorly() -> None:
+    said = run("benchmark_robust_pca.py", "--sizes", "100", "--rounds", "1", "--limit", "3")
+    for name in (
+        "DOP, semi-implicit",
+        "DOP, Nesterov",
+        "IALM, partial SVD",
+        "IALM, full SVD",
+        "APG, full SVD",
+        "TensorLy",
+    ):
+        assert re.search(rf"^{name}.*\d\.\d", said, re.MULTILINE), said
+    assert re.search(r"in the time that IALM .* takes to 1e-6 it is at \d", said)
+
+
+def test_step_rules_are_compared() -> None:
+    said = run("compare_steps.py", "--seeds", "1", "--time", "0.05")
+    assert len(re.findall(r"^(?:truth|small steps): .*\d$", said, re.MULTILINE)) == 10
+
+
+def test_memory_of_matrices_is_measured() -> None:
+    said = run("measure_matrix_memory.py", "--n", "200", "--rank", "4", "--rules", "SemiImplicit", "--allowed", "1e6")
+    assert re.search(r"SemiImplicit +\d+ MiB +\d+\.\d\d arrays", said)
+
+
+def test_the_stop_of_refinement_is_compared() -> None:
+    small = ("--size", "16", "--width", "2", "--seeds", "0", "--iterations", "110", "--every", "10")
+    said = run("compare_stopping.py", "--noise", "both", "--method", "refine", *small)
+    assert re.search(r"^held-out error +\d+\.\d\d \(110…\) +-?\d\.\d\d$", said, re.M), said
+
+
+def test_stopping_rules_are_compared() -> None:
+    said = run("compare_stopping.py", "--size", "16", "--width", "2", "--seeds", "1", "--iterations", "110")
+    assert (
+        len(re.findall(r"^(?:best|last|windowed .*|exponential .*) +\d+\.\d\d \(\d+…?\) +\d\.\d\d$", said, re.M)) == 6
+    )
+
+
+def test_operators_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "larger.yaml").write_text("model:\n  alpha: 20\n", encoding="utf-8")
+    small = ["--size", "16", "--width", "4", "--iterations", "4", "--every", "2", "--out", str(tmp_path / "runs")]
+    said = run("compare_operators.py", *small, "--config", f"alpha 20={tmp_path / 'larger.yaml'}")
+    for case in ("2x super-resolution", "known blur"):
+        assert re.search(rf"^{case} +no corruption, oracle stop +\d.* \+0\.00 ", said, re.MULTILINE), said
+        assert len(re.findall(rf"^{case} +(?:DOP|alpha 20) +\d+\.\d\d .* [+-]\d\.\d\d ", said, re.MULTILINE)) == 2, said
+
+
+def test_ways_to_convolve_are_timed() -> None:
+    said = run("benchmark_convolution.py", "--sizes", "32", "--taps", "5", "--rounds", "1")
+    assert re.search(r"^ +32 +5×5 (?: +\d+\.\d\d){6}$", said, re.MULTILINE), said
+
+
+def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
+    small = ("--sizes", "64:4", "--precision", "fp32", "--rounds", "1", "--iterations", "40", "--batch", "2")
+    said = run("benchmark_images.py", *small, "--memory", "96:4", "--batch-size", "64:2", "--out", str(tmp_path))
+    assert re.search(r"^64×64, width 4, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d  -", said, re.MULTILINE), said
+    assert re.search(r"^2 of 64×64, width 2, fp32 +\d+\.\d\d ms +\d+\.\d\d ms +\d+\.\d\d", said, re.MULTILINE), said
+    assert re.search(r"^memory 96×96, width 4, fp32 +\d+ MiB +\d+ MiB +\d+\.\d\d", said, re.MULTILINE), said
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [row["kept"] for row in rows] == [True, True, True]
+
+
+def test_strips_are_timed() -> None:
+    said = run("benchmark_strips.py", "--sizes", "64:8", "--rounds", "1")
+    assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
+
+
+def test_alpha_is_measured(tmp_path: Path) -> None:
+    small = ("--sizes", "16", "--widths", "2", "--levels", "0.5", "--images", "camera", "--iterations", "20")
+    said = run("measure_alpha.py", "--out", str(tmp_path), *small, "--alphas", "30")
+    assert re.search(r"^ +16 +2 +0\.5 +\d+\.\d\d +\d+\.\d\d +\d\.\d\d +\d\.\d\d$", said, re.MULTILINE), said
+
+
+def test_the_published_curve_is_compared(tmp_path: Path) -> None:
+    photo = SCRIPTS.parent / "data" / "coffee.png"
+    small = ("--resize", "16", "--width", "2", "--iterations", "8", "--preset-iterations", "6")
+    said = run("reproduce_f16.py", "--image", str(photo), "--out", str(tmp_path), "--accelerator", "cpu", *small)
+    assert re.search(r"^default: \d+\.\d\d dB \(done, 6 iterations, ", said, re.MULTILINE), said
+    assert re.search(r"^paper: \d+\.\d\d dB at 8 of 8 iterations$", said, re.MULTILINE), said
+
+
+def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) -> None:
+    curves = tmp_path / "curves.csv"
+    small = ("--out", str(curves), "--size", "32", "--width", "2", "--every", "5", "--seeds", "0", "1")
+    names = ("reference", "adam", "default-fp32", "adam-cosine", "muon-coarse", "muon-calm-square", "hyperbolic")
+    said = run("compare_iterations.py", *small, "--iterations", "10", "--candidates", *names)
+    number, spread = r"-?\d+(?:\.\d+)?", r"\d+\.\d\d ± \d+\.\d\d"
+    for name in names:
+        reached = r"(?:>?\d+(?:\.\d)? \| ){4}"
+        assert re.search(rf"^\| {name} \| {reached}\d+ \| {number} \| {spread} \| .*\| 2 \|$", said, re.M), said
+    before = curves.read_text(encoding="utf-8")
+    assert len(before.splitlines()) == 1 + 2 * 2 * len(names)
+    assert (
+        run("compare_iterations.py", *small, "--iterations", "10", "--candidates", *names) == said
+    )  # nothing is run again
+    assert curves.read_text(encoding="utf-8") == before
+
+
+def test_candidates_are_listed() -> None:
+    said = run("compare_iterations.py", "--list")
+    assert re.search(r"^reference +3500 +the paper's: ", said, re.M), said
+
+
+def test_all_that_a_gpu_is_to_tell_is_measured_by_one_command(tmp_path: Path) -> None:
+    settings = {
+        "DEVICE": "cpu",
+        "PYTHON": sys.executable,
+        "BENCHMARK": "--sizes 64:2 --precision fp32 --rounds 1 --batch 2 --batch-size 64:2",
+        "CURVES": "--size 32 --width 2 --every 5 --iterations 10",
+        "F16": "--accelerator cpu --resize 16 --width 2 --iterations 8 --preset-iterations 6",
+    }
+    command = ["sh", str(SCRIPTS / "measure_gpu.sh"), str(SCRIPTS.parent / "data" / "coffee.png"), str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["kept"] for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))] == [True, True]
+    assert re.search(r"^\| default \| >?\d+ \| >?\d+\.\d \| 10 \|", done.stdout, re.MULTILINE), done.stdout
+    assert "paper: " in done.stdout
+
+
+def test_a_killed_run_is_finished_by_the_same_command() -> None:
+    said = run("disturb_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
+    assert said.count("equal") == 2
+    assert "UNEQUAL" not in said
+
+
+def test_a_run_goes_on_with_another_number_of_processes() -> None:
+    said = run("disturb_runs.py", "resize", "--cases", "matrices", "--iterations", "25000")
+    assert said.count("equal") == 2
+    assert "UNEQUAL" not in said
+
+
+def test_faults_of_disks_and_files_are_survived() -> None:
+    try:
+        said = run("inject_faults.py", "--places", "3", "--iterations", "10000")
+    except AssertionError as error:
+        if "permission denied" in str(error).lower() or "not permitted" in str(error).lower():
+            pytest.skip("file systems cannot be mounted here")
+        raise
+    assert "cut at 3 places: 3 times named" in said
+
+
+def test_a_grid_is_timed() -> None:
+    small = ["--size", "16", "--width", "4", "--iterations", "40", "--problems", "20", "--parts", "start", "machinery"]
+    command = [sys.executable, str(SCRIPTS / "benchmark_grid.py"), *small]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280)  # so small, it is above its bar
+    assert re.search(r"20 robust PCA problems: first evaluated \d", process.stdout), process.stderr
+    assert re.search(r"^machinery: .* [+-]\d+\.\d% ", process.stdout, re.MULTILINE), process.stdout
+
+
+def test_the_time_of_a_grid_is_predicted() -> None:
+    small = [
+        "--width",
+        "4",
+        "--sizes",
+        "16",
+        "--n",
+        "12",
+        "--batch",
+        "3",
+        "--grid",
+        "3",
+        "4",
+        "--matrix-grid",
+        "3",
+        "4",
+    ]
+    said = run("measure_scaling.py", *small, "--devices", "1")
+    assert len(re.findall(r"1 devices: predicted \d+\.\d s, took \d+\.\d s", said)) == 2
+
+
+def test_the_estimator_is_compared_with_pca() -> None:
+    said = run("compare_digits.py", "--seeds", "1", "--rows", "400")
+    gain = re.search(r"RobustPCA \S+ \((\S+);", said)
+    assert gain is not None
+    assert float(gain[1]) > 5
+
+
+def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
+    said = run("compare_scenes.py", "long", "--frames", "12", "--size", "24", "32", "--out", str(tmp_path))
+    assert re.search(r"12 frames of 32×24 in colour .*: \d+ s, \d+\.\d+ GiB", said)
+    assert re.search(r"background against the truth: \d+\.\d dB", said)
+    said = run("compare_scenes.py", "compare", str(tmp_path / "room.mp4"))
+    assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
