@@ -6,7 +6,7 @@ are imported when they are first used, so that the command ``dop`` starts fast.
 
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all that the command's help needs
 if TYPE_CHECKING:
-    from dop_lightning.engine.state import Method
+    from dop_lightning.engine.method import Method
     from dop_lightning.images.recover import recover_image
     from dop_lightning.images.recovery import Recovery
     from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule
@@ -18,7 +18,7 @@ PUBLIC = {
     "DoubleOverparameterization": "dop_lightning.lightning.module",
     "ImageDataModule": "dop_lightning.lightning.data",
     "MatrixDataModule": "dop_lightning.lightning.data",
-    "Method": "dop_lightning.engine.state",
+    "Method": "dop_lightning.engine.method",
     "Problem": "dop_lightning.problems.problem",
     "ProblemBatch": "dop_lightning.problems.problem",
     "Recovery": "dop_lightning.images.recovery",

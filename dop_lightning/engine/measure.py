@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.roster import State
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.state import State
 
 ARRAYS = 8
 """Arrays of the size of an observation that an iteration of a closed form works with: 5 to 6 were measured for gradient
@@ -50,8 +49,6 @@ class _Kept:
 
 
 def _tensors(state: State) -> list[Tensor]:
-    if not isinstance(state, BatchState):
-        return []  # a solver's arrays have the size of the observation
     return [parameter.detach() for module in state.modules for parameter in module.parameters()]
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.state import Method
 from dop_lightning.engine.steps import GradientDescent, Refinement
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Part, do_work, history_of
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.run import Run
+from dop_lightning.engine.state import OutOfMemoryError, Procedure
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import settle_device
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
@@ -22,14 +25,15 @@ from dop_lightning.images.formats.masks import observed_by
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Unsuitable
 from dop_lightning.images.formats.value_range import checked_range
+from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
 from dop_lightning.images.interrupt import first_interrupt
-from dop_lightning.images.presets import PRESETS, Precision, Preset
+from dop_lightning.images.presets import PRESETS, TAU, Precision, Preset
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.tiles import cut
 from dop_lightning.model.signals.unet import kernels
-from dop_lightning.problems.problem import Problem, scale
+from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from dop_lightning.problems.scoring import DENSITY_THRESHOLD
 from dop_lightning.runs.mosaics import combine
 
@@ -132,12 +136,33 @@ def recover_image(
         first_interrupt() as stop,
         progress_bar(progress, maximum * len(problems)) as tell,
     ):
-        parts = [Part(each, method, alpha, where) for each in problems]
         block = block_length(max(math.prod(each.observation.shape[1:]) for each in problems), width, where.type)
-        outcomes = do_work(parts, maximum, block, method.steps.grid, stop, tell)
+        history = HistoryListener(maximum, tell)
+        _run(method, problems, alpha, where, block, maximum, history, stop)
+    outcomes = [history.outcomes[each.name] for each in problems]
     outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
     _warn(outcome, maximum)
-    return _recovery(given, loaded, outcome, parts)
+    return _recovery(given, loaded, outcome, mean_history([history.curves[each.name] for each in problems]))
+
+
+def _run(
+    method: Procedure,
+    problems: Sequence[Problem],
+    alpha: float | None,
+    device: torch.device,
+    block: int,
+    maximum: int,
+    history: HistoryListener,
+    stop: Callable[[], object],
+) -> None:
+    """Do the iterations of all problems, in turns."""
+    names = [each.name for each in problems]
+    roster = Roster(method, [ProblemBatch([each]) for each in problems], TAU, alpha, names, device, keeps_states=False)
+    run = Run(roster, block=block, evaluate_every=EVERY, maximum=maximum, listeners=[history], interrupted=stop)
+    try:
+        run.to_end()
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
 
 
 def _whole(name: str, value: int) -> int:
@@ -257,7 +282,7 @@ def _warn(outcome: Outcome, maximum: int) -> None:
         )
 
 
-def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, parts: list[Part]) -> Recovery:
+def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
     """The outcome in the units and the layout of the image."""
     lo, hi = loaded.format.value_range
     corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
@@ -269,7 +294,7 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, parts: 
         image=given.like(repainted(outcome.signal, loaded.format)),
         corruption=given.entries(corruption.astype(given.entry_dtype()) * (hi - lo)),
         mask=given.entries(found),
-        history=history_of(parts),
+        history=history,
         status=outcome.status,
         iterations=outcome.iteration,
         alpha=outcome.alpha,

@@ -1,14 +1,11 @@
-"""How a matrix is taken apart without a Trainer: the method, and its iterations up to their end."""
+"""How a matrix is separated into a low-rank and a sparse part."""
 
 from functools import partial
 
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import SemiImplicit
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import Factor
-
-BLOCK = 25
-"""Iterations between two looks at whether a problem has come to its end."""
 
 
 def separation(start: float, tolerance: float, rank: int | None = None) -> Method:
@@ -24,11 +21,3 @@ def separation(start: float, tolerance: float, rank: int | None = None) -> Metho
         partial(HadamardCorruption, scale=start),
         steps=SemiImplicit(tolerance=tolerance),
     )
-
-
-def advance_to_end(state: BatchState, maximum: int) -> bool:
-    """Do iterations until all problems are finished, ``maximum`` at most; whether none of them diverged."""
-    while state.iteration < maximum and len(state.finished()) < len(state):
-        if state.advance(min(BLOCK, maximum - state.iteration)):
-            return False
-    return True
