@@ -30,7 +30,9 @@ from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies.launched import outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
-from dop_lightning.runs.folder import claim, fingerprint, planned_batches
+from dop_lightning.runs.fingerprint import fingerprint
+from dop_lightning.runs.folder import planned_batches
+from dop_lightning.runs.manifest import claim
 from dop_lightning.runs.results import SUMMARY, read_results, render_table
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}

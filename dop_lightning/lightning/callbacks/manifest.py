@@ -8,8 +8,8 @@ from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.runs.folder import write_manifest
 from dop_lightning.runs.locks import Claims
+from dop_lightning.runs.manifest import write_manifest
 
 LOCK = Path("checkpoints") / "lock"
 
