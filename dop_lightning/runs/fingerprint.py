@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,17 +17,20 @@ DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
 """Settings of the data that say where files are, or how much memory a batch may use. The contents of files count, but
 they may be moved; the memory limit only matters at the first start."""
 
+_OWN_NAME = re.compile(r"dop_lightning(\.\w+)*\.(?P<name>\w+)")
+
 
 def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
     """Hash what determines the results: model, data and stopping of a resolved config, and the observations.
 
     The section ``trainer`` is left out: devices, paths and the number of iterations may change when a run is resumed.
+    Classes and functions of this package count by their names alone, so that a release may move them to other modules.
 
     Args:
         config_text: the resolved config, YAML.
         problems: with their observations.
     """
-    config = yaml.safe_load(config_text)
+    config = _without_modules(yaml.safe_load(config_text))
     relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
     if (config.get("early_stop") or {}).get("variance") is not None:
         relevant["early_stop"] = config["early_stop"]  # without it, the mark is that of a run before it existed
@@ -51,3 +55,19 @@ def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
 
 def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _without_modules(value: Any) -> Any:
+    """Replace import paths of this package by the names of what they import, at any depth of the settings.
+
+    >>> _without_modules({"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": 0.5}})
+    {'class_path': 'SaltAndPepper', 'init_args': {'ratio': 0.5}}
+    >>> _without_modules(["dop_lightning.model.operators.operator_of", "my_package.operator_of"])
+    ['operator_of', 'my_package.operator_of']
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_modules(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_modules(inner) for inner in value]
+    own = _OWN_NAME.fullmatch(value) if isinstance(value, str) else None
+    return own["name"] if own else value

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from dop_lightning.model.operators import CommutingMeasurements, GaussianMeasurements
+from dop_lightning.problems.noise import Noise
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.fingerprint import fingerprint
 
@@ -105,3 +107,36 @@ def test_a_run_is_the_same_where_its_files_were_moved() -> None:
 def test_the_order_of_settings_does_not_matter() -> None:
     backwards = yaml.safe_dump(dict(reversed(yaml.safe_load(CONFIG).items())), sort_keys=False)
     assert fingerprint(backwards, [problem()]) == fingerprint(CONFIG, [problem()])
+
+
+def of_noise(class_path: str) -> str:
+    noise = {"class_path": class_path, "init_args": {"ratio": 0.3}}
+    return fingerprint(changed("data", "init_args", {"n": 12, "noise": [noise]}), [problem()])
+
+
+def test_classes_of_this_package_may_move() -> None:
+    names = ["SaltAndPepper", "dop_lightning.problems.noise.SaltAndPepper", "dop_lightning.noise.SaltAndPepper"]
+    assert len({of_noise(name) for name in names}) == 1
+    assert of_noise("dop_lightning.noise.GaussianNoise") != of_noise("dop_lightning.noise.SaltAndPepper")
+
+
+def test_classes_of_users_are_told_apart_by_their_modules() -> None:
+    names = ["mypackage.Noise", "other.Noise", "Noise", "dop_lightning_extras.Noise", "my.dop_lightning.Noise"]
+    assert len({of_noise(name) for name in names}) == len(names)
+
+
+def test_functions_of_this_package_may_move() -> None:
+    marks = {
+        fingerprint(changed("model", "operator", path), [problem()])
+        for path in ("dop_lightning.model.operators.operator_of", "dop_lightning.operators.operator_of")
+    }
+    assert len(marks) == 1
+
+
+@pytest.mark.parametrize("name", ["SaltAndPepper", "dop_lightning.problems.noise.SaltAndPepper"])
+def test_a_class_is_the_same_as_jsonargparse_writes_it(name: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--noise", type=Noise)
+    written = yaml.safe_load(parser.dump(parser.parse_args(["--noise", name, "--noise.ratio", "0.3"])))["noise"]
+    assert written["class_path"].startswith("dop_lightning.")
+    assert of_noise(written["class_path"]) == of_noise("SaltAndPepper")
