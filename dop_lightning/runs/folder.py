@@ -4,6 +4,7 @@ import csv
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,12 @@ TABLE = "results.csv"
 RESULT = "result.json"
 """In the folder of a problem; the others are in that of the run."""
 
+VERSION = 2
+"""Version of the files that a run writes. Increase it with every change that keeps an earlier run from being resumed.
+
+Files without a version are of version 1. Results of all versions up to this one must stay readable.
+"""
+
 
 @dataclass(frozen=True)
 class RunManifest:
@@ -24,11 +31,13 @@ class RunManifest:
         fingerprint: of the run, see :func:`~dop_lightning.runs.fingerprint.fingerprint`.
         problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, and ``tiles`` if it has any.
         batches: names of the problems and tiles that are recovered together.
+        version: of the files of the run, at most :data:`VERSION`.
     """
 
     fingerprint: str
     problems: list[dict[str, Any]]
     batches: list[list[str]]
+    version: int
 
 
 class Metric(NamedTuple):
@@ -76,15 +85,36 @@ class RunFolder:
         """Read the manifest.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or of a version that this package does not know.
             OSError: it cannot be read.
         """
-        try:
+        with _parsing(self.manifest_path, "a manifest"):
             content = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            version = int(content.get("version", 1))
+        if version > VERSION:  # the rest of the file may be of another form
+            raise ValueError(
+                f"{self.path}: was written by a later version of dop_lightning (run files of version {version}, this "
+                f"version reads up to {VERSION}); update dop_lightning, or choose another folder"
+            )
+        with _parsing(self.manifest_path, "a manifest"):
             problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
-            return RunManifest(content["fingerprint"], problems, content.get("batches", []))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.manifest_path}: not a manifest written by dop ({error})") from error
+            batches = content.get("batches", []) if version == 1 else content["batches"]
+            return RunManifest(content["fingerprint"], problems, batches, version)
+
+    def check_resumable(self) -> None:
+        """Check that this version of the package can resume the run.
+
+        Raises:
+            ValueError: its files are of another version, or the manifest is damaged.
+            OSError: the manifest cannot be read.
+        """
+        version = self.manifest().version
+        if version < VERSION:
+            raise ValueError(
+                f"{self.path}: was written by an earlier version of dop_lightning (run files of version {version}, "
+                f"this version writes {VERSION}); start again in another folder from your own settings, or finish it "
+                "with that version"
+            )
 
     def config_text(self) -> str | None:
         """Read the resolved settings as YAML text; ``None`` if the file is missing."""
@@ -99,13 +129,11 @@ class RunFolder:
         """
         import yaml
 
-        try:
+        with _parsing(self.config_path, "a config", yaml.YAMLError):
             value = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
             for key in keys:
                 value = value[key]
-        except (ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.config_path}: not a config written by dop ({error})") from error
-        return value
+            return value
 
     def section(self, *keys: str) -> dict[str, Any]:
         """Read a section of the config, by default all of it.
@@ -131,11 +159,9 @@ class RunFolder:
             OSError: it cannot be read.
         """
         path = self.path / folder / RESULT
-        try:
+        with _parsing(path, "a result"):
             result = json.loads(path.read_text(encoding="utf-8"))
             return {**result, "problem": result["problem"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not a result written by dop ({error})") from error
 
     def results(self) -> list[dict[str, Any]]:
         """Read the results of all problems, in the order of the manifest.
@@ -166,6 +192,16 @@ class RunFolder:
                     raise ValueError(f"{self.metrics_path}: not curves written by dop ({error})") from error
 
 
+@contextmanager
+def _parsing(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of parsing a file, ``errors`` among them, into one that names it."""
+    kinds: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *errors)
+    try:
+        yield
+    except kinds as error:
+        raise ValueError(f"{path}: not {what} written by dop ({error})") from error
+
+
 def default_folder(experiment: str) -> Path:
     """``runs/<experiment>/<time>``, chosen once, by the process that starts a run."""
     return Path("runs") / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -186,7 +222,10 @@ def planned_batches(run: Path) -> list[list[str]] | None:
     """The batches of a run, as formed at its first start; ``None`` if it was not started.
 
     Raises:
-        ValueError: the manifest is damaged.
+        ValueError: the manifest is damaged, or the files of the run are of another version.
     """
     folder = RunFolder(run)
-    return folder.manifest().batches if folder.has_run else None
+    if not folder.has_run:
+        return None
+    folder.check_resumable()
+    return folder.manifest().batches

@@ -7,7 +7,7 @@ from pathlib import Path
 from dop_lightning.foundation.atomic import atomic_json, atomic_text
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.folder import CONFIG, RunFolder
+from dop_lightning.runs.folder import CONFIG, VERSION, RunFolder
 
 
 def claim(run: Path, mark: str) -> bool:
@@ -21,12 +21,14 @@ def claim(run: Path, mark: str) -> bool:
         Whether the same run was started there before.
 
     Raises:
-        ValueError: the folder is a file, cannot be written, or holds another run.
+        ValueError: the folder is a file, cannot be written, or holds another run, or one whose files are of another
+            version.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
     folder = RunFolder(run)
     if folder.has_run:
+        folder.check_resumable()
         if folder.manifest().fingerprint != mark:
             raise ValueError(
                 f"{run}: holds another run, of other settings or data (see {folder.config_path}); "
@@ -76,6 +78,6 @@ def write_manifest(
         for problem in problems
     ]
     # the manifest first: with it the folder is ours, and the next start writes a config that is missing
-    manifest = {"fingerprint": mark, "problems": entries, "batches": [list(batch) for batch in batches]}
+    manifest = {"version": VERSION, "fingerprint": mark, "problems": entries, "batches": [list(b) for b in batches]}
     atomic_json(folder.manifest_path, manifest)
     atomic_text(folder.config_path, config_text)

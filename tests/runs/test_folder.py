@@ -1,5 +1,6 @@
 """The one reader of the folder of a run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_all_files_are_read(run: RunFolder) -> None:
     manifest = run.manifest()
-    assert manifest.fingerprint == "x"
+    assert (manifest.version, manifest.fingerprint, manifest.batches) == (2, "x", [])
     assert manifest.problems[1] == {"name": "a", "shape": [1, 12, 16], "attributes": {}}
     assert run.config_text() == "model: {tau: 1.0}\n"
     assert (run.setting("model", "tau"), run.section(), run.section("model")) == (
@@ -44,6 +45,8 @@ def test_of_a_folder_without_a_run(tmp_path: Path) -> None:
     ("file", "text", "read", "message"),
     [
         ("manifest.json", "{", RunFolder.manifest, "not a manifest written by dop"),
+        ("manifest.json", '{"version": "x"}', RunFolder.manifest, "not a manifest written by dop"),
+        ("manifest.json", '{"version": 2, "fingerprint": "x", "problems": []}', RunFolder.manifest, "not a manifest"),
         ("manifest.json", '{"fingerprint": "x", "problems": [{}]}', RunFolder.results, "not a manifest written by dop"),
         ("config.yaml", "model: [", RunFolder.setting, "not a config written by dop"),
         ("config.yaml", "\xff", RunFolder.setting, "not a config written by dop"),
@@ -60,6 +63,21 @@ def test_a_damaged_file_is_named(file: str, text: str, read: Any, message: str, 
     with pytest.raises(ValueError, match="written by dop") as error:
         read(run)
     assert str(error.value).startswith(f"{run.path / file}: {message}")
+
+
+def test_results_of_an_earlier_version_are_read(run: RunFolder) -> None:
+    entries = [{"name": "a", "shape": [2, 2]}]
+    run.manifest_path.write_text(json.dumps({"fingerprint": "x", "problems": entries}))
+    manifest = run.manifest()
+    assert (manifest.version, manifest.problems, manifest.batches) == (1, entries, [])
+    assert [result["problem"] for result in run.results()] == ["a"]
+
+
+def test_nothing_of_a_later_version_is_read(run: RunFolder) -> None:
+    run.manifest_path.write_text('{"version": 99}')
+    for read in (run.manifest, run.results, run.check_resumable):
+        with pytest.raises(ValueError, match="run: was written by a later version of dop_lightning"):
+            read()
 
 
 @pytest.mark.parametrize("text", ["model: [", "model: 1", "data: {}", ""])

@@ -47,6 +47,25 @@ def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
         claim(tmp_path, "mark")
 
 
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        (None, "was written by an earlier version of dop_lightning (run files of version 1, this version writes 2); "),
+        (1, "was written by an earlier version of dop_lightning (run files of version 1, this version writes 2); "),
+        (3, "was written by a later version of dop_lightning (run files of version 3, this version reads up to 2); "),
+    ],
+)
+def test_a_run_of_another_version_is_not_resumed(version: int | None, text: str, tmp_path: Path) -> None:
+    write_manifest(tmp_path, "mark", CONFIG, [problem()], batches=[["a"]])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["version"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | ({"version": version} if version else {})))
+    for resume in (lambda: claim(tmp_path, "mark"), lambda: planned_batches(tmp_path)):
+        with pytest.raises(ValueError, match="version") as error:
+            resume()
+        assert str(error.value).startswith(f"{tmp_path}: {text}")
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
@@ -76,6 +95,7 @@ def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     attributes = {"n": 2, "noise": "gross_outliers"}
     assert manifest == {
+        "version": 2,
         "fingerprint": "mark",
         "problems": [{"name": name, "seed": 4, "shape": [2, 2], "attributes": attributes} for name in "ab"],
         "batches": [["b"], ["a"]],
