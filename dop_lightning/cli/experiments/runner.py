@@ -125,9 +125,9 @@ def fit(
             print(note, file=sys.stderr)
         if hint := _hint(trainer, data, config_text):
             print(f"Hint: {hint}", file=sys.stderr)
-        for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
-            assert problem.mask is not None
-            print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
+        masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
+        for name, mask in masks[:MOST_ROWS]:
+            print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(0, Manifest(mark, config_text))
     for callback in callbacks:

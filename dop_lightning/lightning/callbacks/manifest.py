@@ -35,9 +35,12 @@ class Manifest(RecoveryCallback):
 
         Raises:
             ValueError: another process works on one of the batches.
+            TypeError: the module is not :class:`DoubleOverparameterization`.
         """
-        assert isinstance(pl_module, DoubleOverparameterization)
-        assert pl_module.roster is not None
+        if not isinstance(pl_module, DoubleOverparameterization) or pl_module.roster is None:
+            raise TypeError(
+                f"Manifest needs DoubleOverparameterization with its problems, got {type(pl_module).__name__}"
+            )
         run, data = Path(trainer.default_root_dir), data_of(trainer)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(pl_module.roster.labels)
