@@ -1,6 +1,5 @@
 """The recovery of a large image, put together from those of its tiles."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from dop_lightning.engine.outcome import Outcome, Status
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import Scorer
+from dop_lightning.runs.folder import RESULT, RunFolder
 
-RESULT, SIGNAL, CORRUPTION = "result.json", "recovered.npy", "corruption.npy"
+SIGNAL, CORRUPTION = "recovered.npy", "corruption.npy"
 
 _WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
@@ -61,13 +61,14 @@ def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
     """
     if not all((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values()):
         return None
-    return combine(mosaic, {place: _read(run / tile.folder, tile) for place, tile in mosaic.tiles.items()})
+    return combine(mosaic, {place: _read(run, tile) for place, tile in mosaic.tiles.items()})
 
 
-def _read(folder: Path, tile: Problem) -> Outcome:
+def _read(run: Path, tile: Problem) -> Outcome:
     """The outcome of a tile, from its files, which a crash of the machine may have damaged."""
+    folder = run / tile.folder
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        result = RunFolder(run).result(tile.folder)
         return Outcome(
             problem=tile,
             status=result["status"],

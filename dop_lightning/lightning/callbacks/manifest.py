@@ -8,8 +8,8 @@ from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
-from dop_lightning.runs.folder import write_manifest
 from dop_lightning.runs.locks import Claims
+from dop_lightning.runs.manifest import write_manifest
 
 LOCK = Path("checkpoints") / "lock"
 
@@ -35,6 +35,7 @@ class Manifest(RecoveryCallback):
 
         Raises:
             ValueError: another process works on one of the batches.
+            TypeError: the module is not :class:`DoubleOverparameterization`.
         """
         run, data = Path(trainer.default_root_dir), data_of(trainer)
         self._claims = Claims(run / LOCK)
