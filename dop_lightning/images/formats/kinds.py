@@ -50,6 +50,16 @@ def read_raster(path: str | Path) -> Raster:
     return _decoded(path, lambda kind, path: checked_raster(kind.read(path)))
 
 
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Return the values of an image file, upright, ``(H, W, C)`` in their number format.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as :func:`read_raster`.
+    """
+    return read_raster(path).upright().colours()
+
+
 def raster_shape(path: str | Path) -> tuple[int, int, int]:
     """(C, H, W) of an image file, upright, by its header.
 

@@ -16,9 +16,8 @@ from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.names import free_name, safe_name, unique_names
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise, NoNoise
-from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, form_batches, rename
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, Sensing, form_batches, rename
 from dop_lightning.problems.randomness import stream
 
 

@@ -16,9 +16,8 @@ from dop_lightning.foundation.names import legible, safe_name
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
 from dop_lightning.matrices.tables import TableLabels, read_labels, write_table
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise
-from dop_lightning.problems.problem import Attribute, Problem, rename
+from dop_lightning.problems.problem import Attribute, Problem, Sensing, rename
 from dop_lightning.problems.randomness import stream
 
 Float = Literal["float32", "float64"]
