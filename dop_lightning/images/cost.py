@@ -1,13 +1,11 @@
-"""What recovering an image takes: memory by a measured model, time by a few timed iterations.
+"""What memory the recovery of images takes, by a measured model, and the tiles with which it fits.
 
 Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from dop_lightning.engine.roster import State
 from dop_lightning.foundation.units import in_bytes
 from dop_lightning.images.tiles import cover
 from dop_lightning.model.signals.unet.skip_network import working_size
@@ -28,7 +26,7 @@ SAFETY = 1.25
 PROCESS = 750 * 2**20
 """Bytes of Python, PyTorch and Lightning."""
 
-SHARE_OF_MEMORY = 0.8
+SHARE_FOR_IMAGES = 0.8
 """Of the memory that is free, what the recovery of images may take where nothing else is said."""
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
@@ -101,26 +99,3 @@ def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     """
     faster, most = (100, 25) if device == "cuda" else (1, 10)
     return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
-
-
-def seconds_an_iteration(
-    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
-) -> float:
-    """Time a few iterations of a batch, which is changed by them.
-
-    Args:
-        state: to be thrown away afterwards.
-        least: seconds to measure for.
-        most: iterations at most.
-        stopped: whether to make an end of it, asked between two iterations.
-        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
-    """
-    begin = time.perf_counter()
-    state.advance(ahead)
-    if stopped():
-        return (time.perf_counter() - begin) / ahead
-    done, begin = 0, time.perf_counter()
-    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
-        state.advance(1)
-        done += 1
-    return (time.perf_counter() - begin) / done

@@ -15,7 +15,7 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import settle_device
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import in_bytes, parse_bytes
-from dop_lightning.images.cost import SHARE_OF_MEMORY, block_length, choose_tile, run_memory
+from dop_lightning.images.cost import SHARE_FOR_IMAGES, block_length, choose_tile, run_memory
 from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
@@ -24,6 +24,7 @@ from dop_lightning.images.formats.raster import Unsuitable
 from dop_lightning.images.formats.value_range import checked_range
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
 from dop_lightning.images.interrupt import first_interrupt
+from dop_lightning.images.mosaics import combine
 from dop_lightning.images.presets import PRESETS, Precision, Preset
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.recovery import Recovery
@@ -31,7 +32,6 @@ from dop_lightning.images.tiles import cut
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import DENSITY_THRESHOLD
-from dop_lightning.runs.mosaics import combine
 
 
 def recover_image(
@@ -229,7 +229,7 @@ class _Costs:
         channels, height, width = self.shape
         shapes = [(channels, height, width)]
         if asked is None:
-            free = limit or round(SHARE_OF_MEMORY * available_memory(self.device))
+            free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
             return choose_tile(shapes, self.width, self._bf16, free, fused=self._fused, name="max_memory")
         need = run_memory(shapes, self.width, self._bf16, asked, fused=self._fused)
         if limit is not None and need > limit:

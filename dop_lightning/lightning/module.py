@@ -20,9 +20,10 @@ from dop_lightning.engine.state import Evaluation, Method, OutOfMemoryError
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.machine import available_memory
+from dop_lightning.images.mosaics import combine
 from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
-from dop_lightning.lightning.strategies.batching import SHARE_OF_MEMORY, automatic_batches
+from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.model.corruption import Corruption, HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
@@ -30,7 +31,6 @@ from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.model.signals import Signal, SymmetricFactor
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import Scorer
-from dop_lightning.runs.mosaics import combine
 from dop_lightning.runs.results import remaining
 
 # Trainer(strategy="problem_parallel") knows it by name once this module is imported
@@ -147,7 +147,7 @@ class DoubleOverparameterization(pl.LightningModule):
         elif data.batch_size == "auto":
             device = self.trainer.strategy.root_device
             beside = 1 if device.type == "cuda" else getattr(self.trainer.strategy, "num_processes", 1)
-            limit = data.max_memory or int(SHARE_OF_MEMORY * available_memory(device)) // beside
+            limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
 
             def begin(problem: Problem) -> State:
                 return self._roster(data, [ProblemBatch([problem])]).states[0]

@@ -15,7 +15,7 @@ from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.names import legible
 from dop_lightning.foundation.units import in_bytes, parse_bytes
-from dop_lightning.images.cost import SHARE_OF_MEMORY, Shape, block_length, choose_tile, run_memory
+from dop_lightning.images.cost import SHARE_FOR_IMAGES, Shape, block_length, choose_tile, run_memory
 from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS, START
 from dop_lightning.model.signals.unet import kernels
@@ -101,7 +101,7 @@ def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> i
     elif saved := saved_settings(options.out, "data", "init_args"):
         tile = saved.get("tile")  # a run that goes on keeps its tiles, whatever memory is free now
     else:
-        free = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
+        free = limit or round(SHARE_FOR_IMAGES * available_memory(_device(options)))
         return choose_tile(shapes, width, _bf16(options), free, fused=_fused(options))
     need = run_memory(shapes, width, _bf16(options), tile, fused=_fused(options))
     if limit is not None and need > limit:
