@@ -4,10 +4,16 @@ Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+import torch
+
+from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import in_bytes
+from dop_lightning.images.presets import Precision, Preset
 from dop_lightning.images.tiles import cover
+from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import working_size
 
 BYTES_A_PIXEL = {
@@ -86,6 +92,74 @@ def choose_tile(
         f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "
         "smaller width take less"
     )
+
+
+@dataclass(frozen=True)
+class RecoveryCost:
+    """What the recovery of images takes of the memory of a device, and the tiles with which it fits.
+
+    Attributes:
+        shapes: (C, H, W) of the images, at least one.
+        width: channels of the network.
+        preset: of the recovery.
+        precision: of the network.
+        device: where it runs.
+        option: the name of the option that limits the memory, for errors.
+        subject: what errors call the images.
+    """
+
+    shapes: Sequence[Shape]
+    width: int
+    preset: Preset
+    precision: Precision
+    device: torch.device
+    option: str = "max-memory"
+    subject: str = "these images"
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the network computes in bf16."""
+        return self.precision == "bf16" or (self.precision == "auto" and has_bfloat16_units(self.device))
+
+    @property
+    def fused(self) -> bool:
+        """Whether the network runs by kernels."""
+        return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
+
+    def memory(self, tile: int | None) -> int:
+        """Return the bytes that the recovery takes in tiles of a side, ``None`` for whole images."""
+        return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused)
+
+    def chosen_tile(self, limit: int | None) -> int | None:
+        """Return the side of the largest tiles that fit, ``None`` where whole images do.
+
+        Args:
+            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of what is free.
+
+        Raises:
+            ValueError: not even the smallest tiles fit.
+        """
+        free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
+        return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
+
+    def checked_tile(self, tile: int | None, limit: int | None) -> int | None:
+        """Return a side that was asked for, if it fits.
+
+        Args:
+            tile: the side, ``None`` for whole images.
+            limit: bytes, ``None`` for no limit.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        need = self.memory(tile)
+        if limit is not None and need > limit:
+            how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
+            raise ValueError(
+                f"{self.option} must be at least {math.ceil(need / 2**20)}M for {self.subject} {how} at width "
+                f"{self.width}, got {in_bytes(limit)}"
+            )
+        return tile
 
 
 def block_length(pixels: int, width: int, device: str = "cpu") -> int:

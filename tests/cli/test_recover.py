@@ -13,6 +13,7 @@ from dop_lightning.cli.configs import recover
 from dop_lightning.cli.configs.preset_times import preset_lines
 from dop_lightning.cli.main import main
 from dop_lightning.cli.recover import PRESET_NAMES, parser
+from dop_lightning.images import cost
 from dop_lightning.images.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -181,7 +182,7 @@ def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
 def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--tile", "64", "--iterations", "1", *small).status == 0
-    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
     said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
     assert said.status == 0, said.err
     assert saved()["data"]["init_args"]["tile"] == 64
@@ -190,7 +191,7 @@ def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pyte
 def test_a_run_of_whole_images_goes_on_whole(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--iterations", "1", *small).status == 0
-    monkeypatch.setattr(recover, "available_memory", lambda device: 0)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 0)
     said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
     assert said.status == 0, said.err
 
@@ -208,8 +209,8 @@ def test_tiles_that_take_more_than_allowed_are_refused(folder: Path, dop) -> Non
 
 def test_four_fifths_of_what_is_free_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
-    monkeypatch.setattr(recover, "available_memory", lambda device: 1000)
-    monkeypatch.setattr(recover, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
+    monkeypatch.setattr(cost, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(cost, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
     config()
     config("--max-memory", "3G")
     assert limits == [800, 3 * 2**30]
@@ -225,9 +226,9 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
 
 def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
-    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
     assert config()["data"]["init_args"]["tile"] is None
-    monkeypatch.setattr(recover, "available_memory", lambda device: 1400 * 2**20)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 1400 * 2**20)
     assert config()["data"]["init_args"]["tile"] is not None
 
 

@@ -192,7 +192,7 @@ def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: 
 def test_help_needs_no_torch() -> None:
     code = """
 import sys
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 try:
     main(['separate', '--help'])
 except SystemExit:
