@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from dop_lightning.cli.configs.preset_times import preset_lines
 from dop_lightning.cli.main import main
 from dop_lightning.cli.recover import PRESET_NAMES, parser
 from dop_lightning.images import cost
+from dop_lightning.images.formats import png
 from dop_lightning.images.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -74,6 +77,26 @@ def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
     assert {key: own[key] for key in same} == {key: grid["model"][key] for key in same}
     assert own["signal"]["init_args"]["width"] == refine["model"]["signal"]["init_args"]["width"]
     assert config()["trainer"]["max_steps"] == refine["trainer"]["max_steps"]
+
+
+def test_a_file_is_looked_at_once_and_decoded_once(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header decides on tiles before its pixels are in memory."""
+    calls: list[tuple[str, str]] = []
+    for what in ("shape", "read"):
+        own = getattr(png, what)
+
+        def counted(path: Path, own: Callable[[Path], Any] = own, what: str = what) -> Any:
+            calls.append((what, path.name))
+            return own(path)
+
+        monkeypatch.setattr(png, what, counted)
+    Image.new("L", (100, 70), 255).save("mask.png")
+    for name in ("one", "two"):
+        shutil.copy("photo.png", f"{name}.png")
+    said = dop("recover", "one.png", "two.png", "--truth", "photo.png", "--mask", "mask.png", "--out", "out", *TINY)
+    assert said.status == 0
+    images = [(what, f"{name}.png") for what in ("shape", "read") for name in ("one", "two")]
+    assert sorted(calls) == sorted([*images, ("read", "photo.png"), ("read", "mask.png")])
 
 
 def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
