@@ -4,6 +4,8 @@
 are imported when they are first used, so that the command ``dop`` starts fast.
 """
 
+from dop_lightning.foundation.readers import register_reader
+
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all that the command's help needs
 if TYPE_CHECKING:
     from dop_lightning.engine.method import Method
@@ -42,6 +44,8 @@ __all__ = [
     "VectorDataModule",
     "recover_image",
 ]
+
+register_reader("image", "dop_lightning.images.formats.kinds:read_pixels")  # operators read kernels from images
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,7 @@
-"""What a batch at work takes of memory, measured on one of its problems, for batches as large as it allows."""
+"""What a batch at work takes of memory and time, measured on one of its problems."""
+
+import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +57,26 @@ def _tensors(state: State) -> list[Tensor]:
 
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def seconds_an_iteration(
+    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
+) -> float:
+    """Time a few iterations of a batch, which is changed by them.
+
+    Args:
+        state: to be thrown away afterwards.
+        least: seconds to measure for.
+        most: iterations at most.
+        stopped: whether to make an end of it, asked between two iterations.
+        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
+    """
+    begin = time.perf_counter()
+    state.advance(ahead)
+    if stopped():
+        return (time.perf_counter() - begin) / ahead
+    done, begin = 0, time.perf_counter()
+    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
+        state.advance(1)
+        done += 1
+    return (time.perf_counter() - begin) / done

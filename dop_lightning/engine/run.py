@@ -379,7 +379,7 @@ def run_to_end(
     *,
     tau: float | Sequence[float] | Literal["auto"] = "auto",
     alpha: float | Sequence[float] | None = None,
-    block: int = 25,
+    block: int,
 ) -> list[Ending]:
     """Recover one batch, and return how its problems ended, in their order of ending.
 

@@ -16,6 +16,7 @@ from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.images.mosaics import combine
 from dop_lightning.lightning.listener import TrainerListener
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
@@ -25,7 +26,6 @@ from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.model.signals import Signal, SymmetricFactor
 from dop_lightning.problems.problem import ProblemBatch
-from dop_lightning.runs.mosaics import combine
 
 
 class DoubleOverparameterization(pl.LightningModule):

@@ -24,6 +24,7 @@ from torch import Tensor
 from dop_lightning.engine.run import run_to_end
 from dop_lightning.engine.state import Procedure
 from dop_lightning.foundation.checks import fraction, positive
+from dop_lightning.matrices.separation import BLOCK
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
@@ -122,7 +123,7 @@ def _error(
     method: Procedure, problem: ProblemBatch, alpha: float, hidden: Tensor, y: Tensor, max_iterations: int
 ) -> float:
     """The mean absolute error of what is hidden; infinite where the recovery diverges."""
-    (ending,) = run_to_end(method, problem, max_iterations, alpha=alpha)
+    (ending,) = run_to_end(method, problem, max_iterations, alpha=alpha, block=BLOCK)
     if ending.ends[0] == "diverged":
         return math.inf
     return float((ending.evaluation.signal[0].cpu() - y)[hidden].abs().double().mean())

@@ -17,7 +17,7 @@ from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.robust_codes import robust_codes
-from dop_lightning.matrices.separation import separation
+from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
 
@@ -31,9 +31,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-START = 1e-5
-"""Scale γ of the start, in units of the median absolute value: the error that is left is of its order."""
 
 NEGLIGIBLE = 1e-4
 """Singular values below this part of the largest belong to no component."""
@@ -96,8 +93,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         *,
         alpha: float | Literal["auto"] | None = "auto",
         center: bool = True,
-        tol: float = 1e-5,
-        max_iter: int = 500,
+        tol: float = MATRIX.tolerance,
+        max_iter: int = MATRIX.iterations,
         device: str = "cpu",
         random_state: Any = 0,
     ) -> None:
@@ -209,14 +206,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
     def _recover(self, problem: Problem) -> State:
-        method = separation(START, self.tol, self.n_components)
+        method = separation(MATRIX.start, self.tol, self.n_components)
         self.alpha_choice_: AlphaChoice | None = None
         if self.alpha == "auto":
             self.alpha_choice_ = choose_alpha(problem, method, max_iterations=self.max_iter, device=self.device)
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        (ending,) = run_to_end(method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_)
+        (ending,) = run_to_end(method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_, block=BLOCK)
         if ending.ends[0] == "diverged":
             raise ValueError("X must have entries whose products do not overflow, got larger ones")
         self.n_iter_ = ending.iteration

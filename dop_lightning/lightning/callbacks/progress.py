@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.graphs import iterations_ahead
+from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.units import in_words
-from dop_lightning.images.cost import seconds_an_iteration
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 

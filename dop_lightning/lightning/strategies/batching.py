@@ -7,7 +7,7 @@ from dop_lightning.engine.state import State
 from dop_lightning.lightning.strategies.plan import even_size
 from dop_lightning.problems.problem import Problem, of_one_shape
 
-SHARE_OF_MEMORY = 0.6
+SHARE_FOR_BATCHES = 0.6
 """Of the memory that is free, what a batch may take where nothing is said."""
 
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.machine import available_memory
-from dop_lightning.lightning.strategies.batching import SHARE_OF_MEMORY, automatic_batches
+from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.results import remaining
@@ -35,7 +35,7 @@ def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> 
     elif data.batch_size == "auto":
         device = trainer.strategy.root_device
         beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
-        limit = data.max_memory or int(SHARE_OF_MEMORY * available_memory(device)) // beside
+        limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
         data.group(automatic_batches(data.problems, begin, limit, trainer.world_size))
     left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
     costs = [sum(left[problem.name] * problem.observation.numel() for problem in batch) for batch in data.batches]
