@@ -249,7 +249,8 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history
     found = np.abs(corruption) > DENSITY_THRESHOLD * scale(outcome.problem)
     if outcome.problem.mask is not None:
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
-    assert outcome.alpha is not None
+    if outcome.alpha is None:
+        raise ValueError("a preset must model the corruption, got one without")
     return Recovery(
         image=given.like(repainted(outcome.signal, loaded.format)),
         corruption=given.entries(corruption.astype(given.entry_dtype()) * (hi - lo)),

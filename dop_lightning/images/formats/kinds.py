@@ -124,9 +124,7 @@ def checked_raster(raster: Raster) -> Raster:
     if raster.palette is not None and int(raster.samples.max()) >= len(raster.palette.colours):
         raise ValueError(f"a pixel has colour {raster.samples.max()} of a palette of {len(raster.palette.colours)}")
     if raster.samples.dtype.kind == "f":
-        infinite = np.isinf(raster.samples)
-        if raster.nodata is not None:
-            infinite &= ~raster.has_nodata()
+        infinite = np.isinf(raster.samples) & ~raster.has_nodata()
         if infinite.any():
             row, column, channel = np.argwhere(infinite)[0]
             raise Unsuitable(

@@ -175,9 +175,14 @@ def one_file_each(
 
 
 def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
-    """The data module that a trainer works on, for callbacks."""
+    """Return the data module that a trainer works on, for callbacks.
+
+    Raises:
+        TypeError: it is none of ours.
+    """
     data: object = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, RecoveryDataModule)
+    if not isinstance(data, RecoveryDataModule):
+        raise TypeError(f"datamodule must be a RecoveryDataModule, got {type(data).__name__}")
     return data
 
 
