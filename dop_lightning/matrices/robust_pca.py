@@ -213,7 +213,9 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        (ending,) = run_to_end(method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_, block=BLOCK)
+        (ending,) = run_to_end(
+            method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_, block=BLOCK
+        )
         if ending.ends[0] == "diverged":
             raise ValueError("X must have entries whose products do not overflow, got larger ones")
         self.n_iter_ = ending.iteration

@@ -145,6 +145,5 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
 
 
 def _score(trainer: pl.Trainer) -> str:
-    scores = trainer.lightning_module.mean_scores
-    assert isinstance(scores, dict)
+    scores = recovery_module(trainer.lightning_module).mean_scores
     return next((form.format(scores[tag]) for tag, form in _SHOWN.items() if tag in scores), "")
