@@ -8,7 +8,6 @@ from dop_lightning.engine.steps import SemiImplicit
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import Factor
 
-
 BLOCK = 25
 """Iterations between two looks at whether a problem has ended."""
 
