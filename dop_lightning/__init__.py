@@ -4,6 +4,9 @@
 are imported when they are first used, so that the command ``dop`` starts fast.
 """
 
+from dop_lightning.foundation.lazy import lazy_names
+from dop_lightning.foundation.moved import install
+
 TYPE_CHECKING = False  # as in typing, which would take longer to import than all that the command's help needs
 if TYPE_CHECKING:
     from dop_lightning.engine.state import Method
@@ -44,13 +47,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(PUBLIC[name]), name)
+if not TYPE_CHECKING:  # else a type checker would accept any name
+    __getattr__ = lazy_names(__name__, PUBLIC)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+install()
