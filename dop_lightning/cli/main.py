@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from dop_lightning.foundation import moved
+
 EXPERIMENT = "dop_lightning.cli.experiments.help"
 
 GROUPS = {
@@ -64,6 +66,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        moved.show_warnings()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
     if argv[:1] == ["help"] and len(argv) > 1:
@@ -124,6 +128,8 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     return text
 
+
+moved.make_callable(__name__, main)  # ``from dop_lightning.cli import main`` gave the function in version 0.1
 
 if __name__ == "__main__":
     sys.exit(main())

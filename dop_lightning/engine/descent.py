@@ -410,3 +410,8 @@ class BatchState(State):
         for place, k in enumerate(keep):
             other.load_problem_state(place, self.problem_state(k))
         return other
+
+
+def advance(state: BatchState, iterations: int) -> list[int]:
+    """``state.advance(iterations)``, under the name that it had in version 0.1."""
+    return state.advance(iterations)

@@ -426,7 +426,7 @@ def test_print_config_shows_everything_and_does_nothing(folder: Path, dop) -> No
     before = listing(folder)
     config = printed(dop, "--config", "base.yaml", "--model.alpha", "5")
     assert (config["model"]["tau"], config["model"]["alpha"], config["model"]["block"]) == (2e-3, 5.0, 50)
-    assert config["data"]["class_path"] == "dop_lightning.lightning.data.MatrixDataModule"
+    assert config["data"]["class_path"] == "dop_lightning.MatrixDataModule"
     assert config["trainer"]["max_steps"] == 300
     assert {"stable", "tensorboard", "checkpoint", "progress"} <= set(config)
     assert listing(folder) == before

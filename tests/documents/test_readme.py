@@ -2,24 +2,22 @@
 
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dop_lightning.cli.main import main
+from tests.documents.harness import ROOT, Reader, blocks, commands, prepare, run_python
 from tests.matrices.scenes.builders import scene, write_folder
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines() if line.strip()]
-DOP = [line.removeprefix(".venv/bin/") for line in COMMANDS if line.removeprefix(".venv/bin/").startswith("dop ")]
+README = ROOT / "README.md"
+ELSEWHERE = ["pip install ~/dop_lightning", "make demo", "tensorboard --logdir runs/pca"]
+"""Commands that are not run here."""
 
 TINY_NETWORK = ["--model.signal.init_args.width", "4", "--data.resize", "32"]
 TINY = {
@@ -32,7 +30,7 @@ TINY = {
 @pytest.fixture
 def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the configs, a photograph and a matrix in it."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    prepare(tmp_path)
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
     write_folder(tmp_path / "frames", scene()[0][:12])
@@ -41,9 +39,8 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tiny(command: str) -> list[str]:
+def tiny(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command, and what makes it short."""
-    arguments = shlex.split(command)[1:]
     extra = TINY.get(arguments[0], [])
     if "configs/image.yaml" in arguments:
         extra = [*extra, *TINY_NETWORK]
@@ -51,14 +48,13 @@ def tiny(command: str) -> list[str]:
 
 
 def test_every_command_is_known() -> None:
-    others = [line for line in COMMANDS if line.removeprefix(".venv/bin/") not in DOP]
-    assert others == ["pip install ~/dop_lightning", "make demo", "tensorboard --logdir runs/pca"]
-    assert len(DOP) >= 10
+    dop = [command for command in commands(README) if command.startswith("dop ")]
+    assert [command for command in commands(README) if command not in dop] == ELSEWHERE
+    assert len(dop) >= 10
 
 
-def test_commands_run_in_their_order(newcomer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in DOP:
-        assert main(tiny(command)) == 0, (command, capsys.readouterr().err)
+def test_commands_run_in_their_order(newcomer: Path) -> None:
+    Reader(README, smaller=tiny, skip=ELSEWHERE).read("sh")
     with Image.open(newcomer / "restored" / "photo" / "recovered.png") as restored:
         assert (restored.size, restored.mode) == ((34, 21), "RGB")
     for name in ("corruption.png", "comparison.png"):
@@ -70,16 +66,14 @@ def test_commands_run_in_their_order(newcomer: Path, capsys: pytest.CaptureFixtu
     assert list((newcomer / "runs" / "pca").glob("*/events.out.tfevents.*")), "tensorboard has nothing to show"
 
 
-def test_code_runs_and_recovers(newcomer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    people, engine = [block for kind, block in BLOCKS if kind == "python"]
-    short = people.replace('preset="quick"', 'preset="quick", iterations=2, width=4')
-    assert short != people
-    exec(compile(short, "README.md", "exec"), {})
-    rank, error = capsys.readouterr().out.split()
+def test_code_runs_and_recovers(newcomer: Path) -> None:
+    people, engine = blocks(README, "python")
+    short = people.code.replace('preset="quick"', 'preset="quick", iterations=2, width=4')
+    assert short != people.code
+    rank, error = run_python(people._replace(code=short), README).split()
     assert rank == "2"
     assert float(error) < 0.05
-    exec(compile(engine, "README.md", "exec"), {})
-    found = re.search(r"tensor\(([\d.e-]+)\)", capsys.readouterr().out)
+    found = re.search(r"tensor\(([\d.e-]+)\)", run_python(engine, README))
     assert found is not None
     assert float(found[1]) < 0.1
 
@@ -102,7 +96,5 @@ def test_demo_writes_its_pictures(newcomer: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_pictures_of_the_readme_exist() -> None:
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
         assert (ROOT / path).is_file()
-    for path in re.findall(r"(?<!!)\[[^\]]*\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / path).exists()

@@ -20,6 +20,7 @@ from dop_lightning.cli import hints
 from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.messages import plain_message
 from dop_lightning.foundation.find import existing_file
+from dop_lightning.foundation.moved import new_class_paths
 from dop_lightning.lightning.callbacks import last_checkpoint
 from dop_lightning.lightning.data import (
     ImageDataModule,  # noqa: F401
@@ -235,7 +236,7 @@ def _act(verb: str, cli: DopCLI, note: str) -> int:
     checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
     if verb == "fit":
         cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
-        text = cli.parser.dump(cli.config, skip_none=False)
+        text = new_class_paths(cli.parser.dump(cli.config, skip_none=False))
         return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint, note)
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:

@@ -1,4 +1,4 @@
-"""The code and the settings of the pages about signals of one's own and about stopping, run as they stand."""
+"""What the code of docs/own_signal.md and docs/stopping.md computes, run as it stands, and a network in YAML."""
 
 import re
 import sys
@@ -11,30 +11,25 @@ import yaml
 from torch import Tensor, nn
 
 from dop_lightning.cli.main import main
+from tests.documents.harness import DOCS, ROOT, Block, blocks, run_python
 
-DOCS = Path(__file__).parents[2] / "docs"
-CONFIGS = DOCS.parent / "configs"
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: str, kind: str) -> list[str]:
-    return [block for k, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")) if k == kind]
+CONFIGS = ROOT / "configs"
+OWN_SIGNAL = DOCS / "own_signal.md"
 
 
-def said(code: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[float]:
-    """Run code; the numbers of the last line that it prints."""
-    exec(compile(code, page, "exec"), {})
-    return [float(number) for number in re.findall(r"-?\d+\.?\d*", capsys.readouterr().out)]
+def said(block: Block, page: Path) -> list[float]:
+    """The numbers that code prints."""
+    return [float(number) for number in re.findall(r"-?\d+\.?\d*", run_python(block, page))]
 
 
-def test_a_loop_of_ones_own_recovers(capsys) -> None:
-    code = blocks("own_signal.md", "python")[0]
-    assert said(code, "own_signal.md", capsys)[0] < 0.05
-    assert sum(bool(line.strip()) for line in code.splitlines()) <= 28
+def test_a_loop_of_ones_own_recovers() -> None:
+    loop = blocks(OWN_SIGNAL, "python")[0]
+    assert said(loop, OWN_SIGNAL)[0] < 0.05
+    assert sum(bool(line.strip()) for line in loop.code.splitlines()) <= 28
 
 
-def test_a_network_in_the_engine_recovers(capsys) -> None:
-    before, after = said(blocks("own_signal.md", "python")[1], "own_signal.md", capsys)
+def test_a_network_in_the_engine_recovers() -> None:
+    before, after = said(blocks(OWN_SIGNAL, "python")[1], OWN_SIGNAL)
     assert after > before + 6
 
 
@@ -54,8 +49,8 @@ def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatc
     package = ModuleType("my_package")
     package.MyNetwork = MyNetwork  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_package", package)
-    (block,) = blocks("own_signal.md", "yaml")
-    settings = yaml.safe_load(block)
+    (block,) = blocks(OWN_SIGNAL, "yaml")
+    settings = yaml.safe_load(block.code)
     if not with_input:
         del settings["model"]["signal"]["init_args"]["input"]
         settings["model"]["signal"]["init_args"]["network"] = {"class_path": "dop_lightning.model.signals.FourierMLP"}
@@ -69,9 +64,9 @@ def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatc
     assert "Resuming" in capsys.readouterr().err
 
 
-def test_stopping_in_a_loop_of_ones_own(capsys) -> None:
-    (code,) = blocks("stopping.md", "python")
-    stopped, best, value = said(code, "stopping.md", capsys)
+def test_stopping_in_a_loop_of_ones_own() -> None:
+    (loop,) = blocks(DOCS / "stopping.md", "python")
+    stopped, best, value = said(loop, DOCS / "stopping.md")
     assert stopped == best + 30
     assert 200 <= best <= 215
     assert abs(value) < 0.01

@@ -1,7 +1,6 @@
 """Whole runs on images whose measurements have another size: what is written, predicted and compared."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ def test_kernels_and_physics_from_the_command_line(dop, tmp_path: Path) -> None:
             "{class_path: dop_lightning.model.operators.MotionBlur, init_args: {length: 5, angle: 30}}",
             "{class_path: dop_lightning.model.operators.Physics, init_args: {physics: torch.nn.Identity}}",
             "{class_path: dop_lightning.model.operators.Physics, init_args: "
-            "{physics: tests.documents.test_measured_runs.Half, "
+            "{physics: tests.whole_runs.test_measured_runs.Half, "
             "arguments: {weight: {call: torch.tensor, arguments: {data: 0.5}}}}}",
         )
     ):
@@ -117,46 +116,3 @@ class Half:
         x = y.new_zeros(*y.shape[:-2], 2 * y.shape[-2], y.shape[-1])
         x[..., ::2, :] = self.weight * y
         return x
-
-
-# ------------------------------------------------------------------------------------------------- docs/operators.md
-
-ROOT = Path(__file__).parents[2]
-PAGE = re.findall(
-    r"^```(\w*)\n(.*?)^```", (ROOT / "docs" / "operators.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-)
-COMMANDS = [
-    line.split() for kind, block in PAGE if kind == "" for line in block.splitlines() if line.startswith("dop ")
-]
-
-
-@pytest.mark.parametrize("number", range(len(COMMANDS)))
-def test_commands_of_the_page_run(number: int, dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(0)
-    for name in ("small", "blurred"):
-        Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(f"{name}.png")
-    Image.fromarray(np.diag([9, 99, 9]).astype(np.uint8)).save("kernel.png")
-    command = COMMANDS[number][1:]
-    own = "--data.images" in command
-    said = dop(*command, *SMALL, *([] if own else ["--data.resize", "16"]))
-    assert said.status == 0, said.err
-    (written,) = tmp_path.glob("runs/*/*/*/recovered.png")
-    factor = 2 if "configs/superresolution.yaml" in command else 1
-    assert size(written) == ((12 * factor, 9 * factor) if own else (16, 16))
-
-
-def test_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = [block for kind, block in PAGE if kind == "python"]
-    exec(compile(code, "operators.md", "exec"), {})
-    assert capsys.readouterr().out == "(3, 32, 48) torch.Size([3, 32, 48])\n"
-
-
-def test_settings_of_the_page_are_read(dop, tmp_path: Path) -> None:
-    pytest.importorskip("deepinv", exc_type=ImportError)
-    (settings,) = [block for kind, block in PAGE if kind == "yaml"]
-    (tmp_path / "physics.yaml").write_text(settings, encoding="utf-8")
-    options = ["--data.resize", "16", "--trainer.default_root_dir", str(tmp_path / "run")]
-    said = dop("fit", "--config", "configs/blur.yaml", "--config", str(tmp_path / "physics.yaml"), *SMALL, *options)
-    assert said.status == 0, said.err

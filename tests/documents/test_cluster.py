@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.runs.results import read_results
+from tests.documents.harness import DOCS, ROOT, commands, prepare
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
+COMMANDS = commands(DOCS / "cluster.md")
 
 TINY = ["--trainer.max_steps", "4", "--trainer.accelerator", "cpu", "--progress.lines", "0"]
 TINY_IMAGES = ["--data.resize", "32", "--data.seeds", "1", "--model.signal.init_args.width", "4"]
@@ -41,8 +38,7 @@ exit $status
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("configs", "scripts"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

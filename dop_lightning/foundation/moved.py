@@ -1,0 +1,307 @@
+"""Old names of modules, which keep working with a ``DeprecationWarning`` until version 0.3.
+
+Version 0.1 had its modules flat at the root of the package. :func:`install` puts a finder on :data:`sys.meta_path` that
+resolves ``import dop_lightning.noise``, ``from dop_lightning.noise import SaltAndPepper`` and the class paths of YAML
+files to the module of today. An old name gives the very same module object, so that classes stay the same.
+"""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+TYPE_CHECKING = False  # as in dop_lightning/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+else:
+    Loader = object  # takes longer to import than all that the command's help needs
+
+PACKAGE = "dop_lightning"
+REMOVAL = "0.3"
+"""The version without the old names."""
+
+LAZY = "dop_lightning.foundation.lazy"
+"""The module that asks for old names of rooms."""
+
+MODULES = {
+    "alpha": "engine.alpha",
+    "alpha_search": "matrices.alpha_search",
+    "amounts": "foundation.units",
+    "api.devices": "foundation.devices",
+    "api.image_objects": "images.image_objects",
+    "api.interrupt": "images.interrupt",
+    "api.progress": "images.progress",
+    "api.recover": "images.recover",
+    "api.recovery": "images.recovery",
+    "api.robust_pca": "matrices.robust_pca",
+    "background": "matrices.scenes.background",
+    "batching": "lightning.strategies.batching",
+    "callbacks": "lightning.callbacks",
+    "callbacks.certificate": "paper.certificate_callback",
+    "checks": "foundation.checks",
+    "commands.doctor": "cli.doctor.command",
+    "commands.experiment": "cli.experiments.help",
+    "commands.figure": "cli.figure",
+    "commands.lightning": "cli.experiments.lightning_cli",
+    "commands.messages": "cli.messages",
+    "commands.options": "cli.options",
+    "commands.presets": "cli.configs.preset_times",
+    "commands.recover": "cli.configs.recover",
+    "commands.recover_options": "cli.recover",
+    "commands.report": "cli.report",
+    "commands.runner": "cli.experiments.runner",
+    "commands.separate": "cli.separate",
+    "commands.separations": "cli.configs.separate",
+    "commands.suggestions": "cli.suggestions",
+    "commands.sweep": "cli.sweep",
+    "commands.table": "cli.table",
+    "convex": "engine.convex",
+    "corruption": "model.corruption",
+    "cost": "images.cost",
+    "data": "lightning.data",
+    "data.frames": "lightning.data.scenes",
+    "doctor": "cli.doctor",
+    "figures": "paper.figures",
+    "figures.style": "foundation.plotting",
+    "files.arrays": "matrices.arrays",
+    "files.atomic": "foundation.atomic",
+    "files.find": "foundation.find",
+    "files.frames": "matrices.scenes",
+    "files.frames.base": "matrices.scenes.frames",
+    "files.histograms": "runs.histograms",
+    "files.images": "images.formats",
+    "files.locks": "runs.locks",
+    "files.pictures": "images.pictures",
+    "files.tables": "matrices.tables",
+    "graphs": "engine.graphs",
+    "hints": "cli.hints",
+    "kernels": "model.signals.unet.kernels",
+    "memory": "engine.measure",
+    "metrics": "problems.metrics",
+    "module": "lightning.module",
+    "muon": "engine.optim.muon",
+    "naming": "foundation.names",
+    "noise": "problems.noise",
+    "objective": "model.losses",
+    "operators": "model.operators",
+    "optim": "engine.optim.discrepant_sgd",
+    "optim_state": "engine.optim.state",
+    "outcome": "engine.outcome",
+    "parts": "model.part",
+    "plan": "lightning.strategies.plan",
+    "presets": "images.presets",
+    "randomness": "problems.randomness",
+    "recovery_callback": "lightning.recovery_callback",
+    "regression": "matrices.robust_codes",
+    "reporting.html": "runs.report",
+    "reporting.many": "runs.tables.many",
+    "reporting.merge": "runs.curves",
+    "reporting.mosaics": "runs.mosaics",
+    "reporting.results": "runs.results",
+    "reporting.seeds": "runs.tables.seeds",
+    "reporting.summary": "runs.tables.summary",
+    "roster": "engine.roster",
+    "runtime": "foundation.machine",
+    "scoring": "problems.scoring",
+    "separation": "matrices.separation",
+    "signals": "model.signals",
+    "signals.fused_unet": "model.signals.unet.fused_unet",
+    "signals.skip_network": "model.signals.unet.skip_network",
+    "signals.skip_unet": "model.signals.unet.skip_unet",
+    "spread": "foundation.spread",
+    "steps": "engine.steps",
+    "steps.automatic": "engine.automatic",
+    "stopping": "engine.stopping",
+    "strategies": "lightning.strategies",
+    "streams": "model.signals.unet.streams",
+    "support": "engine.steps.clean_entries",
+    "sweeps": "runs.sweeps",
+    "theory": "paper.theory",
+    "tiling": "images.tiles",
+}
+"""Old modules and those of today. What lies in a package moves with it, unless it has a line of its own."""
+
+NAMES = {
+    "api": dict.fromkeys(("Recovery", "RobustPCA", "recover_image"), ""),
+    "callbacks": {"DualCertificate": "paper.certificate_callback"},
+    "cli": {},
+    "commands": {},
+    "engine": {
+        "advance": "engine.descent",
+        **dict.fromkeys(("CorruptionFactory", "OperatorFactory", "SignalFactory"), "engine.descent"),
+        "ThetaOptimizer": "engine.optim.of_batch",
+    },
+    "files": {
+        **dict.fromkeys(("MATRIX_SUFFIXES", "read_matrix"), "matrices.arrays"),
+        **dict.fromkeys(("atomic_json", "atomic_text", "write_atomically"), "foundation.atomic"),
+        "find_files": "foundation.find",
+        **dict.fromkeys(("comparison", "corruption_map", "heatmap", "recovery_pictures"), "images.pictures"),
+        **dict.fromkeys(
+            (
+                *("IMAGE_SUFFIXES", "Channels", "ImageFormat", "LoadedImage", "find_images", "image_shape"),
+                *("read_image", "read_mask", "sample_folder", "sample_names", "write_image", "write_pixels"),
+            ),
+            "images.formats",
+        ),
+    },
+    "problems": dict.fromkeys(("Attribute", "form_batches", "of_one_shape", "rename", "scale"), "problems.problem"),
+    "reporting": {},
+    "runs": {
+        **dict.fromkeys(
+            ("CONFIG", "MANIFEST", "default_folder", "planned_batches", "saved_settings"),
+            "runs.folder",
+        ),
+        **dict.fromkeys(("DATA_WITHOUT_EFFECT", "fingerprint"), "runs.fingerprint"),
+        **dict.fromkeys(("claim", "write_manifest"), "runs.manifest"),
+    },
+}
+"""Old names that did not move with their modules, or whose modules are now rooms, and the modules of today."""
+
+SCATTERED = ("api", "commands", "files", "reporting")
+"""Packages whose modules went to several rooms."""
+
+
+def new_name(old: str) -> str | None:
+    """Return the module of today for an old one, or None; both without the name of the package."""
+    head, tail = old, ""
+    while head not in MODULES:
+        head, dot, last = head.rpartition(".")
+        if not dot:
+            return None
+        tail = f".{last}{tail}"
+    return MODULES[head] + tail
+
+
+def new_class_path(path: str) -> str:
+    """Return the class path of today for an old one; others as they are.
+
+    >>> new_class_path("dop_lightning.noise.GrossOutliers")
+    'dop_lightning.problems.noise.GrossOutliers'
+    """
+    module, _, name = path.removeprefix(f"{PACKAGE}.").rpartition(".")
+    place = NAMES.get(module, {}).get(name, new_name(module))
+    if place is None or not path.startswith(f"{PACKAGE}."):
+        return path
+    return ".".join(part for part in (PACKAGE, place, name) if part)
+
+
+def new_class_paths(config: str) -> str:
+    """Return a YAML text with the class paths of today."""
+    import re
+
+    return re.sub(r"(?<=\bclass_path: )[\w.]+", lambda match: new_class_path(match[0]), config)
+
+
+def moved_name(module: str, name: str) -> object:
+    """Return an object by the name that it had in version 0.1.
+
+    Raises:
+        AttributeError: the module had no such name.
+    """
+    place = NAMES.get(module.removeprefix(f"{PACKAGE}."), {}).get(name)
+    if place is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    new = f"{PACKAGE}.{place}".rstrip(".")
+    _warn(f"{module}.{name}", f"{new}.{name}")
+    found = getattr(import_module(new), name)
+    setattr(sys.modules[module], name, found)  # warn once
+    return found
+
+
+def install() -> None:
+    """Let old names be imported."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, MovedModules())  # first, as others would find the file and load it a second time
+
+
+class MovedModules:
+    """Finds modules by the names that they had in version 0.1."""
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return how to load an old name; None for all others."""
+        package, _, old = name.partition(".")
+        if package != PACKAGE:
+            return None
+        if old in SCATTERED:
+            return ModuleSpec(name, _Scattered(), is_package=True)
+        new = new_name(old)
+        return None if new is None else ModuleSpec(name, _Alias(old, new))
+
+
+class _Alias(Loader):
+    """Puts the module of today into the place of the old one."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python make an empty module, which is replaced."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Import the module of today. A module that moved with its package has been warned of with it."""
+        from importlib import import_module
+
+        if self.old in MODULES:
+            _warn(module.__name__, f"{PACKAGE}.{self.new}")
+        found = import_module(f"{PACKAGE}.{self.new}")
+        if self.old in NAMES:
+            found.__dict__.setdefault("__getattr__", _names_of(module.__name__))
+        sys.modules[module.__name__] = found
+
+
+class _Scattered(Loader):
+    """Makes a module whose names are found in several modules of today."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python make an empty module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Add what finds its names."""
+        module.__doc__ = f"Old names, which are removed in version {REMOVAL}."
+        module.__dict__["__getattr__"] = _names_of(module.__name__)
+        module.__dict__["__all__"] = sorted(NAMES[module.__name__.removeprefix(f"{PACKAGE}.")])
+
+
+def _names_of(module: str) -> "Callable[[str], object]":
+    return lambda name: moved_name(module, name)
+
+
+def show_warnings() -> None:
+    """Let the command show these warnings, which Python hides where a library imports by a class path."""
+    import warnings
+
+    warnings.filterwarnings("default", rf"{PACKAGE}\.", DeprecationWarning)
+
+
+def make_callable(name: str, function: "Callable[..., int]") -> None:
+    """Make a module callable, where version 0.1 had a function of its name."""
+
+    class CallableModule(ModuleType):
+        def __call__(self, *arguments: object) -> int:
+            _warn(name, f"{name}.{function.__name__}")
+            return function(*arguments)
+
+    sys.modules[name].__class__ = CallableModule
+
+
+def _warn(old: str, new: str) -> None:
+    """Warn at the line that imports or uses the old name, outside the machinery of imports."""
+    import warnings
+
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__") in (__name__, LAZY) or "importlib" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        f"{old} is now {new}; the old name is removed in version {REMOVAL}",
+        DeprecationWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )

@@ -1,0 +1,68 @@
+"""Public names at the root of the package, which are imported when they are first used."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import dop_lightning
+
+GUESSED = {
+    *("recover_image", "Recovery", "RobustPCA"),
+    *("DoubleOverparameterization", "RecoveryCallback", "RecoveryDataModule"),
+    *("ImageDataModule", "MatrixDataModule", "SceneDataModule", "VectorDataModule"),
+    *("Problem", "ProblemBatch", "Method"),
+    *("Signal", "Operator", "Corruption", "Noise", "StepRule"),
+}
+"""What a user would look for, base classes of parts of one's own included."""
+
+CIRCULAR = {"DoubleOverparameterization"}
+"""Names that fail as the first import: their module and its callbacks import each other."""
+
+LIGHT = """
+import sys, dop_lightning
+heavy = {"torch", "pytorch_lightning", "numpy", "dop_lightning.engine", "typing"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+ALONE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for module in [module for module in sys.modules if module.split(".")[0] == "dop_lightning"]:
+        del sys.modules[module]
+    package = importlib.import_module("dop_lightning")
+    print(name, getattr(package, name).__name__)
+"""
+
+
+def test_all_are_there() -> None:
+    assert set(dop_lightning.__all__) == set(dop_lightning.PUBLIC) == GUESSED
+    assert sorted(dop_lightning.__all__, key=str) == dop_lightning.__all__
+
+
+@pytest.mark.parametrize("name", sorted(GUESSED))
+def test_a_public_name(name: str) -> None:
+    assert name in dir(dop_lightning)
+    found = getattr(dop_lightning, name)
+    assert found is getattr(importlib.import_module(dop_lightning.PUBLIC[name]), name)
+    assert found.__doc__
+
+
+def test_each_may_be_the_first_import() -> None:
+    names = sorted({dop_lightning.PUBLIC[name]: name for name in GUESSED - CIRCULAR}.values())  # one per module
+    done = subprocess.run([sys.executable, "-c", ALONE, *names], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [word for name in names for word in (name, name)]
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-S", "-c", LIGHT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_names_are_not_found() -> None:
+    with pytest.raises(AttributeError, match="module 'dop_lightning' has no attribute 'recover_images'"):
+        _ = dop_lightning.recover_images  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="cannot import name 'recover_images'"):
+        from dop_lightning import recover_images  # type: ignore[attr-defined] # noqa: F401
