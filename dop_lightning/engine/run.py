@@ -254,8 +254,9 @@ class Run:
             record = self.records[name]
             record.seconds += seconds
             record.iteration = at if k in diverged else state.iteration
-        for listener in self.listeners:
-            listener.on_block(self, state, state.iteration - at)
+        if state.iteration > at:  # not of a batch that went ahead in an earlier run
+            for listener in self.listeners:
+                listener.on_block(self, state, state.iteration - at)
         if diverged:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")

@@ -1,0 +1,249 @@
+"""The loop of every run, on states that count."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.run import Ending, Listener, Look, Run, run_to_end
+from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+
+
+class Counting(State):
+    """X of each problem is the number of its iterations. A problem diverges, or is finished, at an iteration."""
+
+    def __init__(self, problems: ProblemBatch, method: "Counter", counts: Sequence[int] | None = None) -> None:
+        self.problems, self.method = problems, method
+        self.iteration = 0
+        self.tau, self.alpha, self.optimizers = [1.0] * len(problems), [1.0] * len(problems), []
+        self.counts = list(counts or [0] * len(problems))
+
+    def advance(self, iterations: int) -> list[int]:
+        if len(self) > self.method.most:
+            raise OutOfMemoryError("out of memory")
+        if iterations:
+            self.method.turns.append((*self.problems.names, iterations))
+        before, self.counts = self.counts, [count + iterations for count in self.counts]
+        self.iteration += iterations
+        bad = [k for k, name in enumerate(self.problems.names) if self.counts[k] >= self.method.diverge.get(name, 1e9)]
+        for k in bad:
+            self.counts[k] = before[k]
+        return bad
+
+    def evaluate(self) -> Evaluation:
+        self.method.evaluations += 1
+        X = torch.tensor(self.counts, dtype=torch.float32).view(-1, 1, 1)
+        return Evaluation(self.iteration, X, torch.zeros_like(X), torch.zeros(len(self)))
+
+    def finished(self) -> dict[int, Status]:
+        ends = self.method.finish
+        return {k: "stable" for k, name in enumerate(self.problems.names) if self.counts[k] >= ends.get(name, 1e9)}
+
+    def settings(self, k: int) -> dict[str, Attribute]:
+        return {}
+
+    def problem_state(self, k: int) -> dict[str, Any]:
+        return {"count": self.counts[k]}
+
+    def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
+        self.counts[k] = state["count"]
+
+    def select(self, keep: Sequence[int]) -> "Counting":
+        other = Counting(self.problems.select(keep), self.method, [self.counts[k] for k in keep])
+        other.iteration = self.iteration
+        return other
+
+
+class Counter:
+    """Begins such states."""
+
+    def __init__(
+        self,
+        diverge: Mapping[str, int] | None = None,
+        finish: Mapping[str, int] | None = None,
+        most: int = 9,
+        grid: int | None = None,
+    ) -> None:
+        self.diverge, self.finish, self.most, self.grid = diverge or {}, finish or {}, most, grid
+        self.turns: list[Any] = []
+        self.evaluations = 0
+
+    def begin(self, problems: ProblemBatch, tau: Any, alpha: Any = None) -> Counting:
+        return Counting(problems, self)
+
+
+class Log(Listener):
+    """Writes down what happens."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def on_states_change(self, run: Run) -> None:
+        self.said.append(("change", [state.problems.names for state in run.states]))
+
+    def on_block(self, run: Run, state: State, iterations: int) -> None:
+        self.said.append(("block", *state.problems.names, iterations))
+
+    def on_evaluation(self, run: Run, look: Look) -> None:
+        self.said.append(("look", *look.problems.names, look.iteration))
+
+    def on_evaluated(self, run: Run) -> None:
+        self.said.append("looked")
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        at = {name: int(ending.evaluation.signal[k]) for k, name in ending.names.items()}
+        self.said.append(("end", {ending.names[k]: status for k, status in ending.ends.items()}, at))
+
+    def on_split(self, run: Run, state: State, error: OutOfMemoryError) -> None:
+        self.said.append(("split", *state.problems.names))
+
+
+def batch(*names: str) -> ProblemBatch:
+    return ProblemBatch([Problem(name, torch.zeros(1, 1)) for name in names])
+
+
+def make_run(method: Counter, *batches: ProblemBatch, **options: Any) -> tuple[Run, Log]:
+    log = Log()
+    names = [name for each in batches for name in each.names]
+    roster = Roster(method, batches, 1.0, 1.0, names, torch.device("cpu"))
+    return Run(roster, listeners=[log], **options), log
+
+
+def blocks(log: Log) -> list[int]:
+    return [event[-1] for event in log.said if event[0] == "block"]
+
+
+def test_batches_take_turns_and_all_end_at_the_maximum() -> None:
+    run, log = make_run(Counter(), batch("a"), batch("b", "c"), block=10, maximum=20)
+    run.to_end()
+    ends = [("end", {"a": "done"}, {"a": 20}), ("end", {"b": "done", "c": "done"}, {"b": 20, "c": 20})]
+    assert [event for event in log.said if event[0] in ("block", "end")] == [
+        *(("block", "a", 10), ("block", "b", "c", 10)) * 2,
+        *ends,
+    ]
+    assert {record.status for record in run.records.values()} == {"done"}
+    assert log.said[-1] == "looked"
+
+
+@pytest.mark.parametrize(
+    ("options", "grid", "expected"),
+    [
+        ({"block": 7, "maximum": 20}, None, [7, 7, 6]),
+        ({"block": 7, "maximum": 20, "evaluate_every": 5}, None, [5, 2, 3, 4, 1, 5]),
+        ({"block": 100, "maximum": 20}, 8, [8, 8, 4]),
+    ],
+)
+def test_blocks_end_on_the_grids_of_block_evaluation_and_method(options: Any, grid: Any, expected: list[int]) -> None:
+    run, log = make_run(Counter(grid=grid), batch("a"), **options)
+    run.to_end()
+    assert blocks(log) == expected
+
+
+def test_what_nobody_looks_at_is_not_evaluated() -> None:
+    method = Counter()
+    (ending,) = run_to_end(method, batch("a"), 30, block=10)
+    assert (method.evaluations, ending.ends, ending.iteration) == (0, {0: "done"}, 30)
+    assert float(ending.evaluation.signal) == 30
+    assert float(ending.evaluation.signal) == 30
+    assert method.evaluations == 1
+
+
+def test_a_problem_that_diverges_ends_where_its_block_began() -> None:
+    run, log = make_run(Counter(diverge={"b": 15}), batch("a", "b"), block=10, maximum=30)
+    run.to_end()
+    assert ("end", {"b": "diverged"}, {"b": 10}) in log.said
+    assert (run.records["b"].iteration, run.records["a"].iteration) == (10, 30)
+    assert log.said.index(("end", {"b": "diverged"}, {"b": 10})) < log.said.index(("block", "a", 10))
+
+
+def test_a_problem_that_is_finished_leaves_before_the_maximum_and_is_not_taken_up_again() -> None:
+    run, log = make_run(Counter(finish={"a": 15}), batch("a", "b"), block=10, maximum=30)
+    run.to_end()
+    assert ("end", {"a": "stable"}, {"a": 20}) in log.said
+    run.maximum = 50
+    run.begin()
+    assert [state.problems.names for state in run.states] == [["b"]]
+
+
+def test_a_listener_ends_a_problem_after_an_evaluation() -> None:
+    class Ends(Listener):
+        def on_evaluation(self, run: Run, look: Look) -> None:
+            if look.iteration == 20:
+                run.stop("a", "stable")
+
+    run, log = make_run(Counter(), batch("a", "b"), block=10, evaluate_every=10, maximum=30)
+    run.listeners.insert(0, Ends())
+    run.to_end()
+    assert ("end", {"a": "stable"}, {"a": 20}) in log.said
+    assert ("end", {"b": "done"}, {"b": 30}) in log.said
+
+
+def test_a_problem_may_end_in_an_earlier_state() -> None:
+    class GoesBack(Listener):
+        def on_evaluation(self, run: Run, look: Look) -> None:
+            if look.iteration == 10:
+                self.earlier = {**look.state.problem_state(1), "iteration": 10}
+            if look.iteration == 20:
+                run.stop("b", "stable", self.earlier)
+
+    run, log = make_run(Counter(), batch("a", "b"), block=10, evaluate_every=10, maximum=30)
+    run.listeners.insert(0, GoesBack())
+    run.to_end()
+    assert ("end", {"b": "stable"}, {"b": 10}) in log.said
+    assert run.records["b"].iteration == 10
+    assert ("end", {"a": "done"}, {"a": 30}) in log.said
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    run, log = make_run(Counter(most=1), batch("a", "b", "c"), block=10, maximum=10)
+    run.to_end()
+    assert [event for event in log.said if event[0] == "split"] == [("split", "a", "b", "c"), ("split", "a", "b")]
+    assert sorted(event[1] for event in log.said if event[0] == "block") == ["a", "b", "c"]
+
+
+def test_one_problem_that_does_not_fit_is_an_error_with_its_name() -> None:
+    run, _ = make_run(Counter(most=0), batch("a"), maximum=10)
+    with pytest.raises(OutOfMemoryError, match=r"^a: out of memory$"):
+        run.to_end()
+
+
+def test_an_interruption_comes_between_two_turns_and_leaves_problems_to_go_on() -> None:
+    method = Counter()
+    stop = lambda: len(method.turns) >= 3  # noqa: E731 — in the second turn of «a»
+    run, log = make_run(method, batch("a"), batch("b"), block=10, maximum=30, interrupted=stop)
+    run.to_end()
+    assert log.said[-2:] == [("end", {"a": "interrupted"}, {"a": 20}), ("end", {"b": "interrupted"}, {"b": 10})]
+    assert [len(state) for state in run.states] == [1, 1]
+    method.turns.clear()
+    again, _ = make_run(method, batch("a"), batch("b"), block=10, maximum=30)
+    again.roster.load({name: entry for batches in run.roster.save().values() for name, entry in batches.items()})
+    again.begin()
+    again.to_end()
+    assert method.turns == [("b", 10), ("a", 10), ("b", 10)]
+
+
+def test_final_states_are_kept_only_where_they_are_wanted() -> None:
+    kept, _ = make_run(Counter(), batch("a"), maximum=10)
+    kept.to_end()
+    assert kept.records["a"].state == {"count": 10, "iteration": 10}
+    roster = Roster(Counter(), [batch("a")], 1.0, 1.0, ["a"], torch.device("cpu"), keeps_states=False)
+    run = Run(roster, maximum=10)
+    run.to_end()
+    assert run.records["a"].state is None
+
+
+@pytest.mark.parametrize("options", [{"block": 0}, {"evaluate_every": 0}])
+def test_arguments_are_checked(options: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} must be"):
+        make_run(Counter(), batch("a"), **options)
+
+
+def test_hooks_of_a_bare_listener_do_nothing() -> None:
+    run, _ = make_run(Counter(most=1), batch("a", "b"), maximum=10)
+    run.listeners = [Listener()]
+    run.to_end()
+    assert not run.states
