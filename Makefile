@@ -60,6 +60,7 @@ test: lint types ## all checks: lint, types, tests
 lint: $(STAMP) ## rules and layout of the code
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports --no-logo > $(VENV)/rooms.txt 2>&1 || { cat $(VENV)/rooms.txt; exit 1; }
 
 format: $(STAMP) ## put the code into its layout, and mend what can be mended
 	@$(BIN)/python -m ruff check --fix .

@@ -33,7 +33,7 @@ from turns import Loop, clock, take_turns
 from dop_lightning.cli import recover as recover_options
 from dop_lightning.cli.configs import recover
 from dop_lightning.cli.experiments.runner import prepare
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import ImageDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization

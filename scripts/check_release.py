@@ -41,11 +41,10 @@ Image.fromarray(pixels).save("photo.jpg", quality=95)
 
 ENGINE = """
 import torch
-from dop_lightning.engine import BatchState, Method, advance
-from dop_lightning.problems import Problem, ProblemBatch
-from dop_lightning.signals import SymmetricFactor
-state = BatchState(Method(SymmetricFactor), ProblemBatch([Problem("mine", torch.ones(8, 8))]), tau=1e-3)
-assert advance(state, 10) == []
+from dop_lightning import Method, Problem, ProblemBatch
+from dop_lightning.model.signals import SymmetricFactor
+state = Method(SymmetricFactor).begin(ProblemBatch([Problem("mine", torch.ones(8, 8))]), tau=1e-3)
+assert state.advance(10) == []
 """
 
 TYPED = "from dop_lightning.foundation.units import parse_bytes\nsize: int = parse_bytes('8G')\n"

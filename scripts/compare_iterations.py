@@ -34,8 +34,10 @@ from torch.optim import SGD, Adam, RMSprop
 from turns import clock
 
 from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.state import BatchState, Method, ThetaOptimizer
+from dop_lightning.engine.optim.of_batch import ThetaOptimizer
 from dop_lightning.engine.steps import GradientDescent, Refinement
 from dop_lightning.lightning.data import ImageDataModule
 from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption

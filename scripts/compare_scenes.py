@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import SceneDataModule
 from dop_lightning.matrices.scenes import VideoFrames, VideoWriter, find_frames

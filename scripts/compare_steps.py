@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.convex import InexactALM, solve
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit, StepRule
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.model.corruption import HadamardCorruption

@@ -16,8 +16,9 @@ from functools import partial
 import torch
 
 from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.state import BatchState, Method
 from dop_lightning.engine.steps import Refinement
 from dop_lightning.engine.stopping import VARIANCES, LeastVariance
 from dop_lightning.images.presets import MUON_RATE

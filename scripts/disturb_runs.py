@@ -13,7 +13,6 @@ and one thread a process.
 
 import argparse
 import csv
-import json
 import os
 import random
 import shutil
@@ -27,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from dop_lightning.runs.folder import planned_batches
 
 IMAGES = """
 model:
@@ -118,9 +119,9 @@ def difference(run: Path, other: Path) -> str:
 
 def all_have_saved(run: Path) -> bool:
     """Whether more batches are saved than any of the processes has."""
-    if not (run / "manifest.json").is_file():
+    batches = planned_batches(run)
+    if batches is None:
         return False
-    batches = json.loads((run / "manifest.json").read_text())["batches"]
     return len(list(run.glob("checkpoints/last.ckpt/batch-????.pt"))) > (len(batches) + 1) // 2
 
 

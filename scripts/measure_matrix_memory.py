@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from dop_lightning.cli.experiments.runner import prepare
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Nesterov, SemiImplicit
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import SymmetricFactor

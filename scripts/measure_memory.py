@@ -28,7 +28,8 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
     """Bytes that three iterations of a 3×side×side image take, beyond what the imports take."""
     import torch
 
-    from dop_lightning.engine.state import BatchState, Method, advance
+    from dop_lightning.engine.descent import BatchState
+    from dop_lightning.engine.method import Method
     from dop_lightning.foundation.machine import keep_freed_memory
     from dop_lightning.model.corruption import HadamardCorruption
     from dop_lightning.model.losses import SquaredLoss
@@ -48,7 +49,7 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
         state = BatchState(
             Method(signal, corruption, loss=SquaredLoss("mean")), ProblemBatch([Problem("image", image)]), 1.0, 1.0
         )
-        advance(state, 3)
+        state.advance(3)
         return peak_of_process()
 
     before = three(64)  # the libraries' own buffers, threads and kernels

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from turns import clock
 
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.roster import Roster
-from dop_lightning.engine.state import Method
 from dop_lightning.engine.steps import Refinement
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule

@@ -1,7 +1,7 @@
 """Links by the files of the repository and by Python's names lead to the API reference, or are errors of the build.
 
-Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine/state.py#advance``. Here
-that becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other
+Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine/descent.py#BatchState``.
+Here that becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other
 files (configs, scripts) are downloads, as MyST has it.
 
 A link whose text is the name of the page, ``[files.md](files.md)``, shows its title here.

@@ -68,7 +68,9 @@ def run(_: str, arguments: Sequence[str]) -> int:
     from dop_lightning.cli.configs.separate import config
     from dop_lightning.cli.experiments import lightning_cli as lightning  # torch is imported from here on
     from dop_lightning.cli.experiments import runner
+    from dop_lightning.foundation.parsing import parse_once
 
     runner.prepare()
-    settings, notes = config(options)
-    return lightning.fit_config(settings, "\n".join(notes))
+    with parse_once():  # α is chosen by the data of the run
+        settings, notes = config(options)
+        return lightning.fit_config(settings, "\n".join(notes))

@@ -41,10 +41,13 @@ def suggestion(word: str, verbs: Iterable[str]) -> str:
 
 
 def _verb_for_file(word: str) -> str:
+    from dop_lightning.runs.folder import RunFolder
+    from dop_lightning.runs.sweeps.record import SWEEP
+
     path = Path(word)
     try:
         if path.is_dir():
-            return "table" if (path / "manifest.json").is_file() or (path / "sweep.json").is_file() else "recover"
+            return "table" if RunFolder(path).has_run or (path / SWEEP).is_file() else "recover"
     except (OSError, ValueError):  # too long for a path, say: it is none
         return ""
     return _VERB_OF_SUFFIX.get(path.suffix.lower(), "")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.cli.options import OptionParser
+from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.sweeps import debug, local, plan, slurm
 from dop_lightning.runs.sweeps.axes import Axis, check_key, parse_axis
 from dop_lightning.runs.sweeps.ended import Ended
@@ -168,7 +170,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--jobs is for --cluster local and slurm, got it with --cluster debug")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
-    if (options.out / "manifest.json").exists():
+    if RunFolder(options.out).has_run:
         raise ValueError(f"{options.out}: holds a run; choose another folder for the sweep")
 
 
@@ -221,8 +223,6 @@ def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: 
 
 
 def _save(out: Path, axes: Sequence[Axis], points: Sequence[Point], jobs: dict[str, str] | None = None) -> None:
-    from dop_lightning.foundation.atomic import atomic_json  # torch is imported here
-
     atomic_json(out / SWEEP, plan.summary(axes, points, jobs or {}))
 
 

@@ -4,31 +4,34 @@ from dop_lightning.foundation.lazy import lazy_names
 
 TYPE_CHECKING = False  # as in dop_lightning/__init__.py
 if TYPE_CHECKING:
-    from dop_lightning.engine.state import (
-        BatchState,
-        CorruptionFactory,
-        Evaluation,
-        Method,
-        OperatorFactory,
-        OutOfMemoryError,
-        SignalFactory,
-        ThetaOptimizer,
-        advance,
-    )
+    from dop_lightning.engine.descent import BatchState, StepRule
+    from dop_lightning.engine.method import Method
+    from dop_lightning.engine.run import Listener, Run, run_to_end
+    from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
+
+PUBLIC = {
+    "BatchState": "dop_lightning.engine.descent",
+    "Evaluation": "dop_lightning.engine.state",
+    "Listener": "dop_lightning.engine.run",
+    "Method": "dop_lightning.engine.method",
+    "OutOfMemoryError": "dop_lightning.engine.state",
+    "Run": "dop_lightning.engine.run",
+    "State": "dop_lightning.engine.state",
+    "StepRule": "dop_lightning.engine.descent",
+    "run_to_end": "dop_lightning.engine.run",
+}
 
 __all__ = [
     "BatchState",
-    "CorruptionFactory",
     "Evaluation",
+    "Listener",
     "Method",
-    "OperatorFactory",
     "OutOfMemoryError",
-    "SignalFactory",
-    "ThetaOptimizer",
-    "advance",
+    "Run",
+    "State",
+    "StepRule",
+    "run_to_end",
 ]
-
-PUBLIC = dict.fromkeys(__all__, "dop_lightning.engine.state")
 
 if not TYPE_CHECKING:  # else a type checker would accept any name
     __getattr__ = lazy_names(__name__, PUBLIC)

@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW, NAdam, Optimizer, RAdam
+from torch.optim import Optimizer
 
-from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.optim.pace import GRADIENT_DESCENT, pace
 from dop_lightning.foundation.checks import positive
 from dop_lightning.model.corruption import Corruption
 from dop_lightning.model.losses import Loss, SquaredLoss
@@ -33,15 +33,6 @@ from dop_lightning.problems.problem import ProblemBatch, scale
 
 REVEALED = 0.25
 """t, in scales of the observation."""
-
-GRADIENT_DESCENT = 1330.0
-"""T*·τ of gradient descent."""
-
-ADAM = 1.5
-"""T*·rate of Adam and its kin, whose steps are as long as their rate."""
-
-MUON = 3.0
-"""T*·rate of :class:`~dop_lightning.engine.optim.muon.Muon`."""
 
 MEASURED_AT = 3 * 128**2
 """N₀, in entries."""
@@ -110,22 +101,14 @@ def default_alpha(
         return float(max(shape) ** 0.5)
     if len(shape) == 3 and (corruption is None or not list(corruption.parameters())):
         return 1.0  # no corruption, no ratio: any number will do
-    if len(shape) != 3 or not (isinstance(loss, SquaredLoss) and loss.reduction == "mean"):
+    if corruption is None or len(shape) != 3 or not (isinstance(loss, SquaredLoss) and loss.reduction == "mean"):
         raise ValueError(f"alpha has no default for a signal of shape {shape} and this loss, give a number")
-    assert corruption is not None
     size = REVEALED * scale(problems[k])
     iterations = GRADIENT_DESCENT / tau
     if theta_optimizer is not None:
         optimizer = theta_optimizer([nn.Parameter(torch.zeros(1))])
         own = positive("lr of the theta_optimizer", float(optimizer.param_groups[0]["lr"]))
-        iterations = _time(optimizer) / own
+        iterations = pace(optimizer) / own
     entries = math.prod(problems.observation.shape[1:])
     iterations *= min(math.sqrt(entries / MEASURED_AT), LONGEST)
     return min(reveal_time(loss, tau, size, corruption, problems, k) / iterations, LARGEST_STEP * entries / tau)
-
-
-def _time(optimizer: Optimizer) -> float:
-    """T*·rate of an optimizer; one of another kind is taken for gradient descent."""
-    if isinstance(optimizer, Muon):
-        return MUON
-    return ADAM if isinstance(optimizer, Adam | AdamW | NAdam | RAdam) else GRADIENT_DESCENT

@@ -3,26 +3,22 @@
 An iteration of a network is hundreds of short kernels, which the host takes longer to launch than a fast GPU takes to
 do. A graph holds them with their arguments and memory. So it is right only as long as every array that it reads from
 before, or leaves behind, stays where it is (:func:`identity_of`), and as nothing in it depends on the number of the
-iteration: what does (the perturbation of an input) is put into such an array ahead, by :meth:`Signal.prepare`.
+iteration: what does (the perturbation of an input) is put into such an array ahead, by
+:meth:`~dop_lightning.model.signals.abilities.Perturbed.prepare`.
 
 Plain torch. The part that needs a GPU is :class:`CudaGraphs`; all else is the same with another :class:`Backend`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
 
-from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.optim.capturable import is_capturable_optimizer
 from dop_lightning.foundation.machine import is_out_of_memory
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
 
 Work = Callable[[], None]
 
@@ -184,30 +180,14 @@ def is_capturable(state: BatchState) -> bool:
     return state.signal.capturable and state.operator.capturable and optimizers
 
 
-def is_capturable_optimizer(optimizer: Optimizer) -> bool:
-    """Whether a step counts, if it does, on the device.
-
-    One that counts on the host might be captured without an error, with the number of that one step in it.
-    """
-    if type(optimizer) in (DiscrepantSGD, SGD):
-        return True  # they do not count
-    return all(group.get("capturable", False) for group in optimizer.param_groups)
-
-
-def make_capturable(optimizer: Optimizer) -> None:
-    """Let an optimizer of torch count on the device, where it knows how to."""
-    for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = True
-
-
 def identity_of(state: BatchState) -> Hashable:
     """Where all arrays lie that outlast an iteration, and the settings that a graph of it has as constants.
 
     A graph that was captured with others is wrong: the module was moved, a rate was changed.
     """
     modules = (state.signal, state.corruption, state.operator)
-    arrays = [state.problems.observation, *state.signal.prepared, *state.memory.values()]
+    prepared = () if state.signal.perturbed is None else state.signal.perturbed.prepared
+    arrays = [state.problems.observation, *prepared, *state.memory.values()]
     arrays += [array for module in modules for array in (*module.parameters(), *module.buffers())]
     settings: list[Hashable] = []
     for optimizer in state.optimizers:

@@ -1,10 +1,12 @@
-"""What a batch at work takes of memory, measured on one of its problems, for batches as large as it allows."""
+"""What a batch at work takes of memory and time, measured on one of its problems."""
+
+import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.roster import State
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.state import State
 
 ARRAYS = 8
 """Arrays of the size of an observation that an iteration of a closed form works with: 5 to 6 were measured for gradient
@@ -50,10 +52,31 @@ class _Kept:
 
 
 def _tensors(state: State) -> list[Tensor]:
-    if not isinstance(state, BatchState):
-        return []  # a solver's arrays have the size of the observation
     return [parameter.detach() for module in state.modules for parameter in module.parameters()]
 
 
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def seconds_an_iteration(
+    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
+) -> float:
+    """Time a few iterations of a batch, which is changed by them.
+
+    Args:
+        state: to be thrown away afterwards.
+        least: seconds to measure for.
+        most: iterations at most.
+        stopped: whether to make an end of it, asked between two iterations.
+        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
+    """
+    begin = time.perf_counter()
+    state.advance(ahead)
+    if stopped():
+        return (time.perf_counter() - begin) / ahead
+    done, begin = 0, time.perf_counter()
+    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
+        state.advance(1)
+        done += 1
+    return (time.perf_counter() - begin) / done

@@ -5,13 +5,9 @@ from typing import Any, Literal
 
 import torch
 
-from dop_lightning.engine.convex.state import ConvexState
 from dop_lightning.engine.outcome import Record
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.state import Procedure, State
 from dop_lightning.problems.problem import ProblemBatch
-
-State = BatchState | ConvexState
-"""A batch at work: gradient descent, or a convex solver."""
 
 
 class Roster:
@@ -21,13 +17,14 @@ class Roster:
     depends on how problems were batched.
 
     Args:
-        method: the parts of the engine.
+        method: begins batches: ``Method``, ``ConvexMethod``.
         batches: the problems of a run, or those of them that this process works on.
         tau: rate of θ: one number, one a problem in the order of the batches' list, or ``auto``.
         alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.
         order: names of all problems of the run, in the order that lists of rates have.
         device: where batches work.
         labels: names of the batches, by which they are saved; by default their positions.
+        keeps_states: whether the final state of a problem stays in its record when it leaves, to be saved or continued.
 
     Raises:
         ValueError: a list of rates has another length.
@@ -35,18 +32,20 @@ class Roster:
 
     def __init__(
         self,
-        method: Method,
+        method: Procedure,
         batches: Sequence[ProblemBatch],
         tau: float | Sequence[float] | Literal["auto"],
         alpha: float | Sequence[float] | None,
         order: Sequence[str],
         device: torch.device,
         labels: Sequence[str] | None = None,
+        keeps_states: bool = True,
     ) -> None:
         self.method = method
         self.batches = list(batches)
         self.labels = list(labels or batch_labels(range(len(self.batches))))
         self.device = device
+        self._keeps_states = keeps_states
         self._tau = None if isinstance(tau, str) else _one_a_problem("tau", tau, order)
         self._alpha = _one_a_problem("alpha", alpha, order)
         self._label_of = {
@@ -58,17 +57,12 @@ class Roster:
     def _new_state(self, problems: ProblemBatch) -> State:
         """A batch at its start, where it is to run."""
         alpha: list[float] | None = None
-        if self.method.corruption is None and self.method.solver is None:
-            alpha = [1.0] * len(problems)  # no corruption, no ratio: any number will do
-        elif self._alpha[problems.names[0]] is not None:
+        if self._alpha[problems.names[0]] is not None:
             alpha = [self._alpha[name] for name in problems.names]
         tau: list[float] | Literal["auto"] = "auto"
         if self._tau is not None:
             tau = [self._tau[name] for name in problems.names]
-        problems = problems.to(self.device)
-        if self.method.solver is not None:
-            return ConvexState(self.method.solver, problems, alpha, self.method.operator)
-        return BatchState(self.method, problems, tau, alpha)
+        return self.method.begin(problems.to(self.device), tau, alpha)
 
     def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
         """Whether these are the same problems: names and observations."""
@@ -136,7 +130,7 @@ class Roster:
 
     def leave(self, state: State, which: Sequence[int]) -> None:
         """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one."""
-        for k in which:
+        for k in which if self._keeps_states else ():
             record = self.records[state.problems.names[k]]
             record.state = {**state.problem_state(k), "iteration": record.iteration}
         keep = [k for k in range(len(state)) if k not in which]

@@ -1,175 +1,401 @@
-"""The iterations of one problem, or of the tiles of a large one in turns, by the engine alone.
+"""The loop of every run: blocks of iterations, evaluations, and the ends of problems. Plain torch.
 
-The blocks are those of :class:`~dop_lightning.lightning.module.DoubleOverparameterization`: same problems, same bits.
+``DoubleOverparameterization``, ``recover_image``, ``RobustPCA``, the choice of α and the convex solvers all run on it.
+What they do besides (files, progress, curves) they do as listeners.
+
+Shapes: K problems of a batch.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
-from dop_lightning.engine.outcome import Outcome, Status
-from dop_lightning.engine.state import BatchState, Evaluation, Method, OutOfMemoryError
-from dop_lightning.images.presets import TAU
-from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.engine.outcome import Outcome, Record, Status
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.state import Evaluation, OutOfMemoryError, Procedure, State
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
 
-EVERY = 25
-"""Iterations between two entries of a history: an evaluation takes less than half an iteration."""
 
-History = dict[str, list[float]]
-"""Numbers by tag; ``iteration`` tells when, and all lists are equally long."""
-
-
-class Part:
-    """One problem at work, until it ends.
+class Look:
+    """A batch as it is at an evaluation. It is evaluated and scored when that is first asked for.
 
     Args:
-        problem: what to recover.
-        method: how.
-        alpha: ratio of the rates; ``None`` is the default of the problem.
-        device: where.
+        run: which run.
+        state: the batch.
+        evaluation: what it has recovered, if that is known already.
 
     Attributes:
-        curve: scores by iteration.
-        outcome: what it has become, once it has ended.
+        state: the batch, to be read and not to be advanced.
     """
 
-    def __init__(self, problem: Problem, method: Method, alpha: float | None, device: torch.device) -> None:
-        problems = ProblemBatch([problem], device)
-        self.problem = problem
-        self.curve: dict[int, dict[str, float]] = {}
-        self.outcome: Outcome | None = None
-        self._state: BatchState | None = BatchState(method, problems, TAU, alpha)
-        self._scorer = Scorer(problems)
-        self._seconds = 0.0
+    def __init__(self, run: "Run", state: State, evaluation: Evaluation | None = None) -> None:
+        self.state = state
+        self._run = run
+        if evaluation is not None:
+            self.evaluation = evaluation
+
+    @property
+    def problems(self) -> ProblemBatch:
+        """The problems of the batch."""
+        return self.state.problems
 
     @property
     def iteration(self) -> int:
-        """Gradient iterations done."""
-        return self._at_work.iteration if self.outcome is None else self.outcome.iteration
+        """Iterations done."""
+        return self.state.iteration
 
-    @property
-    def _at_work(self) -> BatchState:
-        assert self._state is not None, "it has ended"
-        return self._state
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """X̂, ŝ and the loss."""
+        return self.state.evaluate()
 
-    def advance(self, end: int, maximum: int) -> None:
-        """One block of iterations, up to ``end``; it may end there."""
-        state = self._at_work
-        before, at = time.perf_counter(), state.iteration
-        diverged = state.advance(end - at)
-        self._seconds += time.perf_counter() - before
-        if diverged:
-            state.iteration = at  # it is back there
-            self.end("diverged")
-        elif finished := state.finished():
-            self.end(finished[0])
-        elif end == maximum:
-            self.end("done")
-        elif end % EVERY == 0:
-            self._look()
-
-    def _look(self) -> Evaluation:
-        evaluation = self._at_work.evaluate()
-        scores = self._scorer.curves(evaluation.signal, evaluation.corruption, evaluation.loss)
-        self.curve[evaluation.iteration] = scores[0]
-        return evaluation
-
-    def end(self, status: Status) -> Outcome:
-        """End it here, and let go of the state."""
-        state, evaluation = self._at_work, self._look()
-        self.outcome = Outcome(
-            problem=self.problem,
-            status=status,
-            iteration=state.iteration,
-            seconds=self._seconds,
-            tau=state.tau[0],
-            alpha=state.alpha[0],
-            signal=evaluation.signal[0].cpu(),
-            corruption=evaluation.corruption[0].cpu(),
-            scores=self.curve[state.iteration],
-        )
-        state.release()
-        self._state = None
-        return self.outcome
-
-    def release(self) -> None:
-        """Let go of what can be made anew."""
-        if self._state is not None:
-            self._state.release()
+    @cached_property
+    def scores(self) -> list[dict[str, float]]:
+        """The scores of the curves, one mapping per problem."""
+        seen = self.evaluation
+        return self._run.scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
 
 
-def do_work(
-    parts: Sequence[Part],
-    maximum: int,
-    block: int,
-    grid: int | None,
-    stop: Callable[[], bool],
-    tell: Callable[[int, Mapping[str, float]], None],
-) -> list[Outcome]:
-    """Do the iterations of all parts, in turns.
+class Ending(Look):
+    """Problems of a batch that end together, before they leave it.
 
     Args:
-        parts: at their start.
-        maximum: iterations of each.
-        block: iterations of a turn, at most.
-        grid: iterations between those at which the step rule looks at its problem.
-        stop: whether to make an end of it, asked after each turn.
-        tell: called after each turn with the iterations that it has done away with, and the last scores.
+        run: which run.
+        state: the batch.
+        ends: the statuses of the problems that end, by their positions in the batch.
+        evaluation: what the batch has recovered, if that is known already.
+    """
 
-    Returns:
-        The outcomes, in order.
+    def __init__(
+        self, run: "Run", state: State, ends: Mapping[int, Status], evaluation: Evaluation | None = None
+    ) -> None:
+        super().__init__(run, state, evaluation)
+        self.ends = dict(ends)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of the problems that end, by their positions."""
+        return {k: self.problems.names[k] for k in self.ends}
+
+    @cached_property
+    def final_scores(self) -> list[dict[str, float]]:
+        """The scores of the end, one mapping per problem of the batch."""
+        seen = self.evaluation
+        return self._run.scorer(self.state).final(seen.signal, seen.corruption, seen.loss)
+
+    def outcomes(self, scores: Sequence[Mapping[str, float]] | None = None) -> Iterator[Outcome]:
+        """Yield what becomes of each problem that ends.
+
+        Args:
+            scores: of each problem of the batch; by default :attr:`final_scores`.
+        """
+        state, seen = self.state, self.evaluation
+        scores = self.final_scores if scores is None else scores
+        for k, status in self.ends.items():
+            record = self._run.records[state.problems.names[k]]
+            yield Outcome(
+                problem=state.problems[k],
+                status=status,
+                iteration=record.iteration,
+                seconds=record.seconds,
+                tau=state.tau[k],
+                alpha=state.alpha[k] if state.has_corruption else None,
+                signal=seen.signal[k].cpu(),
+                corruption=seen.corruption[k].cpu(),
+                scores=dict(scores[k]),
+            )
+
+
+class Listener:
+    """Follows a run. Each hook does nothing by default."""
+
+    def on_states_change(self, run: "Run") -> None:
+        """The batches at work are others than before: some began, split, or lost problems."""
+
+    def on_block(self, run: "Run", state: State, iterations: int) -> None:
+        """A batch did a block of iterations."""
+
+    def on_evaluation(self, run: "Run", look: Look) -> None:
+        """A batch is at an evaluation. Call ``run.stop`` to end problems of it after this evaluation."""
+
+    def on_evaluated(self, run: "Run") -> None:
+        """All batches that were due at an evaluation have been looked at."""
+
+    def on_end(self, run: "Run", ending: Ending) -> None:
+        """Problems of a batch end, and leave it after this call."""
+
+    def on_split(self, run: "Run", state: State, error: OutOfMemoryError) -> None:
+        """A batch did not fit in memory, and goes on as two halves after this call."""
+
+
+class Run:
+    """Advances the batches of a roster in turns until their problems have ended.
+
+    Every problem ends by one mechanism, :meth:`stop`, whatever the reason: its step rule or solver has nothing left to
+    do, a listener says so, it diverged, the number of iterations is reached, or the run is interrupted.
+
+    Args:
+        roster: the problems.
+        block: iterations of a turn, at least 1. It changes no result.
+        evaluate_every: iterations between two evaluations, at least 1; ``None`` evaluates only at the end.
+        maximum: iterations of each problem; -1 for no such number.
+        listeners: what follows the run, in this order.
+        interrupted: asked before each turn; the run ends when it is true.
 
     Raises:
-        KeyboardInterrupt: to stop was asked before each part had its first turn: there is nothing to give.
-        OutOfMemoryError: a part takes more memory than there is.
+        ValueError: an argument is out of range.
     """
-    start = 0
-    while at_work := [part for part in parts if part.outcome is None]:
-        grids = (block, EVERY, grid)
-        end = min([start - start % every + every for every in grids if every is not None] + [maximum])
-        for part in at_work:
-            _take_turn(part, end, maximum)
-            if len(parts) > 1:
-                part.release()
-            done = end if part.outcome is None else maximum
-            tell(done - start, next(reversed(part.curve.values()), {}))
-            if stop():
-                return _stopped(parts)
-        start = end
-    return [part.outcome for part in parts if part.outcome is not None]
+
+    def __init__(
+        self,
+        roster: Roster,
+        *,
+        block: int = 100,
+        evaluate_every: int | None = None,
+        maximum: int = -1,
+        listeners: Sequence[Listener] = (),
+        interrupted: Callable[[], object] = lambda: False,
+    ) -> None:
+        self.roster = roster
+        self.block = at_least("block", block, 1)
+        self.evaluate_every = None if evaluate_every is None else at_least("evaluate_every", evaluate_every, 1)
+        self.maximum = maximum
+        self.listeners = list(listeners)
+        self._interrupted = interrupted
+        self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
+        self._stopping: dict[str, Status] = {}
+        self._going_back: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def states(self) -> list[State]:
+        """The batches at work."""
+        return self.roster.states
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """How far each problem is, by name."""
+        return self.roster.records
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that every unfinished problem has behind it."""
+        return self.roster.iteration
+
+    def scorer(self, state: State) -> Scorer:
+        """Return the scorer of a batch; truths stay stacked while the batch is at work."""
+        known = self._scorers.get(state)
+        if known is None or known.problems is not state.problems:
+            known = self._scorers[state] = Scorer(state.problems, state.has_corruption)
+        return known
+
+    # ------------------------------------------------------------------------------------------------------ the loop
+
+    def begin(self) -> None:
+        """Set the problems to work that are not finished."""
+        self.roster.work_on_unfinished(self.maximum)
+        self._tell_change()
+
+    def to_end(self) -> None:
+        """Advance until no problem is left, or until the run is interrupted: then the others end as they are."""
+        while self.states:
+            self.step()
+            if self._interrupted():
+                self.interrupt()
+                return
+
+    def step(self) -> int:
+        """Do one block of iterations of each batch, and return how many iterations the run has moved on."""
+        start = self.iteration
+        end = self._block_end(start)
+        for state in self.states[:]:
+            if self._interrupted():
+                break  # the batches of a run may be many: they need not be equally far to go on later
+            self._advance(state, end)
+        for state in [state for state in self.states if state.iteration == end]:
+            for k, status in state.finished().items():
+                name = state.problems.names[k]
+                self.records[name].ended = True
+                self.stop(name, status)
+            self._end_stopped(state, Look(self, state))
+        last = end == self.maximum
+        reached = end if not self.states else min(end, self.iteration)
+        if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
+            self._evaluate(last)
+        return reached - start
+
+    def _block_end(self, start: int) -> int:
+        """Blocks end on multiples of their length, at evaluations, where the steps ask, and at the last iteration."""
+        grids = (self.block, self.evaluate_every, self.roster.method.grid)
+        ends = [start - start % every + every for every in grids if every is not None]
+        if self.maximum != -1:
+            ends.append(self.maximum)
+        return min(ends)
+
+    def _advance(self, state: State, end: int) -> None:
+        """One turn of a batch."""
+        before, at = time.perf_counter(), state.iteration
+        try:
+            diverged = state.advance(max(0, end - at))
+        except OutOfMemoryError as error:
+            self._split(state, error)
+            return  # the halves take their turn in the next step
+        if len(self.states) > 1:
+            state.release()
+        seconds = (time.perf_counter() - before) / len(state)
+        for k, name in enumerate(state.problems.names):
+            record = self.records[name]
+            record.seconds += seconds
+            record.iteration = at if k in diverged else state.iteration
+        for listener in self.listeners:
+            listener.on_block(self, state, state.iteration - at)
+        if diverged:
+            for k in diverged:
+                self.stop(state.problems.names[k], "diverged")
+            reached, state.iteration = state.iteration, at  # they are scored where they stand again
+            look = Look(self, state, state.evaluate())
+            state.iteration = reached
+            self._end_stopped(state, look)
+
+    def _split(self, state: State, error: OutOfMemoryError) -> None:
+        """Go on with smaller batches; a problem comes out the same in any of them."""
+        if len(state) == 1:
+            raise OutOfMemoryError(f"{state.problems.names[0]}: {error}") from error
+        for listener in self.listeners:
+            listener.on_split(self, state, error)
+        self.roster.split(state)
+        self._tell_change()
+        if state.problems.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _evaluate(self, last: bool) -> None:
+        """Let the listeners look at every unfinished problem; the last time, end them all."""
+        end = self.iteration
+        for state in self.states[:]:
+            records = [self.records[name] for name in state.problems.names]
+            if state.iteration != end or records[0].evaluated == end:
+                continue  # it went ahead in an earlier run
+            for record in records:
+                record.evaluated = end
+            look = Look(self, state)
+            for listener in self.listeners:
+                listener.on_evaluation(self, look)
+            if last:
+                for name in state.problems.names:
+                    self._stopping.setdefault(name, "done")
+            self._end_stopped(state, look)
+        for listener in self.listeners:
+            listener.on_evaluated(self)
+
+    # ---------------------------------------------------------------------------------------------- ends of problems
+
+    def stop(self, name: str, status: Status, state: Mapping[str, Any] | None = None) -> None:
+        """Let a problem end after the present block or evaluation.
+
+        Args:
+            name: of the problem.
+            status: what it ends as.
+            state: what ``problem_state`` of its batch gave earlier, if it is to go back there: then everything that is
+                written of it, its number of iterations included, is of that iteration.
+        """
+        self._stopping[name] = status
+        if state is not None:
+            self._going_back[name] = state
+
+    def interrupt(self) -> None:
+        """End all problems at work where they are, as ``interrupted``. They stay in their batches' checkpoints."""
+        for state in self.states[:]:
+            for name in state.problems.names:
+                self.records[name].status = "interrupted"
+            ending = Ending(self, state, dict.fromkeys(range(len(state)), "interrupted"))
+            for listener in self.listeners:
+                listener.on_end(self, ending)
+            state.release()
+
+    def _end_stopped(self, state: State, look: Look) -> None:
+        """Let the problems of a batch that are to stop leave it."""
+        names = state.problems.names
+        ends = {k: self._stopping.pop(name) for k, name in enumerate(names) if name in self._stopping}
+        if not ends:
+            return
+        ending = Ending(self, state, ends, look.__dict__.get("evaluation"))
+        if any(name in self._going_back for name in names):
+            ending.evaluation = self._go_back(state, look.evaluation)
+        for k, status in ends.items():
+            self.records[names[k]].status = status
+        for listener in self.listeners:
+            listener.on_end(self, ending)
+        self.roster.leave(state, list(ends))
+        self._tell_change()
+
+    def _go_back(self, state: State, evaluation: Evaluation) -> Evaluation:
+        """Put the problems that end in an earlier state into it; the evaluation with theirs in its place."""
+        rows: dict[str, Any] = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
+        rows = {key: value.clone() for key, value in rows.items() if isinstance(value, Tensor)}
+        for k, name in enumerate(state.problems.names):
+            if name in self._going_back:
+                earlier = self._going_back.pop(name)
+                alone = state.select([k])
+                alone.load_problem_state(0, earlier)
+                alone.iteration = self.records[name].iteration = earlier["iteration"]
+                state.load_problem_state(k, earlier)
+                then = alone.evaluate()
+                for key, of_problems in rows.items():
+                    of_problems[k] = getattr(then, key)[0]
+        return replace(evaluation, **rows)
+
+    def _tell_change(self) -> None:
+        for listener in self.listeners:
+            listener.on_states_change(self)
+
+    def outcome_of(self, name: str) -> Outcome:
+        """Return what is recovered of one problem at its present state, at work or not."""
+        alone = self.roster.alone(name)
+        return next(Ending(self, alone, {0: self.records[name].status}).outcomes())
 
 
-def _take_turn(part: Part, end: int, maximum: int) -> None:
-    try:
-        part.advance(end, maximum)
-    except OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{part.problem.name}: {error}; a smaller tile, or a smaller width, takes less"
-        ) from None
+class _Endings(Listener):
+    """Keeps the ends of a run, in their order."""
+
+    def __init__(self) -> None:
+        self.endings: list[Ending] = []
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        """Keep it, with its state."""
+        self.endings.append(ending)
 
 
-def _stopped(parts: Sequence[Part]) -> list[Outcome]:
-    if any(part.outcome is None and part.iteration == 0 for part in parts):
-        raise KeyboardInterrupt
-    return [part.outcome or part.end("interrupted") for part in parts]
+def run_to_end(
+    method: Procedure,
+    problems: ProblemBatch,
+    maximum: int,
+    *,
+    tau: float | Sequence[float] | Literal["auto"] = "auto",
+    alpha: float | Sequence[float] | None = None,
+    block: int,
+) -> list[Ending]:
+    """Recover one batch, and return how its problems ended, in their order of ending.
 
+    Args:
+        method: how.
+        problems: the batch, on the device where it is to run.
+        maximum: iterations of each problem, at least 1.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
+        alpha: ratio of the rates, likewise.
+        block: iterations between two looks at whether a problem has ended.
 
-def history_of(parts: Sequence[Part]) -> History:
-    """The scores of all parts by iteration; of several, their mean, those that have ended as they ended.
-
-    >>> one, two = Part.__new__(Part), Part.__new__(Part)
-    >>> one.curve, two.curve = {25: {"loss": 4.0}, 50: {"loss": 2.0}}, {25: {"loss": 1.0}}
-    >>> history_of([one, two])
-    {'iteration': [25, 50], 'loss': [2.5, 1.5]}
+    Raises:
+        OutOfMemoryError: a single problem does not fit in memory.
+        ValueError: an argument is out of range.
     """
-    iterations = sorted({iteration for part in parts for iteration in part.curve})
-    tags = list(next(iter(parts[0].curve.values())))
-    history: History = {"iteration": list(iterations), **{tag: [] for tag in tags}}
-    for iteration in iterations:
-        known = [part.curve[max((i for i in part.curve if i <= iteration), default=min(part.curve))] for part in parts]
-        for tag in tags:
-            values = [scores[tag] for scores in known if tag in scores]
-            history[tag].append(sum(values) / len(values) if values else float("nan"))
-    return history
+    kept = _Endings()
+    roster = Roster(method, [problems], tau, alpha, problems.names, problems.device, keeps_states=False)
+    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=[kept]).to_end()
+    return kept.endings

@@ -34,7 +34,6 @@ MODULES = {
     "api.recover": "images.recover",
     "api.recovery": "images.recovery",
     "api.robust_pca": "matrices.robust_pca",
-    "api.work": "engine.run",
     "background": "matrices.scenes.background",
     "batching": "lightning.strategies.batching",
     "callbacks": "lightning.callbacks",
@@ -92,7 +91,7 @@ MODULES = {
     "plan": "lightning.strategies.plan",
     "presets": "images.presets",
     "randomness": "problems.randomness",
-    "recovery_callback": "lightning.callbacks.base",
+    "recovery_callback": "lightning.recovery_callback",
     "regression": "matrices.robust_codes",
     "reporting.html": "runs.report",
     "reporting.many": "runs.tables.many",
@@ -111,6 +110,7 @@ MODULES = {
     "signals.skip_unet": "model.signals.unet.skip_unet",
     "spread": "foundation.spread",
     "steps": "engine.steps",
+    "steps.automatic": "engine.automatic",
     "stopping": "engine.stopping",
     "strategies": "lightning.strategies",
     "streams": "model.signals.unet.streams",
@@ -126,7 +126,11 @@ NAMES = {
     "callbacks": {"DualCertificate": "paper.certificate_callback"},
     "cli": {},
     "commands": {},
-    "engine": {"one_a_problem": "engine.state"},
+    "engine": {
+        "advance": "engine.descent",
+        **dict.fromkeys(("CorruptionFactory", "OperatorFactory", "SignalFactory"), "engine.descent"),
+        "ThetaOptimizer": "engine.optim.of_batch",
+    },
     "files": {
         **dict.fromkeys(("MATRIX_SUFFIXES", "read_matrix"), "matrices.arrays"),
         **dict.fromkeys(("atomic_json", "atomic_text", "write_atomically"), "foundation.atomic"),
@@ -142,13 +146,14 @@ NAMES = {
     },
     "problems": dict.fromkeys(("Attribute", "form_batches", "of_one_shape", "rename", "scale"), "problems.problem"),
     "reporting": {},
-    "runs": dict.fromkeys(
-        (
-            *("CONFIG", "DATA_WITHOUT_EFFECT", "MANIFEST", "SETTINGS_WITHOUT_EFFECT", "claim", "default_folder"),
-            *("fingerprint", "planned_batches", "saved_settings", "write_manifest"),
+    "runs": {
+        **dict.fromkeys(
+            ("CONFIG", "MANIFEST", "default_folder", "planned_batches", "saved_settings"),
+            "runs.folder",
         ),
-        "runs.folder",
-    ),
+        **dict.fromkeys(("DATA_WITHOUT_EFFECT", "fingerprint"), "runs.fingerprint"),
+        **dict.fromkeys(("claim", "write_manifest"), "runs.manifest"),
+    },
 }
 """Old names that did not move with their modules, or whose modules are now rooms, and the modules of today."""
 

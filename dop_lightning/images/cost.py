@@ -1,15 +1,19 @@
-"""What recovering an image takes: memory by a measured model, time by a few timed iterations.
+"""What memory the recovery of images takes, by a measured model, and the tiles with which it fits.
 
 Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from dop_lightning.engine.roster import State
+import torch
+
+from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import in_bytes
+from dop_lightning.images.presets import Precision, Preset
 from dop_lightning.images.tiles import cover
+from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import working_size
 
 BYTES_A_PIXEL = {
@@ -28,7 +32,7 @@ SAFETY = 1.25
 PROCESS = 750 * 2**20
 """Bytes of Python, PyTorch and Lightning."""
 
-SHARE_OF_MEMORY = 0.8
+SHARE_FOR_IMAGES = 0.8
 """Of the memory that is free, what the recovery of images may take where nothing else is said."""
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
@@ -90,6 +94,74 @@ def choose_tile(
     )
 
 
+@dataclass(frozen=True)
+class RecoveryCost:
+    """What the recovery of images takes of the memory of a device, and the tiles with which it fits.
+
+    Attributes:
+        shapes: (C, H, W) of the images, at least one.
+        width: channels of the network.
+        preset: of the recovery.
+        precision: of the network.
+        device: where it runs.
+        option: the name of the option that limits the memory, for errors.
+        subject: what errors call the images.
+    """
+
+    shapes: Sequence[Shape]
+    width: int
+    preset: Preset
+    precision: Precision
+    device: torch.device
+    option: str = "max-memory"
+    subject: str = "these images"
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the network computes in bf16."""
+        return self.precision == "bf16" or (self.precision == "auto" and has_bfloat16_units(self.device))
+
+    @property
+    def fused(self) -> bool:
+        """Whether the network runs by kernels."""
+        return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
+
+    def memory(self, tile: int | None) -> int:
+        """Return the bytes that the recovery takes in tiles of a side, ``None`` for whole images."""
+        return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused)
+
+    def chosen_tile(self, limit: int | None) -> int | None:
+        """Return the side of the largest tiles that fit, ``None`` where whole images do.
+
+        Args:
+            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of what is free.
+
+        Raises:
+            ValueError: not even the smallest tiles fit.
+        """
+        free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
+        return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
+
+    def checked_tile(self, tile: int | None, limit: int | None) -> int | None:
+        """Return a side that was asked for, if it fits.
+
+        Args:
+            tile: the side, ``None`` for whole images.
+            limit: bytes, ``None`` for no limit.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        need = self.memory(tile)
+        if limit is not None and need > limit:
+            how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
+            raise ValueError(
+                f"{self.option} must be at least {math.ceil(need / 2**20)}M for {self.subject} {how} at width "
+                f"{self.width}, got {in_bytes(limit)}"
+            )
+        return tile
+
+
 def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     """Iterations of a training step that take about a second on two cores, from 1 to 10.
 
@@ -101,26 +173,3 @@ def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     """
     faster, most = (100, 25) if device == "cuda" else (1, 10)
     return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
-
-
-def seconds_an_iteration(
-    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
-) -> float:
-    """Time a few iterations of a batch, which is changed by them.
-
-    Args:
-        state: to be thrown away afterwards.
-        least: seconds to measure for.
-        most: iterations at most.
-        stopped: whether to make an end of it, asked between two iterations.
-        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
-    """
-    begin = time.perf_counter()
-    state.advance(ahead)
-    if stopped():
-        return (time.perf_counter() - begin) / ahead
-    done, begin = 0, time.perf_counter()
-    while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
-        state.advance(1)
-        done += 1
-    return (time.perf_counter() - begin) / done

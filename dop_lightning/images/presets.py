@@ -1,17 +1,18 @@
 """The presets by which images are recovered, at the command line and in Python: settings that belong together."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.state import Method
-from dop_lightning.engine.steps import GradientDescent, Refinement
+from dop_lightning.engine.recipe import Piece, Recipe
+from dop_lightning.engine.steps import Refinement
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
 
 Precision = Literal["auto", "bf16", "fp32"]
+Per = Literal["entry", "pixel"]
 
 MUON_RATE = 0.02
 """The learning rate of θ where it is refined; see docs/speed.md."""
@@ -19,8 +20,14 @@ MUON_RATE = 0.02
 TAU = 1.0
 """The learning rate of θ where it is not, and what α is the ratio to."""
 
-START = 1e-5
+IMAGE_START = 1e-5
 """The scale of g and h at the start."""
+
+BLOCK = 10
+"""Gradient iterations of a training step, unless the size of an image says otherwise; it changes no result."""
+
+EVALUATE_EVERY = 100
+"""Iterations between two evaluations of a run."""
 
 
 @dataclass(frozen=True)
@@ -42,52 +49,44 @@ class Preset:
     refined: bool
     text: str
 
-    @property
-    def network(self) -> dict[str, Any]:
-        """Settings of ``SkipUNet``."""
-        return {"bias": False} if self.refined else {"fused": False}
-
-    def model(self, precision: str) -> dict[str, Any]:
-        """The settings of ``model`` in a config of ``dop fit`` that say how θ moves, and α.
-
-        Args:
-            precision: ``fp32``, ``bf16`` or ``auto``, as the network's.
-        """
-        if not self.refined:
-            return {"tau": TAU, "alpha": self.alpha}
-        return {
-            "theta_optimizer": {"class_path": "dop_lightning.engine.optim.muon.Muon", "init_args": _muon(precision)},
-            "steps": {"class_path": "Refinement"},
-            "tau": TAU,
-            "alpha": self.alpha,
-        }
-
-    def method(
+    def recipe(
         self,
         width: int | None = None,
         precision: Precision = "auto",
-        per: Literal["entry", "pixel"] = "entry",
-    ) -> Method:
-        """The same as parts of the engine.
+        per: Per = "entry",
+        alpha: float | None = None,
+        block: int = BLOCK,
+    ) -> Recipe:
+        """Return all settings of the recovery.
 
         Args:
             width: channels of the network, at least 1; by default :attr:`width`.
             precision: of the network, and of the products in its optimizer.
             per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
+            alpha: ratio of the rates, above 0; by default :attr:`alpha`.
+            block: gradient iterations of a training step.
         """
-        return Method(
-            partial(SkipUNet, width=self.width if width is None else width, precision=precision, **self.network),
-            partial(HadamardCorruption, scale=START, tied=False)
+        network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
+        products = {} if precision == "auto" else {"precision": precision}
+        return Recipe(
+            signal=Piece(
+                SkipUNet, {"width": self.width if width is None else width, "precision": precision, **network}
+            ),
+            corruption=Piece(HadamardCorruption, {"scale": IMAGE_START, "tied": False})
             if per == "entry"
-            else partial(PixelCorruption, scale=START),
-            loss=SquaredLoss("mean"),
-            theta_optimizer=partial(Muon, **_muon(precision)) if self.refined else None,
-            steps=Refinement() if self.refined else GradientDescent(),
+            else Piece(PixelCorruption, {"scale": IMAGE_START}),
+            loss=Piece(SquaredLoss, {"reduction": "mean"}),
+            theta_optimizer=Piece(Muon, {"lr": MUON_RATE, **products}) if self.refined else None,
+            steps=Piece(Refinement) if self.refined else None,
+            tau=TAU,
+            alpha=self.alpha if alpha is None else alpha,
+            block=block,
+            evaluate_every=EVALUATE_EVERY,
         )
 
-
-def _muon(precision: str) -> dict[str, Any]:
-    return {"lr": MUON_RATE, **({} if precision == "auto" else {"precision": precision})}
+    def method(self, width: int | None = None, precision: Precision = "auto", per: Per = "entry") -> Method:
+        """Return the parts of the engine; arguments as those of :meth:`recipe`."""
+        return self.recipe(width, precision, per).method()
 
 
 PRESETS = {

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,28 +10,29 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Part, do_work, history_of
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.run import Run
+from dop_lightning.engine.state import OutOfMemoryError, Procedure
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import settle_device
-from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
-from dop_lightning.foundation.units import in_bytes, parse_bytes
-from dop_lightning.images.cost import SHARE_OF_MEMORY, block_length, choose_tile, run_memory
+from dop_lightning.foundation.units import parse_bytes
+from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Unsuitable
 from dop_lightning.images.formats.value_range import checked_range
+from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
 from dop_lightning.images.interrupt import first_interrupt
-from dop_lightning.images.presets import PRESETS, Precision, Preset
+from dop_lightning.images.mosaics import combine
+from dop_lightning.images.presets import PRESETS, TAU, Precision
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.tiles import cut
-from dop_lightning.model.signals.unet import kernels
-from dop_lightning.problems.problem import Problem, scale
+from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from dop_lightning.problems.scoring import DENSITY_THRESHOLD
-from dop_lightning.runs.mosaics import combine
 
 
 def recover_image(
@@ -120,8 +121,10 @@ def recover_image(
     given = image_object(image)
     loaded = _load(given, value_range)
     problem = _problem(given, loaded, mask, truth, _whole("seed", seed))
-    costs = _Costs(tuple(problem.observation.shape), width, chosen, precision, where)
-    side = costs.tile(tile, limit)
+    channels, height, columns = problem.observation.shape
+    shapes = [(channels, height, columns)]
+    cost = RecoveryCost(shapes, width, chosen, precision, where, option="max_memory", subject="this image")
+    side = cost.chosen_tile(limit) if tile is None else cost.checked_tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
     problems = [problem] if mosaic is None else list(mosaic.tiles.values())
     method = chosen.method(width, precision, per)
@@ -132,12 +135,33 @@ def recover_image(
         first_interrupt() as stop,
         progress_bar(progress, maximum * len(problems)) as tell,
     ):
-        parts = [Part(each, method, alpha, where) for each in problems]
         block = block_length(max(math.prod(each.observation.shape[1:]) for each in problems), width, where.type)
-        outcomes = do_work(parts, maximum, block, method.steps.grid, stop, tell)
+        history = HistoryListener(maximum, tell)
+        _run(method, problems, alpha, where, block, maximum, history, stop)
+    outcomes = [history.outcomes[each.name] for each in problems]
     outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
     _warn(outcome, maximum)
-    return _recovery(given, loaded, outcome, parts)
+    return _recovery(given, loaded, outcome, mean_history([history.curves[each.name] for each in problems]))
+
+
+def _run(
+    method: Procedure,
+    problems: Sequence[Problem],
+    alpha: float | None,
+    device: torch.device,
+    block: int,
+    maximum: int,
+    history: HistoryListener,
+    stop: Callable[[], object],
+) -> None:
+    """Do the iterations of all problems, in turns."""
+    names = [each.name for each in problems]
+    roster = Roster(method, [ProblemBatch([each]) for each in problems], TAU, alpha, names, device, keeps_states=False)
+    run = Run(roster, block=block, evaluate_every=EVERY, maximum=maximum, listeners=[history], interrupted=stop)
+    try:
+        run.to_end()
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
 
 
 def _whole(name: str, value: int) -> int:
@@ -201,45 +225,6 @@ def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
     return loaded.values
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """What an image takes of the memory of a device."""
-
-    shape: tuple[int, ...]
-    width: int
-    preset: Preset
-    precision: Precision
-    device: torch.device
-
-    @property
-    def _bf16(self) -> bool:
-        return self.precision == "bf16" or (self.precision == "auto" and has_bfloat16_units(self.device))
-
-    @property
-    def _fused(self) -> bool:
-        return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
-
-    def tile(self, asked: int | None, limit: int | None) -> int | None:
-        """The side of the tiles, ``None`` for the image as a whole.
-
-        Args:
-            asked: the side that is asked for.
-            limit: bytes, ``None`` for most of what is free.
-        """
-        channels, height, width = self.shape
-        shapes = [(channels, height, width)]
-        if asked is None:
-            free = limit or round(SHARE_OF_MEMORY * available_memory(self.device))
-            return choose_tile(shapes, self.width, self._bf16, free, fused=self._fused, name="max_memory")
-        need = run_memory(shapes, self.width, self._bf16, asked, fused=self._fused)
-        if limit is not None and need > limit:
-            raise ValueError(
-                f"max_memory must be at least {math.ceil(need / 2**20)}M for this image in tiles of {asked}×{asked} at "
-                f"width {self.width}, got {in_bytes(limit)}"
-            )
-        return asked
-
-
 def _warn(outcome: Outcome, maximum: int) -> None:
     """Say what is not as it should be."""
     if outcome.status == "interrupted":
@@ -257,19 +242,20 @@ def _warn(outcome: Outcome, maximum: int) -> None:
         )
 
 
-def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, parts: list[Part]) -> Recovery:
+def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
     """The outcome in the units and the layout of the image."""
     lo, hi = loaded.format.value_range
     corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
     found = np.abs(corruption) > DENSITY_THRESHOLD * scale(outcome.problem)
     if outcome.problem.mask is not None:
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
-    assert outcome.alpha is not None
+    if outcome.alpha is None:
+        raise ValueError("a preset must model the corruption, got one without")
     return Recovery(
         image=given.like(repainted(outcome.signal, loaded.format)),
         corruption=given.entries(corruption.astype(given.entry_dtype()) * (hi - lo)),
         mask=given.entries(found),
-        history=history_of(parts),
+        history=history,
         status=outcome.status,
         iterations=outcome.iteration,
         alpha=outcome.alpha,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dop_lightning.engine.outcome import Outcome, Status
-from dop_lightning.engine.run import History
 from dop_lightning.foundation.units import in_words
 from dop_lightning.images.formats import ImageFormat, write_image
+from dop_lightning.images.history import History
 from dop_lightning.images.pictures import recovery_pictures
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.run import run_to_end
+from dop_lightning.engine.state import Procedure
 from dop_lightning.foundation.checks import fraction, positive
-from dop_lightning.matrices.separation import advance_to_end
+from dop_lightning.matrices.separation import BLOCK
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
@@ -58,7 +59,7 @@ class AlphaChoice:
 
 def choose_alpha(
     problem: Problem,
-    method: Method,
+    method: Procedure,
     scales: Sequence[float] = SCALES,
     held_out: float = HELD_OUT,
     max_iterations: int = 300,
@@ -119,10 +120,10 @@ def _part(problem: Problem) -> Problem:
 
 
 def _error(
-    method: Method, problem: ProblemBatch, alpha: float, hidden: Tensor, y: Tensor, max_iterations: int
+    method: Procedure, problem: ProblemBatch, alpha: float, hidden: Tensor, y: Tensor, max_iterations: int
 ) -> float:
     """The mean absolute error of what is hidden; infinite where the recovery diverges."""
-    state = BatchState(method, problem, "auto", alpha)
-    if not advance_to_end(state, max_iterations):
+    (ending,) = run_to_end(method, problem, max_iterations, alpha=alpha, block=BLOCK)
+    if ending.ends[0] == "diverged":
         return math.inf
-    return float((state.evaluate().signal[0].cpu() - y)[hidden].abs().double().mean())
+    return float((ending.evaluation.signal[0].cpu() - y)[hidden].abs().double().mean())

@@ -6,29 +6,42 @@ Shapes: n rows, m columns.
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.matrices.tables import read_table
+from dop_lightning.foundation.parsing import parsed
+from dop_lightning.matrices.tables import TableLabels, read_table
 
 MATRIX_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
 
 
-def read_matrix(path: str | Path, key: str | None = None) -> tuple[Tensor, Tensor | None]:
+class Matrix(NamedTuple):
+    """What the file of a matrix holds.
+
+    Attributes:
+        values: ``(n, m)``, missing entries 0: float64 where the file holds float64 or decimal text, else float32.
+        mask: ``(n, m)``, true where observed; ``None`` where nothing is missing.
+        labels: what stands around the numbers of a text table; ``None`` for other files.
+    """
+
+    values: Tensor
+    mask: Tensor | None
+    labels: TableLabels | None = None
+
+
+def read_matrix(path: str | Path, key: str | None = None) -> Matrix:
     """Read a matrix. Entries that are NaN, or empty in a table, are missing.
+
+    Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is parsed once.
 
     Args:
         path: ``.npy``, ``.npz``, ``.csv`` (see :func:`~dop_lightning.matrices.tables.read_table`), or ``.mat`` up to
             version 7, which needs scipy.
         key: the name of the array in an ``.npz`` or ``.mat``; not needed where there is one only.
-
-    Returns:
-        The matrix ``(n, m)``, its missing entries 0: float64 where the file holds float64 or decimal text, else
-        float32. And the mask ``(n, m)``, true where observed; ``None`` where nothing is missing.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -41,14 +54,20 @@ def read_matrix(path: str | Path, key: str | None = None) -> tuple[Tensor, Tenso
     suffix = path.suffix.lower()
     if suffix not in MATRIX_SUFFIXES:
         raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
+    return parsed(_parse, path, key)
+
+
+def _parse(path: Path, key: str | None) -> Matrix:
+    suffix = path.suffix.lower()
     if suffix == ".csv":
         _refuse_key(path, key)
-        return _to_matrix(path, read_table(path))
+        table = read_table(path)
+        return Matrix(*_to_matrix(path, table.values), table.labels)
     with warnings.catch_warnings():
         # Of files by old writers, and of names that occur twice: what is read is checked below.
         warnings.simplefilter("ignore")
         array = _read_mat(path, key) if suffix == ".mat" else _read_numpy(path, key)
-    return _to_matrix(path, array)
+    return Matrix(*_to_matrix(path, array))
 
 
 def _read_numpy(path: Path, key: str | None) -> Any:

@@ -6,18 +6,18 @@ Shapes: n samples, m features, r the components that were found.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.run import run_to_end
+from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.robust_codes import robust_codes
-from dop_lightning.matrices.separation import advance_to_end, separation
-from dop_lightning.model.signals import Factor, Signal
+from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
 
@@ -31,9 +31,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-START = 1e-5
-"""Scale γ of the start, in units of the median absolute value: the error that is left is of its order."""
 
 NEGLIGIBLE = 1e-4
 """Singular values below this part of the largest belong to no component."""
@@ -96,8 +93,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         *,
         alpha: float | Literal["auto"] | None = "auto",
         center: bool = True,
-        tol: float = 1e-5,
-        max_iter: int = 500,
+        tol: float = MATRIX.tolerance,
+        max_iter: int = MATRIX.iterations,
         device: str = "cpu",
         random_state: Any = 0,
     ) -> None:
@@ -126,14 +123,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         centred = np.where(observed, X - self.mean_, 0)
         problem, unit = self._problem(centred, observed)
         state = self._recover(problem)
-        left, values, right = _decomposed(state.signal)
+        left, values, right = _decomposed(state)
         kept = int((values > NEGLIGIBLE * values[0]).sum()) if values[0] > NOTHING else 0
         self.rank_ = int((values[:kept] > RANK_TOLERANCE * values[0]).sum())
         left, values, right = left[:, :kept], values[:kept] * unit, right[:kept]
         self.n_components_ = kept
         self.components_, self.singular_values_ = _signed(right), values
         self.low_rank_ = _labelled((left * values) @ right + self.mean_, given)
-        sparse = state.corruption.value()[0].detach().cpu().numpy() * X.dtype.type(unit)
+        sparse = _modelled(state.corruption).value()[0].detach().cpu().numpy() * X.dtype.type(unit)
         sparse[(np.abs(sparse) <= NOTHING * unit) | ~observed] = 0
         self.sparse_ = _labelled(sparse, given)
         return self
@@ -208,25 +205,27 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         unit = scale(Problem("X", y, mask=mask))
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
-    def _recover(self, problem: Problem) -> BatchState:
-        method = separation(START, self.tol, self.n_components)
+    def _recover(self, problem: Problem) -> State:
+        method = separation(MATRIX.start, self.tol, self.n_components)
         self.alpha_choice_: AlphaChoice | None = None
         if self.alpha == "auto":
             self.alpha_choice_ = choose_alpha(problem, method, max_iterations=self.max_iter, device=self.device)
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        state = BatchState(method, ProblemBatch([problem], self.device), "auto", self.alpha_)
-        if not advance_to_end(state, self.max_iter):
+        (ending,) = run_to_end(
+            method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_, block=BLOCK
+        )
+        if ending.ends[0] == "diverged":
             raise ValueError("X must have entries whose products do not overflow, got larger ones")
-        self.n_iter_ = state.iteration
-        if not state.finished():
+        self.n_iter_ = ending.iteration
+        if not ending.state.finished():
             warnings.warn(
                 f"not converged to tol={self.tol:g} in max_iter={self.max_iter} iterations",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        return state
+        return ending.state
 
     @property
     def _n_features_out(self) -> int:
@@ -240,11 +239,21 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return tags
 
 
+Part = TypeVar("Part")
+
+
+def _modelled(part: Part | None) -> Part:
+    """Refuse a state whose unknowns are no modules, which :func:`separation` does not make."""
+    if part is None:
+        raise TypeError("RobustPCA needs a signal with factors and a corruption")
+    return part
+
+
 @torch.no_grad()
-def _decomposed(signal: Signal) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _decomposed(state: State) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The singular value decomposition of ``UVᵀ``, out of U and V."""
-    assert isinstance(signal, Factor)
-    (Q_left, R_left), (Q_right, R_right) = (torch.linalg.qr(factor[0]) for factor in signal.pair)
+    factors = _modelled(_modelled(state.signal).factors)
+    (Q_left, R_left), (Q_right, R_right) = (torch.linalg.qr(factor[0]) for factor in factors.pair)
     left, values, right = torch.linalg.svd(R_left @ R_right.mT)
     return (Q_left @ left).cpu().numpy(), values.cpu().numpy(), (right @ Q_right.mT).cpu().numpy()
 

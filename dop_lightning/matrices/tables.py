@@ -15,26 +15,6 @@ from dop_lightning.foundation.atomic import atomic_text
 _MISSING = ("", "nan", "na")
 
 
-def read_table(path: Path) -> np.ndarray:
-    """Read a text table of numbers.
-
-    Cells are parted by a tab, a semicolon, a comma or blanks: the first of these, in this order, that the last row
-    has. Empty cells, ``nan`` and ``NA`` are missing. Lines at the top that start with ``#`` are comments. A first row
-    without any number is a header, a first column without any number holds labels. Around an empty corner, and below a
-    header that is one cell shorter than the rows, labels may be numbers too.
-
-    Args:
-        path: a text file in UTF-8.
-
-    Returns:
-        ``(n, m)``, float64, NaN where missing.
-
-    Raises:
-        ValueError: there is no row, a cell is no number, rows have different lengths, or the file is not such a text.
-    """
-    return _read(path)[0]
-
-
 class TableLabels(NamedTuple):
     """What a table has around its numbers.
 
@@ -51,36 +31,32 @@ class TableLabels(NamedTuple):
     separator: str
 
 
-def read_labels(path: Path) -> TableLabels:
-    """The labels of a text table, as :func:`read_table` tells them from numbers.
+class Table(NamedTuple):
+    """What a table holds.
 
-    Raises:
-        ValueError: as of that.
+    Attributes:
+        values: ``(n, m)``, float64, NaN where missing.
+        labels: what stands around them.
     """
-    return _read(path)[1]
+
+    values: np.ndarray
+    labels: TableLabels
 
 
-def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
-    """Write numbers as a table with the labels of another.
+def read_table(path: Path) -> Table:
+    """Read a text table of numbers.
+
+    Cells are parted by a tab, a semicolon, a comma or blanks: the first of these, in this order, that the last row
+    has. Empty cells, ``nan`` and ``NA`` are missing. Lines at the top that start with ``#`` are comments. A first row
+    without any number is a header, a first column without any number holds labels. Around an empty corner, and below a
+    header that is one cell shorter than the rows, labels may be numbers too.
 
     Args:
-        path: the file to write.
-        values: ``(n, m)``, of the shape of that table.
-        labels: what stands around the numbers.
+        path: a text file in UTF-8.
 
     Raises:
-        OSError: the file cannot be written.
+        ValueError: there is no row, a cell is no number, rows have different lengths, or the file is not such a text.
     """
-    text = io.StringIO()
-    text.writelines(f"{line}\n" for line in labels.comments)
-    writer = csv.writer(text, delimiter=labels.separator, lineterminator="\n")
-    writer.writerows(labels.header)
-    for label, row in zip(labels.beside, values.tolist(), strict=True):
-        writer.writerow([*label, *(f"{number:.9g}" for number in row)])
-    atomic_text(path, text.getvalue())
-
-
-def _read(path: Path) -> tuple[np.ndarray, TableLabels]:
     try:
         # Excel starts UTF-8 with a byte order mark.
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -110,7 +86,27 @@ def _read(path: Path) -> tuple[np.ndarray, TableLabels]:
                     f"column {j + 1}{hint}"
                 )
     values = np.array([row[left:] for row in numbers[top:]], dtype=np.float64)
-    return values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator)
+    return Table(values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator))
+
+
+def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
+    """Write numbers as a table with the labels of another.
+
+    Args:
+        path: the file to write.
+        values: ``(n, m)``, of the shape of that table.
+        labels: what stands around the numbers.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = io.StringIO()
+    text.writelines(f"{line}\n" for line in labels.comments)
+    writer = csv.writer(text, delimiter=labels.separator, lineterminator="\n")
+    writer.writerows(labels.header)
+    for label, row in zip(labels.beside, values.tolist(), strict=True):
+        writer.writerow([*label, *(f"{number:.9g}" for number in row)])
+    atomic_text(path, text.getvalue())
 
 
 def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:

@@ -14,7 +14,13 @@ from dop_lightning.problems.problem import ProblemBatch
 
 
 class Corruption(Part):
-    """A model of s. The base class is the absence of one, ``s = 0``: what DIP and factorisation assume."""
+    """A model of s. The base class is the absence of one, ``s = 0``: what DIP and factorisation assume.
+
+    Attributes:
+        is_modelled: whether s may be other than 0, so that scores of it mean something.
+    """
+
+    is_modelled: bool = True
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()
@@ -51,6 +57,8 @@ class Corruption(Part):
 
 class NoCorruption(Corruption):
     """``s = 0``."""
+
+    is_modelled = False
 
 
 class HadamardCorruption(Corruption):

@@ -1,19 +1,20 @@
 """How far the recovery of a matrix is from the optimum of Eq. 8, in ``metrics.csv``."""
 
-from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.roster import State
-from dop_lightning.engine.state import BatchState, Evaluation
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.run import Look
+from dop_lightning.engine.state import State
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.model.corruption import HadamardCorruption
-from dop_lightning.model.signals import Factor, SymmetricFactor
-from dop_lightning.model.signals.growing import LowRank
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.model.corruption import Corruption, HadamardCorruption, NoCorruption
+from dop_lightning.model.signals import Signal
+from dop_lightning.model.signals.abilities import Factors
 from dop_lightning.paper.theory.certificate import (
     KKTResiduals,
     balance,
@@ -21,7 +22,6 @@ from dop_lightning.paper.theory.certificate import (
     dual_variable,
     kkt_residuals,
 )
-from dop_lightning.problems.problem import ProblemBatch
 
 
 class DualCertificate(RecoveryCallback):
@@ -45,41 +45,42 @@ class DualCertificate(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Refuse what has no certificate before the work is done."""
-        assert isinstance(module, DoubleOverparameterization)
-        for state in module.states:
-            _check(state)
+        for state in recovery_module(module).states:
+            _check(_descent(state))
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Append a row a problem and residual."""
-        state = next(state for state in module.states if state.problems is problems)
-        assert isinstance(state, BatchState)
-        values = {tag: value.tolist() for tag, value in _residuals(state, evaluation).by_name().items()}
+        values = {tag: value.tolist() for tag, value in _residuals(look).by_name().items()}
         rows = [
-            [name, evaluation.iteration, f"kkt_{tag}", f"{of_problems[k]:.7g}"]
-            for k, name in enumerate(problems.names)
+            [name, look.iteration, f"kkt_{tag}", f"{of_problems[k]:.7g}"]
+            for k, name in enumerate(look.problems.names)
             for tag, of_problems in values.items()
         ]
         RecoveryMetrics.append(trainer, module, rows)
 
 
-def _check(state: State) -> None:
-    if not isinstance(state, BatchState):
+def _descent(state: State) -> BatchState:
+    """The state as one of gradient descent."""
+    if state.signal is None:
         raise ValueError("DualCertificate follows gradient descent, got a convex solver; leave the callback out")
-    parts = (
-        (state.corruption, "corruption", (HadamardCorruption,)),
-        (state.signal, "signal", (SymmetricFactor, Factor)),
-    )
-    for part, kind, known in parts:
-        if not isinstance(part, known):
-            names = " or ".join(each.__name__ for each in known)
-            raise ValueError(f"DualCertificate needs the {kind} {names}, got {type(part).__name__}")
+    return cast(BatchState, state)
+
+
+def _hadamard(corruption: Corruption) -> HadamardCorruption:
+    if not isinstance(corruption, HadamardCorruption):
+        raise ValueError(f"DualCertificate needs the corruption HadamardCorruption, got {type(corruption).__name__}")
+    return corruption
+
+
+def _factors(signal: Signal) -> Factors:
+    if signal.factors is None:
+        raise ValueError(f"DualCertificate needs the signal SymmetricFactor or Factor, got {type(signal).__name__}")
+    return signal.factors
+
+
+def _check(state: BatchState) -> None:
+    _hadamard(state.corruption)
+    _factors(state.signal)
     for kind, scale in zip(("signal", "corruption"), _Start(state).scales, strict=True):
         if not bool((scale < 1).all()):
             raise ValueError(
@@ -91,13 +92,11 @@ class _Start:
     """Where a batch began, made anew from its seeds, whatever iteration it is at."""
 
     def __init__(self, state: BatchState) -> None:
-        assert state.method.corruption is not None
-        corruption = state.method.corruption(state.problems).to(state.problems.device)
-        assert isinstance(corruption, HadamardCorruption)
+        make = state.method.corruption or NoCorruption
+        corruption = _hadamard(make(state.problems).to(state.problems.device))
         self.g, self.h = corruption.g.detach(), corruption.h.detach()
-        signal = state.signal
-        assert isinstance(signal, LowRank)
-        self.length = signal.length if signal.growing else None
+        growth = state.signal.growth
+        self.length = None if growth is None else growth.length
         self.factors: list[nn.Parameter] = list(state.method.signal(state.problems).parameters())  # K n r each
 
     @property
@@ -113,9 +112,9 @@ class _Start:
 
 
 @torch.no_grad()
-def _residuals(state: BatchState, evaluation: Evaluation) -> KKTResiduals:
-    corruption = state.corruption
-    assert isinstance(corruption, HadamardCorruption)
+def _residuals(look: Look) -> KKTResiduals:
+    state = _descent(look.state)
+    corruption = _hadamard(state.corruption)
     start = _Start(state)
     alpha = torch.tensor(state.alpha, dtype=torch.float64)
     gamma, gamma_corruption = start.scales
@@ -123,10 +122,10 @@ def _residuals(state: BatchState, evaluation: Evaluation) -> KKTResiduals:
     return kkt_residuals(
         state.operator,
         state.problems.observation,
-        evaluation.signal,
+        look.evaluation.signal,
         corruption.g,
         corruption.h,
         dual_certificate(xi, gamma),
         balance(alpha, gamma, gamma_corruption),
-        semidefinite=isinstance(state.signal, SymmetricFactor),
+        semidefinite=_factors(state.signal).symmetric,
     )

@@ -3,20 +3,75 @@
 Shapes: ``K`` problems, ``*m`` the shape of an observation (``C H W``, ``n n``, ``m``), ``*n`` the shape of a signal.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.problems.randomness import Purpose, stream
 
-if TYPE_CHECKING:  # operators are made of problems
-    from dop_lightning.model.operators.sensing import Sensing
-
 Attribute = str | int | float | bool
+
+
+class Sensing(ABC):
+    """How a signal was measured, in plain settings: A of a batch is made from it.
+
+    It is the same for all problems of a batch; what is random in A follows from each problem's seed.
+
+    A subclass is a frozen dataclass: equal settings make problems that can be stacked.
+    """
+
+    name: ClassVar[str]
+    """snake_case, the column ``sensing`` of a table."""
+
+    @abstractmethod
+    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(*m)`` of a signal ``(*n)``.
+
+        Raises:
+            ValueError: such signals cannot be measured in this way.
+        """
+
+    def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
+        """``(*n)`` of what was measured as ``(*m)``, where that follows: of a file that holds what was observed.
+
+        Raises:
+            ValueError: it does not follow.
+        """
+        raise ValueError(
+            f"the shape of a signal must follow from what was measured of it; it does not from {self} and an "
+            f"observation of shape {tuple(observation_shape)}"
+        )
+
+    @abstractmethod
+    def operator(self, problems: "ProblemBatch") -> nn.Module:
+        """Return A of a batch, without its mask: an :class:`~dop_lightning.model.operators.base.Operator`."""
+
+    @property
+    @abstractmethod
+    def slug(self) -> str:
+        """A short text for file names, of ``[a-z0-9.-]``."""
+
+    @property
+    @abstractmethod
+    def attributes(self) -> dict[str, Attribute]:
+        """The columns of a table, ``sensing`` (the name) among them."""
+
+    def measure(self, signal: Tensor, seed: int) -> Tensor:
+        """``A(X)`` of one signal ``(*n)``, with the A of a seed; ``(*m)``, on the CPU.
+
+        Raises:
+            ValueError: the signal cannot be measured in this way.
+        """
+        shape = tuple(signal.shape)
+        zeros = torch.zeros(self.observation_shape(shape), dtype=signal.dtype)
+        problem = Problem("measured", zeros, seed=seed, signal_shape=shape, sensing=self)
+        measured: Tensor = self.operator(ProblemBatch([problem]))(signal[None])
+        return measured[0]
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value: a problem equals itself alone
@@ -56,7 +111,7 @@ class Problem:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     source: object = None
     folder: str = ""
-    sensing: "Sensing | None" = None
+    sensing: Sensing | None = None
     alpha: float | None = None
 
     def __post_init__(self) -> None:
@@ -186,7 +241,7 @@ class ProblemBatch(Sequence[Problem]):
         return self.problems[0].signal_shape
 
     @property
-    def sensing(self) -> "Sensing | None":
+    def sensing(self) -> Sensing | None:
         """How all of them were measured."""
         return self.problems[0].sensing
 

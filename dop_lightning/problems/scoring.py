@@ -60,9 +60,7 @@ class Scorer:
             density = corruption_density(corruption, self._threshold, self.problems.mask)
             _put(scores, "corruption_density", density)
         self._compare(scores, "relative_error", relative_error, signal, self._truth)
-        if self._image:
-            data_range = self._range
-            assert data_range is not None
+        if self._image and (data_range := self._range) is not None:
             self._compare(scores, "psnr", lambda x, t: psnr(x, t, data_range), signal, self._truth)
             self._compare(scores, "ssim", lambda x, t: ssim(x, t, data_range), signal, self._truth)
             if average is not None:
@@ -89,9 +87,8 @@ class Scorer:
                 _put(scores, "support_recall", recall, which)
         if len(self.problems.signal_shape) == 2:
             _put(scores, "rank", numerical_rank(signal, RANK_TOLERANCE))
-        if self._image and self.problems.observation.shape[1:] == self.problems.signal_shape:
-            data_range = self._range
-            assert data_range is not None
+        measured = self.problems.observation.shape[1:] == self.problems.signal_shape
+        if self._image and measured and (data_range := self._range) is not None:
             self._compare(
                 scores, "input_psnr", lambda x, t: psnr(x, t, data_range), self.problems.observation, self._truth
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dop_lightning.foundation.atomic import atomic_text
+from dop_lightning.runs.folder import METRICS
 
 CURVES = Path("checkpoints") / "curves"
 """Where each batch has the rows of its problems, written by one process at a time."""
@@ -62,6 +63,6 @@ def merge_curves(run: Path) -> None:
 
     def build() -> None:
         texts = (path.read_text(encoding="utf-8") for path in curve_files(run))
-        atomic_text(run / "metrics.csv", HEADER + "".join(map(whole_lines, texts)))
+        atomic_text(run / METRICS, HEADER + "".join(map(whole_lines, texts)))
 
     rebuild(lambda: curve_files(run), build)

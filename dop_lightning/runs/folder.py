@@ -1,28 +1,205 @@
-"""The folder of a run: its config, its fingerprint, and the list of its problems."""
+"""Read the folder of a run: manifest, settings, results and curves. Imports no torch."""
 
-import hashlib
+import csv
 import json
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
-
-from dop_lightning.foundation.atomic import atomic_json, atomic_text
-from dop_lightning.images.tiles import Mosaic
-from dop_lightning.problems.problem import Problem
+from typing import Any, NamedTuple
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
+METRICS = "metrics.csv"
+TABLE = "results.csv"
+RESULT = "result.json"
+"""In the folder of a problem; the others are in that of the run."""
 
-SETTINGS_WITHOUT_EFFECT = {"block", "graphs"}
-"""Settings of the model that change no result."""
+VERSION = 2
+"""Version of the files that a run writes. Increase it with every change that keeps an earlier run from being resumed.
 
-DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
-"""Settings of the data that say where files are (what is in them counts, and they may be moved), and what a batch may
-take, which counts at the first start."""
+Files without a version are of version 1. Results of all versions up to this one must stay readable.
+"""
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """Contents of ``manifest.json``.
+
+    Attributes:
+        fingerprint: of the run, see :func:`~dop_lightning.runs.fingerprint.fingerprint`.
+        problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, and ``tiles`` if it has any.
+        batches: names of the problems and tiles that are recovered together.
+        version: of the files of the run, at most :data:`VERSION`.
+    """
+
+    fingerprint: str
+    problems: list[dict[str, Any]]
+    batches: list[list[str]]
+    version: int
+
+
+class Metric(NamedTuple):
+    """A row of ``metrics.csv``."""
+
+    problem: str
+    iteration: int
+    tag: str
+    value: float
+
+
+class RunFolder:
+    """The folder of a run. Each method reads the files anew, since the run may still be writing them.
+
+    Errors name the file: ``OSError`` if it cannot be read, ``ValueError`` if its contents are not those of a run.
+
+    Args:
+        path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_path(self) -> Path:
+        """``config.yaml``."""
+        return self.path / CONFIG
+
+    @property
+    def manifest_path(self) -> Path:
+        """``manifest.json``."""
+        return self.path / MANIFEST
+
+    @property
+    def metrics_path(self) -> Path:
+        """``metrics.csv``."""
+        return self.path / METRICS
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run was started in this folder."""
+        return self.manifest_path.is_file()
+
+    def manifest(self) -> RunManifest:
+        """Read the manifest.
+
+        Raises:
+            ValueError: the file is damaged, or of a version that this package does not know.
+            OSError: it cannot be read.
+        """
+        with _parsing(self.manifest_path, "a manifest"):
+            content = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            version = int(content.get("version", 1))
+        if version > VERSION:  # the rest of the file may be of another form
+            raise ValueError(
+                f"{self.path}: was written by a later version of dop_lightning (run files of version {version}, this "
+                f"version reads up to {VERSION}); update dop_lightning, or choose another folder"
+            )
+        with _parsing(self.manifest_path, "a manifest"):
+            problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
+            batches = content.get("batches", []) if version == 1 else content["batches"]
+            return RunManifest(content["fingerprint"], problems, batches, version)
+
+    def check_resumable(self) -> None:
+        """Check that this version of the package can resume the run.
+
+        Raises:
+            ValueError: its files are of another version, or the manifest is damaged.
+            OSError: the manifest cannot be read.
+        """
+        version = self.manifest().version
+        if version < VERSION:
+            raise ValueError(
+                f"{self.path}: was written by an earlier version of dop_lightning (run files of version {version}, "
+                f"this version writes {VERSION}); start again in another folder from your own settings, or finish it "
+                "with that version"
+            )
+
+    def config_text(self) -> str | None:
+        """Read the resolved settings as YAML text; ``None`` if the file is missing."""
+        return self.config_path.read_text("utf-8", "replace") if self.config_path.is_file() else None
+
+    def setting(self, *keys: str) -> Any:
+        """Read one setting of the config: ``setting("model", "alpha")``.
+
+        Raises:
+            ValueError: the file is damaged, or lacks the setting.
+            OSError: it cannot be read.
+        """
+        import yaml
+
+        with _parsing(self.config_path, "a config", yaml.YAMLError):
+            value = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+            for key in keys:
+                value = value[key]
+            return value
+
+    def section(self, *keys: str) -> dict[str, Any]:
+        """Read a section of the config, by default all of it.
+
+        Raises:
+            ValueError: the file is damaged, or lacks the section.
+            OSError: it cannot be read.
+        """
+        section = self.setting(*keys)
+        if not isinstance(section, dict):
+            what = ".".join(keys) or "the file"
+            raise ValueError(f"{self.config_path}: not a config written by dop ({what} holds no settings)")
+        return section
+
+    def result(self, folder: str) -> dict[str, Any]:
+        """Read the result of one problem.
+
+        Args:
+            folder: of the problem, relative to that of the run.
+
+        Raises:
+            ValueError: the file is damaged.
+            OSError: it cannot be read.
+        """
+        path = self.path / folder / RESULT
+        with _parsing(path, "a result"):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            return {**result, "problem": result["problem"]}
+
+    def results(self) -> list[dict[str, Any]]:
+        """Read the results of all problems, in the order of the manifest.
+
+        Raises:
+            ValueError: a file is damaged.
+            OSError: one cannot be read.
+        """
+        found = (self.result(path.parent.name) for path in sorted(self.path.glob(f"*/{RESULT}")))
+        results = {result["problem"]: result for result in found}
+        if not self.has_run:
+            return list(results.values())
+        names = [entry["name"] for entry in self.manifest().problems]
+        return [results[name] for name in names if name in results]
+
+    def metrics(self) -> Iterator[Metric]:
+        """Read the curves, in the order of their evaluation. A last line that is still being written is skipped.
+
+        Raises:
+            ValueError: a row is damaged.
+            OSError: the file cannot be read.
+        """
+        with self.metrics_path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                try:
+                    yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{self.metrics_path}: not curves written by dop ({error})") from error
+
+
+@contextmanager
+def _parsing(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of parsing a file, ``errors`` among them, into one that names it."""
+    kinds: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *errors)
+    try:
+        yield
+    except kinds as error:
+        raise ValueError(f"{path}: not {what} written by dop ({error})") from error
 
 
 def default_folder(experiment: str) -> Path:
@@ -30,137 +207,25 @@ def default_folder(experiment: str) -> Path:
     return Path("runs") / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
-    """A hash of what determines the results: model, data and stopping of a resolved config, and the observations.
-
-    The trainer's section is left out: devices, paths and the number of iterations may change when a run goes on.
-
-    Args:
-        config_text: the resolved config, YAML.
-        problems: with their observations.
-    """
-    config = yaml.safe_load(config_text)
-    relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
-    if (config.get("early_stop") or {}).get("variance") is not None:
-        relevant["early_stop"] = config["early_stop"]  # where it is off, a run is what it was before there was one
-    if isinstance(relevant.get("model"), Mapping):
-        relevant["model"] = {k: v for k, v in relevant["model"].items() if k not in SETTINGS_WITHOUT_EFFECT}
-    data = relevant.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
-        relevant["data"] = {
-            **data,
-            "init_args": {k: v for k, v in data["init_args"].items() if k not in DATA_WITHOUT_EFFECT},
-        }
-    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
-    for problem in problems:  # a file may hold something else than when the run was started
-        y = problem.observation
-        digest.update(f"{problem.name} {tuple(y.shape)} {y.dtype}".encode())
-        digest.update(y.numpy().tobytes())
-        if problem.mask is not None:
-            digest.update(problem.mask.numpy().tobytes())
-        if problem.sensing is not None:
-            digest.update(f"{problem.sensing!r} {problem.signal_shape} {problem.seed}".encode())
-        if problem.alpha is not None:
-            digest.update(f"alpha {problem.alpha!r}".encode())
-    return digest.hexdigest()[:16]
-
-
-def claim(run: Path, mark: str) -> bool:
-    """Check that a folder is free for a run, or holds the same run.
-
-    Args:
-        run: the folder.
-        mark: the fingerprint of the run.
-
-    Returns:
-        Whether the same run was started there before.
-
-    Raises:
-        ValueError: the folder is a file, cannot be written, or holds another run.
-    """
-    if run.exists() and not run.is_dir():
-        raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
-    manifest = run / MANIFEST
-    if manifest.is_file():
-        if _entry(manifest, "fingerprint") != mark:
-            raise ValueError(
-                f"{run}: holds another run, of other settings or data (see {run / CONFIG}); "
-                "choose another folder, or remove that one"
-            )
-        return True
-    if (run / CONFIG).exists() and not manifest.exists():  # another process may be starting the same run
-        raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
-    nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")
-    return False
-
-
 def saved_settings(run: Path, *section: str) -> dict[str, Any]:
-    """A section of the config of the run that was started in a folder before; empty where there is none.
+    """A section of the config of the run in a folder; empty if there is none, or if it cannot be read.
 
-    Nothing is judged here: a folder that holds something else is refused when the run is to start there.
+    Nothing is checked here: a folder that holds something else is refused when the run starts.
     """
     try:
-        settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-        for key in section:
-            settings = settings[key]
-        return dict(settings)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return RunFolder(run).section(*section)
+    except (OSError, ValueError):
         return {}
 
 
 def planned_batches(run: Path) -> list[list[str]] | None:
-    """The batches of a run as its first start has formed them; ``None`` where it has not started.
+    """The batches of a run, as formed at its first start; ``None`` if it was not started.
 
     Raises:
-        ValueError: the manifest is none.
+        ValueError: the manifest is damaged, or the files of the run are of another version.
     """
-    manifest = run / MANIFEST
-    return _entry(manifest, "batches") if manifest.is_file() else None
-
-
-def _entry(manifest: Path, key: str) -> Any:
-    """What a manifest says under ``key``."""
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))[key]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
-
-
-def write_manifest(
-    run: Path,
-    mark: str,
-    config_text: str,
-    problems: Sequence[Problem],
-    mosaics: Mapping[str, Mosaic] | None = None,
-    batches: Sequence[Sequence[str]] = (),
-) -> None:
-    """Save the resolved config, the fingerprint, and the list of all problems.
-
-    Args:
-        run: the folder.
-        mark: the fingerprint of the run.
-        config_text: the resolved config, YAML.
-        problems: those that have a row in the table.
-        mosaics: those of them that are recovered in tiles, by name.
-        batches: names of what is worked on together; a run that goes on keeps them.
-    """
-    mosaics = mosaics or {}
-    entries = [
-        {
-            "name": problem.name,
-            "seed": problem.seed,
-            "shape": list(problem.observation.shape),
-            "attributes": dict(problem.attributes),
-            **(
-                {"tiles": [tile.name for tile in mosaics[problem.name].tiles.values()]}
-                if problem.name in mosaics
-                else {}
-            ),
-        }
-        for problem in problems
-    ]
-    # the manifest first: a folder with it is ours, and a config that is missing is written by the next start
-    atomic_json(run / MANIFEST, {"fingerprint": mark, "problems": entries, "batches": [list(b) for b in batches]})
-    atomic_text(run / CONFIG, config_text)
+    folder = RunFolder(run)
+    if not folder.has_run:
+        return None
+    folder.check_resumable()
+    return folder.manifest().batches

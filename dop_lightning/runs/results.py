@@ -2,15 +2,15 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.atomic import atomic_json, atomic_text
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.folder import RESULT, TABLE, Metric, RunFolder
 
 SCORES = (
     "loss",
@@ -41,7 +41,7 @@ def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], mach
     """
     scores = {**outcome.scores, **best}
     atomic_json(
-        folder / "result.json",
+        folder / RESULT,
         {
             "problem": outcome.problem.name,
             "attributes": dict(outcome.problem.attributes),
@@ -58,49 +58,14 @@ def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], mach
     )
 
 
-class Metric(NamedTuple):
-    """A row of ``metrics.csv``."""
-
-    problem: str
-    iteration: int
-    tag: str
-    value: float
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """Read all results of a run, see :meth:`~dop_lightning.runs.folder.RunFolder.results`."""
+    return RunFolder(run).results()
 
 
 def read_metrics(run: Path) -> Iterator[Metric]:
-    """The curves of a run, as they were evaluated; of a run that is at work without a line that is being written.
-
-    Raises:
-        ValueError: a row is none.
-        OSError: the file cannot be read.
-    """
-    path = run / "metrics.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(line for line in file if line.endswith("\n")):
-            try:
-                yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: not curves written by dop ({error})") from error
-
-
-def read_results(run: Path) -> list[dict[str, Any]]:
-    """All results of a run, in the order of its manifest.
-
-    Raises:
-        ValueError: a file is no result.
-    """
-    results = {}
-    for path in sorted(run.glob("*/result.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            results[result["problem"]] = result
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not a result written by dop ({error})") from error
-    manifest = run / "manifest.json"
-    if manifest.is_file():
-        order = [entry["name"] for entry in json.loads(manifest.read_text(encoding="utf-8"))["problems"]]
-        return [results[name] for name in order if name in results]
-    return list(results.values())
+    """Read the curves of a run, see :meth:`~dop_lightning.runs.folder.RunFolder.metrics`."""
+    return RunFolder(run).metrics()
 
 
 def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
@@ -118,10 +83,10 @@ def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str,
     for problem in problems:
         asked = max(1, maximum)
         try:
-            result = json.loads((run / problem.folder / "result.json").read_text(encoding="utf-8"))
+            result = RunFolder(run).result(problem.folder)
             finished = result["status"] in ("stable", "diverged")
             left[problem.name] = 0.0 if finished else float(max(0, asked - result["iterations"]))
-        except (OSError, ValueError, KeyError, TypeError):  # not begun; what it was damaged by is told elsewhere
+        except (OSError, ValueError, KeyError, TypeError):  # not started; a damaged file is reported when it is needed
             left[problem.name] = float(asked)
     return left
 
@@ -132,8 +97,8 @@ def write_table(run: Path) -> list[dict[str, Any]]:
     The columns are ``problem``, one an attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``, then
     the scores. What is not known is empty.
     """
-    results = read_results(run)
-    atomic_text(run / "results.csv", render_csv(results))
+    results = RunFolder(run).results()
+    atomic_text(run / TABLE, render_csv(results))
     return results
 
 

@@ -320,7 +320,7 @@ def test_fit_again_prints_the_table_and_computes_nothing(folder: Path, dop, monk
     first = dop(*FIT)
     recovered = Path("out") / PROBLEM / "recovered.npy"
     before = recovered.stat().st_mtime_ns
-    monkeypatch.setattr("dop_lightning.engine.state.advance", lambda *_: pytest.fail("computes again"))
+    monkeypatch.setattr("dop_lightning.engine.descent.BatchState.advance", lambda *_: pytest.fail("computes again"))
     again = dop(*FIT)
     assert again.status == 0
     assert again.out == first.out
@@ -541,7 +541,7 @@ def test_recover_again_prints_the_table_and_another_run_is_refused(
 ) -> None:
     first = dop(*RECOVER)
     with monkeypatch.context() as patch:
-        patch.setattr("dop_lightning.engine.state.advance", lambda *_: pytest.fail("computes again"))
+        patch.setattr("dop_lightning.engine.descent.BatchState.advance", lambda *_: pytest.fail("computes again"))
         again = dop(*RECOVER)
     assert (again.status, again.out) == (0, first.out)
     for change in (["--seed", "1"], ["--width", "5"], ["--alpha", "7"]):

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from dop_lightning.cli.configs import recover
 from dop_lightning.cli.configs.preset_times import preset_lines
 from dop_lightning.cli.main import main
 from dop_lightning.cli.recover import PRESET_NAMES, parser
+from dop_lightning.images import cost
+from dop_lightning.images.formats import png
 from dop_lightning.images.presets import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -73,6 +77,26 @@ def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
     assert {key: own[key] for key in same} == {key: grid["model"][key] for key in same}
     assert own["signal"]["init_args"]["width"] == refine["model"]["signal"]["init_args"]["width"]
     assert config()["trainer"]["max_steps"] == refine["trainer"]["max_steps"]
+
+
+def test_a_file_is_looked_at_once_and_decoded_once(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header decides on tiles before its pixels are in memory."""
+    calls: list[tuple[str, str]] = []
+    for what in ("shape", "read"):
+        own = getattr(png, what)
+
+        def counted(path: Path, own: Callable[[Path], Any] = own, what: str = what) -> Any:
+            calls.append((what, path.name))
+            return own(path)
+
+        monkeypatch.setattr(png, what, counted)
+    Image.new("L", (100, 70), 255).save("mask.png")
+    for name in ("one", "two"):
+        shutil.copy("photo.png", f"{name}.png")
+    said = dop("recover", "one.png", "two.png", "--truth", "photo.png", "--mask", "mask.png", "--out", "out", *TINY)
+    assert said.status == 0
+    images = [(what, f"{name}.png") for what in ("shape", "read") for name in ("one", "two")]
+    assert sorted(calls) == sorted([*images, ("read", "photo.png"), ("read", "mask.png")])
 
 
 def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
@@ -181,7 +205,7 @@ def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
 def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--tile", "64", "--iterations", "1", *small).status == 0
-    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
     said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
     assert said.status == 0, said.err
     assert saved()["data"]["init_args"]["tile"] == 64
@@ -190,7 +214,7 @@ def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pyte
 def test_a_run_of_whole_images_goes_on_whole(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--iterations", "1", *small).status == 0
-    monkeypatch.setattr(recover, "available_memory", lambda device: 0)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 0)
     said = dop("recover", "photo.png", "--out", "out", "--iterations", "2", *small)
     assert said.status == 0, said.err
 
@@ -208,8 +232,8 @@ def test_tiles_that_take_more_than_allowed_are_refused(folder: Path, dop) -> Non
 
 def test_four_fifths_of_what_is_free_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
-    monkeypatch.setattr(recover, "available_memory", lambda device: 1000)
-    monkeypatch.setattr(recover, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
+    monkeypatch.setattr(cost, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(cost, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
     config()
     config("--max-memory", "3G")
     assert limits == [800, 3 * 2**30]
@@ -225,9 +249,9 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
 
 def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
-    monkeypatch.setattr(recover, "available_memory", lambda device: 2**40)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
     assert config()["data"]["init_args"]["tile"] is None
-    monkeypatch.setattr(recover, "available_memory", lambda device: 1400 * 2**20)
+    monkeypatch.setattr(cost, "available_memory", lambda device: 1400 * 2**20)
     assert config()["data"]["init_args"]["tile"] is not None
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.main import main
+from dop_lightning.matrices.alpha_search import AlphaChoice
 from dop_lightning.matrices.scenes import find_frames
-from dop_lightning.matrices.tables import read_table
+from dop_lightning.matrices.tables import Table, read_table
 from tests.matrices.scenes.builders import scene, write_folder, write_video
 
 LOBBY = Path(__file__).parents[3] / "shared" / "data" / "video" / "lobby.avi"
@@ -65,9 +66,46 @@ def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
     written = (folder / "recovered.csv").read_text(encoding="utf-8").splitlines()
     assert written[:2] == ["# made by hand", lines[0]]
     assert written[5].startswith("day 3;")
-    np.testing.assert_allclose(read_table(folder / "recovered.csv"), np.load(folder / "recovered.npy"), rtol=1e-6)
-    np.testing.assert_allclose(read_table(folder / "corruption.csv"), np.load(folder / "corruption.npy"), atol=1e-6)
+    np.testing.assert_allclose(
+        read_table(folder / "recovered.csv").values, np.load(folder / "recovered.npy"), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        read_table(folder / "corruption.csv").values, np.load(folder / "corruption.npy"), atol=1e-6
+    )
     assert abs(np.load(folder / "recovered.npy")[2, 39] - clean[2, 39]) < 0.1
+
+
+def test_a_table_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def counted(path: Path) -> Table:
+        names.append(path.name)
+        return read_table(path)
+
+    monkeypatch.setattr("dop_lightning.matrices.arrays.read_table", counted)
+    for seed, name in enumerate(("a", "b", "truth")):
+        np.savetxt(tmp_path / f"{name}.csv", matrix(tmp_path / "a.npy", seed)[0], delimiter=",")
+    data, truth, out = [str(tmp_path / f"{name}.csv") for name in "ab"], str(tmp_path / "truth.csv"), tmp_path / "out"
+    for _ in range(2):  # at the start, and when it goes on
+        assert main(["separate", *data, "--truth", truth, "--out", str(out), "--iterations", "25"]) == 0
+        assert sorted(names) == ["a.csv", "b.csv", "truth.csv"]
+        names.clear()
+
+
+def test_a_table_that_changes_while_alpha_is_chosen_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    np.savetxt(tmp_path / "a.csv", matrix(tmp_path / "a.npy")[0], delimiter=",")
+
+    def change(*_: object, **__: object) -> AlphaChoice:
+        np.savetxt(tmp_path / "a.csv", 2 * matrix(tmp_path / "a.npy")[0], delimiter=",")
+        return AlphaChoice(7.0, (), ())
+
+    monkeypatch.setattr("dop_lightning.cli.configs.separate.choose_alpha", change)
+    out = tmp_path / "out"
+    assert main(["separate", str(tmp_path / "a.csv"), "--out", str(out)]) == 0
+    both = sum(np.load(out / "a" / f"{name}.npy") for name in ("recovered", "corruption"))
+    np.testing.assert_allclose(both, 2 * matrix(tmp_path / "a.npy")[0], atol=0.1)
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -192,7 +230,7 @@ def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: 
 def test_help_needs_no_torch() -> None:
     code = """
 import sys
-from dop_lightning.cli import main
+from dop_lightning.cli.main import main
 try:
     main(['separate', '--help'])
 except SystemExit:

@@ -24,7 +24,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "mathematics.html").read_text(encoding="utf-8")
-    assert 'href="api/engine.html#dop_lightning.engine.state.advance"' in page
+    assert 'href="api/engine.html#dop_lightning.engine.descent.BatchState.advance"' in page
     assert "<math" in page
     for name in ("index.html", "first_hour.html", "results.html", "api/signals.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")

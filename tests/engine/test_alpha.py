@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.engine.alpha import ADAM, GRADIENT_DESCENT, default_alphas, reveal_time
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.alpha import default_alphas, reveal_time
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.optim.pace import ADAM, GRADIENT_DESCENT
 from dop_lightning.model.corruption import Corruption, HadamardCorruption, NoCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, Loss, SquaredLoss
 from dop_lightning.model.signals import Factor, SkipUNet

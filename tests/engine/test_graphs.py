@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.engine import graphs
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import WARM_UP, WORTH, Replay, Work
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.optim import capturable
 from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
-from dop_lightning.engine.state import BatchState, Method, OutOfMemoryError, advance
+from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
 from dop_lightning.engine.steps.network_loop import NetworkLoop
 from dop_lightning.lightning.module import DoubleOverparameterization
@@ -143,7 +146,7 @@ def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any])
         assert torch.equal(*losses)
         eager.iteration += length
         parts.iteration += length
-    advance(whole, 50)
+    whole.advance(50)
     assert_equal(parts, eager)
     assert_equal(whole, eager)
     assert backend.done == ["run"] * WARM_UP + ["capture"] + ["replay"] * (50 - WARM_UP)
@@ -151,7 +154,7 @@ def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any])
 
 def test_refinement_is_replayed_across_its_switch() -> None:
     state = replayed(make_state(batch(), REFINEMENT()), Backend())
-    advance(state, 60)
+    state.advance(60)
     assert 0 < int(state.memory["refined_from"]) < 50
     assert bool((state.memory["clean"] != 1).any())
 
@@ -159,8 +162,8 @@ def test_refinement_is_replayed_across_its_switch() -> None:
 def test_inputs_are_prepared_once_for_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     state = replayed(make_state(batch()), Backend())
     prepared = note_prepared(state, monkeypatch)
-    advance(state, 25)
-    advance(state, 5)
+    state.advance(25)
+    state.advance(5)
     assert prepared == list(range(30))
 
 
@@ -187,7 +190,7 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     for _ in range(4):
-        advance(state, WORTH - 1)
+        state.advance(WORTH - 1)
         state.release()
     assert set(backend.done) == {"run"}
 
@@ -196,22 +199,22 @@ def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     for _ in range(WORTH + 3):
-        advance(state, 1)
+        state.advance(1)
     assert backend.done == ["run"] * WORTH + ["capture"] + ["replay"] * 3
 
 
 def test_release_lets_go_of_the_graph_and_of_gradients() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
-    advance(state, 30)
+    state.advance(30)
     assert state.loop.holds_graph
     state.release()
     assert not state.loop.holds_graph
     assert all(p.grad is None for p in state.signal.parameters())
-    advance(state, 30)
+    state.advance(30)
     assert backend.done.count("capture") == 2
     eager = make_state(batch())
-    advance(eager, 60)
+    eager.advance(60)
     assert_equal(state, eager)
 
 
@@ -244,10 +247,10 @@ def test_a_graph_of_other_arrays_or_settings_is_not_replayed(change: Callable[[B
     state, eager = (make_state(batch(), GradientDescent(average=0.9)) for _ in range(2))
     replayed(state, backend)
     for each in (state, eager):
-        advance(each, 30)
+        each.advance(30)
         kept = each.signal.prepared  # so that new arrays cannot lie where the old ones were
         change(each)
-        advance(each, 30)
+        each.advance(30)
         del kept
     assert backend.done.count("capture") == 2
     assert_equal(state, eager)
@@ -257,15 +260,15 @@ def test_a_state_that_is_loaded_is_replayed_by_the_same_graph() -> None:
     """Everything is put in its place, what optimizers remember included."""
     backend = Backend()
     state, other = replayed(make_state(batch(2), REFINEMENT()), backend), make_state(batch(2), REFINEMENT())
-    advance(state, 30)
-    advance(other, 30)
+    state.advance(30)
+    other.advance(30)
     saved = [other.problem_state(k) for k in range(2)]
-    advance(state, 30)
+    state.advance(30)
     for k in range(2):
         state.load_problem_state(k, saved[k])
     state.iteration = 30
-    advance(state, 20)
-    advance(other, 20)
+    state.advance(20)
+    other.advance(20)
     assert_equal(state, other)
     assert backend.done.count("capture") == 1
 
@@ -274,10 +277,10 @@ def test_a_diverged_problem_goes_back_in_its_place() -> None:
     backend = Backend()
     state, other = replayed(make_state(batch(2)), backend), make_state(batch(2))
     for each in (state, other):
-        advance(each, 30)
+        each.advance(30)
         with torch.no_grad():
             each.corruption.get_parameter("g")[0] = 1e20
-        assert advance(each, 5) == [0]
+        assert each.advance(5) == [0]
     assert backend.done.count("capture") == 1
     assert_equal(state, other)
 
@@ -291,9 +294,9 @@ def test_a_capture_that_fails_is_told_once_and_loses_no_iteration() -> None:
     replayed(state, backend)
     reason = "without a CUDA graph, more slowly: RuntimeError: operation not permitted when stream is capturing$"
     with pytest.warns(RuntimeWarning, match=reason) as told:
-        advance(state, 30)
-    advance(state, 30)
-    advance(eager, 60)
+        state.advance(30)
+    state.advance(30)
+    eager.advance(60)
     assert len(told) == 1
     assert backend.done == ["run"] * WARM_UP + ["capture"]
     assert not state.loop.holds_graph
@@ -304,7 +307,7 @@ def test_a_batch_that_runs_out_of_memory_in_a_capture_is_where_it_was() -> None:
     state = replayed(make_state(batch(2)), Backend(torch.OutOfMemoryError("CUDA out of memory")))
     before = [state.problem_state(k) for k in range(2)]
     with pytest.raises(OutOfMemoryError, match="out of memory with 2 problems"):
-        advance(state, 30)
+        state.advance(30)
     assert state.iteration == 0
     for k in range(2):
         assert_same_bits(before[k]["signal"], state.problem_state(k)["signal"])
@@ -316,14 +319,14 @@ def test_one_problem_goes_on_without_a_graph_that_takes_too_much_memory() -> Non
     state, eager = make_state(batch()), make_state(batch())
     replayed(state, Backend(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.warns(RuntimeWarning, match="OutOfMemoryError: CUDA out of memory"):
-        advance(state, 30)
-    advance(eager, 30)
+        state.advance(30)
+    eager.advance(30)
     assert_equal(state, eager)
 
 
 def test_an_evaluation_takes_the_memory_of_the_graph_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     state = replayed(make_state(batch()), Backend())
-    advance(state, 30)
+    state.advance(30)
     expected = state.evaluate().signal
     forward = SkipUNet.forward
 
@@ -365,8 +368,8 @@ class Clocked(torch.optim.Adagrad):
 )
 def test_optimizers_that_count_on_the_host_are_not_captured(make: Any, expected: bool) -> None:
     optimizer = make([nn.Parameter(torch.zeros(2))])
-    graphs.make_capturable(optimizer)
-    assert graphs.is_capturable_optimizer(optimizer) is expected
+    capturable.make_capturable(optimizer)
+    assert capturable.is_capturable_optimizer(optimizer) is expected
 
 
 class Elsewhere(Identity):
@@ -387,7 +390,7 @@ def test_there_are_no_graphs_on_a_cpu() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         state = make_state(batch())
-        advance(state, 30)
+        state.advance(30)
     assert state.loop.replay is None
     assert state.signal.prepared == ()
     assert state.optimizers[0].param_groups[0]["capturable"] is False
@@ -420,9 +423,9 @@ def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
     settings = {**METHODS[name], "optimizer": STILL}
     graph, eager = on_gpu(size, **settings), on_gpu(size, graphs=False, **settings)
     for state in (graph, eager):
-        advance(state, 5)
-        advance(state, 35)
-        advance(state, 10)
+        state.advance(5)
+        state.advance(35)
+        state.advance(10)
     assert graph.loop.holds_graph
     assert eager.loop.replay is None
     for key, value in graph.memory.items():
@@ -443,7 +446,7 @@ def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> No
     graph, eager = on_gpu(size, **METHODS[name]), on_gpu(size, graphs=False, **METHODS[name])
     start = eager.evaluate().loss
     for state in (graph, eager):
-        advance(state, 60)
+        state.advance(60)
     assert graph.loop.holds_graph
     assert bool((eager.evaluate().loss < start).all())
     torch.testing.assert_close(graph.evaluate().loss, eager.evaluate().loss, rtol=0.05, atol=1e-4)
@@ -456,7 +459,7 @@ def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
     graph, eager = on_gpu(**settings), on_gpu(graphs=False, **settings)
     losses: list[list[float]] = []
     for state in (graph, eager):
-        advance(state, 30)
+        state.advance(30)
         losses.append([])
         for _ in range(8):
             with torch.no_grad():
@@ -470,11 +473,11 @@ def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
 @needs_gpu
 def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
     state = on_gpu()
-    advance(state, 2)
+    state.advance(2)
     state.release()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
-    advance(state, 40)
+    state.advance(40)
     assert state.loop.holds_graph
     state.release()
     torch.cuda.empty_cache()
@@ -494,22 +497,22 @@ def test_a_gpu_goes_on_where_a_capture_fails(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(GradientDescent, "weigh_", looks)
     here = torch.cuda.current_stream()
     with pytest.warns(RuntimeWarning, match="without a CUDA graph"):
-        assert advance(state, 30) == []
+        assert state.advance(30) == []
     assert torch.cuda.current_stream() == here
     assert bool(torch.isfinite(state.evaluate().loss).all())
-    advance(state, 5)
+    state.advance(5)
 
 
 @needs_gpu
 def test_a_state_of_a_gpu_is_loaded_on_a_cpu_and_back() -> None:
     state = on_gpu()
-    advance(state, 30)
+    state.advance(30)
     saved = state.problem_state(0)
     there = make_state(batch(1, side=64), signal=partial(SkipUNet, width=16, precision="fp32"))
     there.load_problem_state(0, saved)
     there.iteration = 30
-    advance(there, 1)
+    there.advance(1)
     state.load_problem_state(0, there.problem_state(0))
     state.iteration = 31
-    advance(state, 30)
+    state.advance(30)
     assert state.loop.holds_graph

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.state import BatchState, Method, OutOfMemoryError, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
 from dop_lightning.model.signals import (
@@ -113,7 +115,7 @@ def test_symmetric_iteration_is_gradient_descent_on_equation_3(masked: bool) -> 
     problems, tau, alpha = matrices(2, 6, 6, masked=masked), 0.02, 1.7
     state = BatchState(Method(LargeSymmetric, LargeCorruption), problems, tau, alpha)
     starts = states(state)
-    assert advance(state, 5) == []
+    assert state.advance(5) == []
     for start, end, problem in zip(starts, states(state), problems, strict=True):
         y = problem.observation
         M = torch.ones_like(y) if problem.mask is None else problem.mask.to(y)
@@ -138,7 +140,7 @@ def test_rectangular_iteration_is_gradient_descent_at_twice_the_rate(shape: tupl
     problems, tau, alpha = matrices(2, *shape, masked=masked), 0.02, 1.7
     state = BatchState(Method(LargeFactor, LargeCorruption), problems, tau, alpha)
     starts = states(state)
-    assert advance(state, 5) == []
+    assert state.advance(5) == []
     for start, end, problem in zip(starts, states(state), problems, strict=True):
         y = problem.observation
         M = torch.ones_like(y) if problem.mask is None else problem.mask.to(y)
@@ -161,7 +163,7 @@ def test_iteration_is_equation_6() -> None:
     U, g, h = draw(2, (n, 3)), draw(3, (n, n)), draw(4, (n, n))
     U, g, h = 0.5 * U, 0.3 * (g + g.T), 0.3 * (h + h.T)
     state.load_problem_state(0, {**state.problem_state(0), "signal": {"U": U}, "corruption": {"g": g, "h": h}})
-    advance(state, 4)
+    state.advance(4)
     for _ in range(4):
         r = U @ U.T + g * g - h * h - problems.observation[0]
         U, g, h = U - tau * r @ U, g - alpha * tau * r * g, h + alpha * tau * r * h
@@ -182,7 +184,7 @@ def test_iteration_with_measurements_of_another_shape(signal, by_gradients: bool
     state = BatchState(method, problems, tau, alpha)
     A = deepcopy(state.operator)
     starts = states(state)
-    advance(state, 4)
+    state.advance(4)
     for k, (start, end) in enumerate(zip(starts, states(state), strict=True)):
 
         def f(*unknowns: Tensor, k: int = k) -> Tensor:
@@ -200,7 +202,7 @@ def test_iteration_of_every_reduction(reduction, weight: float) -> None:
     method = Method(LargeSymmetric, LargeCorruption, loss=SquaredLoss(reduction))
     state = BatchState(method, problems, tau, alpha)
     (start,) = states(state)
-    advance(state, 3)
+    state.advance(3)
 
     def f(U: Tensor, g: Tensor, h: Tensor) -> Tensor:
         return weight * (U @ U.T + g * g - h * h - problems.observation[0]).square().sum()
@@ -214,14 +216,14 @@ def test_factorisation_descends_along_the_subgradient_of_the_absolute_loss() -> 
     problems, tau = matrices(2, 6, 6), 0.01
     state = BatchState(Method(LargeSymmetric, corruption=None, loss=AbsoluteLoss()), problems, tau)
     expected = [start["signal.U"] for start in states(state)]
-    advance(state, 5)
+    state.advance(5)
     for k, (U, end) in enumerate(zip(expected, states(state), strict=True)):
         for _ in range(5):
             sign = (U @ U.T - problems.observation[k]).sign()
             U = U - tau * (sign + sign.T) @ U
         assert_close_states(end, {"signal.U": U}, **EXACT)
     assert torch.equal(state.evaluate().corruption, torch.zeros(2, 6, 6, dtype=torch.float64))
-    assert not state.own_corruption
+    assert not state.has_corruption
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -230,7 +232,7 @@ def test_image_iteration_is_gradient_descent_on_the_mean_of_squares(masked: bool
     problems, tau, alpha = images(2, 3, 10, 7, masked=masked, dtype=torch.float64), 0.1, 30.0
     state = BatchState(Method(SmallUNet, LargeCorruption, loss=SquaredLoss("mean")), problems, tau, alpha)
     net, g, h = deepcopy(state.signal), deepcopy(state.corruption.g), deepcopy(state.corruption.h)
-    assert advance(state, 3) == []
+    assert state.advance(3) == []
     M = torch.ones_like(problems.observation) if problems.mask is None else problems.mask
     optimizer = torch.optim.SGD([{"params": net.parameters(), "lr": tau}, {"params": [g, h], "lr": alpha * tau}])
     for iteration in range(3):
@@ -250,7 +252,7 @@ def test_gradient_of_the_image_corruption_is_4_r_g_over_N() -> None:
     g, h = (p.detach().clone() for p in (state.corruption.g, state.corruption.h))
     with torch.no_grad():
         r = state.signal(0) + g * g - h * h - problems.observation
-    advance(state, 1)
+    state.advance(1)
     torch.testing.assert_close(state.corruption.g.detach(), g - alpha * tau * 4 * r * g / (3 * 8 * 8), **EXACT)
     torch.testing.assert_close(state.corruption.h.detach(), h + alpha * tau * 4 * r * h / (3 * 8 * 8), **EXACT)
 
@@ -260,7 +262,7 @@ def test_another_optimizer_of_theta_leaves_the_corruption_to_gradient_descent() 
     adam = partial(torch.optim.Adam, lr=0.01)
     state = BatchState(Method(LargeSymmetric, LargeCorruption, theta_optimizer=adam), problems, tau, alpha)
     U, g, h = (deepcopy(p) for p in (state.signal.U, state.corruption.g, state.corruption.h))
-    advance(state, 6)
+    state.advance(6)
     both = adam([U]), torch.optim.SGD([g, h], lr=alpha * tau)
     for _ in range(6):
         for optimizer in both:
@@ -312,12 +314,12 @@ def make(request: pytest.FixtureRequest) -> Callable[[], BatchState]:
 
 def test_length_of_the_blocks_does_not_matter(make: Callable[[], BatchState]) -> None:
     whole, single, uneven = make(), make(), make()
-    advance(whole, 60)
+    whole.advance(60)
     for _ in range(60):
-        advance(single, 1)
-    advance(uneven, 7)
-    advance(uneven, 0)
-    advance(uneven, 53)
+        single.advance(1)
+    uneven.advance(7)
+    uneven.advance(0)
+    uneven.advance(53)
     assert whole.iteration == 60
     assert_same_states(whole, single)
     assert_same_states(whole, uneven)
@@ -325,16 +327,16 @@ def test_length_of_the_blocks_does_not_matter(make: Callable[[], BatchState]) ->
 
 def test_running_twice_gives_the_same_bits(make: Callable[[], BatchState]) -> None:
     one, other = make(), make()
-    advance(one, 10)
+    one.advance(10)
     torch.rand(3)
-    advance(other, 10)
+    other.advance(10)
     assert_same_states(one, other)
 
 
 def test_global_random_numbers_are_left_alone(make: Callable[[], BatchState]) -> None:
     before = torch.get_rng_state()
     state = make()
-    advance(state, 2)
+    state.advance(2)
     state.evaluate()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -342,17 +344,17 @@ def test_global_random_numbers_are_left_alone(make: Callable[[], BatchState]) ->
 def test_evaluation_does_not_change_the_state(make: Callable[[], BatchState]) -> None:
     looked, blind = make(), make()
     for _ in range(3):
-        advance(looked, 5)
+        looked.advance(5)
         first, second = looked.evaluate(), looked.evaluate()
         assert torch.equal(first.signal, second.signal)
         assert torch.equal(first.loss, second.loss)
-    advance(blind, 15)
+    blind.advance(15)
     assert_same_states(looked, blind)
 
 
 def test_evaluation_is_what_the_next_iteration_sees(make: Callable[[], BatchState]) -> None:
     state = make()
-    advance(state, 5)
+    state.advance(5)
     evaluation = state.evaluate()
     assert evaluation.iteration == 5
     assert evaluation.signal.shape == (len(state), *state.problems.signal_shape)
@@ -370,7 +372,7 @@ def test_evaluation_is_not_changed_by_what_follows(make: Callable[[], BatchState
     state = make()
     evaluation = state.evaluate()
     kept = evaluation.signal.clone(), evaluation.corruption.clone(), evaluation.loss.clone()
-    advance(state, 3)
+    state.advance(3)
     for now, then in zip((evaluation.signal, evaluation.corruption, evaluation.loss), kept, strict=True):
         assert torch.equal(now, then)
 
@@ -379,7 +381,7 @@ def test_loss_falls() -> None:
     state = make_matrix()
     losses = [state.evaluate().loss]
     for _ in range(4):
-        advance(state, 100)
+        state.advance(100)
         losses.append(state.evaluate().loss)
     for before, after in pairwise(losses):
         assert (after < before).all()
@@ -387,7 +389,7 @@ def test_loss_falls() -> None:
 
 def test_residual_is_0_where_nothing_was_observed() -> None:
     state = make_masked_matrix()
-    advance(state, 5)
+    state.advance(5)
     with torch.no_grad():
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)
     assert state.problems.mask is not None
@@ -401,7 +403,7 @@ def test_what_was_not_observed_does_not_matter() -> None:
     for garbage in (0.0, 1e6, float("nan")):
         y = torch.where(mask, draw(1, (7, 5)), torch.full((7, 5), garbage, dtype=torch.float64))
         state = BatchState(Method(Factor), ProblemBatch([Problem("a", y, mask=mask)]), 0.01)
-        advance(state, 20)
+        state.advance(20)
         results.append(states(state)[0])
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[0], results[2])
@@ -410,7 +412,7 @@ def test_what_was_not_observed_does_not_matter() -> None:
 @pytest.mark.parametrize("iterations", [-1, -5])
 def test_iterations_are_checked(iterations: int) -> None:
     with pytest.raises(ValueError, match="iterations must be a whole number of at least 0"):
-        advance(make_matrix(1), iterations)
+        make_matrix(1).advance(iterations)
 
 
 # ------------------------------------------------------------------------------------- problems do not know each other
@@ -438,21 +440,21 @@ def test_one_gradient_of_a_batch_agrees_with_those_of_its_problems(
     method: Method, problems: ProblemBatch, alpha: float
 ) -> None:
     together = BatchState(method, problems, 0.01, alpha)
-    advance(together, 1)
+    together.advance(1)
     for k in range(3):
         state = alone(together, k, method)
-        advance(state, 1)
+        state.advance(1)
         assert_close_states(states(together)[k], states(state)[0], **BATCHING)
 
 
 def test_matrices_agree_at_the_end_however_they_were_batched() -> None:
     method, problems = Method(SymmetricFactor), robust_pca(20, 2, 0.1, seeds=range(3))
     together = BatchState(method, problems, 2e-3)
-    advance(together, 800)
+    together.advance(800)
     X = together.evaluate().signal
     for k in range(3):
         state = alone(together, k, method)
-        advance(state, 800)
+        state.advance(800)
         assert float(relative_error(state.evaluate().signal, X[k : k + 1])) < 1e-4
 
 
@@ -471,10 +473,10 @@ def test_rates_of_their_own_equal_separate_runs(kind: str) -> None:
     together = BatchState(method, problems, taus, alphas)
     assert (together.tau, together.alpha) == (taus, alphas)
     steps = 4 if kind == "image" else 20
-    assert advance(together, steps) == []
+    assert together.advance(steps) == []
     for k in range(3):
         state = BatchState(method, problems.select([k]), taus[k], alphas[k])
-        advance(state, steps)
+        state.advance(steps)
         assert_close_states(states(together)[k], states(state)[0], rtol=1e-9, atol=1e-9)
 
 
@@ -483,7 +485,7 @@ def test_rates_change_what_is_recovered() -> None:
     y = draw(1, (6, 6))
     problems = ProblemBatch([Problem(f"{k}", y) for k in range(3)])
     state = BatchState(Method(LargeSymmetric, LargeCorruption), problems, [0.01, 0.02, 0.01], [1.0, 1.0, 2.0])
-    advance(state, 3)
+    state.advance(3)
     one, tau, alpha = states(state)
     assert not torch.allclose(one["signal.U"], tau["signal.U"], rtol=1e-3)
     assert not torch.allclose(one["corruption.g"], tau["corruption.g"], rtol=1e-3)
@@ -508,8 +510,8 @@ DIVERGING: dict[str, Callable[[float], BatchState]] = {
 def test_problem_that_diverges_goes_back_and_the_others_go_on(kind: str) -> None:
     calm, wild = DIVERGING[kind](0.02), DIVERGING[kind](1e20)
     before = states(wild)
-    assert advance(calm, 30) == []
-    assert advance(wild, 30) == [1]
+    assert calm.advance(30) == []
+    assert wild.advance(30) == [1]
     assert wild.iteration == 30
     assert_same_bits(states(wild)[1], before[1])
     for k in (0, 2):
@@ -520,12 +522,12 @@ def test_problem_that_diverges_goes_back_and_the_others_go_on(kind: str) -> None
 def test_problem_goes_back_to_the_start_of_its_block() -> None:
     """After blocks in which all went well."""
     state = DIVERGING["symmetric"](0.02)
-    advance(state, 10)
+    state.advance(10)
     before = states(state)
     with torch.no_grad():
         state.corruption.g[2, 0, 0] = 1e200
     poisoned = states(state)[2]
-    assert advance(state, 5) == [2]
+    assert state.advance(5) == [2]
     assert_same_bits(states(state)[2], poisoned)
     assert not torch.equal(states(state)[0]["signal.U"], before[0]["signal.U"])
 
@@ -534,7 +536,7 @@ def test_all_may_diverge() -> None:
     problems = matrices(2, 6, 6)
     state = BatchState(Method(LargeSymmetric, LargeCorruption), problems, 1e9)
     before = states(state)
-    assert advance(state, 50) == [0, 1]
+    assert state.advance(50) == [0, 1]
     for k in range(2):
         assert_same_bits(states(state)[k], before[k])
 
@@ -543,9 +545,9 @@ def test_last_step_is_looked_at_as_well() -> None:
     """A loss that was still finite does not save parameters that no longer are."""
     method, problems = Method(LargeSymmetric, LargeCorruption), matrices(2, 6, 6)
     state = BatchState(method, problems, [1.0, 1e306], 1e-300)
-    assert advance(state, 1) == [1]
+    assert state.advance(1) == [1]
     state = BatchState(method, problems, 1.0, [1.0, 1e306])
-    assert advance(state, 1) == [1]
+    assert state.advance(1) == [1]
 
 
 @pytest.mark.parametrize(
@@ -563,7 +565,7 @@ def test_what_is_recovered_is_finite_wherever_a_run_stops(method: Method, tau: f
     """Products of parameters overflow before the parameters do, and the loss before the last step is too early."""
     for iterations in range(1, 20):
         state = BatchState(method, matrices(1, 6, 6, dtype=torch.float32), tau, 30.0)
-        advance(state, iterations)
+        state.advance(iterations)
         evaluation = state.evaluate()
         assert evaluation.signal.isfinite().all()
         assert evaluation.corruption.isfinite().all()
@@ -582,7 +584,7 @@ def test_loss_that_is_not_finite_is_a_divergence() -> None:
     with torch.no_grad():
         state.corruption.g[1, 0, 0] = 1e100
     assert state.corruption.finite(2).all()
-    assert advance(state, 1) == [1]
+    assert state.advance(1) == [1]
 
 
 MOMENTUM = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
@@ -592,8 +594,8 @@ def poison_second(optimizer: Callable) -> tuple[BatchState, BatchState]:
     """A batch after five iterations, and the same whose second problem is about to diverge."""
     method = Method(LargeSymmetric, LargeCorruption, theta_optimizer=optimizer)
     calm, wild = (BatchState(method, matrices(3, 6, 6), [0.01, 0.02, 0.01], 2.0) for _ in range(2))
-    advance(calm, 5)
-    advance(wild, 5)
+    calm.advance(5)
+    wild.advance(5)
     with torch.no_grad():
         wild.corruption.h[1, 0, 0] = 1e200
     return calm, wild
@@ -603,8 +605,8 @@ def poison_second(optimizer: Callable) -> tuple[BatchState, BatchState]:
 def test_divergence_under_another_optimizer_leaves_the_others_alone(optimizer: Callable) -> None:
     calm, wild = poison_second(optimizer)
     before = wild.signal.problem_state(1)
-    assert advance(calm, 5) == []
-    assert advance(wild, 5) == [1]
+    assert calm.advance(5) == []
+    assert wild.advance(5) == [1]
     assert_same_bits(wild.signal.problem_state(1), before)
     for k in (0, 2):
         assert_same_bits(states(wild)[k], states(calm)[k])
@@ -614,7 +616,7 @@ def test_divergence_under_another_optimizer_leaves_the_others_alone(optimizer: C
 def test_optimizer_of_a_problem_that_diverged_goes_back_too(optimizer: Callable) -> None:
     _, state = poison_second(optimizer)
     before = states(state)[1]
-    assert advance(state, 5) == [1]
+    assert state.advance(5) == [1]
     after = states(state)[1]
     # Adam's count of steps is one for the whole stack: it is that of the problems that went on
     assert_same_bits(*({k: v for k, v in of.items() if not k.endswith(".step")} for of in (after, before)))
@@ -625,44 +627,44 @@ def test_optimizer_of_a_problem_that_diverged_goes_back_too(optimizer: Callable)
 
 def test_state_goes_on_elsewhere_bit_for_bit(make: Callable[[], BatchState]) -> None:
     whole, first, second = make(), make(), make()
-    advance(whole, 25)
-    advance(first, 10)
+    whole.advance(25)
+    first.advance(10)
     for k in range(len(first)):
         second.load_problem_state(k, first.problem_state(k))
     second.iteration = first.problem_state(0)["iteration"]
-    advance(second, 15)
+    second.advance(15)
     assert_same_states(second, whole)
 
 
 def test_state_survives_a_file(make: Callable[[], BatchState], tmp_path) -> None:
     whole, first, second = make(), make(), make()
-    advance(whole, 12)
-    advance(first, 5)
+    whole.advance(12)
+    first.advance(5)
     for k in range(len(first)):
         torch.save(first.problem_state(k), tmp_path / f"{k}.pt")
         second.load_problem_state(k, torch.load(tmp_path / f"{k}.pt", weights_only=True))
     second.iteration = 5
-    advance(second, 7)
+    second.advance(7)
     assert_same_states(second, whole)
 
 
 def test_state_is_a_copy(make: Callable[[], BatchState]) -> None:
     state = make()
-    advance(state, 3)
+    state.advance(3)
     before = states(state)
     kept = [{name: tensor.clone() for name, tensor in of.items()} for of in before]
-    advance(state, 3)
+    state.advance(3)
     for then, now in zip(kept, before, strict=True):
         assert_same_bits(then, now)
 
 
 def test_selecting_all_goes_on_bit_for_bit(make: Callable[[], BatchState]) -> None:
     whole, part = make(), make()
-    advance(whole, 25)
-    advance(part, 10)
+    whole.advance(25)
+    part.advance(10)
     part = part.select(range(len(part)))
     assert part.iteration == 10
-    advance(part, 15)
+    part.advance(15)
     assert_same_states(part, whole)
 
 
@@ -674,11 +676,11 @@ def test_selecting_all_goes_on_bit_for_bit(make: Callable[[], BatchState]) -> No
 def test_selected_images_go_on_bit_for_bit(make: Callable[..., BatchState]) -> None:
     """Each network is its own, so that not even the rounding depends on the batch."""
     whole = make(3)
-    advance(whole, 10)
+    whole.advance(10)
     part = whole.select([2, 0])
     assert part.problems.names == ["2", "0"]
-    advance(part, 5)
-    advance(whole, 5)
+    part.advance(5)
+    whole.advance(5)
     assert_same_bits(states(part)[0], states(whole)[2])
     assert_same_bits(states(part)[1], states(whole)[0])
 
@@ -690,12 +692,12 @@ def test_selected_images_go_on_bit_for_bit(make: Callable[..., BatchState]) -> N
 )
 def test_selected_matrices_go_on(make: Callable[..., BatchState]) -> None:
     whole = make(4)
-    advance(whole, 100)
+    whole.advance(100)
     part = whole.select([3, 1])
     assert_same_bits(states(part)[0], states(whole)[3])
     assert_same_bits(states(part)[1], states(whole)[1])
-    advance(part, 20)
-    advance(whole, 20)
+    part.advance(20)
+    whole.advance(20)
     assert_close_states(states(part)[0], states(whole)[3], rtol=1e-4, atol=1e-5)
     assert_close_states(states(part)[1], states(whole)[1], rtol=1e-4, atol=1e-5)
 
@@ -703,20 +705,20 @@ def test_selected_matrices_go_on(make: Callable[..., BatchState]) -> None:
 def test_selection_keeps_the_rates() -> None:
     method, problems = Method(LargeSymmetric, LargeCorruption), matrices(3, 6, 6)
     whole = BatchState(method, problems, [0.01, 0.003, 0.02], [1.0, 3.0, 0.5])
-    advance(whole, 5)
+    whole.advance(5)
     part = whole.select([2, 1])
     assert (part.tau, part.alpha) == ([0.02, 0.003], [0.5, 3.0])
-    advance(part, 5)
-    advance(whole, 5)
+    part.advance(5)
+    whole.advance(5)
     assert_close_states(states(part)[0], states(whole)[2], **BATCHING)
     assert_close_states(states(part)[1], states(whole)[1], **BATCHING)
 
 
 def test_selection_does_not_touch_what_it_came_from() -> None:
     whole, untouched = make_matrix(), make_matrix()
-    advance(whole, 10)
-    advance(untouched, 10)
-    advance(whole.select([1]), 10)
+    whole.advance(10)
+    untouched.advance(10)
+    whole.select([1]).advance(10)
     assert_same_states(whole, untouched)
 
 
@@ -804,7 +806,7 @@ def test_robust_pca_is_solved(signal: type[Signal], p: float) -> None:
     problems = robust_pca(30, 2, p, seeds=range(4))
     state = BatchState(Method(signal), problems, tau=2e-3)
     assert state.alpha == [30**0.5] * 4
-    assert advance(state, 1000) == []
+    assert state.advance(1000) == []
     evaluation = state.evaluate()
     truth = torch.stack([p.truth for p in problems if p.truth is not None])
     corruption = torch.stack([p.true_corruption for p in problems if p.true_corruption is not None])
@@ -815,7 +817,7 @@ def test_robust_pca_is_solved(signal: type[Signal], p: float) -> None:
 def test_factorisation_without_corruption_fails_where_the_method_does_not() -> None:
     problems = robust_pca(30, 2, 0.1, seeds=[0])
     state = BatchState(Method(SymmetricFactor, None), problems, tau=2e-3)
-    advance(state, 1000)
+    state.advance(1000)
     assert problems[0].truth is not None
     assert float(relative_error(state.evaluate().signal, problems[0].truth[None])) > 0.5
 
@@ -833,7 +835,7 @@ def test_factorisation_without_corruption_fails_where_the_method_does_not() -> N
 )
 def test_out_of_memory_leaves_a_batch_where_it_was(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     state = BatchState(IMAGE, images(2, 3, 9, 12), 0.5, 20.0)
-    advance(state, 3)
+    state.advance(3)
     before = [state.problem_state(k) for k in range(2)]
     forward = SkipUNet.forward
 
@@ -845,12 +847,12 @@ def test_out_of_memory_leaves_a_batch_where_it_was(error: Exception, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(SkipUNet, "forward", fails)
         with pytest.raises(OutOfMemoryError, match=r"out of memory with 2 problems of shape \(3, 9, 12\)"):
-            advance(state, 4)
+            state.advance(4)
     assert state.iteration == 3
     for k in range(2):
         assert_same_bits(before[k]["signal"], state.problem_state(k)["signal"])
         assert_same_bits(before[k]["corruption"], state.problem_state(k)["corruption"])
-    assert advance(state, 4) == []
+    assert state.advance(4) == []
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -860,4 +862,4 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     state = BatchState(IMAGE, images(1, 3, 9, 12), 0.5, 20.0)
     monkeypatch.setattr(SkipUNet, "forward", fails)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        advance(state, 1)
+        state.advance(1)

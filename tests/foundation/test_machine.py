@@ -94,7 +94,7 @@ def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.Mon
 FAULTS = """
 import resource, sys
 import torch
-from dop_lightning.runtime import keep_freed_memory
+from dop_lightning.foundation.machine import keep_freed_memory
 
 print(keep_freed_memory())
 for _ in range(10):  # glibc finds room for an aligned array after a few of them

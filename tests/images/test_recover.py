@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from dop_lightning import recover_image
-from dop_lightning.engine.run import Part
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.images.progress import in_notebook
 from dop_lightning.problems.scoring import DENSITY_THRESHOLD
@@ -247,13 +248,13 @@ def test_a_gpu_must_be_there(device: str) -> None:
 
 def test_what_takes_too_much_memory_is_recovered_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
-    begin = Part.__init__
+    to_end = Run.to_end
 
-    def note(part: Part, problem: Any, *others: Any) -> None:
-        sizes.append(tuple(problem.observation.shape))
-        begin(part, problem, *others)
+    def note(run: Run) -> None:
+        sizes.extend(tuple(problem.observation.shape) for state in run.states for problem in state.problems)
+        to_end(run)
 
-    monkeypatch.setattr(Part, "__init__", note)
+    monkeypatch.setattr(Run, "to_end", note)
     given = damaged(clean(200, 200, 1))[0]
     recovery = recover_image(given, max_memory="800M", **{**TINY, "iterations": 1})
     assert recovery.image.shape == given.shape
@@ -331,15 +332,16 @@ def test_other_names_are_unknown() -> None:
 
 def interrupt_at(iteration: int, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
     """Press Ctrl-C within the block that ends at an iteration."""
-    advance = Part.advance
+    advance = BatchState.advance
 
-    def pressed(part: Part, end: int, maximum: int) -> None:
-        advance(part, end, maximum)
-        if end == iteration:
+    def pressed(state: BatchState, iterations: int) -> list[int]:
+        diverged = advance(state, iterations)
+        if state.iteration == iteration:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
+        return diverged
 
-    monkeypatch.setattr(Part, "advance", pressed)
+    monkeypatch.setattr(BatchState, "advance", pressed)
 
 
 def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from dop_lightning.engine.state import BatchState, advance
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.lightning.callbacks import StableOutput
 from dop_lightning.lightning.callbacks.checkpoint import LAST
 from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, Source
@@ -541,6 +541,7 @@ def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrice
     whole.fit(matrix_method(), datamodule=matrices(batch_size=1))
     module, trainer = matrix_method(), make_trainer(tmp_path / "cut", 400)
     advances = []
+    advance = BatchState.advance
 
     def advance_and_stop(state: BatchState, iterations: int) -> list[int]:
         advances.append(iterations)
@@ -550,7 +551,7 @@ def test_a_signal_stops_between_two_batches(make_trainer, matrix_method, matrice
         return advance(state, iterations)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dop_lightning.engine.state.advance", advance_and_stop)
+        patch.setattr("dop_lightning.engine.descent.BatchState.advance", advance_and_stop)
         trainer.fit(module, datamodule=matrices(batch_size=1))
     assert [record.iteration for record in module.records.values()] == [200, 200, 100]
     resumed, last = make_trainer(tmp_path / "cut", 400), tmp_path / "cut" / LAST

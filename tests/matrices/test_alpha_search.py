@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import SemiImplicit
 from dop_lightning.matrices.alpha_search import LARGEST, choose_alpha
 from dop_lightning.model.corruption import HadamardCorruption

@@ -40,13 +40,13 @@ class TestEveryKind:
         return tmp_path / f"a{request.param}"
 
     def test_comes_back_as_float64(self, path: Path) -> None:
-        matrix, mask = read_matrix(write(path, WHOLE))
+        matrix, mask, _ = read_matrix(write(path, WHOLE))
         assert mask is None
         assert matrix.dtype == torch.float64
         assert np.array_equal(matrix.numpy(), WHOLE)
 
     def test_nan_is_missing(self, path: Path) -> None:
-        matrix, mask = read_matrix(write(path, np.array([[1.0, NAN], [NAN, 4.0]])))
+        matrix, mask, _ = read_matrix(write(path, np.array([[1.0, NAN], [NAN, 4.0]])))
         assert mask is not None
         assert mask.tolist() == [[True, False], [False, True]]
         assert matrix.tolist() == [[1.0, 0.0], [0.0, 4.0]]
@@ -93,7 +93,7 @@ class TestTypes:
     )  # fmt: skip
     def test_float64_stays_and_the_rest_is_float32(self, tmp_path: Path, dtype: str, expected: torch.dtype) -> None:
         array = np.asfortranarray(np.array([[1, 0, 1], [0, 1, 1]])).astype(dtype)
-        matrix, mask = read_matrix(write(tmp_path / "a.npy", array))
+        matrix, mask, _ = read_matrix(write(tmp_path / "a.npy", array))
         assert (matrix.dtype, mask) == (expected, None)
         assert matrix.tolist() == [[1, 0, 1], [0, 1, 1]]
 
@@ -199,13 +199,13 @@ class TestTables:
         ],
     )
     def test_forms_of_one_matrix(self, tmp_path: Path, text: str) -> None:
-        matrix, mask = read_matrix(table(tmp_path, text))
+        matrix, mask, _ = read_matrix(table(tmp_path, text))
         assert mask is None
         assert matrix.tolist() == [[1, 2], [3, 4]]
 
     @pytest.mark.parametrize("text", ["1,\n,4", "1,nan\nNaN,4", "1;NA\n;4", "a,b\n1,\n,4\n"])
     def test_empty_cells_are_missing(self, tmp_path: Path, text: str) -> None:
-        matrix, mask = read_matrix(table(tmp_path, text))
+        matrix, mask, _ = read_matrix(table(tmp_path, text))
         assert mask is not None
         assert matrix.tolist() == [[1, 0], [0, 4]]
         assert mask.tolist() == [[True, False], [False, True]]

@@ -2,11 +2,13 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import Factor, SymmetricFactor
 from dop_lightning.paper.certificate_callback import DualCertificate, _Start
@@ -49,14 +51,14 @@ def test_residuals_of_the_start_of_equation_11(fit, matrix_method, matrices, tmp
     kept = {}
 
     class Keep(DualCertificate):
-        def on_evaluation(self, trainer, module, problems, evaluation, scores) -> None:
-            super().on_evaluation(trainer, module, problems, evaluation, scores)
-            (state,) = module.states
+        def on_evaluation(self, trainer, module, look) -> None:
+            super().on_evaluation(trainer, module, look)
+            state: Any = look.state
             g, h = state.corruption.g.detach(), state.corruption.h.detach()
             nu = dual_certificate(dual_variable(g, h, state.alpha[0]), gamma)
-            y = problems.observation
+            y = look.problems.observation
             kept.update(
-                kkt_residuals(state.operator, y, evaluation.signal, g, h, nu, 1 / state.alpha[0]).by_name().items()
+                kkt_residuals(state.operator, y, look.evaluation.signal, g, h, nu, 1 / state.alpha[0]).by_name().items()
             )
 
     run = fit(tmp_path, module, matrices(), 300, Keep())

@@ -43,7 +43,9 @@ def write_run(
     """A run of problems by name: what their results say beside :data:`RESULT`, ``None`` for no result at all."""
     run.mkdir(parents=True)
     entries = [{"name": name, "shape": list(shape), "attributes": {}} for name in problems]
-    (run / "manifest.json").write_text(json.dumps({"fingerprint": "x", "problems": entries, "batches": []}))
+    (run / "manifest.json").write_text(
+        json.dumps({"version": 2, "fingerprint": "x", "problems": entries, "batches": []})
+    )
     if config is not None:
         (run / "config.yaml").write_text(config, encoding="utf-8")
     rows = ["problem,iteration,tag,value"]

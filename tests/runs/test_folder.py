@@ -1,192 +1,93 @@
-"""The folder of a run: who may write there, and how a run is recognised."""
+"""The one reader of the folder of a run."""
 
 import json
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-import yaml
 
-from dop_lightning.images.tiles import cut
-from dop_lightning.model.operators import CommutingMeasurements, GaussianMeasurements
-from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.folder import claim, default_folder, fingerprint, planned_batches, write_manifest
-
-CONFIG = """
-model: {tau: 0.002, alpha: null, block: 100, signal: {class_path: SymmetricFactor, init_args: {rank: 3}}}
-data: {class_path: MatrixDataModule, init_args: {n: 12, seeds: 2}}
-stable: {tolerance: 0.01}
-early_stop: {variance: null, window: 100}
-trainer: {max_steps: 100, accelerator: auto, default_root_dir: runs/a}
-tensorboard: {images_every: 10}
-checkpoint: {every_minutes: 5.0}
-ckpt_path: null
-"""
+from dop_lightning.runs.folder import RunFolder, default_folder, planned_batches, saved_settings
+from tests.runs.builders import RESULT, write_run
 
 
-def problem(name: str = "a", value: float = 1.0) -> Problem:
-    return Problem(name, torch.full((2, 2), value), seed=4, attributes={"n": 2, "noise": "gross_outliers"})
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """Problems b and a, of which b has no result; curves of both."""
+    curves = {"psnr": {20: 12.0, 40: 20.5}}
+    return RunFolder(write_run(tmp_path / "run", {"b": None, "a": {}}, curves=curves, config="model: {tau: 1.0}\n"))
 
 
-def changed(section: str, key: str, value: object) -> str:
-    config = yaml.safe_load(CONFIG)
-    if config[section] is None:
-        config[section] = value
-    else:
-        config[section][key] = value
-    return yaml.safe_dump(config)
+def test_all_files_are_read(run: RunFolder) -> None:
+    manifest = run.manifest()
+    assert (manifest.version, manifest.fingerprint, manifest.batches) == (2, "x", [])
+    assert manifest.problems[1] == {"name": "a", "shape": [1, 12, 16], "attributes": {}}
+    assert run.config_text() == "model: {tau: 1.0}\n"
+    assert (run.setting("model", "tau"), run.section(), run.section("model")) == (
+        1.0,
+        {"model": {"tau": 1.0}},
+        {"tau": 1.0},
+    )
+    assert run.result("a") == {"problem": "a", **RESULT}
+    assert run.results() == [run.result("a")]
+    assert list(run.metrics())[2:] == [("a", 20, "psnr", 12.0), ("a", 40, "psnr", 20.5)]
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [
-        ("trainer", "max_steps", 5000),
-        ("trainer", "accelerator", "gpu"),
-        ("trainer", "devices", 4),
-        ("trainer", "default_root_dir", "elsewhere"),
-        ("model", "block", 7),
-        ("early_stop", "window", 50),
-        ("tensorboard", "images_every", 1),
-        ("checkpoint", "every_minutes", 1.0),
-        ("ckpt_path", "", "last"),
-    ],
-)
-def test_a_run_is_the_same_where_results_are(section: str, key: str, value: object) -> None:
-    assert fingerprint(changed(section, key, value), [problem()]) == fingerprint(CONFIG, [problem()])
+def test_of_a_folder_without_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "none")
+    assert (run.has_run, run.config_text(), run.results()) == (False, None, [])
+    assert (planned_batches(run.path), saved_settings(run.path, "model")) == (None, {})
+    for read in (run.manifest, run.setting, lambda: run.result("a"), lambda: list(run.metrics())):
+        with pytest.raises(FileNotFoundError, match="none"):
+            read()
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value"),
+    ("file", "text", "read", "message"),
     [
-        ("model", "tau", 0.001),
-        ("model", "alpha", 3.0),
-        ("model", "signal", {"class_path": "SymmetricFactor", "init_args": {"rank": 4}}),
-        ("data", "class_path", "ImageDataModule"),
-        ("data", "init_args", {"n": 12, "seeds": 2, "value_range": [0, 5]}),
-        ("data", "init_args", {"n": 12, "seeds": 2, "tile": 64}),
-        ("stable", "tolerance", 0.1),
-        ("early_stop", "variance", "windowed"),
+        ("manifest.json", "{", RunFolder.manifest, "not a manifest written by dop"),
+        ("manifest.json", '{"version": "x"}', RunFolder.manifest, "not a manifest written by dop"),
+        ("manifest.json", '{"version": 2, "fingerprint": "x", "problems": []}', RunFolder.manifest, "not a manifest"),
+        ("manifest.json", '{"fingerprint": "x", "problems": [{}]}', RunFolder.results, "not a manifest written by dop"),
+        ("config.yaml", "model: [", RunFolder.setting, "not a config written by dop"),
+        ("config.yaml", "\xff", RunFolder.setting, "not a config written by dop"),
+        ("config.yaml", "data: 1", lambda run: run.setting("model"), "not a config written by dop"),
+        ("config.yaml", "model: 1", lambda run: run.section("model"), "not a config written by dop (model holds no"),
+        ("config.yaml", "1", RunFolder.section, "not a config written by dop (the file holds no settings)"),
+        ("a/result.json", "[1]", RunFolder.results, "not a result written by dop"),
+        ("a/result.json", "\xff", lambda run: run.result("a"), "not a result written by dop"),
+        ("metrics.csv", "problem,iteration\na,1\n", lambda run: list(run.metrics()), "not curves written by dop"),
     ],
 )
-def test_a_run_is_another_where_settings_are(section: str, key: str, value: object) -> None:
-    assert fingerprint(changed(section, key, value), [problem()]) != fingerprint(CONFIG, [problem()])
+def test_a_damaged_file_is_named(file: str, text: str, read: Any, message: str, run: RunFolder) -> None:
+    (run.path / file).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="written by dop") as error:
+        read(run)
+    assert str(error.value).startswith(f"{run.path / file}: {message}")
 
 
-def test_a_run_is_another_where_data_are() -> None:
-    mark = fingerprint(CONFIG, [problem()])
-    assert mark == fingerprint(CONFIG, [problem()])
-    others = [[problem("b")], [problem(value=2.0)], [problem(), problem("b")], []]
-    assert len({mark, *(fingerprint(CONFIG, other) for other in others)}) == 5
+def test_results_of_an_earlier_version_are_read(run: RunFolder) -> None:
+    entries = [{"name": "a", "shape": [2, 2]}]
+    run.manifest_path.write_text(json.dumps({"fingerprint": "x", "problems": entries}))
+    manifest = run.manifest()
+    assert (manifest.version, manifest.problems, manifest.batches) == (1, entries, [])
+    assert [result["problem"] for result in run.results()] == ["a"]
 
 
-def test_a_run_is_another_where_other_entries_are_missing() -> None:
-    y = torch.eye(2)  # a missing entry is stored as 0
-    whole, missing = Problem("a", y), Problem("a", y, mask=torch.eye(2, dtype=torch.bool))
-    assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [missing])
-    assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [Problem("a", y.view(4, 1))])
+def test_nothing_of_a_later_version_is_read(run: RunFolder) -> None:
+    run.manifest_path.write_text('{"version": 99}')
+    for read in (run.manifest, run.results, run.check_resumable):
+        with pytest.raises(ValueError, match="run: was written by a later version of dop_lightning"):
+            read()
 
 
-def test_a_run_is_another_where_it_was_measured_otherwise() -> None:
-    def mark(seed: int = 0, **options) -> str:
-        return fingerprint(CONFIG, [Problem("a", torch.ones(4), seed=seed, **options)])
-
-    ways = [GaussianMeasurements(4), GaussianMeasurements(4, symmetric=True), CommutingMeasurements(4)]
-    marks = [mark(sensing=way, signal_shape=(2, 2)) for way in ways]
-    marks += [mark(1, sensing=ways[0], signal_shape=(2, 2)), mark(sensing=ways[0], signal_shape=(3, 3)), mark()]
-    assert len(set(marks)) == len(marks)
-    assert mark(sensing=GaussianMeasurements(4), signal_shape=(2, 2)) == marks[0]
-
-
-def test_a_run_is_another_where_a_problem_has_another_ratio() -> None:
-    assert len({fingerprint(CONFIG, [Problem("a", torch.ones(4), alpha=a)]) for a in (None, 1.0, 2.0)}) == 3
-
-
-def test_a_run_is_the_same_where_its_files_were_moved() -> None:
-    here, there = (changed("data", "init_args", {"files": [f"{place}/a.npy"]}) for place in ("here", "there"))
-    assert fingerprint(here, [problem()]) == fingerprint(there, [problem()])
-
-
-def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem()])
-    (tmp_path / "config.yaml").unlink()
-    assert claim(tmp_path, "mark")
-
-
-def test_the_order_of_settings_does_not_matter() -> None:
-    backwards = yaml.safe_dump(dict(reversed(yaml.safe_load(CONFIG).items())), sort_keys=False)
-    assert fingerprint(backwards, [problem()]) == fingerprint(CONFIG, [problem()])
-
-
-def test_a_folder_is_free_until_a_run_is_written_there(tmp_path: Path) -> None:
-    run = tmp_path / "deep" / "down"
-    assert claim(run, "mark") is False
-    assert not run.exists()  # a look changes nothing
-    write_manifest(run, "mark", CONFIG, [problem()])
-    assert claim(run, "mark") is True
-
-
-def test_a_folder_with_other_files_is_free(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    assert claim(tmp_path, "mark") is False
-
-
-def test_another_run_is_refused(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem()])
-    with pytest.raises(ValueError, match="holds another run") as error:
-        claim(tmp_path, "other")
-    assert str(tmp_path / "config.yaml") in str(error.value)
-    assert (tmp_path / "config.yaml").read_text() == CONFIG
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"problems": []}'])
-def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest written by dop"):
-        claim(tmp_path, "mark")
-
-
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(ValueError, match="file: the folder of a run must be a folder, got a file"):
-        claim(file, "mark")
-    with pytest.raises(ValueError, match=r"cannot be written, .*file is not a folder"):
-        claim(file / "below", "mark")
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(ValueError, match=r"run: cannot be written, .* is not a folder that you may write to"):
-        claim(tmp_path / "run", "mark")
-
-
-def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
-    assert planned_batches(tmp_path) is None
-    write_manifest(tmp_path, "mark", CONFIG, [problem("a"), problem("b")], batches=[["b"], ["a"]])
-    assert planned_batches(tmp_path) == [["b"], ["a"]]
-    assert (tmp_path / "config.yaml").read_text() == CONFIG
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    attributes = {"n": 2, "noise": "gross_outliers"}
-    assert manifest == {
-        "fingerprint": "mark",
-        "problems": [{"name": name, "seed": 4, "shape": [2, 2], "attributes": attributes} for name in "ab"],
-        "batches": [["b"], ["a"]],
-    }
+@pytest.mark.parametrize("text", ["model: [", "model: 1", "data: {}", ""])
+def test_settings_that_cannot_be_read_are_none(text: str, run: RunFolder) -> None:
+    assert saved_settings(run.path, "model") == {"tau": 1.0}
+    run.config_path.write_text(text)
+    assert saved_settings(run.path, "model") == {}
 
 
 def test_a_folder_by_experiment_and_time() -> None:
     folder = default_folder("image")
     assert folder.parent == Path("runs") / "image"
     assert folder.name.count("-") == 4
-
-
-def test_the_manifest_lists_tiles_with_their_image(tmp_path: Path) -> None:
-    image = Problem("photo", torch.rand(1, 9, 20), data_range=1.0)
-    mosaic = cut(image, 8, 0)
-    assert mosaic is not None
-    write_manifest(tmp_path, "mark", CONFIG, [image, problem()], {"photo": mosaic})
-    photo, other = json.loads((tmp_path / "manifest.json").read_text())["problems"]
-    assert photo["name"] == "photo"
-    assert photo["tiles"] == [f"photo-r{i}-c{j}" for i in range(2) for j in range(3)]
-    assert "tiles" not in other

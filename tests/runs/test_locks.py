@@ -12,7 +12,7 @@ pytest.importorskip("fcntl")
 
 HOLDS = """
 import sys
-from dop_lightning.files.locks import Claims
+from dop_lightning.runs.locks import Claims
 from pathlib import Path
 claims = Claims(Path(sys.argv[1]))
 print(claims.take([int(n) for n in sys.argv[2:]]), flush=True)

@@ -261,7 +261,7 @@ class ConvexSuite:
 
     def test_surface_of_a_batch(self) -> None:
         state = ConvexState(self.made(), self.easy())
-        assert (len(state), state.iteration, state.optimizers, state.own_corruption) == (3, 0, [], True)
+        assert (len(state), state.iteration, state.optimizers, state.has_corruption) == (3, 0, [], True)
         assert state.alpha == [30**0.5] * 3
         assert state.tau == [0.0] * 3
         start = state.evaluate()

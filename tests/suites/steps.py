@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.convex import InexactALM, solve
-from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import Factor, SymmetricFactor
@@ -71,9 +72,9 @@ class StepRuleSuite:
     def test_blocks_change_no_bit(self) -> None:
         problems = make_batch(0, 1)
         whole, parts = make_state(problems, self.rule()), make_state(problems, self.rule())
-        advance(whole, 57)
+        whole.advance(57)
         for length in (1, 13, 6, 30, 7):
-            advance(parts, length)
+            parts.advance(length)
         _assert_equal(whole, parts)
 
     @pytest.mark.parametrize("growing", [False, True])
@@ -82,12 +83,12 @@ class StepRuleSuite:
         whole, other = (
             make_state(problems, self.rule(), growing=growing, rank=2 if growing else None) for _ in range(2)
         )
-        advance(whole, 91)
+        whole.advance(91)
         for k in range(2):
             other.load_problem_state(k, whole.problem_state(k))
         other.iteration = whole.iteration
-        advance(whole, 60)
-        advance(other, 60)
+        whole.advance(60)
+        other.advance(60)
         _assert_equal(whole, other)
 
     @pytest.mark.parametrize("growing", [False, True])
@@ -95,29 +96,29 @@ class StepRuleSuite:
         settings = {"growing": growing, "rank": 2 if growing else None}
         together = make_state(ProblemBatch([make_problem(0), make_problem(1, rank=3)]), self.rule(), **settings)
         alone = make_state(ProblemBatch([make_problem(1, rank=3)]), self.rule(), **settings)
-        advance(together, 60)
-        advance(alone, 60)
+        together.advance(60)
+        alone.advance(60)
         torch.testing.assert_close(together.signal(0)[1], alone.signal(0)[0], rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(together.corruption.value()[1], alone.corruption.value()[0], rtol=1e-6, atol=1e-6)
 
     def test_a_selection_goes_on_alike(self) -> None:
         together = make_state(make_batch(0, 1, 2), self.rule())
-        advance(together, 30)
+        together.advance(30)
         chosen = together.select([0, 2])
-        advance(together, 30)
-        advance(chosen, 30)
+        together.advance(30)
+        chosen.advance(30)
         torch.testing.assert_close(chosen.signal(0), together.signal(0)[[0, 2]], rtol=1e-8, atol=1e-10)
 
     def test_a_diverged_problem_goes_back_and_the_others_go_on(self) -> None:
         problems = make_batch(0, 1)
         state, untouched = make_state(problems, self.rule()), make_state(problems, self.rule())
-        advance(state, 20)
-        advance(untouched, 20)
+        state.advance(20)
+        untouched.advance(20)
         with torch.no_grad():
             state.signal.get_parameter("U")[0] = 1e200
         before = {name: remembered[0].clone() for name, remembered in state.memory.items()}
-        assert advance(state, 20) == [0]
-        advance(untouched, 20)
+        assert state.advance(20) == [0]
+        untouched.advance(20)
         assert bool((state.signal.get_parameter("U")[0] == 1e200).all())
         assert all(torch.equal(state.memory[name][0], value) for name, value in before.items())
         torch.testing.assert_close(state.signal(0)[1], untouched.signal(0)[1], rtol=1e-8, atol=1e-10)
@@ -128,18 +129,18 @@ class StepRuleSuite:
         problems = make_batch(0, 1, rank=3)
         settings = {"growing": growing, "rank": 2 if growing else None}
         state, untouched = make_state(problems, self.rule(), **settings), make_state(problems, self.rule(), **settings)
-        snapshot = _Snapshot(state)
+        snapshot = state.snapshot()
         with torch.no_grad():
             state.method.steps.descend(state, 40)
-        snapshot.restore(state, range(2))
+        state.restore(snapshot, range(2))
         _assert_equal(state, untouched)
 
     def test_lands_where_small_steps_land(self) -> None:
         problems = make_batch(0, 1, 2)
         state = make_state(problems, self.rule())
-        advance(state, self.enough)
+        state.advance(self.enough)
         small = make_state(problems, GradientDescent(), tau=1e-3)
-        advance(small, 12_000)
+        small.advance(12_000)
         assert relative_error(state.signal(0).detach(), small.signal(0).detach()).max() < self.close
 
     @pytest.mark.parametrize("alpha", [None, 4.0, 4.5])
@@ -148,7 +149,7 @@ class StepRuleSuite:
         state = make_state(problems, self.rule())
         if alpha is not None:
             state = BatchState(state.method, problems, "auto", alpha)
-        advance(state, self.enough)
+        state.advance(self.enough)
         optimum = solve(problems, partial(InexactALM, positive=True), alpha=alpha)
         assert relative_error(state.signal(0).detach(), optimum.signal).max() < self.close
 
@@ -157,8 +158,8 @@ class StepRuleSuite:
         problems = make_batch(0, 1, n=30, m=m and 36, rank=3 if m is None else 1, ratio=0.03)
         growing = make_state(problems, self.rule(), signal=signal, growing=True, rank=1)
         whole = make_state(problems, self.rule(), signal=signal)
-        advance(growing, self.enough)
-        advance(whole, self.enough)
+        growing.advance(self.enough)
+        whole.advance(self.enough)
         allowed = self.close * (1 if m is None else 3)  # U and V start apart from each other, by chance
         assert relative_error(growing.signal(0).detach(), whole.signal(0).detach()).max() < allowed
         assert all(own > 1 for own in growing.signal.columns())  # type: ignore[operator]
@@ -166,20 +167,20 @@ class StepRuleSuite:
     @pytest.mark.parametrize(("signal", "m"), [(SymmetricFactor, None), (Factor, 30)])
     def test_entries_that_were_not_observed(self, signal: type, m: int | None) -> None:
         state = make_state(make_batch(0, 1, n=40, m=m and 50, missing=0.2, ratio=0.03), self.rule(), signal=signal)
-        advance(state, self.enough)
+        state.advance(self.enough)
         assert error_of(state).max() < 10 * self.close
         hidden = ~torch.stack([problem.mask for problem in state.problems if problem.mask is not None])
         assert bool((state.corruption.value()[hidden] == 0).all())
 
     def test_nothing_at_all_stays_nothing(self) -> None:
         state = make_state(ProblemBatch([Problem("zero", torch.zeros(6, 6))]), self.rule())
-        assert advance(state, 50) == []
+        assert state.advance(50) == []
         assert state.signal(0).abs().max() < 1e-5
 
     def test_type_of_the_data_is_kept(self) -> None:
         single = Problem("a", make_problem(0).observation.float())
         state = make_state(ProblemBatch([single]), self.rule())
-        advance(state, 30)
+        state.advance(30)
         assert state.signal(0).dtype == torch.float32
         assert torch.isfinite(state.evaluate().loss).all()
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import torch
 
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import iterations_ahead
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.units import in_words
-from dop_lightning.images.cost import seconds_an_iteration
 from dop_lightning.images.presets import PRESETS, TAU, Preset
 from dop_lightning.problems.problem import Problem, ProblemBatch
 

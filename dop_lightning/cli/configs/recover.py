@@ -1,7 +1,6 @@
 """``dop recover IMAGE… --out DIR``: restore image files. It writes a config and lets ``dop fit`` do the work."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.options import DEVICES
 from dop_lightning.foundation.checks import at_least, positive
-from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.names import legible
 from dop_lightning.foundation.units import in_bytes, parse_bytes
-from dop_lightning.images.cost import SHARE_OF_MEMORY, Shape, block_length, choose_tile, run_memory
+from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats import find_images, image_shape
-from dop_lightning.images.presets import PRESETS, START
-from dop_lightning.model.signals.unet import kernels
+from dop_lightning.images.presets import PRESETS
 from dop_lightning.runs.folder import saved_settings
 
 
@@ -35,26 +32,13 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
     paths = find_images(options.images)
     shapes = [image_shape(path) for path in paths]
-    tile = _tile(options, shapes, width)
-    entry = options.per == "entry"
+    device = torch.device("cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+    cost = RecoveryCost(shapes, width, preset, options.precision, device)
+    tile = _tile(options, cost)
+    alpha = None if options.alpha is None else positive("alpha", options.alpha)
+    block = block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, device.type)
     settings = {
-        "model": {
-            "signal": {
-                "class_path": "SkipUNet",
-                "init_args": {"width": width, "precision": options.precision, **preset.network},
-            },
-            "corruption": {
-                "class_path": "HadamardCorruption" if entry else "PixelCorruption",
-                "init_args": {"scale": START, **({"tied": False} if entry else {})},
-            },
-            "loss": {"class_path": "SquaredLoss", "init_args": {"reduction": "mean"}},
-            **preset.model(options.precision),
-            **({} if options.alpha is None else {"alpha": positive("alpha", options.alpha)}),
-            "block": block_length(
-                max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, _device(options)
-            ),
-            "evaluate_every": 100,
-        },
+        "model": preset.recipe(width, options.precision, options.per, alpha, block).model(),
         "data": {
             "class_path": "ImageDataModule",
             "init_args": {
@@ -73,7 +57,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         },
         "progress": {"estimate": True},
     }
-    return settings, _memory_note(options, shapes, width, tile)
+    return settings, _memory_note(cost, tile)
 
 
 def _files(patterns: Sequence[str] | None) -> list[str] | None:
@@ -93,44 +77,24 @@ def _text(path: Path) -> str:
     return text
 
 
-def _tile(options: argparse.Namespace, shapes: Sequence[Shape], width: int) -> int | None:
+def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     """The side of the tiles, ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
-        tile: int | None = at_least("tile", options.tile, 8)
-    elif saved := saved_settings(options.out, "data", "init_args"):
-        tile = saved.get("tile")  # a run that goes on keeps its tiles, whatever memory is free now
-    else:
-        free = limit or round(SHARE_OF_MEMORY * available_memory(_device(options)))
-        return choose_tile(shapes, width, _bf16(options), free, fused=_fused(options))
-    need = run_memory(shapes, width, _bf16(options), tile, fused=_fused(options))
-    if limit is not None and need > limit:
-        how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
-        raise ValueError(
-            f"max-memory must be at least {math.ceil(need / 2**20)}M for these images {how} at width {width}, "
-            f"got {in_bytes(limit)}"
-        )
-    return tile
+        return cost.checked_tile(at_least("tile", options.tile, 8), limit)
+    if saved := saved_settings(options.out, "data", "init_args"):
+        # a run that goes on keeps its tiles, whatever memory is free now
+        return cost.checked_tile(saved.get("tile"), limit)
+    return cost.chosen_tile(limit)
 
 
-def _memory_note(options: argparse.Namespace, shapes: Sequence[Shape], width: int, tile: int | None) -> str:
+def _memory_note(cost: RecoveryCost, tile: int | None) -> str:
     """What memory the run takes, in words."""
-    what = f"{shapes[0][2]}×{shapes[0][1]} pixels" if len(shapes) == 1 else f"{len(shapes)} images"
-    if tile is not None and max(max(shape[1:]) for shape in shapes) > tile:
+    _, height, width = cost.shapes[0]
+    what = f"{width}×{height} pixels" if len(cost.shapes) == 1 else f"{len(cost.shapes)} images"
+    if tile is not None and max(max(shape[1:]) for shape in cost.shapes) > tile:
         what += f" in tiles of {tile}×{tile}"
-    return f"{what}: about {in_bytes(run_memory(shapes, width, _bf16(options), tile, fused=_fused(options)))} of memory"
-
-
-def _device(options: argparse.Namespace) -> str:
-    return "cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
-
-
-def _bf16(options: argparse.Namespace) -> bool:
-    return options.precision == "bf16" or (options.precision == "auto" and has_bfloat16_units(_device(options)))
-
-
-def _fused(options: argparse.Namespace) -> bool:
-    return _device(options) == "cpu" and PRESETS[options.preset].refined and kernels.library() is not None
+    return f"{what}: about {in_bytes(cost.memory(tile))} of memory"
 
 
 def run(options: argparse.Namespace) -> int:

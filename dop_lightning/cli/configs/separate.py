@@ -3,6 +3,7 @@
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,17 @@ import torch
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.options import DEVICES
+from dop_lightning.engine.recipe import Recipe
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
-from dop_lightning.matrices.alpha_search import choose_alpha
+from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
-from dop_lightning.matrices.separation import separation
+from dop_lightning.matrices.separation import MATRIX, SCENE
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
-
-START = 1e-5
-"""Scale of the start, in units of the square root of the data: the error that is left is of its order."""
-
-MATRIX_TOLERANCE, SCENE_TOLERANCE = 1e-5, 1e-4
-"""A problem is done where its residual is this part of what is recovered; a level of a frame is 1/255."""
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -79,7 +75,7 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             "seeds": [options.seed],
         },
     }
-    return _settings(options, START, options.alpha, SCENE_TOLERANCE, data), []
+    return _settings(options, SCENE.recipe(options.rank, options.alpha), data), []
 
 
 def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -100,10 +96,12 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
-    start = START * statistics.median(scale(problem) for problem in module.problems) ** 0.5
-    alphas, notes = _alphas(options, module.problems, start)
-    data = {"class_path": "MatrixDataModule", "init_args": arguments}
-    return _settings(options, start, alphas, MATRIX_TOLERANCE, data), notes
+    unit = statistics.median(scale(problem) for problem in module.problems) ** 0.5
+    recipe = MATRIX.recipe(options.rank, options.alpha, unit)
+    notes: list[str] = []
+    if recipe.alpha is None:
+        recipe, notes = _with_alphas(recipe, options, module.problems)
+    return _settings(options, recipe, {"class_path": "MatrixDataModule", "init_args": arguments}), notes
 
 
 def _check_sizes(problem: Problem) -> None:
@@ -123,47 +121,30 @@ def _check_sizes(problem: Problem) -> None:
         )
 
 
-def _alphas(
-    options: argparse.Namespace, problems: Sequence[Problem], start: float
-) -> tuple[float | list[float], list[str]]:
-    """The one given, that of the run that goes on, or those that entries held out are predicted with best."""
-    if options.alpha is not None:
-        return options.alpha, []
+def _with_alphas(recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]) -> tuple[Recipe, list[str]]:
+    """Add an α per matrix: that of the run that goes on, else the one that predicts held-out entries best.
+
+    Returns:
+        The recipe, and what to print of each choice.
+    """
     saved = saved_settings(options.out, "model").get("alpha")
     if isinstance(saved, list) and len(saved) == len(problems):
-        return saved, []
-    method = separation(start, MATRIX_TOLERANCE, options.rank)
-    alphas, notes = [], []
-    for problem in problems:
-        choice = choose_alpha(problem, method, max_iterations=options.iterations)
-        unit = max(problem.signal_shape) ** 0.5
-        alphas.append(round(choice.alpha, 6))
-        tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
-        notes.append(f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})")
-    return alphas, notes
+        return replace(recipe, alpha=saved), []
+    method = recipe.method()
+    choices = [choose_alpha(problem, method, max_iterations=options.iterations) for problem in problems]
+    notes = [_note(problem, choice) for problem, choice in zip(problems, choices, strict=True)]
+    return replace(recipe, alpha=[round(choice.alpha, 6) for choice in choices]), notes
 
 
-def _settings(
-    options: argparse.Namespace,
-    start: float,
-    alpha: float | list[float] | None,
-    tolerance: float,
-    data: Mapping[str, Any],
-) -> dict[str, Any]:
-    growing = options.rank is None
+def _note(problem: Problem, choice: AlphaChoice) -> str:
+    unit = max(problem.signal_shape) ** 0.5
+    tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
+    return f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})"
+
+
+def _settings(options: argparse.Namespace, recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "model": {
-            "signal": {
-                "class_path": "Factor",
-                "init_args": {"growing": growing, "scale": start, **({} if growing else {"rank": options.rank})},
-            },
-            "corruption": {"class_path": "HadamardCorruption", "init_args": {"scale": start}},
-            "steps": {"class_path": "SemiImplicit", "init_args": {"tolerance": tolerance}},
-            "tau": "auto",
-            "alpha": alpha,
-            "block": 25,
-            "evaluate_every": 25,
-        },
+        "model": recipe.model(),
         "data": data,
         "trainer": {
             "max_steps": options.iterations,

@@ -1,12 +1,18 @@
 """Versions: those that the package needs, and those of its extras, as its own metadata lists them."""
 
+from __future__ import annotations
+
 import importlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-from dop_lightning.cli.doctor.finding import Finding, State, attempt
+from dop_lightning.cli.doctor.finding import Finding, State, attempt, in_a_line
+
+if TYPE_CHECKING:  # imported where it is used, since it may be what is broken
+    from packaging.requirements import Requirement
 
 NAME = "dop_lightning"
 
@@ -29,84 +35,81 @@ MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage", "scikit
 NOT_IMPORTED = ("dev", "docs")
 """Extras whose packages are tools: that they are there is enough."""
 
-_REQUIREMENT = re.compile(r"\s*(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<range>[^;]*?)\s*(;(?P<marker>.*))?$")
 
-
-def requirements() -> dict[str, list[tuple[str, str]]]:
-    """Package and range, by extra; those that are always needed under the empty name.
+def requirements() -> dict[str, list[Requirement]]:
+    """What is needed on this machine, by extra; what is always needed has the empty name.
 
     Raises:
         PackageNotFoundError: the package was not installed, only found on the path.
+        ImportError: the package ``packaging``, which reads requirements, is missing.
     """
-    found: dict[str, list[tuple[str, str]]] = {"": []}
-    found |= {extra: [] for extra in metadata.metadata(NAME).get_all("Provides-Extra") or []}
-    for line in metadata.requires(NAME) or []:
-        parts = _REQUIREMENT.match(line)
-        if parts is None:
-            continue
-        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", parts["marker"] or "")
-        found.setdefault(extra[1] if extra else "", []).append((parts["name"], parts["range"].strip("() ")))
-    return found
+    from packaging.requirements import Requirement
+
+    extras = metadata.metadata(NAME).get_all("Provides-Extra") or []
+    listed = [Requirement(line) for line in metadata.requires(NAME) or []]
+    always = [needed for needed in listed if _applies(needed, "")]
+    return {"": always} | {
+        extra: [needed for needed in listed if _applies(needed, extra) and needed not in always] for extra in extras
+    }
+
+
+def _applies(needed: Requirement, extra: str) -> bool:
+    return needed.marker is None or needed.marker.evaluate({"extra": extra})
 
 
 def check_packages() -> Iterator[Finding]:
     """Python, the package itself, and what it cannot do without: each is imported."""
     yield Finding("packages", "Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     try:
-        needed = requirements()[""]
+        always = requirements()[""]
         yield Finding("packages", NAME, "ok", f"{metadata.version(NAME)} in {_place()}")
     except metadata.PackageNotFoundError:
         yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: what it needs is not known")
         return
-    for name, versions in needed:
-        yield attempt("packages", name, lambda name=name, versions=versions: package(name, versions), essential=True)  # type: ignore[misc]
+    except ImportError as error:
+        text = f"broken: {in_a_line(error)}; the other packages cannot be checked without it"
+        yield Finding("packages", "packaging", "problem", text, essential=True)
+        return
+    for needed in always:
+        yield attempt("packages", needed.name, partial(package, needed), essential=True)
 
 
 def _place() -> str:
     return str(importlib.import_module(NAME).__path__[0])
 
 
-def package(name: str, versions: str = "", imported: bool = True) -> tuple[State, str]:
+def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
     """The state of a package and its version.
 
     Args:
-        name: as pip knows it.
-        versions: that will do, such as ``>=4.40,<5``; empty for all.
+        needed: its name, and the versions that are supported.
         imported: whether to import it as well.
     """
+    extras = f"[{','.join(sorted(needed.extras))}]" if needed.extras else ""
+    install = f'pip install "{needed.name}{extras}{needed.specifier}"'
     try:
-        version = metadata.version(name)
+        version = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
-        return "missing", f'not installed: pip install "{name}{versions}"'
-    if not is_within(version, versions):
-        return "problem", f'{version} is installed, {versions} is needed: pip install "{name}{versions}"'
+        return "missing", f"not installed: {install}"
+    if not needed.specifier.contains(version, prereleases=True):
+        return "problem", f"{version} is installed, {needed.specifier} is needed: {install}"
     if imported:
-        importlib.import_module(MODULES.get(name, name.replace("-", "_")))
+        importlib.import_module(MODULES.get(needed.name, needed.name.replace("-", "_")))
     return "ok", version
-
-
-def is_within(version: str, versions: str) -> bool:
-    """Whether a version is in a range; without the means to tell, it is."""
-    try:
-        from packaging.specifiers import SpecifierSet
-        from packaging.version import Version
-    except ImportError:
-        return True
-    return SpecifierSet(versions).contains(Version(version), prereleases=True)
 
 
 def check_extras() -> Iterator[Finding]:
     """A line an extra: what it is for, and what is installed of it."""
     try:
         extras = {extra: packages for extra, packages in requirements().items() if extra}
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ImportError):  # check_packages reports both
         return
     for extra, packages in extras.items():
-        yield attempt("extras", extra, lambda extra=extra, packages=packages: _extra(extra, packages))  # type: ignore[misc]
+        yield attempt("extras", extra, partial(_extra, extra, packages))
 
 
-def _extra(extra: str, packages: Sequence[tuple[str, str]]) -> tuple[State, str]:
-    found = [(name, *package(name, versions, imported=extra not in NOT_IMPORTED)) for name, versions in packages]
+def _extra(extra: str, packages: Sequence[Requirement]) -> tuple[State, str]:
+    found = [(needed.name, *package(needed, imported=extra not in NOT_IMPORTED)) for needed in packages]
     purpose = f"{PURPOSES[extra]}: " if extra in PURPOSES else ""
     if wrong := [f"{name}: {text}" for name, state, text in found if state == "problem"]:
         return "problem", purpose + "; ".join(wrong)

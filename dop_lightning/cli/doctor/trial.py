@@ -23,7 +23,8 @@ def check_trial() -> Iterator[Finding]:
 
 def _matrix() -> tuple[State, str]:
     torch = importlib.import_module("torch")
-    from dop_lightning.engine.state import BatchState, Method, advance
+    from dop_lightning.engine.descent import BatchState
+    from dop_lightning.engine.method import Method
     from dop_lightning.model.signals import SymmetricFactor
     from dop_lightning.problems.problem import Problem, ProblemBatch
 
@@ -31,13 +32,12 @@ def _matrix() -> tuple[State, str]:
     U = torch.randn(30, 2, generator=generator)
     where = torch.rand(30, 30, generator=generator) < 0.1
     outliers = 10 * torch.randn(30, 30, generator=generator) * where
-    problem = Problem("trial", observation=U @ U.T + outliers, truth=U @ U.T)
+    truth = U @ U.T
+    problem = Problem("trial", observation=truth + outliers, truth=truth)
     begin = time.perf_counter()
     state = BatchState(Method(SymmetricFactor), ProblemBatch([problem]), tau=2e-3)
-    advance(state, ITERATIONS)
+    state.advance(ITERATIONS)
     seconds = time.perf_counter() - begin
-    truth = problem.truth
-    assert truth is not None
     error = float(torch.linalg.norm(state.evaluate().signal[0] - truth) / torch.linalg.norm(truth))
     text = f"30×30, rank 2, a tenth corrupted: recovered to a relative error of {error:.1g} in {seconds:.2g} s"
     return ("ok", text) if error <= LARGEST_ERROR else ("problem", f"{text}; at most {LARGEST_ERROR:g} was expected")
@@ -45,7 +45,7 @@ def _matrix() -> tuple[State, str]:
 
 def _network(precision: str) -> tuple[State, str]:
     torch = importlib.import_module("torch")
-    from dop_lightning.engine.state import BatchState, advance
+    from dop_lightning.engine.descent import BatchState
     from dop_lightning.foundation.machine import has_bfloat16_units
     from dop_lightning.images.presets import PRESETS, TAU
     from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -56,9 +56,9 @@ def _network(precision: str) -> tuple[State, str]:
     image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = PRESETS["default"].method(width=16, precision=precision)  # type: ignore[arg-type]
     state = BatchState(method, ProblemBatch([Problem("trial", image)], device), TAU)
-    advance(state, 1)
+    state.advance(1)
     begin = time.perf_counter()
-    diverged = advance(state, 3)
+    diverged = state.advance(3)
     finite = bool(torch.isfinite(state.evaluate().signal).all())
     seconds = (time.perf_counter() - begin) / 3
     if diverged or not finite:

@@ -33,7 +33,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
-from dop_lightning.runs.folder import default_folder, planned_batches
+from dop_lightning.runs.folder import RunFolder, default_folder, planned_batches
 
 TRAINER_DEFAULTS = {
     "devices": 1,  # Lightning's «auto» is all GPUs
@@ -152,18 +152,22 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _check_config_files(arguments: Sequence[str]) -> None:
-    """Name the file that is no YAML, which jsonargparse's errors do not.
+    """Name the file that is no YAML, which jsonargparse's errors do not, and the run whose classes are elsewhere now.
 
     Raises:
-        ValueError: a config is no file, or holds no settings.
+        ValueError: a config is no file, holds no settings, or is that of a run of another version.
     """
     for before, argument in pairwise(["", *arguments]):
         flag, _, value = argument.partition("=")
         name = argument if before in ("-c", "--config") else value if flag in ("-c", "--config") else ""
         if not name:
             continue
+        file = existing_file(name)
+        run = RunFolder(file.parent)
+        if file.name == run.config_path.name and run.has_run:
+            run.check_resumable()
         try:
-            settings = yaml.safe_load(existing_file(name).read_text(encoding="utf-8"))
+            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"{name}: not a YAML file of settings ({error})") from error
         if not isinstance(settings, dict):

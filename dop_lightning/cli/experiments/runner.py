@@ -30,7 +30,9 @@ from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies.launched import outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
-from dop_lightning.runs.folder import claim, fingerprint, planned_batches
+from dop_lightning.runs.fingerprint import fingerprint
+from dop_lightning.runs.folder import planned_batches
+from dop_lightning.runs.manifest import claim
 from dop_lightning.runs.results import SUMMARY, read_results, render_table
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
@@ -123,9 +125,9 @@ def fit(
             print(note, file=sys.stderr)
         if hint := _hint(trainer, data, config_text):
             print(f"Hint: {hint}", file=sys.stderr)
-        for problem in [whole for whole in data.wholes if whole.mask is not None][:MOST_ROWS]:
-            assert problem.mask is not None
-            print(f"{problem.name}: {1 - problem.mask.float().mean():.1%} of its values are missing", file=sys.stderr)
+        masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
+        for name, mask in masks[:MOST_ROWS]:
+            print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(0, Manifest(mark, config_text))
     for callback in callbacks:

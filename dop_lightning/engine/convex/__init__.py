@@ -2,6 +2,7 @@
 
 from dop_lightning.engine.convex.apg import AcceleratedProximalGradient
 from dop_lightning.engine.convex.ialm import InexactALM
+from dop_lightning.engine.convex.method import ConvexMethod
 from dop_lightning.engine.convex.proximal import eigenvalue_threshold, singular_value_threshold, soft_threshold
 from dop_lightning.engine.convex.solve import solve
 from dop_lightning.engine.convex.solver import ConvexSolver
@@ -9,6 +10,7 @@ from dop_lightning.engine.convex.state import ConvexState, SolverFactory
 
 __all__ = [
     "AcceleratedProximalGradient",
+    "ConvexMethod",
     "ConvexSolver",
     "ConvexState",
     "InexactALM",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dop_lightning.engine.convex.program import ConvexProgram, column, norms
 from dop_lightning.engine.convex.proximal import soft_threshold
-from dop_lightning.engine.convex.solver import ConvexSolver, State, ratio
+from dop_lightning.engine.convex.solver import ConvexSolver, Tensors, ratio
 from dop_lightning.foundation.checks import positive as above_zero
 from dop_lightning.problems.problem import ProblemBatch
 
@@ -62,7 +62,7 @@ class AcceleratedProximalGradient(ConvexSolver):
         if rho >= 1:
             raise ValueError(f"rho must be below 1, got {rho!r}")
 
-    def start(self, program: ConvexProgram) -> State:
+    def start(self, program: ConvexProgram) -> Tensors:
         """X = 0, s = 0, at rest."""
         state = self.blank(program)
         return {
@@ -74,7 +74,7 @@ class AcceleratedProximalGradient(ConvexSolver):
             "momentum": torch.ones_like(program.weight),
         }
 
-    def step(self, program: ConvexProgram, state: State, active: Tensor) -> State:
+    def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
         """A gradient step from the point ahead, the next point ahead, then μ or b."""
         y, A, L = program.observation, program.operator, program.norm + 1
         X, s, b, mu, t = (state[name] for name in ("signal", "corruption", "goal", "mu", "momentum"))

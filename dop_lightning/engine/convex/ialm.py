@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dop_lightning.engine.convex.program import ConvexProgram, column, norms
 from dop_lightning.engine.convex.proximal import soft_threshold
-from dop_lightning.engine.convex.solver import ConvexSolver, State, ratio
+from dop_lightning.engine.convex.solver import ConvexSolver, Tensors, ratio
 from dop_lightning.foundation.checks import positive as above_zero
 from dop_lightning.problems.problem import ProblemBatch
 
@@ -64,7 +64,7 @@ class InexactALM(ConvexSolver):
         if rho <= 1:
             raise ValueError(f"rho must be above 1, got {rho!r}")
 
-    def start(self, program: ConvexProgram) -> State:
+    def start(self, program: ConvexProgram) -> Tensors:
         """X = 0, s = 0 and Y a multiple of y that is feasible for the dual problem."""
         y = program.observation
         largest = y.flatten(1).abs().amax(dim=1)
@@ -76,7 +76,7 @@ class InexactALM(ConvexSolver):
             "careful": torch.zeros_like(program.weight, dtype=torch.bool),
         }
 
-    def step(self, program: ConvexProgram, state: State, active: Tensor) -> State:
+    def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
         """s, X, Y, then μ."""
         y, A, eta = program.observation, program.operator, program.norm
         X, Y, mu = state["signal"], state["multiplier"], state["mu"]

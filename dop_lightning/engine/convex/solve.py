@@ -3,9 +3,15 @@
 import warnings
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from dop_lightning.engine.convex.ialm import InexactALM
-from dop_lightning.engine.convex.state import ConvexState, SolverFactory
-from dop_lightning.engine.state import Evaluation, OperatorFactory
+from dop_lightning.engine.convex.method import ConvexMethod
+from dop_lightning.engine.convex.state import SolverFactory
+from dop_lightning.engine.descent import OperatorFactory
+from dop_lightning.engine.run import run_to_end
+from dop_lightning.engine.state import Evaluation
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.operators import operator_of
 from dop_lightning.problems.problem import ProblemBatch
@@ -36,12 +42,20 @@ def solve(
     Raises:
         ValueError: an argument is out of range, or a problem's numbers are so large that they overflow.
     """
-    state = ConvexState(solver, problems, alpha, operator)
     at_least("max_iterations", max_iterations, 1)
-    while state.iteration < max_iterations and not all(state.converged):
-        if diverged := state.advance(min(CHECK, max_iterations - state.iteration)):
-            raise ValueError(f"problems must have entries that do not overflow, {problems.names[diverged[0]]!r} has")
-    if not all(state.converged):
-        names = [name for name, done in zip(problems.names, state.converged, strict=True) if not done]
+    endings = run_to_end(ConvexMethod(solver, operator), problems, max_iterations, alpha=alpha, block=CHECK)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = [()] * len(problems)  # type: ignore[list-item]
+    left = []
+    for ending in endings:
+        for k, name in ending.names.items():
+            if ending.ends[k] == "diverged":
+                raise ValueError(f"problems must have entries that do not overflow, {name!r} has")
+            if ending.ends[k] == "done":
+                left.append(name)
+            found = ending.evaluation
+            rows[problems.names.index(name)] = (found.signal[k], found.corruption[k], found.loss[k])
+    if left:
+        names = [name for name in problems.names if name in left]
         warnings.warn(f"not converged in {max_iterations} iterations: {', '.join(names)}", stacklevel=2)
-    return state.evaluate()
+    signal, corruption, loss = (torch.stack(parts) for parts in zip(*rows, strict=True))
+    return Evaluation(max(ending.iteration for ending in endings), signal, corruption, loss)

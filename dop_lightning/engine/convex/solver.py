@@ -15,7 +15,7 @@ from dop_lightning.engine.convex.proximal import eigenvalue_threshold, singular_
 from dop_lightning.foundation.checks import one_of, positive
 from dop_lightning.problems.problem import ProblemBatch
 
-State = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 """All that a solver knows of K problems, each tensor ``(K, …)``: float64, but for ranks and flags."""
 
 DUAL = 100.0
@@ -61,14 +61,14 @@ class ConvexSolver(ABC):
         ]
 
     @abstractmethod
-    def start(self, program: ConvexProgram) -> State:
+    def start(self, program: ConvexProgram) -> Tensors:
         """The state before the first iteration."""
 
     @abstractmethod
-    def step(self, program: ConvexProgram, state: State, active: Tensor) -> State:
+    def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
         """The state after one more iteration; of problems that are not ``active``, ``(K,)``, it may hold anything."""
 
-    def blank(self, program: ConvexProgram) -> State:
+    def blank(self, program: ConvexProgram) -> Tensors:
         """What every state holds: X = 0, s = 0."""
         y, size = program.observation, len(program.weight)
         return {
@@ -78,7 +78,7 @@ class ConvexSolver(ABC):
             "converged": torch.zeros(size, dtype=torch.bool, device=y.device),
         }
 
-    def threshold(self, M: Tensor, threshold: Tensor, state: State, active: Tensor) -> tuple[Tensor, Tensor]:
+    def threshold(self, M: Tensor, threshold: Tensor, state: Tensors, active: Tensor) -> tuple[Tensor, Tensor]:
         """The proximal operator of ``t‖X‖_*`` [, X ⪰ 0] at M.
 
         Args:

@@ -1,4 +1,4 @@
-"""A batch under a convex solver, with the surface of :class:`~dop_lightning.engine.state.BatchState`.
+"""A batch under a convex solver, see :class:`~dop_lightning.engine.state.State`.
 
 Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
 """
@@ -8,24 +8,25 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from dop_lightning.engine.alpha import default_alphas
 from dop_lightning.engine.convex.program import column, convex_program
-from dop_lightning.engine.convex.solver import ConvexSolver, State
+from dop_lightning.engine.convex.solver import ConvexSolver, Tensors
+from dop_lightning.engine.descent import OperatorFactory
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.state import Evaluation, OperatorFactory, OutOfMemoryError, one_a_problem
+from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State, one_per_problem
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import operator_of
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch
 
 SolverFactory = Callable[[ProblemBatch], ConvexSolver]
 
 
-class ConvexState:
+class ConvexState(State):
     """K problems on their way to the solution of Eq. 8, each as if it were alone.
 
     A problem that has converged stays as it is while the others go on.
@@ -41,13 +42,10 @@ class ConvexState:
         tau: 0 for each problem: there is no learning rate.
         alpha: α of each problem.
         optimizers: none.
-        own_corruption: true.
 
     Raises:
         ValueError: ``alpha`` is out of range or there are not K of them, or an argument of the solver is wrong.
     """
-
-    own_corruption = True
 
     def __init__(
         self,
@@ -63,16 +61,13 @@ class ConvexState:
         self.iteration = 0
         self.tau = [0.0] * len(problems)
         default = default_alphas(problems, SquaredLoss(), [1.0] * len(problems))  # a solver takes matrices alone
-        self.alpha = one_a_problem("alpha", default if alpha is None else alpha, len(problems))
+        self.alpha = one_per_problem("alpha", default if alpha is None else alpha, len(problems))
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
         exact = _in_type(problems, self.solver.dtype)
         self._program = convex_program(exact, operator(exact).to(problems.device), self.alpha)
         self._loss = SquaredLoss()
         self._state = self.solver.start(self._program)
-
-    def __len__(self) -> int:
-        return len(self.problems)
 
     @property
     def converged(self) -> list[bool]:
@@ -124,13 +119,9 @@ class ConvexState:
         """Positions of the problems that have converged, with what they end as."""
         return {k: "stable" for k, done in enumerate(self.converged) if done}
 
-    def release(self) -> None:
-        """There is nothing that could be made anew."""
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """None."""
-        return []
+    def settings(self, k: int) -> dict[str, Attribute]:
+        """The ratio of problem k, and the class of the solver."""
+        return {"alpha": self.alpha[k], "solver": type(self.solver).__name__}
 
     def problem_state(self, k: int) -> dict[str, Any]:
         """A copy of all that the solver knows of problem k: tensors on the CPU."""
@@ -168,14 +159,14 @@ def _in_type(problems: ProblemBatch, dtype: torch.dtype) -> ProblemBatch:
     return ProblemBatch([replace(p, observation=p.observation.to(dtype)) for p in problems], problems.device)
 
 
-def _merged(new: State, old: State, which: Tensor) -> State:
+def _merged(new: Tensors, old: Tensors, which: Tensor) -> Tensors:
     """``new`` of the problems in ``which``, ``(K,)`` bool, ``old`` of the others."""
     if bool(which.all()):
         return new
     return {name: torch.where(column(which, value), value, old[name]) for name, value in new.items()}
 
 
-def _finite(state: State, dtype: torch.dtype) -> Tensor:
+def _finite(state: Tensors, dtype: torch.dtype) -> Tensor:
     """``(K,)``, whether all that is known of a problem is finite; what is recovered, also in its own type."""
     healthy = torch.ones_like(state["converged"])
     for name, value in state.items():

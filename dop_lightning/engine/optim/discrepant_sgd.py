@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dop_lightning.engine.optim.capturable import is_capturable_optimizer
 from dop_lightning.foundation.checks import not_negative, positive
 from dop_lightning.model.part import Rate
 
@@ -102,6 +103,11 @@ class DiscrepantSGD(Optimizer):
         group = next(g for g in self.param_groups if g["name"] == name)
         scale = None if group["scale"] is None else group["scale"][0]
         return group["lr"] if scale is None else group["lr"] * scale
+
+
+@is_capturable_optimizer.register
+def _(optimizer: DiscrepantSGD) -> bool:
+    return type(optimizer) is DiscrepantSGD  # it counts no steps; a subclass may
 
 
 def parameter_groups(

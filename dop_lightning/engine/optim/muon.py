@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+from dop_lightning.engine.optim.pace import pace
 from dop_lightning.foundation.checks import fraction, one_of, positive
 from dop_lightning.foundation.machine import has_bfloat16_units
 
@@ -29,6 +30,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 ROUNDS = 5
 """Newton–Schulz steps: σ of more than a thousandth of the largest reach that range."""
+
+PACE = 3.0
+"""T*·rate, see :mod:`dop_lightning.engine.alpha`."""
 
 LEAST = 1e-12
 """Added to norms: the gradient of a kernel may be 0."""
@@ -93,6 +97,9 @@ class Muon(Optimizer):
     >>> (kernel.detach().flatten(1) + 0.1 * torch.eye(2)).abs().max() < 0.04
     tensor(True)
     """
+
+    mixes_rows = True
+    """Rows of a parameter are not independent of each other, so that they must not be problems of a batch."""
 
     def __init__(
         self,
@@ -165,6 +172,11 @@ class Muon(Optimizer):
             vectors, gradients, first, second, [], steps, fused=True, amsgrad=False, beta1=beta1, beta2=beta2,
             lr=group["vector_lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
         )  # fmt: skip
+
+
+@pace.register
+def _pace(optimizer: Muon) -> float:  # noqa: ARG001
+    return PACE
 
 
 def _orthogonalised(matrices: list[Tensor], precision: str) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Step rules: how θ, g and h move along the gradient."""
 
-from dop_lightning.engine.steps.base import StepRule
+from dop_lightning.engine.descent import StepRule
 from dop_lightning.engine.steps.gradient import GradientDescent
 from dop_lightning.engine.steps.nesterov import Nesterov
 from dop_lightning.engine.steps.refinement import Refinement

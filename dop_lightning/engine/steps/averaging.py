@@ -3,15 +3,10 @@
 Shapes: K problems, X ``(K, *n)``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.descent import BatchState
 
 
 class RunningAverage:

@@ -3,28 +3,23 @@
 Shapes: K problems.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.automatic import Monitor
+from dop_lightning.engine.descent import BatchState, Loop, StepRule
 from dop_lightning.engine.steps.averaging import RunningAverage
-from dop_lightning.engine.steps.base import StepRule, alphas, grow_if_due, nominal_rates, over, require_closed_form
+from dop_lightning.engine.steps.base import alphas, grow_if_due, over, require_closed_form
+from dop_lightning.engine.steps.monitor import Monitor
+from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import fraction, positive
 from dop_lightning.model.part import Rate
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
 
 
 class GradientDescent(StepRule):
     r"""``θ ← θ − τ_k·∇_θ f``, ``(g, h) ← (g, h) − α·τ_k·∇ f`` (Eqs. 6 and 10).
 
     Steps are constant, ``τ_k = τ``, unless something else is asked for. With ``tau: auto`` each problem of a batch has
-    a τ of its own, from its data, halved where the loss rises (see :mod:`dop_lightning.engine.steps.automatic`). All
+    a τ of its own, from its data, halved where the loss rises (see :mod:`dop_lightning.engine.automatic`). All
     small steps follow the same path in the time ``t = Σ τ_k`` of the gradient flow (12)–(13), so that ``horizon`` makes
     runs with different τ comparable: a problem ends at that time, its last step being as short as it takes.
 
@@ -68,6 +63,10 @@ class GradientDescent(StepRule):
             memory["average"] = RunningAverage.start(state)
         return memory
 
+    def loop(self, state: BatchState) -> Loop | None:
+        """Networks have a loop that replays CUDA graphs."""
+        return None if state.closed_form else NetworkLoop.of(state)
+
     def finished(self, state: BatchState) -> list[int]:
         """Problems at the horizon."""
         if self.horizon is None:
@@ -80,7 +79,7 @@ class GradientDescent(StepRule):
             return self._descend_paced(state, iterations)
         if state.closed_form:
             return _descend_closed_form(state, iterations)
-        return state.loop.descend(state, iterations, self.average)
+        return loop_of(state).descend(state, iterations, self.average)
 
     def _descend_paced(self, state: BatchState, iterations: int) -> Tensor:
         residual = torch.empty_like(state.problems.observation)
@@ -105,7 +104,7 @@ class GradientDescent(StepRule):
 def _descend_closed_form(state: BatchState, iterations: int) -> Tensor:
     residual = torch.empty_like(state.problems.observation)
     loss = residual.new_zeros(len(state))
-    theta, corruption = nominal_rates(state)
+    theta, corruption = state.rates()
     for i in range(state.iteration, state.iteration + iterations):
         grow_if_due(state, i)
         state.residual(residual, i)

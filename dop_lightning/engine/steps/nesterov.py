@@ -3,19 +3,13 @@
 Shapes: K problems, ``*m`` the shape of an observation.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.automatic import automatic_tau, spectral_norms
-from dop_lightning.engine.steps.base import StepRule, alphas, grow_if_due, over, require_closed_form
+from dop_lightning.engine.automatic import spectral_norms
+from dop_lightning.engine.descent import BatchState, StepRule
+from dop_lightning.engine.steps.base import alphas, grow_if_due, over, require_closed_form
 from dop_lightning.model.losses import SquaredLoss
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
 
 AUTOMATIC = 2.0 / 3.0
 """Part of the automatic τ that is stable: an extrapolated step allows 4/3 of the inverse curvature, a plain one 2."""
@@ -38,7 +32,7 @@ class Nesterov(StepRule):
     dropped; where Δ would change U, g or h by more than about a fifth of themselves it is shortened. The solution
     is that of small steps, not the path (tests).
 
-    With ``tau: auto`` the rate of :mod:`dop_lightning.engine.steps.automatic` is taken times 2/3.
+    With ``tau: auto`` the rate of :mod:`dop_lightning.engine.automatic` is taken times 2/3.
     """
 
     def check(self, state: BatchState) -> None:
@@ -49,7 +43,7 @@ class Nesterov(StepRule):
 
     def automatic_tau(self, state: BatchState) -> list[float]:
         """2/3 of that of gradient descent."""
-        return [AUTOMATIC * tau for tau in automatic_tau(state)]
+        return [AUTOMATIC * tau for tau in super().automatic_tau(state)]
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
         """The momentum, t, the loss before, and the spectral norm of A*(y) relative to ‖y‖, of each problem."""
@@ -99,6 +93,6 @@ class Nesterov(StepRule):
         """At most 1, ``(K,)``: what Δ is multiplied with."""
         flat = change.flatten(1)
         longest = share * torch.linalg.vector_norm(flat, dim=1)
-        if state.own_corruption:
+        if state.has_corruption:
             longest = torch.maximum(longest, corruption_rate.flatten() * flat.abs().amax(dim=1))
         return (LONGEST / longest.clamp_min(1e-30)).clamp_max(1.0)

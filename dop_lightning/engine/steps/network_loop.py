@@ -3,22 +3,16 @@
 Shapes: K problems, observations ``(K, *m)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Self
 
 import torch
+from torch import Tensor
 
+from dop_lightning.engine.descent import BatchState, Loop
 from dop_lightning.engine.graphs import Replay, identity_of, replay_for
 from dop_lightning.engine.steps.averaging import RunningAverage
-from dop_lightning.engine.steps.base import nominal_rates
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dop_lightning.engine.state import BatchState
 
 
 class NetworkLoop:
@@ -35,7 +29,7 @@ class NetworkLoop:
         self._iteration: _Iteration | None = None
 
     @classmethod
-    def of(cls, state: BatchState) -> NetworkLoop:
+    def of(cls, state: BatchState) -> Self:
         """That of a batch."""
         return cls(replay_for(state))
 
@@ -45,7 +39,12 @@ class NetworkLoop:
         return self.replay is not None and self.replay.holds_graph
 
     def descend(
-        self, state: BatchState, iterations: int, average: float | None, look: Callable[[int], None] | None = None
+        self,
+        state: BatchState,
+        iterations: int,
+        average: float | None,
+        look: Callable[[int], None] | None = None,
+        weigh_: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Do iterations in place, in one call or in several.
 
@@ -55,23 +54,26 @@ class NetworkLoop:
             average: decay of the running average, ``None`` for none.
             look: called with the number of each iteration before it, outside of all graphs; it may change what
                 ``state.memory`` and the parameters hold, in place.
+            weigh_: multiplies the residual by weights of its entries, in place; ``None`` weighs all alike.
 
         Returns:
             The loss before the last of them, ``(K,)``.
         """
         begin, end = state.iteration, state.iteration + iterations
-        iteration = self._iteration or _Iteration(state, average)
+        perturbed = state.signal.perturbed
+        iteration = self._iteration or _Iteration(state, average, weigh_)
         for i in range(begin, end):
             if look is not None:
                 look(i)
             if self.replay is None:
                 iteration(state, i, with_loss=i == end - 1)
                 continue
-            state.signal.prepare(i)
+            if perturbed is not None:
+                perturbed.prepare(i)
             # the first iteration is not like the others: the average begins
             if i == 0 or (i == begin and not self.replay.is_about(identity_of(state))):
                 self.release()
-                iteration = _Iteration(state, average)
+                iteration = _Iteration(state, average, weigh_)
             self._iteration = iteration  # its arrays are those of the graph
             work = partial(iteration, state, i, with_loss=True)
             self.replay.run(work, partial(identity_of, state), left=end - i)
@@ -90,19 +92,23 @@ class _Iteration:
     Args:
         state: of a batch.
         average: decay of the running average, ``None`` for none.
+        weigh_: multiplies the residual by weights of its entries, in place.
 
     Attributes:
         loss: before the step, ``(K,)``.
     """
 
-    def __init__(self, state: BatchState, average: float | None) -> None:
+    def __init__(self, state: BatchState, average: float | None, weigh_: Callable[[Tensor], Tensor] | None) -> None:
         self.residual = torch.empty_like(state.problems.observation)
         self.loss = self.residual.new_zeros(len(state))
         self.average = average
-        _, self.rate = nominal_rates(state)
+        self.weigh_ = weigh_
+        _, self.rate = state.rates()
 
     def __call__(self, state: BatchState, i: int, with_loss: bool) -> None:
-        residual = state.method.steps.weigh_(state, state.residual(self.residual, i))
+        residual = state.residual(self.residual, i)
+        if self.weigh_ is not None:
+            residual = self.weigh_(residual)
         if with_loss:
             self.loss.copy_(state.loss.value(residual))
         if self.average is not None:
@@ -113,3 +119,10 @@ class _Iteration:
         for optimizer in state.optimizers:
             optimizer.step()  # g and h have no gradient here
         state.corruption.descend_(residual, self.rate * factor)
+
+
+def loop_of(state: BatchState) -> Loop:
+    """Return the loop that a step rule made for a batch."""
+    if state.loop is None:
+        raise RuntimeError(f"{type(state.method.steps).__name__} must make a loop for signals that need autograd")
+    return state.loop

@@ -3,31 +3,28 @@
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dop_lightning.engine.alpha import REVEALED, reveal_time
+from dop_lightning.engine.descent import BatchState, EntryWeights, Loop, StepRule
 from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
-from dop_lightning.engine.steps.base import StepRule, nominal_rates, over
+from dop_lightning.engine.steps.base import over
 from dop_lightning.engine.steps.clean_entries import clean_probability
+from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, positive
 from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Masked
 from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState, Evaluation
-
 
 CALMER, LIVELIER = 0.8, 1.6
 """Factors of the perturbation of the input from one estimate of w to the next."""
@@ -94,11 +91,20 @@ class Refinement(StepRule):
         self.patience = None if patience is None else at_least("patience", patience, self.every)
         self.grid = self.every
 
+    @property
+    def weights(self) -> EntryWeights:
+        """Itself."""
+        return self
+
+    def loop(self, state: BatchState) -> Loop:
+        """Networks have a loop that replays CUDA graphs."""
+        return NetworkLoop.of(state)
+
     def check(self, state: BatchState) -> None:
         """Networks with a corruption and a squared loss."""
         if state.signal.closed_form or state.automatic:
             raise ValueError(f"Refinement is for networks at a given tau, got {type(state.signal).__name__}")
-        if not state.own_corruption or not isinstance(state.loss, SquaredLoss):
+        if not state.has_corruption or not isinstance(state.loss, SquaredLoss):
             raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
@@ -108,7 +114,8 @@ class Refinement(StepRule):
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
-        state.signal.calm_by(calm)  # the array itself: what is restored in it counts as well
+        if state.signal.perturbed is not None:
+            state.signal.perturbed.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
             "calm": calm,
             "average": RunningAverage.start(state),
@@ -122,7 +129,7 @@ class Refinement(StepRule):
 
     def reveal(self, state: BatchState, k: int) -> int:
         """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
-        _, rates = nominal_rates(state)
+        _, rates = state.rates()
         rate = float(rates.flatten()[k]) if isinstance(rates, Tensor) else rates
         size = self.revealed * scale(state.problems[k])
         iterations = reveal_time(state.loss, rate, size, state.corruption, state.problems, k)
@@ -137,7 +144,9 @@ class Refinement(StepRule):
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """The steps of gradient descent, each entry with its weight."""
-        return state.loop.descend(state, iterations, self.average, partial(self._look, state))
+        return loop_of(state).descend(
+            state, iterations, self.average, partial(self._look, state), partial(self.weigh_, state)
+        )
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
         """Entries count as far as they are clean, and not where they are held out."""
@@ -152,9 +161,10 @@ class Refinement(StepRule):
             return
         problems, memory = state.problems, state.memory
         due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
-        expected = _expected(state, memory["average"]) if due else None
+        if not due:
+            return
+        expected = _expected(state, memory["average"])
         for k in due:
-            assert expected is not None
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]

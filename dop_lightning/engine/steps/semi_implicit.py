@@ -3,26 +3,20 @@
 Shapes: K problems, n rows, m columns, r columns of the factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.automatic import spectral_norms
-from dop_lightning.engine.steps.base import StepRule, alphas, grow_if_due, over
+from dop_lightning.engine.automatic import spectral_norms
+from dop_lightning.engine.descent import BatchState, StepRule
+from dop_lightning.engine.steps.base import alphas, grow_if_due, over
 from dop_lightning.foundation.checks import positive
 from dop_lightning.model.corruption import HadamardCorruption, NoCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity
-from dop_lightning.model.signals.factor import SymmetricFactor
-from dop_lightning.model.signals.growing import LowRank
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
+from dop_lightning.model.signals.abilities import Factors
 
 DAMPING = 1.5
 """κ: both factors move at once, each by a whole Gauss–Newton step where it is 1; the part they share is then corrected
@@ -86,7 +80,7 @@ class SemiImplicit(StepRule):
         """Problems whose residual was small before the last iteration."""
         if self.tolerance is None or state.iteration == 0:
             return []
-        left, right = state.signal.pair  # type: ignore[misc]
+        left, right = _factors(state).pair
         signal = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0)  # ‖X‖²
         data = torch.linalg.vector_norm(state.problems.observation.flatten(1), dim=1).square()
         rounding = (ROUNDING * torch.finfo(data.dtype).eps) ** 2 * data
@@ -96,15 +90,18 @@ class SemiImplicit(StepRule):
     def check(self, state: BatchState) -> None:
         """What the steps are derived for."""
         parts = (
-            ("signal", state.signal, LowRank),
-            ("corruption", state.corruption, (HadamardCorruption, NoCorruption)),
-            ("operator", state.operator, (Identity, EntryMask)),
+            ("signal", state.signal, state.signal.factors is not None, "Factor or SymmetricFactor"),
+            (
+                "corruption",
+                state.corruption,
+                isinstance(state.corruption, HadamardCorruption | NoCorruption),
+                "HadamardCorruption or NoCorruption",
+            ),
+            ("operator", state.operator, isinstance(state.operator, Identity | EntryMask), "Identity or EntryMask"),
         )
-        for name, part, allowed in parts:
-            if not isinstance(part, allowed):
-                kinds = allowed if isinstance(allowed, tuple) else (allowed,)
-                names = " or ".join("Factor or SymmetricFactor" if k is LowRank else k.__name__ for k in kinds)
-                raise ValueError(f"SemiImplicit needs as {name} {names}, got {type(part).__name__}; use Nesterov")
+        for name, part, is_allowed, allowed in parts:
+            if not is_allowed:
+                raise ValueError(f"SemiImplicit needs as {name} {allowed}, got {type(part).__name__}; use Nesterov")
         if not (isinstance(state.loss, SquaredLoss) and state.loss.reduction == "quarter"):
             raise ValueError("SemiImplicit needs the loss SquaredLoss with reduction quarter; use GradientDescent")
         if state.method.theta_optimizer is not None:
@@ -116,7 +113,7 @@ class SemiImplicit(StepRule):
         y = state.problems.observation
         norms, _ = spectral_norms(y, state.problems)
         bound = self.trust / norms.cpu().double()
-        if state.own_corruption:
+        if state.has_corruption:
             largest = y.flatten(1).abs().amax(dim=1).cpu().double() * torch.tensor(state.alpha, dtype=torch.float64)
             bound = torch.minimum(bound, self.longest / largest)
         return torch.where(torch.isfinite(bound), bound, 1.0).tolist()
@@ -152,9 +149,9 @@ class SemiImplicit(StepRule):
         return loss
 
     @staticmethod
-    def _sweep(state: BatchState, scratch: _Scratch, rate: Tensor) -> _Swept:
+    def _sweep(state: BatchState, scratch: "_Scratch", rate: Tensor) -> "_Swept":
         """Step g and h strip by strip, and multiply the residual with the factors and the vectors beside them."""
-        left, right = state.signal.pair  # type: ignore[misc]
+        left, right = _factors(state).pair
         beside_left = torch.cat([left, state.memory["left"]], dim=2)  # K n r+1
         beside_right = torch.cat([right, state.memory["right"]], dim=2)  # K m r+1
         forward = torch.empty_like(beside_left)
@@ -178,12 +175,12 @@ class SemiImplicit(StepRule):
         return swept
 
     @staticmethod
-    def _move_factors(state: BatchState, swept: _Swept, tau: Tensor) -> Tensor:
+    def _move_factors(state: BatchState, swept: "_Swept", tau: Tensor) -> Tensor:
         """Move the factors; ``‖R‖₂`` as seen by the vectors that follow it."""
-        left, right = state.signal.pair  # type: ignore[misc]
+        left, right = _factors(state).pair
         step = over(tau, left)
         forward, backward, memory = swept.forward, swept.backward, state.memory
-        if isinstance(state.signal, SymmetricFactor):
+        if _factors(state).symmetric:
             forward = (forward + backward) / 2
             left.sub_(_damped(forward[:, :, :-1], left, step))
             memory["left"], norm = _normalised(forward[:, :, -1:])
@@ -236,9 +233,16 @@ def _damped(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
     return torch.cholesky_solve((gradient * tau).mT, root).mT
 
 
+def _factors(state: BatchState) -> Factors:
+    factors = state.signal.factors
+    if factors is None:
+        raise TypeError(f"SemiImplicit needs a signal with factors, got {type(state.signal).__name__}")
+    return factors
+
+
 def _most(state: BatchState) -> Tensor:
     """The largest τ at which ``I + κ·τ·UᵀU`` is safely above rounding."""
-    left, _ = state.signal.pair  # type: ignore[misc]
+    left, _ = _factors(state).pair
     size = torch.linalg.vector_norm(left, dim=(1, 2)).square()
     return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_least(left)))
 
@@ -287,7 +291,7 @@ class _Scratch:
 
     def product(self, rows: slice) -> Tensor:
         """``(K, rows, r + 1)``."""
-        width = self._state.signal.pair[1].shape[2] + 1  # type: ignore[index]
+        width = _factors(self._state).pair[1].shape[2] + 1
         if len(self._product) != self._size * self.height * width:
             self._product = self._arrays[0].new_empty(self._size * self.height * width)
         height = rows.stop - rows.start

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dop_lightning.foundation.find import existing_file
+from dop_lightning.foundation.parsing import parsed
 from dop_lightning.images.formats import bmp, numpy_files, photographs, png, tiff, tiff_writing
 from dop_lightning.images.formats.png_chunks import SIGNATURE
 from dop_lightning.images.formats.raster import Raster, Unsuitable
@@ -42,12 +43,28 @@ T = TypeVar("T")
 def read_raster(path: str | Path) -> Raster:
     """Read an image file of any kind, its pixels as they are stored.
 
+    Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is decoded once.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
             :func:`~dop_lightning.images.formats.read_image`.
     """
+    return parsed(_read, existing_file(path))
+
+
+def _read(path: Path) -> Raster:
     return _decoded(path, lambda kind, path: checked_raster(kind.read(path)))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Return the values of an image file, upright, ``(H, W, C)`` in their number format.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as :func:`read_raster`.
+    """
+    return read_raster(path).upright().colours()
 
 
 def raster_shape(path: str | Path) -> tuple[int, int, int]:
@@ -107,9 +124,7 @@ def checked_raster(raster: Raster) -> Raster:
     if raster.palette is not None and int(raster.samples.max()) >= len(raster.palette.colours):
         raise ValueError(f"a pixel has colour {raster.samples.max()} of a palette of {len(raster.palette.colours)}")
     if raster.samples.dtype.kind == "f":
-        infinite = np.isinf(raster.samples)
-        if raster.nodata is not None:
-            infinite &= ~raster.has_nodata()
+        infinite = np.isinf(raster.samples) & ~raster.has_nodata()
         if infinite.any():
             row, column, channel = np.argwhere(infinite)[0]
             raise Unsuitable(

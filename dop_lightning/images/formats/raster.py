@@ -109,8 +109,7 @@ class Raster:
             visible &= ~self.has_key()[..., None]
         if self.samples.dtype.kind == "f" and self.palette is None:
             visible &= ~np.isnan(self.samples)
-        if self.nodata is not None:
-            visible &= ~self.has_nodata()
+        visible &= ~self.has_nodata()
         return None if visible.all() else visible
 
     def has_key(self) -> np.ndarray:
@@ -119,7 +118,8 @@ class Raster:
 
     def has_nodata(self) -> np.ndarray:
         """Which samples are declared missing by their value, ``(H, W, C)``."""
-        assert self.nodata is not None
+        if self.nodata is None:
+            return np.zeros(self.samples.shape, dtype=bool)
         # In the number format of the samples: the text of a file says 1e+20 where float32 has 1.00000002e+20.
         with np.errstate(over="ignore"):
             nodata = np.float64(self.nodata).astype(self.samples.dtype) if self._can_hold(self.nodata) else np.nan

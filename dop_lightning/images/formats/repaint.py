@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dop_lightning.images.formats.raster import Raster
+from dop_lightning.images.formats.raster import Palette, Raster
 
 _PIXELS_AT_ONCE = 1 << 14
 """Distances to all colours of a palette take 256 numbers a pixel."""
@@ -25,10 +25,10 @@ def repaint(raster: Raster, colours: np.ndarray) -> Raster:
         colours: ``(H, W, C)``, finite, in the units of the file.
     """
     if raster.palette is not None:
-        return replace(raster, samples=_indices(raster, colours))
+        return replace(raster, samples=_indices(raster.samples, raster.palette, colours))
     samples = quantised(colours, raster)
     if raster.key is not None:
-        samples = _beside_key(samples, raster)
+        samples = _beside_key(samples, raster, raster.key)
     if raster.nodata is not None:
         samples = np.where(raster.has_nodata(), raster.samples, samples)
     return replace(raster, samples=samples)
@@ -48,12 +48,11 @@ def quantised(colours: np.ndarray, raster: Raster) -> np.ndarray:
     return samples
 
 
-def _indices(raster: Raster, colours: np.ndarray) -> np.ndarray:
-    assert raster.palette is not None
-    palette = raster.palette.colours.astype(np.float32)  # (n, 3)
-    alphas = raster.palette.alphas if raster.palette.alphas is not None else np.full(len(palette), 255, dtype=np.uint8)
+def _indices(samples: np.ndarray, entries_of: Palette, colours: np.ndarray) -> np.ndarray:
+    palette = entries_of.colours.astype(np.float32)  # (n, 3)
+    alphas = np.full(len(palette), 255, dtype=np.uint8) if entries_of.alphas is None else entries_of.alphas
     pixels = np.clip(np.rint(colours), 0, 255).astype(np.float32).reshape(-1, 3)
-    own = raster.samples.reshape(-1)
+    own = samples.reshape(-1)
     result = own.copy()
     for alpha in np.unique(alphas[own]):
         entries = np.flatnonzero(alphas == alpha)
@@ -66,14 +65,13 @@ def _indices(raster: Raster, colours: np.ndarray) -> np.ndarray:
             kept = palette[own[part]]
             as_near = (kept**2).sum(1) - 2 * (kept * pixels[part]).sum(1) <= distances.min(1)
             result[part] = np.where(as_near, own[part], nearest)
-    return result.reshape(raster.samples.shape)
+    return result.reshape(samples.shape)
 
 
-def _beside_key(samples: np.ndarray, raster: Raster) -> np.ndarray:
-    assert raster.key is not None
+def _beside_key(samples: np.ndarray, raster: Raster, key: tuple[int, ...]) -> np.ndarray:
     keyed = raster.has_key()  # (H, W)
-    hits = (samples == np.array(raster.key)).all(axis=2) & ~keyed
+    hits = (samples == np.array(key)).all(axis=2) & ~keyed
     samples = np.where(keyed[..., None], raster.samples, samples)
-    beside = raster.key[-1] - 1 if raster.key[-1] > 0 else 1
+    beside = key[-1] - 1 if key[-1] > 0 else 1
     samples[hits, -1] = beside
     return samples

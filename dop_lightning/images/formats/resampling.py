@@ -76,7 +76,7 @@ def resized(raster: Raster, size: tuple[int, int]) -> tuple[Raster, np.ndarray, 
         new[~observed] = raster.nodata
     alpha = None
     if raster.alpha is not None:
-        alpha = _resized_alpha(raster, size)
+        alpha = _resized_alpha(raster.alpha, raster, size)
         visible = np.repeat((alpha != 0)[..., None], raster.channels, axis=2)
         observed = visible if observed is None else observed & visible
     return replace(raster, samples=new, alpha=alpha), values, observed
@@ -139,13 +139,12 @@ def _weighted(
     return values, None if known.all() else known
 
 
-def _resized_alpha(raster: Raster, size: tuple[int, int]) -> np.ndarray:
-    """0 where less than half of the weight is visible, and above elsewhere."""
-    assert raster.alpha is not None
-    visible = raster.alpha != 0
+def _resized_alpha(own: np.ndarray, raster: Raster, size: tuple[int, int]) -> np.ndarray:
+    """0 where less than half of the weight of ``own`` is visible, and above elsewhere."""
+    visible = own != 0
     if _is_eight_bit(raster):
-        alpha = _lanczos(raster.alpha, size)
+        alpha = _lanczos(own, size)
     else:
-        alpha = quantised(_weighted(raster.alpha[..., None], None, size)[0][..., 0], raster)
-    least = raster.alpha[visible].min() if visible.any() else raster.alpha.min()
+        alpha = quantised(_weighted(own[..., None], None, size)[0][..., 0], raster)
+    least = own[visible].min() if visible.any() else own.min()
     return np.where(_lanczos(visible.astype(np.float32), size) >= 0.5, np.maximum(alpha, least), 0).astype(alpha.dtype)

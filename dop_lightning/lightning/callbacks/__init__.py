@@ -1,6 +1,5 @@
 """Lightning callbacks of a run: scores, curves, files, checkpoints, progress, stopping."""
 
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder, last_checkpoint
 from dop_lightning.lightning.callbacks.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.callbacks.files import RecoveredFiles
@@ -11,11 +10,10 @@ from dop_lightning.lightning.callbacks.progress import IterationProgress
 from dop_lightning.lightning.callbacks.stable import StableOutput
 from dop_lightning.lightning.callbacks.tensorboard import ProblemTensorBoard
 from dop_lightning.lightning.callbacks.variance import VarianceStopping
-from dop_lightning.paper.certificate_callback import DualCertificate
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 __all__ = [
     "CheckpointFolder",
-    "DualCertificate",
     "FolderCheckpointIO",
     "GracefulStop",
     "IterationProgress",

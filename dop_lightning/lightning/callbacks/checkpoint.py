@@ -8,9 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.foundation.checks import positive
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.callbacks.checkpoint_io import FolderCheckpointIO
-from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.module import recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -44,8 +44,8 @@ class CheckpointFolder(RecoveryCallback):
 
     def _own(self, module: pl.LightningModule) -> set[str] | None:
         """The batches to be read: those of this process, where the run is known to be the one that has written them."""
-        assert isinstance(module, DoubleOverparameterization)
-        return set(module.roster.labels) if self.mark and module.roster is not None else None
+        module = recovery_module(module)
+        return set(module.roster.labels) if self.mark and module.is_configured else None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock starts."""

@@ -15,11 +15,11 @@ from dop_lightning.foundation.checks import at_least
 from dop_lightning.images.formats import write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
 from dop_lightning.images.tiles import Mosaic
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.data.base import Source, data_of
 from dop_lightning.lightning.data.images import ImageFile
-from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
@@ -47,14 +47,14 @@ class RecoveredFiles(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write again what a resumed run has finished and somebody has removed."""
-        assert isinstance(pl_module, DoubleOverparameterization)
+        module = recovery_module(pl_module)
         for problem in data_of(trainer).problems:
-            if problem.name not in pl_module.records:
+            if problem.name not in module.records:
                 continue  # another process works on it
-            record = pl_module.records[problem.name]
+            record = module.records[problem.name]
             written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
             if record.state is not None and record.is_finished(trainer.max_steps) and not written:
-                self.on_problem_end(trainer, pl_module, pl_module.outcome_of(problem.name))
+                self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write all of one problem."""

@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dop_lightning.engine.convex.state import ConvexState
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.roster import State
+from dop_lightning.engine.state import State
 from dop_lightning.problems.problem import Attribute, Problem
 
 if TYPE_CHECKING:
@@ -31,25 +30,7 @@ def hyperparameters(problem: Problem, state: State, k: int) -> dict[str, Attribu
     Returns:
         By name; what has no meaning for the method is left out.
     """
-    columns: dict[str, Attribute] = {**problem.attributes, "seed": problem.seed}
-    if isinstance(state, ConvexState):
-        return {**columns, "alpha": state.alpha[k], "solver": _name(state.solver)}
-    columns["tau"] = state.tau[k]
-    if state.own_corruption:
-        columns["alpha"] = state.alpha[k]
-    columns |= {
-        "signal": _name(state.signal),
-        "corruption": _name(state.corruption),
-        "operator": _name(state.operator),
-        "loss_function": _name(state.loss),  # beside the score that is called loss
-        "steps": _name(state.method.steps),
-        "optimizer": _name(state.optimizers[0]),  # of θ; those of g and h are the same in all
-    }
-    return columns
-
-
-def _name(part: object) -> str:
-    return type(part).__name__
+    return {**problem.attributes, "seed": problem.seed, **state.settings(k)}
 
 
 def session_start(columns: Mapping[str, Attribute], group: str) -> "Summary":

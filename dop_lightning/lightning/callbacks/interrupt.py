@@ -9,8 +9,8 @@ from types import FrameType
 
 import pytorch_lightning as pl
 
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
-from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies.launched import is_child
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
@@ -29,9 +29,9 @@ class GracefulStop(RecoveryCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over (from Lightning too, which would leave with status 0)."""
-        assert isinstance(pl_module, DoubleOverparameterization)
-        pl_module.stopped_by = ""
-        handler = self._handler(trainer, pl_module)
+        module = recovery_module(pl_module)
+        module.stopped_by = ""
+        handler = self._handler(trainer, module)
         if trainer.received_sigterm:  # between Lightning's handler and ours
             trainer._signal_connector.received_sigterm = False
             handler(signal.SIGTERM, None)

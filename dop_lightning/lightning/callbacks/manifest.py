@@ -5,11 +5,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from dop_lightning.engine.roster import batch_labels
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.data.base import data_of
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.runs.folder import write_manifest
+from dop_lightning.lightning.module import recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.locks import Claims
+from dop_lightning.runs.manifest import write_manifest
 
 LOCK = Path("checkpoints") / "lock"
 
@@ -35,12 +35,11 @@ class Manifest(RecoveryCallback):
 
         Raises:
             ValueError: another process works on one of the batches.
+            TypeError: the module is not :class:`DoubleOverparameterization`.
         """
-        assert isinstance(pl_module, DoubleOverparameterization)
-        assert pl_module.roster is not None
         run, data = Path(trainer.default_root_dir), data_of(trainer)
         self._claims = Claims(run / LOCK)
-        labels, own = batch_labels(range(len(data.batches))), set(pl_module.roster.labels)
+        labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
             raise ValueError(
                 f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, "

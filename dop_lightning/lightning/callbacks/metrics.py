@@ -9,11 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.outcome import Record
-from dop_lightning.engine.state import Evaluation
+from dop_lightning.engine.run import Look
 from dop_lightning.foundation.atomic import append_text, atomic_text
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.curves import CURVES, curve_files, merge_curves, whole_lines
 
 COLUMNS = 4
@@ -48,7 +47,6 @@ class RecoveryMetrics(RecoveryCallback):
     @staticmethod
     def append(trainer: pl.Trainer, module: DoubleOverparameterization, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows (problem, iteration, tag, value) of one batch; a single process keeps ``metrics.csv`` true."""
-        assert module.roster is not None
         run, text = Path(trainer.default_root_dir), _lines(rows)
         append_text(run / CURVES / f"{module.roster.label_of(rows[0][0])}.csv", text)
         if trainer.world_size == 1:
@@ -56,8 +54,7 @@ class RecoveryMetrics(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin the files, or cut those of a resumed run back to the iterations of the checkpoint."""
-        assert isinstance(module, DoubleOverparameterization)
-        assert module.roster is not None
+        module = recovery_module(module)
         run = Path(trainer.default_root_dir)
         (run / CURVES).mkdir(parents=True, exist_ok=True)
         own = {label: run / CURVES / f"{label}.csv" for label in module.roster.labels}
@@ -77,22 +74,15 @@ class RecoveryMetrics(RecoveryCallback):
             path.unlink()
         merge_curves(run)
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Append a row a problem and tag."""
         rows = []
-        for name, of_problem in zip(problems.names, scores, strict=True):
-            seen = _seen(evaluation.iteration, of_problem)
+        for name, of_problem in zip(look.problems.names, look.scores, strict=True):
+            seen = _seen(look.iteration, of_problem)
             # an odd last evaluation is not remembered: a longer run would not have it
-            if seen and evaluation.iteration % module.evaluate_every == 0:
+            if seen and look.iteration % module.evaluate_every == 0:
                 self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
-            rows += [[name, evaluation.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
+            rows += [[name, look.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
         self.append(trainer, module, rows)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:

@@ -10,14 +10,12 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.graphs import iterations_ahead
-from dop_lightning.engine.state import BatchState, OutOfMemoryError
+from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.units import in_words
-from dop_lightning.images.cost import seconds_an_iteration
 from dop_lightning.lightning.data.base import data_of
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.model.signals import SymmetricFactor
-from dop_lightning.model.signals.symmetry import symmetry_hint
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.3g}", "loss": "loss {:.3g}"}
 
@@ -55,7 +53,7 @@ class IterationProgress(pl.callbacks.ProgressBar):
         self._enabled = self._enabled and trainer.is_global_zero
         if not self._enabled:
             return
-        assert isinstance(pl_module, DoubleOverparameterization)
+        pl_module = recovery_module(pl_module)
         print(_announcement(trainer, pl_module), file=sys.stderr)
         idle = trainer.world_size - len(data_of(trainer).batches)
         if idle > 0:
@@ -112,9 +110,9 @@ class IterationProgress(pl.callbacks.ProgressBar):
 
 
 def _hint(module: DoubleOverparameterization) -> str | None:
-    """A word on the first matrix that is far from symmetric, where UUᵀ is to explain it."""
-    symmetric = (s for s in module.states if isinstance(s, BatchState) and isinstance(s.signal, SymmetricFactor))
-    return next((hint for state in symmetric for problem in state.problems if (hint := symmetry_hint(problem))), None)
+    """The first advice of a signal on a problem that it can hardly fit."""
+    signals = ((state.signal, problem) for state in module.states for problem in state.problems)
+    return next((hint for signal, problem in signals if signal is not None and (hint := signal.hint(problem))), None)
 
 
 def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
@@ -147,6 +145,5 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
 
 
 def _score(trainer: pl.Trainer) -> str:
-    scores = trainer.lightning_module.mean_scores
-    assert isinstance(scores, dict)
+    scores = recovery_module(trainer.lightning_module).mean_scores
     return next((form.format(scores[tag]) for tag, form in _SHOWN.items() if tag in scores), "")

@@ -1,17 +1,16 @@
 """Stopping without truth: a problem is done where its output has stopped changing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import Evaluation
+from dop_lightning.engine.run import Look
 from dop_lightning.foundation.checks import at_least, positive
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 
 class StableOutput(RecoveryCallback):
@@ -36,23 +35,16 @@ class StableOutput(RecoveryCallback):
         self.patience = at_least("patience", patience, 1)
         self._states: dict[str, dict[str, Any]] = {}
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Take the outputs in; at the end of a window, compare."""
-        if self.tolerance is None or evaluation.iteration % module.evaluate_every:
+        if self.tolerance is None or look.iteration % module.evaluate_every:
             return  # an odd last evaluation must not shift the windows of a run that goes on
-        for k, name in enumerate(problems.names):
-            outputs = {"signal": evaluation.signal[k], "corruption": evaluation.corruption[k]}
-            if self._settled(name, outputs):
+        for k, name in enumerate(look.problems.names):
+            outputs = {"signal": look.evaluation.signal[k], "corruption": look.evaluation.corruption[k]}
+            if self._settled(name, outputs, self.tolerance):
                 module.stop_problem(name, "stable")
 
-    def _settled(self, name: str, outputs: Mapping[str, Tensor]) -> bool:
+    def _settled(self, name: str, outputs: Mapping[str, Tensor], tolerance: float) -> bool:
         state = self._states.setdefault(name, {"count": 0, "windows": 0})
         state["count"] += 1
         for key, output in outputs.items():
@@ -60,20 +52,12 @@ class StableOutput(RecoveryCallback):
             state[f"{key}_sum"] = output.clone() if total is None else total.to(output.device).add_(output)
         if state["count"] < self.window:
             return False
-        quiet = all(self._is_quiet(state, key) for key in outputs)
+        quiet = all(_is_quiet(state, key, self.window, tolerance) for key in outputs)
         for key in outputs:
             state[f"{key}_mean"] = state.pop(f"{key}_sum") / self.window
         state["count"] = 0
         state["windows"] = state["windows"] + 1 if quiet else 0
         return state["windows"] >= self.patience
-
-    def _is_quiet(self, state: Mapping[str, Any], key: str) -> bool:
-        if f"{key}_mean" not in state:
-            return False
-        mean = state[f"{key}_sum"] / self.window
-        change = torch.linalg.vector_norm(mean - state[f"{key}_mean"].to(mean.device))
-        assert self.tolerance is not None
-        return bool(change <= self.tolerance * torch.linalg.vector_norm(mean))
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """The window of one problem."""
@@ -84,3 +68,11 @@ class StableOutput(RecoveryCallback):
         """The window of one problem."""
         if state:
             self._states[name] = dict(state)
+
+
+def _is_quiet(state: Mapping[str, Any], key: str, window: int, tolerance: float) -> bool:
+    if f"{key}_mean" not in state:
+        return False
+    mean = state[f"{key}_sum"] / window
+    change = torch.linalg.vector_norm(mean - state[f"{key}_mean"].to(mean.device))
+    return bool(change <= tolerance * torch.linalg.vector_norm(mean))

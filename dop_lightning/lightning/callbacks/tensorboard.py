@@ -1,7 +1,7 @@
 """One TensorBoard run a problem, all with the same tags, so that curves of problems overlay."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.roster import State
-from dop_lightning.engine.state import Evaluation
+from dop_lightning.engine.run import Look
+from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import MISSING_GREY, PANEL_LIMIT, colour_limit, corruption_map, heatmap
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
 from dop_lightning.lightning.callbacks.hparams import hyperparameters, session_end, session_start
 from dop_lightning.lightning.callbacks.sample import sample
 from dop_lightning.lightning.data.base import data_of
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.scoring import CURVES
 
 if TYPE_CHECKING:
@@ -59,19 +59,17 @@ class ProblemTensorBoard(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose the problems that are followed."""
-        assert isinstance(pl_module, DoubleOverparameterization)
         data = data_of(trainer)
         followed = sample(data.wholes, data.mosaics, self.most_runs)
         self._wholes = {problem.name: whole for problem, whole in followed}
         self._pictured = {followed[position][0].name for position in spread(len(followed), self.most_pictures)}
         # as the checkpoint has it: records move on with the run
-        records = pl_module.records
+        records = recovery_module(pl_module).records
         self._evaluated = {name: records[name].evaluated for name in self._wholes if name in records}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the files of the problems at work, so that they are in TensorBoard from the start."""
-        assert isinstance(pl_module, DoubleOverparameterization)
-        for state in pl_module.states:
+        for state in recovery_module(pl_module).states:
             for k, problem in enumerate(state.problems):
                 if problem.name in self._wholes:
                     self._open(Path(trainer.default_root_dir), problem, state, k)
@@ -117,24 +115,17 @@ class ProblemTensorBoard(RecoveryCallback):
         self._picture(problem, "recovered", signal, iteration, limit)
         self._picture(problem, "corruption", corruption, iteration, limit)
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Write the scores, and pictures where they are due."""
-        due = self._is_due(module, evaluation.iteration)
-        for k, problem in enumerate(problems):
+        due, evaluation = self._is_due(module, look.iteration), look.evaluation
+        for k, problem in enumerate(look.problems):
             if problem.name not in self._writers:
                 continue
             with naming(Path(trainer.default_root_dir) / problem.folder):
-                self._scores(problem.name, scores[k], evaluation.iteration)
+                self._scores(problem.name, look.scores[k], look.iteration)
                 if due and problem.name in self._pictured:
                     signal, corruption = evaluation.signal[k].cpu(), evaluation.corruption[k].cpu()
-                    self._pictures(problem, signal, corruption, evaluation.iteration)
+                    self._pictures(problem, signal, corruption, look.iteration)
 
     def _scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
         for tag, value in scores.items():

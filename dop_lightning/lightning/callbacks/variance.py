@@ -1,17 +1,16 @@
 """Stopping without truth: a problem ends where its outputs have changed least."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.state import Evaluation
-from dop_lightning.engine.stopping import VARIANCES, LeastVariance
+from dop_lightning.engine.run import Look
+from dop_lightning.engine.stopping import VARIANCES, LeastVariance, MovingVariance
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
-from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 
 class VarianceStopping(RecoveryCallback):
@@ -52,36 +51,27 @@ class VarianceStopping(RecoveryCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a window that holds no variance."""
-        assert isinstance(pl_module, DoubleOverparameterization)
-        if self.variance is not None and self.window < 2 * pl_module.evaluate_every:
+        every = recovery_module(pl_module).evaluate_every
+        if self.variance is not None and self.window < 2 * every:
             raise ValueError(
-                f"window must be at least two evaluations long, 2·evaluate_every = {2 * pl_module.evaluate_every} "
+                f"window must be at least two evaluations long, 2·evaluate_every = {2 * every} "
                 f"iterations, got {self.window}; a smaller model.evaluate_every looks more often"
             )
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Take the outputs in; keep the state of the least variance, and end what has not seen a smaller one."""
-        if self.variance is None or evaluation.iteration % module.evaluate_every:
+        if self.variance is None or look.iteration % module.evaluate_every:
             return  # an odd last evaluation would not be there in a longer run
-        for k, name in enumerate(problems.names):
-            follow = self._follow(name, module)
-            if follow.update(evaluation.signal[k], evaluation.iteration):
-                state = next(state for state in module.states if state.problems is problems)
-                self._best[name] = {**state.problem_state(k), "iteration": evaluation.iteration}
-            elif follow.is_due(evaluation.iteration):
+        for k, name in enumerate(look.problems.names):
+            follow = self._follow(name, VARIANCES[self.variance](self.window // module.evaluate_every))
+            if follow.update(look.evaluation.signal[k], look.iteration):
+                self._best[name] = {**look.state.problem_state(k), "iteration": look.iteration}
+            elif follow.is_due(look.iteration):
                 module.stop_problem(name, "stable", self._best[name])
 
-    def _follow(self, name: str, module: DoubleOverparameterization) -> LeastVariance:
+    def _follow(self, name: str, variance: MovingVariance) -> LeastVariance:
         if name not in self._followed:
-            assert self.variance is not None
-            follow = LeastVariance(VARIANCES[self.variance](self.window // module.evaluate_every), self.patience)
+            follow = LeastVariance(variance, self.patience)
             if name in self._loaded:
                 follow.load_state(self._loaded.pop(name))
             self._followed[name] = follow

@@ -14,11 +14,11 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.names import free_name, safe_name, unique_names
+from dop_lightning.foundation.parsing import parse_once
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise, NoNoise
-from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, form_batches, rename
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, Sensing, form_batches, rename
 from dop_lightning.problems.randomness import stream
 
 
@@ -175,9 +175,14 @@ def one_file_each(
 
 
 def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
-    """The data module that a trainer works on, for callbacks."""
+    """Return the data module that a trainer works on, for callbacks.
+
+    Raises:
+        TypeError: it is none of ours.
+    """
     data: object = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, RecoveryDataModule)
+    if not isinstance(data, RecoveryDataModule):
+        raise TypeError(f"datamodule must be a RecoveryDataModule, got {type(data).__name__}")
     return data
 
 
@@ -271,12 +276,13 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__} must have at least one signal to recover, got an empty list")
         plain = len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises)
         problems: list[Problem] = []
-        for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
-            problem = source.problem(noise, seed, sensing)
-            only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
-            if plain and only:  # one recovery of each file: it is named like the file
-                problem = rename(problem, safe_name(source.name))
-            problems += self.variants(problem)
+        with parse_once():  # a file may be that of several problems, such as the truth of all of them
+            for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
+                problem = source.problem(noise, seed, sensing)
+                only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
+                if plain and only:  # one recovery of each file: it is named like the file
+                    problem = rename(problem, safe_name(source.name))
+                problems += self.variants(problem)
         names = [problem.name for problem in problems]
         self.wholes = [rename(problem, name) for problem, name in zip(problems, unique_names(names), strict=True)]
         self.mosaics = {whole.name: mosaic for whole in self.wholes if (mosaic := self.cut(whole)) is not None}

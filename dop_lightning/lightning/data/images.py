@@ -12,9 +12,8 @@ from dop_lightning.images.formats.outliers import check_range_given, within_reac
 from dop_lightning.images.formats.raster import Unsuitable
 from dop_lightning.images.tiles import Mosaic, cover, cut
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise, NoNoise
-from dop_lightning.problems.problem import Attribute, Problem
+from dop_lightning.problems.problem import Attribute, Problem, Sensing
 
 Size = int | tuple[int, int] | None
 

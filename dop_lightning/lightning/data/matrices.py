@@ -14,11 +14,10 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.find import find_files
 from dop_lightning.foundation.names import legible, safe_name
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
-from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
-from dop_lightning.matrices.tables import TableLabels, read_labels, write_table
-from dop_lightning.model.operators import Sensing
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, Matrix, read_matrix
+from dop_lightning.matrices.tables import write_table
 from dop_lightning.problems.noise import Noise
-from dop_lightning.problems.problem import Attribute, Problem, rename
+from dop_lightning.problems.problem import Attribute, Problem, Sensing, rename
 from dop_lightning.problems.randomness import stream
 
 Float = Literal["float32", "float64"]
@@ -90,14 +89,11 @@ class MatrixFile(Source):
         self.name = path.stem
         self._truth = truth
         self._key = key
-        self._read: tuple[Tensor, Tensor | None] | None = None
-        self._labels: TableLabels | None = None
+        self._read: Matrix | None = None
 
-    def _load(self) -> tuple[Tensor, Tensor | None]:
+    def _load(self) -> Matrix:
         if self._read is None:
             self._read = read_matrix(self.path, self._key)
-            if self.path.suffix.lower() == ".csv":
-                self._labels = read_labels(self.path)
         return self._read
 
     @property
@@ -107,18 +103,19 @@ class MatrixFile(Source):
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
         """Both parts as tables with the labels of the file, where that is one; besides arrays and pictures."""
-        if self._labels is not None:
+        labels = self._load().labels
+        if labels is not None:
             for name, part in (("recovered", outcome.signal), ("corruption", outcome.corruption)):
-                write_table(folder / f"{name}.csv", part.numpy(), self._labels)
+                write_table(folder / f"{name}.csv", part.numpy(), labels)
         return False
 
     def signal(self, seed: int) -> Tensor:
         """The matrix, whatever the seed."""
-        return self._load()[0]
+        return self._load().values
 
     def mask(self) -> Tensor | None:
         """The entries that are not NaN."""
-        return self._load()[1]
+        return self._load().mask
 
     def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
         """The clean matrix.
@@ -128,7 +125,7 @@ class MatrixFile(Source):
         """
         if self._truth is None:
             return None
-        truth, mask = read_matrix(self._truth, self._key)
+        truth, mask, _ = read_matrix(self._truth, self._key)
         if truth.shape != self.signal(0).shape or mask is not None:
             raise ValueError(
                 f"{self._truth}: the truth must be complete and have the shape of {self.path}, "

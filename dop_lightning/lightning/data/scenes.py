@@ -21,9 +21,8 @@ from dop_lightning.lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.matrices.scenes import Frames, find_frames
 from dop_lightning.matrices.scenes.background import background_of, median_frame
 from dop_lightning.matrices.scenes.layers import gain_of, layers, write_layers
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise
-from dop_lightning.problems.problem import Attribute, Problem
+from dop_lightning.problems.problem import Attribute, Problem, Sensing
 from dop_lightning.problems.randomness import stream
 
 ENOUGH = 45.0

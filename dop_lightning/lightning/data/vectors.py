@@ -10,9 +10,8 @@ from torch import Tensor
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.lightning.data.matrices import Float, float_type
-from dop_lightning.model.operators import Sensing
 from dop_lightning.problems.noise import Noise
-from dop_lightning.problems.problem import Attribute
+from dop_lightning.problems.problem import Attribute, Sensing
 from dop_lightning.problems.randomness import stream
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from dop_lightning.engine.measure import working_memory
-from dop_lightning.engine.roster import State
-from dop_lightning.engine.state import BatchState
+from dop_lightning.engine.state import State
 from dop_lightning.lightning.strategies.plan import even_size
 from dop_lightning.problems.problem import Problem, of_one_shape
 
-SHARE_OF_MEMORY = 0.6
+SHARE_FOR_BATCHES = 0.6
 """Of the memory that is free, what a batch may take where nothing is said."""
 
 
@@ -32,8 +31,7 @@ def automatic_batches(
     batches: list[list[str]] = []
     for group in of_one_shape(problems):
         state = begin(group[0])
-        networks = isinstance(state, BatchState) and not state.closed_form
-        if networks and state.problems.device.type == "cpu":
+        if state.runs_one_by_one and state.problems.device.type == "cpu":
             size = 1
         else:
             size = even_size(len(group), max(1, limit // working_memory(state)), ranks)

@@ -18,8 +18,7 @@ from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-    from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
+    from lightning_fabric.plugins import ClusterEnvironment
 
 
 class ChildProcessLauncher(_SubprocessScriptLauncher):
@@ -29,17 +28,21 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
     and :meth:`launch` returns when the last one has ended.
 
     Args:
-        strategy: whose processes these are.
+        environment: what the processes know of each other.
+        processes: on this machine.
+        nodes: machines.
+        has_shared: returns whether the first process has told the others what to work on.
 
     Attributes:
         command: what starts a process; by default the command that has started this one.
         stopped_by: the signal that came while this process had done its part and waited for the others.
     """
 
-    def __init__(self, strategy: "ProblemParallelStrategy") -> None:
-        assert strategy.cluster_environment is not None
-        super().__init__(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
-        self.strategy = strategy
+    def __init__(
+        self, environment: "ClusterEnvironment", processes: int, nodes: int, has_shared: Callable[[], bool]
+    ) -> None:
+        super().__init__(environment, processes, nodes)
+        self._has_shared = has_shared
         self.command: Sequence[str] | None = None
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
@@ -53,13 +56,14 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         external = self.cluster_environment.creates_processes_externally
         if external or self.num_processes == 1:
             return function(*args, **kwargs)
-        assert trainer is not None
+        if trainer is None:
+            raise RuntimeError("the launcher needs the trainer, whose folder the other processes are told")
         with _environment(self._environment(trainer.default_root_dir)):
             self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
-                if not self.strategy.has_shared:  # they wait for what they will not be told
+                if not self._has_shared():  # they wait for what they will not be told
                     self.kill(signal.SIGTERM)
                 elif any(process.poll() is None for process in self.procs):
                     print(f"This process has failed ({error!r:.300}); the others go on", file=sys.stderr)

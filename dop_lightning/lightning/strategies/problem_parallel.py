@@ -37,8 +37,7 @@ class ProblemParallelStrategy(ParallelStrategy):
     @property
     def root_device(self) -> torch.device:
         """The device of this process."""
-        assert self.parallel_devices is not None
-        return self.parallel_devices[self.local_rank]
+        return _known("parallel_devices", self.parallel_devices)[self.local_rank]
 
     @property
     def num_processes(self) -> int:
@@ -55,12 +54,16 @@ class ProblemParallelStrategy(ParallelStrategy):
         self._num_nodes = count
 
     def _configure_launcher(self) -> None:
-        self._launcher = ChildProcessLauncher(self)
+        self._launcher = ChildProcessLauncher(
+            _known("cluster_environment", self.cluster_environment),
+            self.num_processes,
+            self.num_nodes,
+            lambda: self.has_shared,
+        )
 
     def set_world_ranks(self) -> None:
         """Tell the environment and Lightning's messages which process this is."""
-        environment = self.cluster_environment
-        assert environment is not None
+        environment = _known("cluster_environment", self.cluster_environment)
         environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
         environment.set_world_size(self.num_nodes * self.num_processes)
         rank_zero_only.rank = environment.global_rank()  # type: ignore[attr-defined]
@@ -84,23 +87,21 @@ class ProblemParallelStrategy(ParallelStrategy):
         if self.world_size == 1:
             return decide()
         if self._rendezvous is None:
-            assert self.cluster_environment is not None
-            self._rendezvous = Rendezvous(self.cluster_environment)
+            self._rendezvous = Rendezvous(_known("cluster_environment", self.cluster_environment))
         decided = self._rendezvous.share(name, decide)
         self.has_shared = True
         return decided
 
     def teardown(self) -> None:
         """Wait for those who have not been told yet, unless this process waits for their end anyway."""
-        assert isinstance(self._launcher, ChildProcessLauncher)
-        if self._rendezvous is not None and not self._launcher.procs:
+        started = getattr(self._launcher, "procs", [])
+        if self._rendezvous is not None and not started:
             self._rendezvous.close()
         super().teardown()
 
     def model_to_device(self) -> None:
         """Bring the module to the device."""
-        assert self.model is not None
-        self.model.to(self.root_device)
+        _known("model", self.model).to(self.root_device)
 
     def barrier(self, name: str | None = None) -> None:
         """Nobody waits."""
@@ -124,6 +125,13 @@ class ProblemParallelStrategy(ParallelStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Every process saves its own problems."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+
+def _known(name: str, value: T | None) -> T:
+    """What Lightning sets before it calls a strategy."""
+    if value is None:
+        raise RuntimeError(f"problem_parallel needs {name}, which the Trainer sets before it starts")
+    return value
 
 
 StrategyRegistry.register(

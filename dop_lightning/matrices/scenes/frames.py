@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dop_lightning.images.formats import IMAGE_SUFFIXES
-
 
 class Frames(ABC):
     """Frames of one size, which can be gone through as often as one likes, without all of them being in memory.
@@ -56,26 +54,3 @@ class Frames(ABC):
             if index in wanted:
                 frames[wanted[index]] = frame
         return frames
-
-
-def find_frames(path: str | Path, grey: bool = False) -> Frames:
-    """The frames of a video, or of a folder of pictures in the order of their names, where 2 comes before 10.
-
-    Args:
-        path: the video or the folder.
-        grey: whether to make them grey.
-
-    Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is no video, a folder without pictures, or there are less than two frames.
-        ImportError: a video without PyAV.
-    """
-    from dop_lightning.matrices.scenes.folder import FolderFrames
-    from dop_lightning.matrices.scenes.video import VideoFrames
-
-    path = Path(path).expanduser()
-    frames: Frames = FolderFrames(path, grey) if path.is_dir() else VideoFrames(path, grey)
-    if len(frames) < 2:
-        hint = "; pictures are a scene in a folder of their own" if path.suffix.lower() in IMAGE_SUFFIXES else ""
-        raise ValueError(f"{path}: there must be at least two frames, got {len(frames)}{hint}")
-    return frames

@@ -9,8 +9,8 @@ from dop_lightning.model.operators.entry_mask import EntryMask
 from dop_lightning.model.operators.gaussian_sensing import GaussianSensing
 from dop_lightning.model.operators.masked import Masked
 from dop_lightning.model.operators.physics import Physics, PhysicsOperator
-from dop_lightning.model.operators.sensing import CommutingMeasurements, GaussianMeasurements, Sensing
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.model.operators.sensing import CommutingMeasurements, GaussianMeasurements
+from dop_lightning.problems.problem import ProblemBatch, Sensing
 
 __all__ = [
     "Blur",
@@ -36,8 +36,14 @@ __all__ = [
 
 
 def operator_of(problems: ProblemBatch) -> Operator:
-    """A as the problems say: how they were measured, the identity where nothing is said, and their mask on top."""
+    """A as the problems say: how they were measured, the identity where nothing is said, and their mask on top.
+
+    Raises:
+        TypeError: their sensing makes something else than an operator.
+    """
     if problems.sensing is None:
         return Identity(problems) if problems.mask is None else EntryMask(problems)
     operator = problems.sensing.operator(problems)
+    if not isinstance(operator, Operator):
+        raise TypeError(f"{problems.sensing}.operator must return an Operator, got {type(operator).__name__}")
     return operator if problems.mask is None else Masked(problems, operator)

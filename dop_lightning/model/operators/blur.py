@@ -17,8 +17,7 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.model.operators import kernels
 from dop_lightning.model.operators.boundary import BOUNDARIES, Boundary
 from dop_lightning.model.operators.convolution import Convolution, convolved_shape
-from dop_lightning.model.operators.sensing import Sensing
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 
 
 class Blurring(Sensing, ABC):

@@ -12,8 +12,7 @@ from torch import Tensor
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.model.operators import kernels
 from dop_lightning.model.operators.convolution import Convolution, convolved_shape
-from dop_lightning.model.operators.sensing import Sensing
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 
 Filter = Literal["bicubic", "gaussian", "box"]
 

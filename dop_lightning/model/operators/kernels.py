@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dop_lightning.foundation.readers import reader_of
+
 REACH = 4
 """A Gaussian ends at so many standard deviations."""
 
@@ -75,9 +77,7 @@ def read_kernel(path: str | Path) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read.
     """
-    from dop_lightning.images.formats.kinds import read_raster  # operators need no files but here
-
-    return torch.from_numpy(read_raster(path).upright().colours().astype("float64").mean(axis=2))
+    return torch.from_numpy(reader_of("image")(path).astype("float64").mean(axis=2))
 
 
 def checked(taps: Tensor, name: str) -> Tensor:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.model.operators.base import Operator
-from dop_lightning.model.operators.sensing import Sensing
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 from dop_lightning.problems.randomness import lent_stream, stream
 
 TOLERANCE = 1e-3

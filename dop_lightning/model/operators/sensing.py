@@ -1,73 +1,14 @@
-"""How a signal was measured, in plain settings: part of a problem, from which the operator A of a batch is made."""
+"""How a signal was measured by m numbers, in plain settings; the operator A of a batch is made from it."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.model.operators.base import Operator
 from dop_lightning.model.operators.commuting_sensing import CommutingSensing
 from dop_lightning.model.operators.gaussian_sensing import GaussianSensing, Storage, square_side
-from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
-
-
-class Sensing(ABC):
-    """A description of A, the same for all problems of a batch; what is random in A follows from each problem's seed.
-
-    A subclass is a frozen dataclass: equal settings make problems that can be stacked.
-    """
-
-    name: ClassVar[str]
-    """snake_case, the column ``sensing`` of a table."""
-
-    @abstractmethod
-    def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*m)`` of a signal ``(*n)``.
-
-        Raises:
-            ValueError: such signals cannot be measured in this way.
-        """
-
-    def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*n)`` of what was measured as ``(*m)``, where that follows: of a file that holds what was observed.
-
-        Raises:
-            ValueError: it does not follow.
-        """
-        raise ValueError(
-            f"the shape of a signal must follow from what was measured of it; it does not from {self} and an "
-            f"observation of shape {tuple(observation_shape)}"
-        )
-
-    @abstractmethod
-    def operator(self, problems: ProblemBatch) -> Operator:
-        """A of a batch, without its mask."""
-
-    @property
-    @abstractmethod
-    def slug(self) -> str:
-        """A short text for file names, of ``[a-z0-9.-]``."""
-
-    @property
-    @abstractmethod
-    def attributes(self) -> dict[str, Attribute]:
-        """The columns of a table, ``sensing`` (the name) among them."""
-
-    def measure(self, signal: Tensor, seed: int) -> Tensor:
-        """``A(X)`` of one signal ``(*n)``, with the A of a seed; ``(*m)``, on the CPU.
-
-        Raises:
-            ValueError: the signal cannot be measured in this way.
-        """
-        shape = tuple(signal.shape)
-        zeros = torch.zeros(self.observation_shape(shape), dtype=signal.dtype)
-        problem = Problem("measured", zeros, seed=seed, signal_shape=shape, sensing=self)
-        measured: Tensor = self.operator(ProblemBatch([problem]))(signal[None])
-        return measured[0]
+from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 
 
 @dataclass(frozen=True)

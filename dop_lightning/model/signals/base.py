@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.model.part import Part, Rate
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.model.signals.abilities import Factors, Growth, Perturbed
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 class Signal(Part):
@@ -23,15 +24,13 @@ class Signal(Part):
         rate_scale: θ descends at ``rate_scale·τ``, such that gradient descent on X has the same scale for every signal
             (and λ = 1/α in Eq. 8).
         closed_form: whether gradients need no autograd.
-        capturable: whether :meth:`forward` does the same work on the device at every iteration, once :meth:`prepare`
-            has been called for it, so that a CUDA graph may stand for it, see :mod:`dop_lightning.engine.graphs`.
-        prepared: arrays that :meth:`prepare` fills, which stay where they are until :meth:`release`.
+        capturable: whether :meth:`forward` does the same work on the device at every iteration, once what is random at
+            it is prepared, so that a CUDA graph may replay it.
     """
 
     rate_scale: float = 1.0
     closed_form: bool = False
     capturable: bool = False
-    prepared: tuple[Tensor, ...] = ()
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()
@@ -51,17 +50,24 @@ class Signal(Part):
         (seed, purpose, iteration).
         """
 
-    def calm_by(self, factors: Tensor) -> None:
-        """Let what is random at an iteration be as much smaller as an array says, ``(K,)`` on the CPU.
+    @property
+    def factors(self) -> Factors | None:
+        """The signal as a product of two factors, if it is one."""
+        return None
 
-        It is looked into at every iteration, and may change in between. Nothing here is random by default.
-        """
+    @property
+    def growth(self) -> Growth | None:
+        """The signal as one whose parameters become more, if they do."""
+        return None
 
-    def prepare(self, iteration: int) -> None:
-        """Put what is random at an iteration into :attr:`prepared`, from where :meth:`forward` takes it then.
+    @property
+    def perturbed(self) -> Perturbed | None:
+        """The signal as one that is random at each iteration, if it is."""
+        return None
 
-        To be called outside of graphs. It changes no result: what is not prepared, :meth:`forward` draws by itself.
-        """
+    def hint(self, problem: Problem) -> str | None:
+        """Return a line of advice if this signal can hardly fit a problem."""
+        return None
 
     def evaluate(self, iteration: int) -> Tensor:
         """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered."""
@@ -75,8 +81,7 @@ class Signal(Part):
     @property
     def output(self) -> Tensor:
         """``φ(θ)`` as :meth:`evaluate` last gave it, ``(K, *n)``; of a network, until :meth:`pull_back`."""
-        assert self._graph is not None, "evaluate comes before output"
-        return self._graph.detach()
+        return self._evaluated().detach()
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
         """``r += φ(θ)`` in place."""
@@ -90,11 +95,16 @@ class Signal(Part):
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
         """Set the gradient of θ, given ``∂f/∂X = factor·derivative`` at the last evaluated X."""
-        assert self._graph is not None, "evaluate comes before pull_back"
+        graph = self._evaluated()
         for p in self._own_parameters:
             p.grad = None
-        torch.autograd.backward(self._graph, derivative * factor)
+        torch.autograd.backward(graph, derivative * factor)
         self._graph = None
+
+    def _evaluated(self) -> Tensor:
+        if self._graph is None:
+            raise RuntimeError(f"{type(self).__name__}: call evaluate before output and pull_back")
+        return self._graph
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
         """One gradient step in place, given ``rate·∂f/∂X = rate·derivative``; for signals in closed form."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.model.part import Rate
 from dop_lightning.model.signals.growing import LowRank, matrix_shape
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.model.signals.symmetry import symmetry_hint
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 class SymmetricFactor(LowRank):
@@ -66,6 +67,10 @@ class SymmetricFactor(LowRank):
         """``r += UUᵀ`` in place."""
         (U,) = self.arrays
         r.baddbmm_(U, U.mT)
+
+    def hint(self, problem: Problem) -> str | None:
+        """Advise another signal for a matrix that is far from symmetric."""
+        return symmetry_hint(problem)
 
     def _gradient(self, derivative: Tensor) -> Tensor:
         """``(G + Gᵀ)U``."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.model.signals.abilities import Factors, Growth
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
@@ -77,6 +78,16 @@ class LowRank(Signal):
         if growing and self.first_bound > self.largest:
             raise ValueError(f"rank must be at most {self.largest}, the smaller side, where it grows, got {rank}")
         self.problems = problems
+
+    @property
+    def factors(self) -> Factors:
+        """Itself."""
+        return self
+
+    @property
+    def growth(self) -> Growth | None:
+        """Itself, if it is growing."""
+        return self if self.growing else None
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ import yaml
 
 from dop_lightning.paper.figures.base import RUNS, Fit, FittedFigure, Row
 from dop_lightning.paper.figures.configs import Scale, layers
-from dop_lightning.runs.results import read_metrics
+from dop_lightning.runs.folder import RunFolder
 
 TAGS = ("psnr", "psnr_average")
 """The curves that are read: of X̂, and of the running average of it where a run keeps one."""
@@ -80,22 +80,20 @@ class ImageFigure(FittedFigure):
         """
         rows: dict[tuple[str, int], Row] = {}
         attributes = {result["problem"]: result["attributes"] for result in self.results(out, run)}
-        for entry in read_metrics(out / RUNS / run):
+        folder = RunFolder(out / RUNS / run)
+        for entry in folder.metrics():
             if entry.tag in TAGS and entry.problem in attributes:
                 of_problem = attributes[entry.problem]
                 new = {"image": of_problem["image"], "ratio": of_problem["ratio"], "iteration": entry.iteration}
                 rows.setdefault((entry.problem, entry.iteration), new)[entry.tag] = entry.value
         if not rows:
-            raise ValueError(f"{out / RUNS / run / 'metrics.csv'}: no PSNR of any problem is known")
+            raise ValueError(f"{folder.metrics_path}: no PSNR of any problem is known")
         return list(rows.values())
 
 
 def setting(out: Path, run: str, *keys: str) -> Any:
     """A setting of a run, from its ``config.yaml``: ``setting(out, "dop", "model", "alpha")``."""
-    value = yaml.safe_load((out / RUNS / run / "config.yaml").read_text(encoding="utf-8"))
-    for key in keys:
-        value = value[key]
-    return value
+    return RunFolder(out / RUNS / run).setting(*keys)
 
 
 def shown(row: Row) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from dop_lightning.images.formats import write_pixels
-from dop_lightning.lightning.callbacks.base import RecoveryCallback
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from dop_lightning.engine.outcome import Outcome
-    from dop_lightning.engine.state import Evaluation
+    from dop_lightning.engine.run import Look
     from dop_lightning.lightning.module import DoubleOverparameterization
-    from dop_lightning.problems.problem import ProblemBatch
 
 TRUTH, OBSERVED, BEST = "truth.png", "observed.png", "best.png"
 
@@ -38,18 +37,11 @@ class KeptPictures(RecoveryCallback):
     def __init__(self) -> None:
         self._best: dict[str, dict[str, Any]] = {}
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Remember what is better than all before."""
-        if evaluation.iteration % module.evaluate_every:
+        if look.iteration % module.evaluate_every:
             return  # before an interruption: a straight run would not have seen it
-        for name, signal, of_problem in zip(problems.names, evaluation.signal, scores, strict=True):
+        for name, signal, of_problem in zip(look.problems.names, look.evaluation.signal, look.scores, strict=True):
             self._see(name, signal, of_problem)
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import BatchState, advance
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.model.operators import Operator
 
 
@@ -56,7 +56,7 @@ def advance_with_dual(state: BatchState, iterations: int) -> Tensor:
     for _ in range(iterations):
         with torch.no_grad():
             xi.addcmul_(state.residual(r, state.iteration), tau, value=-1)
-        advance(state, 1)
+        state.advance(1)
     return xi
 
 

@@ -1,18 +1,15 @@
 """What a noise is: a rule that turns a clean signal into an observation, seeded and problem by problem.
 
-Shapes: K problems, ``*m`` the shape of one clean signal (``C H W``, ``n m``, ``m``).
+Shapes: ``*m`` the shape of one clean signal (``C H W``, ``n m``, ``m``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-
-from dop_lightning.problems.randomness import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,29 +87,6 @@ class Noise(ABC):
             observation, corruption = observation.masked_fill(~mask, 0), corruption.masked_fill(~mask, 0)
             mask = mask.to(clean.device)
         return Corrupted(observation.to(clean.device), corruption.to(clean.device), mask)
-
-    def corrupt_batch(self, clean: Tensor, seeds: Sequence[int]) -> Corrupted:
-        """Corrupt K signals, each from its own stream ``(seed, "corruption")``.
-
-        Args:
-            clean: ``(K, *m)``, float32 or float64.
-            seeds: K integers.
-
-        Returns:
-            All fields with the leading dimension K; the same bits as one by one.
-
-        Raises:
-            ValueError: as :meth:`corrupt`, or not one seed a signal.
-        """
-        if clean.ndim == 0 or len(seeds) != len(clean) or len(seeds) == 0:
-            raise ValueError(f"seeds must hold one integer a signal, got {len(seeds)} for shape {tuple(clean.shape)}")
-        singles = [self.corrupt(x, stream(seed, "corruption")) for x, seed in zip(clean, seeds, strict=True)]
-        masks = [single.mask for single in singles if single.mask is not None]
-        return Corrupted(
-            torch.stack([single.observation for single in singles]),
-            torch.stack([single.corruption for single in singles]),
-            torch.stack(masks) if masks else None,
-        )
 
     @property
     def attributes(self) -> dict[str, str | float]:

@@ -1,11 +1,12 @@
-"""Charts as inline SVG: axes, lines and bars in the colours of the page."""
+"""Charts of the page: where their axes, lines and bars lie. ``templates/chart.html.jinja`` draws them."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from dop_lightning.runs.report.axes import Axis, tick_label
-from dop_lightning.runs.report.text import escape, number
+from dop_lightning.runs.report.text import number
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 388, 12, 192
@@ -30,6 +31,26 @@ class Series:
     colour: int = 0
 
 
+class LevelLine(NamedTuple):
+    """A horizontal line, and where its label is."""
+
+    y: float
+    label: str
+    anchor: str
+    label_x: float
+    label_y: float
+
+
+class DrawnLine(NamedTuple):
+    """A line as attributes of SVG: places, values to read out, and the place of its end."""
+
+    label: str
+    colour: int
+    points: str
+    values: str
+    end: tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Chart:
     """A chart.
@@ -44,6 +65,7 @@ class Chart:
         levels: (value, label) of dashed horizontal lines.
         bars: rectangles as places (left, top, right, bottom).
         outline: places that a second line goes through, under which nothing is read out.
+        legend: (kind, label) of lines, bars and outline; a kind is a class of the style sheet.
     """
 
     title: str
@@ -55,7 +77,62 @@ class Chart:
     levels: Sequence[tuple[float, str]] = ()
     bars: Sequence[tuple[float, float, float, float]] = ()
     outline: Sequence[tuple[float, float]] = ()
-    legend: Sequence[tuple[str, str]] = field(default=())
+    legend: Sequence[tuple[str, str]] = ()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a line whose values can be read out."""
+        return any(len(series.points) > 1 for series in self.series)
+
+    @property
+    def x_ticks(self) -> list[tuple[float, str]]:
+        """Places and labels."""
+        return [(self.x(value), tick_label(value, self.x.log)) for value in self.x.ticks]
+
+    @property
+    def y_ticks(self) -> list[tuple[float, str]]:
+        """Places and labels."""
+        return [(self.y(value), tick_label(value, self.y.log)) for value in self.y.ticks]
+
+    @property
+    def bars_path(self) -> str:
+        """The bars as a path of SVG."""
+        return "".join(
+            f"M{left:.1f} {bottom:.1f}V{top:.1f}H{right:.1f}V{bottom:.1f}z" for left, top, right, bottom in self.bars
+        )
+
+    @property
+    def outline_path(self) -> str:
+        """The outline as a path of SVG."""
+        return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in self.outline)
+
+    @property
+    def level_lines(self) -> list[LevelLine]:
+        """The levels, each with a place for its label where there are no lines."""
+        drawn = [(self.x(x), self.y(y)) for series in self.series for x, y in thinned(series.points)]
+        lines = []
+        for value, label in self.levels:
+            y = self.y(value)
+            lines.append(LevelLine(y, label, *_clear_place(y, 6.5 * len(label), drawn)))
+        return lines
+
+    @property
+    def lines(self) -> list[DrawnLine]:
+        """The series, thinned, with the values that are read out."""
+        lines = []
+        for series in self.series:
+            points = thinned(series.points)
+            places = [(self.x(x), self.y(y)) for x, y in points]
+            lines.append(
+                DrawnLine(
+                    series.label,
+                    series.colour,
+                    " ".join(f"{x:.1f},{y:.1f}" for x, y in places),
+                    " ".join(f"{x:.10g}:{y:.5g}" for x, y in points),
+                    places[-1],
+                )
+            )
+        return lines
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
@@ -78,65 +155,6 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> l
     return [points[i] for i in sorted(kept)]
 
 
-def render_chart(chart: Chart) -> str:
-    """The chart as a figure with its title; lines can be read out by pointing at them or by the arrow keys."""
-    parts = [*_grid(chart), *_bars(chart), *_levels(chart)]
-    parts += [_line(chart, series) for series in chart.series]
-    readable = ' tabindex="0"' if any(len(series.points) > 1 for series in chart.series) else ""
-    keys = "".join(f'<span class="key {escape(kind)}">{escape(label)}</span>' for kind, label in chart.legend)
-    legend = f'<span class="keys">{keys}</span>' if keys else ""
-    return (
-        f'<figure class="chart"><figcaption><span class="title">{escape(chart.title)}</span>'
-        f'<output class="readout"></output>{legend}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}: {escape(chart.summary)}"'
-        f"{readable}>{''.join(parts)}</svg></figure>"
-    )
-
-
-def _grid(chart: Chart) -> list[str]:
-    parts = []
-    for value in chart.y.ticks:
-        y = chart.y(value)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
-        label = escape(tick_label(value, chart.y.log))
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    for value in chart.x.ticks:
-        x = chart.x(value)
-        label = escape(tick_label(value, chart.x.log))
-        parts.append(f'<path class="grid" d="M{x:.1f} {BOTTOM}v4"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{BOTTOM + 17}" text-anchor="middle">{label}</text>')
-    parts.append(f'<path class="frame" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
-    middle = (LEFT + RIGHT) / 2
-    parts.append(
-        f'<text class="tick" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(chart.x_label)}</text>'
-    )
-    return parts
-
-
-def _bars(chart: Chart) -> list[str]:
-    parts = []
-    if chart.bars:
-        d = "".join(
-            f"M{left:.1f} {bottom:.1f}V{top:.1f}H{right:.1f}V{bottom:.1f}z" for left, top, right, bottom in chart.bars
-        )
-        parts.append(f'<path class="bars" d="{d}"/>')
-    if chart.outline:
-        d = "L".join(f"{x:.1f} {y:.1f}" for x, y in chart.outline)
-        parts.append(f'<path class="outline" d="M{d}"/>')
-    return parts
-
-
-def _levels(chart: Chart) -> list[str]:
-    parts = []
-    drawn = [(chart.x(x), chart.y(y)) for series in chart.series for x, y in thinned(series.points)]
-    for value, label in chart.levels:
-        y = chart.y(value)
-        anchor, x, at = _clear_place(y, 6.5 * len(label), drawn)
-        parts.append(f'<path class="level" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
-        parts.append(f'<text class="note" x="{x}" y="{at:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
-    return parts
-
-
 def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -> tuple[str, float, float]:
     """Where beside a level its label is farthest from the lines: the anchor of the text, and its place."""
     best: tuple[float, tuple[str, float, float]] = (-1.0, ("end", RIGHT, y - 5))
@@ -148,19 +166,6 @@ def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -
             if free > best[0]:
                 best = free, (anchor, x, at)
     return best[1]
-
-
-def _line(chart: Chart, series: Series) -> str:
-    """A line, with its values for the reader, and a dot at its end."""
-    points = thinned(series.points)
-    places = " ".join(f"{chart.x(x):.1f},{chart.y(y):.1f}" for x, y in points)
-    values = " ".join(f"{x:.10g}:{y:.5g}" for x, y in points)
-    x, y = points[-1]
-    return (
-        f'<polyline class="line c{series.colour}" points="{places}" data-label="{escape(series.label)}" '
-        f'data-values="{values}"/>'
-        f'<circle class="end c{series.colour}" cx="{chart.x(x):.1f}" cy="{chart.y(y):.1f}" r="3.2"/>'
-    )
 
 
 def told(points: Sequence[tuple[float, float]]) -> str:

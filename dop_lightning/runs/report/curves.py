@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dop_lightning.runs.report.axes import fitted
-from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, render_chart, told
+from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, told
 from dop_lightning.runs.report.reading import Curve, ProblemFiles
 from dop_lightning.runs.report.text import score
 
@@ -30,7 +30,7 @@ MOST_TITLES = 12
 """Charts of one problem."""
 
 
-def problem_charts(problem: ProblemFiles) -> list[str]:
+def problem_charts(problem: ProblemFiles) -> list[Chart]:
     """The charts of one problem, those of common scores first."""
     known = [tag for tag in problem.curves if problem.curves[tag] and tag not in BESIDE]
     tags = [tag for tag in TITLES if tag in known] + [tag for tag in known if tag not in TITLES]
@@ -44,9 +44,9 @@ def problem_charts(problem: ProblemFiles) -> list[str]:
     return charts
 
 
-def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[str]:
+def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[Chart]:
     """The curves of several problems, score by score."""
-    charts: list[str] = []
+    charts: list[Chart] = []
     for tag in OVERLAID:
         lines = {p.name: p.curves[tag] for p in problems if p.curves.get(tag)}
         if len(lines) < 2 or (tag == "relative_error" and charts):
@@ -55,13 +55,13 @@ def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[str]:
     return charts
 
 
-def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, str]] = ()) -> str:
+def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, str]] = ()) -> Chart:
     values = [value for curve in lines.values() for _, value in curve]
     spread = max(values) / min(values) if can_be_log(values) else 0.0
     log = spread > 0 and (tag in LOGARITHMIC or (tag not in TITLES and spread > 100))
     levels = [level for level in levels if not log or level[0] > 0]
     iterations = [float(iteration) for curve in lines.values() for iteration, _ in curve]
-    chart = Chart(
+    return Chart(
         title=TITLES.get(tag, tag),
         x=fitted(iterations, LEFT, RIGHT, from_zero=True),
         y=fitted(values + [value for value, _ in levels], BOTTOM, TOP, log, tag in FROM_ZERO),
@@ -71,7 +71,6 @@ def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, s
         levels=levels,
         legend=[(f"c{place}", label) for place, label in enumerate(lines)] if 1 < len(lines) <= COLOURS else [],
     )
-    return render_chart(chart)
 
 
 def _levels(tag: str, result: Mapping[str, Any]) -> list[tuple[float, str]]:

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dop_lightning.runs.report.text import escape
-
 SIDE = 1024
 """The longer side of a picture is at most this, in pixels."""
 
@@ -43,13 +41,6 @@ class Embedded:
     height: int
     scale: float
     sharp: bool
-
-    def tag(self, alt: str, kind: str = "") -> str:
-        """The element of the page."""
-        names = " ".join(filter(None, [kind, "sharp" if self.sharp else ""]))
-        css = f' class="{names}"' if names else ""
-        size = f'width="{self.width}" height="{self.height}"'
-        return f'<img{css} src="{self.uri}" {size} alt="{escape(alt)}">'
 
 
 def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:

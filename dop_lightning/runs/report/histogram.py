@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from dop_lightning.runs.histograms import Histogram
 from dop_lightning.runs.report.axes import Axis
-from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, render_chart
+from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart
 
 LOWEST = 0.5
 """The count at which bars begin, so that a single entry is seen; there are none between 0 and 1."""
 
 
-def histogram_chart(histogram: Histogram) -> str:
+def histogram_chart(histogram: Histogram) -> Chart:
     """Bars of what was found, and an outline of the truth where it is known."""
     x = Axis(0.0, histogram.edges[-1], LEFT, RIGHT)
     highest = max([*histogram.found, *(histogram.true or ()), 1])
@@ -24,7 +24,7 @@ def histogram_chart(histogram: Histogram) -> str:
     total = sum(histogram.found)
     first = histogram.found[0] / total if total else 0.0
     lowest, largest = histogram.edges[1], histogram.edges[-1]
-    chart = Chart(
+    return Chart(
         title="Histogram of |s|, entries",
         x=x,
         y=y,
@@ -34,7 +34,6 @@ def histogram_chart(histogram: Histogram) -> str:
         outline=[] if histogram.true is None else _steps(spans, histogram.true, x, y),
         legend=[("found", "found"), ("true", "true")] if histogram.true is not None else [],
     )
-    return render_chart(chart)
 
 
 def _steps(spans: Sequence[tuple[float, float]], counts: Sequence[int], x: Axis, y: Axis) -> list[tuple[float, float]]:

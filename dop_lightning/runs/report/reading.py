@@ -1,6 +1,5 @@
 """What the folder of a run has to tell: its problems, results, curves and settings. Whatever is missing is left out."""
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,8 @@ from PIL import Image
 
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import thinned_side
-from dop_lightning.runs.folder import CONFIG, MANIFEST
+from dop_lightning.runs.folder import MANIFEST, RunFolder
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, read_histogram
-from dop_lightning.runs.results import read_metrics, read_results
 from dop_lightning.runs.tables.many import find_runs
 
 Curve = list[tuple[int, float]]
@@ -129,8 +127,9 @@ def read_run(run: Path, most: int) -> RunFiles:
         OSError: a file cannot be read.
     """
     _check_is_run(run)
-    entries = _entries(run / MANIFEST)
-    results = {result["problem"]: result for result in read_results(run)}
+    folder = RunFolder(run)
+    entries = {entry["name"]: entry for entry in folder.manifest().problems}
+    results = {result["problem"]: result for result in folder.results()}
     problems = [
         ProblemFiles(name, run / name, tuple(entry.get("shape", ())), results.get(name, {}))
         for name, entry in entries.items()
@@ -138,17 +137,16 @@ def read_run(run: Path, most: int) -> RunFiles:
     with_pictures = [problem for problem in problems if (problem.folder / "recovered.png").is_file()]
     candidates = with_pictures if with_pictures and len(problems) > most else problems
     chosen = [candidates[position] for position in spread(len(candidates), most)]
-    curves = _curves(run, {problem.name: entries[problem.name].get("tiles", [problem.name]) for problem in chosen})
+    curves = _curves(folder, {problem.name: entries[problem.name].get("tiles", [problem.name]) for problem in chosen})
     shown = [ProblemFiles(p.name, p.folder, p.shape, p.result, curves[p.name]) for p in chosen]
-    config = run / CONFIG
-    return RunFiles(run, problems, shown, config.read_text("utf-8", "replace") if config.is_file() else None)
+    return RunFiles(run, problems, shown, folder.config_text())
 
 
 def _check_is_run(run: Path) -> None:
     """Refuse what is no run, and say of what is more than one which are in it."""
     found = list(find_runs(run))
     if found == [run]:
-        if not (run / MANIFEST).is_file():
+        if not RunFolder(run).has_run:
             raise ValueError(f"{run}: has not begun, there is nothing to report")
     elif not found:
         raise ValueError(f"{run}: holds no run, which has a {MANIFEST}")
@@ -159,15 +157,7 @@ def _check_is_run(run: Path) -> None:
         )
 
 
-def _entries(manifest: Path) -> dict[str, dict[str, Any]]:
-    """The problems that a manifest lists, by name."""
-    try:
-        return {entry["name"]: entry for entry in json.loads(manifest.read_text(encoding="utf-8"))["problems"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{manifest}: not a manifest written by dop ({error})") from error
-
-
-def _curves(run: Path, parts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Curve]]:
+def _curves(run: RunFolder, parts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Curve]]:
     """The curves of some problems, by problem and tag.
 
     Args:
@@ -177,7 +167,7 @@ def _curves(run: Path, parts: Mapping[str, Sequence[str]]) -> dict[str, dict[str
     owner = {part: name for name, names in parts.items() for part in names}
     seen: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     try:
-        for metric in read_metrics(run):
+        for metric in run.metrics():
             if metric.problem in owner and math.isfinite(metric.value):
                 # of an iteration that was done twice, by a run that went on, the later value counts
                 seen[owner[metric.problem], metric.tag][metric.iteration][metric.problem] = metric.value

@@ -1,30 +1,9 @@
-"""Text and numbers for a page: whatever they hold, they are no markup."""
+"""Numbers of a page as text."""
 
-import html
 import math
 from typing import Any
 
-from dop_lightning.foundation.names import legible
-
 DASH = "–"
-
-
-def escape(text: object) -> str:
-    """Any text as content or as a quoted attribute of HTML, on one line.
-
-    >>> escape('</script> "a" & b')
-    '&lt;/script&gt; &quot;a&quot; &amp; b'
-    """
-    return html.escape(legible(str(text)))
-
-
-def escape_lines(text: str) -> str:
-    r"""The same, line by line.
-
-    >>> escape_lines("a: <b>\nc: 1")
-    'a: &lt;b&gt;\nc: 1'
-    """
-    return "\n".join(escape(line) for line in text.splitlines())
 
 
 def number(value: Any, spec: str = ".4g") -> str:

@@ -71,6 +71,8 @@ def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], Non
     """
     import submitit
 
+    if not points:
+        return [], 0
     for point in points:
         begin(point)  # here, where a folder that cannot be written leaves no other point at work
     out.mkdir(parents=True, exist_ok=True)

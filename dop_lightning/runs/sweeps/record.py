@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from dop_lightning.foundation.atomic import atomic_json
+from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.sweeps.points import Point
 
 RECORD = "point.json"
@@ -27,7 +29,7 @@ def state(point: Point) -> State:
         OSError: a config file cannot be read.
     """
     digest = point.digest()
-    if not (point.folder / "manifest.json").is_file():
+    if not RunFolder(point.folder).has_run:
         return "to do"
     if recorded(point.folder).get("digest") != digest:
         return "changed"
@@ -36,14 +38,21 @@ def state(point: Point) -> State:
 
 def is_complete(run: Path) -> bool:
     """Whether all problems of a run have come to an end."""
-    problems = (_read(run / "manifest.json") or {}).get("problems", [])
-    results = [_read(run / problem["name"] / "result.json") for problem in problems]
-    return bool(results) and all(result is not None and result.get("status") in _ENDS for result in results)
+    folder = RunFolder(run)
+    try:
+        results = [folder.result(problem["name"]) for problem in folder.manifest().problems]
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # dop fit reports damaged files
+        return False
+    return bool(results) and all(result.get("status") in _ENDS for result in results)
 
 
 def recorded(run: Path) -> dict[str, Any]:
-    """What ``point.json`` says: axes, command and digest; nothing where there is none."""
-    return _read(run / RECORD) or {}
+    """What ``point.json`` says: axes, command and digest; empty if there is none, or if it is damaged."""
+    try:
+        value = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def begin(point: Point) -> str:
@@ -56,7 +65,7 @@ def begin(point: Point) -> str:
         The digest of what is asked for now, for :func:`settle`.
     """
     digest = point.digest()
-    if not (point.folder / "manifest.json").is_file():
+    if not RunFolder(point.folder).has_run:
         settle(point, digest)
     return digest
 
@@ -65,15 +74,4 @@ def settle(point: Point, digest: str) -> None:
     """Say in the folder of a point that it holds the run of this digest."""
     if recorded(point.folder).get("digest") == digest:
         return
-    from dop_lightning.foundation.atomic import atomic_json  # imports torch, which is seldom needed here
-
     atomic_json(point.folder / RECORD, {"axes": point.axes, "command": point.command, "digest": digest})
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """An object of a JSON file; ``None`` where there is none, which leaves it to ``dop fit`` to say what is wrong."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dop_lightning.runs.folder import CONFIG
-from dop_lightning.runs.results import SUMMARY, read_results, write_table
+from dop_lightning.runs.folder import MANIFEST, RunFolder
+from dop_lightning.runs.results import SUMMARY, write_table
 from dop_lightning.runs.sweeps.axes import short_names
 from dop_lightning.runs.sweeps.record import RECORD, SWEEP, recorded
 
@@ -50,7 +48,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: must be the folder of a run, or one that holds runs, got none")
-    if (folder / "manifest.json").is_file() or (folder / RECORD).is_file():
+    if RunFolder(folder).has_run or (folder / RECORD).is_file():
         yield folder
         return
     order = {name: place for place, name in enumerate(_points(folder))}
@@ -70,7 +68,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunTable]:
     for folder in folders:
         found = list(find_runs(folder))
         if not found:
-            raise ValueError(f"{folder}: holds no run, which has a manifest.json")
+            raise ValueError(f"{folder}: holds no run, which has a {MANIFEST}")
         for run in found:
             # two folders may hold runs of one name; of a single one the names are enough
             name = str(run) if len(folders) > 1 or run == folder else str(run.relative_to(folder))
@@ -96,10 +94,11 @@ def short_columns(first: Sequence[str]) -> list[tuple[str, str, str]]:
 
 def _read_run(run: Path, name: str) -> RunTable:
     axes = recorded(run).get("axes", {})
-    if not (run / "manifest.json").is_file():
+    folder = RunFolder(run)
+    if not folder.has_run:
         return RunTable(name, axes, [], "not begun")
-    results = write_table(run) if os.access(run, os.W_OK) else read_results(run)
-    problems = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["problems"]
+    results = write_table(run) if os.access(run, os.W_OK) else folder.results()
+    problems = folder.manifest().problems
     count = Counter(result["status"] for result in results)
     without = len(problems) - len(results)
     missing = [
@@ -107,19 +106,16 @@ def _read_run(run: Path, name: str) -> RunTable:
         for number, what in ((without, "without a result"), (count["interrupted"], "interrupted"))
         if number
     ]
-    return RunTable(name, axes, results, ", ".join(missing), problems, _listed(run, results))
+    return RunTable(name, axes, results, ", ".join(missing), problems, _listed(folder, results))
 
 
-def _listed(run: Path, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def _listed(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The rates that a run was given one a problem; those of «auto» follow from the data, and differ as well."""
     differ = [rate for rate in ("alpha", "tau") if len({result.get(rate) for result in results}) > 1]
-    if not differ or not (run / CONFIG).is_file():
+    if not differ or not run.config_path.is_file():
         return ()
-    try:
-        model = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["model"]
-        return tuple(rate for rate in differ if isinstance(model.get(rate), list))
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run / CONFIG}: not a config written by dop ({error})") from error
+    model = run.section("model")
+    return tuple(rate for rate in differ if isinstance(model.get(rate), list))
 
 
 def _points(sweep: Path) -> list[str]:

@@ -4,6 +4,7 @@ import builtins
 import importlib
 import json
 import re
+import sys
 import tempfile
 import tomllib
 from importlib import metadata
@@ -148,6 +149,30 @@ def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["old"].state == "problem"
     assert "<1 is needed" in told["old"].text
     assert not any(finding.is_fatal for finding in told.values())
+
+
+def test_extras_of_extras_and_markers(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "Not_There[signatures, cli]<5,>=4.44",
+        "old-python>=1; python_version < '3'",
+        "numpy>=1 ; extra == 'figures' and python_version >= '3'",
+        "old-python>=1 ; extra == 'figures' and python_version < '3'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    needed = found(check_packages())
+    assert "old-python" not in needed
+    assert needed["Not_There"].text == 'not installed: pip install "Not_There[cli,signatures]<5,>=4.44"'
+    assert found(check_extras())["figures"].text == f"dop figure draws: numpy {metadata.version('numpy')}"
+
+
+def test_a_line_where_requirements_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "packaging"]:
+        monkeypatch.delitem(sys.modules, name)
+    break_import(monkeypatch, "packaging", ImportError("No module named 'packaging'"))
+    told = found(check_packages())["packaging"]
+    assert told.is_fatal
+    assert told.text.startswith("broken: ImportError: No module named 'packaging'; the other packages")
+    assert list(check_extras()) == []
 
 
 def test_a_package_that_was_not_installed(monkeypatch: pytest.MonkeyPatch, dop) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from dop_lightning.cli.main import main
 from dop_lightning.engine.alpha import default_alphas
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import is_capturable_optimizer
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon, orthogonalised
-from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
 from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.losses import SquaredLoss
@@ -182,30 +183,30 @@ def parameters_of(state: BatchState, k: int) -> dict[str, Tensor]:
 
 def test_a_run_goes_on_elsewhere_bit_for_bit() -> None:
     whole, first, then = make_state(3), make_state(3), make_state(3)
-    advance(whole, 12)
-    advance(first, 5)
+    whole.advance(12)
+    first.advance(5)
     then.load_problem_state(0, first.problem_state(0))
     then.iteration = 5
-    advance(then, 7)
+    then.advance(7)
     for name, value in parameters_of(whole, 0).items():
         assert torch.equal(value, parameters_of(then, 0)[name]), name
 
 
 def test_problems_of_a_batch_do_not_influence_each_other() -> None:
     together, alone = make_state(1, 2, dtype=torch.float64), make_state(2, dtype=torch.float64)
-    advance(together, 1)
-    advance(alone, 1)
+    together.advance(1)
+    alone.advance(1)
     for name, value in parameters_of(together, 1).items():
         torch.testing.assert_close(value, parameters_of(alone, 0)[name], rtol=1e-7, atol=1e-7)
 
 
 def test_a_problem_comes_back_to_where_it_was_and_the_other_goes_on() -> None:
     state = make_state(1, 2)
-    advance(state, 3)
+    state.advance(3)
     before = [state.problem_state(k) for k in range(2)]
-    snapshot = _Snapshot(state)
-    advance(state, 2)
-    snapshot.restore(state, [0])
+    snapshot = state.snapshot()
+    state.advance(2)
+    state.restore(snapshot, [0])
     after = [state.problem_state(k)["optimizers"][0] for k in range(2)]
     for name, remembered in before[0]["optimizers"][0].items():
         for key, value in remembered.items():

@@ -5,9 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.automatic import spectral_norms
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent
-from dop_lightning.engine.steps.automatic import spectral_norms
 from dop_lightning.model.losses import AbsoluteLoss
 from dop_lightning.model.signals import Coordinates, SkipUNet, SymmetricFactor
 from dop_lightning.problems.metrics import relative_error
@@ -54,12 +55,12 @@ def test_steps_follow_one_path_in_the_time_of_the_flow(horizon: float) -> None:
     """To the first order in τ, in the middle and at the end; the automatic τ among them."""
     problems = make_batch(0, 1)
     tiny = make_state(problems, GradientDescent(), tau=5e-5)
-    advance(tiny, round(horizon / 5e-5))
+    tiny.advance(round(horizon / 5e-5))
     distances = []
     for tau in ("auto", 8e-4, 2e-4):
         state = make_state(problems, GradientDescent(horizon=horizon), tau=tau)
         while len(state.finished()) < 2:
-            advance(state, 50)
+            state.advance(50)
         distances.append(float(relative_error(state.signal(0).detach(), tiny.signal(0).detach()).max()))
     assert distances[0] < 0.25
     assert distances[2] < 0.4 * distances[1] < 0.4 * 0.1
@@ -71,24 +72,24 @@ def test_problems_of_a_batch_reach_the_horizon_each_by_its_own_steps() -> None:
     state = make_state(ProblemBatch([make_problem(0), loud]), GradientDescent(horizon=1.0))
     assert state.tau[0] > 4 * state.tau[1]
     quick = int(1.0 / state.tau[0]) + 1
-    advance(state, quick)
+    state.advance(quick)
     assert state.finished() == {0: "done"}
     there = state.signal(0)[0].clone()
-    advance(state, 4 * quick)
+    state.advance(4 * quick)
     assert torch.equal(state.signal(0)[0], there)
     assert float(state.memory["time"][0]) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_a_tau_that_is_too_large_is_halved_where_the_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.engine.steps.automatic.SAFETY", 1.6)
+    monkeypatch.setattr("dop_lightning.engine.automatic.SAFETY", 1.6)
     problems = make_batch(0)
     state = make_state(problems, GradientDescent())
     first = state.tau[0]
-    advance(state, 3000)
+    state.advance(3000)
     assert float(state.memory["tau"][0]) < 0.6 * first
     monkeypatch.undo()
     calm = make_state(problems, GradientDescent())
-    advance(calm, 3000)
+    calm.advance(3000)
     assert float(calm.memory["tau"][0]) == calm.tau[0]
     assert relative_error(state.signal(0).detach(), calm.signal(0).detach()).max() < 2e-2
 
@@ -98,8 +99,8 @@ def test_decaying_steps_are_those_of_the_formula() -> None:
     state = make_state(problems, GradientDescent(decay=0.9), tau=0.01)
     U, g = state.signal.get_parameter("U").detach()[0].clone(), state.corruption.get_parameter("g").detach()[0].clone()
     h, y, alpha = g.clone(), problems.observation[0], state.alpha[0]
-    advance(state, 3)
-    advance(state, 2)
+    state.advance(3)
+    state.advance(2)
     for k in range(5):
         tau = 0.01 * 0.9**k
         r = U @ U.T + g * g - h * h - y
@@ -117,7 +118,7 @@ def test_decaying_steps_bring_subgradients_to_rest() -> None:
             partial(SymmetricFactor, rank=1, scale=0.1), None, loss=AbsoluteLoss("sum"), steps=GradientDescent(decay)
         )
         state = BatchState(method, problems, 2e-3, 1.0)
-        advance(state, 4000)
+        state.advance(4000)
         truth = torch.stack([problem.truth for problem in problems if problem.truth is not None])
         ends[decay] = float(relative_error(state.signal(0).detach(), truth).max())
     assert ends[0.995] < 1e-6 < ends[1.0]

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Nesterov
 from dop_lightning.model.losses import AbsoluteLoss
 from dop_lightning.model.signals import SkipUNet, SymmetricFactor
@@ -24,17 +25,17 @@ class TestNesterov(StepRuleSuite):
 def test_it_is_faster_than_gradient_descent() -> None:
     problems = make_batch(0, 1, 2, n=40, rank=2, ratio=0.1)
     plain, fast = make_state(problems, GradientDescent()), make_state(problems, Nesterov())
-    advance(plain, 400)
-    advance(fast, 400)
+    plain.advance(400)
+    fast.advance(400)
     assert bool((error_of(fast) < 0.5 * error_of(plain)).all())
 
 
 def test_momentum_of_a_problem_is_dropped_where_its_loss_rises() -> None:
     state = make_state(make_batch(0, 1), Nesterov())
-    advance(state, 40)
+    state.advance(40)
     state.memory["last_loss"][0] = 0.0  # whatever it is now, it is more
     t = state.memory["t"].clone()
-    advance(state, 1)
+    state.advance(1)
     assert float(state.memory["t"][0]) == pytest.approx((1 + 5**0.5) / 2)
     assert float(state.memory["t"][1]) > float(t[1])
 
@@ -45,7 +46,7 @@ def test_an_extrapolated_step_is_that_of_the_formula() -> None:
     alpha, y = state.alpha[0], problems.observation[0]
     U, g = state.signal.get_parameter("U").detach()[0].clone(), state.corruption.get_parameter("g").detach()[0].clone()
     h, v, t = g.clone(), torch.zeros_like(y), 1.0
-    advance(state, 3)
+    state.advance(3)
     for _ in range(3):  # too short for the bound on Δ to matter
         r = U @ U.T + g * g - h * h - y
         following = (1 + (1 + 4 * t * t) ** 0.5) / 2

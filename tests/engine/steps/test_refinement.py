@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.alpha import reveal_time
-from dop_lightning.engine.state import BatchState, Method, _Snapshot, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import Refinement, StepRule
 from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
@@ -88,15 +89,15 @@ def test_s_is_dropped_when_corruptions_of_the_asked_size_are_revealed() -> None:
 def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: Any) -> None:
     state = make_state(make_batch(0), corruption=corruption)
     begin = int(state.memory["refined_from"])
-    advance(state, begin)
+    state.advance(begin)
     with torch.no_grad():
         assert float(state.corruption.value().abs().max()) > 0.3
         assert torch.equal(state.evaluate().corruption, state.corruption.value())
         assert torch.equal(state.evaluate().signal, state.signal(state.iteration))
-    advance(state, 1)
+    state.advance(1)
     assert bool((state.corruption.value() == 0).all())
     torch.testing.assert_close(state.evaluate().signal, state.memory["average"], rtol=0, atol=0)
-    advance(state, 30)
+    state.advance(30)
     assert bool((state.corruption.value() == 0).all())
 
 
@@ -106,7 +107,7 @@ def test_where_the_held_out_error_has_grown_the_best_average_is_recovered() -> N
     begin = int(state.memory["refined_from"].max())
     every = state.method.steps.grid
     assert every is not None
-    advance(state, begin + 2 * every + 1)
+    state.advance(begin + 2 * every + 1)
     looked = state.iteration - 1
     assert looked % every == 0
     state.memory["least_at"].copy_(torch.tensor([looked, looked - every]))
@@ -122,11 +123,11 @@ def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> No
     problems = make_batch(0)
     state = make_state(problems)
     begin = int(state.memory["refined_from"])
-    advance(state, begin)
+    state.advance(begin)
     truth = problems[0].truth
     assert truth is not None
     before = psnr(state.evaluate().signal, truth[None], 1.0)
-    advance(state, 500)
+    state.advance(500)
     after = state.evaluate()
     assert psnr(after.signal, truth[None], 1.0) > before + 3
     true = problems[0].true_corruption
@@ -155,8 +156,8 @@ def test_held_out_entries_move_nothing() -> None:
     assert 0.01 < held_out.float().mean() < 0.1
     other = Problem("p0", torch.where(held_out[0], 0.5, problems.observation[0]), seed=0, data_range=1.0)
     changed = make_state(ProblemBatch([other]))
-    advance(state, 40)
-    advance(changed, 40)
+    state.advance(40)
+    changed.advance(40)
     for p, q in zip(state.signal.parameters(), changed.signal.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -171,20 +172,20 @@ def test_pixels_that_are_corrupted_as_a_whole_are_held_out_as_a_whole() -> None:
 def test_blocks_change_no_bit() -> None:
     whole, parts = make_state(make_batch(0, 1)), make_state(make_batch(0, 1))
     begin = int(whole.memory["refined_from"][0])
-    advance(whole, begin + 37)
+    whole.advance(begin + 37)
     for length in (begin - 3, 2, 11, 1, 26):
-        advance(parts, length)
+        parts.advance(length)
     assert_equal(whole, parts)
     assert_equal(whole, parts, 1, 1)
 
 
 def test_a_state_goes_on_where_it_was_bit_for_bit() -> None:
     whole, other = make_state(make_batch(0)), make_state(make_batch(0))
-    advance(whole, int(whole.memory["refined_from"]) + 17)
+    whole.advance(int(whole.memory["refined_from"]) + 17)
     other.load_problem_state(0, whole.problem_state(0))
     other.iteration = whole.iteration
-    advance(whole, 25)
-    advance(other, 25)
+    whole.advance(25)
+    other.advance(25)
     assert_equal(whole, other)
 
 
@@ -195,7 +196,7 @@ def test_problems_do_not_influence_each_other() -> None:
     begin = int(alone.memory["refined_from"])
     assert begin < 60
     for state in (together, alone):
-        advance(state, begin + 5)
+        state.advance(begin + 5)
     assert torch.equal(together.memory["held_out"][1], alone.memory["held_out"][0])
     for name in ("clean", "average"):
         torch.testing.assert_close(together.memory[name][1], alone.memory[name][0], rtol=1e-6, atol=1e-8)
@@ -212,17 +213,17 @@ def _in_double(problems: ProblemBatch) -> ProblemBatch:
 
 def test_a_snapshot_brings_everything_back() -> None:
     state, untouched = make_state(make_batch(0)), make_state(make_batch(0))
-    snapshot = _Snapshot(state)
+    snapshot = state.snapshot()
     with torch.no_grad():
         state.method.steps.descend(state, int(state.memory["refined_from"]) + 11)
-    snapshot.restore(state, [0])
+    state.restore(snapshot, [0])
     assert_equal(state, untouched)
 
 
 def test_missing_entries_are_no_corruption() -> None:
     problems = make_batch(0, missing=0.3)
     state = make_state(problems)
-    advance(state, int(state.memory["refined_from"]) + 60)
+    state.advance(int(state.memory["refined_from"]) + 60)
     mask = problems.mask
     assert mask is not None
     assert bool((state.evaluate().corruption[~mask] == 0).all())
@@ -231,12 +232,12 @@ def test_missing_entries_are_no_corruption() -> None:
 
 def test_a_problem_is_stable_when_the_held_out_error_has_not_fallen_for_the_patience() -> None:
     state = make_state(make_batch(0, 1), Refinement(every=10, patience=30))
-    advance(state, int(state.memory["refined_from"].max()) + 11)
+    state.advance(int(state.memory["refined_from"].max()) + 11)
     assert state.finished() == {}
     state.memory["least_error"][1] = 0.0  # it will never be as small again
-    advance(state, 38)
+    state.advance(38)
     assert state.finished() == {}  # blocks may end anywhere: it is told on the grid
-    advance(state, 11)
+    state.advance(11)
     assert 1 in state.finished()
     assert state.finished()[1] == "stable"
     assert make_state(make_batch(0)).finished() == {}  # not before it began
@@ -245,18 +246,18 @@ def test_a_problem_is_stable_when_the_held_out_error_has_not_fallen_for_the_pati
 def test_a_problem_that_diverges_within_a_block_goes_back_and_the_others_go_on() -> None:
     """Its weights would be due before the end of the block, when it is found out."""
     state = make_state(make_batch(0, 1), Refinement(revealed=2.0, every=10, patience=None))
-    advance(state, int(state.memory["refined_from"].max()) + 5)
+    state.advance(int(state.memory["refined_from"].max()) + 5)
     with torch.no_grad():
         for _, parameter, _ in state.signal.problem_parameters(0):
             parameter.fill_(math.nan)
-    assert advance(state, 10) == [0]
+    assert state.advance(10) == [0]
     assert bool(state.evaluate().signal[1].isfinite().all())
 
 
 def test_without_clean_held_out_entries_a_run_goes_to_its_last_iteration() -> None:
     state = make_state(make_batch(0), Refinement(revealed=2.0, every=10, patience=10))
     state.memory["held_out"].zero_()
-    advance(state, int(state.memory["refined_from"].max()) + 45)
+    state.advance(int(state.memory["refined_from"].max()) + 45)
     assert state.finished() == {}
 
 
@@ -264,7 +265,7 @@ def test_a_rate_that_reveals_nothing_is_taken() -> None:
     problems = make_batch(0)
     parts = {"loss": SquaredLoss("mean"), "theta_optimizer": ADAM, "steps": Refinement()}
     state = BatchState(Method(NETWORK, HadamardCorruption, **parts), problems, 1.0, 1e-300)  # type: ignore[arg-type]
-    advance(state, 2)
+    state.advance(2)
     assert state.finished() == {}
 
 
@@ -300,14 +301,14 @@ def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out(
     """From one estimate of w to the next; a problem that goes on elsewhere takes its factor with it."""
     state = make_state(make_batch(0, 1))
     begin = int(state.memory["refined_from"].max())
-    advance(state, begin)
+    state.advance(begin)
     assert bool((state.memory["calm"] == 1).any())
     before = state.memory["calm"].clone()
-    advance(state, 1)
+    state.advance(1)
     assert bool((state.memory["calm"] <= before).all())
     for _ in range(20):
         before, error = state.memory["calm"].clone(), state.memory["least_error"].clone()
-        advance(state, 10)
+        state.advance(10)
         for k in range(2):
             share = 1 - float(state.memory["clean"][k].mean())
             better = float(state.memory["least_error"][k]) < float(error[k])

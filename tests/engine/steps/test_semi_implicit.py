@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, SemiImplicit
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
@@ -27,8 +28,8 @@ class TestSemiImplicit(StepRuleSuite):
 def test_it_is_much_faster_than_gradient_descent() -> None:
     problems = make_batch(0, 2, n=60, rank=2, ratio=0.1)
     plain, fast = make_state(problems, GradientDescent()), make_state(problems, SemiImplicit())
-    advance(plain, 2000)
-    advance(fast, 200)
+    plain.advance(2000)
+    fast.advance(200)
     assert bool((error_of(fast) < 0.5 * error_of(plain)).all())
     assert bool((error_of(fast) < 3e-3).all())
 
@@ -37,8 +38,8 @@ def test_short_steps_are_gradient_descent() -> None:
     problems = make_batch(0, 1)
     plain = make_state(problems, GradientDescent(), tau=1e-6)
     short = make_state(problems, SemiImplicit(growth=1.0 + 1e-9), tau=1e-6)
-    advance(plain, 50)
-    advance(short, 50)
+    plain.advance(50)
+    short.advance(50)
     torch.testing.assert_close(short.signal(0), plain.signal(0), rtol=1e-6, atol=0)
     start = make_state(problems, GradientDescent(), tau=1e-6)
     moved = [state.corruption.get_parameter("g") - start.corruption.get_parameter("g") for state in (plain, short)]
@@ -51,7 +52,7 @@ def test_outliers_may_be_huge() -> None:
     gross = (problem.observation - problem.truth) * 1e5
     far = Problem("far", problem.truth + gross, truth=problem.truth)
     state = make_state(ProblemBatch([far]), SemiImplicit())
-    advance(state, 600)
+    state.advance(600)
     assert float(error_of(state)) < 5e-3
 
 
@@ -69,7 +70,7 @@ def test_the_unit_makes_no_difference(exponent: int, dtype: torch.dtype) -> None
             partial(Factor, growing=True, scale=start), partial(HadamardCorruption, scale=start), steps=SemiImplicit()
         )
         state = BatchState(method, ProblemBatch([Problem("a", y, seed=0)]), "auto", 5.0)
-        advance(state, 60)
+        state.advance(60)
         ends.append(state.signal(0) / unit)
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-6, atol=1e-6)
 
@@ -78,16 +79,16 @@ def test_the_unit_makes_no_difference(exponent: int, dtype: torch.dtype) -> None
 def test_strips_of_rows_make_no_difference(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = make_batch(0, n=rows)
     whole, strips = make_state(problems, SemiImplicit(), rank=4), make_state(problems, SemiImplicit(), rank=4)
-    advance(whole, 10)
+    whole.advance(10)
     monkeypatch.setattr("dop_lightning.engine.steps.semi_implicit.IN_CACHE", 1)
-    advance(strips, 10)
+    strips.advance(10)
     torch.testing.assert_close(strips.signal(0), whole.signal(0), rtol=1e-9, atol=1e-20)
 
 
 def test_without_a_corruption_it_factorises() -> None:
     problem = make_problem(0, rank=2, ratio=0.0)
     state = BatchState(Method(SymmetricFactor, None, steps=SemiImplicit()), ProblemBatch([problem]), "auto", 1.0)
-    advance(state, 200)
+    state.advance(200)
     assert float(error_of(state)) < 1e-6
 
 
@@ -123,7 +124,7 @@ def test_a_tolerance_ends_each_problem_by_itself() -> None:
     ended: dict[int, int] = {}
     assert state.finished() == {}
     while len(ended) < 2 and state.iteration < 500:
-        advance(state, 10)
+        state.advance(10)
         for k in state.finished():
             ended.setdefault(k, state.iteration)
     assert 0 < ended[0] < ended[1] < 500
@@ -139,7 +140,7 @@ def test_a_tolerance_is_not_that_of_the_outliers() -> None:
     y[3, 4] = 1e9
     state = make_state(ProblemBatch([replace(problem, observation=y)]), SemiImplicit(tolerance=1e-3))
     while not state.finished() and state.iteration < 1000:
-        advance(state, 10)
+        state.advance(10)
     assert state.iteration < 1000
     assert float(error_of(state)) < 5e-3
 
@@ -150,7 +151,7 @@ def test_where_there_is_no_signal_rounding_is_the_end() -> None:
     for observation in (y, torch.zeros_like(y)):
         state = make_state(ProblemBatch([Problem("p", observation)]), SemiImplicit(tolerance=1e-3))
         while not state.finished() and state.iteration < 500:
-            advance(state, 25)
+            state.advance(25)
         assert state.iteration < 500
         torch.testing.assert_close(state.corruption.value()[0], observation, atol=1e-6, rtol=0)
 

@@ -12,6 +12,7 @@ from dop_lightning.engine.state import Evaluation
 from dop_lightning.lightning.callbacks import RecoveryMetrics
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import CURVES
+from tests.lightning.callbacks.builders import look_at
 
 
 def test_every_problem_has_a_row_a_tag_at_each_evaluation(fit, matrix_method, matrices, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def show(tmp_path: Path):
     def show(metrics: RecoveryMetrics, tag: str, curve: dict[int, float]) -> None:
         for iteration, value in curve.items():
             evaluation = Evaluation(iteration, torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), torch.zeros(1))
-            metrics.on_evaluation(trainer, module, problems, evaluation, [{"loss": 1.0, tag: value}])
+            metrics.on_evaluation(trainer, module, look_at(problems, evaluation, [{"loss": 1.0, tag: value}]))
 
     return show
 

@@ -138,7 +138,7 @@ def test_a_signal_during_the_estimate_is_heard(
         os.kill(os.getpid(), by)
         return []
 
-    monkeypatch.setattr("dop_lightning.engine.state.advance", slow)
+    monkeypatch.setattr("dop_lightning.engine.descent.BatchState.advance", slow)
     run = fit(tmp_path, image_method(), images(), 30, callbacks=with_estimate())
     assert timed == [1]
     assert run.module.stopped_by == status

@@ -11,6 +11,7 @@ from torch import Tensor
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.lightning.callbacks import StableOutput
 from dop_lightning.problems.problem import Problem, ProblemBatch
+from tests.lightning.callbacks.builders import look_at
 
 EVERY = 10
 Output = Callable[[int], Tensor]
@@ -34,7 +35,7 @@ def ends(callback: StableOutput, outputs: dict[str, tuple[Output, Output]], unti
         problems = ProblemBatch([Problem(name, torch.zeros(2, 2)) for name in names])
         X, s = (torch.stack([outputs[name][i](t) for name in names]) for i in (0, 1))
         evaluation = Evaluation(EVERY * t, X, s, torch.zeros(len(names)))
-        callback.on_evaluation(None, module, problems, evaluation, [{}] * len(names))  # type: ignore[arg-type]
+        callback.on_evaluation(None, module, look_at(problems, evaluation))  # type: ignore[arg-type]
     return ended
 
 
@@ -112,7 +113,8 @@ def test_an_evaluation_out_of_turn_does_not_count() -> None:
     module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=pytest.fail)
     evaluation = Evaluation(437, torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1))
     for _ in range(5):
-        callback.on_evaluation(None, module, ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation, [{}])  # type: ignore[arg-type]
+        look = look_at(ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation)
+        callback.on_evaluation(None, module, look)  # type: ignore[arg-type]
     assert callback.problem_state("a") == {}
 
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import BatchState, Evaluation
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.state import Evaluation
 from dop_lightning.lightning.callbacks import StableOutput, VarianceStopping
 from dop_lightning.problems.problem import Problem, ProblemBatch
+from tests.lightning.callbacks.builders import look_at
 
 EVERY = 5
 
@@ -39,15 +41,10 @@ def ends(callback: VarianceStopping, at: dict[str, int], until: int = 400, start
             assert state["made"] == state["iteration"]
             ended[name] = (t, state["iteration"])
 
-        module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=stop, states=[state])
+        module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=stop)
         X = torch.stack([lingers(t, at[name]) for name in names])
-        callback.on_evaluation(
-            None,  # type: ignore[arg-type]
-            module,
-            problems,
-            Evaluation(t, X, torch.zeros_like(X), torch.zeros(len(names))),
-            [{}] * len(names),
-        )
+        evaluation = Evaluation(t, X, torch.zeros_like(X), torch.zeros(len(names)))
+        callback.on_evaluation(None, module, look_at(problems, evaluation, state=state))  # type: ignore[arg-type]
     return ended
 
 
@@ -74,9 +71,9 @@ def test_problems_are_judged_one_by_one() -> None:
 
 def test_an_evaluation_out_of_turn_does_not_count() -> None:
     callback = VarianceStopping("windowed", window=10)
-    module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=pytest.fail, states=[])
+    module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=pytest.fail)
     evaluation = Evaluation(437, torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1))
-    callback.on_evaluation(None, module, ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation, [{}])  # type: ignore[arg-type]
+    callback.on_evaluation(None, module, look_at(ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation))  # type: ignore[arg-type]
     assert callback.problem_state("a") == {}
 
 

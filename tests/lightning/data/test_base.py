@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.lightning.data import RecoveryDataModule, Source
-from dop_lightning.lightning.data.base import one_file_each
+from dop_lightning.lightning.data.base import data_of, one_file_each
 from dop_lightning.model.operators import GaussianMeasurements
 from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture, NoNoise, SaltAndPepper
 from dop_lightning.problems.problem import Attribute
@@ -219,3 +219,8 @@ def test_one_truth_for_all_or_one_each() -> None:
     assert one_file_each("truth", files, ["z", "x", "z"], find) == [Path("z"), Path("x"), Path("z")]
     with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
         one_file_each("truth", files, "xy", find)
+
+
+def test_callbacks_refuse_data_of_others() -> None:
+    with pytest.raises(TypeError, match="datamodule must be a RecoveryDataModule, got dict"):
+        data_of(SimpleNamespace(datamodule={}))  # type: ignore[arg-type]

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.measure import working_memory
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.method import Method
 from dop_lightning.lightning.strategies.batching import automatic_batches
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.losses import SquaredLoss

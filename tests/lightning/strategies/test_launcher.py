@@ -17,10 +17,7 @@ from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
 def launcher(code: str, processes: int = 2, shared: bool = True) -> ChildProcessLauncher:
-    strategy: Any = SimpleNamespace(
-        cluster_environment=LightningEnvironment(), num_processes=processes, num_nodes=1, has_shared=shared
-    )
-    made = ChildProcessLauncher(strategy)
+    made = ChildProcessLauncher(LightningEnvironment(), processes, 1, lambda: shared)
     made.command = [sys.executable, "-c", f"import os, signal, sys, time\n{code}"]
     return made
 

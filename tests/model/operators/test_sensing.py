@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.model.operators import (
     CommutingMeasurements,
@@ -172,9 +173,9 @@ def test_a_low_rank_matrix_is_recovered(m: int, noise: Noise) -> None:
     data = MatrixDataModule(n=12, rank=1, sensing=GaussianMeasurements(m), noise=noise, seeds=3)
     data.setup()
     state = BatchState(Method(SymmetricFactor), data.batches[0], tau=5e-3)
-    advance(state, 1000)
+    state.advance(1000)
     smaller = state.select([2, 0])  # A goes with its problem
-    advance(smaller, 1500)
+    smaller.advance(1500)
     truth = torch.stack([data.problems[k].truth for k in (2, 0)])  # type: ignore[misc]
     assert (relative_error(smaller.evaluate().signal, truth) < 0.05).all()
 

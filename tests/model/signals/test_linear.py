@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import Coordinates, Signal
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -42,7 +43,7 @@ def test_step_is_equation_18() -> None:
     signal = partial(Coordinates, rates=rates, scale=0.7)
     state = BatchState(Method(signal, None, Measurements, SquaredLoss("half")), problems, tau=[0.01, 0.03], alpha=1.0)
     theta, W, y = state.evaluate().signal, state.operator.A, problems.observation
-    advance(state, 1)
+    state.advance(1)
     gradient = torch.einsum("kmn,km->kn", W, torch.einsum("kmn,kn->km", W, theta) - y)
     tau = torch.tensor([[0.01], [0.03]], dtype=torch.float64)
     expected = theta - tau * torch.tensor(rates, dtype=torch.float64) * gradient

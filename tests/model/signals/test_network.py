@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import NetworkSignal, Signal, SkipUNet, UniformInput
@@ -169,17 +170,17 @@ def state(problems: ProblemBatch, adam: bool) -> BatchState:
 @pytest.mark.parametrize("adam", [False, True])
 def test_resumed_at_the_same_bits_in_another_batch(adam: bool) -> None:
     whole = state(batch(3, 4, K=3), adam)
-    advance(whole, 30)
+    whole.advance(30)
     first = state(batch(3, 4, K=3), adam)
-    advance(first, 11)
+    first.advance(11)
     saved = [first.problem_state(k) for k in range(3)]
     torch.rand(7)
     rest = state(batch(3, 4, K=3).select([2, 0]), adam)
     rest.iteration = 11
     for place, k in enumerate((2, 0)):
         rest.load_problem_state(place, saved[k])
-    advance(rest, 8)
-    advance(rest, 11)
+    rest.advance(8)
+    rest.advance(11)
     X = whole.evaluate().signal
     for place, k in enumerate((2, 0)):
         assert_same_bits(rest.problem_state(place)["signal"], whole.problem_state(k)["signal"])
@@ -191,8 +192,8 @@ def test_a_diverging_problem_goes_back_alone() -> None:
     problems, alone = state(batch(3, 4), adam=True), state(batch(3, 4, K=1), adam=True)
     with torch.no_grad():
         problems.corruption.get_parameter("g")[1].fill_(torch.inf)
-    assert advance(problems, 5) == [1]
-    advance(alone, 5)
+    assert problems.advance(5) == [1]
+    alone.advance(5)
     assert torch.equal(problems.evaluate().signal[0], alone.evaluate().signal[0])
     assert problems.signal.finite(2).all()
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import HadamardSignal, Signal
@@ -73,7 +74,7 @@ def test_sparse_vectors_are_recovered_from_few_measurements() -> None:
     problems = ProblemBatch([Problem(f"{k}", y[k], truth=truth[k], seed=k) for k in range(K)])
     method = Method(HadamardSignal, corruption=None, operator=Measurements, loss=SquaredLoss("sum"))
     state = BatchState(method, problems, tau=1e-3, alpha=1.0)
-    assert advance(state, 2000) == []
+    assert state.advance(2000) == []
     X = state.evaluate().signal
     assert ((X - truth).norm(dim=1) < 0.01 * truth.norm(dim=1)).all()
     A = Measurements(problems).A

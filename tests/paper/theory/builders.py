@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import BatchState, Method
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.operators import Operator
 from dop_lightning.model.signals import SymmetricFactor

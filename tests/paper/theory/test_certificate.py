@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import advance
 from dop_lightning.model.operators import Identity
 from dop_lightning.paper.theory import (
     KKTResiduals,
@@ -143,7 +142,7 @@ def test_advance_with_dual_does_what_advance_does() -> None:
     c = case(m=12, outliers=3)
     one, other = c.state(1e-3, 2.0, tau=1e-3), c.state(1e-3, 2.0, tau=1e-3)
     advance_with_dual(one, 50)
-    advance(other, 50)
+    other.advance(50)
     assert torch.equal(one.evaluate().signal, other.evaluate().signal)
     assert one.iteration == other.iteration
 
@@ -158,7 +157,7 @@ def test_gradient_descent_reaches_the_limit_of_the_flow() -> None:
     c, alpha, gamma = case(m=8, outliers=8, seed=4), 1.0, 1e-3
     limit = commuting_limit(c.B, c.y, alpha, gamma)
     state = c.state(gamma, alpha, tau=2e-4)
-    advance(state, 60_000)
+    state.advance(60_000)
     found = state.evaluate()
     X = in_basis(limit.x, c.basis)
     assert float((found.signal[0] - X).norm()) < 2e-3 * float(X.norm())

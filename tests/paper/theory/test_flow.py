@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import advance
 from dop_lightning.model.operators import Identity
 from dop_lightning.paper.theory import Flow, closed_form, dual_variable, gradient_flow
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -63,7 +62,7 @@ def test_gradient_descent_follows_the_flow() -> None:
     errors = []
     for steps in (400, 800, 1600):
         state = c.state(GAMMA, alpha, t / steps)
-        advance(state, steps)
+        state.advance(steps)
         found = state.evaluate()
         errors.append(
             float((found.signal - flow.signal[0]).norm() + (found.corruption - flow.corruption[0]).norm())

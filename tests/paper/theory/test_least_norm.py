@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from dop_lightning.engine.state import BatchState, Method, advance
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.method import Method
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import Coordinates
 from dop_lightning.paper.theory import largest_rate, least_norm_solution
@@ -27,7 +28,7 @@ def descend(share: float, iterations: int, rates: torch.Tensor | None, scale: fl
     tau = (share * largest_rate(Measurements(batch).A, rates)).tolist()
     state = BatchState(Method(signal, None, Measurements, SquaredLoss("half")), batch, tau, alpha=1.0)
     start = state.evaluate().signal
-    advance(state, iterations)
+    state.advance(iterations)
     return state, start
 
 

@@ -66,20 +66,6 @@ class NoiseSuite:
         assert torch.equal(first.corruption, again.corruption)
         assert torch.equal(first.observation, other.observation) is not self.random
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_a_batch_is_its_problems_one_by_one(self, dtype: torch.dtype) -> None:
-        clean, seeds = image(4, *self.shape).to(dtype), [5, 0, 9, 5]
-        batch = self.noise().corrupt_batch(clean, seeds)
-        assert batch.observation.shape == batch.corruption.shape == clean.shape
-        assert batch.observation.dtype == batch.corruption.dtype == dtype
-        for k, seed in enumerate(seeds):
-            alone = corrupted(self.noise(), clean[k], seed)
-            assert torch.equal(batch.observation[k], alone.observation)
-            assert torch.equal(batch.corruption[k], alone.corruption)
-            assert (batch.mask is None) is (alone.mask is None)
-            if batch.mask is not None and alone.mask is not None:
-                assert torch.equal(batch.mask[k], alone.mask)
-
     def test_float32_and_float64_draw_the_same(self) -> None:
         clean = image(*self.shape)
         double, single = corrupted(self.noise(), clean), corrupted(self.noise(), clean.float())
@@ -170,11 +156,6 @@ class NoiseSuite:
     def test_refuses_signals_without_floats(self, clean: Tensor) -> None:
         with pytest.raises(ValueError, match="clean must"):
             corrupted(self.noise(), clean)
-
-    @pytest.mark.parametrize("seeds", [[], [1], [1, 2, 3]])
-    def test_refuses_another_number_of_seeds(self, seeds: list[int]) -> None:
-        with pytest.raises(ValueError, match="seeds"):
-            self.noise().corrupt_batch(image(2, *self.shape), seeds)
 
 
 class TestNoNoise(NoiseSuite):

@@ -15,6 +15,7 @@ import pytest
 from dop_lightning.runs.report import render
 from dop_lightning.runs.report.page import repeat_command
 from dop_lightning.runs.report.reading import read_run
+from dop_lightning.runs.report.rendering import environment
 from tests.runs.builders import RESULT, Page, write_run
 
 
@@ -92,6 +93,14 @@ def test_markup_in_names_settings_and_config_is_text(tmp_path: Path) -> None:
     for attrs in page.all("a"):  # links lead to the very files
         if not attrs["href"].startswith("#"):
             assert (run / unquote(attrs["href"])).is_file()
+
+
+def test_templates_escape_all_but_the_style_and_the_script() -> None:
+    assert environment().autoescape is True
+    texts = [environment().loader.get_source(environment(), name)[0] for name in environment().list_templates()]
+    assert len(texts) == 3
+    unescaped = re.findall(r"\w+\|safe|autoescape|Markup", "".join(texts))
+    assert unescaped == ["style|safe", "script|safe"]
 
 
 def test_curves_have_the_values_of_metrics_csv(run: Path) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from dop_lightning.runs.sweeps.local import environments
+from dop_lightning.runs.sweeps.local import environments, run
 from tests.runs.sweeps.builders import ENDLESS, result, until, write_configs
 
 SWEEP = ["sweep", "--config", "base.yaml", "--out", "out"]
@@ -39,6 +39,12 @@ def fit_of(point: str) -> psutil.Process:
         if "dop_lightning" in child.cmdline() and any(point in argument for argument in child.cmdline())
     ]
     return process
+
+
+def test_nothing_is_started_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run([], tmp_path / "out", 2, print) == ([], 0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_points_go_on_where_one_fails_and_one_is_killed(folder: Path, dop) -> None:

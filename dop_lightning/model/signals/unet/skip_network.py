@@ -80,8 +80,7 @@ def skip_network(
 
     At 3 channels, width 128, 5 scales it has 2 217 831 parameters.
     """
-    network: Scale | None = None
-    for scale in reversed(range(scales)):
+    network = Scale(input_channels if scales == 1 else width, width, skip_width, bias, None)
+    for scale in reversed(range(scales - 1)):
         network = Scale(input_channels if scale == 0 else width, width, skip_width, bias, network)
-    assert network is not None
     return nn.Sequential(network, nn.Conv2d(width, channels, 1))

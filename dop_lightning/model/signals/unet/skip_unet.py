@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dop_lightning.foundation.checks import at_least, not_negative, one_of
 from dop_lightning.foundation.machine import has_bfloat16_units, is_out_of_memory
+from dop_lightning.model.signals.abilities import Perturbed
 from dop_lightning.model.signals.network import NetworkSignal
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.fused_unet import fused_forward
@@ -90,6 +91,7 @@ class SkipUNet(NetworkSignal):
         self.working_size = working_size(self.image_size, scales)
         # beside the networks: in their place they would give the parameters other names
         self._compiled: dict[int, Callable[[Tensor], Tensor]] | None = {} if compile else None
+        self.prepared: tuple[Tensor, ...] = ()
         self._prepared_for: int | None = None
         self._factors: Tensor | None = None  # of the perturbation, see calm_by
 
@@ -126,6 +128,11 @@ class SkipUNet(NetworkSignal):
         noise = self._working_buffer(z.dtype, z.device) if out is None else out
         std = self.perturbation * (1.0 if self._factors is None else float(self._factors[k]))
         return noise.normal_(0.0, std, generator=generator).add_(z)
+
+    @property
+    def perturbed(self) -> Perturbed:
+        """Itself."""
+        return self
 
     def calm_by(self, factors: Tensor) -> None:
         """Perturb the inputs by ``factors`` times as much."""

@@ -32,7 +32,8 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
 
 def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     kernels = library()
-    assert kernels is not None, "callers ask whether there are kernels"
+    if kernels is None:
+        raise RuntimeError("there are no compiled kernels on this machine; check library() first")
     getattr(kernels, name)(dtype == torch.bfloat16, *arguments, torch.get_num_threads())
 
 

@@ -1,4 +1,4 @@
-r"""``tau: auto``: a learning rate from the data of each problem, and the watch over it.
+r"""``tau: auto``: a learning rate from the data of each problem.
 
 For the quarter squared loss, gradient descent on ``¼‖UUᵀ + s − Y‖²`` near a solution has its largest curvature below
 ``2‖X‖₂ + 2α·max|s|`` (in the metric of the discrepant rates, the two parts of the tangent space added), so that steps
@@ -9,27 +9,17 @@ For the quarter squared loss, gradient descent on ``¼‖UUᵀ + s − Y‖²`` 
 Shapes: K problems, matrices ``(K, n, m)``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.model.losses import Loss, SquaredLoss
+from dop_lightning.model.operators import Operator
 from dop_lightning.problems.problem import ProblemBatch
-
-if TYPE_CHECKING:
-    from dop_lightning.engine.state import BatchState
 
 SAFETY = 0.9
 """c."""
-
-WATCH_EVERY = 10
-"""Iterations between two looks at the loss."""
-
-TOLERANCE = 1e-4
-"""What a loss may rise, relative to what it was: rounding."""
 
 POWER_ITERATIONS = 30
 
@@ -65,47 +55,26 @@ def _tiny(like: Tensor) -> float:
 
 
 @torch.no_grad()
-def automatic_tau(state: BatchState) -> list[float]:
-    """τ of each problem of a batch.
+def automatic_tau(problems: ProblemBatch, operator: Operator, loss: Loss, alpha: Sequence[float] | None) -> list[float]:
+    """Return τ of each problem of a batch.
+
+    Args:
+        problems: the batch, of matrices.
+        operator: A.
+        loss: ℓ, squared.
+        alpha: ratio of the rates of each problem; ``None`` without a corruption.
 
     Raises:
         ValueError: the signals are not matrices, or the loss is not squared: the curvature is not known then.
     """
-    y, shape = state.problems.observation, state.problems.signal_shape
-    if len(shape) != 2 or not isinstance(state.loss, SquaredLoss):
-        what = f"a signal of shape {shape}" if len(shape) != 2 else f"the loss {type(state.loss).__name__}"
+    y, shape = problems.observation, problems.signal_shape
+    if len(shape) != 2 or not isinstance(loss, SquaredLoss):
+        what = f"a signal of shape {shape}" if len(shape) != 2 else f"the loss {type(loss).__name__}"
         raise ValueError(f"tau 'auto' is for matrices and squared losses, got {what}; give a number")
-    norms, _ = spectral_norms(state.operator.adjoint(y), state.problems)
+    norms, _ = spectral_norms(operator.adjoint(y), problems)
     curvature = UNDERESTIMATED * norms.cpu().double()
-    if state.own_corruption:
-        curvature += torch.tensor(state.alpha, dtype=torch.float64) * y.flatten(1).abs().amax(dim=1).cpu()
-    factor = state.loss.derivative_(y[:1].clone())  # 2w
+    if alpha is not None:
+        curvature += torch.tensor(alpha, dtype=torch.float64) * y.flatten(1).abs().amax(dim=1).cpu()
+    factor = loss.derivative_(y[:1].clone())  # 2w
     # where there is nothing at all, any rate will do
     return (0.5 * SAFETY / factor / torch.where(curvature > 0, curvature, 1.0)).tolist()
-
-
-class Monitor:
-    """Keeps an automatic τ stable: it is halved where the loss has risen since the last look.
-
-    ``state.memory`` holds ``tau`` and ``watched_loss``, ``(K,)``. Looks are at multiples of :data:`WATCH_EVERY`
-    iterations, wherever blocks end, and need no host synchronisation.
-    """
-
-    @staticmethod
-    def start(state: BatchState) -> dict[str, Tensor]:
-        """The rates, and a loss that everything is below."""
-        return {
-            "tau": state.tau_tensor().clone(),
-            "watched_loss": torch.full_like(state.problems.observation.flatten(1)[:, 0], torch.inf),
-        }
-
-    @staticmethod
-    def watch(state: BatchState, residual: Tensor, iteration: int) -> None:
-        """Look at the residual of an iteration, if it is time."""
-        if iteration % WATCH_EVERY:
-            return
-        loss = state.loss.value(residual)
-        before = state.memory["watched_loss"]
-        tau = state.memory["tau"]
-        tau.copy_(torch.where(loss > before * (1 + TOLERANCE), tau / 2, tau))
-        before.copy_(loss)

@@ -1,0 +1,91 @@
+"""Recipes: a method in plain settings, from which Python and configs come alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from dop_lightning.engine.method import Method
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A class, and the arguments that it gets.
+
+    Attributes:
+        made: the class.
+        arguments: keyword arguments, as a config can hold them.
+    """
+
+    made: type[Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def factory(self) -> Callable[..., Any]:
+        """The class with its keyword arguments; what is missing is what is known only at the start of a run."""
+        made: Callable[..., Any] = self.made
+        return partial(made, **self.arguments)
+
+    def section(self, whole_path: bool = False) -> dict[str, Any]:
+        """Return the section of a config: ``class_path``, and ``init_args`` if there are any.
+
+        Args:
+            whole_path: whether to name the module of the class, for classes that a config does not find by their name.
+        """
+        class_path = f"{self.made.__module__}.{self.made.__name__}" if whole_path else self.made.__name__
+        return {"class_path": class_path, **({"init_args": dict(self.arguments)} if self.arguments else {})}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a method, and how it is run.
+
+    Attributes:
+        signal: φ(θ).
+        corruption: s.
+        tau: learning rate of θ; ``auto`` takes it from the data.
+        alpha: ratio of the learning rates, or one per problem; ``None`` takes it from the problems.
+        block: gradient iterations of a training step.
+        evaluate_every: iterations between two evaluations.
+        loss: ℓ; ``None`` is the default of :class:`~dop_lightning.engine.state.Method`, here and below.
+        theta_optimizer: another optimizer of θ.
+        steps: how θ, g and h move.
+    """
+
+    signal: Piece
+    corruption: Piece
+    tau: float | Literal["auto"]
+    alpha: float | list[float] | None
+    block: int
+    evaluate_every: int
+    loss: Piece | None = None
+    theta_optimizer: Piece | None = None
+    steps: Piece | None = None
+
+    def method(self) -> Method:
+        """Return the parts of the engine."""
+        chosen: dict[str, Any] = {}
+        if self.loss is not None:
+            chosen["loss"] = self.loss.factory()
+        if self.theta_optimizer is not None:
+            chosen["theta_optimizer"] = self.theta_optimizer.factory
+        if self.steps is not None:
+            chosen["steps"] = self.steps.factory()
+        return Method(self.signal.factory, self.corruption.factory, **chosen)
+
+    def model(self) -> dict[str, Any]:
+        """Return the section ``model`` of a config of ``dop fit``."""
+        sections = {"signal": self.signal.section(), "corruption": self.corruption.section()}
+        if self.loss is not None:
+            sections["loss"] = self.loss.section()
+        if self.theta_optimizer is not None:
+            sections["theta_optimizer"] = self.theta_optimizer.section(whole_path=True)
+        if self.steps is not None:
+            sections["steps"] = self.steps.section()
+        return {
+            **sections,
+            "tau": self.tau,
+            "alpha": self.alpha,
+            "block": self.block,
+            "evaluate_every": self.evaluate_every,
+        }

@@ -1,0 +1,74 @@
+"""Copies of all that iterations change, to bring single problems of a batch back."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dop_lightning.engine.optim.state import is_stacked
+
+
+class Snapshot:
+    """Copies of parameters, of what optimizers remember of them, and of what a step rule remembers.
+
+    Args:
+        parameters: of signal and corruption.
+        optimizers: theirs.
+        memory: of the step rule, ``(K, …)`` each.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], optimizers: Sequence[Optimizer], memory: Mapping[str, Tensor]
+    ) -> None:
+        self._copies = {p: p.detach().clone() for p in parameters}
+        self._memory = {name: remembered.clone() for name, remembered in memory.items()}
+        self._of_optimizers = [
+            {p: {key: _copy(value) for key, value in remembered.items()} for p, remembered in optimizer.state.items()}
+            for optimizer in optimizers
+        ]
+
+    @torch.no_grad()
+    def restore(
+        self,
+        owned: Iterable[Mapping[nn.Parameter, tuple[str, int | None]]],
+        optimizers: Sequence[Optimizer],
+        memory: Mapping[str, Tensor],
+        which: Sequence[int],
+    ) -> None:
+        """Bring the problems at the positions ``which`` back.
+
+        Args:
+            owned: the parameters of each of them, with their names and places in a stack.
+            optimizers: as they are now.
+            memory: of the step rule, as it is now.
+            which: positions of the problems.
+        """
+        for p, (_, i) in [item for of_problem in owned for item in of_problem.items()]:
+            _put_back(p, self._copies[p], i)
+            for optimizer, memories in zip(optimizers, self._of_optimizers, strict=True):
+                for key, value in optimizer.state.get(p, {}).items():
+                    if is_stacked(value, p, i) or (i is None and isinstance(value, Tensor)):
+                        before = memories.get(p, {}).get(key)
+                        _put_back(value, torch.zeros_like(value) if before is None else before, i)
+        for name, remembered in memory.items():
+            for k in which:
+                _put_back(remembered, self._memory[name], k)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _put_back(tensor: Tensor, copy: Tensor, index: int | None) -> None:
+    _fill(tensor if index is None else tensor[index], copy if index is None else copy[index])
+
+
+def _fill(place: Tensor, copy: Tensor) -> None:
+    """Copy, where the last dimension of a growing factor may differ: what is more of it is 0."""
+    if place.shape == copy.shape:
+        place.copy_(copy)
+        return
+    width = min(place.shape[-1], copy.shape[-1])
+    place.zero_()[..., :width] = copy[..., :width]

@@ -1,0 +1,40 @@
+"""The recovery of a large image, blended from those of its tiles."""
+
+from collections.abc import Mapping
+
+import torch
+
+from dop_lightning.engine.outcome import Outcome, Status
+from dop_lightning.images.tiles import Mosaic
+from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.scoring import Scorer
+
+_WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
+
+
+def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outcome:
+    """Blend the tiles of an image, and score the whole.
+
+    Its status is the worst of its tiles', its iterations the fewest, its seconds their sum, its loss their mean.
+
+    Args:
+        mosaic: the image and its tiles.
+        outcomes: of every tile, by its (row, column).
+    """
+    parts = list(outcomes.values())
+    signal = mosaic.grid.blend({place: outcome.signal for place, outcome in outcomes.items()})
+    corruption = mosaic.grid.blend({place: outcome.corruption for place, outcome in outcomes.items()})
+    losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
+    loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
+    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None)
+    return Outcome(
+        problem=mosaic.whole,
+        status=min((outcome.status for outcome in parts), key=_WORST_FIRST.index),
+        iteration=min(outcome.iteration for outcome in parts),
+        seconds=sum(outcome.seconds for outcome in parts),
+        tau=parts[0].tau,
+        alpha=parts[0].alpha,
+        signal=signal,
+        corruption=corruption,
+        scores=scorer.final(signal[None], corruption[None], loss)[0],
+    )

@@ -1,0 +1,42 @@
+"""The plan of a run: batches, and which process works on which of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.state import State
+from dop_lightning.foundation.machine import available_memory
+from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
+from dop_lightning.lightning.strategies.plan import Plan, deal
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.results import remaining
+
+
+def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
+    """Return the plan of the first process, the same in all of them, and group the problems by it.
+
+    Args:
+        trainer: the trainer.
+        data: a data module.
+        begin: makes the state of one problem alone, which is thrown away.
+    """
+    share = getattr(trainer.strategy, "share", lambda _, decide: decide())
+    plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json()))
+    data.group(plan.batches)
+    return plan
+
+
+def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
+    """Batches of a run that was started before, or as the data module asks for; dealt by what is left to do."""
+    if data.plan is not None:
+        data.group(data.plan)
+    elif data.batch_size == "auto":
+        device = trainer.strategy.root_device
+        beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
+        limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
+        data.group(automatic_batches(data.problems, begin, limit, trainer.world_size))
+    left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
+    costs = [sum(left[problem.name] * problem.observation.numel() for problem in batch) for batch in data.batches]
+    return Plan([batch.names for batch in data.batches], deal(costs, trainer.world_size))

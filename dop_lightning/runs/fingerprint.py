@@ -1,0 +1,73 @@
+"""The fingerprint of a run: a hash of what determines its results."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from dop_lightning.problems.problem import Problem
+
+MODEL_WITHOUT_EFFECT = {"block", "graphs"}
+"""Settings of the model that change no result."""
+
+DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
+"""Settings of the data that say where files are, or how much memory a batch may use. The contents of files count, but
+they may be moved; the memory limit only matters at the first start."""
+
+_OWN_NAME = re.compile(r"dop_lightning(\.\w+)*\.(?P<name>\w+)")
+
+
+def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
+    """Hash what determines the results: model, data and stopping of a resolved config, and the observations.
+
+    The section ``trainer`` is left out: devices, paths and the number of iterations may change when a run is resumed.
+    Classes and functions of this package count by their names alone, so that a release may move them to other modules.
+
+    Args:
+        config_text: the resolved config, YAML.
+        problems: with their observations.
+    """
+    config = _without_modules(yaml.safe_load(config_text))
+    relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
+    if (config.get("early_stop") or {}).get("variance") is not None:
+        relevant["early_stop"] = config["early_stop"]  # without it, the mark is that of a run before it existed
+    if isinstance(relevant.get("model"), Mapping):
+        relevant["model"] = _without(relevant["model"], MODEL_WITHOUT_EFFECT)
+    data = relevant.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
+        relevant["data"] = {**data, "init_args": _without(data["init_args"], DATA_WITHOUT_EFFECT)}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
+    for problem in problems:  # the contents of a file may have changed since the run was started
+        y = problem.observation
+        digest.update(f"{problem.name} {tuple(y.shape)} {y.dtype}".encode())
+        digest.update(y.numpy().tobytes())
+        if problem.mask is not None:
+            digest.update(problem.mask.numpy().tobytes())
+        if problem.sensing is not None:
+            digest.update(f"{problem.sensing!r} {problem.signal_shape} {problem.seed}".encode())
+        if problem.alpha is not None:
+            digest.update(f"alpha {problem.alpha!r}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _without_modules(value: Any) -> Any:
+    """Replace import paths of this package by the names of what they import, at any depth of the settings.
+
+    >>> _without_modules({"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": 0.5}})
+    {'class_path': 'SaltAndPepper', 'init_args': {'ratio': 0.5}}
+    >>> _without_modules(["dop_lightning.model.operators.operator_of", "my_package.operator_of"])
+    ['operator_of', 'my_package.operator_of']
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_modules(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_modules(inner) for inner in value]
+    own = _OWN_NAME.fullmatch(value) if isinstance(value, str) else None
+    return own["name"] if own else value
