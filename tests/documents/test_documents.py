@@ -48,6 +48,7 @@ FIRST_HOUR = "first_hour.md"
 
 ELSEWHERE = {
     "cluster.md": "test_cluster.py",
+    "extending.md": "../contributing/test_extending.py",
     "operators.md": "test_operators.py",
     "own_signal.md": "test_own_signal.py",
 }

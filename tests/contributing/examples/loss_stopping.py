@@ -1,0 +1,30 @@
+from collections.abc import Mapping, Sequence
+
+import pytorch_lightning as pl
+
+from dop_lightning import DoubleOverparameterization, ProblemBatch, RecoveryCallback
+from dop_lightning.engine.state import Evaluation
+from dop_lightning.foundation.checks import positive
+
+
+class LossStopping(RecoveryCallback):
+    """End a problem as ``stable`` once its loss is small enough.
+
+    Args:
+        loss: the problem ends at or below this loss, above 0.
+    """
+
+    def __init__(self, loss: float) -> None:
+        self.loss = positive("loss", loss)
+
+    def on_evaluation(
+        self,
+        trainer: pl.Trainer,
+        module: DoubleOverparameterization,
+        problems: ProblemBatch,
+        evaluation: Evaluation,
+        scores: Sequence[Mapping[str, float]],
+    ) -> None:
+        for name, loss in zip(problems.names, evaluation.loss.tolist(), strict=True):
+            if loss <= self.loss:
+                module.stop_problem(name, "stable")
