@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_runs.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
 
 RESULTS = "problem,seed,seconds,psnr\na,0,1.5,30.25\nb,1,1.5,31\n"
 METRICS = "problem,iteration,tag,value\na,10,loss,0.5\na,20,loss,0.25\n"
