@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine import run_to_end
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import SceneDataModule
 from dop_lightning.matrices.scenes import VideoFrames, VideoWriter, find_frames
-from dop_lightning.matrices.separation import advance_to_end, separation
+from dop_lightning.matrices.separation import BLOCK, SCENE
 from dop_lightning.problems.problem import ProblemBatch
 
 
@@ -44,9 +44,8 @@ def compare(video: Path) -> None:
     begin = time.perf_counter()
     data.setup()
     (problem,) = data.problems
-    state = BatchState(separation(1e-5, 1e-4), ProblemBatch([problem]), "auto")
-    advance_to_end(state, 500)
-    low_rank = state.evaluate().signal[0].numpy().T + median
+    (ending,) = run_to_end(SCENE.recipe().method(), ProblemBatch([problem]), SCENE.iterations, block=BLOCK)
+    low_rank = ending.evaluation.signal[0].numpy().T + median
     seconds = time.perf_counter() - begin
     show("dop separate", seconds, error(low_rank, median), low_rank - median)
     for what, weight in (("its defaults, reg_E = 1", 1.0), ("reg_E = 1/√max(n, m)", max(matrix.shape) ** -0.5)):
