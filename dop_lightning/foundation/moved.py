@@ -122,14 +122,17 @@ MODULES = {
 """Old modules and those of today. What lies in a package moves with it, unless it has a line of its own."""
 
 NAMES = {
+    "alpha": {"ADAM": "engine.optim.pace"},
     "api": dict.fromkeys(("Recovery", "RobustPCA", "recover_image"), ""),
     "callbacks": {"DualCertificate": "paper.certificate_callback"},
     "cli": {},
     "commands": {},
+    "cost": {"seconds_an_iteration": "engine.measure"},
     "engine": {
         "advance": "engine.descent",
         **dict.fromkeys(("CorruptionFactory", "OperatorFactory", "SignalFactory"), "engine.descent"),
         "ThetaOptimizer": "engine.optim.of_batch",
+        "one_a_problem": "engine.state:one_per_problem",
     },
     "files": {
         **dict.fromkeys(("MATRIX_SUFFIXES", "read_matrix"), "matrices.arrays"),
@@ -144,6 +147,7 @@ NAMES = {
             "images.formats",
         ),
     },
+    "graphs": {"make_capturable": "engine.optim.capturable"},
     "problems": dict.fromkeys(("Attribute", "form_batches", "of_one_shape", "rename", "scale"), "problems.problem"),
     "reporting": {},
     "runs": {
@@ -151,11 +155,15 @@ NAMES = {
             ("CONFIG", "MANIFEST", "default_folder", "planned_batches", "saved_settings"),
             "runs.folder",
         ),
-        **dict.fromkeys(("DATA_WITHOUT_EFFECT", "fingerprint"), "runs.fingerprint"),
+        "DATA_WITHOUT_EFFECT": "runs.fingerprint",
         **dict.fromkeys(("claim", "write_manifest"), "runs.manifest"),
     },
+    "steps.automatic": dict.fromkeys(("Monitor", "TOLERANCE", "WATCH_EVERY"), "engine.steps.monitor"),
 }
-"""Old names that did not move with their modules, or whose modules are now rooms, and the modules of today."""
+"""Old names that did not move with their modules, or whose modules are now rooms, and the modules of today.
+
+A name that changed as well follows its module after a colon.
+"""
 
 SCATTERED = ("api", "commands", "files", "reporting")
 """Packages whose modules went to several rooms."""
@@ -182,7 +190,13 @@ def new_class_path(path: str) -> str:
     place = NAMES.get(module, {}).get(name, new_name(module))
     if place is None or not path.startswith(f"{PACKAGE}."):
         return path
-    return ".".join(part for part in (PACKAGE, place, name) if part)
+    return ".".join(_new_place(place, name))
+
+
+def _new_place(place: str, name: str) -> tuple[str, str]:
+    """Return the module and the name of today for a place of :data:`NAMES`."""
+    module, _, renamed = place.partition(":")
+    return f"{PACKAGE}.{module}".rstrip("."), renamed or name
 
 
 def new_class_paths(config: str) -> str:
@@ -203,9 +217,9 @@ def moved_name(module: str, name: str) -> object:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     from importlib import import_module
 
-    new = f"{PACKAGE}.{place}".rstrip(".")
-    _warn(f"{module}.{name}", f"{new}.{name}")
-    found = getattr(import_module(new), name)
+    new, new_name = _new_place(place, name)
+    _warn(f"{module}.{name}", f"{new}.{new_name}")
+    found = getattr(import_module(new), new_name)
     setattr(sys.modules[module], name, found)  # warn once
     return found
 
@@ -277,11 +291,11 @@ def show_warnings() -> None:
     warnings.filterwarnings("default", rf"{PACKAGE}\.", DeprecationWarning)
 
 
-def make_callable(name: str, function: "Callable[..., int]") -> None:
+def make_callable(name: str, function: "Callable[..., object]") -> None:
     """Make a module callable, where version 0.1 had a function of its name."""
 
     class CallableModule(ModuleType):
-        def __call__(self, *arguments: object) -> int:
+        def __call__(self, *arguments: object) -> object:
             _warn(name, f"{name}.{function.__name__}")
             return function(*arguments)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dop_lightning.foundation.moved import make_callable
 from dop_lightning.problems.problem import Problem
 
 MODEL_WITHOUT_EFFECT = {"block", "graphs"}
@@ -71,3 +72,6 @@ def _without_modules(value: Any) -> Any:
         return [_without_modules(inner) for inner in value]
     own = _OWN_NAME.fullmatch(value) if isinstance(value, str) else None
     return own["name"] if own else value
+
+
+make_callable(__name__, fingerprint)  # ``from dop_lightning.runs import fingerprint`` gave the function in version 0.1
