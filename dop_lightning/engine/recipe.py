@@ -47,7 +47,7 @@ class Recipe:
         alpha: ratio of the learning rates, or one per problem; ``None`` takes it from the problems.
         block: gradient iterations of a training step.
         evaluate_every: iterations between two evaluations.
-        loss: ℓ; ``None`` is the default of :class:`~dop_lightning.engine.state.Method`, here and below.
+        loss: ℓ; ``None`` is the default of :class:`~dop_lightning.engine.method.Method`, here and below.
         theta_optimizer: another optimizer of θ.
         steps: how θ, g and h move.
     """

@@ -12,8 +12,9 @@ import dop_lightning
 ROOT = Path(__file__).parents[2]
 
 INTERNAL = {
-    *("foundation.bundled", "foundation.lazy", "foundation.moved", "foundation.plotting", "foundation.spread"),
-    *("images.image_objects", "images.interrupt", "images.progress"),
+    *("foundation.bundled", "foundation.lazy", "foundation.moved", "foundation.parsing"),
+    *("foundation.plotting", "foundation.readers", "foundation.spread"),
+    *("images.history", "images.image_objects", "images.interrupt", "images.progress"),
     *("runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
 }
 """Helpers. The command line has pages of its own, and what the root exports is described there."""

@@ -1,9 +1,7 @@
-from collections.abc import Mapping, Sequence
-
 import pytorch_lightning as pl
 
-from dop_lightning import DoubleOverparameterization, ProblemBatch, RecoveryCallback
-from dop_lightning.engine.state import Evaluation
+from dop_lightning import DoubleOverparameterization, RecoveryCallback
+from dop_lightning.engine.run import Look
 from dop_lightning.foundation.checks import positive
 
 
@@ -17,14 +15,7 @@ class LossStopping(RecoveryCallback):
     def __init__(self, loss: float) -> None:
         self.loss = positive("loss", loss)
 
-    def on_evaluation(
-        self,
-        trainer: pl.Trainer,
-        module: DoubleOverparameterization,
-        problems: ProblemBatch,
-        evaluation: Evaluation,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
-        for name, loss in zip(problems.names, evaluation.loss.tolist(), strict=True):
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+        for name, loss in zip(look.problems.names, look.evaluation.loss.tolist(), strict=True):
             if loss <= self.loss:
                 module.stop_problem(name, "stable")

@@ -1,8 +1,7 @@
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.state import BatchState
-from dop_lightning.engine.steps import StepRule
+from dop_lightning.engine import BatchState, StepRule
 from dop_lightning.engine.steps.base import alphas, require_closed_form
 from dop_lightning.engine.steps.gradient import closed_form_step
 from dop_lightning.foundation.checks import at_least
