@@ -47,7 +47,7 @@ class Loop(Protocol):
         iterations: int,
         average: float | None,
         look: Callable[[int], None] | None = None,
-        weigh_: Callable[[Tensor], Tensor] | None = None,
+        weigh_: "Callable[[BatchState, Tensor], Tensor] | None" = None,
     ) -> Tensor:
         """Do iterations in place, see :class:`~dop_lightning.engine.steps.network_loop.NetworkLoop`."""
 
@@ -81,6 +81,16 @@ class StepRule(ABC):
 
     ends_as: ClassVar[Status] = "done"
     grid: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse rules of version 0.1 whose weights would be ignored."""
+        super().__init_subclass__(**kwargs)
+        own = [name for name in ("weigh_", "recovered") if hasattr(cls, name)]
+        if own and cls.weights is StepRule.weights:
+            raise TypeError(
+                f"{cls.__name__} overrides {own[0]} without the property weights, which must return self for it to be "
+                "used; see dop_lightning.engine.descent.EntryWeights"
+            )
 
     @property
     def weights(self) -> EntryWeights | None:

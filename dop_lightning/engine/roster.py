@@ -19,7 +19,7 @@ class Roster:
     Args:
         method: begins batches: ``Method``, ``ConvexMethod``.
         batches: the problems of a run, or those of them that this process works on.
-        tau: rate of θ: one number, one a problem in the order of the batches' list, or ``auto``.
+        tau: rate of θ: one number, one per problem in the order of the batches' list, or ``auto``.
         alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.
         order: names of all problems of the run, in the order that lists of rates have.
         device: where batches work.
@@ -213,6 +213,6 @@ def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any
     values = list(value) if isinstance(value, Sequence) else [value] * len(order)
     if len(values) != len(order):
         raise ValueError(
-            f"{name} must be one number, or a list of one a problem, {len(order)} of them, got {len(values)}"
+            f"{name} must be one number, or one per problem ({len(order)}), got {len(values)} numbers"
         )
     return dict(zip(order, values, strict=True))

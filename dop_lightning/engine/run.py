@@ -1,13 +1,13 @@
 """The loop of every run: blocks of iterations, evaluations, and the ends of problems. Plain torch.
 
-``DoubleOverparameterization``, ``recover_image``, ``RobustPCA``, the choice of α and the convex solvers all run on it.
-What they do besides (files, progress, curves) they do as listeners.
+``DoubleOverparameterization``, ``recover_image``, ``RobustPCA``, the choice of α and the convex solvers all use it.
+Files, progress bars and curves are listeners.
 
 Shapes: K problems of a batch.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, Procedure, State
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import Scorer
 
 
@@ -50,7 +50,8 @@ class Look:
     @property
     def iteration(self) -> int:
         """Iterations done."""
-        return self.state.iteration
+        known = self.__dict__.get("evaluation")
+        return self.state.iteration if known is None else known.iteration
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -71,14 +72,14 @@ class Ending(Look):
         run: which run.
         state: the batch.
         ends: the statuses of the problems that end, by their positions in the batch.
-        evaluation: what the batch has recovered, if that is known already.
+        look: the batch as it was looked at, if it was: what is known of it is not computed again.
     """
 
-    def __init__(
-        self, run: "Run", state: State, ends: Mapping[int, Status], evaluation: Evaluation | None = None
-    ) -> None:
-        super().__init__(run, state, evaluation)
+    def __init__(self, run: "Run", state: State, ends: Mapping[int, Status], look: Look | None = None) -> None:
+        super().__init__(run, state)
         self.ends = dict(ends)
+        if look is not None:
+            self.__dict__.update({key: look.__dict__[key] for key in ("evaluation", "scores") if key in look.__dict__})
 
     @property
     def names(self) -> dict[int, str]:
@@ -92,7 +93,7 @@ class Ending(Look):
         return self._run.scorer(self.state).final(seen.signal, seen.corruption, seen.loss)
 
     def outcomes(self, scores: Sequence[Mapping[str, float]] | None = None) -> Iterator[Outcome]:
-        """Yield what becomes of each problem that ends.
+        """Yield the outcome of each problem that ends.
 
         Args:
             scores: of each problem of the batch; by default :attr:`final_scores`.
@@ -118,7 +119,7 @@ class Listener:
     """Follows a run. Each hook does nothing by default."""
 
     def on_states_change(self, run: "Run") -> None:
-        """The batches at work are others than before: some began, split, or lost problems."""
+        """The batches at work changed: one began, was split, or lost a problem."""
 
     def on_block(self, run: "Run", state: State, iterations: int) -> None:
         """A batch did a block of iterations."""
@@ -200,6 +201,7 @@ class Run:
 
     def begin(self) -> None:
         """Set the problems to work that are not finished."""
+        self._stopping, self._going_back = {}, {}
         self.roster.work_on_unfinished(self.maximum)
         self._tell_change()
 
@@ -263,10 +265,10 @@ class Run:
             reached, state.iteration = state.iteration, at  # they are scored where they stand again
             look = Look(self, state, state.evaluate())
             state.iteration = reached
-            self._end_stopped(state, look)
+            self._end_stopped(state, look, diverged)
 
     def _split(self, state: State, error: OutOfMemoryError) -> None:
-        """Go on with smaller batches; a problem comes out the same in any of them."""
+        """Replace a batch by its halves; this changes no result."""
         if len(state) == 1:
             raise OutOfMemoryError(f"{state.problems.names[0]}: {error}") from error
         for listener in self.listeners:
@@ -305,7 +307,12 @@ class Run:
             status: what it ends as.
             state: what ``problem_state`` of its batch gave earlier, if it is to go back there: then everything that is
                 written of it, its number of iterations included, is of that iteration.
+
+        Raises:
+            ValueError: no problem at work has this name.
         """
+        if not any(name in at_work.problems.names for at_work in self.states):
+            raise ValueError(f"name must be that of a problem at work, got {name!r}")
         self._stopping[name] = status
         if state is not None:
             self._going_back[name] = state
@@ -320,27 +327,30 @@ class Run:
                 listener.on_end(self, ending)
             state.release()
 
-    def _end_stopped(self, state: State, look: Look) -> None:
-        """Let the problems of a batch that are to stop leave it."""
+    def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
+        """Let the problems of a batch that are to stop leave it, or those of them at the positions ``which``."""
         names = state.problems.names
-        ends = {k: self._stopping.pop(name) for k, name in enumerate(names) if name in self._stopping}
+        places = range(len(state)) if which is None else which
+        ends = {k: self._stopping.pop(names[k]) for k in places if names[k] in self._stopping}
         if not ends:
             return
-        ending = Ending(self, state, ends, look.__dict__.get("evaluation"))
-        if any(name in self._going_back for name in names):
-            ending.evaluation = self._go_back(state, look.evaluation)
+        ending = Ending(self, state, ends, look)
+        if any(names[k] in self._going_back for k in ends):
+            ending = Ending(self, state, ends, Look(self, state, self._go_back(state, look.evaluation, ends)))
         for k, status in ends.items():
             self.records[names[k]].status = status
         for listener in self.listeners:
             listener.on_end(self, ending)
         self.roster.leave(state, list(ends))
+        state.release()
         self._tell_change()
 
-    def _go_back(self, state: State, evaluation: Evaluation) -> Evaluation:
+    def _go_back(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Evaluation:
         """Put the problems that end in an earlier state into it; the evaluation with theirs in its place."""
         rows: dict[str, Any] = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
         rows = {key: value.clone() for key, value in rows.items() if isinstance(value, Tensor)}
-        for k, name in enumerate(state.problems.names):
+        for k in which:
+            name = state.problems.names[k]
             if name in self._going_back:
                 earlier = self._going_back.pop(name)
                 alone = state.select([k])
@@ -363,40 +373,71 @@ class Run:
 
 
 class _Endings(Listener):
-    """Keeps the ends of a run, in their order."""
+    """Keeps the ends of a run, with their states."""
 
     def __init__(self) -> None:
         self.endings: list[Ending] = []
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Keep it, with its state."""
+        """Keep it."""
         self.endings.append(ending)
 
 
-def run_to_end(
+def run_batch(
     method: Procedure,
     problems: ProblemBatch,
     maximum: int,
     *,
+    block: int,
+    listeners: Sequence[Listener],
     tau: float | Sequence[float] | Literal["auto"] = "auto",
     alpha: float | Sequence[float] | None = None,
-    block: int,
-) -> list[Ending]:
-    """Recover one batch, and return how its problems ended, in their order of ending.
+) -> None:
+    """Recover one batch. Nothing is kept but what the listeners keep.
 
     Args:
         method: how.
         problems: the batch, on the device where it is to run.
         maximum: iterations of each problem, at least 1.
+        block: iterations between two looks at whether a problem has ended.
+        listeners: what follows the run.
         tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
         alpha: ratio of the rates, likewise.
-        block: iterations between two looks at whether a problem has ended.
 
     Raises:
         OutOfMemoryError: a single problem does not fit in memory.
         ValueError: an argument is out of range.
     """
-    kept = _Endings()
     roster = Roster(method, [problems], tau, alpha, problems.names, problems.device, keeps_states=False)
-    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=[kept]).to_end()
-    return kept.endings
+    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=listeners).to_end()
+
+
+def run_to_end(
+    method: Procedure,
+    problem: Problem,
+    maximum: int,
+    *,
+    block: int,
+    device: torch.device | str = "cpu",
+    tau: float | Literal["auto"] = "auto",
+    alpha: float | None = None,
+) -> Ending:
+    """Recover one problem by itself, and return how it ended, with its state.
+
+    Args:
+        method: how.
+        problem: what.
+        maximum: iterations, at least 1.
+        block: iterations between two looks at whether it has ended.
+        device: where.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
+        alpha: ratio of the rates, likewise.
+
+    Raises:
+        OutOfMemoryError: it does not fit in memory.
+        ValueError: an argument is out of range.
+    """
+    kept = _Endings()
+    batch = ProblemBatch([problem], device)
+    run_batch(method, batch, maximum, block=block, listeners=[kept], tau=tau, alpha=alpha)
+    return kept.endings[0]

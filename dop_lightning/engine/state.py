@@ -171,7 +171,7 @@ def one_per_problem(name: str, value: float | Sequence[float], size: int) -> lis
     """
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * size
     if len(values) != size:
-        raise ValueError(f"{name} must be one number or one a problem, {size} of them, got {len(values)}")
+        raise ValueError(f"{name} must be one number, or one per problem ({size}), got {len(values)} numbers")
     for v in values:
         positive(name, v)
     return values

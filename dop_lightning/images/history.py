@@ -58,7 +58,8 @@ class HistoryListener(Listener):
             if ending.ends[k] == "interrupted" and run.records[name].iteration == 0:
                 raise KeyboardInterrupt
         self._note(ending)
-        self._tell(self._maximum - ending.iteration, ending.scores[next(iter(ending.ends))])
+        done_away = 0 if "interrupted" in ending.ends.values() else self._maximum - ending.state.iteration
+        self._tell(done_away, ending.scores[next(iter(ending.ends))])
         for outcome in ending.outcomes(ending.scores):
             self.outcomes[outcome.problem.name] = outcome
 

@@ -1,4 +1,4 @@
-"""What a run tells the callbacks and loggers of a Trainer."""
+"""Pass a run on to the callbacks and loggers of a Trainer."""
 
 import sys
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ class TrainerListener(Listener):
         self.module = module
         self.mean_scores: dict[str, float] = {}
         self._sums: dict[str, list[float]] = {}
+        self._at = -1
 
     @property
     def callbacks(self) -> Iterator[RecoveryCallback]:
@@ -37,6 +38,8 @@ class TrainerListener(Listener):
 
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Let the callbacks look at a batch."""
+        if look.iteration != self._at:  # what an evaluation left that ended in an error is not of this one
+            self._sums, self._at = {}, look.iteration
         for of_problem in look.scores:
             for tag, value in of_problem.items():
                 self._sums.setdefault(tag, []).append(value)
@@ -67,5 +70,5 @@ class TrainerListener(Listener):
                 callback.on_problem_end(self.module.trainer, self.module, outcome)
 
     def on_split(self, run: Run, state: State, error: OutOfMemoryError) -> None:
-        """Say why a run becomes slower."""
+        """Print that the batch is split."""
         print(f"\n{error}: going on with half of them at a time", file=sys.stderr)

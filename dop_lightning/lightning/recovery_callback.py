@@ -49,7 +49,7 @@ class RecoveryCallback(pl.Callback):
         """Let callbacks with the arguments of version 0.1, (problems, evaluation, scores), go on until version 0.3."""
         super().__init_subclass__(**kwargs)
         hook = cls.__dict__.get("on_evaluation")
-        if hook is not None and "problems" in inspect.signature(hook).parameters:
+        if hook is not None and _takes_five(hook):
             warnings.warn(
                 f"{cls.__name__}.on_evaluation(trainer, module, problems, evaluation, scores) is deprecated and goes "
                 "in version 0.3; take (trainer, module, look) with look.problems, look.evaluation and look.scores",
@@ -57,6 +57,15 @@ class RecoveryCallback(pl.Callback):
                 stacklevel=2,
             )
             cls.on_evaluation = _with_look(hook)  # type: ignore[method-assign]
+
+
+def _takes_five(hook: Callable[..., None]) -> bool:
+    """Whether a hook has the arguments of version 0.1: trainer, module, problems, evaluation, scores."""
+    try:
+        inspect.signature(hook).bind(*range(6))  # self as well
+    except TypeError:
+        return False
+    return True
 
 
 def _with_look(hook: Callable[..., None]) -> Any:

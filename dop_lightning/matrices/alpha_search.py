@@ -25,7 +25,7 @@ from dop_lightning.engine.run import run_to_end
 from dop_lightning.engine.state import Procedure
 from dop_lightning.foundation.checks import fraction, positive
 from dop_lightning.matrices.separation import BLOCK
-from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
 
 SCALES = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
@@ -94,7 +94,7 @@ def choose_alpha(
     errors: list[float] = []
     best = 0
     for k, scale in enumerate(scales):
-        errors.append(_error(method, ProblemBatch([shown], device), scale * unit, hidden, y, max_iterations))
+        errors.append(_error(method, shown, scale * unit, hidden, max_iterations, device))
         if errors[k] < errors[best] * (1 - GAIN):
             best = k
         elif k > best + 1:
@@ -120,10 +120,15 @@ def _part(problem: Problem) -> Problem:
 
 
 def _error(
-    method: Procedure, problem: ProblemBatch, alpha: float, hidden: Tensor, y: Tensor, max_iterations: int
+    method: Procedure,
+    shown: Problem,
+    alpha: float,
+    hidden: Tensor,
+    max_iterations: int,
+    device: torch.device | str,
 ) -> float:
     """The mean absolute error of what is hidden; infinite where the recovery diverges."""
-    (ending,) = run_to_end(method, problem, max_iterations, alpha=alpha, block=BLOCK)
+    ending = run_to_end(method, shown, max_iterations, block=BLOCK, device=device, alpha=alpha)
     if ending.ends[0] == "diverged":
         return math.inf
-    return float((ending.evaluation.signal[0].cpu() - y)[hidden].abs().double().mean())
+    return float((ending.evaluation.signal[0].cpu() - shown.observation)[hidden].abs().double().mean())

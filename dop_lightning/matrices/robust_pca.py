@@ -18,7 +18,7 @@ from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.robust_codes import robust_codes
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
-from dop_lightning.problems.problem import Problem, ProblemBatch, scale
+from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
 
 try:
@@ -213,9 +213,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        (ending,) = run_to_end(
-            method, ProblemBatch([problem], self.device), self.max_iter, alpha=self.alpha_, block=BLOCK
-        )
+        ending = run_to_end(method, problem, self.max_iter, block=BLOCK, device=self.device, alpha=self.alpha_)
         if ending.ends[0] == "diverged":
             raise ValueError("X must have entries whose products do not overflow, got larger ones")
         self.n_iter_ = ending.iteration

@@ -202,7 +202,7 @@ MISTAKES = {
     "another setting of the data": ([*FIT, "--data.bogus", "1"], "bogus"),
     "tau in words": ([*FIT, "--model.tau", "fast"], "model.tau: expected a float or a list or 'auto', got 'fast'"),
     "tau below 0": ([*FIT, "--model.tau", "-1"], "tau must be a finite number above 0, got -1.0"),
-    "too few taus": ([*FIT, "--model.tau", "[1.0]"], "tau must be one number, or a list of one a problem, 2 of them"),
+    "too few taus": ([*FIT, "--model.tau", "[1.0]"], "tau must be one number, or one per problem (2)"),
     "no alpha": ([*FIT, "--model.alpha", "0"], "alpha must be a finite number above 0, got 0.0"),
     "no block": ([*FIT, "--model.block", "0"], "block must be a whole number of at least 1, got 0"),
     "another signal": ([*FIT, "--model.signal", "Nope"], "Nope"),

@@ -472,7 +472,7 @@ def test_a_setting_out_of_range_is_refused(setting: dict, named: str) -> None:
 
 @pytest.mark.parametrize("name", ["tau", "alpha"])
 def test_a_list_must_have_one_number_a_problem(name: str, fit, matrix_method, matrices, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be one number, or a list of one a problem, 3 of them, got 2"):
+    with pytest.raises(ValueError, match=rf"{name} must be one number, or one per problem \(3\), got 2 numbers"):
         fit(tmp_path, matrix_method(**{name: [1.0, 2.0]}), matrices(), 10)
     assert list(tmp_path.iterdir()) == []
 

@@ -307,7 +307,7 @@ class ConvexSuite:
             ConvexState(self.made(), self.easy(), alpha)
 
     def test_numbers_of_alphas_and_iterations(self) -> None:
-        with pytest.raises(ValueError, match="alpha must be one number or one a problem, 3 of them, got 2"):
+        with pytest.raises(ValueError, match=r"alpha must be one number, or one per problem \(3\), got 2 numbers"):
             ConvexState(self.made(), self.easy(), [1.0, 2.0])
         with pytest.raises(ValueError, match="iterations must be a whole number of at least 0, got -1"):
             ConvexState(self.made(), self.easy()).advance(-1)

@@ -23,7 +23,6 @@ def check_trial() -> Iterator[Finding]:
 
 def _matrix() -> tuple[State, str]:
     torch = importlib.import_module("torch")
-    from dop_lightning.engine.descent import BatchState
     from dop_lightning.engine.method import Method
     from dop_lightning.model.signals import SymmetricFactor
     from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -35,7 +34,7 @@ def _matrix() -> tuple[State, str]:
     truth = U @ U.T
     problem = Problem("trial", observation=truth + outliers, truth=truth)
     begin = time.perf_counter()
-    state = BatchState(Method(SymmetricFactor), ProblemBatch([problem]), tau=2e-3)
+    state = Method(SymmetricFactor).begin(ProblemBatch([problem]), tau=2e-3)
     state.advance(ITERATIONS)
     seconds = time.perf_counter() - begin
     error = float(torch.linalg.norm(state.evaluate().signal[0] - truth) / torch.linalg.norm(truth))
@@ -45,7 +44,6 @@ def _matrix() -> tuple[State, str]:
 
 def _network(precision: str) -> tuple[State, str]:
     torch = importlib.import_module("torch")
-    from dop_lightning.engine.descent import BatchState
     from dop_lightning.foundation.machine import has_bfloat16_units
     from dop_lightning.images.presets import PRESETS, TAU
     from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -55,7 +53,7 @@ def _network(precision: str) -> tuple[State, str]:
         return "missing", "no units for it here: fp32 is faster, and what is used"
     image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = PRESETS["default"].method(width=16, precision=precision)  # type: ignore[arg-type]
-    state = BatchState(method, ProblemBatch([Problem("trial", image)], device), TAU)
+    state = method.begin(ProblemBatch([Problem("trial", image)], device), TAU)
     state.advance(1)
     begin = time.perf_counter()
     diverged = state.advance(3)

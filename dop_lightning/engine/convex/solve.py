@@ -10,7 +10,7 @@ from dop_lightning.engine.convex.ialm import InexactALM
 from dop_lightning.engine.convex.method import ConvexMethod
 from dop_lightning.engine.convex.state import SolverFactory
 from dop_lightning.engine.descent import OperatorFactory
-from dop_lightning.engine.run import run_to_end
+from dop_lightning.engine.run import Ending, Listener, Run, run_batch
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.operators import operator_of
@@ -32,7 +32,7 @@ def solve(
     Args:
         problems: the batch, of matrices.
         solver: makes the solver: a class, or ``functools.partial(InexactALM, positive=True, svd="partial")``.
-        alpha: ``λ = 1/α``, above 0: one number, or one a problem; ``None`` is √max(n, m).
+        alpha: ``λ = 1/α``, above 0: one number, or one per problem; ``None`` is √max(n, m).
         max_iterations: at which those that have not converged are left as they are, with a warning; at least 1.
         operator: makes A; by default as the problems say.
 
@@ -43,19 +43,40 @@ def solve(
         ValueError: an argument is out of range, or a problem's numbers are so large that they overflow.
     """
     at_least("max_iterations", max_iterations, 1)
-    endings = run_to_end(ConvexMethod(solver, operator), problems, max_iterations, alpha=alpha, block=CHECK)
-    rows: list[tuple[Tensor, Tensor, Tensor]] = [()] * len(problems)  # type: ignore[list-item]
-    left = []
-    for ending in endings:
+    rows = _Rows()
+    run_batch(ConvexMethod(solver, operator), problems, max_iterations, block=CHECK, listeners=[rows], alpha=alpha)
+    if left := [name for name in problems.names if name in rows.left]:
+        warnings.warn(f"not converged in {max_iterations} iterations: {', '.join(left)}", stacklevel=2)
+    parts = zip(*(rows.found[name] for name in problems.names), strict=True)
+    signal, corruption, loss = (torch.stack(part) for part in parts)
+    return Evaluation(rows.iteration, signal, corruption, loss)
+
+
+class _Rows(Listener):
+    """Keeps what is found of each problem, and nothing of the others of its batch.
+
+    Attributes:
+        found: X̂, ŝ and the loss, by name.
+        left: problems that have not converged.
+        iteration: of the last end.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self.left: set[str] = set()
+        self.iteration = 0
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        """Take the rows that end.
+
+        Raises:
+            ValueError: a problem diverged.
+        """
         for k, name in ending.names.items():
             if ending.ends[k] == "diverged":
                 raise ValueError(f"problems must have entries that do not overflow, {name!r} has")
             if ending.ends[k] == "done":
-                left.append(name)
-            found = ending.evaluation
-            rows[problems.names.index(name)] = (found.signal[k], found.corruption[k], found.loss[k])
-    if left:
-        names = [name for name in problems.names if name in left]
-        warnings.warn(f"not converged in {max_iterations} iterations: {', '.join(names)}", stacklevel=2)
-    signal, corruption, loss = (torch.stack(parts) for parts in zip(*rows, strict=True))
-    return Evaluation(max(ending.iteration for ending in endings), signal, corruption, loss)
+                self.left.add(name)
+            seen = ending.evaluation
+            self.found[name] = (seen.signal[k].clone(), seen.corruption[k].clone(), seen.loss[k].clone())
+        self.iteration = ending.iteration

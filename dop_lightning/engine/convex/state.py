@@ -34,7 +34,7 @@ class ConvexState(State):
     Args:
         solver: makes the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
         problems: the batch, of matrices, on the device where it is to run.
-        alpha: ``λ = 1/α``, above 0: one number, or one a problem; ``None`` is that of each problem, else √max(n, m).
+        alpha: ``λ = 1/α``, above 0: one number, or one per problem; ``None`` is that of each problem, else √max(n, m).
         operator: makes A of a batch.
 
     Attributes:

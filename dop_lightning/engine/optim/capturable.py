@@ -24,4 +24,5 @@ def is_capturable_optimizer(optimizer: Optimizer) -> bool:
 
 @is_capturable_optimizer.register
 def _(optimizer: SGD) -> bool:
-    return type(optimizer) is SGD  # a subclass may count
+    counts_on_device = all(group.get("capturable", False) for group in optimizer.param_groups)
+    return type(optimizer) is SGD or counts_on_device  # a subclass may count

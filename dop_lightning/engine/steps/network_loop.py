@@ -14,6 +14,8 @@ from dop_lightning.engine.descent import BatchState, Loop
 from dop_lightning.engine.graphs import Replay, identity_of, replay_for
 from dop_lightning.engine.steps.averaging import RunningAverage
 
+Weigh = Callable[[BatchState, Tensor], Tensor]
+
 
 class NetworkLoop:
     """Does the iterations of one batch, by a CUDA graph where that is possible.
@@ -44,7 +46,7 @@ class NetworkLoop:
         iterations: int,
         average: float | None,
         look: Callable[[int], None] | None = None,
-        weigh_: Callable[[Tensor], Tensor] | None = None,
+        weigh_: Weigh | None = None,
     ) -> Tensor:
         """Do iterations in place, in one call or in several.
 
@@ -54,7 +56,8 @@ class NetworkLoop:
             average: decay of the running average, ``None`` for none.
             look: called with the number of each iteration before it, outside of all graphs; it may change what
                 ``state.memory`` and the parameters hold, in place.
-            weigh_: multiplies the residual by weights of its entries, in place; ``None`` weighs all alike.
+            weigh_: multiplies the residual by weights of its entries, in place, given the state too; ``None`` weighs
+                all alike. It is kept, and must not hold the state.
 
         Returns:
             The loss before the last of them, ``(K,)``.
@@ -98,7 +101,7 @@ class _Iteration:
         loss: before the step, ``(K,)``.
     """
 
-    def __init__(self, state: BatchState, average: float | None, weigh_: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(self, state: BatchState, average: float | None, weigh_: Weigh | None) -> None:
         self.residual = torch.empty_like(state.problems.observation)
         self.loss = self.residual.new_zeros(len(state))
         self.average = average
@@ -108,7 +111,7 @@ class _Iteration:
     def __call__(self, state: BatchState, i: int, with_loss: bool) -> None:
         residual = state.residual(self.residual, i)
         if self.weigh_ is not None:
-            residual = self.weigh_(residual)
+            residual = self.weigh_(state, residual)
         if with_loss:
             self.loss.copy_(state.loss.value(residual))
         if self.average is not None:

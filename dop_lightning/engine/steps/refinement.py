@@ -144,9 +144,7 @@ class Refinement(StepRule):
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """The steps of gradient descent, each entry with its weight."""
-        return loop_of(state).descend(
-            state, iterations, self.average, partial(self._look, state), partial(self.weigh_, state)
-        )
+        return loop_of(state).descend(state, iterations, self.average, partial(self._look, state), self.weigh_)
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
         """Entries count as far as they are clean, and not where they are held out."""
