@@ -57,10 +57,11 @@ docs: $(STAMP) ## the site of docs/, in docs/_build/html
 test: lint types ## all checks: lint, types, tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-lint: $(STAMP) ## rules and layout of the code
+lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
-	@$(BIN)/lint-imports --no-logo > $(VENV)/rooms.txt 2>&1 || { cat $(VENV)/rooms.txt; exit 1; }
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pylint dop_lightning
 
 format: $(STAMP) ## put the code into its layout, and mend what can be mended
 	@$(BIN)/python -m ruff check --fix .
@@ -70,5 +71,5 @@ types: $(STAMP) ## static types
 	@$(BIN)/python -m mypy
 
 clean: ## remove caches, builds and demo/ (the environment and runs/ stay)
-	@rm -rf build dist demo docs/_build htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf build dist demo docs/_build htmlcov .coverage .coverage.* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

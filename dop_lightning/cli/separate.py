@@ -71,6 +71,6 @@ def run(_: str, arguments: Sequence[str]) -> int:
     from dop_lightning.foundation.parsing import parse_once
 
     runner.prepare()
-    with parse_once():  # α is chosen by the data of the run
+    with parse_once():  # the search of α and the run read the same files
         settings, notes = config(options)
         return lightning.fit_config(settings, "\n".join(notes))

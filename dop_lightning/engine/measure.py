@@ -1,4 +1,4 @@
-"""What a batch at work takes of memory and time, measured on one of its problems."""
+"""Measure the memory and the time that a batch needs, on one of its problems."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Recipes: a method in plain settings, from which Python and configs come alike."""
+"""Recipes: a method in plain settings, from which both Python and configs are made."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Piece:
 
     @property
     def factory(self) -> Callable[..., Any]:
-        """The class with its keyword arguments; what is missing is what is known only at the start of a run."""
+        """The class with its keyword arguments; call it with the problems of a batch, if it needs them."""
         made: Callable[..., Any] = self.made
         return partial(made, **self.arguments)
 

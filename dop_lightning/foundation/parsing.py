@@ -14,7 +14,7 @@ _KEPT: ContextVar[dict[tuple[object, ...], tuple[bytes, Any]] | None] = ContextV
 
 @contextmanager
 def parse_once() -> Iterator[None]:
-    """Let :func:`parsed` keep what it parses; inside another such block, until that one ends."""
+    """Let :func:`parse_file` keep its results until the block ends; a nested block shares those of the outer one."""
     kept = _KEPT.get()
     token = _KEPT.set({} if kept is None else kept)
     try:
@@ -23,8 +23,8 @@ def parse_once() -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def parsed(parse: Callable[..., T], path: Path, *arguments: object) -> T:
-    """Return ``parse(path, *arguments)``, or within :func:`parse_once` what it has returned before.
+def parse_file(parse: Callable[..., T], path: Path, *arguments: object) -> T:
+    """Return ``parse(path, *arguments)``, or within :func:`parse_once` its earlier result.
 
     A file is parsed again if its bytes have changed: they are hashed at each call, before and after parsing. The result
     is shared by all callers, which must not change it.

@@ -35,7 +35,7 @@ def reader_of(content: str) -> Reader:
     """
     if content not in _READERS:
         known = ", ".join(sorted(_READERS)) or "none"
-        raise ValueError(f"no reader is registered for {content!r} files, got readers for: {known}")
+        raise ValueError(f"content must be one with a registered reader ({known}), got {content!r}")
     from importlib import import_module
 
     module, name = _READERS[content].split(":")

@@ -1,4 +1,4 @@
-"""What memory the recovery of images takes, by a measured model, and the tiles with which it fits.
+"""Memory that the recovery of images needs, by a measured model, and the tile size that fits.
 
 Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
 """
@@ -96,7 +96,7 @@ def choose_tile(
 
 @dataclass(frozen=True)
 class RecoveryCost:
-    """What the recovery of images takes of the memory of a device, and the tiles with which it fits.
+    """Memory that the recovery of images needs on a device, and the tile size that fits.
 
     Attributes:
         shapes: (C, H, W) of the images, at least one.
@@ -127,11 +127,11 @@ class RecoveryCost:
         return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
 
     def memory(self, tile: int | None) -> int:
-        """Return the bytes that the recovery takes in tiles of a side, ``None`` for whole images."""
+        """Return the bytes that the recovery needs in tiles of this side, ``None`` for whole images."""
         return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused)
 
-    def chosen_tile(self, limit: int | None) -> int | None:
-        """Return the side of the largest tiles that fit, ``None`` where whole images do.
+    def choose_tile(self, limit: int | None) -> int | None:
+        """Return the side of the largest tiles that fit, ``None`` if whole images do.
 
         Args:
             limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of what is free.
@@ -142,8 +142,8 @@ class RecoveryCost:
         free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
         return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
 
-    def checked_tile(self, tile: int | None, limit: int | None) -> int | None:
-        """Return a side that was asked for, if it fits.
+    def check_tile(self, tile: int | None, limit: int | None) -> int | None:
+        """Return the requested side if it fits.
 
         Args:
             tile: the side, ``None`` for whole images.

@@ -124,7 +124,7 @@ def recover_image(
     channels, height, columns = problem.observation.shape
     shapes = [(channels, height, columns)]
     cost = RecoveryCost(shapes, width, chosen, precision, where, option="max_memory", subject="this image")
-    side = cost.chosen_tile(limit) if tile is None else cost.checked_tile(tile, limit)
+    side = cost.choose_tile(limit) if tile is None else cost.check_tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
     problems = [problem] if mosaic is None else list(mosaic.tiles.values())
     method = chosen.method(width, precision, per)

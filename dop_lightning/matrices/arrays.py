@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.foundation.parsing import parsed
+from dop_lightning.foundation.parsing import parse_file
 from dop_lightning.matrices.tables import TableLabels, read_table
 
 MATRIX_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
@@ -54,7 +54,7 @@ def read_matrix(path: str | Path, key: str | None = None) -> Matrix:
     suffix = path.suffix.lower()
     if suffix not in MATRIX_SUFFIXES:
         raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
-    return parsed(_parse, path, key)
+    return parse_file(_parse, path, key)
 
 
 def _parse(path: Path, key: str | None) -> Matrix:

@@ -21,8 +21,8 @@ class Separation:
     Attributes:
         tolerance: ends a problem where its residual is this part of what is recovered, see
             :class:`~dop_lightning.engine.steps.SemiImplicit`.
-        start: scale of the start of all four, in units of the square root of the data: the error that is left is of
-            its order.
+        start: scale of the start of all four, in units of the square root of the data; the remaining error is
+            of this order.
         iterations: at most.
     """
 

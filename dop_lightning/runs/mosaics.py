@@ -1,4 +1,4 @@
-"""The recovery of a large image, put together from what those of its tiles have left in the folder of a run."""
+"""The recovery of a large image, read from the results of its tiles in the folder of a run."""
 
 from pathlib import Path
 

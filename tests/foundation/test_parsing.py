@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.foundation.parsing import parse_once, parsed
+from dop_lightning.foundation.parsing import parse_file, parse_once
 
 
 class Reader:
@@ -28,10 +28,10 @@ def file(tmp_path: Path) -> Path:
 def test_a_file_is_parsed_once_within_a_block(file: Path) -> None:
     read = Reader()
     with parse_once():
-        assert [parsed(read, file) for _ in range(3)] == ["one"] * 3
+        assert [parse_file(read, file) for _ in range(3)] == ["one"] * 3
         with parse_once():  # shares what the outer one has
-            assert parsed(read, file.parent / ".." / file.parent.name / "a.txt") == "one"
-        assert parsed(read, file) == "one"
+            assert parse_file(read, file.parent / ".." / file.parent.name / "a.txt") == "one"
+        assert parse_file(read, file) == "one"
     assert read.count == 1
 
 
@@ -39,25 +39,29 @@ def test_a_file_is_parsed_at_each_call_without_one(file: Path) -> None:
     read = Reader()
     for _ in range(2):
         with parse_once():
-            parsed(read, file)
-        parsed(read, file)
+            parse_file(read, file)
+        parse_file(read, file)
     assert read.count == 4
 
 
 def test_arguments_and_readers_are_told_apart(file: Path) -> None:
     read, other = Reader(), Reader()
     with parse_once():
-        assert [parsed(read, file, "!"), parsed(read, file, "?"), parsed(other, file)] == ["one!", "one?", "one"]
+        assert [parse_file(read, file, "!"), parse_file(read, file, "?"), parse_file(other, file)] == [
+            "one!",
+            "one?",
+            "one",
+        ]
     assert (read.count, other.count) == (2, 1)
 
 
 def test_a_file_that_changes_is_parsed_again_whatever_its_size_and_time(file: Path) -> None:
     read, times = Reader(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     with parse_once():
-        assert parsed(read, file) == "one"
+        assert parse_file(read, file) == "one"
         file.write_text("two")
         os.utime(file, ns=times)
-        assert parsed(read, file) == "two"
+        assert parse_file(read, file) == "two"
 
 
 def test_a_file_that_changes_while_it_is_parsed_is_not_kept(file: Path) -> None:
@@ -67,11 +71,11 @@ def test_a_file_that_changes_while_it_is_parsed_is_not_kept(file: Path) -> None:
         return text
 
     with parse_once():
-        assert parsed(read, file) == "one"
+        assert parse_file(read, file) == "one"
         file.write_text("one")
-        assert parsed(Reader(), file) == "one"
+        assert parse_file(Reader(), file) == "one"
         file.write_text("new")
-        assert parsed(read, file) == "new"
+        assert parse_file(read, file) == "new"
 
 
 def test_errors_are_not_kept(file: Path) -> None:
@@ -80,6 +84,6 @@ def test_errors_are_not_kept(file: Path) -> None:
 
     with parse_once():
         with pytest.raises(ValueError, match="invalid literal"):
-            parsed(read, file)
+            parse_file(read, file)
         file.write_text("5")
-        assert parsed(read, file) == 5
+        assert parse_file(read, file) == 5

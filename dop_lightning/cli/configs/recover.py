@@ -81,11 +81,11 @@ def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     """The side of the tiles, ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
-        return cost.checked_tile(at_least("tile", options.tile, 8), limit)
+        return cost.check_tile(at_least("tile", options.tile, 8), limit)
     if saved := saved_settings(options.out, "data", "init_args"):
         # a run that goes on keeps its tiles, whatever memory is free now
-        return cost.checked_tile(saved.get("tile"), limit)
-    return cost.chosen_tile(limit)
+        return cost.check_tile(saved.get("tile"), limit)
+    return cost.choose_tile(limit)
 
 
 def _memory_note(cost: RecoveryCost, tile: int | None) -> str:

@@ -100,7 +100,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     recipe = MATRIX.recipe(options.rank, options.alpha, unit)
     notes: list[str] = []
     if recipe.alpha is None:
-        recipe, notes = _with_alphas(recipe, options, module.problems)
+        recipe, notes = _choose_alphas(recipe, options, module.problems)
     return _settings(options, recipe, {"class_path": "MatrixDataModule", "init_args": arguments}), notes
 
 
@@ -121,11 +121,13 @@ def _check_sizes(problem: Problem) -> None:
         )
 
 
-def _with_alphas(recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]) -> tuple[Recipe, list[str]]:
-    """Add an α per matrix: that of the run that goes on, else the one that predicts held-out entries best.
+def _choose_alphas(
+    recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]
+) -> tuple[Recipe, list[str]]:
+    """Choose α per matrix: that of a run that is resumed, else the one that predicts held-out entries best.
 
     Returns:
-        The recipe, and what to print of each choice.
+        The recipe with these values, and a line to print for each choice.
     """
     saved = saved_settings(options.out, "model").get("alpha")
     if isinstance(saved, list) and len(saved) == len(problems):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.foundation.parsing import parsed
+from dop_lightning.foundation.parsing import parse_file
 from dop_lightning.images.formats import bmp, numpy_files, photographs, png, tiff, tiff_writing
 from dop_lightning.images.formats.png_chunks import SIGNATURE
 from dop_lightning.images.formats.raster import Raster, Unsuitable
@@ -50,7 +50,7 @@ def read_raster(path: str | Path) -> Raster:
         ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
             :func:`~dop_lightning.images.formats.read_image`.
     """
-    return parsed(_read, existing_file(path))
+    return parse_file(_read, existing_file(path))
 
 
 def _read(path: Path) -> Raster:

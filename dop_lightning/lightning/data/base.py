@@ -276,7 +276,7 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__} must have at least one signal to recover, got an empty list")
         plain = len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises)
         problems: list[Problem] = []
-        with parse_once():  # a file may be that of several problems, such as the truth of all of them
+        with parse_once():  # several problems may share a file, such as a truth
             for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
                 problem = source.problem(noise, seed, sensing)
                 only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
