@@ -212,7 +212,5 @@ def batch_labels(positions: Iterable[int]) -> list[str]:
 def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:
     values = list(value) if isinstance(value, Sequence) else [value] * len(order)
     if len(values) != len(order):
-        raise ValueError(
-            f"{name} must be one number, or one per problem ({len(order)}), got {len(values)} numbers"
-        )
+        raise ValueError(f"{name} must be one number, or one per problem ({len(order)}), got {len(values)} numbers")
     return dict(zip(order, values, strict=True))

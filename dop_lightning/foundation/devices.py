@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def settle_device(device: str | torch.device, data: object = None) -> torch.device:
+def resolve_device(device: str | torch.device, data: object = None) -> torch.device:
     """The device that a name means.
 
     Args:
@@ -15,7 +15,7 @@ def settle_device(device: str | torch.device, data: object = None) -> torch.devi
     Raises:
         ValueError: there is no such device, or not on this machine.
 
-    >>> settle_device("cpu")
+    >>> resolve_device("cpu")
     device(type='cpu')
     """
     if device == "auto" and isinstance(data, Tensor) and data.device.type != "cpu":

@@ -123,11 +123,14 @@ MODULES = {
 
 NAMES = {
     "alpha": {"ADAM": "engine.optim.pace"},
+    "amounts": {"in_bytes": "foundation.units:format_bytes", "in_words": "foundation.units:format_duration"},
     "api": dict.fromkeys(("Recovery", "RobustPCA", "recover_image"), ""),
+    "api.devices": {"settle_device": "foundation.devices:resolve_device"},
+    "batching": {"SHARE_OF_MEMORY": "lightning.strategies.batching:SHARE_FOR_BATCHES"},
     "callbacks": {"DualCertificate": "paper.certificate_callback"},
     "cli": {},
     "commands": {},
-    "cost": {"seconds_an_iteration": "engine.measure"},
+    "cost": {"SHARE_OF_MEMORY": "images.cost:SHARE_FOR_IMAGES", "seconds_an_iteration": "engine.measure"},
     "engine": {
         "advance": "engine.descent",
         **dict.fromkeys(("CorruptionFactory", "OperatorFactory", "SignalFactory"), "engine.descent"),
@@ -158,6 +161,8 @@ NAMES = {
         "DATA_WITHOUT_EFFECT": "runs.fingerprint",
         **dict.fromkeys(("claim", "write_manifest"), "runs.manifest"),
     },
+    "presets": {"START": "images.presets:IMAGE_START"},
+    "steps.base": {"StepRule": "engine.descent"},
     "steps.automatic": dict.fromkeys(("Monitor", "TOLERANCE", "WATCH_EVERY"), "engine.steps.monitor"),
 }
 """Old names that did not move with their modules, or whose modules are now rooms, and the modules of today.

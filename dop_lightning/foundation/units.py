@@ -4,10 +4,10 @@ import math
 import re
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as one says it, no more exact than an estimate is.
 
-    >>> [in_words(s) for s in (3, 75, 200, 5000, 400000)]
+    >>> [format_duration(s) for s in (3, 75, 200, 5000, 400000)]
     ['a few seconds', 'about 1 minute', 'about 3 minutes', 'about 1.4 hours', 'about 4.6 days']
     """
     if seconds < 10:
@@ -23,10 +23,10 @@ def in_words(seconds: float) -> str:
 _UNITS = (("minute", 60, 55 * 60), ("hour", 3600, 40 * 3600), ("day", 24 * 3600, math.inf))
 
 
-def in_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     """An amount of memory as one says it.
 
-    >>> in_bytes(3 * 2**30), in_bytes(500 * 2**20)
+    >>> format_bytes(3 * 2**30), format_bytes(500 * 2**20)
     ('3 GiB', '500 MiB')
     """
     for unit, length in (("GiB", 2**30), ("MiB", 2**20)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
-from dop_lightning.foundation.units import in_bytes
+from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
 from dop_lightning.images.tiles import cover
 from dop_lightning.model.signals.unet import kernels
@@ -89,8 +89,8 @@ def choose_tile(
     least = min(run_memory(shapes, width, bf16, tile, fused=fused) for tile in TILES)
     raise ValueError(
         f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
-        f"got {in_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, and a "
-        "smaller width take less"
+        f"got {format_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, "
+        "and a smaller width take less"
     )
 
 
@@ -157,7 +157,7 @@ class RecoveryCost:
             how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
             raise ValueError(
                 f"{self.option} must be at least {math.ceil(need / 2**20)}M for {self.subject} {how} at width "
-                f"{self.width}, got {in_bytes(limit)}"
+                f"{self.width}, got {format_bytes(limit)}"
             )
         return tile
 

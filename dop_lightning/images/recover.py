@@ -14,7 +14,7 @@ from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.devices import settle_device
+from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats.image_files import load_raster, repainted
@@ -114,7 +114,7 @@ def recover_image(
     one_of("per", per, ["entry", "pixel"])
     one_of("precision", precision, ["auto", "bf16", "fp32"])
     alpha = chosen.alpha if alpha is None else positive("alpha", alpha)
-    where = settle_device(device, image)
+    where = resolve_device(device, image)
     limit = None if max_memory is None else parse_bytes(max_memory, "max_memory")
     if tile is not None:
         at_least("tile", tile, 8)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dop_lightning.engine.outcome import Outcome, Status
-from dop_lightning.foundation.units import in_words
+from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.formats import ImageFormat, write_image
 from dop_lightning.images.history import History
 from dop_lightning.images.pictures import recovery_pictures
@@ -65,7 +65,8 @@ class Recovery:
         return (
             f"Recovery({type(self.image).__name__} of {width}×{height} with {channels} "
             f"channel{'s' * (channels > 1)}, {self.status} after {self.iterations} "
-            f"iteration{'s' * (self.iterations != 1)} in {in_words(self.seconds)}, {found:.1%} of the values corrupted)"
+            f"iteration{'s' * (self.iterations != 1)} in {format_duration(self.seconds)}, "
+            f"{found:.1%} of the values corrupted)"
         )
 
     def _repr_png_(self) -> bytes:

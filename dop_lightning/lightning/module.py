@@ -44,10 +44,10 @@ class DoubleOverparameterization(pl.LightningModule):
         operator: makes A of a batch; by default as the problems say: what they were measured by, the mask of the
             observed entries, or the identity.
         loss: ℓ; by default a quarter of the sum of squares.
-        tau: learning rate of θ, above 0; a list is one value per problem, in the order of the data module; ``auto`` takes
-            it from the data (matrices, see :mod:`dop_lightning.engine.automatic`).
-        alpha: ratio of the learning rates, above 0; a list is one value per problem; ``None`` is that of the problem, or
-            by the rules of :mod:`dop_lightning.engine.alpha`.
+        tau: learning rate of θ, above 0; a list is one value per problem, in the order of the data module; ``auto``
+            takes it from the data (matrices, see :mod:`dop_lightning.engine.automatic`).
+        alpha: ratio of the learning rates, above 0; a list is one value per problem; ``None`` is that of the problem,
+            or by the rules of :mod:`dop_lightning.engine.alpha`.
         theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
         steps: how θ, g and h move: :class:`~dop_lightning.engine.steps.GradientDescent` (the default),
             :class:`~dop_lightning.engine.steps.Nesterov`, :class:`~dop_lightning.engine.steps.SemiImplicit`,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dop_lightning.foundation.units import in_bytes, in_words, parse_bytes
+from dop_lightning.foundation.units import format_bytes, format_duration, parse_bytes
 
 GIB = 2**30
 
@@ -24,7 +24,7 @@ GIB = 2**30
     ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
     ],
 )
 def test_amounts_of_memory_in_words(size: float, text: str) -> None:
-    assert in_bytes(size) == text
+    assert format_bytes(size) == text

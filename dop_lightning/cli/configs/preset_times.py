@@ -8,7 +8,7 @@ from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
-from dop_lightning.foundation.units import in_words
+from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.presets import PRESETS, TAU, Preset
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
@@ -30,7 +30,7 @@ def preset_lines(side: int = 512) -> Iterator[str]:
     for name, preset in PRESETS.items():
         seconds = preset.iterations * (side / PROBE) ** 2 * _probe(preset, device)
         setting = f"width {preset.width}, {preset.iterations} iterations"
-        yield f"  {name:<8} {setting:<30} {in_words(seconds):<18} {preset.text}"
+        yield f"  {name:<8} {setting:<30} {format_duration(seconds):<18} {preset.text}"
 
 
 def _probe(preset: Preset, device: str) -> float:

@@ -12,7 +12,7 @@ from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.options import DEVICES
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.names import legible
-from dop_lightning.foundation.units import in_bytes, parse_bytes
+from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
@@ -94,7 +94,7 @@ def _memory_note(cost: RecoveryCost, tile: int | None) -> str:
     what = f"{width}×{height} pixels" if len(cost.shapes) == 1 else f"{len(cost.shapes)} images"
     if tile is not None and max(max(shape[1:]) for shape in cost.shapes) > tile:
         what += f" in tiles of {tile}×{tile}"
-    return f"{what}: about {in_bytes(cost.memory(tile))} of memory"
+    return f"{what}: about {format_bytes(cost.memory(tile))} of memory"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.cli.doctor.finding import Finding, State, attempt
-from dop_lightning.foundation.units import in_bytes
+from dop_lightning.foundation.units import format_bytes
 
 LEAST_MEMORY = 2**30
 """Bytes below which little can be recovered."""
@@ -72,7 +72,7 @@ def _threads() -> tuple[State, str]:
 
 def _memory() -> tuple[State, str]:
     free = _runtime().available_memory()
-    text = f"{in_bytes(free)} free"
+    text = f"{format_bytes(free)} free"
     return ("ok", text) if free >= LEAST_MEMORY else ("problem", f"{text}: images will be recovered in small tiles")
 
 
@@ -84,7 +84,7 @@ def _gpu() -> tuple[State, str]:
         for index in range(torch.cuda.device_count()):
             known = torch.cuda.get_device_properties(index)
             names.append(
-                f"{known.name}, {in_bytes(known.total_memory)}, compute capability {known.major}.{known.minor}"
+                f"{known.name}, {format_bytes(known.total_memory)}, compute capability {known.major}.{known.minor}"
             )
         return "ok", f"{'; '.join(names)} (CUDA {gpus.cuda_build}{_driver()})"
     if gpus.usable:
@@ -138,7 +138,7 @@ def writable(folder: Path, else_: str) -> tuple[State, str]:
     except OSError as error:
         return "problem", f"{folder} cannot be written ({error.strerror or error}); {else_}"
     free = shutil.disk_usage(nearest).free
-    text = f"{folder}, {in_bytes(free)} free"
+    text = f"{folder}, {format_bytes(free)} free"
     return ("ok", text) if free >= LEAST_DISK else ("problem", f"{text}: results may not fit")
 
 

@@ -13,7 +13,7 @@ from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.foundation.units import in_words
+from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 
@@ -141,7 +141,7 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
     except OutOfMemoryError as error:
         return f"{error}"  # the first step will say what to do
     work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))
-    return f"The iterations take {in_words(seconds * work / max(sizes))}, {seconds:.2g} s each of the largest"
+    return f"The iterations take {format_duration(seconds * work / max(sizes))}, {seconds:.2g} s each of the largest"
 
 
 def _score(trainer: pl.Trainer) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.names import legible
-from dop_lightning.foundation.units import in_bytes, parse_bytes
+from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.formats import write_pixels
 from dop_lightning.images.pictures import comparison
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source
@@ -86,8 +86,8 @@ class Scene(Source):
             least = min(LEAST_FRAMES, len(self.frames))
             if afford < least:
                 raise ValueError(
-                    f"memory must be at least {in_bytes(least * size)} for {least} frames of {self.frames.path}, "
-                    f"got {in_bytes(self._memory)}"
+                    f"memory must be at least {format_bytes(least * size)} for {least} frames of {self.frames.path}, "
+                    f"got {format_bytes(self._memory)}"
                 )
             count = min(len(self.frames), self._most_frames, afford)
             chosen = self.frames.chosen(np.linspace(0, len(self.frames) - 1, count).round().astype(int).tolist())

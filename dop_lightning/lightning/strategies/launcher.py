@@ -106,10 +106,10 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         """How processes ended that had neither done their part nor been told to stop, by local rank."""
         told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
-        return {rank: _in_words(code) for rank, code in ends.items() if code not in told}
+        return {rank: _format_exit(code) for rank, code in ends.items() if code not in told}
 
 
-def _in_words(code: int) -> str:
+def _format_exit(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with the status {code}"
 
 

@@ -767,7 +767,9 @@ def test_rates_are_checked(name: str, value) -> None:
 @pytest.mark.parametrize("name", ["tau", "alpha"])
 @pytest.mark.parametrize("value", [[], [1.0], [1.0, 1.0, 1.0]])
 def test_number_of_rates_is_checked(name: str, value: list[float]) -> None:
-    with pytest.raises(ValueError, match=rf"{name} must be one number, or one per problem \(2\), got {len(value)} numbers"):
+    with pytest.raises(
+        ValueError, match=rf"{name} must be one number, or one per problem \(2\), got {len(value)} numbers"
+    ):
         BatchState(MATRIX, matrices(2, 4, 4), **{"tau": 1.0, "alpha": 1.0, name: value})
 
 
