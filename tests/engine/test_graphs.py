@@ -3,7 +3,9 @@
 What replays here calls the work again, on the CPU; a GPU is asked for by the last tests alone.
 """
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -150,6 +152,19 @@ def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any])
     assert_equal(parts, eager)
     assert_equal(whole, eager)
     assert backend.done == ["run"] * WARM_UP + ["capture"] + ["replay"] * (50 - WARM_UP)
+
+
+@pytest.mark.parametrize("steps", [GradientDescent(average=0.5), Refinement()])
+def test_a_state_is_freed_without_the_collector_of_cycles(steps: StepRule) -> None:
+    state = replayed(make_state(batch(), steps), Backend())
+    state.advance(5)
+    known = weakref.ref(state)
+    gc.disable()
+    try:
+        del state
+        assert known() is None  # memory of a GPU must not wait
+    finally:
+        gc.enable()
 
 
 def test_refinement_is_replayed_across_its_switch() -> None:

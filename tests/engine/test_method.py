@@ -25,8 +25,8 @@ def test_both_begin_states_that_the_run_loop_advances(method) -> None:
     assert isinstance(state, State)
     assert (len(state), state.iteration, state.alpha, state.has_corruption) == (2, 0, [4.0, 4.0], True)
     assert state.settings(1)["alpha"] == 4.0
-    endings = run_to_end(method, problems(), 20, tau=1e-3, alpha=4.0, block=10)
-    assert sorted(name for ending in endings for name in ending.names.values()) == ["a", "b"]
+    ending = run_to_end(method, problems()[0], 20, tau=1e-3, alpha=4.0, block=10)
+    assert (ending.names, ending.iteration) == ({0: "a"}, 20)
 
 
 def test_without_a_corruption_there_is_no_ratio() -> None:

@@ -145,7 +145,7 @@ def test_blocks_end_on_the_grids_of_block_evaluation_and_method(options: Any, gr
 
 def test_what_nobody_looks_at_is_not_evaluated() -> None:
     method = Counter()
-    (ending,) = run_to_end(method, batch("a"), 30, block=10)
+    ending = run_to_end(method, batch("a")[0], 30, block=10)
     assert (method.evaluations, ending.ends, ending.iteration) == (0, {0: "done"}, 30)
     assert float(ending.evaluation.signal) == 30
     assert float(ending.evaluation.signal) == 30
@@ -224,6 +224,47 @@ def test_an_interruption_comes_between_two_turns_and_leaves_problems_to_go_on() 
     again.begin()
     again.to_end()
     assert method.turns == [("b", 10), ("a", 10), ("b", 10)]
+
+
+def test_what_is_left_of_an_earlier_stop_does_not_end_a_later_run() -> None:
+    run, log = make_run(Counter(), batch("a"), block=10, maximum=20)
+    run.stop("a", "stable")
+    run.begin()
+    run.to_end()
+    assert ("end", {"a": "done"}, {"a": 20}) in log.said
+    with pytest.raises(ValueError, match=r"^name must be that of a problem at work, got 'a'$"):
+        run.stop("a", "stable")
+
+
+def test_a_batch_that_ended_is_released() -> None:
+    class Noted(Counting):
+        def release(self) -> None:
+            released.append(self.problems.names)
+
+    released: list[list[str]] = []
+    method = Counter()
+    method.begin = lambda problems, tau, alpha=None: Noted(problems, method)  # type: ignore[method-assign,assignment]
+    run, _ = make_run(method, batch("a"), block=10, maximum=10)
+    run.to_end()
+    assert released == [["a"]]
+
+
+def test_the_scores_of_an_evaluation_are_those_of_the_end() -> None:
+    method = Counter()
+    run, _ = make_run(method, batch("a"), block=10, evaluate_every=10, maximum=10)
+    scores: list[Any] = []
+
+    class Scores(Listener):
+        def on_evaluation(self, run: Run, look: Look) -> None:
+            scores.append(look.scores)
+
+        def on_end(self, run: Run, ending: Ending) -> None:
+            scores.append(ending.scores)
+
+    run.listeners.append(Scores())
+    run.to_end()
+    assert scores[0] is scores[1]
+    assert method.evaluations == 1
 
 
 def test_final_states_are_kept_only_where_they_are_wanted() -> None:

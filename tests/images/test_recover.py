@@ -357,6 +357,13 @@ def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_does_not_fill_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupt_at(20, monkeypatch)
+    with pytest.warns(RuntimeWarning, match="interrupted after 20 of 60 iterations"):
+        recover_image(damaged(clean())[0], **{**TINY, "iterations": 60, "progress": True})
+    assert "20/60" in capsys.readouterr().err.rpartition("\r")[2]
+
+
 @pytest.mark.parametrize(("iteration", "times", "tile"), [(10, 1, 16), (20, 2, None)])
 def test_ctrl_c_before_there_is_anything_and_twice_acts_at_once(
     iteration: int, times: int, tile: int | None, monkeypatch: pytest.MonkeyPatch
