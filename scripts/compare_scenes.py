@@ -24,7 +24,6 @@ from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import SceneDataModule
 from dop_lightning.matrices.scenes import VideoFrames, VideoWriter, find_frames
 from dop_lightning.matrices.separation import BLOCK, SCENE
-from dop_lightning.problems.problem import ProblemBatch
 
 
 def error(background: np.ndarray, median: np.ndarray) -> float:
@@ -44,7 +43,7 @@ def compare(video: Path) -> None:
     begin = time.perf_counter()
     data.setup()
     (problem,) = data.problems
-    (ending,) = run_to_end(SCENE.recipe().method(), ProblemBatch([problem]), SCENE.iterations, block=BLOCK)
+    ending = run_to_end(SCENE.recipe().method(), problem, SCENE.iterations, block=BLOCK)
     low_rank = ending.evaluation.signal[0].numpy().T + median
     seconds = time.perf_counter() - begin
     show("dop separate", seconds, error(low_rank, median), low_rank - median)

@@ -141,7 +141,8 @@ class Run:
     """Advances the batches of a roster in turns until their problems have ended.
 
     Every problem ends by one mechanism, :meth:`stop`, whatever the reason: its step rule or solver has nothing left to
-    do, a listener says so, it diverged, the number of iterations is reached, or the run is interrupted.
+    do, a listener says so, it diverged, or the number of iterations is reached. An interruption leaves the others at
+    work, so that they can be saved and go on.
 
     Args:
         roster: the problems.

@@ -94,7 +94,7 @@ def choose_alpha(
     errors: list[float] = []
     best = 0
     for k, scale in enumerate(scales):
-        errors.append(_error(method, shown, scale * unit, hidden, max_iterations, device))
+        errors.append(_error(method, shown, scale * unit, hidden, y, max_iterations, device))
         if errors[k] < errors[best] * (1 - GAIN):
             best = k
         elif k > best + 1:
@@ -124,6 +124,7 @@ def _error(
     shown: Problem,
     alpha: float,
     hidden: Tensor,
+    y: Tensor,
     max_iterations: int,
     device: torch.device | str,
 ) -> float:
@@ -131,4 +132,4 @@ def _error(
     ending = run_to_end(method, shown, max_iterations, block=BLOCK, device=device, alpha=alpha)
     if ending.ends[0] == "diverged":
         return math.inf
-    return float((ending.evaluation.signal[0].cpu() - shown.observation)[hidden].abs().double().mean())
+    return float((ending.evaluation.signal[0].cpu() - y)[hidden].abs().double().mean())
