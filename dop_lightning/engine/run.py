@@ -7,112 +7,20 @@ Shapes: K problems of a batch.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
-from dop_lightning.engine.state import Evaluation, OutOfMemoryError, Procedure, State
+from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import Scorer
-
-
-class Look:
-    """A batch as it is at an evaluation. It is evaluated and scored when that is first asked for.
-
-    Args:
-        run: which run.
-        state: the batch.
-        evaluation: what it has recovered, if that is known already.
-
-    Attributes:
-        state: the batch, to be read and not to be advanced.
-    """
-
-    def __init__(self, run: "Run", state: State, evaluation: Evaluation | None = None) -> None:
-        self.state = state
-        self._run = run
-        if evaluation is not None:
-            self.evaluation = evaluation
-
-    @property
-    def problems(self) -> ProblemBatch:
-        """The problems of the batch."""
-        return self.state.problems
-
-    @property
-    def iteration(self) -> int:
-        """Iterations done."""
-        known = self.__dict__.get("evaluation")
-        return self.state.iteration if known is None else known.iteration
-
-    @cached_property
-    def evaluation(self) -> Evaluation:
-        """X̂, ŝ and the loss."""
-        return self.state.evaluate()
-
-    @cached_property
-    def scores(self) -> list[dict[str, float]]:
-        """The scores of the curves, one mapping per problem."""
-        seen = self.evaluation
-        return self._run.scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
-
-
-class Ending(Look):
-    """Problems of a batch that end together, before they leave it.
-
-    Args:
-        run: which run.
-        state: the batch.
-        ends: the statuses of the problems that end, by their positions in the batch.
-        look: the batch as it was looked at, if it was: what is known of it is not computed again.
-    """
-
-    def __init__(self, run: "Run", state: State, ends: Mapping[int, Status], look: Look | None = None) -> None:
-        super().__init__(run, state)
-        self.ends = dict(ends)
-        if look is not None:
-            self.__dict__.update({key: look.__dict__[key] for key in ("evaluation", "scores") if key in look.__dict__})
-
-    @property
-    def names(self) -> dict[int, str]:
-        """The names of the problems that end, by their positions."""
-        return {k: self.problems.names[k] for k in self.ends}
-
-    @cached_property
-    def final_scores(self) -> list[dict[str, float]]:
-        """The scores of the end, one mapping per problem of the batch."""
-        seen = self.evaluation
-        return self._run.scorer(self.state).final(seen.signal, seen.corruption, seen.loss)
-
-    def outcomes(self, scores: Sequence[Mapping[str, float]] | None = None) -> Iterator[Outcome]:
-        """Yield the outcome of each problem that ends.
-
-        Args:
-            scores: of each problem of the batch; by default :attr:`final_scores`.
-        """
-        state, seen = self.state, self.evaluation
-        scores = self.final_scores if scores is None else scores
-        for k, status in self.ends.items():
-            record = self._run.records[state.problems.names[k]]
-            yield Outcome(
-                problem=state.problems[k],
-                status=status,
-                iteration=record.iteration,
-                seconds=record.seconds,
-                tau=state.tau[k],
-                alpha=state.alpha[k] if state.has_corruption else None,
-                signal=seen.signal[k].cpu(),
-                corruption=seen.corruption[k].cpu(),
-                scores=dict(scores[k]),
-            )
 
 
 class Listener:
@@ -227,7 +135,7 @@ class Run:
                 name = state.problems.names[k]
                 self.records[name].ended = True
                 self.stop(name, status)
-            self._end_stopped(state, Look(self, state))
+            self._end_stopped(state, Look(state, self.scorer))
         last = end == self.maximum
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
@@ -264,7 +172,7 @@ class Run:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")
             reached, state.iteration = state.iteration, at  # they are scored where they stand again
-            look = Look(self, state, state.evaluate())
+            look = Look(state, self.scorer, state.evaluate())
             state.iteration = reached
             self._end_stopped(state, look, diverged)
 
@@ -288,7 +196,7 @@ class Run:
                 continue  # it went ahead in an earlier run
             for record in records:
                 record.evaluated = end
-            look = Look(self, state)
+            look = Look(state, self.scorer)
             for listener in self.listeners:
                 listener.on_evaluation(self, look)
             if last:
@@ -323,7 +231,7 @@ class Run:
         for state in self.states[:]:
             for name in state.problems.names:
                 self.records[name].status = "interrupted"
-            ending = Ending(self, state, dict.fromkeys(range(len(state)), "interrupted"))
+            ending = Ending(state, self.scorer, self.records, dict.fromkeys(range(len(state)), "interrupted"))
             for listener in self.listeners:
                 listener.on_end(self, ending)
             state.release()
@@ -335,9 +243,10 @@ class Run:
         ends = {k: self._stopping.pop(names[k]) for k in places if names[k] in self._stopping}
         if not ends:
             return
-        ending = Ending(self, state, ends, look)
+        ending = Ending(state, self.scorer, self.records, ends, look)
         if any(names[k] in self._going_back for k in ends):
-            ending = Ending(self, state, ends, Look(self, state, self._go_back(state, look.evaluation, ends)))
+            gone_back = Look(state, self.scorer, self._go_back(state, look.evaluation, ends))
+            ending = Ending(state, self.scorer, self.records, ends, gone_back)
         for k, status in ends.items():
             self.records[names[k]].status = status
         for listener in self.listeners:
@@ -370,75 +279,4 @@ class Run:
     def outcome_of(self, name: str) -> Outcome:
         """Return what is recovered of one problem at its present state, at work or not."""
         alone = self.roster.alone(name)
-        return next(Ending(self, alone, {0: self.records[name].status}).outcomes())
-
-
-class _Endings(Listener):
-    """Keeps the ends of a run, with their states."""
-
-    def __init__(self) -> None:
-        self.endings: list[Ending] = []
-
-    def on_end(self, run: Run, ending: Ending) -> None:
-        """Keep it."""
-        self.endings.append(ending)
-
-
-def run_batch(
-    method: Procedure,
-    problems: ProblemBatch,
-    maximum: int,
-    *,
-    block: int,
-    listeners: Sequence[Listener],
-    tau: float | Sequence[float] | Literal["auto"] = "auto",
-    alpha: float | Sequence[float] | None = None,
-) -> None:
-    """Recover one batch. Nothing is kept but what the listeners keep.
-
-    Args:
-        method: how.
-        problems: the batch, on the device where it is to run.
-        maximum: iterations of each problem, at least 1.
-        block: iterations between two looks at whether a problem has ended.
-        listeners: what follows the run.
-        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
-        alpha: ratio of the rates, likewise.
-
-    Raises:
-        OutOfMemoryError: a single problem does not fit in memory.
-        ValueError: an argument is out of range.
-    """
-    roster = Roster(method, [problems], tau, alpha, problems.names, problems.device, keeps_states=False)
-    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=listeners).to_end()
-
-
-def run_to_end(
-    method: Procedure,
-    problem: Problem,
-    maximum: int,
-    *,
-    block: int,
-    device: torch.device | str = "cpu",
-    tau: float | Literal["auto"] = "auto",
-    alpha: float | None = None,
-) -> Ending:
-    """Recover one problem by itself, and return how it ended, with its state.
-
-    Args:
-        method: how.
-        problem: what.
-        maximum: iterations, at least 1.
-        block: iterations between two looks at whether it has ended.
-        device: where.
-        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
-        alpha: ratio of the rates, likewise.
-
-    Raises:
-        OutOfMemoryError: it does not fit in memory.
-        ValueError: an argument is out of range.
-    """
-    kept = _Endings()
-    batch = ProblemBatch([problem], device)
-    run_batch(method, batch, maximum, block=block, listeners=[kept], tau=tau, alpha=alpha)
-    return kept.endings[0]
+        return next(Ending(alone, self.scorer, self.records, {0: self.records[name].status}).outcomes())

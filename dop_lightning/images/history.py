@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Ending, Listener, Look, Run
+from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
 from dop_lightning.images.progress import Tell
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.run import Ending, Listener, Look, Run
+from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Look
 
 
 class RecoveryCallback(pl.Callback):

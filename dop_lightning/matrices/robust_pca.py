@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import numpy as np
 import torch
 
-from dop_lightning.engine.run import run_to_end
+from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.devices import check_device

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.run import Look
+from dop_lightning.engine.look import Look
 from dop_lightning.engine.state import State
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module

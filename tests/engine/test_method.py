@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.convex import ConvexMethod, InexactALM
 from dop_lightning.engine.method import Method
-from dop_lightning.engine.run import run_to_end
 from dop_lightning.engine.state import State
 from dop_lightning.engine.steps import Refinement
 from dop_lightning.model.signals import Factor, SymmetricFactor

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.roster import Roster
-from dop_lightning.engine.run import Ending, Listener, Look, Run, run_to_end
+from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
 

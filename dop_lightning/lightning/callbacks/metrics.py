@@ -8,8 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Record
-from dop_lightning.engine.run import Look
 from dop_lightning.foundation.atomic import append_text, atomic_text
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.run import Look
+from dop_lightning.engine.look import Look
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.recovery_callback import RecoveryCallback

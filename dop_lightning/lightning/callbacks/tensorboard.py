@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Look
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import naming
 from dop_lightning.foundation.checks import at_least

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
+from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.run import Look
 from dop_lightning.engine.stopping import VARIANCES, LeastVariance, MovingVariance
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module

@@ -16,8 +16,8 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from dop_lightning.engine.look import Look
     from dop_lightning.engine.outcome import Outcome
-    from dop_lightning.engine.run import Look
     from dop_lightning.lightning.module import DoubleOverparameterization
 
 TRUTH, OBSERVED, BEST = "truth.png", "observed.png", "best.png"

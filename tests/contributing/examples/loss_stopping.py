@@ -1,7 +1,7 @@
 import pytorch_lightning as pl
 
 from dop_lightning import DoubleOverparameterization, RecoveryCallback
-from dop_lightning.engine.run import Look
+from dop_lightning.engine.look import Look
 from dop_lightning.foundation.checks import positive
 
 

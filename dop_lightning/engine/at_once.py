@@ -1,0 +1,84 @@
+"""Recover one batch or one problem from its start to its end, in one call."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from dop_lightning.engine.look import Ending
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.state import Procedure
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.problems.problem import Problem, ProblemBatch
+
+
+class _Endings(Listener):
+    """Keeps the ends of a run, with their states."""
+
+    def __init__(self) -> None:
+        self.endings: list[Ending] = []
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        """Keep it."""
+        self.endings.append(ending)
+
+
+def run_batch(
+    method: Procedure,
+    problems: ProblemBatch,
+    maximum: int,
+    *,
+    block: int,
+    listeners: Sequence[Listener],
+    tau: float | Sequence[float] | Literal["auto"] = "auto",
+    alpha: float | Sequence[float] | None = None,
+) -> None:
+    """Recover one batch. Nothing is kept but what the listeners keep.
+
+    Args:
+        method: how.
+        problems: the batch, on the device where it is to run.
+        maximum: iterations of each problem, at least 1.
+        block: iterations between two looks at whether a problem has ended.
+        listeners: what follows the run.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
+        alpha: ratio of the rates, likewise.
+
+    Raises:
+        OutOfMemoryError: a single problem does not fit in memory.
+        ValueError: an argument is out of range.
+    """
+    roster = Roster(method, [problems], tau, alpha, problems.names, problems.device, keeps_states=False)
+    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=listeners).to_end()
+
+
+def run_to_end(
+    method: Procedure,
+    problem: Problem,
+    maximum: int,
+    *,
+    block: int,
+    device: torch.device | str = "cpu",
+    tau: float | Literal["auto"] = "auto",
+    alpha: float | None = None,
+) -> Ending:
+    """Recover one problem by itself, and return how it ended, with its state.
+
+    Args:
+        method: how.
+        problem: what.
+        maximum: iterations, at least 1.
+        block: iterations between two looks at whether it has ended.
+        device: where.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
+        alpha: ratio of the rates, likewise.
+
+    Raises:
+        OutOfMemoryError: it does not fit in memory.
+        ValueError: an argument is out of range.
+    """
+    kept = _Endings()
+    batch = ProblemBatch([problem], device)
+    run_batch(method, batch, maximum, block=block, listeners=[kept], tau=tau, alpha=alpha)
+    return kept.endings[0]

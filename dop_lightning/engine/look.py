@@ -1,0 +1,115 @@
+"""What listeners see of a batch: as it is at an evaluation, and as problems of it end. Computed when first asked for.
+
+Shapes: K problems of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+from dop_lightning.engine.outcome import Outcome, Record, Status
+from dop_lightning.engine.state import Evaluation, State
+from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.scoring import Scorer
+
+Scorers = Callable[[State], Scorer]
+"""Returns the scorer of a batch."""
+
+
+class Look:
+    """A batch as it is at an evaluation. It is evaluated and scored when that is first asked for.
+
+    Args:
+        state: the batch.
+        scorer: returns the scorer of a batch.
+        evaluation: what it has recovered, if that is known already.
+
+    Attributes:
+        state: the batch, to be read and not to be advanced.
+    """
+
+    def __init__(self, state: State, scorer: Scorers, evaluation: Evaluation | None = None) -> None:
+        self.state = state
+        self._scorer = scorer
+        if evaluation is not None:
+            self.evaluation = evaluation
+
+    @property
+    def problems(self) -> ProblemBatch:
+        """The problems of the batch."""
+        return self.state.problems
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        known = self.__dict__.get("evaluation")
+        return self.state.iteration if known is None else known.iteration
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """X̂, ŝ and the loss."""
+        return self.state.evaluate()
+
+    @cached_property
+    def scores(self) -> list[dict[str, float]]:
+        """The scores of the curves, one mapping per problem."""
+        seen = self.evaluation
+        return self._scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
+
+
+class Ending(Look):
+    """Problems of a batch that end together, before they leave it.
+
+    Args:
+        state: the batch.
+        scorer: returns the scorer of a batch.
+        records: how far each problem is, by name.
+        ends: the statuses of the problems that end, by their positions in the batch.
+        look: the batch as it was looked at, if it was: what is known of it is not computed again.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        scorer: Scorers,
+        records: Mapping[str, Record],
+        ends: Mapping[int, Status],
+        look: Look | None = None,
+    ) -> None:
+        super().__init__(state, scorer)
+        self.ends = dict(ends)
+        self._records = records
+        if look is not None:
+            self.__dict__.update({key: look.__dict__[key] for key in ("evaluation", "scores") if key in look.__dict__})
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of the problems that end, by their positions."""
+        return {k: self.problems.names[k] for k in self.ends}
+
+    @cached_property
+    def final_scores(self) -> list[dict[str, float]]:
+        """The scores of the end, one mapping per problem of the batch."""
+        seen = self.evaluation
+        return self._scorer(self.state).final(seen.signal, seen.corruption, seen.loss)
+
+    def outcomes(self, scores: Sequence[Mapping[str, float]] | None = None) -> Iterator[Outcome]:
+        """Yield the outcome of each problem that ends.
+
+        Args:
+            scores: of each problem of the batch; by default :attr:`final_scores`.
+        """
+        state, seen = self.state, self.evaluation
+        scores = self.final_scores if scores is None else scores
+        for k, status in self.ends.items():
+            record = self._records[state.problems.names[k]]
+            yield Outcome(
+                problem=state.problems[k],
+                status=status,
+                iteration=record.iteration,
+                seconds=record.seconds,
+                tau=state.tau[k],
+                alpha=state.alpha[k] if state.has_corruption else None,
+                signal=seen.signal[k].cpu(),
+                corruption=seen.corruption[k].cpu(),
+                scores=dict(scores[k]),
+            )
