@@ -21,20 +21,20 @@ they may be moved; the memory limit only matters at the first start."""
 _OWN_NAME = re.compile(r"dop_lightning(\.\w+)*\.(?P<name>\w+)")
 
 
-def fingerprint(config_text: str, problems: Sequence[Problem]) -> str:
+def fingerprint(config: str | Mapping[str, Any], problems: Sequence[Problem]) -> str:
     """Hash what determines the results: model, data and stopping of a resolved config, and the observations.
 
     The section ``trainer`` is left out: devices, paths and the number of iterations may change when a run is resumed.
     Classes and functions of this package count by their names alone, so that a release may move them to other modules.
 
     Args:
-        config_text: the resolved config, YAML.
+        config: the resolved config, as YAML or as what YAML holds.
         problems: with their observations.
     """
-    config = _without_modules(yaml.safe_load(config_text))
-    relevant = {key: config[key] for key in ("model", "data", "stable") if key in config}
-    if (config.get("early_stop") or {}).get("variance") is not None:
-        relevant["early_stop"] = config["early_stop"]  # without it, the mark is that of a run before it existed
+    settings = _without_modules(yaml.safe_load(config) if isinstance(config, str) else config)
+    relevant = {key: settings[key] for key in ("model", "data", "stable") if key in settings}
+    if (settings.get("early_stop") or {}).get("variance") is not None:
+        relevant["early_stop"] = settings["early_stop"]  # without it, the mark is that of a run before it existed
     if isinstance(relevant.get("model"), Mapping):
         relevant["model"] = _without(relevant["model"], MODEL_WITHOUT_EFFECT)
     data = relevant.get("data")

@@ -113,7 +113,8 @@ def fit(
     """
     run = Path(trainer.default_root_dir)
     data.setup("fit")  # a mistake in the data shows before anything is written
-    mark = fingerprint(config_text, data.problems)
+    config = yaml.safe_load(config_text)
+    mark = fingerprint(config, data.problems)
     goes_on = claim(run, mark)
     if goes_on:
         data.plan = planned_batches(run)
@@ -123,7 +124,7 @@ def fit(
             print(f"Resuming the run in {run}", file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
-        if hint := _hint(trainer, data, config_text):
+        if hint := _hint(trainer, data, config["trainer"].get("accelerator")):
             print(f"Hint: {hint}", file=sys.stderr)
         masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
         for name, mask in masks[:MOST_ROWS]:
@@ -137,9 +138,9 @@ def fit(
     return _end(trainer, module, data, run)
 
 
-def _hint(trainer: pl.Trainer, data: RecoveryDataModule, config_text: str) -> str:
+def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:
     """What is said of GPUs that could be used and are not; nothing where the user has chosen, or others have."""
-    if yaml.safe_load(config_text)["trainer"].get("accelerator") not in (None, "auto", "gpu", "cuda"):
+    if accelerator not in (None, "auto", "gpu", "cuda"):
         return ""
     if trainer.strategy.root_device.type == "cpu":
         return hints.unused_gpu(hints.look())
