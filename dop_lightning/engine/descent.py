@@ -184,6 +184,9 @@ class BatchState(State):
         ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
     """
 
+    signal: Signal
+    corruption: Corruption
+
     def __init__(
         self,
         method: Parts,
@@ -197,8 +200,8 @@ class BatchState(State):
         self.iteration = 0
         self.loss = method.loss
         self.operator = method.operator(problems).to(problems.device)
-        self._signal = method.signal(problems).to(problems.device)
-        self._corruption = (method.corruption or NoCorruption)(problems).to(problems.device)
+        self.signal = method.signal(problems).to(problems.device)
+        self.corruption = (method.corruption or NoCorruption)(problems).to(problems.device)
         if (growth := self.signal.growth) is not None:
             if method.theta_optimizer is not None:
                 raise ValueError(
@@ -232,16 +235,6 @@ class BatchState(State):
                     f"{problem.name}: tau and alpha·tau must be at most {largest:.3g}, which steps in "
                     f"{self.problems.dtype} can take, got {t:.3g} and {a * t:.3g}"
                 )
-
-    @property
-    def signal(self) -> Signal:
-        """φ(θ)."""
-        return self._signal
-
-    @property
-    def corruption(self) -> Corruption:
-        """s."""
-        return self._corruption
 
     @property
     def has_corruption(self) -> bool:

@@ -135,7 +135,8 @@ class Run:
                 name = state.problems.names[k]
                 self.records[name].ended = True
                 self.stop(name, status)
-            self._end_stopped(state, Look(state, self.scorer))
+            if self._stopping:
+                self._end_stopped(state, Look(state, self.scorer))
         last = end == self.maximum
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):

@@ -52,6 +52,8 @@ class State(ABC):
         tau: learning rate of θ of each problem; 0 without one.
         alpha: ratio of the learning rates of each problem, ``λ = 1/α``.
         optimizers: with their parameters, if any.
+        signal: φ(θ); ``None`` if X itself is the unknown.
+        corruption: s as a module; ``None`` if s itself is the unknown.
     """
 
     problems: ProblemBatch
@@ -59,19 +61,11 @@ class State(ABC):
     tau: list[float]
     alpha: list[float]
     optimizers: list[Optimizer]
+    signal: Signal | None = None
+    corruption: Corruption | None = None
 
     def __len__(self) -> int:
         return len(self.problems)
-
-    @property
-    def signal(self) -> Signal | None:
-        """φ(θ); ``None`` if X itself is the unknown."""
-        return None
-
-    @property
-    def corruption(self) -> Corruption | None:
-        """s as a module; ``None`` if s itself is the unknown."""
-        return None
 
     @property
     def has_corruption(self) -> bool:
