@@ -42,7 +42,7 @@ class Listener:
         """Problems of a batch end, and leave it after this call."""
 
     def on_split(self, run: "Run", state: State, error: OutOfMemoryError) -> None:
-        """A batch did not fit in memory, and goes on as two halves after this call."""
+        """A batch did not fit in memory, and continues as two halves after this call."""
 
 
 class Run:

@@ -127,7 +127,7 @@ class State(ABC):
 
     @abstractmethod
     def select(self, keep: Sequence[int]) -> Self:
-        """Return the problems at the positions ``keep`` as a batch of their own that goes on where they are."""
+        """Return the problems at the positions ``keep`` as their own batch, at the same iteration."""
 
 
 class Procedure(Protocol):

@@ -233,7 +233,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self.run.stop(name, status, state)
 
     def on_train_end(self) -> None:
-        """Hand out what there is of problems that were stopped on the way: a signal, a time limit."""
+        """Return the present results of problems that a signal or a time limit interrupted."""
         self.run.interrupt()
 
     # ---------------------------------------------------------------------------------------------- score and write

@@ -57,7 +57,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         if external or self.num_processes == 1:
             return function(*args, **kwargs)
         if trainer is None:
-            raise RuntimeError("the launcher needs the trainer, whose folder the other processes are told")
+            raise RuntimeError("the launcher needs the trainer, to pass its folder to the other processes")
         with _environment(self._environment(trainer.default_root_dir)):
             self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
             try:
