@@ -15,7 +15,7 @@ GUESSED = {
     *("Problem", "ProblemBatch", "Method", "ConvexMethod"),
     *("Signal", "Operator", "Corruption", "Noise", "StepRule"),
 }
-"""What a user would look for, base classes of parts of one's own included."""
+"""Names that a user would look for, including the base classes of custom parts."""
 
 LIGHT = """
 import sys, dop_lightning

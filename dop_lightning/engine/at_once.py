@@ -1,6 +1,6 @@
-"""Recover one batch or one problem from its start to its end, in one call."""
+"""Recover batches, or one problem, from their start to their end, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -24,33 +24,47 @@ class _Endings(Listener):
         self.endings.append(ending)
 
 
-def run_batch(
+def run_batches(
     method: Procedure,
-    problems: ProblemBatch,
+    batches: Sequence[ProblemBatch],
     maximum: int,
     *,
     block: int,
     listeners: Sequence[Listener],
+    device: torch.device | str = "cpu",
     tau: float | Sequence[float] | Literal["auto"] = "auto",
     alpha: float | Sequence[float] | None = None,
+    evaluate_every: int | None = None,
+    interrupted: Callable[[], object] = lambda: False,
 ) -> None:
-    """Recover one batch. Nothing is kept but what the listeners keep.
+    """Recover batches, in turns. Nothing is kept but what the listeners keep.
 
     Args:
         method: how.
-        problems: the batch, on the device where it is to run.
+        batches: the problems.
         maximum: iterations of each problem, at least 1.
         block: iterations between two looks at whether a problem has ended.
         listeners: what follows the run.
-        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
+        device: where.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`; a list has one per problem.
         alpha: ratio of the rates, likewise.
+        evaluate_every: see :class:`~dop_lightning.engine.run.Run`.
+        interrupted: likewise.
 
     Raises:
         OutOfMemoryError: a single problem does not fit in memory.
         ValueError: an argument is out of range.
     """
-    roster = Roster(method, [problems], tau, alpha, problems.names, problems.device, keeps_states=False)
-    Run(roster, block=block, maximum=at_least("maximum", maximum, 1), listeners=listeners).to_end()
+    names = [name for batch in batches for name in batch.names]
+    roster = Roster(method, batches, tau, alpha, names, torch.device(device), keeps_states=False)
+    Run(
+        roster,
+        block=block,
+        evaluate_every=evaluate_every,
+        maximum=at_least("maximum", maximum, 1),
+        listeners=listeners,
+        interrupted=interrupted,
+    ).to_end()
 
 
 def run_to_end(
@@ -79,6 +93,14 @@ def run_to_end(
         ValueError: an argument is out of range.
     """
     kept = _Endings()
-    batch = ProblemBatch([problem], device)
-    run_batch(method, batch, maximum, block=block, listeners=[kept], tau=tau, alpha=alpha)
+    run_batches(
+        method,
+        [ProblemBatch([problem])],
+        maximum,
+        block=block,
+        listeners=[kept],
+        device=device,
+        tau=tau,
+        alpha=alpha,
+    )
     return kept.endings[0]

@@ -32,6 +32,9 @@ class Listener:
     def on_block(self, run: "Run", state: State, iterations: int) -> None:
         """A batch did a block of iterations."""
 
+    def on_evaluating(self, run: "Run") -> None:
+        """An evaluation begins."""
+
     def on_evaluation(self, run: "Run", look: Look) -> None:
         """A batch is at an evaluation. Call ``run.stop`` to end problems of it after this evaluation."""
 
@@ -191,6 +194,8 @@ class Run:
     def _evaluate(self, last: bool) -> None:
         """Let the listeners look at every unfinished problem; the last time, end them all."""
         end = self.iteration
+        for listener in self.listeners:
+            listener.on_evaluating(self)
         for state in self.states[:]:
             records = [self.records[name] for name in state.problems.names]
             if state.iteration != end or records[0].evaluated == end:

@@ -2,17 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.roster import Roster
-from dop_lightning.engine.run import Run
-from dop_lightning.engine.state import OutOfMemoryError, Procedure
+from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
@@ -137,31 +135,25 @@ def recover_image(
     ):
         block = block_length(max(math.prod(each.observation.shape[1:]) for each in problems), width, where.type)
         history = HistoryListener(maximum, tell)
-        _run(method, problems, alpha, where, block, maximum, history, stop)
+        try:
+            run_batches(
+                method,
+                [ProblemBatch([each]) for each in problems],
+                maximum,
+                block=block,
+                listeners=[history],
+                device=where,
+                tau=TAU,
+                alpha=alpha,
+                evaluate_every=EVERY,
+                interrupted=stop,
+            )
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
     outcomes = [history.outcomes[each.name] for each in problems]
     outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
     _warn(outcome, maximum)
     return _recovery(given, loaded, outcome, mean_history([history.curves[each.name] for each in problems]))
-
-
-def _run(
-    method: Procedure,
-    problems: Sequence[Problem],
-    alpha: float | None,
-    device: torch.device,
-    block: int,
-    maximum: int,
-    history: HistoryListener,
-    stop: Callable[[], object],
-) -> None:
-    """Do the iterations of all problems, in turns."""
-    names = [each.name for each in problems]
-    roster = Roster(method, [ProblemBatch([each]) for each in problems], TAU, alpha, names, device, keeps_states=False)
-    run = Run(roster, block=block, evaluate_every=EVERY, maximum=maximum, listeners=[history], interrupted=stop)
-    try:
-        run.to_end()
-    except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
 
 
 def _whole(name: str, value: int) -> int:

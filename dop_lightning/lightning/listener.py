@@ -26,7 +26,6 @@ class TrainerListener(Listener):
         self.module = module
         self.mean_scores: dict[str, float] = {}
         self._sums: dict[str, list[float]] = {}
-        self._at = -1
 
     @property
     def callbacks(self) -> Iterator[RecoveryCallback]:
@@ -37,10 +36,12 @@ class TrainerListener(Listener):
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
         self.module.follow_states()
 
+    def on_evaluating(self, run: Run) -> None:
+        """Begin new means."""
+        self._sums = {}
+
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Let the callbacks look at a batch."""
-        if look.iteration != self._at:  # what an evaluation left that ended in an error is not of this one
-            self._sums, self._at = {}, look.iteration
         for of_problem in look.scores:
             for tag, value in of_problem.items():
                 self._sums.setdefault(tag, []).append(value)
@@ -50,7 +51,6 @@ class TrainerListener(Listener):
     def on_evaluated(self, run: Run) -> None:
         """Log the means."""
         self.mean_scores = {tag: sum(values) / len(values) for tag, values in self._sums.items()}
-        self._sums = {}
         if self._has_readers():
             for tag, value in self.mean_scores.items():
                 self.module.log(tag, value, batch_size=1)

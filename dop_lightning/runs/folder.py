@@ -101,20 +101,21 @@ class RunFolder:
             batches = content.get("batches", []) if version == 1 else content["batches"]
             return RunManifest(content["fingerprint"], problems, batches, version)
 
-    def check_resumable(self) -> None:
-        """Check that this version of the package can resume the run.
+    def check_resumable(self) -> RunManifest:
+        """Check that this version of the package can resume the run, and return its manifest.
 
         Raises:
             ValueError: its files are of another version, or the manifest is damaged.
             OSError: the manifest cannot be read.
         """
-        version = self.manifest().version
-        if version < VERSION:
+        manifest = self.manifest()
+        if manifest.version < VERSION:
             raise ValueError(
-                f"{self.path}: was written by an earlier version of dop_lightning (run files of version {version}, "
-                f"this version writes {VERSION}); start again in another folder from your own settings, or finish it "
-                "with that version"
+                f"{self.path}: was written by an earlier version of dop_lightning (run files of version "
+                f"{manifest.version}, this version writes {VERSION}); start again in another folder from your own "
+                "settings, or finish it with that version"
             )
+        return manifest
 
     def config_text(self) -> str | None:
         """Read the resolved settings as YAML text; ``None`` if the file is missing."""
@@ -225,7 +226,4 @@ def planned_batches(run: Path) -> list[list[str]] | None:
         ValueError: the manifest is damaged, or the files of the run are of another version.
     """
     folder = RunFolder(run)
-    if not folder.has_run:
-        return None
-    folder.check_resumable()
-    return folder.manifest().batches
+    return folder.check_resumable().batches if folder.has_run else None

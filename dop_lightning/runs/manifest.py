@@ -28,8 +28,7 @@ def claim(run: Path, mark: str) -> bool:
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
     folder = RunFolder(run)
     if folder.has_run:
-        folder.check_resumable()
-        if folder.manifest().fingerprint != mark:
+        if folder.check_resumable().fingerprint != mark:
             raise ValueError(
                 f"{run}: holds another run, of other settings or data (see {folder.config_path}); "
                 "choose another folder, or remove that one"

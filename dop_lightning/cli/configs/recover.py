@@ -83,7 +83,7 @@ def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     if options.tile is not None:
         return cost.check_tile(at_least("tile", options.tile, 8), limit)
     if saved := saved_settings(options.out, "data", "init_args"):
-        # a run that goes on keeps its tiles, whatever memory is free now
+        # a resumed run keeps its tiles, whatever memory is free now
         return cost.check_tile(saved.get("tile"), limit)
     return cost.choose_tile(limit)
 

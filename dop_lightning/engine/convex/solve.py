@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.at_once import run_batch
+from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.convex.ialm import InexactALM
 from dop_lightning.engine.convex.method import ConvexMethod
 from dop_lightning.engine.convex.state import SolverFactory
@@ -46,7 +46,8 @@ def solve(
     """
     at_least("max_iterations", max_iterations, 1)
     rows = _Rows()
-    run_batch(ConvexMethod(solver, operator), problems, max_iterations, block=CHECK, listeners=[rows], alpha=alpha)
+    method = ConvexMethod(solver, operator)
+    run_batches(method, [problems], max_iterations, block=CHECK, listeners=[rows], device=problems.device, alpha=alpha)
     if left := [name for name in problems.names if name in rows.left]:
         warnings.warn(f"not converged in {max_iterations} iterations: {', '.join(left)}", stacklevel=2)
     parts = zip(*(rows.found[name] for name in problems.names), strict=True)

@@ -22,6 +22,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization, recovery_
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
+from dop_lightning.runs.folder import RESULT
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
 from dop_lightning.runs.mosaics import assemble
 from dop_lightning.runs.results import write_result, write_table
@@ -52,7 +53,7 @@ class RecoveredFiles(RecoveryCallback):
             if problem.name not in module.records:
                 continue  # another process works on it
             record = module.records[problem.name]
-            written = (Path(trainer.default_root_dir) / problem.folder / "result.json").exists()
+            written = (Path(trainer.default_root_dir) / problem.folder / RESULT).exists()
             if record.state is not None and record.is_finished(trainer.max_steps) and not written:
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
@@ -124,7 +125,7 @@ class RecoveredFiles(RecoveryCallback):
                 self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
                 write_result(run / whole.folder, outcome, {}, machine(module))
 
-        rebuild(lambda: [run / tile.folder / "result.json" for tile in mosaic.tiles.values()], build)
+        rebuild(lambda: [run / tile.folder / RESULT for tile in mosaic.tiles.values()], build)
 
 
 def _histogram(outcome: Outcome) -> Histogram:

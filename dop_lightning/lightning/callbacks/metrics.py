@@ -14,6 +14,7 @@ from dop_lightning.foundation.atomic import append_text, atomic_text
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.curves import CURVES, curve_files, merge_curves, whole_lines
+from dop_lightning.runs.folder import METRICS
 
 COLUMNS = 4
 """Problem, iteration, tag, value."""
@@ -50,7 +51,7 @@ class RecoveryMetrics(RecoveryCallback):
         run, text = Path(trainer.default_root_dir), _lines(rows)
         append_text(run / CURVES / f"{module.roster.label_of(rows[0][0])}.csv", text)
         if trainer.world_size == 1:
-            append_text(run / "metrics.csv", text)
+            append_text(run / METRICS, text)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin the files, or cut those of a resumed run back to the iterations of the checkpoint."""
