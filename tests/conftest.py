@@ -231,7 +231,7 @@ def fit(make_trainer: Callable[..., pl.Trainer]) -> Callable[..., Run]:
         resume: bool = False,
         **options: Any,
     ) -> Run:
-        trainer = make_trainer(folder, max_steps, *more, **options)
+        trainer = make_trainer(folder, max_steps, *more, **{"limit_val_batches": 0, **options})
         checkpoint = str(folder / LAST) if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return Run(folder, trainer, module, data)

@@ -22,6 +22,7 @@ class Record:
         seconds: time spent on it: that of its batch, divided by the problems of the batch.
         ended: whether it has come to an end by itself (a horizon, a solver that has converged), however many iterations
             a run may do.
+        scores: of its last evaluation, by tag.
         state: the final state of a problem that has left its batch, ``None`` while it is in one.
     """
 
@@ -30,6 +31,7 @@ class Record:
     evaluated: int = -1
     seconds: float = 0.0
     ended: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def is_finished(self, maximum: int) -> bool:

@@ -24,7 +24,13 @@ class Roster:
         order: names of all problems of the run, in the order that lists of rates have.
         device: where batches work.
         labels: names of the batches, by which they are saved; by default their positions.
+        dtype: type of all that is computed; by default that of the observations.
         keeps_states: whether the final state of a problem stays in its record when it leaves, to be saved or continued.
+
+    Attributes:
+        records: how far each problem is, by name.
+        states: the batches at work.
+        resting: batches that hold problems which are not at work, see :meth:`rest`.
 
     Raises:
         ValueError: a list of rates has another length.
@@ -39,12 +45,14 @@ class Roster:
         order: Sequence[str],
         device: torch.device,
         labels: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
         keeps_states: bool = True,
     ) -> None:
         self.method = method
         self.batches = list(batches)
         self.labels = list(labels or batch_labels(range(len(self.batches))))
         self.device = device
+        self.dtype = dtype
         self._keeps_states = keeps_states
         self._tau = None if isinstance(tau, str) else _one_a_problem("tau", tau, order)
         self._alpha = _one_a_problem("alpha", alpha, order)
@@ -53,6 +61,7 @@ class Roster:
         }
         self.records = {name: Record() for name in order if name in self._label_of}
         self.states: list[State] = [self._new_state(batch) for batch in batches]
+        self.resting: list[State] = []
 
     def _new_state(self, problems: ProblemBatch) -> State:
         """A batch at its start, where it is to run."""
@@ -62,12 +71,13 @@ class Roster:
         tau: list[float] | Literal["auto"] = "auto"
         if self._tau is not None:
             tau = [self._tau[name] for name in problems.names]
-        return self.method.begin(problems.to(self.device), tau, alpha)
+        return self.method.begin(problems.to(self.device, self.dtype), tau, alpha)
 
     def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
-        """Whether these are the same problems: names and observations."""
+        """Whether these are the same problems in the same batches: names, types and observations."""
         return [batch.names for batch in batches] == [batch.names for batch in self.batches] and all(
-            torch.equal(a.observation, b.observation) for a, b in zip(batches, self.batches, strict=True)
+            a.dtype == b.dtype and torch.equal(a.observation, b.observation)
+            for a, b in zip(batches, self.batches, strict=True)
         )
 
     @property
@@ -89,29 +99,58 @@ class Roster:
             for name in (state.problems.names[k] for k in keep):
                 self.records[name].status = "running"
                 self.records[name].state = None
+            for k in set(range(len(state))) - set(keep) if self._keeps_states else ():
+                if self.records[state.problems.names[k]].state is None:
+                    self._remember(state, k)
             if keep:
                 states.append(state if len(keep) == len(state) else state.select(keep))
-        self.states = states
+        self.states, self.resting = states, []
+
+    def rest(self) -> None:
+        """Let batches hold the problems that have left, so that their parameters can be seen. They stay at rest."""
+        at_work = {name for state in self.states for name in state.problems.names}
+        self.resting = [state for state in self.all_states() if not at_work & set(state.problems.names)]
+        for name in (name for state in self.resting for name in state.problems.names):
+            self.records[name].state = None
+
+    def move(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        """Bring all batches to another device or type, where they continue.
+
+        Args:
+            device: where batches work.
+            dtype: type of all that is computed; ``None`` is that of the observations.
+        """
+        self.device, self.dtype = device, dtype
+        self.states = [self._moved(state) for state in self.states]
+        self.resting = [self._moved(state) for state in self.resting]
+
+    def _moved(self, state: State) -> State:
+        problems = {problem.name: problem for batch in self.batches for problem in batch}
+        moved = self._new_state(ProblemBatch([problems[name] for name in state.problems.names]))
+        moved.iteration = state.iteration
+        for k in range(len(state)):
+            moved.load_problem_state(k, state.problem_state(k))
+        return moved
 
     def all_states(self) -> list[State]:
         """Every problem, at work or not, batched with those of its batch that are equally far."""
-        at_work = self._at_work()
+        holders = self._holders()
         states: list[State] = []
         for batch in self.batches:
             groups: dict[int, list[int]] = {}
             for k, name in enumerate(batch.names):
-                iteration = at_work[name][0].iteration if name in at_work else self.records[name].iteration
+                iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
                 groups.setdefault(iteration, []).append(k)
             for iteration, members in sorted(groups.items()):
                 group = batch.select(members)
-                owner = at_work.get(group.names[0], (None, 0))[0]
+                owner = holders.get(group.names[0], (None, 0))[0]
                 if owner is not None and owner.problems.names == group.names:
                     states.append(owner)
                     continue
                 state = self._new_state(group)
                 state.iteration = iteration
                 for k, name in enumerate(group.names):
-                    saved = self._state_of(name, at_work)
+                    saved = self._state_of(name, holders)
                     if saved is not None:
                         state.load_problem_state(k, saved)
                 states.append(state)
@@ -120,10 +159,10 @@ class Roster:
     def alone(self, name: str) -> State:
         """One problem by itself, where it is."""
         batch = next(batch for batch in self.batches if name in batch.names)
-        at_work = self._at_work()
+        holders = self._holders()
         state = self._new_state(batch.select([batch.names.index(name)]))
-        state.iteration = at_work[name][0].iteration if name in at_work else self.records[name].iteration
-        saved = self._state_of(name, at_work)
+        state.iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
+        saved = self._state_of(name, holders)
         if saved is not None:
             state.load_problem_state(0, saved)
         return state
@@ -131,11 +170,15 @@ class Roster:
     def leave(self, state: State, which: Sequence[int]) -> None:
         """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one."""
         for k in which if self._keeps_states else ():
-            record = self.records[state.problems.names[k]]
-            record.state = {**state.problem_state(k), "iteration": record.iteration}
+            self._remember(state, k)
         keep = [k for k in range(len(state)) if k not in which]
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(keep)] if keep else []
+
+    def _remember(self, state: State, k: int) -> None:
+        """Keep the state of a problem in its record."""
+        record = self.records[state.problems.names[k]]
+        record.state = {**state.problem_state(k), "iteration": record.iteration}
 
     def split(self, state: State) -> None:
         """Let a batch go on as two halves.
@@ -155,13 +198,34 @@ class Roster:
 
     def save(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
-        at_work = self._at_work()
+        holders = self._holders()
         return {
-            label: {name: self._entry(name, at_work) for name in batch.names}
+            label: {name: self._entry(name, holders) for name in batch.names}
             for label, batch in zip(self.labels, self.batches, strict=True)
         }
 
-    def _entry(self, name: str, at_work: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
+    def has_left(self, name: str) -> bool:
+        """Whether a problem has begun and is not at work."""
+        return self.records[name].state is not None or any(name in state.problems.names for state in self.resting)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return what :meth:`save` gives, without the batches."""
+        return {name: entry for problems in self.save().values() for name, entry in problems.items()}
+
+    def replace(self, name: str, state: dict[str, Any] | None) -> None:
+        """Put another state in the place of that of a problem, wherever it is held.
+
+        Raises:
+            ValueError: the state is of another method or shape.
+        """
+        holders = self._holders()
+        if name in holders and state is not None:
+            at, k = holders[name]
+            at.load_problem_state(k, state)
+        else:
+            self.records[name].state = state
+
+    def _entry(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
         record = self.records[name]
         return {
             "status": record.status,
@@ -169,7 +233,8 @@ class Roster:
             "evaluated": record.evaluated,
             "seconds": record.seconds,
             "ended": record.ended,
-            "state": self._state_of(name, at_work),
+            "scores": dict(record.scores),
+            "state": self._state_of(name, holders),
         }
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
@@ -177,26 +242,27 @@ class Roster:
 
         Nothing is at work afterwards, see :meth:`work_on_unfinished`.
         """
-        self.states = []
+        self.states, self.resting = [], []
         for name, record in self.records.items():
             if name in saved:
                 entry = saved[name]
                 record.status, record.seconds, record.state = entry["status"], entry["seconds"], entry["state"]
                 record.iteration, record.evaluated = entry["iteration"], entry["evaluated"]
-                record.ended = entry["ended"]
+                record.ended, record.scores = entry["ended"], dict(entry.get("scores", {}))
 
-    def _at_work(self) -> dict[str, tuple[State, int]]:
-        return {name: (state, k) for state in self.states for k, name in enumerate(state.problems.names)}
+    def _holders(self) -> dict[str, tuple[State, int]]:
+        held = (*self.states, *self.resting)
+        return {name: (state, k) for state in held for k, name in enumerate(state.problems.names)}
 
-    def _state_of(self, name: str, at_work: Mapping[str, tuple[State, int]]) -> dict[str, Any] | None:
-        if name in at_work:
-            state, k = at_work[name]
+    def _state_of(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any] | None:
+        if name in holders:
+            state, k = holders[name]
             return state.problem_state(k)
         return self.records[name].state
 
     def parts(self) -> Iterator[torch.nn.Module]:
-        """Signals and corruptions at work."""
-        for state in self.states:
+        """Signals and corruptions of the batches, at work and at rest."""
+        for state in (*self.states, *self.resting):
             yield from state.modules
 
 

@@ -60,8 +60,12 @@ class Run:
         block: iterations of a turn, at least 1. It changes no result.
         evaluate_every: iterations between two evaluations, at least 1; ``None`` evaluates only at the end.
         maximum: iterations of each problem; -1 for no such number.
+        grids: blocks also end at multiples of each of these, at least 1.
         listeners: what follows the run, in this order.
         interrupted: asked before each turn; the run ends when it is true.
+
+    Attributes:
+        has_evaluated: whether the last step ended with an evaluation.
 
     Raises:
         ValueError: an argument is out of range.
@@ -74,6 +78,7 @@ class Run:
         block: int = 100,
         evaluate_every: int | None = None,
         maximum: int = -1,
+        grids: Sequence[int] = (),
         listeners: Sequence[Listener] = (),
         interrupted: Callable[[], object] = lambda: False,
     ) -> None:
@@ -81,7 +86,9 @@ class Run:
         self.block = at_least("block", block, 1)
         self.evaluate_every = None if evaluate_every is None else at_least("evaluate_every", evaluate_every, 1)
         self.maximum = maximum
+        self.grids = [at_least("grids", grid, 1) for grid in grids]
         self.listeners = list(listeners)
+        self.has_evaluated = False
         self._interrupted = interrupted
         self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
         self._stopping: dict[str, Status] = {}
@@ -128,7 +135,8 @@ class Run:
     def step(self) -> int:
         """Do one block of iterations of each batch, and return how many iterations the run has moved on."""
         start = self.iteration
-        end = self._block_end(start)
+        end = self.block_end(start)
+        self.has_evaluated = False
         for state in self.states[:]:
             if self._interrupted():
                 break  # the batches of a run may be many: they need not be equally far to go on later
@@ -144,11 +152,16 @@ class Run:
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
             self._evaluate(last)
+            self.has_evaluated = True
         return reached - start
 
-    def _block_end(self, start: int) -> int:
-        """Blocks end on multiples of their length, at evaluations, where the steps ask, and at the last iteration."""
-        grids = (self.block, self.evaluate_every, self.roster.method.grid)
+    def block_end(self, start: int) -> int:
+        """Return where a block that begins at iteration ``start`` ends.
+
+        That is at a multiple of the block's length, at an evaluation, where the steps or a grid ask for it, or at the
+        last iteration, whichever comes first.
+        """
+        grids = (self.block, self.evaluate_every, self.roster.method.grid, *self.grids)
         ends = [start - start % every + every for every in grids if every is not None]
         if self.maximum != -1:
             ends.append(self.maximum)
@@ -231,6 +244,14 @@ class Run:
         self._stopping[name] = status
         if state is not None:
             self._going_back[name] = state
+
+    def finish(self) -> None:
+        """End all problems at work where they are, as ``done``, however many iterations a run may do."""
+        for state in self.states[:]:
+            for name in state.problems.names:
+                self.records[name].ended = True
+                self.stop(name, "done")
+            self._end_stopped(state, Look(state, self.scorer))
 
     def interrupt(self) -> None:
         """End all problems at work where they are, as ``interrupted``. They stay in their batches' checkpoints."""

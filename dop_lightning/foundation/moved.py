@@ -37,6 +37,7 @@ MODULES = {
     "background": "matrices.scenes.background",
     "batching": "lightning.strategies.batching",
     "callbacks": "lightning.callbacks",
+    "callbacks.checkpoint_io": "lightning.checkpoint_io",
     "callbacks.certificate": "paper.certificate_callback",
     "checks": "foundation.checks",
     "commands.doctor": "cli.doctor.command",

@@ -1,31 +1,40 @@
-"""Pass a run on to the callbacks and loggers of a Trainer."""
+"""Pass a run on to the callbacks, monitors and loggers of a Trainer."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-import pytorch_lightning as pl
 
 from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import OutOfMemoryError, State
+from dop_lightning.foundation.spread import spread
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.problems.scoring import CURVES
+
+MOST_KEYS = 40
+"""Problems with metrics of their own, ``psnr/photo``; of more, a sample that is spread over all."""
+
+SHOWN = ("psnr", "relative_error", "loss")
+"""A progress bar shows the first of these that is known."""
 
 
 class TrainerListener(Listener):
-    """Passes evaluations and ends of problems on to the callbacks of a module's trainer.
+    """Passes evaluations and ends of problems on to the callbacks and metrics of a module's trainer.
 
     Args:
         module: a :class:`~dop_lightning.lightning.module.DoubleOverparameterization`.
 
     Attributes:
-        mean_scores: by tag, the mean over the problems at work at the last evaluation.
+        mean_scores: by tag, the mean over all problems of which it is known, each at its last evaluation.
+        metrics: the means, and the scores of at most :data:`MOST_KEYS` problems, ``psnr/photo``.
+        shown: those of them that a progress bar shows.
     """
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.mean_scores: dict[str, float] = {}
-        self._sums: dict[str, list[float]] = {}
+        self.metrics: dict[str, float] = {}
+        self.shown: dict[str, float] = {}
 
     @property
     def callbacks(self) -> Iterator[RecoveryCallback]:
@@ -36,40 +45,48 @@ class TrainerListener(Listener):
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
         self.module.follow_states()
 
-    def on_evaluating(self, run: Run) -> None:
-        """Begin new means."""
-        self._sums = {}
-
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Let the callbacks look at a batch."""
-        for of_problem in look.scores:
-            for tag, value in of_problem.items():
-                self._sums.setdefault(tag, []).append(value)
+        for problem, scores in zip(look.problems, look.scores, strict=True):
+            run.records[problem.name].scores = scores
         for callback in self.callbacks:
             callback.on_evaluation(self.module.trainer, self.module, look)
 
     def on_evaluated(self, run: Run) -> None:
-        """Log the means."""
-        self.mean_scores = {tag: sum(values) / len(values) for tag, values in self._sums.items()}
-        if self._has_readers():
-            for tag, value in self.mean_scores.items():
-                self.module.log(tag, value, batch_size=1)
-
-    def _has_readers(self) -> bool:
-        """Whether a logger or a foreign callback (early stopping, say) reads what is logged.
-
-        Lightning's log takes a millisecond per value, as long as forty iterations of a small matrix.
-        """
-        ours = (RecoveryCallback, pl.callbacks.ProgressBar, pl.callbacks.Timer)
-        trainer = self.module.trainer
-        return bool(trainer.loggers) or not all(isinstance(callback, ours) for callback in trainer.callbacks)
+        """Make the metrics: the means, and the scores of single problems."""
+        self.mean_scores = means(record.scores for record in run.records.values())
+        names = list(run.records)
+        single = {
+            f"{tag}/{name}": value
+            for name in (names[place] for place in spread(len(names), MOST_KEYS))
+            for tag, value in run.records[name].scores.items()
+        }
+        shown = next(({tag: self.mean_scores[tag]} for tag in SHOWN if tag in self.mean_scores), {})
+        self.metrics, self.shown = {**self.mean_scores, **single}, shown
 
     def on_end(self, run: Run, ending: Ending) -> None:
         """Hand out what is recovered."""
         for outcome in ending.outcomes():
+            record = run.records[outcome.problem.name]
+            record.scores |= {
+                tag: value for tag, value in outcome.scores.items() if tag in CURVES or tag in record.scores
+            }
             for callback in self.callbacks:
                 callback.on_problem_end(self.module.trainer, self.module, outcome)
 
     def on_split(self, run: Run, state: State, error: OutOfMemoryError) -> None:
         """Print that the batch is split."""
         print(f"\n{error}: going on with half of them at a time", file=sys.stderr)
+
+
+def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each score over the problems of which it is known.
+
+    >>> means([{"loss": 1.0, "psnr": 20.0}, {"loss": 3.0}])
+    {'loss': 2.0, 'psnr': 20.0}
+    """
+    values: dict[str, list[float]] = {}
+    for of_problem in scores:
+        for tag, value in of_problem.items():
+            values.setdefault(tag, []).append(value)
+    return {tag: sum(of_all) / len(of_all) for tag, of_all in values.items()}

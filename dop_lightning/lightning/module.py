@@ -1,7 +1,7 @@
 """The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
@@ -10,25 +10,32 @@ from torch.optim import Optimizer
 
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
 from dop_lightning.engine.method import Method
-from dop_lightning.engine.outcome import Outcome, Record, Status
+from dop_lightning.engine.outcome import Record, Status
 from dop_lightning.engine.roster import Roster, batch_labels
 from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.images.mosaics import combine
+from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
+from dop_lightning.lightning.clock import IterationClock
+from dop_lightning.lightning.data.base import RecoveryDataModule
+from dop_lightning.lightning.data.saved import GivenProblems
 from dop_lightning.lightning.listener import TrainerListener
+from dop_lightning.lightning.persistent_module import PersistentModule
+from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
+from dop_lightning.lightning.recovered_module import RecoveredModule
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.requirements import check_trainer, step_grids, stopped_early
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
 from dop_lightning.model.corruption import Corruption, HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.model.signals import Signal, SymmetricFactor
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.problem import Problem, ProblemBatch, form_batches
 
 
-class DoubleOverparameterization(pl.LightningModule):
+class DoubleOverparameterization(PersistentModule, RecoveredModule):
     r"""Robust recovery by double over-parameterization (Eqs. 3, 6, 9, 10).
 
     Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + g∘g − h∘h − y)`` with rate τ for θ and α·τ for g, h. Its rivals are
@@ -82,8 +89,8 @@ class DoubleOverparameterization(pl.LightningModule):
         graphs: bool = True,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters()
         self.automatic_optimization = False
-        self.strict_loading = False  # a checkpoint holds problems, not a state_dict
         steps = steps or GradientDescent()
         loss = loss or SquaredLoss()
         self.method: Procedure = (
@@ -100,29 +107,89 @@ class DoubleOverparameterization(pl.LightningModule):
         self.alpha = None if alpha is None else _positive_numbers("alpha", alpha)
         self.block = at_least("block", block, 1)
         self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
+        self._data: RecoveryDataModule | None = None
         self._run: Run | None = None
+        self._clock: IterationClock | None = None
         self._listener = TrainerListener(self)
         self._parts = nn.ModuleList()
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
     # ------------------------------------------------------------------------------------------------ the problems
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Refuse a trainer that cannot work: this is the first hook that Lightning calls."""
+        check_trainer(self.trainer, self)
+        self.trainer.num_sanity_val_steps = (
+            0  # a validation repeats the scores of an evaluation: nothing can fail there
+        )
+        return []
+
     def configure_model(self) -> None:
-        """Build signal and corruption of every batch of the data module, where they are to run."""
-        self._check_trainer()
-        data: Any = getattr(self.trainer, "datamodule", None)
+        """Build signal and corruption of every batch of the data module, where they are to run.
+
+        Without a trainer, as in ``load_from_checkpoint``, nothing is built.
+        """
+        if self._trainer is None:
+            return
+        check_trainer(self.trainer, self)
+        data: Any = getattr(self.trainer, "datamodule", None) or self._data
         if not hasattr(data, "batches"):
             raise ValueError(
                 "DoubleOverparameterization needs datamodule=…, a RecoveryDataModule such as ImageDataModule or "
                 "MatrixDataModule, got none"
             )
-        plan = plan_run(self.trainer, data, lambda problem: self._roster(data, [ProblemBatch([problem])]).states[0])
-        own = plan.ranks[self.trainer.global_rank]
-        batches = [data.batches[position] for position in own]
-        if self._run is not None and self._run.roster.is_about(batches):
-            return  # fit, then test: the module keeps what it recovered
+        if not isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
+            self.trainer.strategy.checkpoint_io = FolderCheckpointIO()
+        method, dtype = take_precision(self.trainer, self.method)
+        device = self.trainer.strategy.root_device
+        with single_by_default():
+            plan = plan_run(
+                self.trainer, data, lambda problem: self._roster(data, [ProblemBatch([problem])], method).states[0]
+            )
+            own = plan.ranks[self.trainer.global_rank]
+            self._build(data, [data.batches[place] for place in own], batch_labels(own), method, device, dtype)
+
+    def attach(self, data: "RecoveryDataModule | Sequence[Problem]") -> Self:
+        """Build signal and corruption of every batch now, before a trainer does.
+
+        Parameters are then known, ``load_state_dict`` works, and a trainer fits without ``datamodule=…``.
+
+        Args:
+            data: a data module, or problems.
+
+        Returns:
+            The module.
+        """
+        if not isinstance(data, RecoveryDataModule):
+            data = GivenProblems(data)
+        data.setup()
+        batches = data.batches or form_batches(data.problems, None)
+        with single_by_default():
+            self._build(data, batches, None, self.method, self.device, None)
+        return self
+
+    def _build(
+        self,
+        data: Any,
+        batches: Sequence[ProblemBatch],
+        labels: Sequence[str] | None,
+        method: Procedure,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Make the run, unless there is one of these problems: the module keeps what it recovered."""
+        before, self._data = self._run, data
+        if before is not None and before.roster.is_about(batches):
+            if (before.roster.device, before.roster.dtype) != (device, dtype or before.roster.dtype):
+                before.roster.move(device, dtype)
+                self.follow_states()
+            return
+        roster = self._roster(data, batches, method, labels, device, dtype)
+        if before is not None and set(before.records) == set(roster.records):  # in other batches
+            roster.load(before.roster.entries())
+            roster.rest()
         self._run = Run(
-            self._roster(data, batches, batch_labels(own)),
+            roster,
             block=self.block,
             evaluate_every=self.evaluate_every,
             listeners=[self._listener],
@@ -130,17 +197,18 @@ class DoubleOverparameterization(pl.LightningModule):
         )
         self.follow_states()
 
-    def _roster(self, data: Any, batches: Sequence[ProblemBatch], labels: Sequence[str] | None = None) -> Roster:
+    def _roster(
+        self,
+        data: Any,
+        batches: Sequence[ProblemBatch],
+        method: Procedure,
+        labels: Sequence[str] | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Roster:
         names = [problem.name for problem in data.problems]
-        device = self.trainer.strategy.root_device
-        return Roster(self.method, batches, self.tau, self.alpha, names, device, labels)
-
-    def _check_trainer(self) -> None:
-        """Without a number of iterations or a time limit, a run would have no end."""
-        timed = any(isinstance(callback, pl.callbacks.Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        maximum = self.trainer.max_steps
-        if self.trainer.state.fn == "fit" and (maximum == 0 or (maximum == -1 and not timed)):
-            raise ValueError(f"trainer.max_steps must be the number of gradient iterations, at least 1, got {maximum}")
+        device = device or self.trainer.strategy.root_device
+        return Roster(method, batches, self.tau, self.alpha, names, device, labels, dtype)
 
     @property
     def run(self) -> Run:
@@ -150,8 +218,20 @@ class DoubleOverparameterization(pl.LightningModule):
             RuntimeError: no trainer has called :meth:`configure_model` yet.
         """
         if self._run is None:
-            raise RuntimeError("DoubleOverparameterization has no run before a trainer has configured it")
+            raise RuntimeError(
+                "DoubleOverparameterization has no run before a trainer has configured it; call attach(data) for one"
+            )
         return self._run
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run, or what a checkpoint file held of it.
+
+        Raises:
+            RuntimeError: there is no run yet.
+        """
+        _ = self.run
+        return self._data
 
     @property
     def roster(self) -> Roster:
@@ -179,9 +259,28 @@ class DoubleOverparameterization(pl.LightningModule):
         return self.run.iteration
 
     @property
+    def maximum(self) -> int:
+        """Iterations of each problem by ``max_steps`` and ``max_epochs`` of the trainer, -1 for no such number."""
+        limits = [self.trainer.max_steps]
+        if (self.trainer.max_epochs or -1) > 0 and self.trainer.limit_train_batches == 1.0:
+            limits.append((self.trainer.max_epochs or 0) * self.evaluate_every)
+        return min((limit for limit in limits if limit > 0), default=-1)
+
+    @property
     def mean_scores(self) -> dict[str, float]:
-        """By tag, the mean over the problems at work at the last evaluation."""
+        """By tag, the mean over all problems of which it is known, each at its last evaluation."""
         return self._listener.mean_scores
+
+    @property
+    def clock(self) -> IterationClock:
+        """The counters of the trainer, while it fits.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        if self._clock is None:
+            raise RuntimeError("DoubleOverparameterization has no clock before a trainer fits it")
+        return self._clock
 
     @property
     def recovery_callbacks(self) -> Iterator[RecoveryCallback]:
@@ -189,33 +288,51 @@ class DoubleOverparameterization(pl.LightningModule):
         return self._listener.callbacks
 
     def follow_states(self) -> None:
-        """Take the parts of the batches at work as parameters, and let the trainer have their optimizers."""
+        """Take the parts of the batches as parameters, and let the trainer have the optimizers of those at work."""
         self._parts = nn.ModuleList(self.roster.parts())
         if self._trainer is not None and self.trainer.strategy.optimizers:
-            self.trainer.strategy.optimizers = self.configure_optimizers()
+            self.trainer.strategy.optimizers = self._checked_optimizers()
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The optimizers of the batches at work, each with the groups ``theta`` and ``corruption``."""
+        """Return the optimizers of the batches at work, each with the groups ``theta`` and ``corruption``."""
         return [optimizer for state in self.states for optimizer in state.optimizers]
+
+    def _checked_optimizers(self) -> list[Optimizer]:
+        given: Any = self.configure_optimizers()
+        if not isinstance(given, list) or not all(isinstance(optimizer, Optimizer) for optimizer in given):
+            raise ValueError(
+                f"{type(self).__name__}.configure_optimizers must return a list of optimizers, got "
+                f"{type(given).__name__}: learning-rate schedulers are not supported, since rates are saved problem by "
+                "problem; change lr of the groups in a callback"
+            )
+        return given
 
     # ------------------------------------------------------------------------------------------------ gradient descent
 
     def on_fit_start(self) -> None:
-        """Put Lightning's step counter, which ``max_steps`` is compared with, to the iterations done."""
-        self.run.block, self.run.evaluate_every = self.block, self.evaluate_every
-        self.run.maximum = self.trainer.max_steps
-        self.run.begin()
-        progress = self._step_progress
-        progress.total.completed = progress.total.ready = self.iteration
+        """Set Lightning's counters to the iterations and evaluations done."""
+        self._checked_optimizers()
+        self._clock = IterationClock(self.trainer, self.run.block_end)
+        run = self.run
+        run.block, run.evaluate_every, run.maximum = self.block, self.evaluate_every, self.maximum
+        run.grids = step_grids(self.trainer)
+        run.begin()
+        self._clock.set(self.iteration, self.iteration // self.evaluate_every)
         if not self.states:
             self.trainer.should_stop = True
 
-    @property
-    def _step_progress(self) -> Any:
-        return self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    def on_train_start(self) -> None:
+        """Say how long the first epoch is."""
+        self.clock.begin_epoch(self._blocks_to_evaluation())
 
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """One block of gradient iterations of every unfinished batch."""
+    def _blocks_to_evaluation(self) -> int:
+        at, count, last = self.iteration, 0, self.iteration - self.iteration % self.evaluate_every + self.evaluate_every
+        while at < last and at != self.maximum:
+            at, count = self.run.block_end(at), count + 1
+        return count
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Do one block of gradient iterations of every unfinished batch."""
         try:
             moved = self.run.step()
         except OutOfMemoryError as error:
@@ -223,8 +340,14 @@ class DoubleOverparameterization(pl.LightningModule):
                 f"{error}; an image takes less in tiles (data.init_args.tile, or --tile of dop recover), and with a "
                 "smaller width"
             ) from error
-        self._step_progress.total.increment_by(moved)
-        self._step_progress.current.increment_by(moved)
+        self.clock.advance(moved)
+        if self.run.has_evaluated:
+            self.clock.publish(self._listener.metrics, self._listener.shown)
+            self.clock.begin_epoch(self._blocks_to_evaluation())
+        if moved == 0:  # a batch was split
+            self.clock.lengthen_epoch()
+        if self.run.has_evaluated or not self.states:
+            self.clock.end_epoch()
         if not self.states:
             self.trainer.should_stop = True
 
@@ -233,68 +356,22 @@ class DoubleOverparameterization(pl.LightningModule):
         self.run.stop(name, status, state)
 
     def on_train_end(self) -> None:
-        """Return the present results of problems that a signal or a time limit interrupted."""
+        """End the problems at work: as ``done`` if early stopping ended the run, else as ``interrupted``."""
+        if stopped_early(self.trainer) or self.clock.has_reached_max_epochs:
+            self.run.finish()
         self.run.interrupt()
 
-    # ---------------------------------------------------------------------------------------------- score and write
-
-    def outcome_of(self, name: str) -> Outcome:
-        """What is recovered of one problem, or of an image in tiles, at its present state."""
-        mosaic = self.trainer.datamodule.mosaics.get(name)  # type: ignore[attr-defined]
-        if mosaic is not None:
-            return combine(mosaic, {place: self.outcome_of(tile.name) for place, tile in mosaic.tiles.items()})
-        return self.run.outcome_of(name)
-
-    @torch.no_grad()
-    def validation_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
-        """The scores of the problem called ``batch``."""
-        return self._score(batch)
-
-    @torch.no_grad()
-    def test_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
-        """The scores of the problem called ``batch``."""
-        return self._score(batch)
-
-    def _score(self, name: str) -> dict[str, Any]:
-        outcome = self.outcome_of(name)
-        self.log_dict(outcome.scores, batch_size=1)
-        return {"problem": name, "status": outcome.status, "iterations": outcome.iteration, **outcome.scores}
-
-    @torch.no_grad()
-    def predict_step(self, batch: str, batch_idx: int) -> Outcome:
-        """What is recovered of the problem called ``batch``."""
-        return self.outcome_of(batch)
-
-    # ------------------------------------------------------------------------------------------------- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save problem by problem: nothing in a checkpoint depends on how they were batched."""
-        checkpoint["batches"] = self.roster.save()
-        for problems in checkpoint["batches"].values():
-            for name, saved in problems.items():
-                saved["callbacks"] = {call.name: call.problem_state(name) for call in self.recovery_callbacks}
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"):
-            checkpoint.pop(key, None)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the problems of a checkpoint over; one that it does not hold starts anew."""
-        problems = checkpoint.get("problems")
-        if problems is None:
-            raise ValueError("ckpt_path must be a checkpoint folder written by dop, got one without problems")
-        if problems and self.records and not set(problems) & set(self.records):
-            raise ValueError(
-                f"ckpt_path must hold problems of this run, such as {next(iter(self.records))!r}, "
-                f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"
-            )
-        self.roster.load(problems)
+    def on_fit_end(self) -> None:
+        """Let batches hold the parameters of the problems that have ended."""
+        self.roster.rest()
         self.follow_states()
-        for name in set(problems) & set(self.records):
-            for callback in self.recovery_callbacks:
-                callback.load_problem_state(name, problems[name]["callbacks"].get(callback.name, {}))
-        # the rest of Lightning's own state is empty: the step counter follows the problems, see on_fit_start
-        checkpoint.setdefault("state_dict", {})
-        checkpoint.setdefault("optimizer_states", [])
-        checkpoint.setdefault("lr_schedulers", [])
+
+    def teardown(self, stage: str) -> None:
+        """Let the trainer count and compute as before."""
+        if self._clock is not None:
+            self._clock.restore()
+            self._clock = None
+        give_precision_back(self.trainer)
 
 
 def _positive_numbers(name: str, value: float | list[float]) -> float | list[float]:

@@ -259,9 +259,11 @@ class ProblemBatch(Sequence[Problem]):
         """The problems at the positions ``keep``, as a batch of their own on the same device."""
         return ProblemBatch([self.problems[k] for k in keep], self.device)
 
-    def to(self, device: torch.device | str) -> "ProblemBatch":
-        """The same problems with their stacked observations on ``device``."""
-        return ProblemBatch(self.problems, device)
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "ProblemBatch":
+        """Return the same problems with their stacked observations on ``device``, in another type if one is given."""
+        if dtype is None or dtype == self.dtype:
+            return ProblemBatch(self.problems, device)
+        return ProblemBatch([in_type(problem, dtype) for problem in self.problems], device)
 
     def normal(self, shape: Sequence[int], std: float, purpose: Purpose, *counters: int) -> Tensor:
         """``(K, *shape)`` draws of N(0, std²), each problem from its own stream; drawn on the CPU, then moved."""
@@ -289,6 +291,16 @@ def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[Pr
         size = len(group) if batch_size is None else at_least("batch_size", batch_size, 1)
         batches += [ProblemBatch(group[i : i + size]) for i in range(0, len(group), size)]
     return batches
+
+
+def in_type(problem: Problem, dtype: torch.dtype) -> Problem:
+    """Return the same problem with its tensors, but the mask, in another floating-point type."""
+    return replace(
+        problem,
+        observation=problem.observation.to(dtype),
+        truth=None if problem.truth is None else problem.truth.to(dtype),
+        true_corruption=None if problem.true_corruption is None else problem.true_corruption.to(dtype),
+    )
 
 
 def rename(problem: Problem, name: str) -> Problem:

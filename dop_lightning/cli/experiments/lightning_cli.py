@@ -38,35 +38,24 @@ from dop_lightning.runs.folder import RunFolder, default_folder, planned_batches
 TRAINER_DEFAULTS = {
     "devices": 1,  # Lightning's «auto» is all GPUs
     "num_nodes": 1,
-    "max_epochs": -1,  # an epoch of blocks has no end
-    "logger": False,  # one TensorBoard run a problem, not one a run
+    "max_epochs": -1,  # runs end by max_steps
+    "limit_val_batches": 0,  # callbacks score at every evaluation
+    "num_sanity_val_steps": 0,
+    "logger": False,  # one TensorBoard run per problem instead of one per run
     "enable_checkpointing": False,  # CheckpointFolder instead of ModelCheckpoint
     "enable_model_summary": False,
 }
 
-_DATALOADER = "the data module gives problems, not samples; use data.* and model.block"
-_EPOCHS = "a run counts gradient iterations; use trainer.max_steps"
+_DATALOADER = "every iteration uses the whole observation; use data.* and model.block"
 _GRADIENT = "the method is gradient descent with its own rates; use model.theta_optimizer"
 REFUSED = {
-    "max_epochs": _EPOCHS,
-    "min_epochs": _EPOCHS,
-    "min_steps": _EPOCHS,
     "overfit_batches": _DATALOADER,
-    "limit_train_batches": _DATALOADER,
-    "limit_val_batches": _DATALOADER,
-    "limit_test_batches": _DATALOADER,
-    "limit_predict_batches": _DATALOADER,
     "reload_dataloaders_every_n_epochs": _DATALOADER,
     "use_distributed_sampler": _DATALOADER,
-    "val_check_interval": "scores are taken by model.evaluate_every",
-    "check_val_every_n_epoch": "scores are taken by model.evaluate_every",
-    "num_sanity_val_steps": "there is no validation while fitting",
     "accumulate_grad_batches": _GRADIENT,
     "gradient_clip_val": _GRADIENT,
     "gradient_clip_algorithm": _GRADIENT,
-    "precision": "bf16 applies inside the network alone; use model.signal.init_args.precision",
     "sync_batchnorm": "problems are independent of each other",
-    "enable_checkpointing": "checkpoints are folders; use checkpoint.every_minutes",
     "barebones": "a run without callbacks leaves no results",
 }
 """Flags of the Trainer that would do nothing or harm here, with what to use instead."""
@@ -92,6 +81,8 @@ class DopCLI(LightningCLI):
         for flag, instead in REFUSED.items():
             if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
                 raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+        if self.verb == "validate" and trainer.get("limit_val_batches") == TRAINER_DEFAULTS["limit_val_batches"]:
+            trainer["limit_val_batches"] = None  # a run does not validate while it fits
         self._settle_devices(trainer)
         if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
             trainer["enable_progress_bar"] = None

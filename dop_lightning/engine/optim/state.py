@@ -47,7 +47,8 @@ def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str,
                 present.copy_(value)  # in its place, which a CUDA graph knows it by
             else:
                 counts = value.dim() == 0 and not _counts_on_device(optimizer, parameter)
-                state[key] = value.clone() if counts else value.to(parameter.device, copy=True)
+                like = parameter.dtype if value.shape == parameter.shape else value.dtype
+                state[key] = value.clone() if counts else value.to(parameter.device, like, copy=True)
 
 
 def _counts_on_device(optimizer: Optimizer, parameter: nn.Parameter) -> bool:

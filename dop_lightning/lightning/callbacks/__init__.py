@@ -1,7 +1,6 @@
 """Lightning callbacks of a run: scores, curves, files, checkpoints, progress, stopping."""
 
 from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder, last_checkpoint
-from dop_lightning.lightning.callbacks.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.callbacks.files import RecoveredFiles
 from dop_lightning.lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.lightning.callbacks.manifest import Manifest
@@ -10,6 +9,7 @@ from dop_lightning.lightning.callbacks.progress import IterationProgress
 from dop_lightning.lightning.callbacks.stable import StableOutput
 from dop_lightning.lightning.callbacks.tensorboard import ProblemTensorBoard
 from dop_lightning.lightning.callbacks.variance import VarianceStopping
+from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 __all__ = [

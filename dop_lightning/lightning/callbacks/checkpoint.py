@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.foundation.checks import positive
-from dop_lightning.lightning.callbacks.checkpoint_io import FolderCheckpointIO
+from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
@@ -39,8 +39,10 @@ class CheckpointFolder(RecoveryCallback):
         self._saved_at = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Teach the strategy to read and write folders; comes before a checkpoint is loaded."""
-        trainer.strategy.checkpoint_io = FolderCheckpointIO(self.mark, lambda: self._own(pl_module))
+        """Let the strategy read and write folders; comes before a checkpoint is loaded."""
+        files = FolderCheckpointIO(self.mark, lambda: self._own(pl_module))
+        files.reserve(Path(trainer.default_root_dir) / LAST)
+        trainer.strategy.checkpoint_io = files
 
     def _own(self, module: pl.LightningModule) -> set[str] | None:
         """The batches to be read: those of this process, where the run is known to be the one that has written them."""
@@ -48,7 +50,20 @@ class CheckpointFolder(RecoveryCallback):
         return set(module.roster.labels) if self.mark and module.is_configured else None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock starts."""
+        """Start the clock.
+
+        Raises:
+            ValueError: a ``ModelCheckpoint`` would write its last checkpoint in the place of this folder.
+        """
+        own = Path(trainer.default_root_dir) / LAST
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, pl.callbacks.ModelCheckpoint) and callback.save_last and callback.dirpath:
+                file = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+                if file.absolute() == own.absolute():
+                    raise ValueError(
+                        f"ModelCheckpoint(save_last=…) must write elsewhere than {own}, the checkpoint folder of the "
+                        "run; set its dirpath"
+                    )
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -66,5 +81,14 @@ class CheckpointFolder(RecoveryCallback):
         """Save now."""
         path = Path(trainer.default_root_dir) / LAST
         path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(os.fspath(path))
+        batches = recovery_module(trainer.lightning_module).saved_batches()
+        trainer.strategy.save_checkpoint({"batches": batches, "callbacks": _remembered(trainer)}, os.fspath(path))
         self._saved_at = time.monotonic()
+
+
+def _remembered(trainer: pl.Trainer) -> dict[str, Any]:
+    """What callbacks of Lightning remember of a run in one process; a limit of time is one of each start."""
+    every: list[pl.Callback] = trainer.callbacks if trainer.world_size == 1 else []  # type: ignore[attr-defined]
+    foreign = [callback for callback in every if not isinstance(callback, RecoveryCallback | pl.callbacks.Timer)]
+    states = {callback.state_key: callback.state_dict() for callback in foreign}
+    return {key: state for key, state in states.items() if state}

@@ -54,7 +54,7 @@ class RecoveredFiles(RecoveryCallback):
                 continue  # another process works on it
             record = module.records[problem.name]
             written = (Path(trainer.default_root_dir) / problem.folder / RESULT).exists()
-            if record.state is not None and record.is_finished(trainer.max_steps) and not written:
+            if module.roster.has_left(problem.name) and record.is_finished(module.maximum) and not written:
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:

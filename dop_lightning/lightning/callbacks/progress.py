@@ -39,6 +39,7 @@ class IterationProgress(pl.callbacks.ProgressBar):
         self._enabled = lines > 0
         self._start = (0.0, 0)
         self._next_line = 0
+        self._maximum = -1
 
     def disable(self) -> None:
         """Show nothing."""
@@ -65,18 +66,19 @@ class IterationProgress(pl.callbacks.ProgressBar):
             )
         if hint := _hint(pl_module):
             print(hint, file=sys.stderr)
-        if self.estimate and trainer.max_steps > 0:
-            print(_estimate(pl_module, trainer.max_steps), file=sys.stderr)
-        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self._maximum = pl_module.maximum
+        if self.estimate and self._maximum > 0:
+            print(_estimate(pl_module, self._maximum), file=sys.stderr)
+        total = self._maximum if self._maximum > 0 else None
         begin = pl_module.iteration
         self._start = (time.monotonic(), begin)
-        self._next_line = begin + self._stride(trainer)
+        self._next_line = begin + self._stride()
         if sys.stderr.isatty():
             form = "{n_fmt}/{total_fmt} iterations |{bar}| {rate_fmt}, {remaining} left{postfix}"
             self._bar = tqdm(total=total, initial=begin, unit="it", bar_format=form if total else None, leave=True)
 
-    def _stride(self, trainer: pl.Trainer) -> int:
-        return max(1, -(-trainer.max_steps // self.lines)) if trainer.max_steps > 0 else 1000
+    def _stride(self) -> int:
+        return max(1, -(-self._maximum // self.lines)) if self._maximum > 0 else 1000
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,17 +90,17 @@ class IterationProgress(pl.callbacks.ProgressBar):
         if self._bar is not None:
             self._bar.set_postfix_str(_score(trainer), refresh=False)
             self._bar.update(done - self._bar.n)
-        elif done >= self._next_line or done == trainer.max_steps:
-            self._next_line = done + self._stride(trainer)
+        elif done >= self._next_line or done == self._maximum:
+            self._next_line = done + self._stride()
             print(self._line(trainer, done), file=sys.stderr, flush=True)
 
     def _line(self, trainer: pl.Trainer, done: int) -> str:
         since, begin = self._start
         rate = (done - begin) / max(time.monotonic() - since, 1e-9)
-        parts = [f"{done}/{trainer.max_steps} iterations" if trainer.max_steps > 0 else f"{done} iterations"]
+        parts = [f"{done}/{self._maximum} iterations" if self._maximum > 0 else f"{done} iterations"]
         parts.append(f"{rate:.3g} it/s")
-        if trainer.max_steps > 0:
-            left = timedelta(seconds=round((trainer.max_steps - done) / max(rate, 1e-9)))
+        if self._maximum > 0:
+            left = timedelta(seconds=round((self._maximum - done) / max(rate, 1e-9)))
             parts.append(f"{left} left")
         return ", ".join([*parts, *filter(None, [_score(trainer)])])
 
@@ -120,7 +122,7 @@ def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> st
     problems = sum(len(state) for state in module.states)
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
-    length = f"up to {trainer.max_steps} iterations" if trainer.max_steps > 0 else "as long as max_time allows"
+    length = f"up to {module.maximum} iterations" if module.maximum > 0 else "as long as max_time allows"
     what = f"{problems} problem{'s' if problems != 1 else ''}"
     data = data_of(trainer)
     if trainer.world_size > 1:

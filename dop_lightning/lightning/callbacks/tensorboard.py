@@ -135,7 +135,7 @@ class ProblemTensorBoard(RecoveryCallback):
     def _is_due(self, module: DoubleOverparameterization, iteration: int) -> bool:
         """At fixed iterations, whether a run was resumed or not; the last pictures come by themselves."""
         every = self.images_every * module.evaluate_every
-        return every > 0 and iteration % every == 0 and iteration != module.trainer.max_steps
+        return every > 0 and iteration % every == 0 and iteration != module.maximum
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write the end of the curves, the last pictures and the status, and close the file."""

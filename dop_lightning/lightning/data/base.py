@@ -1,7 +1,6 @@
 """From sources × noises × seeds to problems, and from problems to batches, for a Trainer."""
 
 import itertools
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -265,10 +264,6 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         """List all problems and form the batches, the same on every rank; once."""
-        if stage == "fit" and self.trainer is not None:
-            # callbacks score while fitting; a validation, which Lightning adds where a run stops, would repeat it
-            self.trainer.num_sanity_val_steps = 0
-            self.trainer.check_val_every_n_epoch = sys.maxsize
         if self.problems:
             return
         sources = self.sources()

@@ -181,17 +181,6 @@ def test_loaders_name_the_problems_and_blocks_have_no_end() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_fitting_asks_lightning_for_no_validation() -> None:
-    data = Data([Made("a")])
-    trainer: Any = SimpleNamespace(num_sanity_val_steps=2, check_val_every_n_epoch=1)
-    data.trainer = trainer
-    data.setup("validate")
-    assert (trainer.num_sanity_val_steps, trainer.check_val_every_n_epoch) == (2, 1)
-    data.setup("fit")
-    assert trainer.num_sanity_val_steps == 0
-    assert trainer.check_val_every_n_epoch > 10**6
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder with a file for every batch of problems, and the one before of each."""
+"""Checkpoints on disk: a folder with a file for every batch of problems, and the one before of each; or one file."""
 
 import shutil
 import sys
@@ -8,24 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import __version__ as lightning_version
 
 from dop_lightning.foundation.atomic import write_atomically
 
 FORMAT = "dop checkpoint 1"
 
+RECOVERY = "recovery"
+"""The key of a checkpoint file under which it holds the problems, see :mod:`.checkpoint_file`."""
+
+CALLBACKS = "callbacks"
+"""The file of a folder that holds what Lightning's callbacks remember, such as the patience of early stopping."""
+
 Problems = dict[str, dict[str, Any]]
 """What is saved of each problem of a batch, by name."""
 
 
-class FolderCheckpointIO(CheckpointIO):
+class FolderCheckpointIO(TorchCheckpointIO):
     """Saves a checkpoint as a folder, in which every batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
 
     A batch is one file, since its problems go on together: they are found equally far, whenever a process is killed. It
     is written beside its place and renamed, and the file before is kept: a reader finds a new one, or the old one,
     never half of one. Processes that work on different batches of a run share a folder, and a batch in which nothing
     has changed is not written again.
+
+    Whatever else Lightning saves or loads, by ``trainer.save_checkpoint`` or ``ModelCheckpoint``, is an ordinary file.
 
     Args:
         mark: the fingerprint of the run; files of another one are refused. Empty takes the files of any.
@@ -35,16 +43,30 @@ class FolderCheckpointIO(CheckpointIO):
     def __init__(self, mark: str = "", only: Callable[[], set[str] | None] = lambda: None) -> None:
         self.mark = mark
         self.only = only
+        self._reserved: set[Path] = set()
         self._written: dict[Path, Hashable] = {}
         self._damaged: set[Path] = set()
 
+    def reserve(self, folder: Path) -> None:
+        """Refuse files at the place of a run's checkpoint folder."""
+        self._reserved.add(folder.absolute())
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write the batches of ``checkpoint["batches"]`` into the folder ``path``.
+        """Write the batches of ``checkpoint["batches"]`` into the folder ``path``; without batches, the file ``path``.
 
         Raises:
             OSError: one cannot be written; the file before it stands.
+            ValueError: the file is to be where the run has its checkpoint folder.
         """
         folder = Path(path)
+        if "batches" not in checkpoint:
+            if folder.is_dir() or folder.absolute() in self._reserved:
+                raise ValueError(
+                    f"{path}: is the checkpoint folder of the run; write checkpoint files elsewhere, such as "
+                    "ModelCheckpoint(dirpath=…)"
+                )
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for batch, problems in checkpoint["batches"].items():
             file, stage = folder / f"{batch}.pt", _stage(problems)
@@ -52,6 +74,8 @@ class FolderCheckpointIO(CheckpointIO):
                 continue
             self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
             self._written[file] = stage
+        if callbacks := checkpoint.get("callbacks"):
+            write_atomically(folder / CALLBACKS, lambda stream: torch.save(callbacks, stream))
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Put a new file in place of the last one, and that in place of the one before."""
@@ -68,22 +92,40 @@ class FolderCheckpointIO(CheckpointIO):
             raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the folder ``path``; where a file is damaged or missing, the one before it.
+        """Read the folder ``path``, and where a file is damaged or missing, the one before it; or the file ``path``.
 
         Returns:
-            What Lightning asks for, and ``problems`` by name; of two batches that hold the same problem, the later one
-            counts.
+            What Lightning asks for; of a folder, ``problems`` by name: of two batches that hold the same problem, the
+            later one counts.
 
         Raises:
             ValueError: it is no such folder, or of a batch there is no file that can be used.
         """
         folder = Path(path)
+        if folder.is_file():
+            return self._load_file(folder, map_location)
         batches, only = self._batches(folder), self.only()
         contents = [self._load(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
         problems: Problems = {}
         for content in sorted(contents, key=lambda content: content["time"]):
             problems.update(content["problems"])
-        return {"problems": problems, "pytorch-lightning_version": lightning_version, "epoch": 0, "global_step": 0}
+        checkpoint = {
+            "problems": problems,
+            "pytorch-lightning_version": lightning_version,
+            "epoch": 0,
+            "global_step": 0,
+        }
+        callbacks = folder / CALLBACKS
+        if callbacks.is_file():
+            checkpoint["callbacks"] = _unpickled(callbacks, "cpu")
+        return checkpoint
+
+    @staticmethod
+    def _load_file(file: Path, map_location: Any) -> dict[str, Any]:
+        content = _unpickled(file, map_location or "cpu")
+        if not isinstance(content, dict) or RECOVERY not in content:
+            raise ValueError(f"{file}: not a checkpoint written by dop (it holds no problems)")
+        return content
 
     @staticmethod
     def _batches(folder: Path) -> list[str]:
@@ -115,11 +157,7 @@ class FolderCheckpointIO(CheckpointIO):
             return content
 
     def _read(self, file: Path) -> dict[str, Any]:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{file}: damaged, or not a checkpoint written by dop ({reason})") from error
+        content = _unpickled(file, "cpu")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it says nothing of its format)")
         if self.mark and content["run"] not in ("", self.mark):
@@ -127,8 +165,19 @@ class FolderCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the folder."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Remove the folder, or the file."""
+        if Path(path).is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            super().remove_checkpoint(path)
+
+
+def _unpickled(file: Path, map_location: Any) -> Any:
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file}: damaged, or not a checkpoint written by dop ({reason})") from error
 
 
 def _previous(file: Path) -> Path:

@@ -1,0 +1,59 @@
+"""A run as part of an ordinary checkpoint file of Lightning.
+
+``state_dict`` holds θ, g and h of every problem, ``optimizer_states`` an entry per problem with its optimizers and what
+its step rule remembers, and ``recovery`` the problems themselves and how far each is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dop_lightning.engine.roster import Roster
+from dop_lightning.lightning.checkpoint_io import RECOVERY
+from dop_lightning.lightning.data.saved import save_problems
+from dop_lightning.lightning.state_dict import join, split
+
+FORMAT = 1
+
+
+def add_run(checkpoint: dict[str, Any], roster: Roster, data: Any, extra: Mapping[str, Any]) -> None:
+    """Add a run to a checkpoint that Lightning has begun.
+
+    Args:
+        checkpoint: with ``state_dict`` as the module gives it.
+        roster: the problems.
+        data: their data module.
+        extra: by problem, what callbacks remember of it.
+    """
+    records = {name: {**split(entry), "callbacks": extra[name]} for name, entry in roster.entries().items()}
+    if "optimizer_states" in checkpoint:
+        checkpoint["optimizer_states"] = [{"problem": name, **entry.pop("state")} for name, entry in records.items()]
+        checkpoint["lr_schedulers"] = []
+    else:  # weights alone: optimizers start anew
+        for entry in records.values():
+            entry["state"]["optimizers"] = [{} for _ in entry["state"].get("optimizers", [])]
+    checkpoint[RECOVERY] = {"format": FORMAT, "records": records, **save_problems(data)}
+
+
+def has_run(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a file of this package."""
+    return RECOVERY in checkpoint
+
+
+def entries_of(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return record and state of each problem of a checkpoint, as a roster loads them.
+
+    Raises:
+        ValueError: the file is of a later version.
+    """
+    saved = checkpoint[RECOVERY]
+    if saved["format"] != FORMAT:
+        raise ValueError(
+            f"the checkpoint was written by another version of dop_lightning (format {saved['format']}, this version "
+            f"reads {FORMAT})"
+        )
+    states = {entry["problem"]: entry for entry in checkpoint.get("optimizer_states") or []}
+    entries = {}
+    for name, record in saved["records"].items():
+        state = record.get("state") or {key: value for key, value in states[name].items() if key != "problem"}
+        entries[name] = join(name, {**record, "state": state}, checkpoint["state_dict"])
+    return entries

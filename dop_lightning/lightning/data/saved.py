@@ -1,0 +1,112 @@
+"""Problems in plain types and tensors, as a checkpoint file holds them, and the data module made of them."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dop_lightning.images.tiles import Grid, Mosaic
+from dop_lightning.lightning.data.base import RecoveryDataModule, Source
+from dop_lightning.lightning.hyperparameters import plain, unsaved_parts
+from dop_lightning.problems.problem import Problem, ProblemBatch, Sensing, form_batches
+
+_TENSORS = ("observation", "truth", "true_corruption", "mask")
+_PLAIN = ("name", "seed", "data_range", "folder", "alpha")
+
+
+class GivenProblems(RecoveryDataModule):
+    """Problems that are at hand: made in Python, or read from a checkpoint file.
+
+    Args:
+        problems: with names of their own.
+        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together.
+
+    Raises:
+        ValueError: no problem, or two of one name.
+    """
+
+    def __init__(self, problems: Sequence[Problem], batch_size: int | None = None) -> None:
+        super().__init__(batch_size=batch_size)
+        names = [problem.name for problem in problems]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"problems must be at least one, with names of their own, got {names}")
+        self.wholes = self.problems = list(problems)
+        self.batches = form_batches(self.problems, batch_size)
+
+    def sources(self) -> Sequence[Source]:
+        """None: the problems are made."""
+        return []
+
+
+def save_problems(data: Any) -> dict[str, Any]:
+    """Return the problems of a data module in plain types and tensors.
+
+    Args:
+        data: a :class:`~dop_lightning.lightning.data.RecoveryDataModule` that has been set up.
+    """
+    return {
+        "batches": [batch.names for batch in data.batches],
+        "problems": {problem.name: _save(problem) for problem in data.problems},
+        "wholes": [
+            {"whole": _save(whole), **_save_tiles(data.mosaics[whole.name])}
+            if whole.name in data.mosaics
+            else whole.name
+            for whole in data.wholes
+        ],
+    }
+
+
+def _save(problem: Problem) -> dict[str, Any]:
+    saved: dict[str, Any] = {name: getattr(problem, name) for name in (*_TENSORS, *_PLAIN)}
+    saved["signal_shape"] = list(problem.signal_shape)
+    saved["attributes"] = plain(problem.attributes)
+    saved["sensing"] = plain(problem.sensing)
+    return saved
+
+
+def _save_tiles(mosaic: Mosaic) -> dict[str, Any]:
+    grid = mosaic.grid
+    return {
+        "grid": [list(part) for part in (grid.size, grid.tile, grid.tops, grid.lefts)],
+        "tiles": [[i, j, tile.name] for (i, j), tile in mosaic.tiles.items()],
+    }
+
+
+def load_problems(saved: Mapping[str, Any]) -> GivenProblems:
+    """Return the problems that :func:`save_problems` gave.
+
+    Raises:
+        ValueError: how a problem was measured could not be saved.
+    """
+    problems = {name: _load(entry) for name, entry in saved["problems"].items()}
+    data = GivenProblems(list(problems.values()))
+    data.batches = [ProblemBatch([problems[name] for name in names]) for names in saved["batches"]]
+    data.wholes = []
+    for entry in saved["wholes"]:
+        if isinstance(entry, str):
+            data.wholes.append(problems[entry])
+            continue
+        whole, (size, tile, tops, lefts) = _load(entry["whole"]), entry["grid"]
+        grid = Grid((size[0], size[1]), (tile[0], tile[1]), tuple(tops), tuple(lefts))
+        data.wholes.append(whole)
+        data.mosaics[whole.name] = Mosaic(whole, grid, {(i, j): problems[name] for i, j, name in entry["tiles"]})
+    return data
+
+
+def _load(entry: Mapping[str, Any]) -> Problem:
+    own = {name: entry[name] for name in (*_TENSORS, *_PLAIN, "attributes")}
+    return Problem(**own, signal_shape=tuple(entry["signal_shape"]), sensing=_sensing(entry["name"], entry["sensing"]))
+
+
+def _sensing(name: str, saved: Mapping[str, Any] | None) -> Sensing | None:
+    """How a problem was measured. A class is looked up among those that are imported: a file must not import code."""
+    if saved is None:
+        return None
+    if what := unsaved_parts({"sensing": saved}):
+        raise ValueError(
+            f"{name}: a checkpoint file cannot hold how it was measured ({what['sensing']}); pass datamodule=…"
+        )
+    module, _, kind = saved["class_path"].rpartition(".")
+    found = getattr(sys.modules.get(module), kind, None)
+    if not (isinstance(found, type) and issubclass(found, Sensing)):
+        raise ValueError(f"{name}: was measured by {saved['class_path']}; import {module} first, or pass datamodule=…")
+    return found(**saved.get("init_args", {}))

@@ -1,0 +1,147 @@
+"""Hyperparameters as plain types: what checkpoints store and loggers show of the arguments of a module."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, FunctionType
+from typing import Any
+
+from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin
+from pytorch_lightning.utilities.parsing import AttributeDict
+
+UNSAVED = "unsaved"
+"""Key of what stands for an argument that has no plain form, such as a lambda; its value says what it was."""
+
+INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
+"""How Lightning makes a module from its hyperparameters; it allows no other."""
+
+
+class PlainHyperparameters(HyperparametersMixin):
+    """Saves hyperparameters as ``class_path`` dictionaries of plain types.
+
+    A class, or a ``functools.partial`` of one with keyword arguments, becomes ``{"class_path": …, "init_args": …}``; so
+    does an object whose attributes are its arguments. A function becomes its import path. These are the forms of a
+    config file, and ``torch.load(…, weights_only=True)`` reads them.
+    """
+
+    def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
+        """Save arguments of ``__init__``, see Lightning's ``save_hyperparameters``; values become plain types."""
+        if frame is None and (current := inspect.currentframe()) is not None:
+            frame = current.f_back
+        super().save_hyperparameters(*args, frame=frame, **kwargs)
+        values = {name: value if name.startswith("_") else plain(value) for name, value in self.hparams.items()}
+        self._hparams = AttributeDict({**values, "_instantiator": INSTANTIATOR})
+        self._hparams_initial = AttributeDict(self._hparams)
+
+
+def unsaved_parts(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments that have no plain form, with what they were.
+
+    >>> unsaved_parts({"tau": 0.1, "signal": plain(lambda problems: None)})
+    {'signal': 'a lambda'}
+    """
+    found = {name: next(_marks(value), "") for name, value in hyperparameters.items()}
+    return {name: what for name, what in found.items() if what}
+
+
+def _marks(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {UNSAVED}:
+            yield value[UNSAVED]
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _marks(inner)
+
+
+def plain(value: Any) -> Any:
+    """Return an argument in plain types: numbers, texts, lists, dictionaries, and class paths.
+
+    Args:
+        value: of any type. One that has no plain form becomes ``{"unsaved": what it was}``.
+
+    >>> import collections
+    >>> plain(functools.partial(collections.Counter, a=2))
+    {'class_path': 'collections.Counter', 'init_args': {'a': 2}}
+    >>> plain((1, None, Path("a.png")))
+    [1, None, 'a.png']
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple | set | range):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, functools.partial):
+        return _plain_partial(value)
+    if isinstance(value, type):
+        path = _import_path(value)
+        return _unsaved(value) if path is None else {"class_path": path}
+    if isinstance(value, FunctionType):
+        return _import_path(value) or _unsaved(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()  # a number of NumPy or torch
+    return _plain_object(value)
+
+
+def _plain_partial(value: "functools.partial[Any]") -> Any:
+    """A class with keyword arguments; jsonargparse wraps the class in a function of its own."""
+    made = value.args[-1] if value.args and isinstance(value.args[-1], type) else value.func
+    own = not value.args or getattr(value.func, "__module__", "").startswith("jsonargparse")
+    path = _import_path(made) if own and isinstance(made, type) else None
+    if path is None:
+        return _unsaved(value)
+    return {"class_path": path, **({"init_args": plain(value.keywords)} if value.keywords else {})}
+
+
+def _plain_object(value: Any) -> Any:
+    """An object by its class and arguments, if it has those as attributes and they make the same object again."""
+    kind = type(value)
+    path = _import_path(kind)
+    try:
+        names = [
+            name
+            for name, parameter in inspect.signature(kind).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        ]
+        arguments = {name: getattr(value, name) for name in names}
+        again = kind(**arguments)
+    except (TypeError, ValueError, AttributeError):
+        return _unsaved(value)
+    if path is None or _shown(again) != _shown(value):
+        return _unsaved(value)
+    return {"class_path": path, **({"init_args": plain(arguments)} if arguments else {})}
+
+
+def _shown(value: Any) -> dict[str, Any]:
+    """The attributes of an object that can be compared."""
+    kinds = (bool, int, float, str, type(None), list, tuple)
+    return {name: inner for name, inner in getattr(value, "__dict__", {}).items() if isinstance(inner, kinds)}
+
+
+def _import_path(made: Any) -> str | None:
+    """The path that a class or function is imported by; ``None`` for one of a function or of a notebook's cell."""
+    module, name = getattr(made, "__module__", None), getattr(made, "__qualname__", "")
+    if module is None or "<" in name:
+        return None
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return f"{module}.{name}" if found is made else None
+
+
+def _unsaved(value: Any) -> dict[str, str]:
+    name = getattr(value, "__qualname__", "")
+    if name.endswith("<lambda>"):
+        return {UNSAVED: "a lambda"}
+    if "<locals>" in name:
+        return {UNSAVED: f"{name.rpartition('.')[2]}, which is defined inside a function"}
+    return {UNSAVED: name or f"an object of {type(value).__name__}"}

@@ -1,0 +1,93 @@
+"""What ``Trainer(precision=…)`` means here: the type of all that is computed, or the precision inside networks.
+
+Matrices are never autocast: a residual of eight bits has no small outliers. So Lightning's plugins, which would run a
+whole training step under autocast or another default type, are replaced by one that only has their name.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.precision import Precision
+
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.state import Procedure
+
+DOUBLE = "64-true"
+SINGLE = "32-true"
+MIXED = "bf16-mixed"
+
+
+class NamedPrecision(Precision):
+    """Does nothing; ``trainer.precision`` still says what was asked for.
+
+    Args:
+        replaced: the plugin in whose place it is.
+    """
+
+    def __init__(self, replaced: Precision) -> None:
+        super().__init__()
+        self.replaced = replaced
+        self.precision = replaced.precision
+
+
+def take_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, torch.dtype | None]:
+    """Return the method with the precision of a trainer, and the type of all that is computed.
+
+    Args:
+        trainer: its plugin is replaced until :func:`give_precision_back`.
+        method: how to recover.
+
+    Returns:
+        The method, with bf16 inside its networks for ``bf16-mixed``; and float64 for ``64-true``, else ``None``: the
+        type of the observations.
+
+    Raises:
+        ValueError: another precision, or ``bf16-mixed`` without a network.
+    """
+    given = str(trainer.precision)
+    if given not in (SINGLE, DOUBLE, MIXED):
+        raise ValueError(
+            f"trainer.precision must be {SINGLE}, {DOUBLE}, or {MIXED} (inside networks only), got {given!r}"
+        )
+    if given == MIXED:
+        method = _in_bf16(method)
+    plugin = trainer.strategy.precision_plugin
+    if given != SINGLE and not isinstance(plugin, NamedPrecision):
+        trainer.strategy.precision_plugin = NamedPrecision(plugin)
+    return method, torch.float64 if given == DOUBLE else None
+
+
+def give_precision_back(trainer: pl.Trainer) -> None:
+    """Let the trainer have its plugin again, for another module."""
+    plugin = trainer.strategy.precision_plugin
+    if isinstance(plugin, NamedPrecision):
+        trainer.strategy.precision_plugin = plugin.replaced
+
+
+def _in_bf16(method: Procedure) -> Procedure:
+    made = getattr(method, "signal", None)
+    inner = made.args[-1] if isinstance(made, partial) and made.args else getattr(made, "func", made)
+    takes = inner is not None and "precision" in inspect.signature(inner).parameters
+    if not isinstance(method, Method) or made is None or not takes:
+        name = getattr(inner, "__name__", type(method).__name__)
+        raise ValueError(
+            f"trainer.precision must be {SINGLE} or {DOUBLE} with {name}, got {MIXED!r}: bf16 applies inside networks "
+            "that have a setting precision, and matrices are never autocast"
+        )
+    return replace(method, signal=partial(made, precision="bf16"))
+
+
+@contextmanager
+def single_by_default() -> Iterator[None]:
+    """Make networks in single precision, whatever a trainer has set: the random numbers of a layer depend on it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

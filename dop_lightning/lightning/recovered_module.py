@@ -1,0 +1,135 @@
+"""What is recovered, and its scores: the steps of validation, test and prediction, a problem each."""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.look import Look
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.run import Run
+from dop_lightning.engine.state import State
+from dop_lightning.images.mosaics import combine
+from dop_lightning.lightning.clock import IterationClock
+from dop_lightning.lightning.listener import means
+
+
+class RecoveredModule(pl.LightningModule):
+    """A module that hands out what a run has recovered."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        raise NotImplementedError
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run."""
+        raise NotImplementedError
+
+    @property
+    def clock(self) -> IterationClock:
+        """The counters of the trainer."""
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._validated: dict[str, dict[str, float]] = {}
+        self._looks: WeakKeyDictionary[State, Look] = WeakKeyDictionary()
+
+    def recovered(self, name: str | None = None) -> Outcome:
+        """Return what is recovered of one problem, or of an image in tiles, at its present state.
+
+        Args:
+            name: of the problem; not needed if there is one.
+
+        Raises:
+            ValueError: there is no such problem, or there are several and no name.
+        """
+        wholes = {whole.name: whole for whole in self.data.wholes}
+        if name is None and len(wholes) == 1:
+            name = next(iter(wholes))
+        if name not in wholes and name not in self.run.records:
+            known = ", ".join(map(repr, list(wholes)[:3])) + (" …" if len(wholes) > 3 else "")
+            raise ValueError(f"name must be that of a problem, such as {known}, got {name!r}")
+        mosaic = self.data.mosaics.get(name)
+        if mosaic is not None:
+            return combine(mosaic, {place: self.recovered(tile.name) for place, tile in mosaic.tiles.items()})
+        return self.run.outcome_of(str(name))
+
+    def outcome_of(self, name: str) -> Outcome:
+        """Return :meth:`recovered` of a problem, under its earlier name."""
+        return self.recovered(name)
+
+    @torch.no_grad()
+    def forward(self, name: str | None = None) -> Tensor:
+        """Return X̂ of a problem, ``(*n)``, on the CPU, see :meth:`recovered`."""
+        return self.recovered(name).signal
+
+    @torch.no_grad()
+    def validation_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
+        """Return the scores of the problem called ``batch``; while fitting, those of the present evaluation."""
+        if self.trainer.state.fn != "fit" or batch not in self.run.records:
+            return self._score(batch)
+        scores = self._validated[batch] = self._present_scores(batch)
+        return {"problem": batch, "iterations": self.run.records[batch].iteration, **scores}
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin new means."""
+        self._validated = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish the means of a validation while fitting; loggers have them already where there was an evaluation."""
+        if self._validated and not self.trainer.sanity_checking:
+            self.clock.publish(means(self._validated.values()), {}, logs=not self.run.has_evaluated)
+
+    def _present_scores(self, name: str) -> dict[str, float]:
+        """The scores of a problem where it is, without another evaluation if there was one."""
+        record = self.run.records[name]
+        state = next((state for state in self.run.states if name in state.problems.names), None)
+        if state is None or record.evaluated == state.iteration:
+            return record.scores
+        look = self._looks.get(state)
+        if look is None or look.evaluation.iteration != state.iteration:
+            look = self._looks[state] = Look(state, self.run.scorer)
+            _ = look.evaluation
+        return look.scores[state.problems.names.index(name)]
+
+    def on_validation_model_eval(self) -> None:
+        """Networks are scored as they are fitted."""
+
+    def on_validation_model_train(self) -> None:
+        """Networks were not switched."""
+
+    @torch.no_grad()
+    def test_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
+        """Return the scores of the problem called ``batch``."""
+        return self._score(batch)
+
+    def _score(self, name: str) -> dict[str, Any]:
+        outcome = self.recovered(name)
+        self.log_dict(outcome.scores, batch_size=1)
+        return {"problem": name, "status": outcome.status, "iterations": outcome.iteration, **outcome.scores}
+
+    @torch.no_grad()
+    def predict_step(self, batch: str, batch_idx: int) -> Outcome:
+        """Return what is recovered of the problem called ``batch``."""
+        return self.recovered(batch)
+
+    def train_dataloader(self) -> Any:
+        """Return the blocks of the attached data, for a trainer without ``datamodule=…``."""
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        """Return the names of the attached problems."""
+        return self.data.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        """Return the names of the attached problems."""
+        return self.data.test_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """Return the names of the attached problems."""
+        return self.data.predict_dataloader()

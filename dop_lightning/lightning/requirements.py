@@ -1,0 +1,114 @@
+"""What a Trainer must be like to fit this module: settings and callbacks that cannot work are refused by name."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from dop_lightning.lightning.strategies import ProblemParallelStrategy
+
+_RATES = "set model.tau, model.alpha and model.theta_optimizer"
+_BATCHES = "set batch_size of the data module, which can be auto"
+_OUTPUTS = "use steps=Refinement(average=…), which averages outputs"
+
+REFUSED_CALLBACKS: dict[type[pl.Callback], str] = {
+    callbacks.StochasticWeightAveraging: f"weights of a problem end with it; {_OUTPUTS}",
+    callbacks.WeightAveraging: f"weights of a problem end with it; {_OUTPUTS}",
+    callbacks.BatchSizeFinder: f"a training step has no samples; {_BATCHES}",
+    callbacks.LearningRateFinder: f"each problem has rates of its own; {_RATES} (tau can be auto)",
+    callbacks.GradientAccumulationScheduler: "every iteration uses the whole observation; leave it out",
+    callbacks.BaseFinetuning: "parameters cannot be frozen; make the fixed part a buffer of the network",
+    callbacks.ModelPruning: "parameters cannot be masked; use a smaller network",
+    callbacks.SpikeDetection: "a problem that diverges ends by itself with the status diverged; leave it out",
+}
+"""Callbacks of Lightning that would do nothing or harm, with what to do instead."""
+
+REFUSED_ON_SEVERAL: dict[type[pl.Callback], str] = {
+    callbacks.EarlyStopping: "use StableOutput or VarianceStopping, which end each problem by itself",
+    callbacks.Checkpoint: "use CheckpointFolder, which all processes share, and Trainer(enable_checkpointing=False)",
+}
+"""Callbacks that need all problems in one process."""
+
+
+def check_trainer(trainer: Any, module: pl.LightningModule) -> None:
+    """Check that a trainer can run this module.
+
+    Raises:
+        ValueError: a setting or callback of the trainer cannot work, or a run would have no end.
+    """
+    if getattr(module, "_compiler_ctx", None) is not None:
+        raise ValueError(
+            "torch.compile cannot compile this module, whose training step is a loop of its own; compile the network "
+            "inside the signal instead"
+        )
+    _check_strategy(trainer)
+    if trainer.state.fn == "fit":
+        _check_fit(trainer)
+
+
+def _check_strategy(trainer: Any) -> None:
+    if isinstance(trainer.strategy, ProblemParallelStrategy | SingleDeviceStrategy):
+        return
+    given = getattr(trainer.strategy, "strategy_name", None) or type(trainer.strategy).__name__
+    raise ValueError(
+        f'strategy must be "problem_parallel" for several devices, got {given!r}; problems are independent of each '
+        f'other: Trainer(strategy="problem_parallel", devices={trainer.num_devices})'
+    )
+
+
+def _check_fit(trainer: Any) -> None:
+    every: list[pl.Callback] = trainer.callbacks
+    for callback in every:
+        for kind, instead in REFUSED_CALLBACKS.items():
+            if isinstance(callback, kind):
+                raise ValueError(f"{type(callback).__name__} does not work with this module: {instead}")
+        if isinstance(callback, callbacks.ModelCheckpoint) and callback._train_time_interval is not None:
+            raise ValueError(
+                "ModelCheckpoint(train_time_interval=…) never saves under manual optimization; use "
+                "every_n_train_steps, or CheckpointFolder(every_minutes=…)"
+            )
+    if trainer.world_size > 1:
+        for callback in every:
+            for kind, instead in REFUSED_ON_SEVERAL.items():
+                if isinstance(callback, kind):
+                    raise ValueError(
+                        f"{type(callback).__name__} works with one process, got {trainer.world_size}, each with "
+                        f"problems of its own: {instead}"
+                    )
+    if trainer.overfit_batches:
+        raise ValueError(
+            f"overfit_batches does not work with this module, got {trainer.overfit_batches}: every iteration uses the "
+            "whole observation; leave it out"
+        )
+    timed = any(isinstance(callback, callbacks.Timer) and callback.time_remaining() is not None for callback in every)
+    bounded = trainer.max_steps > 0 or (trainer.max_epochs or -1) > 0
+    if trainer.max_steps == 0 or trainer.max_epochs == 0 or not (bounded or timed):
+        raise ValueError(
+            f"trainer.max_steps must be the number of gradient iterations, at least 1, got {trainer.max_steps}; "
+            "max_epochs (evaluations) and max_time also end a run"
+        )
+
+
+def stopped_early(trainer: Any) -> bool:
+    """Whether a callback for early stopping has ended a run."""
+    stopping = (callback for callback in trainer.callbacks if isinstance(callback, callbacks.EarlyStopping))
+    return bool(trainer.should_stop) and any(callback.stopping_reason.value != 0 for callback in stopping)
+
+
+def step_grids(trainer: Any) -> list[int]:
+    """Return the numbers of iterations at whose multiples a callback looks at the run between evaluations."""
+    every: list[pl.Callback] = trainer.callbacks
+    grids = {callback._every_n_train_steps for callback in every if isinstance(callback, callbacks.ModelCheckpoint)}
+    if trainer.loggers and trainer.log_every_n_steps and any(_logs_steps(callback) for callback in every):
+        grids.add(trainer.log_every_n_steps)
+    return sorted(grids - {0})
+
+
+def _logs_steps(callback: pl.Callback) -> bool:
+    """Whether a callback may log at training steps: a foreign one that follows them."""
+    quiet = (callbacks.ProgressBar, callbacks.Checkpoint, callbacks.Timer, callbacks.EarlyStopping)
+    if isinstance(callback, quiet) or type(callback).__module__.startswith("dop_lightning."):
+        return False
+    hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
+    return any(getattr(type(callback), hook) is not getattr(pl.Callback, hook) for hook in hooks)
