@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
@@ -25,7 +26,7 @@ from dop_lightning.lightning.persistent_module import PersistentModule
 from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
-from dop_lightning.lightning.requirements import check_trainer, step_grids, stopped_early
+from dop_lightning.lightning.requirements import check_trainer, silence_what_does_not_apply, step_grids, stopped_early
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
 from dop_lightning.model.corruption import Corruption, HadamardCorruption
@@ -119,6 +120,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         """Refuse a trainer that cannot work: this is the first hook that Lightning calls."""
         check_trainer(self.trainer, self)
+        silence_what_does_not_apply()
         self.trainer.num_sanity_val_steps = (
             0  # a validation repeats the scores of an evaluation: nothing can fail there
         )
@@ -179,7 +181,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     ) -> None:
         """Make the run, unless there is one of these problems: the module keeps what it recovered."""
         before, self._data = self._run, data
-        if before is not None and before.roster.is_about(batches):
+        if before is not None and before.roster.is_about(batches) and before.roster.method is method:
             if (before.roster.device, before.roster.dtype) != (device, dtype or before.roster.dtype):
                 before.roster.move(device, dtype)
                 self.follow_states()
@@ -209,6 +211,50 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         names = [problem.name for problem in data.problems]
         device = device or self.trainer.strategy.root_device
         return Roster(method, batches, self.tau, self.alpha, names, device, labels, dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Bring the batches along to another device or type, with all that iterations need.
+
+        Raises:
+            ValueError: the type is neither float32 nor float64.
+        """
+        if self._run is not None:
+            roster = self._run.roster
+            now = roster.dtype or roster.batches[0].dtype
+            probe = fn(torch.zeros(1, dtype=now, device=roster.device))
+            if probe.dtype not in (torch.float32, torch.float64):
+                raise ValueError(
+                    f"the type of the module must be float32 or float64, got {probe.dtype}: networks have a precision "
+                    "of their own inside"
+                )
+            if (probe.device, probe.dtype) != (roster.device, now):
+                with single_by_default():
+                    roster.move(probe.device, probe.dtype)
+                self.follow_states()
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what ``torch.save`` and ``copy.deepcopy`` keep: the run as a checkpoint holds it, and no trainer."""
+        kept = dict(self.__dict__)
+        for name in ("_run", "_listener", "_looks", "_clock", "_trainer", "_fabric"):
+            kept[name] = None
+        kept["_modules"] = {name: part for name, part in self._modules.items() if name != "_parts"}
+        if self._run is not None:
+            roster = self._run.roster
+            kept["_saved_run"] = (roster.batches, roster.labels, roster.device, roster.dtype, roster.entries())
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the run again."""
+        saved = state.pop("_saved_run", None)
+        super().__setstate__(state)
+        self._listener, self._looks, self._parts = TrainerListener(self), WeakKeyDictionary(), nn.ModuleList()
+        if saved is not None:
+            batches, labels, device, dtype, entries = saved
+            self._build(self._data, batches, labels, self.method, device, dtype)
+            self.roster.load(entries)
+            self.roster.rest()
+            self.follow_states()
 
     @property
     def run(self) -> Run:

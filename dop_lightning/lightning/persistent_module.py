@@ -1,5 +1,6 @@
 """Saving a run and loading it: ``state_dict``, checkpoint files of Lightning, and the contents of folders."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -171,7 +173,10 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         token = _DATA.set(datamodule)
         try:
             _refuse_unsaved(checkpoint_path, kwargs)
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            with warnings.catch_warnings():
+                # Lightning makes the module by a method of its parser that is about to have another name
+                warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
+                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         finally:
             _DATA.reset(token)
 
@@ -189,5 +194,5 @@ def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
     for name, what in parts.items():
         if name not in given:
             raise ValueError(
-                f"{name} was {what}, which a checkpoint cannot hold; pass it: load_from_checkpoint(…, {name}=…)"
+                f"{name} was {what}, which a checkpoint cannot hold; pass it again: load_from_checkpoint(…, {name}=…)"
             )

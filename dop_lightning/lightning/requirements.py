@@ -1,5 +1,6 @@
 """What a Trainer must be like to fit this module: settings and callbacks that cannot work are refused by name."""
 
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -29,6 +30,11 @@ REFUSED_ON_SEVERAL: dict[type[pl.Callback], str] = {
     callbacks.Checkpoint: "use CheckpointFolder, which all processes share, and Trainer(enable_checkpointing=False)",
 }
 """Callbacks that need all problems in one process."""
+
+
+def silence_what_does_not_apply() -> None:
+    """Silence Lightning's advice on checkpoints under manual optimization: here they hold the state of their step."""
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization", category=UserWarning)
 
 
 def check_trainer(trainer: Any, module: pl.LightningModule) -> None:
