@@ -8,11 +8,13 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -21,7 +23,7 @@ from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.messages import plain_message
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.moved import new_class_paths
-from dop_lightning.lightning.callbacks import last_checkpoint
+from dop_lightning.lightning.callbacks import IterationProgress, last_checkpoint
 from dop_lightning.lightning.data import (
     ImageDataModule,  # noqa: F401
     MatrixDataModule,  # noqa: F401
@@ -83,12 +85,26 @@ class DopCLI(LightningCLI):
                 raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
         if self.verb == "validate" and trainer.get("limit_val_batches") == TRAINER_DEFAULTS["limit_val_batches"]:
             trainer["limit_val_batches"] = None  # a run does not validate while it fits
+        if self._has_callback(Checkpoint) and trainer.get("enable_checkpointing") is False:
+            trainer["enable_checkpointing"] = None
         self._settle_devices(trainer)
         if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
             trainer["enable_progress_bar"] = None
             self.config["progress"]["lines"] = 0
         if trainer.get("default_root_dir") is None:
             trainer["default_root_dir"] = str(self._default_folder())
+
+    def _has_callback(self, kind: type[Callback]) -> bool:
+        """Whether the user asks for a callback of this kind."""
+        given = self.config["trainer"].get("callbacks") or []
+        made = (locate(each["class_path"]) for each in (given if isinstance(given, list) else [given]))
+        return any(isinstance(each, type) and issubclass(each, kind) for each in made)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Make the trainer; a progress bar of the user takes the place of ours."""
+        if self._has_callback(ProgressBar):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, IterationProgress)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def _settle_devices(self, trainer: Any) -> None:
         """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one."""

@@ -5,6 +5,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,20 @@ def prepare() -> None:
     """Set threads and memory, and silence what Lightning says that does not help here, each by its name."""
     set_threads()
     keep_freed_memory()
+    # callbacks of Lightning have choices for defaults, which YAML has no form for
+    yaml.representer.SafeRepresenter.add_multi_representer(
+        Enum, lambda dumper, choice: dumper.represent_data(choice.value)
+    )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for asked_for in ("profilers", "callbacks"):  # what they print is what a user has asked for
+        logging.getLogger(f"pytorch_lightning.{asked_for}").setLevel(logging.INFO)
     # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
     # jsonargparse 4.53 deprecates what LightningCLI 2.6 calls it with
     warnings.filterwarnings("ignore", message=r"(?s).*(deprecated in v4|JSONARGPARSE_DEPRECATION_WARNINGS)")
+    # a run may be resumed, and scored, without the callbacks that it was started with
+    warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`, callbacks used to create")
     # we pass LightningCLI its arguments, without the verb
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
     threading.excepthook = _quiet_excepthook
