@@ -19,11 +19,11 @@ import torch
 from disturb_runs import environment
 from turns import clock
 
-from dop_lightning.cli.experiments.runner import standard_callbacks
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.steps import Refinement
+from dop_lightning.lightning.callbacks import standard_callbacks
 from dop_lightning.lightning.data import ImageDataModule, RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.corruption import HadamardCorruption

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 import torch
 
-from dop_lightning.cli.experiments.runner import standard_callbacks
-from dop_lightning.lightning.callbacks import RecoveryCallback
+from dop_lightning.lightning.callbacks import RecoveryCallback, standard_callbacks
 from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.problems.problem import ProblemBatch
 

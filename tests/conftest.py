@@ -17,9 +17,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.cli.experiments.runner import standard_callbacks
 from dop_lightning.cli.main import main
-from dop_lightning.lightning.callbacks import StableOutput, VarianceStopping
+from dop_lightning.lightning.callbacks import StableOutput, VarianceStopping, standard_callbacks
 from dop_lightning.lightning.callbacks.checkpoint import LAST, FolderCheckpointIO
 from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization

@@ -24,13 +24,19 @@ class PlainHyperparameters(HyperparametersMixin):
     A class, or a ``functools.partial`` of one with keyword arguments, becomes ``{"class_path": …, "init_args": …}``; so
     does an object whose attributes are its arguments. A function becomes its import path. These are the forms of a
     config file, and ``torch.load(…, weights_only=True)`` reads them.
+
+    Attributes:
+        is_from_cli: whether a ``LightningCLI`` made the object, whose config then gives the hyperparameters.
     """
+
+    is_from_cli = False
 
     def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
         """Save arguments of ``__init__``, see Lightning's ``save_hyperparameters``; values become plain types."""
         if frame is None and (current := inspect.currentframe()) is not None:
             frame = current.f_back
         super().save_hyperparameters(*args, frame=frame, **kwargs)
+        self.is_from_cli = self.is_from_cli or self.hparams.pop("_instantiator", None) is not None
         values = {name: value if name.startswith("_") else plain(value) for name, value in self.hparams.items()}
         self._hparams = AttributeDict({**values, "_instantiator": INSTANTIATOR})
         self._hparams_initial = AttributeDict(self._hparams)

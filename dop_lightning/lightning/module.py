@@ -1,6 +1,7 @@
 """The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
@@ -118,13 +119,21 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     # ------------------------------------------------------------------------------------------------ the problems
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Refuse a trainer that cannot work: this is the first hook that Lightning calls."""
+        """Refuse a trainer that cannot work; of a plain ``LightningCLI``, return the callbacks of every run.
+
+        This is the first hook that Lightning calls.
+        """
         check_trainer(self.trainer, self)
         silence_what_does_not_apply()
-        self.trainer.num_sanity_val_steps = (
-            0  # a validation repeats the scores of an evaluation: nothing can fail there
-        )
-        return []
+        self.trainer.num_sanity_val_steps = 0  # a validation repeats the scores of an evaluation, which begins later
+        if not self.is_from_cli:
+            return []
+        present = tuple(type(callback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        bars = any(issubclass(kind, pl.callbacks.ProgressBar) for kind in present)
+        # by its name: callbacks import this module
+        standard = import_module("dop_lightning.lightning.callbacks.standard").STANDARD.values()
+        missing = (kind for kind in standard if not any(issubclass(own, kind) for own in present))
+        return [kind() for kind in missing if not (bars and issubclass(kind, pl.callbacks.ProgressBar))]
 
     def configure_model(self) -> None:
         """Build signal and corruption of every batch of the data module, where they are to run.

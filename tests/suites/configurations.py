@@ -12,9 +12,14 @@ from typing import Any
 import pytorch_lightning as pl
 from hypothesis import strategies as st
 
-from dop_lightning.cli.experiments.runner import standard_callbacks
 from dop_lightning.engine.steps import Nesterov
-from dop_lightning.lightning.callbacks import ProblemTensorBoard, RecoveredFiles, StableOutput, VarianceStopping
+from dop_lightning.lightning.callbacks import (
+    ProblemTensorBoard,
+    RecoveredFiles,
+    StableOutput,
+    VarianceStopping,
+    standard_callbacks,
+)
 from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.corruption import PixelCorruption

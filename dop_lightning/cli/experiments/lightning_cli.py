@@ -23,7 +23,7 @@ from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.messages import plain_message
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.moved import new_class_paths
-from dop_lightning.lightning.callbacks import IterationProgress, last_checkpoint
+from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
 from dop_lightning.lightning.data import (
     ImageDataModule,  # noqa: F401
     MatrixDataModule,  # noqa: F401
@@ -74,7 +74,7 @@ class DopCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """A section for each standard callback, and where to resume."""
         parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder, or «last»")
-        for section, callback in runner.STANDARD.items():
+        for section, callback in STANDARD.items():
             parser.add_lightning_class_args(callback, section)
 
     def before_instantiate_classes(self) -> None:

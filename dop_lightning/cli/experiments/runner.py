@@ -16,14 +16,7 @@ from dop_lightning.cli import hints
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.lightning.callbacks import (
     CheckpointFolder,
-    GracefulStop,
-    IterationProgress,
     Manifest,
-    ProblemTensorBoard,
-    RecoveredFiles,
-    RecoveryMetrics,
-    StableOutput,
-    VarianceStopping,
     last_checkpoint,
 )
 from dop_lightning.lightning.callbacks.checkpoint import LAST
@@ -76,27 +69,6 @@ def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread dies of a full disk with a traceback, and its owner raises the same error again."""
     if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)
-
-
-STANDARD: dict[str, type[pl.Callback]] = {
-    "metrics": RecoveryMetrics,
-    "stable": StableOutput,
-    "early_stop": VarianceStopping,
-    "tensorboard": ProblemTensorBoard,
-    "files": RecoveredFiles,
-    "checkpoint": CheckpointFolder,
-    "interrupt": GracefulStop,
-    "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start
-}
-"""The callbacks of every run by their section in a config, in the order in which they follow a problem."""
-
-
-def standard_callbacks(
-    stable: StableOutput | None = None, early_stop: VarianceStopping | None = None
-) -> list[pl.Callback]:
-    """The callbacks of every run, with their defaults but for those given."""
-    given = {"stable": stable, "early_stop": early_stop}
-    return [given.get(section) or make() for section, make in STANDARD.items()]
 
 
 def fit(

@@ -7,12 +7,14 @@ from dop_lightning.lightning.callbacks.manifest import Manifest
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.callbacks.progress import IterationProgress
 from dop_lightning.lightning.callbacks.stable import StableOutput
+from dop_lightning.lightning.callbacks.standard import STANDARD, standard_callbacks
 from dop_lightning.lightning.callbacks.tensorboard import ProblemTensorBoard
 from dop_lightning.lightning.callbacks.variance import VarianceStopping
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 __all__ = [
+    "STANDARD",
     "CheckpointFolder",
     "FolderCheckpointIO",
     "GracefulStop",
@@ -25,4 +27,5 @@ __all__ = [
     "StableOutput",
     "VarianceStopping",
     "last_checkpoint",
+    "standard_callbacks",
 ]

@@ -12,8 +12,7 @@ import pytest
 import pytorch_lightning as pl
 from PIL import Image
 
-from dop_lightning.cli.experiments.runner import standard_callbacks
-from dop_lightning.lightning.callbacks import IterationProgress
+from dop_lightning.lightning.callbacks import IterationProgress, standard_callbacks
 
 
 class Terminal(io.StringIO):
