@@ -131,7 +131,7 @@ def machinery(options: argparse.Namespace, folder: Path) -> bool:
     names = [problem.name for problem in apart.problems]
     turns = Turns(Roster(method, apart.batches, 1.0, None, names, torch.device("cpu")), block)
     trainer = pl.Trainer(
-        max_steps=options.iterations, max_epochs=-1, accelerator="cpu", devices=1, logger=False,
+        max_steps=options.iterations, max_epochs=-1, limit_val_batches=0, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder / "machinery",
         callbacks=[turns, *standard_callbacks()],
     )  # fmt: skip

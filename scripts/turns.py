@@ -81,6 +81,7 @@ def take_turns(
             max_epochs=-1,
             accelerator=device,
             devices=1,
+            limit_val_batches=0,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
