@@ -25,6 +25,7 @@ from dop_lightning.model.corruption import Corruption, HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.model.signals import Signal, SymmetricFactor
+from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import ProblemBatch
 
 
@@ -61,6 +62,8 @@ class DoubleOverparameterization(pl.LightningModule):
         evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
         graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
             :mod:`dop_lightning.engine.graphs`.
+        metrics: metrics of your own, by tag or as a list: ``torchmetrics.Metric`` objects and functions, see
+            :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -80,6 +83,7 @@ class DoubleOverparameterization(pl.LightningModule):
         block: int = 100,
         evaluate_every: int = 1000,
         graphs: bool = True,
+        metrics: dict[str, Callable[..., Any]] | list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -100,6 +104,7 @@ class DoubleOverparameterization(pl.LightningModule):
         self.alpha = None if alpha is None else _positive_numbers("alpha", alpha)
         self.block = at_least("block", block, 1)
         self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
+        self.metrics = CustomMetrics(metrics)
         self._run: Run | None = None
         self._listener = TrainerListener(self)
         self._parts = nn.ModuleList()
@@ -127,6 +132,7 @@ class DoubleOverparameterization(pl.LightningModule):
             evaluate_every=self.evaluate_every,
             listeners=[self._listener],
             interrupted=lambda: self.stopped_by,
+            metrics=self.metrics,
         )
         self.follow_states()
 
@@ -242,7 +248,8 @@ class DoubleOverparameterization(pl.LightningModule):
         """What is recovered of one problem, or of an image in tiles, at its present state."""
         mosaic = self.trainer.datamodule.mosaics.get(name)  # type: ignore[attr-defined]
         if mosaic is not None:
-            return combine(mosaic, {place: self.outcome_of(tile.name) for place, tile in mosaic.tiles.items()})
+            outcomes = {place: self.outcome_of(tile.name) for place, tile in mosaic.tiles.items()}
+            return combine(mosaic, outcomes, self.metrics)
         return self.run.outcome_of(name)
 
     @torch.no_grad()
