@@ -66,7 +66,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     if means:
         table, columns = summary.table_over_seeds(groups, options.markdown)
     else:
-        table, columns = summary.mark_best(runs, rows, many.short_columns(first), options.markdown)
+        table, columns = summary.mark_best(runs, rows, many.short_columns(first, rows), options.markdown)
     if options.markdown:
         print(render_markdown(table, columns))
         return 0

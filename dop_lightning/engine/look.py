@@ -88,9 +88,9 @@ class Ending(Look):
 
     @cached_property
     def final_scores(self) -> list[dict[str, float]]:
-        """The scores of the end, one mapping per problem of the batch."""
-        seen = self.evaluation
-        return self._scorer(self.state).final(seen.signal, seen.corruption, seen.loss)
+        """The scores of the end, one mapping per problem of the batch; metrics of the user only of those that end."""
+        seen, curves = self.evaluation, self.__dict__.get("scores")
+        return self._scorer(self.state).final(seen.signal, seen.corruption, seen.loss, self.ends, curves)
 
     def outcomes(self, scores: Sequence[Mapping[str, float]] | None = None) -> Iterator[Outcome]:
         """Yield the outcome of each problem that ends.

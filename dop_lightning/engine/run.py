@@ -20,6 +20,7 @@ from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.scoring import Scorer
 
 
@@ -63,6 +64,7 @@ class Run:
         grids: blocks also end at multiples of each of these, at least 1.
         listeners: what follows the run, in this order.
         interrupted: asked before each turn; the run ends when it is true.
+        metrics: metrics of the user, see :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
 
     Attributes:
         has_evaluated: whether the last step ended with an evaluation.
@@ -81,6 +83,7 @@ class Run:
         grids: Sequence[int] = (),
         listeners: Sequence[Listener] = (),
         interrupted: Callable[[], object] = lambda: False,
+        metrics: CustomMetrics | Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]] | None = None,
     ) -> None:
         self.roster = roster
         self.block = at_least("block", block, 1)
@@ -90,6 +93,7 @@ class Run:
         self.listeners = list(listeners)
         self.has_evaluated = False
         self._interrupted = interrupted
+        self.metrics = metrics if isinstance(metrics, CustomMetrics) else CustomMetrics(metrics)
         self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
         self._stopping: dict[str, Status] = {}
         self._going_back: dict[str, Mapping[str, Any]] = {}
@@ -113,16 +117,33 @@ class Run:
         """Return the scorer of a batch; truths stay stacked while the batch is at work."""
         known = self._scorers.get(state)
         if known is None or known.problems is not state.problems:
-            known = self._scorers[state] = Scorer(state.problems, state.has_corruption)
+            known = self._scorers[state] = Scorer(state.problems, state.has_corruption, self.metrics)
         return known
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
     def begin(self) -> None:
-        """Set the problems to work that are not finished."""
+        """Set the problems to work that are not finished.
+
+        Raises:
+            ValueError: a metric of the user fails on the start of a problem.
+        """
         self._stopping, self._going_back = {}, {}
         self.roster.work_on_unfinished(self.maximum)
+        if self.metrics:
+            self._try_metrics()
         self._tell_change()
+
+    def _try_metrics(self) -> None:
+        """Compute the metrics of the user of one problem of each shape: a mistake in them shows before the work."""
+        tried = set()
+        for state in self.states:
+            if state.problems[0].batch_key not in tried:
+                tried.add(state.problems[0].batch_key)
+                with_truth = (k for k, problem in enumerate(state.problems) if problem.truth is not None)
+                alone = state.select([next(with_truth, 0)])
+                seen = alone.evaluate()
+                self.scorer(alone).curves(seen.signal, seen.corruption, seen.loss)
 
     def to_end(self) -> None:
         """Advance until no problem is left, or until the run is interrupted: then the others end as they are."""

@@ -6,13 +6,16 @@ import torch
 
 from dop_lightning.engine.outcome import Outcome, Status
 from dop_lightning.images.tiles import Mosaic
+from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
 
 _WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
 
-def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outcome:
+def combine(
+    mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome], metrics: CustomMetrics | None = None
+) -> Outcome:
     """Blend the tiles of an image, and score the whole.
 
     Its status is the worst of its tiles', its iterations the fewest, its seconds their sum, its loss their mean.
@@ -20,13 +23,14 @@ def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outc
     Args:
         mosaic: the image and its tiles.
         outcomes: of every tile, by its (row, column).
+        metrics: metrics of the user, computed on the whole image.
     """
     parts = list(outcomes.values())
     signal = mosaic.grid.blend({place: outcome.signal for place, outcome in outcomes.items()})
     corruption = mosaic.grid.blend({place: outcome.corruption for place, outcome in outcomes.items()})
     losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
     loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
-    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None)
+    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None, metrics=metrics)
     return Outcome(
         problem=mosaic.whole,
         status=min((outcome.status for outcome in parts), key=_WORST_FIRST.index),

@@ -34,6 +34,7 @@ from dop_lightning.model.corruption import Corruption, HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.model.signals import Signal, SymmetricFactor
+from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem, ProblemBatch, form_batches
 
 
@@ -70,6 +71,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
         graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
             :mod:`dop_lightning.engine.graphs`.
+        metrics: metrics of your own, by tag or as a list: ``torchmetrics.Metric`` objects and functions, see
+            :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -89,6 +92,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         block: int = 100,
         evaluate_every: int = 1000,
         graphs: bool = True,
+        metrics: dict[str, Callable[..., Any]] | list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -110,6 +114,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         self.block = at_least("block", block, 1)
         self.evaluate_every = at_least("evaluate_every", evaluate_every, 1)
         self._data: RecoveryDataModule | None = None
+        self.metrics = CustomMetrics(metrics)
         self._run: Run | None = None
         self._clock: IterationClock | None = None
         self._listener = TrainerListener(self)
@@ -205,6 +210,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             evaluate_every=self.evaluate_every,
             listeners=[self._listener],
             interrupted=lambda: self.stopped_by,
+            metrics=self.metrics,
         )
         self.follow_states()
 

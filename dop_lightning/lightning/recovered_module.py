@@ -14,6 +14,7 @@ from dop_lightning.engine.state import State
 from dop_lightning.images.mosaics import combine
 from dop_lightning.lightning.clock import IterationClock
 from dop_lightning.lightning.listener import means
+from dop_lightning.problems.custom_metrics import CustomMetrics
 
 
 class RecoveredModule(pl.LightningModule):
@@ -33,6 +34,8 @@ class RecoveredModule(pl.LightningModule):
     def clock(self) -> IterationClock:
         """The counters of the trainer."""
         raise NotImplementedError
+
+    metrics: CustomMetrics
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +59,8 @@ class RecoveredModule(pl.LightningModule):
             raise ValueError(f"name must be that of a problem, such as {known}, got {name!r}")
         mosaic = self.data.mosaics.get(name)
         if mosaic is not None:
-            return combine(mosaic, {place: self.recovered(tile.name) for place, tile in mosaic.tiles.items()})
+            outcomes = {place: self.recovered(tile.name) for place, tile in mosaic.tiles.items()}
+            return combine(mosaic, outcomes, self.metrics)
         return self.run.outcome_of(str(name))
 
     def outcome_of(self, name: str) -> Outcome:

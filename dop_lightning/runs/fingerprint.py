@@ -11,8 +11,8 @@ import yaml
 from dop_lightning.foundation.moved import make_callable
 from dop_lightning.problems.problem import Problem
 
-MODEL_WITHOUT_EFFECT = {"block", "graphs"}
-"""Settings of the model that change no result."""
+MODEL_WITHOUT_EFFECT = {"block", "graphs", "metrics"}
+"""Settings of the model that change nothing that is recovered."""
 
 DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
 """Settings of the data that say where files are, or how much memory a batch may use. The contents of files count, but

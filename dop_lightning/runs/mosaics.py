@@ -9,18 +9,20 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.images.mosaics import combine
 from dop_lightning.images.tiles import Mosaic
+from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.folder import RESULT, RunFolder
 
 SIGNAL, CORRUPTION = "recovered.npy", "corruption.npy"
 
 
-def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
+def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) -> Outcome | None:
     """Combine what the tiles of an image have left in their folders, whoever has recovered them.
 
     Args:
         run: the folder of the run.
         mosaic: the image and its tiles.
+        metrics: metrics of the user, computed on the whole image.
 
     Returns:
         The outcome of the whole; ``None`` where a tile has left no result yet.
@@ -30,7 +32,7 @@ def assemble(run: Path, mosaic: Mosaic) -> Outcome | None:
     """
     if not all((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values()):
         return None
-    return combine(mosaic, {place: _read(run, tile) for place, tile in mosaic.tiles.items()})
+    return combine(mosaic, {place: _read(run, tile) for place, tile in mosaic.tiles.items()}, metrics)
 
 
 def _read(run: Path, tile: Problem) -> Outcome:

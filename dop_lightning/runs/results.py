@@ -3,13 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.atomic import atomic_json, atomic_text
 from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.tags import RESERVED
 from dop_lightning.runs.folder import RESULT, TABLE, Metric, RunFolder
 
 SCORES = (
@@ -27,10 +28,35 @@ SCORES = (
     "support_recall",
     "rank",
 )
-"""Columns of scores; ``best_…`` are an oracle's: they need the truth."""
+"""Columns of built-in scores; ``best_…`` are an oracle's: they need the truth."""
+
+HIGHER_IS_BETTER = "higher_is_better"
+"""The key of a result that says, by tag, which custom scores are better when they are higher."""
 
 
-def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], machine: Mapping[str, Any]) -> None:
+def custom_scores(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of scores that are not built in: those of the user's metrics, in the order of their occurrence.
+
+    >>> custom_scores([{"problem": "a", "psnr": 23.5}, {"problem": "b", "psnr": 21.0, "lpips": 0.25}])
+    ['lpips']
+    """
+    return list(
+        dict.fromkeys(
+            key
+            for result in results
+            for key, value in result.items()
+            if key not in RESERVED and isinstance(value, int | float) and not isinstance(value, bool)
+        )
+    )
+
+
+def write_result(
+    folder: Path,
+    outcome: Outcome,
+    best: Mapping[str, float],
+    machine: Mapping[str, Any],
+    higher_is_better: Mapping[str, bool] | None = None,
+) -> None:
     """Write ``result.json`` of one problem.
 
     Args:
@@ -38,8 +64,10 @@ def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], mach
         outcome: its outcome.
         best: ``best_psnr`` and ``best_iteration`` where they are known.
         machine: what it ran on.
+        higher_is_better: of custom scores, by tag, if it is known.
     """
     scores = {**outcome.scores, **best}
+    custom = [key for key in scores if key not in RESERVED]
     atomic_json(
         folder / RESULT,
         {
@@ -52,7 +80,8 @@ def write_result(folder: Path, outcome: Outcome, best: Mapping[str, float], mach
             "iterations": outcome.iteration,
             "seconds": round(outcome.seconds, 3),
             # JSON has neither inf nor nan: what is not a finite number is unknown to a reader
-            **{key: scores[key] for key in SCORES if key in scores and math.isfinite(scores[key])},
+            **{key: scores[key] for key in (*SCORES, *custom) if key in scores and math.isfinite(scores[key])},
+            **({HIGHER_IS_BETTER: dict(higher_is_better)} if higher_is_better else {}),
             "machine": dict(machine),
         },
     )
@@ -95,7 +124,7 @@ def write_table(run: Path) -> list[dict[str, Any]]:
     """Rebuild ``results.csv`` from the results of a run and return them.
 
     The columns are ``problem``, one an attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``, then
-    the scores. What is not known is empty.
+    the built-in scores, then those of the user's metrics. What is not known is empty.
     """
     results = RunFolder(run).results()
     atomic_text(run / TABLE, render_csv(results))
@@ -111,6 +140,7 @@ def render_csv(results: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
     """
     attributes = list(dict.fromkeys(key for result in results for key in result["attributes"]))
     columns = [*first, "problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
+    columns += custom_scores(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -187,4 +217,11 @@ SUMMARY = [
     ("corruption_density", "density", ".3f"),
     ("true_density", "true density", ".3f"),
 ]
-"""The columns of a short table."""
+"""The columns of a short table, without custom scores."""
+
+CUSTOM_FORMAT = ".4g"
+
+
+def summary_columns(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return the columns of a short table: the usual ones, then one per custom score."""
+    return [*SUMMARY, *((key, key, CUSTOM_FORMAT) for key in custom_scores(results))]

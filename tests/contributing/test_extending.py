@@ -92,6 +92,9 @@ def check(module: str, results: list[dict[str, Any]], run: Path) -> None:
         assert results[0]["attributes"]["noise"] == "dead_columns"
     if module == "every_other_row":
         assert results[0]["attributes"]["sensing"] == "interlaced"
+    if module == "edge_error":
+        assert {"edge_error", "variation_rows", "variation_columns", "rmse"} <= results[0].keys()
+        assert results[0]["higher_is_better"] == {"edge_error": False, "rmse": False}
     if module == "run_log":
         lines = (run / "ended.txt").read_text(encoding="utf-8").splitlines()
         assert sorted(lines) == sorted(f"{result['problem']}: done after 10 iterations" for result in results)

@@ -37,6 +37,7 @@ HOW_TO = [
     "files.md",
     "gpu.md",
     "masks.md",
+    "metrics.md",
     "report.md",
     "resume.md",
     "stopping.md",

@@ -290,3 +290,80 @@ def test_hooks_of_a_bare_listener_do_nothing() -> None:
     run.listeners = [Listener()]
     run.to_end()
     assert not run.states
+
+
+# ------------------------------------------------------------------------------------------------- metrics of the user
+
+
+class Scores(Listener):
+    """Keeps scores of evaluations, and of ends, by the name of the problem."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[float]] = {}
+        self.ends: dict[str, float] = {}
+
+    def on_evaluation(self, run: Run, look: Look) -> None:
+        for name, scores in zip(look.problems.names, look.scores, strict=True):
+            self.curves.setdefault(name, []).append(scores["own"])
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        self.ends.update({outcome.problem.name: outcome.scores["own"] for outcome in ending.outcomes()})
+
+
+class Calls:
+    """X itself, and for which problems it was asked."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, signal: torch.Tensor, problem: Problem) -> torch.Tensor:
+        self.names.append(problem.name)
+        return signal
+
+
+def test_metrics_are_scores_of_evaluations_and_of_the_end() -> None:
+    scores, own = Scores(), Calls()
+    method = Counter(diverge={"c": 15}, finish={"b": 10})
+    options = {"block": 10, "evaluate_every": 10, "maximum": 20, "metrics": {"own": own}}
+    run, _ = make_run(method, batch("a", "b", "c"), **options)
+    run.listeners.append(scores)
+    run.to_end()
+    assert scores.curves == {"a": [10.0, 20.0], "c": [10.0]}
+    assert scores.ends == {"a": 20.0, "b": 10.0, "c": 10.0}
+
+
+def test_metrics_are_computed_once_an_evaluation_and_of_what_ends_alone() -> None:
+    own = Calls()
+    options = {"block": 10, "evaluate_every": 20, "maximum": 20, "metrics": {"own": own}}
+    run, _ = make_run(Counter(finish={"b": 10}), batch("a", "b", "c"), **options)
+    run.listeners.append(Scores())
+    run.to_end()
+    assert own.names == ["b", "a", "c"]
+
+
+def test_metrics_are_tried_before_the_work_on_a_problem_with_truth_of_each_shape() -> None:
+    own = Calls()
+    known = ProblemBatch([Problem("a", torch.zeros(1, 1)), Problem("b", torch.zeros(1, 1), truth=torch.ones(1, 1))])
+    other = ProblemBatch([Problem("c", torch.zeros(1, 1), data_range=1.0)])
+    run, log = make_run(Counter(), known, batch("d"), other, maximum=10, metrics=[own])
+    run.begin()
+    assert own.names == ["b", "c"]
+    assert [event[0] for event in log.said] == ["change"]
+
+
+def test_a_metric_that_fails_ends_a_run_before_its_work() -> None:
+    def fails(signal: torch.Tensor) -> float:
+        raise RuntimeError("no way")
+
+    method = Counter()
+    run, _ = make_run(method, batch("a"), maximum=10, metrics={"own": fails})
+    with pytest.raises(ValueError, match=r"^metrics: 'own' \(fails\) failed on problem 'a', .*: RuntimeError: no way$"):
+        run.begin()
+    assert method.turns == []
+
+
+def test_without_metrics_nothing_is_tried() -> None:
+    method = Counter()
+    run, _ = make_run(method, batch("a"), maximum=10)
+    run.begin()
+    assert method.evaluations == 0

@@ -43,6 +43,7 @@ def changed(section: str, key: str, value: object) -> str:
         ("trainer", "devices", 4),
         ("trainer", "default_root_dir", "elsewhere"),
         ("model", "block", 7),
+        ("model", "metrics", {"error": {"class_path": "torchmetrics.MeanAbsoluteError"}}),
         ("early_stop", "window", 50),
         ("tensorboard", "images_every", 1),
         ("checkpoint", "every_minutes", 1.0),

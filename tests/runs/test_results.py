@@ -10,7 +10,17 @@ import torch
 
 from dop_lightning.engine.outcome import Outcome, Status
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.results import SUMMARY, read_results, render_table, write_result, write_table
+from dop_lightning.problems.tags import RESERVED
+from dop_lightning.runs.results import (
+    SCORES,
+    SUMMARY,
+    custom_scores,
+    read_results,
+    render_table,
+    summary_columns,
+    write_result,
+    write_table,
+)
 
 BEFORE = ["seed", "alpha", "status", "iterations", "seconds", "loss", "input_psnr", "psnr", "best_psnr"]
 AFTER = [
@@ -130,3 +140,34 @@ def test_a_short_table(tmp_path: Path) -> None:
 
 def test_a_short_table_of_nothing() -> None:
     assert render_table([], SUMMARY) == ""
+
+
+# ------------------------------------------------------------------------------------------------------ custom scores
+
+
+def test_custom_scores_follow_the_built_in_ones(tmp_path: Path) -> None:
+    write(tmp_path, "a", {"image": "camera"}, loss=0.5, lpips=0.25, psnr=20.0)
+    write(tmp_path, "b", {"image": "coffee"}, loss=0.5, sharpness=float("nan"))
+    write(tmp_path, "c", {"image": "coffee"}, loss=0.5, contrast=3.0, lpips=0.125)
+    results = write_table(tmp_path)
+    assert custom_scores(results) == ["lpips", "contrast"]
+    table = rows(tmp_path)
+    assert list(table[0]) == ["problem", "image", *BEFORE, *AFTER, "rank", "lpips", "contrast"]
+    assert [(row["lpips"], row["contrast"]) for row in table] == [("0.25", ""), ("", ""), ("0.125", "3")]
+    text = render_table(results, summary_columns(results)).splitlines()
+    assert [line.split()[4:] for line in text] == [["PSNR", "lpips", "contrast"], ["20.00", "0.25"], [], ["0.125", "3"]]
+
+
+def test_the_direction_of_custom_scores_is_no_score(tmp_path: Path) -> None:
+    y = torch.zeros(2, 2)
+    outcome = Outcome(Problem("a", y), "done", 150, 1.0, 2e-3, 7.0, y, y, {"loss": 1.0, "lpips": 0.25})
+    write_result(tmp_path / "a", outcome, {}, {}, {"lpips": False})
+    (result,) = write_table(tmp_path)
+    assert result["higher_is_better"] == {"lpips": False}
+    assert custom_scores([result]) == ["lpips"]
+
+
+def test_built_in_columns_and_keys_are_reserved(tmp_path: Path) -> None:
+    """Else a metric of the user could have the tag of one."""
+    write(tmp_path, "a", {}, loss=1.0)
+    assert {*SCORES, *(key for key, *_ in SUMMARY), *read_results(tmp_path)[0]} <= RESERVED

@@ -34,6 +34,7 @@ _SETTINGS = {
         ("--model.steps NAME", "GradientDescent, Nesterov, SemiImplicit or Refinement"),
         ("--model.solver NAME", "a solver of the convex program instead: InexactALM, …"),
         ("--model.evaluate_every N", "iterations between two evaluations"),
+        ("--model.metrics '{NAME: PATH}'", "metrics of your own by import path: torchmetrics classes, functions"),
         ("--stable.tolerance X", "end a problem when it changes by less; null never does"),
     ],
 }

@@ -27,7 +27,7 @@ from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.runs.fingerprint import fingerprint
 from dop_lightning.runs.folder import planned_batches
 from dop_lightning.runs.manifest import claim
-from dop_lightning.runs.results import SUMMARY, read_results, render_table
+from dop_lightning.runs.results import read_results, render_table, summary_columns
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
 """The exit status of a process that was stopped by a signal, or by none."""
@@ -154,12 +154,13 @@ def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: Recovery
 def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:
     """Print the table of a run and where its files are."""
     results = read_results(run) if results is None else results
+    columns = summary_columns(results)
     if results:
-        print(render_table(results[:MOST_ROWS], SUMMARY))
+        print(render_table(results[:MOST_ROWS], columns))
     if len(results) > MOST_ROWS:
         print(f"… and {len(results) - MOST_ROWS} more in {run / 'results.csv'}")
     if len(results) > 1:
-        for key, title, spec in SUMMARY[4:]:
+        for key, title, spec in columns[4:]:
             values = [result[key] for result in results if result.get(key) is not None]
             if values and key != "rank":
                 print(f"mean {title}: {format(sum(values) / len(values), spec)}")

@@ -65,7 +65,7 @@ class RecoveredFiles(RecoveryCallback):
         for callback in module.recovery_callbacks:
             if isinstance(callback, RecoveryMetrics):
                 best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
-        write_result(folder, outcome, best, machine(module))
+        write_result(folder, outcome, best, machine(module), module.metrics.higher_is_better(outcome.scores))
 
     def _has_pictures(self, trainer: pl.Trainer, problem: Problem) -> bool:
         wholes = data_of(trainer).wholes[: self.most_pictures]
@@ -117,13 +117,14 @@ class RecoveredFiles(RecoveryCallback):
         rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
 
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
-        run, whole = Path(trainer.default_root_dir), mosaic.whole
+        run, whole, metrics = Path(trainer.default_root_dir), mosaic.whole, recovery_module(module).metrics
 
         def build() -> None:
-            outcome = assemble(run, mosaic)
+            outcome = assemble(run, mosaic, metrics)
             if outcome is not None:
                 self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
-                write_result(run / whole.folder, outcome, {}, machine(module))
+                higher_is_better = metrics.higher_is_better(outcome.scores)
+                write_result(run / whole.folder, outcome, {}, machine(module), higher_is_better)
 
         rebuild(lambda: [run / tile.folder / RESULT for tile in mosaic.tiles.values()], build)
 

@@ -21,7 +21,7 @@ from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.problems.problem import Problem
-from dop_lightning.problems.scoring import CURVES
+from dop_lightning.problems.tags import FINAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,7 +157,7 @@ class ProblemTensorBoard(RecoveryCallback):
             restart = Event(step=outcome.iteration, session_log=SessionLog(status=SessionLog.START))
             self._file(name).add_event(restart)
         if outcome.iteration != self._evaluated[name]:
-            scores = {tag: value for tag, value in outcome.scores.items() if tag in CURVES and math.isfinite(value)}
+            scores = {tag: value for tag, value in outcome.scores.items() if tag not in FINAL and math.isfinite(value)}
             self._scores(name, scores, outcome.iteration)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -7,6 +7,7 @@ from dop_lightning.runs.report.axes import fitted
 from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, told
 from dop_lightning.runs.report.reading import Curve, ProblemFiles
 from dop_lightning.runs.report.text import score
+from dop_lightning.runs.results import custom_scores
 
 TITLES = {
     "psnr": "PSNR, dB",
@@ -23,7 +24,7 @@ BESIDE = {"psnr_average": "psnr"}
 LOGARITHMIC = {"relative_error", "loss"}
 FROM_ZERO = {"corruption_density"}
 OVERLAID = ("psnr", "relative_error", "loss")
-"""Tags of which the curves of all problems are drawn over each other; of the first two only one."""
+"""Tags of which the curves of all problems are drawn over each other; of the first two only one. Custom ones follow."""
 
 COLOURS = 6
 MOST_TITLES = 12
@@ -47,7 +48,7 @@ def problem_charts(problem: ProblemFiles) -> list[Chart]:
 def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[Chart]:
     """The curves of several problems, score by score."""
     charts: list[Chart] = []
-    for tag in OVERLAID:
+    for tag in (*OVERLAID, *custom_scores(problem.result for problem in problems)):
         lines = {p.name: p.curves[tag] for p in problems if p.curves.get(tag)}
         if len(lines) < 2 or (tag == "relative_error" and charts):
             continue

@@ -14,7 +14,7 @@ from dop_lightning.runs.report.problem import MEANING, Rows, problem_section, st
 from dop_lightning.runs.report.reading import RunFiles
 from dop_lightning.runs.report.rendering import environment
 from dop_lightning.runs.report.text import number, score
-from dop_lightning.runs.results import SUMMARY
+from dop_lightning.runs.results import custom_scores, summary_columns
 
 MOST_ROWS = 2000
 """Rows of the table of all problems."""
@@ -63,7 +63,8 @@ def render(run: RunFiles, page: Path) -> str:
 def _means(run: RunFiles) -> Rows:
     """The means of scores over all problems for which they are known."""
     means = []
-    for key, title in MEANS:
+    custom = custom_scores(problem.result for problem in run.problems)
+    for key, title in (*MEANS, *zip(custom, custom, strict=True)):
         values = [problem.result[key] for problem in run.problems if problem.result.get(key) is not None]
         if values:
             means.append((score(key, sum(values) / len(values)), f"mean {title}" if len(values) > 1 else title))
@@ -72,7 +73,8 @@ def _means(run: RunFiles) -> Rows:
 
 def _overview(run: RunFiles, anchors: Mapping[str, str]) -> dict[str, Any]:
     """The table of all, and the curves over each other; of a single problem neither says more than its section."""
-    columns = [column for column in SUMMARY if any(p.result.get(column[0]) is not None for p in run.problems)]
+    results = [problem.result for problem in run.problems]
+    columns = [column for column in summary_columns(results) if any(r.get(column[0]) is not None for r in results)]
     columns = [column for column in columns if column[0] not in ("problem", "status")]
     rows = []
     for problem in run.problems[:MOST_ROWS]:

@@ -13,6 +13,7 @@ from dop_lightning.runs.report.embed import SIDE, Embedded, embed
 from dop_lightning.runs.report.histogram import histogram_chart
 from dop_lightning.runs.report.reading import NO_RESULT, ProblemFiles
 from dop_lightning.runs.report.text import number, score, seconds
+from dop_lightning.runs.results import custom_scores
 
 MEANING = {
     "done": "came to the number of iterations that was asked for",
@@ -150,7 +151,9 @@ def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
 
 
 def _scores(result: Mapping[str, Any]) -> Rows:
-    rows = [(title, score(key, result[key])) for title, key in SCORES if result.get(key) is not None]
+    custom = custom_scores([result])
+    titles = [*SCORES, *zip(custom, custom, strict=True)]
+    rows = [(title, score(key, result[key])) for title, key in titles if result.get(key) is not None]
     if result.get("best_psnr") is not None and result["best_iteration"] != result["iterations"]:
         best = f"{score('best_psnr', result['best_psnr'])} at {number(result['best_iteration'])}"
         rows.append(("Best PSNR on the way", best))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.runs.folder import MANIFEST, RunFolder
-from dop_lightning.runs.results import SUMMARY, write_table
+from dop_lightning.runs.results import summary_columns, write_table
 from dop_lightning.runs.sweeps.axes import short_names
 from dop_lightning.runs.sweeps.record import RECORD, SWEEP, recorded
 
@@ -86,10 +86,16 @@ def rows_of(runs: Sequence[RunTable]) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, [RUN, *axes] if len(runs) > 1 else axes
 
 
-def short_columns(first: Sequence[str]) -> list[tuple[str, str, str]]:
-    """The columns of a short table: those that come first, with titles as short as may be, then the usual ones."""
-    titles = short_names([*first, *(title for _, title, _ in SUMMARY)])
-    return [*((key, titles[key], "") for key in first), *SUMMARY]
+def short_columns(first: Sequence[str], rows: Sequence[dict[str, Any]] = ()) -> list[tuple[str, str, str]]:
+    """The columns of a short table: those that come first, with titles as short as may be, then the usual ones.
+
+    Args:
+        first: their keys.
+        rows: of the table, which may have custom scores.
+    """
+    columns = summary_columns(rows)
+    titles = short_names([*first, *(title for _, title, _ in columns)])
+    return [*((key, titles[key], "") for key in first), *columns]
 
 
 def _read_run(run: Path, name: str) -> RunTable:

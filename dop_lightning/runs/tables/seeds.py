@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dop_lightning.runs.results import CUSTOM_FORMAT, HIGHER_IS_BETTER, custom_scores
 from dop_lightning.runs.tables.many import RunTable
 
 
@@ -23,7 +24,7 @@ class Better(NamedTuple):
 
 
 BETTER = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, "#.3g")}
-"""Scores of which one is the best. Others describe a recovery: a rank, a density, a time."""
+"""Built-in scores of which one is the best. Others describe a recovery: a rank, a density, a time."""
 
 METHOD_ATTRIBUTES = ("alpha_scale",)
 """Attributes of a problem that say how it is recovered, not what is to be recovered."""
@@ -126,6 +127,17 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
+def better_of(groups: Sequence[Group]) -> dict[str, Better]:
+    """The scores of which one is the best: built-in ones, and custom ones that say so, alike in all results."""
+    results = [result for group in groups for result in group.results]
+    said: dict[str, set[bool]] = {}
+    for result in results:
+        for key, higher in result.get(HIGHER_IS_BETTER, {}).items():
+            said.setdefault(key, set()).add(higher)
+    custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in said.items() if len(of) == 1}
+    return {**BETTER, **{key: custom[key] for key in custom_scores(results) if key in custom}}
+
+
 def best_of(groups: Sequence[Group]) -> list[set[str]]:
     """The scores in which a group is the best among those with the same to recover; those that look alike all are.
 
@@ -135,11 +147,12 @@ def best_of(groups: Sequence[Group]) -> list[set[str]]:
         The keys of scores, for each group.
     """
     best: list[set[str]] = [set() for _ in groups]
+    better = better_of(groups)
     rivals: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         rivals.setdefault(group.comparable, []).append(place)
     for places in rivals.values():
-        for key, (choose, spec) in BETTER.items():
+        for key, (choose, spec) in better.items():
             values = {place: groups[place].values(key) for place in places}
             whole = [place for place in places if len(values[place]) == len(groups[place].problems)]
             means = {place: statistics.fmean(values[place]) for place in whole}

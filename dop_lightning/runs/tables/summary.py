@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dop_lightning.runs.results import SCORES
+from dop_lightning.runs.results import CUSTOM_FORMAT, SCORES, custom_scores
 from dop_lightning.runs.sweeps.axes import short_names
 from dop_lightning.runs.tables.many import RUN, RunTable
-from dop_lightning.runs.tables.seeds import BETTER, STATUSES, Group, best_of, group_over_seeds
+from dop_lightning.runs.tables.seeds import BETTER, STATUSES, Group, best_of, better_of, group_over_seeds
 
 Column = tuple[str, str, str]
 
@@ -24,7 +24,10 @@ COLUMNS = (
     ("rank", "rank", ".1f", ".1f"),
     ("corruption_density", "density", ".3f", ""),
 )
-"""Columns of the short table: key, title, format of the mean, and of the deviation where it is shown."""
+"""Columns of the short table: key, title, format of the mean, and of the deviation where it is shown.
+
+Custom scores follow.
+"""
 
 
 def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[list[dict[str, str]], list[Column]]:
@@ -39,10 +42,11 @@ def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[l
     order = {comparable: place for place, comparable in enumerate(dict.fromkeys(g.comparable for g in groups))}
     groups = sorted(groups, key=lambda group: order[group.comparable])
     labels = _labels(groups)
-    titles = short_names([*labels[0], "seeds", "status", *(title for _, title, *_ in COLUMNS)])
-    means = [{key: _mean(group, key, *spec) for key, _, *spec in COLUMNS if group.values(key)} for group in groups]
+    shown = [*COLUMNS, *((key, key, CUSTOM_FORMAT, ".2g") for key in _custom(groups))]
+    titles = short_names([*labels[0], "seeds", "status", *(title for _, title, *_ in shown)])
+    means = [{key: _mean(group, key, *spec) for key, _, *spec in shown if group.values(key)} for group in groups]
     columns = [*((key, titles[key], "") for key in labels[0]), ("seeds", "seeds", ">"), ("status", "status", "")]
-    columns += [(key, title, ">") for key, title, *_ in COLUMNS]  # texts already: «>» puts them to the right
+    columns += [(key, title, ">") for key, title, *_ in shown]  # texts already: «>» puts them to the right
     rows = [
         {**label, "seeds": group.size, "status": group.status, **cells}
         for group, label, cells in zip(groups, labels, means, strict=True)
@@ -62,12 +66,18 @@ def mark_best(
         markdown: whether the best are set in bold, rather than marked by a star.
     """
     texts = [dict(row) for row in rows]
+    groups = group_over_seeds(runs, each=True)
+    better = better_of(groups)
     for key, _, spec in columns:
         for row in texts:
-            if key in BETTER and row.get(key) is not None:
+            if key in better and row.get(key) is not None:
                 row[key] = format(row[key], spec)
-    right = [(key, title, ">" if key in BETTER else spec) for key, title, spec in columns]
-    return _marked(texts, right, best_of(group_over_seeds(runs, each=True)), markdown)
+    right = [(key, title, ">" if key in better else spec) for key, title, spec in columns]
+    return _marked(texts, right, best_of(groups), markdown)
+
+
+def _custom(groups: Sequence[Group]) -> list[str]:
+    return custom_scores(result for group in groups for result in group.results)
 
 
 def _marked(
@@ -117,7 +127,8 @@ def csv_over_seeds(groups: Sequence[Group]) -> str:
     """
     axes = list(dict.fromkeys(key for group in groups for key in group.axes))
     attributes = list(dict.fromkeys(key for group in groups for key in group.attributes))
-    scores = ("alpha", "tau", "iterations", "seconds", *SCORES)
+    scores = ("alpha", "tau", "iterations", "seconds", *SCORES, *_custom(groups))
+    better = better_of(groups)
     statistic = [f"{key}_{what}" for key in scores for what in ("mean", "std", "n")]
     columns = [RUN, *axes, "problem", *attributes, "seeds", "problems", "results", *STATUSES, "best", *statistic]
     text = io.StringIO()
@@ -135,7 +146,7 @@ def csv_over_seeds(groups: Sequence[Group]) -> str:
                 len(group.problems),
                 len(group.results),
                 *(count[status] for status in STATUSES),
-                " ".join(key for key in BETTER if key in best),
+                " ".join(key for key in better if key in best),
                 *(cell for key in scores for cell in _statistics(group.values(key))),
             ]
         )

@@ -16,7 +16,7 @@ from dop_lightning.runs.report import render
 from dop_lightning.runs.report.page import repeat_command
 from dop_lightning.runs.report.reading import read_run
 from dop_lightning.runs.report.rendering import environment
-from tests.runs.builders import RESULT, Page, write_run
+from tests.runs.builders import CURVE, RESULT, Page, write_run
 
 
 def page_of(run: Path, most: int = 12, out: Path | None = None) -> Page:
@@ -299,3 +299,15 @@ def test_machines_are_told_apart(tmp_path: Path) -> None:
     other = {**RESULT["machine"], "device": "cuda:0"}
     page = page_of(write_run(tmp_path / "run", {"a": {}, "b": {"machine": other}, "c": {}}))
     assert [text for text in page.text("p") if text.endswith(":")] == ["2 problems:", "1 problem:"]
+
+
+def test_custom_scores_are_on_the_page(tmp_path: Path) -> None:
+    curves = {**CURVE, "lpips": {20: 0.5, 100: 0.25}}
+    direction = {"higher_is_better": {"lpips": False}}
+    run = write_run(tmp_path / "run", {"a": {"lpips": 0.25, **direction}, "b": {"lpips": 0.5, **direction}}, curves)
+    page = page_of(run)
+    assert page.text("ul", class_="means")[0].endswith("0.375mean lpips")
+    assert page.text("th", class_="n")[-1] == "lpips"
+    assert [text for text in page.text("div") if text.startswith("lpips")] == ["lpips0.25", "lpips0.5"]
+    titles = page.text("span", class_="title")
+    assert [title for title in titles if title == "lpips"] == ["lpips"] * 3  # over each other, then one each

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dop_lightning.runs.results import render_markdown, render_table
-from dop_lightning.runs.tables.many import RunTable
+from dop_lightning.runs.tables.many import RunTable, rows_of, short_columns
 from dop_lightning.runs.tables.seeds import best_of, group_over_seeds
 from dop_lightning.runs.tables.summary import csv_over_seeds, mark_best, table_over_seeds
 
@@ -174,3 +174,38 @@ def test_the_best_of_problems_one_by_one() -> None:
     assert [row["psnr"] for row in marked] == ["20.00*", "21.00 ", "19.00 ", "22.00*"]
     assert columns == [("psnr", "PSNR ", ">")]
     assert rows[0]["psnr"] == 20.0
+
+
+# ------------------------------------------------------------------------------------------------------ custom scores
+
+
+def lpips(higher: bool | None, *values: float | None) -> list[tuple[dict[str, Any], int, dict[str, Any] | None]]:
+    """Problems with a custom score, and whether higher is better."""
+    said = {} if higher is None else {"higher_is_better": {"lpips": higher}}
+    return [(CAMERA, seed, {} if value is None else {"lpips": value, **said}) for seed, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(("higher", "best"), [(False, "a"), (True, "b"), (None, "")])
+def test_custom_scores_have_means_and_are_marked_by_their_direction(higher: bool | None, best: str) -> None:
+    runs = [run("a", *lpips(higher, 0.1, 0.2)), run("b", *lpips(higher, 0.3, 0.5))]
+    header, *rows = text(*runs, markdown=True)
+    assert header[0].split(" | ")[-1] == "lpips |"
+    cells = {"a": "0.15 ± 0.071", "b": "0.4 ± 0.14"}
+    for row, (name, cell) in zip(rows[1:], cells.items(), strict=True):
+        assert row[0].split(" | ")[-1] == f"{f'**{cell}**' if name == best else cell} |"
+    table = list(csv.DictReader(io.StringIO(csv_over_seeds(group_over_seeds(runs)))))
+    assert [float(row["lpips_mean"]) for row in table] == pytest.approx([0.15, 0.4])
+    assert [row["best"] for row in table] == ["lpips" if name == best else "" for name in cells]
+
+
+def test_each_problem_of_a_custom_score_is_marked() -> None:
+    runs = [run("a", *lpips(False, 0.12345)), run("b", *lpips(False, 0.3)), run("c", *lpips(False, None))]
+    rows, first = rows_of(runs)
+    table, columns = mark_best(runs, rows, short_columns(first, rows))
+    assert columns[-1] == ("lpips", "lpips ", ">")
+    assert [row.get("lpips") for row in table] == ["0.1235*", "0.3 ", None]
+
+
+def test_runs_that_differ_in_what_is_better_are_not_compared() -> None:
+    runs = [run("a", *lpips(False, 0.1)), run("b", *lpips(True, 0.3))]
+    assert best_of(group_over_seeds(runs)) == [set(), set()]
