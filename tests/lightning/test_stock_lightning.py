@@ -783,6 +783,18 @@ def profilers(folder: Path) -> None:
 
 
 @feature
+def metrics_of_ones_own_are_monitored(folder: Path) -> None:
+    from torchmetrics import MeanAbsoluteError
+
+    best = callbacks.ModelCheckpoint(folder, monitor="error")
+    fitting = trainer(folder, best, max_steps=200)
+    fitting.fit(module(metrics={"error": MeanAbsoluteError()}))
+    assert float(fitting.callback_metrics["error"]) == pytest.approx(float(best.current_score))
+    loaded = DoubleOverparameterization.load_from_checkpoint(best.best_model_path)
+    assert "error" in loaded.recovered("matrix-0").scores
+
+
+@feature
 def detect_anomaly(folder: Path) -> None:
     trainer(folder, max_steps=10, detect_anomaly=True).fit(network())
 
@@ -834,6 +846,14 @@ def fit(**options: Any) -> Callable[[Path], None]:
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "two devices": (fit(devices=2), r'strategy must be "problem_parallel" for several devices, got \'DDPStrategy\''),
+    "early stopping of several processes": (
+        fit(devices=2, strategy="problem_parallel", callbacks=[callbacks.EarlyStopping("loss")]),
+        "EarlyStopping works with one process, got 2, .* use StableOutput or VarianceStopping",
+    ),
+    "model checkpoints of several processes": (
+        fit(devices=2, strategy="problem_parallel", callbacks=[callbacks.ModelCheckpoint()], enable_checkpointing=True),
+        r"ModelCheckpoint works with one process, got 2, .* use CheckpointFolder",
+    ),
     "ddp": (fit(strategy="ddp", devices=1), r'strategy must be "problem_parallel"'),
     "weight averaging": (
         fit(callbacks=[callbacks.StochasticWeightAveraging(1e-3)]),
@@ -883,7 +903,9 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.filterwarnings("ignore:You requested an overfit")
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "two devices":  # as torchrun starts the first of two processes; Lightning would start this test again
+    if (
+        name == "two devices" or "several" in name
+    ):  # as torchrun starts the first of two processes; Lightning would start this test again
         launched = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}
         for key, value in {**launched, "LOCAL_WORLD_SIZE": "2"}.items():
             monkeypatch.setenv(key, value)
@@ -892,6 +914,17 @@ def test_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         run(tmp_path)
     assert len(str(caught.value).strip().splitlines()) == 1
     assert not list(tmp_path.glob("*/*.ckpt"))
+
+
+def test_a_file_of_several_processes_is_refused(tmp_path: Path) -> None:
+    fitted = module()
+    fitting = trainer(tmp_path, max_steps=50)
+    fitting.fit(fitted)
+    fitting.strategy.world_size = 2  # type: ignore[attr-defined]
+    with pytest.raises(
+        ValueError, match=r"save_checkpoint writes a file of one process, got 2, .* use CheckpointFolder"
+    ):
+        fitting.save_checkpoint(tmp_path / "x.ckpt")
 
 
 def test_the_table_is_long() -> None:
