@@ -15,11 +15,11 @@ from dop_lightning.foundation.atomic import naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import observed, problem_pictures
-from dop_lightning.lightning.loggers.hparams import hyperparameters, session_end, session_start
-from dop_lightning.lightning.sample import sample
 from dop_lightning.lightning.data.base import data_of
+from dop_lightning.lightning.loggers.hparams import hyperparameters, session_end, session_start
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.sample import sample
 from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.scoring import CURVES
 

@@ -20,7 +20,7 @@ def mlflow_key(key: str) -> str:
         key: a tag, or a tag and a problem's name, with a slash between.
 
     >>> mlflow_key("psnr"), mlflow_key("psnr/photo-1"), mlflow_key("psnr/é/照片")
-    ('psnr', 'psnr.photo-1', 'psnr.e___-c51d')
+    ('psnr', 'psnr.photo-1', 'psnr.e___-5831')
     """
     tag, slash, name = key.partition("/")
     return _plain(tag) + ("." + _plain(name) if slash else "")
@@ -30,7 +30,7 @@ def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested hyperparameters as MLflow gets them, with plain names joined by slashes.
 
     >>> mlflow_parameters({"alpha": {"photo (1)": 3.0}, "noise": [{"class_path": "a.B"}], "seeds": [0, 1]})
-    {'alpha/photo _1_-1d4c': 3.0, 'noise/0/class_path': 'a.B', 'seeds': [0, 1]}
+    {'alpha/photo _1_-d88a': 3.0, 'noise/0/class_path': 'a.B', 'seeds': [0, 1]}
     """
     return {"/".join(map(_plain, path)): value for path, value in flat(parameters).items()}
 
@@ -51,4 +51,6 @@ def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 def _plain(name: str) -> str:
     letters = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
     plain = _REFUSED.sub("_", "".join(letters))
+    if not plain.strip(". "):  # no name of a file
+        plain = "_"
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode(errors='surrogatepass')) & 0xFFFF:04x}"
