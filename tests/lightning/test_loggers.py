@@ -457,6 +457,7 @@ def test_hyperparameters_are_not_logged_where_that_is_switched_off(run, matrix_m
             self.save_hyperparameters(logger=False)
 
     module, data = Quiet(tau=2e-3), matrices()
+    assert not module.is_from_cli
     trainer = run(module, data, 50, [logger])
     (parameters,) = logger.parameters
     assert "tau" not in parameters
@@ -465,7 +466,6 @@ def test_hyperparameters_are_not_logged_where_that_is_switched_off(run, matrix_m
     assert data._log_hyperparams  # as before
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # what Lightning uses of jsonargparse
 def test_settings_of_the_data_in_a_checkpoint_file(run, matrix_method, matrices, tmp_path: Path) -> None:
     class Own(MatrixDataModule):
         def __init__(self, ratio: float = 0.1) -> None:
