@@ -48,21 +48,21 @@ class Adapter:
 
         Args:
             scores: final scores by key, of the mean and of problems.
-            known: the last values that were logged: a score that equals its own is not logged again.
+            known: the last values that were logged; a score that equals its last value is not logged again.
             statuses: by key, ``status`` and ``status/photo``.
             step: the iteration that the run has reached.
         """
-        if new := {key: value for key, value in scores.items() if known.get(key) != value}:
+        if new := _changed(scores, known):
             self.log_metrics(new, step)
 
 
 class _CSV(Adapter):
-    """The last row of ``metrics.csv`` holds all final scores, and the statuses as text."""
+    """The last value of each column of ``metrics.csv`` is final; the last row holds the statuses as text."""
 
     def log_final(
         self, scores: Mapping[str, float], known: Mapping[str, Any], statuses: Mapping[str, str], step: int
     ) -> None:
-        self.log_metrics({**scores, **statuses}, step)  # type: ignore[dict-item]
+        self.log_metrics({**_changed(scores, known), **statuses}, step)  # type: ignore[dict-item]
 
 
 class _TensorBoard(Adapter):
@@ -138,6 +138,10 @@ _ADAPTERS: tuple[tuple[type[Logger], type[Adapter]], ...] = (
 def adapters_of(loggers: Iterable[Logger]) -> list[Adapter]:
     """Return the adapters of the loggers of a trainer."""
     return [next((made for kind, made in _ADAPTERS if isinstance(logger, kind)), Adapter)(logger) for logger in loggers]
+
+
+def _changed(scores: Mapping[str, float], known: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in scores.items() if known.get(key) != value}
 
 
 def _column(value: Any) -> Any:
