@@ -39,6 +39,8 @@ MODULES = {
     "callbacks": "lightning.callbacks",
     "callbacks.checkpoint_io": "lightning.checkpoint_io",
     "callbacks.certificate": "paper.certificate_callback",
+    "callbacks.hparams": "lightning.loggers.hparams",
+    "callbacks.sample": "lightning.sample",
     "checks": "foundation.checks",
     "commands.doctor": "cli.doctor.command",
     "commands.experiment": "cli.experiments.help",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import positive
+from dop_lightning.problems.problem import Problem
 
 Picture = np.ndarray
 
@@ -138,34 +139,55 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
     everything where the signal is of another shape.
     """
     problem, signal = outcome.problem, outcome.signal
-    tensors = {"observation": problem.observation, "recovered": signal, "corruption": outcome.corruption}
-    if problem.mask is not None:
-        tensors["observation"] = problem.observation.masked_fill(~problem.mask, math.nan)
+    tensors = {"observation": observed(problem), "recovered": signal, "corruption": outcome.corruption}
     if problem.truth is not None:
         tensors["truth"] = problem.truth
-    if signal.ndim == 3 and problem.data_range is not None:
-        pictures = _of_image(tensors, problem.data_range)
-        labels = {label: label for label in pictures}
-    elif signal.ndim == 2:
-        limit = colour_limit(signal if problem.truth is None else problem.truth)
-        pictures = {label: heatmap(_thin(tensor), limit) for label, tensor in tensors.items() if tensor.ndim == 2}
-        labels = {label: f"{label} (±{limit:.3g})" for label in pictures}
-    else:
+    pictures = problem_pictures(problem, tensors)
+    if not pictures:
         return {}
-    return {**pictures, "comparison": comparison([(labels[label], picture) for label, picture in pictures.items()])}
+    unit = "" if signal.ndim == 3 else f" (±{_limit(problem, tensors):.3g})"
+    return {**pictures, "comparison": comparison([(label + unit, picture) for label, picture in pictures.items()])}
 
 
-def _of_image(tensors: Mapping[str, Tensor], data_range: float) -> dict[str, Picture]:
-    """Pictures of those tensors that are images ``(C, H, W)``."""
-    pictures = {}
-    for label, tensor in tensors.items():
-        if tensor.ndim != 3:
-            continue
-        if label == "corruption":
-            pictures[label] = corruption_map(tensor, data_range)
-        else:
-            pictures[label] = image_picture(tensor[: 1 if len(tensor) < 3 else 3], data_range)
-    return pictures
+def observed(problem: Problem) -> Tensor:
+    """Return the observation, with NaN where nothing was observed."""
+    y = problem.observation
+    return y if problem.mask is None else y.masked_fill(~problem.mask, math.nan)
+
+
+def problem_pictures(problem: Problem, tensors: Mapping[str, Tensor]) -> dict[str, Picture]:
+    """Return pictures of tensors of one problem, see :func:`recovery_pictures`.
+
+    Args:
+        problem: an image or a matrix; anything else has no pictures.
+        tensors: by label. ``corruption`` of an image is shown as a map. Heat maps have one limit for all, by the truth,
+            or else by ``recovered``, or else by the first tensor.
+
+    Returns:
+        By label; a tensor that is not of the kind of the signal is left out.
+    """
+    dimensions = tensors["recovered"].ndim if "recovered" in tensors else len(problem.signal_shape)
+    kept = {label: tensor for label, tensor in tensors.items() if tensor.ndim == dimensions}
+    if dimensions == 3 and problem.data_range is not None:
+        return {label: _of_image(label, tensor, problem.data_range) for label, tensor in kept.items()}
+    if dimensions == 2 and kept:
+        limit = _limit(problem, kept)
+        return {label: heatmap(_thin(tensor), limit) for label, tensor in kept.items()}
+    return {}
+
+
+def _limit(problem: Problem, tensors: Mapping[str, Tensor]) -> float:
+    """The absolute value at which the colours of all heat maps of a problem end."""
+    if problem.truth is not None:
+        return colour_limit(problem.truth)
+    return colour_limit(tensors["recovered"] if "recovered" in tensors else next(iter(tensors.values())))
+
+
+def _of_image(label: str, tensor: Tensor, data_range: float) -> Picture:
+    """The picture of an image ``(C, H, W)``, or of its corruption."""
+    if label == "corruption":
+        return corruption_map(tensor, data_range)
+    return image_picture(tensor[: 1 if len(tensor) < 3 else 3], data_range)
 
 
 def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:

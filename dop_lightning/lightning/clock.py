@@ -13,6 +13,8 @@ import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
+from dop_lightning.lightning.loggers.adapters import adapters_of
+
 
 class _EpochLoop(_TrainingEpochLoop):
     """A training loop whose step, as loggers and monitors see it, is ``global_step``."""
@@ -128,4 +130,7 @@ class IterationClock:
         connector._callback_metrics.update({key: torch.tensor(value) for key, value in metrics.items()})
         connector._progress_bar_metrics.update(shown)
         if logs and self.trainer.loggers:
-            connector.log_metrics({**metrics, "epoch": self.trainer.current_epoch}, step=self._loop.global_step)
+            logged = {**metrics, "epoch": self.trainer.current_epoch}
+            connector._logged_metrics.update(logged)
+            for adapter in adapters_of(self.trainer.loggers):
+                adapter.log_metrics(logged, self._loop.global_step)

@@ -3,11 +3,13 @@
 import functools
 import importlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
 
+from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin
 from pytorch_lightning.utilities.parsing import AttributeDict
 
@@ -35,11 +37,20 @@ class PlainHyperparameters(HyperparametersMixin):
         """Save arguments of ``__init__``, see Lightning's ``save_hyperparameters``; values become plain types."""
         if frame is None and (current := inspect.currentframe()) is not None:
             frame = current.f_back
+        self.hparams.pop("_instantiator", None)  # of an earlier call, in the __init__ of a base class
         super().save_hyperparameters(*args, frame=frame, **kwargs)
         self.is_from_cli = self.is_from_cli or self.hparams.pop("_instantiator", None) is not None
         values = {name: value if name.startswith("_") else plain(value) for name, value in self.hparams.items()}
         self._hparams = AttributeDict({**values, "_instantiator": INSTANTIATOR})
         self._hparams_initial = AttributeDict(self._hparams)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the object of a checkpoint file, see Lightning's ``load_from_checkpoint``."""
+        with warnings.catch_warnings():
+            # Lightning makes the object by a method of its parser that is about to have another name
+            warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
 
 
 def unsaved_parts(hyperparameters: Mapping[str, Any]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from dop_lightning.lightning.clock import IterationClock
 from dop_lightning.lightning.data.base import RecoveryDataModule
 from dop_lightning.lightning.data.saved import GivenProblems
 from dop_lightning.lightning.listener import TrainerListener
+from dop_lightning.lightning.loggers import RecoveryLogging
 from dop_lightning.lightning.persistent_module import PersistentModule
 from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
@@ -124,20 +125,21 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     # ------------------------------------------------------------------------------------------------ the problems
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Refuse a trainer that cannot work; of a plain ``LightningCLI``, return the callbacks of every run.
+        """Refuse a trainer that cannot work, and return the callbacks that it lacks.
 
+        These are :class:`RecoveryLogging` with loggers, and of a plain ``LightningCLI`` the callbacks of every run.
         This is the first hook that Lightning calls.
         """
         check_trainer(self.trainer, self)
         silence_what_does_not_apply()
         self.trainer.num_sanity_val_steps = 0  # a validation repeats the scores of an evaluation, which begins later
-        if not self.is_from_cli:
-            return []
         present = tuple(type(callback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        wanted: list[type[pl.Callback]] = [RecoveryLogging] if self.trainer.loggers else []
+        if self.is_from_cli:
+            # by its name: callbacks import this module
+            wanted += import_module("dop_lightning.lightning.callbacks.standard").STANDARD.values()
         bars = any(issubclass(kind, pl.callbacks.ProgressBar) for kind in present)
-        # by its name: callbacks import this module
-        standard = import_module("dop_lightning.lightning.callbacks.standard").STANDARD.values()
-        missing = (kind for kind in standard if not any(issubclass(own, kind) for own in present))
+        missing = (kind for kind in wanted if not any(issubclass(own, kind) for own in present))
         return [kind() for kind in missing if not (bars and issubclass(kind, pl.callbacks.ProgressBar))]
 
     def configure_model(self) -> None:

@@ -1,6 +1,5 @@
 """Saving a run and loading it: ``state_dict``, checkpoint files of Lightning, and the contents of folders."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -173,10 +171,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         token = _DATA.set(datamodule)
         try:
             _refuse_unsaved(checkpoint_path, kwargs)
-            with warnings.catch_warnings():
-                # Lightning makes the module by a method of its parser that is about to have another name
-                warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
-                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         finally:
             _DATA.reset(token)
 

@@ -36,6 +36,7 @@ HOW_TO = [
     "command_line.md",
     "files.md",
     "gpu.md",
+    "logging.md",
     "masks.md",
     "metrics.md",
     "report.md",

@@ -11,6 +11,7 @@ from dop_lightning.lightning.callbacks.standard import STANDARD, standard_callba
 from dop_lightning.lightning.callbacks.tensorboard import ProblemTensorBoard
 from dop_lightning.lightning.callbacks.variance import VarianceStopping
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
+from dop_lightning.lightning.loggers import RecoveryLogging
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ProblemTensorBoard",
     "RecoveredFiles",
     "RecoveryCallback",
+    "RecoveryLogging",
     "RecoveryMetrics",
     "StableOutput",
     "VarianceStopping",

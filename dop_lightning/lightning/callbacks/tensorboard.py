@@ -14,12 +14,12 @@ from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
-from dop_lightning.images.pictures import MISSING_GREY, PANEL_LIMIT, colour_limit, corruption_map, heatmap
-from dop_lightning.lightning.callbacks.hparams import hyperparameters, session_end, session_start
-from dop_lightning.lightning.callbacks.sample import sample
+from dop_lightning.images.pictures import observed, problem_pictures
 from dop_lightning.lightning.data.base import data_of
+from dop_lightning.lightning.loggers.hparams import hyperparameters, session_end, session_start
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.sample import sample
 from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.tags import FINAL
 
@@ -84,36 +84,17 @@ class ProblemTensorBoard(RecoveryCallback):
             self._writers[problem.name] = SummaryWriter(folder, purge_step=hidden, flush_secs=FLUSH_SECONDS)
             group = str(run / whole.folder) if problem.is_tile else ""
             self._file(problem.name).add_summary(session_start(hyperparameters(whole, state, k), group))
-            observation = problem.observation
-            if problem.mask is not None:
-                observation = observation.masked_fill(~problem.mask, math.nan)
-            self._picture(problem, "observation", observation, 0)
+            self._pictures(problem, {"observation": observed(problem)}, 0)
 
     def _file(self, name: str) -> Any:
         """What takes summaries of every kind; torch tells no type of it."""
         return self._writers[name].file_writer
 
-    def _picture(
-        self, problem: Problem, tag: str, tensor: "Tensor", iteration: int, limit: float | None = None
-    ) -> None:
-        """An image as it is, a matrix as a heat map; nothing of a vector."""
-        writer, name = self._writers[problem.name], f"view_{tag}"  # sorted by name, they come behind the curves
-        if problem.data_range is not None and tensor.dim() == 3:
-            if tag == "corruption":
-                writer.add_image(name, corruption_map(tensor, problem.data_range), iteration, dataformats="HW")
-                return
-            shown = tensor[: 1 if len(tensor) < 3 else 3] / problem.data_range  # (1 or 3, H, W)
-            writer.add_image(name, shown.nan_to_num(MISSING_GREY / 255).clamp(0, 1), iteration)
-        elif tensor.dim() == 2:
-            if problem.truth is not None:  # the same colours in all pictures of the problem
-                limit = colour_limit(problem.truth)
-            rows, columns = (math.ceil(side / PANEL_LIMIT) for side in tensor.shape)
-            writer.add_image(name, heatmap(tensor[::rows, ::columns], limit), iteration, dataformats="HWC")
-
-    def _pictures(self, problem: Problem, signal: "Tensor", corruption: "Tensor", iteration: int) -> None:
-        limit = colour_limit(signal) if signal.dim() == 2 else None
-        self._picture(problem, "recovered", signal, iteration, limit)
-        self._picture(problem, "corruption", corruption, iteration, limit)
+    def _pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
+        for label, picture in problem_pictures(problem, tensors).items():
+            layout = "HW" if picture.ndim == 2 else "HWC"
+            # sorted by name, they come behind the curves
+            self._writers[problem.name].add_image(f"view_{label}", picture, iteration, dataformats=layout)
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
         """Write the scores, and pictures where they are due."""
@@ -124,8 +105,8 @@ class ProblemTensorBoard(RecoveryCallback):
             with naming(Path(trainer.default_root_dir) / problem.folder):
                 self._scores(problem.name, look.scores[k], look.iteration)
                 if due and problem.name in self._pictured:
-                    signal, corruption = evaluation.signal[k].cpu(), evaluation.corruption[k].cpu()
-                    self._pictures(problem, signal, corruption, look.iteration)
+                    seen = {"recovered": evaluation.signal[k].cpu(), "corruption": evaluation.corruption[k].cpu()}
+                    self._pictures(problem, seen, look.iteration)
 
     def _scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
         for tag, value in scores.items():
@@ -144,7 +125,8 @@ class ProblemTensorBoard(RecoveryCallback):
             return
         with naming(Path(trainer.default_root_dir) / outcome.problem.folder):
             self._final_scores(name, outcome)
-            self._pictures(outcome.problem, outcome.signal, outcome.corruption, outcome.iteration)
+            seen = {"recovered": outcome.signal, "corruption": outcome.corruption}
+            self._pictures(outcome.problem, seen, outcome.iteration)
             if outcome.status != "interrupted":
                 self._file(name).add_summary(session_end(outcome.status), outcome.iteration)
             self._writers.pop(name).close()

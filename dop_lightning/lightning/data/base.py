@@ -16,6 +16,7 @@ from dop_lightning.foundation.names import free_name, safe_name, unique_names
 from dop_lightning.foundation.parsing import parse_once
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
+from dop_lightning.lightning.hyperparameters import PlainHyperparameters
 from dop_lightning.problems.noise import Noise, NoNoise
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, Sensing, form_batches, rename
 from dop_lightning.problems.randomness import stream
@@ -195,8 +196,10 @@ class Blocks:
         return itertools.count()
 
 
-class RecoveryDataModule(pl.LightningDataModule, ABC):
+class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
     """Problems for :class:`~dop_lightning.lightning.module.DoubleOverparameterization`: sources × noises × seeds.
+
+    The arguments of ``__init__``, those of subclasses included, are saved as hyperparameters.
 
     Attributes:
         wholes: what is to be recovered, a row of the table each.
@@ -227,6 +230,7 @@ class RecoveryDataModule(pl.LightningDataModule, ABC):
         max_memory: str | None = None,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(ignore=["problems"])  # tensors, and saved in checkpoints as what they are
         self.noises: list[Noise] = noise if isinstance(noise, list) else [noise or NoNoise()]
         if not self.noises:
             raise ValueError("noise must be at least one noise, or null, got an empty list")

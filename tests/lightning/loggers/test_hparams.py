@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 
 from dop_lightning.engine.convex import InexactALM
 from dop_lightning.lightning.callbacks import VarianceStopping
-from dop_lightning.lightning.callbacks.hparams import session_start
+from dop_lightning.lightning.loggers.hparams import session_start
 from dop_lightning.problems.noise import GrossOutliers
 from dop_lightning.problems.scoring import CURVES
 

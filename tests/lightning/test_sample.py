@@ -7,7 +7,7 @@ import torch
 
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.tiles import cut
-from dop_lightning.lightning.callbacks.sample import sample
+from dop_lightning.lightning.sample import sample
 from dop_lightning.problems.problem import Problem
 
 

@@ -1,0 +1,177 @@
+"""A callback that passes hyperparameters, pictures and final scores on to the loggers of a Trainer."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.look import Look
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.spread import spread
+from dop_lightning.images.pictures import observed, problem_pictures
+from dop_lightning.lightning.listener import MOST_KEYS, means
+from dop_lightning.lightning.loggers.adapters import Adapter, adapters_of
+from dop_lightning.lightning.loggers.settings import RATES, merge, resolved_rates
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.sample import sample
+from dop_lightning.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RecoveryLogging(RecoveryCallback):
+    """Logs hyperparameters, pictures and final scores; curves are logged without it.
+
+    :class:`~dop_lightning.lightning.module.DoubleOverparameterization` adds it to every trainer with a logger. Pass
+    one to the trainer to change its arguments.
+
+    Args:
+        images_every: evaluations between two pictures of X̂ and ŝ; 0 logs only the last ones.
+        most_pictures: problems with pictures, spread over all of them; 0 logs none.
+
+    Raises:
+        ValueError: an argument is below 0.
+    """
+
+    def __init__(self, images_every: int = 10, most_pictures: int = 10) -> None:
+        self.images_every = at_least("images_every", images_every, 0)
+        self.most_pictures = at_least("most_pictures", most_pictures, 0)
+        self._adapters: list[Adapter] = []
+        self._pictured: set[str] = set()
+        self._final: dict[str, dict[str, float]] = {}
+        self._ended = False
+        self._taken: list[Any] = []
+
+    # -------------------------------------------------------------------------------------------- hyperparameters
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log hyperparameters in place of Lightning, which would log them before the rates are known."""
+        self._adapters = adapters_of(trainer.loggers) if trainer.is_global_zero else []
+        parts: list[Any] = [pl_module, trainer.datamodule]  # type: ignore[attr-defined]
+        self._taken = [part for part in parts if getattr(part, "_log_hyperparams", False)] if self._adapters else []
+        for part in self._taken:
+            part._log_hyperparams = False
+
+    def _give_back(self) -> None:
+        for part in self._taken:
+            part._log_hyperparams = True
+        self._taken, self._adapters = [], []
+
+    def _log_hyperparameters(self, trainer: pl.Trainer, module: Any) -> None:
+        if not self._adapters or not trainer.enable_autolog_hparams:
+            return
+        model: dict[str, Any] = {}
+        if module in self._taken:
+            rates = resolved_rates(module.roster)
+            saved = module.hparams_initial
+            model = {key: value for key, value in saved.items() if key not in RATES or key in rates} | rates
+        data = module.data
+        parameters = merge(model, data.hparams_initial if data in self._taken else {})
+        if parameters:
+            for adapter in self._adapters:
+                adapter.log_hyperparameters(parameters)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log hyperparameters, and choose the problems with pictures."""
+        self._ended = False
+        self._log_hyperparameters(trainer, pl_module)
+        data: Any = pl_module.data
+        most = self.most_pictures if self._adapters else 0
+        self._pictured = {problem.name for problem, _ in sample(data.wholes, data.mosaics, most)}
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log hyperparameters, unless this is a validation of a fit."""
+        if trainer.state.fn == "validate":
+            self._log_hyperparameters(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log hyperparameters."""
+        self._log_hyperparameters(trainer, pl_module)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log hyperparameters."""
+        self._log_hyperparameters(trainer, pl_module)
+
+    # --------------------------------------------------------------------------------------------------- pictures
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log pictures of the observations."""
+        states: Any = pl_module.states
+        for state in states:
+            for problem in state.problems:
+                if problem.name in self._pictured:
+                    self._log_pictures(problem, {"observation": observed(problem)}, state.iteration)
+
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
+        """Log pictures at every tenth evaluation, or as ``images_every`` says; the last ones come with the end."""
+        every = self.images_every * module.evaluate_every
+        if every == 0 or look.iteration % every != 0 or look.iteration == module.maximum:
+            return
+        for k, problem in enumerate(look.problems):
+            if problem.name in self._pictured:
+                seen = look.evaluation
+                tensors = {"recovered": seen.signal[k].cpu(), "corruption": seen.corruption[k].cpu()}
+                self._log_pictures(problem, tensors, look.iteration)
+
+    def _log_pictures(self, problem: Problem, tensors: "Mapping[str, Tensor]", iteration: int) -> None:
+        for label, picture in problem_pictures(problem, tensors).items():
+            for adapter in self._adapters:
+                adapter.log_picture(f"{label}/{problem.name}", picture, iteration)
+
+    # ----------------------------------------------------------------------------------------------- final scores
+
+    def on_problem_end(self, trainer: pl.Trainer, module: Any, outcome: Outcome) -> None:
+        """Log the last pictures of a problem, and remember its scores."""
+        self._ended = True
+        self._final[outcome.problem.name] = dict(outcome.scores)
+        if outcome.problem.name in self._pictured:
+            tensors = {"recovered": outcome.signal, "corruption": outcome.corruption}
+            self._log_pictures(outcome.problem, tensors, outcome.iteration)
+
+    def problem_state(self, name: str) -> dict[str, Any]:
+        """The final scores of a problem that has ended."""
+        return dict(self._final.get(name, {}))
+
+    def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
+        """The final scores of a problem that has ended."""
+        self._final[name] = dict(state)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log final scores, iterations and statuses: the means, and those of at most 40 problems."""
+        if not self._ended or not self._adapters:
+            return
+        records: Any = pl_module.records
+        scores = {
+            name: {**record.scores, **self._final.get(name, {}), "iterations": record.iteration}
+            for name, record in records.items()
+        }
+        names = [list(records)[place] for place in spread(len(records), MOST_KEYS)]
+        single = {f"{tag}/{name}": value for name in names for tag, value in scores[name].items()}
+        statuses = {f"status/{name}": records[name].status for name in names}
+        whole = {"status": _in_all([record.status for record in records.values()])}
+        for adapter in self._adapters:
+            known = trainer.logged_metrics
+            adapter.log_final({**means(scores.values()), **single}, known, {**whole, **statuses}, trainer.global_step)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let go of the loggers."""
+        self._give_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the loggers."""
+        self._give_back()
+
+
+def _in_all(statuses: list[str]) -> str:
+    """The status that all problems have, or how many have which.
+
+    >>> _in_all(["done", "done"]), _in_all(["done", "diverged", "done"])
+    ('done', '2 done, 1 diverged')
+    """
+    counts = Counter(statuses)
+    if len(counts) == 1:
+        return statuses[0]
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common())

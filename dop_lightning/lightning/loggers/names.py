@@ -1,0 +1,56 @@
+"""Names of metrics, parameters and pictures that a logger accepts."""
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+_REFUSED = re.compile(r"[^A-Za-z0-9_. -]")
+
+
+def mlflow_key(key: str) -> str:
+    """Return the name that MLflow gets for a metric or picture such as ``psnr/photo``.
+
+    MLflow keeps metrics as files: ``psnr`` cannot be beside ``psnr/photo``, so that the slash after the tag becomes a
+    dot. Letters lose their accents; any other character than A–Z, a–z, 0–9, ``_``, ``-``, ``.`` and the space becomes
+    ``_``. Where characters changed, a checksum of the name is appended, so that names stay different.
+
+    Args:
+        key: a tag, or a tag and a problem's name, with a slash between.
+
+    >>> mlflow_key("psnr"), mlflow_key("psnr/photo-1"), mlflow_key("psnr/é/照片")
+    ('psnr', 'psnr.photo-1', 'psnr.e___-5831')
+    """
+    tag, slash, name = key.partition("/")
+    return _plain(tag) + ("." + _plain(name) if slash else "")
+
+
+def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested hyperparameters as MLflow gets them, with plain names joined by slashes.
+
+    >>> mlflow_parameters({"alpha": {"photo (1)": 3.0}, "noise": [{"class_path": "a.B"}], "seeds": [0, 1]})
+    {'alpha/photo _1_-d88a': 3.0, 'noise/0/class_path': 'a.B', 'seeds': [0, 1]}
+    """
+    return {"/".join(map(_plain, path)): value for path, value in flat(parameters).items()}
+
+
+def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the values of nested dictionaries, and of lists of dictionaries, by their path."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in parameters.items():
+        if isinstance(value, list) and value and all(isinstance(inner, Mapping) for inner in value):
+            value = {str(place): inner for place, inner in enumerate(value)}
+        if isinstance(value, Mapping):
+            found |= {(str(key), *path): inner for path, inner in flat(value).items()}
+        else:
+            found[(str(key),)] = value
+    return found
+
+
+def _plain(name: str) -> str:
+    letters = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
+    plain = _REFUSED.sub("_", "".join(letters))
+    if not plain.strip(". "):  # no name of a file
+        plain = "_"
+    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode(errors='surrogatepass')) & 0xFFFF:04x}"

@@ -1,0 +1,51 @@
+"""The hyperparameters of a run as loggers get them: those of module and data module, with the rates that are used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dop_lightning.engine.roster import Roster
+from dop_lightning.foundation.spread import spread
+from dop_lightning.lightning.listener import MOST_KEYS
+
+RATES = ("tau", "alpha")
+
+
+def resolved_rates(roster: Roster) -> dict[str, Any]:
+    """Return τ and α of a run: one number if all problems have the same, else by problem, for at most 40 of them.
+
+    A rate that the method has no use for is left out.
+
+    Args:
+        roster: the problems.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for state in (*roster.states, *roster.resting):
+        settings |= {name: state.settings(k) for k, name in enumerate(state.problems.names)}
+    names = [name for name in roster.records if name in settings]
+    rates = {}
+    for rate in RATES:
+        values = {name: settings[name][rate] for name in names if rate in settings[name]}
+        if len(set(values.values())) == 1:
+            rates[rate] = next(iter(values.values()))
+        elif values:
+            every = list(values)
+            rates[rate] = {every[place]: values[every[place]] for place in spread(len(every), MOST_KEYS)}
+    return rates
+
+
+def merge(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of a module and of its data module together, without those of Lightning itself.
+
+    A key that both have, with different values, is ``data/key`` for the data module.
+
+    >>> merge({"tau": 0.1, "block": 100, "_instantiator": "…"}, {"seeds": 3, "block": 8})
+    {'tau': 0.1, 'block': 100, 'seeds': 3, 'data/block': 8}
+    """
+    merged = _public(model)
+    for key, value in _public(data).items():
+        merged[f"data/{key}" if merged.get(key, value) != value else key] = value
+    return merged
+
+
+def _public(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if not key.startswith("_")}
