@@ -53,13 +53,13 @@ def parser() -> argparse.ArgumentParser:
         "--cluster",
         choices=["local", "slurm", "debug"],
         default="local",
-        help="processes on this machine, an array of SLURM jobs, or in this process; default: %(default)s",
+        help="workers on this machine, an array of SLURM jobs, or this process; default: %(default)s",
     )
     result.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="how many at a time; default: 1 on this machine, as many as may with SLURM",
+        help="points at a time; default: 1 on this machine, unlimited on SLURM",
     )
     result.add_argument("--dry-run", action="store_true", help="print the plan, and start and write nothing")
     jobs = result.add_argument_group("with --cluster slurm, for each point")
@@ -104,7 +104,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     print(plan.describe(points, states) if options.dry_run else plan.counted(states), flush=True)
     if options.dry_run:
         return 0
-    if options.cluster != "debug":
+    if options.cluster == "slurm":
         require_submitit()
     missing = [point for point in points if states[point.name] not in ("finished", "in the queue")]
     if options.cluster == "slurm":
@@ -142,14 +142,14 @@ def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def require_submitit() -> None:
-    """Say early what is missing.
+    """Check early that jobs can be submitted.
 
     Raises:
         ImportError: submitit is not installed.
     """
     if importlib.util.find_spec("submitit") is None:
         raise ImportError(
-            'dop sweep starts jobs by submitit: pip install "dop_lightning[cluster]", or take --cluster debug'
+            'dop sweep --cluster slurm needs submitit: pip install "dop_lightning[cluster]", or use --cluster local'
         )
 
 

@@ -1,4 +1,4 @@
-"""``dop table RUN…``: one table out of many runs, as text, CSV or Markdown."""
+"""``dop table RUN…``: one table out of many runs, as text, CSV, Markdown or LaTeX."""
 
 import argparse
 import sys
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write these rows with all columns to a CSV file, besides the table; - for CSV instead of a table",
     )
-    result.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    forms = result.add_mutually_exclusive_group()
+    forms.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    forms.add_argument("--latex", action="store_true", help="print the table as LaTeX, with the rules of booktabs")
     return result
 
 
@@ -39,11 +41,13 @@ def run(_: str, arguments: Sequence[str]) -> int:
         OSError: a file cannot be read or written.
     """
     options = parser().parse_args(arguments)
-    if options.csv == "-" and options.markdown:
-        raise ValueError("--csv - and --markdown both print; give one of them, or a file to --csv")
+    form = "markdown" if options.markdown else "latex" if options.latex else ""
+    if options.csv == "-" and form:
+        raise ValueError(f"--csv - and --{form} both print; give one of them, or a file to --csv")
     from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
     from dop_lightning.runs.results import render_csv, render_markdown, render_table
     from dop_lightning.runs.tables import many, seeds, summary
+    from dop_lightning.runs.tables.latex import render_latex
 
     runs = many.read_runs(options.runs)
     for run in runs:
@@ -64,11 +68,11 @@ def run(_: str, arguments: Sequence[str]) -> int:
     if not rows:
         return 0
     if means:
-        table, columns = summary.table_over_seeds(groups, options.markdown)
+        table, columns = summary.table_over_seeds(groups, markdown=bool(form))
     else:
-        table, columns = summary.mark_best(runs, rows, many.short_columns(first, rows), options.markdown)
-    if options.markdown:
-        print(render_markdown(table, columns))
+        table, columns = summary.mark_best(runs, rows, many.short_columns(first, rows), markdown=bool(form))
+    if form:
+        print(render_latex(table, columns) if options.latex else render_markdown(table, columns))
         return 0
     text = render_table(table, columns)
     print(text)

@@ -165,7 +165,7 @@ def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[s
     problem   PSNR
     a        23.51
     """
-    known, rows = _cells(results, columns)
+    known, rows = format_cells(results, columns)
     widths = [max(len(row[i]) for row in rows) for i in range(len(known))]
     lines = []
     for row in rows:
@@ -187,13 +187,13 @@ def render_markdown(results: Sequence[Mapping[str, Any]], columns: Sequence[tupl
     | --- | ---: |
     | a | 23.51 |
     """
-    known, (titles, *rows) = _cells(results, columns)
+    known, (titles, *rows) = format_cells(results, columns)
     rule = ["---" if spec == "" else "---:" for _, _, spec in known]
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in [titles, rule, *rows])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
-def _cells(
+def format_cells(
     results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
 ) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
     """The columns that are known for a result, and their texts, the titles first."""

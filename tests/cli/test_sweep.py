@@ -167,10 +167,10 @@ def test_a_mistake_gives_one_line_and_writes_nothing(mistake: str, folder: Path,
     assert sorted(folder.rglob("*")) == before
 
 
-def test_without_submitit_it_says_what_to_install(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_without_submitit_says_what_to_install(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "submitit" else real(name))
-    said = dop(*BASE, *AXIS)
+    said = dop(*BASE, *AXIS, "--cluster", "slurm")
     assert said.status == 2
     assert 'pip install "dop_lightning[cluster]"' in said.err
     assert not Path("out").exists()

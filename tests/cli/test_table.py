@@ -104,6 +104,21 @@ def test_markdown(tmp_path: Path, dop) -> None:
     ]
 
 
+def test_latex(sweep: Path, dop) -> None:
+    said = dop("table", "out", "--latex")
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[:5] == [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{lllllrrr}",
+        r"\toprule",
+        r"run & signal.rank & alpha & problem & status & iterations & seconds & PSNR \\",
+        r"\midrule",
+    ]
+    assert lines[7] == r"rank-10\_alpha-100 & 10 & 100 & a & done & 100 & 1.0 & \textbf{30.00} \\"
+    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+
+
 @pytest.fixture
 def seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two methods, of which the second has diverged once and lacks a seed."""
@@ -147,6 +162,7 @@ def test_means_as_csv_and_markdown(seeds: None, dop) -> None:
         ("dop", "3", "3", "23.456", "0.0"),
     ]
     assert "psnr" in csv.DictReader(io.StringIO(dop("table", "runs", "--csv", "-", "--each").out)).fieldnames
+    assert r"dop & 3 & done & 100 & 1.0 & 23.46 $\pm$ 0.00 \\" in dop("table", "runs", "--latex").out.splitlines()
     assert dop("table", "runs", "--markdown").out.splitlines()[:2] == [
         "| run | seeds | status | iterations | seconds | PSNR |",
         "| --- | ---: | --- | ---: | ---: | ---: |",
@@ -201,6 +217,8 @@ def test_runs_without_results(tmp_path: Path, dop) -> None:
         (["nowhere"], "nowhere: must be the folder of a run, or one that holds runs, got none"),
         (["empty"], "empty: holds no run, which has a manifest.json"),
         (["empty", "--csv", "-", "--markdown"], "--csv - and --markdown both print"),
+        (["empty", "--csv", "-", "--latex"], "--csv - and --latex both print"),
+        (["empty", "--markdown", "--latex"], "--latex: not allowed with argument --markdown"),
         (["empty", "--each", "--mean"], "--mean: not allowed with argument --each"),
         (["damaged"], "damaged/sweep.json: not a summary written by dop sweep"),
     ],

@@ -63,7 +63,7 @@ def names(run: Path) -> set[str]:
 def test_every_command_is_tried() -> None:
     tried = [*only("dop fit"), *only("torchrun"), *only(r"(DOP_OPTIONS=\S+ )?sbatch"), *only("dop (sweep|table)")]
     assert sorted(tried) == sorted(COMMANDS)
-    assert (len(only("dop fit")), len(only("torchrun")), len(only("dop (sweep|table)"))) == (3, 2, 5)
+    assert (len(only("dop fit")), len(only("torchrun")), len(only("dop (sweep|table)"))) == (3, 2, 6)
 
 
 def test_grids_on_one_device_and_on_several(dop) -> None:
@@ -152,13 +152,14 @@ def test_an_array_takes_a_line_of_options_each() -> None:
 
 
 def test_sweeps_and_tables(dop) -> None:
-    plan, sweep, table, csv, slurm = only("dop (sweep|table)")
+    plan, sweep, table, csv, latex, slurm = only("dop (sweep|table)")
     said = dop(*tiny(plan)[1:])
     assert (said.status, said.out.count("to do")) == (0, 4), said.out
     assert not Path("runs").exists()
     said = dop(*tiny(sweep.removesuffix(" --jobs 2"))[1:], "--cluster", "debug")
     assert said.status == 0, said.err
     assert "ratio" in dop(*tiny(table)[1:]).out
+    assert "ratio" in dop(*tiny(latex)[1:]).out
     assert dop(*tiny(csv)[1:]).status == 0
     assert len(Path("all.csv").read_text().splitlines()) == 1 + 4  # means over both seeds
     said = dop(*shlex.split(slurm)[1:], "--dry-run")

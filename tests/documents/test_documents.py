@@ -53,6 +53,7 @@ ELSEWHERE = {
     "extending.md": "../contributing/test_extending.py",
     "operators.md": "test_operators.py",
     "own_signal.md": "test_own_signal.py",
+    "tuning.md": "test_tuning.py",
 }
 """Pages whose blocks have tests of their own, and the files of these."""
 

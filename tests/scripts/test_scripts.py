@@ -218,3 +218,8 @@ def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
     assert re.search(r"background against the truth: \d+\.\d dB", said)
     said = run("compare_scenes.py", "compare", str(tmp_path / "room.mp4"))
     assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
+
+
+def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:
+    said = run("benchmark_sweep.py", "--points", "2", "--alone", "1", "--jobs", "1", "--limit", "200")
+    assert re.search(r"^sweep, 1 at a time: \d+\.\d s for 2 points .*; 1 of 1 equal to the bit$", said, re.M), said

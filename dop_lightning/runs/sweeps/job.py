@@ -1,4 +1,4 @@
-"""A point as a job: ``dop fit`` as a process of its own, whose end, however it comes, is seen and told."""
+"""A point as a job of SLURM: ``dop fit`` as a process of its own, whose end, however it comes, is reported."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import LOG, begin, settle
+from dop_lightning.runs.sweeps.record import begin, open_log, settle
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -24,16 +23,10 @@ class PointJob:
 
     Args:
         point: what to run.
-        environment: variables to set for it.
-        alone: whether nobody but this job sends its process signals: so it is on this machine, where Ctrl-C is the
-            sweep's to handle. SLURM sends them to all processes of a job, and passed on they would come twice, which
-            means to stop at once.
     """
 
-    def __init__(self, point: Point, environment: Mapping[str, str] | None = None, alone: bool = False) -> None:
+    def __init__(self, point: Point) -> None:
         self.point = point
-        self.environment = dict(environment or {})
-        self.alone = alone
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
 
@@ -46,16 +39,12 @@ class PointJob:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         digest = begin(self.point)
         command = [sys.executable, "-m", "dop_lightning", "fit", *self.point.arguments]
-        with (self.point.folder / LOG).open("ab") as log:
-            log.write(f"$ {self.point.command}\n".encode())
-            log.flush()
+        with open_log(self.point) as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
-                start_new_session=self.alone,
                 preexec_fn=_ignore_sigusr2,
             )
             status = self._process.wait()
@@ -72,14 +61,12 @@ class PointJob:
                 self._process.send_signal(signal.SIGTERM)
             # not Popen.wait, inside of which the signal has found us, with its lock held
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(PointJob(self.point, self.environment, self.alone))
+        return DelayedSubmission(PointJob(self.point))
 
     def _on_sigterm(self, number: int, _: FrameType | None) -> None:
         if self._process is None:
             sys.exit(128 + number)
-        self._told = True
-        if self.alone:
-            self._process.send_signal(number)
+        self._told = True  # SLURM sends it to all processes of a job: passed on it would mean to stop at once
 
 
 def _ignore_sigusr2() -> None:

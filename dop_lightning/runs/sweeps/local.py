@@ -1,31 +1,26 @@
-"""The points of a sweep as processes on this machine, so many at a time, by submitit's local executor."""
+"""The points of a sweep on this machine, by workers that each run one point after the other."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dop_lightning.runs.sweeps.ended import Ended, judge, judge_job
-from dop_lightning.runs.sweeps.job import PointJob
+from dop_lightning.runs.sweeps.ended import Ended
 from dop_lightning.runs.sweeps.points import Point
 from dop_lightning.runs.sweeps.record import begin
-
-if TYPE_CHECKING:
-    import submitit
-
-A_YEAR = 365 * 24 * 60
-"""In minutes: submitit kills a local job after two of them where nothing else is said."""
+from dop_lightning.runs.sweeps.worker import Worker
 
 PAUSE = 0.2
-"""Seconds between two looks at the jobs."""
+"""Seconds after which a signal is noticed while no point ends."""
 
 
 class Stop:
@@ -69,38 +64,37 @@ def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], Non
     Returns:
         What has become of the points that were begun, and 0, or 130 or 143 after a signal.
     """
-    import submitit
-
     if not points:
         return [], 0
     for point in points:
         begin(point)  # here, where a folder that cannot be written leaves no other point at work
     out.mkdir(parents=True, exist_ok=True)
-    # new at each start: jobs are named by the ids of processes, which come again, and old results must not pass for new
-    folder = Path(tempfile.mkdtemp(prefix="submitit-", dir=out)).absolute()
-    executor = submitit.AutoExecutor(folder, cluster="local")
-    executor.update_parameters(timeout_min=A_YEAR)
-    waiting, running, ended = deque(points), dict[int, tuple[submitit.Job[int], Point, float]](), list[Ended]()
+    folder = Path(tempfile.mkdtemp(prefix="workers-", dir=out)).absolute()
     shares = environments(min(jobs, len(points)))
-    with Stop() as stop:
-        while running or (waiting and not stop.number):
-            for slot, environment in enumerate(shares):
-                if slot not in running and waiting and not stop.number:
+    workers = [Worker(share, folder / f"{number}.txt") for number, share in enumerate(shares, 1)]
+    waiting, ended = deque(points), list[Ended]()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        for worker in workers:
+            stack.callback(worker.close)
+        while any(worker.point for worker in workers) or (waiting and not stop.number):
+            for worker in workers:
+                if worker.point is None and waiting and not stop.number:
                     point = waiting.popleft()
                     tell(f"{point.name}: started, {point.folder}")
-                    running[slot] = _submit(executor, PointJob(point, environment, alone=True)), point, time.monotonic()
-            time.sleep(PAUSE)
+                    worker.begin(point, is_last=not waiting)
+            wait([worker.connection for worker in workers if worker.point], PAUSE)
             if stop.unheeded:
                 stop.unheeded = 0
                 tell("Stopping: the runs save what they have (again: stop at once)")
-                for job, _, _ in running.values():
-                    os.kill(int(job.job_id), signal.SIGTERM)  # job.cancel would leave them a second
-            for slot, (job, point, start) in list(running.items()):
-                if job.done():
-                    del running[slot]
-                    ended.append(_judge(job, point, stop.number))
-                    tell(f"{point.name}: {ended[-1].failure or f'finished in {time.monotonic() - start:.0f} s'}")
-    if not any(folder in end.log.parents for end in ended):  # all that is to be told is in the logs of the points
+                for worker in workers:
+                    if worker.point:
+                        worker.terminate()
+            for worker in workers:
+                if (end := worker.ended()) is not None:
+                    ended.append(end)
+                    tell(f"{end.point.name}: {end.failure or f'finished in {worker.seconds:.0f} s'}")
+    if not any(folder in end.log.parents for end in ended):  # all there is to read is in the logs of the points
         shutil.rmtree(folder)
     return ended, 128 + stop.number if stop.number else 0
 
@@ -117,21 +111,4 @@ def environments(jobs: int) -> list[dict[str, str]]:
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // jobs))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     gpus = visible.split(",")
-    # submitit hides the GPUs that it was not asked for, and it does not know which are taken
     return [{"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(jobs)]
-
-
-def _submit(executor: submitit.AutoExecutor, job: PointJob) -> submitit.Job[int]:
-    """Start a job that does not hear Ctrl-C: a terminal sends it to all, and the processes around a run would die."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        return executor.submit(job)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _judge(job: submitit.Job[int], point: Point, stopped_by: int) -> Ended:
-    if job.paths.result_pickle.exists():
-        return judge_job(job, point)
-    # the process around the run was killed: by us, before the run had begun, or by another
-    return judge(point, -signal.SIGTERM if stopped_by else -signal.SIGKILL, job.paths.stderr)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.runs.folder import RunFolder
@@ -75,3 +75,11 @@ def settle(point: Point, digest: str) -> None:
     if recorded(point.folder).get("digest") == digest:
         return
     atomic_json(point.folder / RECORD, {"axes": point.axes, "command": point.command, "digest": digest})
+
+
+def open_log(point: Point) -> BinaryIO:
+    """Open the log of a point, at its end, with the command of the point written to it."""
+    log = (point.folder / LOG).open("ab")
+    log.write(f"$ {point.command}\n".encode())
+    log.flush()
+    return log

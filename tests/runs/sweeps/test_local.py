@@ -32,11 +32,12 @@ def when(happens: Callable[[], bool], act: Callable[[], object]) -> threading.Th
 
 
 def fit_of(point: str) -> psutil.Process:
-    """The process of a point."""
+    """The process that writes the log of a point."""
+    log = str(Path(f"out/{point}/log.txt").resolve())
     (process,) = [
         child
         for child in psutil.Process().children(recursive=True)
-        if "dop_lightning" in child.cmdline() and any(point in argument for argument in child.cmdline())
+        if log in [file.path for file in child.open_files()]
     ]
     return process
 
@@ -47,25 +48,42 @@ def test_nothing_is_started_where_nothing_is_missing(tmp_path: Path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_points_go_on_where_one_fails_and_one_is_killed(folder: Path, dop) -> None:
-    curves = folder / "out" / "config-slow" / "metrics.csv"
-    (folder / "slow.yaml").write_text("trainer: {max_steps: 100000000}\n")
+def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -> None:
+    for name in ("killed", "orphaned"):
+        (folder / f"{name}.yaml").write_text("trainer: {max_steps: 100000000}\n")
     (folder / "wrong.yaml").write_text("model: {alpha: -1}\n")
-    kill = when(curves.exists, lambda: fit_of("config-slow").kill())
-    said = dop(*SWEEP, "--axis", "config=wrong.yaml,slow.yaml,none", "--jobs", "2")
-    kill.join()
+    axis = ["--axis", "config=wrong.yaml,killed.yaml,orphaned.yaml,none"]
+    fits = []
+
+    def kill_worker() -> None:
+        fits.append(fit_of("config-orphaned"))
+        fits[0].parent().kill()
+
+    kills = [
+        when((folder / "out/config-killed/metrics.csv").exists, lambda: fit_of("config-killed").kill()),
+        when((folder / "out/config-orphaned/metrics.csv").exists, kill_worker),
+    ]
+    said = dop(*SWEEP, *axis)
+    for kill in kills:
+        kill.join()
     assert said.status == 1
-    assert said.err.splitlines()[-5:] == [
-        "2 points failed:",
+    assert said.err.splitlines()[-7:] == [
+        "3 points failed:",
         f"config-wrong: {(folder / 'out/config-wrong/log.txt').read_text().splitlines()[-1]}",
         "    out/config-wrong/log.txt",
-        "config-slow: killed by SIGKILL",
-        "    out/config-slow/log.txt",
+        "config-killed: killed by SIGKILL",
+        "    out/config-killed/log.txt",
+        "config-orphaned: killed by SIGKILL",
+        "    out/config-orphaned/log.txt",
     ]
     assert "alpha must be a finite number above 0, got -1" in said.err
     assert result(Path("out/config-none"))["status"] == "done"
-    again = dop(*SWEEP, "--axis", "config=wrong.yaml,slow.yaml,none", "--dry-run").out
-    assert [line.split()[2:-1] for line in again.splitlines()[1:4]] == [["to", "do"], ["started"], ["finished"]]
+    assert not fits[0].is_running()
+    again = dop(*SWEEP, *axis, "--dry-run").out
+    assert [line.split()[2:-1] for line in again.splitlines()[1:5]] == [
+        ["to", "do"], ["started"], ["started"], ["finished"],
+    ]  # fmt: skip
+    assert not list(folder.glob("out/workers-*"))
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,0 +1,137 @@
+"""The inside of a worker: it runs one point after the other, each in a fork of the process that has the imports."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from dop_lightning.runs.sweeps.points import Point
+from dop_lightning.runs.sweeps.record import begin, open_log, settle
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+Fit = Callable[[Sequence[str]], int]
+"""``dop fit``: takes its arguments and returns the exit status."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(connection: Connection, fit: Fit, fork: bool) -> int:
+    """Run the points that arrive, and send the exit status of each.
+
+    A point runs in a fork of this process. It shares nothing with the next point: neither random states, threads,
+    handlers of signals and warnings, nor the memory of a GPU. Without forks this process runs a single point itself.
+
+    Args:
+        connection: to the sweep.
+        fit: ``dop fit``, with everything imported that it takes.
+        fork: whether this system supports forks.
+
+    Returns:
+        The exit status for this process: that of its single point, or 0 once the sweep has no more points.
+    """
+    fork = fork and may_fork()
+    if fork:
+        gc.collect()
+        gc.freeze()  # else each collection in a fork would visit, and so copy, all that is imported
+    while (point := _receive(connection)) is not None:
+        if not fork:
+            return run_point(point, fit)
+        _fork(connection, point, fit)
+    return 0
+
+
+def may_fork() -> bool:
+    """Whether a fork of this process works: threads end in a fork, and CUDA must be initialized after it."""
+    import torch
+
+    return threading.active_count() == 1 and not torch.cuda.is_initialized()
+
+
+def run_point(point: Point, fit: Fit) -> int:
+    """Run a point in this process. Its output, also that of libraries in C, goes to the log of the point.
+
+    Returns:
+        The exit status of ``dop fit``.
+    """
+    digest = begin(point)
+    with open_log(point) as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    status = fit(point.arguments)
+    if status == 0:
+        settle(point, digest)
+    return status
+
+
+def _receive(connection: Connection) -> Point | None:
+    """The next point; ``None`` when the sweep has ended."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _fork(connection: Connection, point: Point, fit: Fit) -> None:
+    """Run a point in a fork, and send its exit status."""
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it is clear who handles it
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _as_if_started(parent)
+        _leave(lambda: run_point(point, fit))
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its number is not given to another process yet
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # the sweep was killed, and there is no next point either
+        connection.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _as_if_started(parent: int) -> None:
+    """Make a fork like a process that was just started, and let it end with its worker."""
+    import numpy as np
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # killed before the line above
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    np.random.seed()  # noqa: NPY002 - the global stream, which all forks would share
+
+
+def _leave(act: Callable[[], int]) -> NoReturn:
+    """Do something and end the process with its status, in the steps of the interpreter.
+
+    One step is left out: to take apart the modules. In a fork that copies them, which takes as long as a small run.
+    """
+    status = 1
+    try:
+        status = act()
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        gc.collect()
+        files = [each for each in gc.get_objects() if isinstance(each, io.TextIOWrapper | io.BufferedWriter)]
+        for file in [*files, sys.stdout, sys.stderr]:
+            with contextlib.suppress(OSError, ValueError):  # closed, or its disk is full
+                file.flush()
+    finally:
+        os._exit(status)
