@@ -9,7 +9,7 @@ from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
 
-_WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
+WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
 
 def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outcome:
@@ -29,7 +29,7 @@ def combine(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Outc
     scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None)
     return Outcome(
         problem=mosaic.whole,
-        status=min((outcome.status for outcome in parts), key=_WORST_FIRST.index),
+        status=min((outcome.status for outcome in parts), key=WORST_FIRST.index),
         iteration=min(outcome.iteration for outcome in parts),
         seconds=sum(outcome.seconds for outcome in parts),
         tau=parts[0].tau,
