@@ -16,6 +16,9 @@ TABLE = "results.csv"
 RESULT = "result.json"
 """In the folder of a problem; the others are in that of the run."""
 
+LOCK = Path("checkpoints") / "lock"
+"""The file of which each process holds the numbers of its batches, see :mod:`dop_lightning.runs.locks`."""
+
 VERSION = 3
 """Version of the files that a run writes. Increase it with every change of their meaning.
 

@@ -39,6 +39,7 @@ HOW_TO = [
     "masks.md",
     "report.md",
     "resume.md",
+    "status.md",
     "stopping.md",
     "video.md",
 ]

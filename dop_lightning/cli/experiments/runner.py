@@ -19,6 +19,7 @@ from dop_lightning.lightning.callbacks import (
     IterationProgress,
     Manifest,
     ProblemTensorBoard,
+    ProcessHeartbeat,
     RecoveredFiles,
     RecoveryMetrics,
     StableOutput,
@@ -133,6 +134,7 @@ def fit(
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(0, Manifest(request, config_text, mark))
+    callbacks.append(ProcessHeartbeat())  # its last sign says that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""

@@ -3,6 +3,7 @@
 from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder, last_checkpoint
 from dop_lightning.lightning.callbacks.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.callbacks.files import RecoveredFiles
+from dop_lightning.lightning.callbacks.heartbeat import ProcessHeartbeat
 from dop_lightning.lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.lightning.callbacks.manifest import Manifest
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
@@ -19,6 +20,7 @@ __all__ = [
     "IterationProgress",
     "Manifest",
     "ProblemTensorBoard",
+    "ProcessHeartbeat",
     "RecoveredFiles",
     "RecoveryCallback",
     "RecoveryMetrics",

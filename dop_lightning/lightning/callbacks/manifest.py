@@ -8,11 +8,10 @@ from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.locks import Claims
 from dop_lightning.runs.manifest import write_manifest
 from dop_lightning.runs.request import RunRequest
-
-LOCK = Path("checkpoints") / "lock"
 
 
 class Manifest(RecoveryCallback):
