@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 import torch
 
-from dop_lightning.lightning.callbacks import RecoveryCallback, standard_callbacks
+from dop_lightning.lightning.callbacks import ProcessHeartbeat, RecoveryCallback, standard_callbacks
 from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.problems.problem import ProblemBatch
 
@@ -86,7 +86,7 @@ def take_turns(
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[turns, *standard_callbacks()],
+            callbacks=[turns, *standard_callbacks(), ProcessHeartbeat()],
         )
         trainer.fit(make_module(), datamodule=data)
     if turns.iterations == 0:

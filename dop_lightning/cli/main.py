@@ -24,6 +24,7 @@ GROUPS = {
         "test": (EXPERIMENT, "the same as validate"),
         "predict": (EXPERIMENT, "write the files that a checkpoint has recovered"),
         "sweep": ("dop_lightning.cli.sweep", "a run for each point of a grid of settings, here or under SLURM"),
+        "status": ("dop_lightning.cli.status", "what of runs and sweeps is done, at work, waiting or failed"),
         "table": ("dop_lightning.cli.table", "one table of many runs: text, CSV, Markdown or LaTeX"),
         "report": ("dop_lightning.cli.report", "one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.cli.figure", "compute and draw a figure of the paper"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in the place of ``path`` in one step.
 
     Until then the old content stands, and it stays where writing fails. Missing folders are made.
@@ -18,6 +18,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     Args:
         path: the file to write.
         write: gets a file in memory, open for binary writing; ``lambda file: torch.save(state, file)``.
+        durable: whether to wait until the content is on the disk. A file that is replaced every second need not
+            survive a power cut.
 
     Raises:
         OSError: the folder cannot be made or written, or ``path`` is a folder.
@@ -34,8 +36,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
         with naming(path), temporary.open("xb") as file:
             file.write(content.getbuffer())
             file.flush()
-            # Else the new name may reach the disk before the content does.
-            os.fsync(file.fileno())
+            if durable:  # else the new name may reach the disk before the content does
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:  # an interrupt, too, leaves nothing behind
         temporary.unlink(missing_ok=True)

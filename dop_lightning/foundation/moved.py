@@ -156,6 +156,7 @@ NAMES = {
     "graphs": {"make_capturable": "engine.optim.capturable"},
     "problems": dict.fromkeys(("Attribute", "form_batches", "of_one_shape", "rename", "scale"), "problems.problem"),
     "reporting": {},
+    "reporting.many": {"find_runs": "runs.find"},
     "runs": {
         **dict.fromkeys(
             ("CONFIG", "MANIFEST", "default_folder", "planned_batches", "saved_settings"),

@@ -10,7 +10,7 @@ from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
 
-_WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
+WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
 
 def combine(
@@ -33,7 +33,7 @@ def combine(
     scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None, metrics=metrics)
     return Outcome(
         problem=mosaic.whole,
-        status=min((outcome.status for outcome in parts), key=_WORST_FIRST.index),
+        status=min((outcome.status for outcome in parts), key=WORST_FIRST.index),
         iteration=min(outcome.iteration for outcome in parts),
         seconds=sum(outcome.seconds for outcome in parts),
         tau=parts[0].tau,

@@ -1,4 +1,7 @@
-"""The fingerprint of a run: a hash of what determines its results."""
+"""The fingerprint of a run with files of version 2: one hash of its settings and all of its problems.
+
+Runs of this version have a mark for each problem instead, see :mod:`dop_lightning.runs.marks`.
+"""
 
 import hashlib
 import json
@@ -31,7 +34,7 @@ def fingerprint(config: str | Mapping[str, Any], problems: Sequence[Problem]) ->
         config: the resolved config, as YAML or as what YAML holds.
         problems: with their observations.
     """
-    settings = _without_modules(yaml.safe_load(config) if isinstance(config, str) else config)
+    settings = without_modules(yaml.safe_load(config) if isinstance(config, str) else config)
     relevant = {key: settings[key] for key in ("model", "data", "stable") if key in settings}
     if (settings.get("early_stop") or {}).get("variance") is not None:
         relevant["early_stop"] = settings["early_stop"]  # without it, the mark is that of a run before it existed
@@ -58,18 +61,18 @@ def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in keys}
 
 
-def _without_modules(value: Any) -> Any:
+def without_modules(value: Any) -> Any:
     """Replace import paths of this package by the names of what they import, at any depth of the settings.
 
-    >>> _without_modules({"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": 0.5}})
+    >>> without_modules({"class_path": "dop_lightning.problems.noise.SaltAndPepper", "init_args": {"ratio": 0.5}})
     {'class_path': 'SaltAndPepper', 'init_args': {'ratio': 0.5}}
-    >>> _without_modules(["dop_lightning.model.operators.operator_of", "my_package.operator_of"])
+    >>> without_modules(["dop_lightning.model.operators.operator_of", "my_package.operator_of"])
     ['operator_of', 'my_package.operator_of']
     """
     if isinstance(value, Mapping):
-        return {key: _without_modules(inner) for key, inner in value.items()}
+        return {key: without_modules(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_without_modules(inner) for inner in value]
+        return [without_modules(inner) for inner in value]
     own = _OWN_NAME.fullmatch(value) if isinstance(value, str) else None
     return own["name"] if own else value
 

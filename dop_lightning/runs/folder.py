@@ -16,11 +16,17 @@ TABLE = "results.csv"
 RESULT = "result.json"
 """In the folder of a problem; the others are in that of the run."""
 
-VERSION = 2
-"""Version of the files that a run writes. Increase it with every change that keeps an earlier run from being resumed.
+LOCK = Path("checkpoints") / "lock"
+"""The file of which each process holds the numbers of its batches, see :mod:`dop_lightning.runs.locks`."""
+
+VERSION = 3
+"""Version of the files that a run writes. Increase it with every change of their meaning.
 
 Files without a version are of version 1. Results of all versions up to this one must stay readable.
 """
+
+RESUMABLE = 2
+"""The earliest version of a run that this release can resume. Its files are of :data:`VERSION` from then on."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +34,19 @@ class RunManifest:
     """Contents of ``manifest.json``.
 
     Attributes:
-        fingerprint: of the run, see :func:`~dop_lightning.runs.fingerprint.fingerprint`.
-        problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, and ``tiles`` if it has any.
+        fingerprint: of the run at its first start; its checkpoints name it.
+        problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, ``tiles`` if it has any, and
+            from version 3 on ``mark`` and ``rates``, see :mod:`dop_lightning.runs.marks`.
         batches: names of the problems and tiles that are recovered together.
         version: of the files of the run, at most :data:`VERSION`.
+        settings: mark of the settings that concern all problems; empty before version 3.
     """
 
     fingerprint: str
     problems: list[dict[str, Any]]
     batches: list[list[str]]
     version: int
+    settings: str = ""
 
 
 class Metric(NamedTuple):
@@ -99,21 +108,22 @@ class RunFolder:
         with _parsing(self.manifest_path, "a manifest"):
             problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
             batches = content.get("batches", []) if version == 1 else content["batches"]
-            return RunManifest(content["fingerprint"], problems, batches, version)
+            settings = content["settings"] if version >= VERSION else ""
+            return RunManifest(content["fingerprint"], problems, batches, version, settings)
 
     def check_resumable(self) -> RunManifest:
         """Check that this version of the package can resume the run, and return its manifest.
 
         Raises:
-            ValueError: its files are of another version, or the manifest is damaged.
+            ValueError: its files are of a later version or of one before :data:`RESUMABLE`, or the manifest is damaged.
             OSError: the manifest cannot be read.
         """
         manifest = self.manifest()
-        if manifest.version < VERSION:
+        if manifest.version < RESUMABLE:
             raise ValueError(
                 f"{self.path}: was written by an earlier version of dop_lightning (run files of version "
-                f"{manifest.version}, this version writes {VERSION}); start again in another folder from your own "
-                "settings, or finish it with that version"
+                f"{manifest.version}, this version resumes {RESUMABLE} to {VERSION}); start again in another folder "
+                "from your own settings, or finish it with that version"
             )
         return manifest
 
@@ -223,7 +233,7 @@ def planned_batches(run: Path) -> list[list[str]] | None:
     """The batches of a run, as formed at its first start; ``None`` if it was not started.
 
     Raises:
-        ValueError: the manifest is damaged, or the files of the run are of another version.
+        ValueError: the manifest is damaged, or the files of the run are of a version that cannot be resumed.
     """
     folder = RunFolder(run)
     return folder.check_resumable().batches if folder.has_run else None

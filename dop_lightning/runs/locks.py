@@ -2,6 +2,8 @@
 
 import errno
 import os
+import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +11,41 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+_FLOCK = {"linux": "@hhqqi", "darwin": "@qqihh"}
+"""The struct flock of 64-bit systems: (type, whence, start, length, process); on macOS type and whence come last."""
+
+_HELD_HERE: set[Path] = set()
+"""The files of which this process holds numbers."""
+
+
+def is_held(path: Path, number: int) -> bool | None:
+    """Return whether a process holds a number of a file, without holding it even for a moment.
+
+    If this process holds numbers of the file, all of them count as held: a second look at the file would free them.
+
+    Args:
+        path: the file, as in :class:`Claims`.
+        number: of the file.
+
+    Returns:
+        ``None`` if it cannot be told: the system or the file system has no record locks.
+    """
+    if path.resolve() in _HELD_HERE:
+        return True
+    form = _FLOCK.get(sys.platform)
+    if fcntl is None or form is None:
+        return None
+    asked = (fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+    try:
+        with path.open("rb+") as file:
+            query = struct.pack(form, *(asked if form.startswith("@hh") else (*asked[2:], *asked[:2])))
+            answer = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, query))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return bool(answer[0 if form.startswith("@hh") else 3] != fcntl.F_UNLCK)
 
 
 class Claims:
@@ -40,6 +77,7 @@ class Claims:
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            _HELD_HERE.add(self.path.resolve())
         taken = []
         for number in numbers:
             try:
@@ -56,3 +94,4 @@ class Claims:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            _HELD_HERE.discard(self.path.resolve())

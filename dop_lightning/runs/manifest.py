@@ -8,75 +8,84 @@ from dop_lightning.foundation.atomic import atomic_json, atomic_text
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.folder import CONFIG, VERSION, RunFolder
+from dop_lightning.runs.growth import KnownRun, recognize
+from dop_lightning.runs.request import RunRequest
 
 
-def claim(run: Path, mark: str) -> bool:
-    """Check that a folder is free for a run, or holds the same run.
+def claim(run: Path, request: RunRequest) -> KnownRun | None:
+    """Check that a folder is free for a run, or holds the same run with no problem that is not asked for.
 
     Args:
         run: the folder.
-        mark: the fingerprint of the run.
+        request: the settings and problems of this start.
 
     Returns:
-        Whether the same run was started there before.
+        What the folder has of the run; ``None`` if it was not started there.
 
     Raises:
-        ValueError: the folder is a file, cannot be written, or holds another run, or one whose files are of another
-            version.
+        ValueError: the folder is a file, cannot be written, holds another run or problems that are not asked for, or a
+            run whose files are of another version.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
     folder = RunFolder(run)
     if folder.has_run:
-        if folder.check_resumable().fingerprint != mark:
-            raise ValueError(
-                f"{run}: holds another run, of other settings or data (see {folder.config_path}); "
-                "choose another folder, or remove that one"
-            )
-        return True
+        return recognize(folder, request)
     # another process may be starting the same run: it writes the manifest first
     if folder.config_path.exists() and not folder.manifest_path.exists():
         raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
     nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")
-    return False
+    return None
 
 
 def write_manifest(
     run: Path,
-    mark: str,
+    request: RunRequest,
     config_text: str,
-    problems: Sequence[Problem],
+    problems: Sequence[Problem] | None = None,
     mosaics: Mapping[str, Mosaic] | None = None,
     batches: Sequence[Sequence[str]] = (),
+    fingerprint: str = "",
 ) -> None:
-    """Save the resolved config, the fingerprint, and the list of all problems.
+    """Save the resolved config, and the list of all problems with their marks.
 
     Args:
         run: the folder.
-        mark: the fingerprint of the run.
+        request: the settings and problems of this start.
         config_text: the resolved config, YAML.
-        problems: those that have a row in the table.
+        problems: those of the request, by the names that they have in the run; by default as in the request.
         mosaics: those of them that are recovered in tiles, by name.
         batches: names of the problems and tiles that are recovered together; kept when the run is resumed.
+        fingerprint: of the run at its first start, if this is not the first.
     """
-    folder, mosaics = RunFolder(run), mosaics or {}
+    folder = RunFolder(run)
+    problems = request.wholes if problems is None else problems
+    mosaics = request.mosaics if mosaics is None else mosaics
     entries = [
         {
             "name": problem.name,
             "seed": problem.seed,
             "shape": list(problem.observation.shape),
             "attributes": dict(problem.attributes),
+            "mark": mark,
+            "rates": rates,
             **(
                 {"tiles": [tile.name for tile in mosaics[problem.name].tiles.values()]}
                 if problem.name in mosaics
                 else {}
             ),
         }
-        for problem in problems
+        for problem, mark, rates in zip(problems, request.marks, request.rates, strict=True)
     ]
+    manifest = {
+        "version": VERSION,
+        "fingerprint": fingerprint or request.fingerprint,
+        "settings": request.settings_mark,
+        "problems": entries,
+        "batches": [list(batch) for batch in batches],
+    }
     # the manifest first: with it the folder is ours, and the next start writes a config that is missing
-    manifest = {"version": VERSION, "fingerprint": mark, "problems": entries, "batches": [list(b) for b in batches]}
     atomic_json(folder.manifest_path, manifest)
     atomic_text(folder.config_path, config_text)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.images.mosaics import combine
+from dop_lightning.images.mosaics import WORST_FIRST, combine
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem
@@ -33,6 +33,26 @@ def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) ->
     if not all((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values()):
         return None
     return combine(mosaic, {place: _read(run, tile) for place, tile in mosaic.tiles.items()}, metrics)
+
+
+def is_assembled(run: Path, mosaic: Mosaic) -> bool:
+    """Return whether the result of an image is that of its tiles as they are now.
+
+    Args:
+        run: the folder of the run.
+        mosaic: the image and its tiles.
+    """
+    folder = RunFolder(run)
+    try:
+        whole, *parts = (folder.result(each.folder) for each in (mosaic.whole, *mosaic.tiles.values()))
+        expected = {
+            "status": min((part["status"] for part in parts), key=WORST_FIRST.index),
+            "iterations": min(part["iterations"] for part in parts),
+            "seconds": round(sum(part["seconds"] for part in parts), 3),  # more with each block of a tile
+        }
+        return all(whole[key] == value for key, value in expected.items())
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged: assembling it names the file
+        return False
 
 
 def _read(run: Path, tile: Problem) -> Outcome:

@@ -184,6 +184,7 @@ def test_a_damaged_tile_is_named(folder: Path, dop) -> None:
     options = ["--out", "out", "--tile", "64", *TINY]
     assert dop("recover", "photo.png", *options).status == 0
     Path("out/photo/tiles/r0-c1/recovered.npy").write_bytes(b"half")
+    Path("out/photo/result.json").unlink()
     said = dop("recover", "photo.png", *options)
     assert said.status == 2
     assert "out/photo/tiles/r0-c1: a file of this tile is damaged" in said.err
@@ -299,7 +300,9 @@ def test_a_run_of_another_mask_is_another_run(folder: Path, dop) -> None:
         mask[:rows] = 0
         Image.fromarray(mask).save(f"{name}.png")
     assert dop("recover", "photo.png", "--mask", "a.png", "--out", "out", *TINY).status == 0
-    assert "holds another run" in dop("recover", "photo.png", "--mask", "b.png", "--out", "out", *TINY).err
+    err = dop("recover", "photo.png", "--mask", "b.png", "--out", "out", *TINY).err
+    assert "out: the data of photo have changed since the run was started (" in err
+    assert "data.mask: [" in err
     assert dop("recover", "photo.png", "--mask", "a.png", "--out", "out", *TINY).status == 0
 
 
@@ -325,3 +328,13 @@ def test_several_truths_and_masks_one_each(folder: Path, dop) -> None:
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "PSNR" in said.out
+
+
+def test_more_photographs_leave_those_of_before_as_they_are(folder: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("another.png")
+    assert main(["recover", "photo.png", "--out", "out", *TINY]) == 0
+    before = {path: path.read_bytes() for path in Path("out/photo").iterdir()}
+    assert main(["recover", "another.png", "photo.png", "--out", "out", *TINY]) == 0
+    assert before == {path: path.read_bytes() for path in Path("out/photo").iterdir()}
+    assert Path("out/another/recovered.png").is_file()

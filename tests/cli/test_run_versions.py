@@ -1,10 +1,17 @@
-"""Runs of other versions: their results are read, and they are not resumed."""
+"""Runs of other versions: their results are read; those of version 2 are resumed, others are not."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+from dop_lightning.lightning.data import MatrixDataModule
+from dop_lightning.problems.noise import GrossOutliers
+from dop_lightning.runs.fingerprint import fingerprint
+from dop_lightning.runs.folder import VERSION
 
 CONFIG = Path(__file__).parents[2] / "configs" / "matrix.yaml"
 SETTINGS = ["--trainer.accelerator", "cpu", "--data.n", "12", "--data.seeds", "1", "--trainer.max_steps", "40"]
@@ -13,13 +20,15 @@ FIT = ["fit", "--config", str(CONFIG), *SETTINGS, "--trainer.default_root_dir"]
 
 @pytest.fixture
 def runs(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same run as it is now, of version 1, and of a version that is not known."""
+    """The same run as it is now, of version 1, of version 2, and of a version that is not known."""
     monkeypatch.chdir(tmp_path)
     assert dop(*FIT, "now").status == 0
-    for name, version in (("old", None), ("new", 3)):
+    for name, version in (("old", None), ("second", 2), ("new", VERSION + 1)):
         shutil.copytree("now", name)
         manifest = json.loads(Path("now/manifest.json").read_text())
-        del manifest["version"]
+        del manifest["version"], manifest["settings"]
+        for problem in manifest["problems"]:
+            del problem["mark"], problem["rates"]
         Path(name, "manifest.json").write_text(json.dumps(manifest | ({"version": version} if version else {})))
         config = Path(name, "config.yaml").read_text().replace("root_dir: now", f"root_dir: {name}")
         Path(name, "config.yaml").write_text(config)
@@ -28,8 +37,11 @@ def runs(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_are_not_resumed(runs: None, dop) -> None:
     verbs = [FIT, *([verb, "--config", str(CONFIG), *SETTINGS, FIT[-1]] for verb in ("validate", "test", "predict"))]
     for name, text in (
-        ("old", "old: was written by an earlier version of dop_lightning (run files of version 1, this version writes"),
-        ("new", "new: was written by a later version of dop_lightning (run files of version 3, this version reads"),
+        (
+            "old",
+            "old: was written by an earlier version of dop_lightning (run files of version 1, this version resumes",
+        ),
+        ("new", "new: was written by a later version of dop_lightning (run files of version 4, this version reads"),
     ):
         before = {path: path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
         for command in ([*verb, name] for verb in verbs):
@@ -43,10 +55,66 @@ def test_they_are_not_resumed(runs: None, dop) -> None:
         assert before == {path: path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
 
 
-def test_results_of_an_earlier_one_are_read(runs: None, dop) -> None:
-    assert dop("table", "old").out == dop("table", "now").out
-    assert Path("old/results.csv").read_bytes() == Path("now/results.csv").read_bytes()
-    assert dop("report", "old").status == 0
+@pytest.mark.parametrize("name", ["old", "second"])
+def test_results_of_an_earlier_one_are_read(name: str, runs: None, dop) -> None:
+    assert dop("table", name).out == dop("table", "now").out
+    assert Path(name, "results.csv").read_bytes() == Path("now/results.csv").read_bytes()
+    assert dop("report", name).status == 0
+
+
+def of_version_2(run: Path, data: MatrixDataModule) -> None:
+    """Give a run the fingerprint of version 2, in its manifest and its checkpoint."""
+    data.setup()
+    mark = fingerprint(yaml.safe_load((run / "config.yaml").read_text()), data.problems)
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": mark}))
+    (batch,) = run.glob("checkpoints/last.ckpt/*.pt")
+    torch.save({**torch.load(batch, weights_only=True), "run": mark}, batch)
+
+
+@pytest.fixture
+def second(runs: None) -> Path:
+    of_version_2(Path("second"), MatrixDataModule(n=12, rank=5, noise=GrossOutliers(0.3), seeds=1))
+    return Path("second")
+
+
+def test_a_run_of_version_2_is_resumed_and_upgraded(second: Path, dop) -> None:
+    assert dop("validate", "--config", "second/config.yaml").out.count("done") == 1
+    before = json.loads(Path("second/manifest.json").read_text())
+    said = dop(*FIT, "second", "--trainer.max_steps", "60")
+    assert "Resuming the run in second\n" in said.err, said.err
+    after, now = (json.loads(Path(name, "manifest.json").read_text()) for name in ("second", "now"))
+    assert (after["version"], after["fingerprint"]) == (VERSION, before["fingerprint"])
+    assert {**after, "fingerprint": now["fingerprint"]} == now
+    assert dop(*FIT, "now", "--trainer.max_steps", "60").status == 0
+    recovered = [Path(name, "n12-r5-gross-outliers-0.3-seed0/recovered.npy").read_bytes() for name in ("second", "now")]
+    assert recovered[0] == recovered[1]
+
+
+def test_a_run_of_version_2_grows(second: Path, dop) -> None:
+    result = Path("second/n12-r5-gross-outliers-0.3-seed0/result.json")
+    before = result.read_bytes()
+    said = dop(*FIT, "second", "--data.seeds", "2")
+    assert "Resuming the run in second, with 1 new problem\n" in said.err, said.err
+    assert result.read_bytes() == before
+    assert len(json.loads(Path("second/manifest.json").read_text())["batches"]) == 2
+
+
+def test_another_run_of_version_2_is_refused(second: Path, dop) -> None:
+    for settings, reason in (
+        (["--model.tau", "0.5"], "holds another run (model.tau: 0.0001 in the run, 0.5 given)"),
+        (["--data.n", "13"], "holds another run (data.n: 12 in the run, 13 given)"),
+        (["--stable.window", "7"], "holds another run (stable.window: 5 in the run, 7 given)"),
+    ):
+        said = dop(*FIT, "second", *settings)
+        assert (said.status, said.err.count("\n")) == (2, 1), said.err
+        assert reason in said.err
+
+
+def test_a_run_of_version_2_with_other_data_is_refused(runs: None, dop) -> None:
+    of_version_2(Path("second"), MatrixDataModule(n=12, rank=5, noise=GrossOutliers(0.2), seeds=1))
+    said = dop(*FIT, "second")
+    assert "holds another run (of other settings or data, see second/config.yaml)" in said.err
 
 
 def test_results_of_a_later_one_are_not(runs: None, dop) -> None:

@@ -55,6 +55,21 @@ def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsy
     assert "held-out" not in capsys.readouterr().err
 
 
+def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys) -> None:
+    for seed, name in enumerate("abc"):
+        matrix(tmp_path / f"{name}.npy", seed, unit=10.0**seed)
+    files, out = {name: str(tmp_path / f"{name}.npy") for name in "abc"}, tmp_path / "parts"
+    assert main(["separate", files["b"], "--out", str(out)]) == 0
+    before = {path: path.read_bytes() for path in (out / "b").iterdir()}
+    for asked, new in ((["a", "b"], "a"), (["a", "b", "c"], "c")):
+        capsys.readouterr()
+        assert main(["separate", *(files[name] for name in asked), "--out", str(out)]) == 0
+        said = capsys.readouterr().err
+        assert [line.partition(":")[0] for line in said.splitlines() if "held-out" in line] == [new]
+    assert before == {path: path.read_bytes() for path in (out / "b").iterdir()}
+    assert [json.loads((out / name / "result.json").read_text())["status"] for name in "ac"] == ["done"] * 2
+
+
 def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
     clean, observed = matrix(tmp_path / "a.npy")
     lines = ["day;" + ";".join(f"sensor {j}" for j in range(40))]

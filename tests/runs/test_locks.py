@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.runs.locks import Claims
+from dop_lightning.runs.locks import Claims, is_held
 
 pytest.importorskip("fcntl")
 
@@ -51,3 +51,29 @@ def test_what_is_released_is_free(tmp_path: Path) -> None:
     process = other(tmp_path / "lock", 5)
     out, _ = process.communicate("")
     assert out == "[]\n"
+
+
+def test_a_look_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert is_held(path, 1) is False
+    process = other(path, 1, 2)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[]\n"
+        assert [is_held(path, number) for number in range(4)] == [False, True, True, False]
+        claims = Claims(path)
+        assert claims.take([3]) == []
+        assert is_held(path, 3) is True
+        assert is_held(path, 1) is True  # without a second descriptor, which would free what is held here
+        assert other(path, 3).communicate("")[0] == "[3]\n"
+        claims.release()
+    finally:
+        process.kill()
+        process.communicate()
+    assert is_held(path, 1) is False
+
+
+def test_where_there_are_no_locks_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr("dop_lightning.runs.locks.sys.platform", "plan9")
+    assert is_held(tmp_path / "lock", 1) is None

@@ -11,6 +11,7 @@ from dop_lightning.images.tiles import cut
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.folder import planned_batches
 from dop_lightning.runs.manifest import claim, write_manifest
+from dop_lightning.runs.request import RunRequest
 
 CONFIG = "model: {tau: 0.002}\n"
 
@@ -19,24 +20,29 @@ def problem(name: str = "a") -> Problem:
     return Problem(name, torch.ones(2, 2), seed=4, attributes={"n": 2, "noise": "gross_outliers"})
 
 
+def request(*problems: Problem, tau: float = 0.002, mosaics: dict | None = None) -> RunRequest:
+    return RunRequest({"model": {"tau": tau}}, problems or (problem(),), mosaics or {})
+
+
 def test_a_folder_is_free_until_a_run_is_written_there(tmp_path: Path) -> None:
     run = tmp_path / "deep" / "down"
-    assert claim(run, "mark") is False
+    assert claim(run, request()) is None
     assert not run.exists()  # a look changes nothing
-    write_manifest(run, "mark", CONFIG, [problem()])
-    assert claim(run, "mark") is True
+    write_manifest(run, request(), CONFIG)
+    known = claim(run, request())
+    assert known is not None
+    assert known.fingerprint == request().fingerprint
 
 
 def test_a_folder_with_other_files_is_free(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert claim(tmp_path, "mark") is False
+    assert claim(tmp_path, request()) is None
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem()])
-    with pytest.raises(ValueError, match="holds another run") as error:
-        claim(tmp_path, "other")
-    assert str(tmp_path / "config.yaml") in str(error.value)
+    write_manifest(tmp_path, request(), CONFIG)
+    with pytest.raises(ValueError, match=r"holds another run \(model.tau: 0.002 in the run, 0.1 given\)"):
+        claim(tmp_path, request(tau=0.1))
     assert (tmp_path / "config.yaml").read_text() == CONFIG
 
 
@@ -44,23 +50,20 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json: not a manifest written by dop"):
-        claim(tmp_path, "mark")
+        claim(tmp_path, request())
 
 
-@pytest.mark.parametrize(
-    ("version", "text"),
-    [
-        (None, "was written by an earlier version of dop_lightning (run files of version 1, this version writes 2); "),
-        (1, "was written by an earlier version of dop_lightning (run files of version 1, this version writes 2); "),
-        (3, "was written by a later version of dop_lightning (run files of version 3, this version reads up to 2); "),
-    ],
-)
+EARLIER = "was written by an earlier version of dop_lightning (run files of version 1, this version resumes 2 to 3); "
+LATER = "was written by a later version of dop_lightning (run files of version 4, this version reads up to 3); "
+
+
+@pytest.mark.parametrize(("version", "text"), [(None, EARLIER), (1, EARLIER), (4, LATER)])
 def test_a_run_of_another_version_is_not_resumed(version: int | None, text: str, tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem()], batches=[["a"]])
+    write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     del manifest["version"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | ({"version": version} if version else {})))
-    for resume in (lambda: claim(tmp_path, "mark"), lambda: planned_batches(tmp_path)):
+    for resume in (lambda: claim(tmp_path, request()), lambda: planned_batches(tmp_path)):
         with pytest.raises(ValueError, match="version") as error:
             resume()
         assert str(error.value).startswith(f"{tmp_path}: {text}")
@@ -70,34 +73,38 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(ValueError, match="file: the folder of a run must be a folder, got a file"):
-        claim(file, "mark")
+        claim(file, request())
     with pytest.raises(ValueError, match=r"cannot be written, .*file is not a folder"):
-        claim(file / "below", "mark")
+        claim(file / "below", request())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(ValueError, match=r"run: cannot be written, .* is not a folder that you may write to"):
-        claim(tmp_path / "run", "mark")
+        claim(tmp_path / "run", request())
 
 
 def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "mark", CONFIG, [problem()])
+    write_manifest(tmp_path, request(), CONFIG)
     (tmp_path / "config.yaml").unlink()
-    assert claim(tmp_path, "mark")
+    assert claim(tmp_path, request())
+    with pytest.raises(ValueError, match=r"holds another run \(model.tau: 0.002 in the run, 0.1 given\)"):
+        claim(tmp_path, request(tau=0.1))
 
 
 def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
     assert planned_batches(tmp_path) is None
-    write_manifest(tmp_path, "mark", CONFIG, [problem("a"), problem("b")], batches=[["b"], ["a"]])
+    asked = request(problem("a"), problem("b"))
+    write_manifest(tmp_path, asked, CONFIG, batches=[["b"], ["a"]])
     assert planned_batches(tmp_path) == [["b"], ["a"]]
     assert (tmp_path / "config.yaml").read_text() == CONFIG
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    attributes = {"n": 2, "noise": "gross_outliers"}
+    same = {"seed": 4, "shape": [2, 2], "attributes": {"n": 2, "noise": "gross_outliers"}, "mark": asked.marks[0]}
     assert manifest == {
-        "version": 2,
-        "fingerprint": "mark",
-        "problems": [{"name": name, "seed": 4, "shape": [2, 2], "attributes": attributes} for name in "ab"],
+        "version": 3,
+        "fingerprint": asked.fingerprint,
+        "settings": asked.settings_mark,
+        "problems": [{"name": name, **same, "rates": {"tau": 0.002, "alpha": None}} for name in "ab"],
         "batches": [["b"], ["a"]],
     }
 
@@ -106,7 +113,7 @@ def test_the_manifest_lists_tiles_with_their_image(tmp_path: Path) -> None:
     image = Problem("photo", torch.rand(1, 9, 20), data_range=1.0)
     mosaic = cut(image, 8, 0)
     assert mosaic is not None
-    write_manifest(tmp_path, "mark", CONFIG, [image, problem()], {"photo": mosaic})
+    write_manifest(tmp_path, request(image, problem(), mosaics={"photo": mosaic}), CONFIG)
     photo, other = json.loads((tmp_path / "manifest.json").read_text())["problems"]
     assert photo["name"] == "photo"
     assert photo["tiles"] == [f"photo-r{i}-c{j}" for i in range(2) for j in range(3)]

@@ -11,7 +11,7 @@ import torch
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.options import DEVICES
-from dop_lightning.engine.recipe import Recipe
+from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
@@ -22,6 +22,7 @@ from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import MATRIX, SCENE
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
+from dop_lightning.runs.growth import recorded_rates
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -97,7 +98,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
     unit = statistics.median(scale(problem) for problem in module.problems) ** 0.5
-    recipe = MATRIX.recipe(options.rank, options.alpha, unit)
+    recipe = _with_start(MATRIX.recipe(options.rank, options.alpha, unit), saved_settings(options.out, "model"))
     notes: list[str] = []
     if recipe.alpha is None:
         recipe, notes = _choose_alphas(recipe, options, module.problems)
@@ -121,6 +122,17 @@ def _check_sizes(problem: Problem) -> None:
         )
 
 
+def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with the scale of the start that a run has saved, if any: that of its first matrices."""
+
+    def started(piece: Piece, name: str) -> Piece:
+        arguments = (saved.get(name) or {}).get("init_args") or {}
+        scale_of_run = arguments.get("scale", piece.arguments["scale"])
+        return replace(piece, arguments={**piece.arguments, "scale": scale_of_run})
+
+    return replace(recipe, signal=started(recipe.signal, "signal"), corruption=started(recipe.corruption, "corruption"))
+
+
 def _choose_alphas(
     recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]
 ) -> tuple[Recipe, list[str]]:
@@ -129,13 +141,19 @@ def _choose_alphas(
     Returns:
         The recipe with these values, and a line to print for each choice.
     """
-    saved = saved_settings(options.out, "model").get("alpha")
-    if isinstance(saved, list) and len(saved) == len(problems):
-        return replace(recipe, alpha=saved), []
+    was_chosen = isinstance(saved_settings(options.out, "model").get("alpha"), list)
+    of_run = recorded_rates(options.out, problems) if was_chosen else [{} for _ in problems]
     method = recipe.method()
-    choices = [choose_alpha(problem, method, max_iterations=options.iterations) for problem in problems]
-    notes = [_note(problem, choice) for problem, choice in zip(problems, choices, strict=True)]
-    return replace(recipe, alpha=[round(choice.alpha, 6) for choice in choices]), notes
+    alphas: list[float] = []
+    notes = []
+    for problem, rates in zip(problems, of_run, strict=True):
+        if rates.get("alpha") is not None:
+            alphas.append(rates["alpha"])
+            continue
+        choice = choose_alpha(problem, method, max_iterations=options.iterations)
+        alphas.append(round(choice.alpha, 6))
+        notes.append(_note(problem, choice))
+    return replace(recipe, alpha=alphas), notes
 
 
 def _note(problem: Problem, choice: AlphaChoice) -> str:

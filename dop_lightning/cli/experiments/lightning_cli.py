@@ -35,7 +35,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
-from dop_lightning.runs.folder import RunFolder, default_folder, planned_batches
+from dop_lightning.runs.folder import RunFolder, default_folder
 
 TRAINER_DEFAULTS = {
     "devices": 1,  # Lightning's «auto» is all GPUs
@@ -248,7 +248,7 @@ def _act(verb: str, cli: DopCLI, note: str) -> int:
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
         raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
-    cli.datamodule.plan = planned_batches(run_folder)
+    runner.follow_run(run_folder, cli.datamodule, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
     action: Any = getattr(cli.trainer, verb)
     options = {"verbose": False} if verb in ("validate", "test") else {"return_predictions": False}
     scores = _Scores()

@@ -17,6 +17,7 @@ from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.lightning.callbacks import (
     CheckpointFolder,
     Manifest,
+    ProcessHeartbeat,
     last_checkpoint,
 )
 from dop_lightning.lightning.callbacks.checkpoint import LAST
@@ -24,9 +25,10 @@ from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies.launched import outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
-from dop_lightning.runs.fingerprint import fingerprint
-from dop_lightning.runs.folder import planned_batches
+from dop_lightning.runs.folder import RunFolder
+from dop_lightning.runs.growth import KnownRun, find_problems
 from dop_lightning.runs.manifest import claim
+from dop_lightning.runs.request import RunRequest
 from dop_lightning.runs.results import read_results, render_table, summary_columns
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
@@ -95,14 +97,15 @@ def fit(
     run = Path(trainer.default_root_dir)
     data.setup("fit")  # a mistake in the data shows before anything is written
     config = yaml.safe_load(config_text)
-    mark = fingerprint(config, data.problems)
-    goes_on = claim(run, mark)
-    if goes_on:
-        data.plan = planned_batches(run)
+    request = RunRequest(config, data.wholes, data.mosaics, data.growing)
+    known = claim(run, request)
+    mark = request.fingerprint if known is None else known.fingerprint
+    if known is not None:
+        _follow(data, known)
         checkpoint = checkpoint or last_checkpoint(run)
     if trainer.is_global_zero:
-        if goes_on and checkpoint is not None:
-            print(f"Resuming the run in {run}", file=sys.stderr)
+        if known is not None and checkpoint is not None:
+            print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
         if hint := _hint(trainer, data, config["trainer"].get("accelerator")):
@@ -111,12 +114,37 @@ def fit(
         for name, mask in masks[:MOST_ROWS]:
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks.insert(0, Manifest(mark, config_text))
+    callbacks.insert(0, Manifest(request, config_text, mark))
+    callbacks.append(ProcessHeartbeat())  # its last sign says that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     return _end(trainer, module, data, run)
+
+
+def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -> None:
+    """Let a data module have the names and batches of the run in a folder, if there is one, to evaluate it.
+
+    Raises:
+        ValueError: the data lack a problem of the run, or its files are of a version that cannot be read.
+    """
+    folder = RunFolder(run)
+    if folder.has_run:
+        data.setup()
+        request = RunRequest(config, data.wholes, data.mosaics, data.growing)
+        _follow(data, find_problems(folder, request))
+
+
+def _follow(data: RecoveryDataModule, known: KnownRun) -> None:
+    data.keep_names(known.names)
+    data.plan = known.batches
+
+
+def _growth(known: KnownRun) -> str:
+    """What a run grows by, in words; empty if it does not."""
+    new = known.entries.count(None)
+    return f", with {new} new problem{'s' if new > 1 else ''}" if new else ""
 
 
 def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder, last_checkpoint
 from dop_lightning.lightning.callbacks.files import RecoveredFiles
+from dop_lightning.lightning.callbacks.heartbeat import ProcessHeartbeat
 from dop_lightning.lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.lightning.callbacks.manifest import Manifest
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
@@ -24,6 +25,7 @@ __all__ = [
     "Manifest",
     "OptunaPruning",
     "ProblemTensorBoard",
+    "ProcessHeartbeat",
     "RecoveredFiles",
     "RecoveryCallback",
     "RecoveryLogging",

@@ -24,7 +24,7 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.folder import RESULT
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
-from dop_lightning.runs.mosaics import assemble
+from dop_lightning.runs.mosaics import assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
 
 
@@ -113,7 +113,8 @@ class RecoveredFiles(RecoveryCallback):
         """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
         run = Path(trainer.default_root_dir)
         for mosaic in data_of(trainer).mosaics.values():
-            self._assemble(trainer, pl_module, mosaic)
+            if not is_assembled(run, mosaic):
+                self._assemble(trainer, pl_module, mosaic)
         rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
 
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:

@@ -8,10 +8,10 @@ from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.locks import Claims
 from dop_lightning.runs.manifest import write_manifest
-
-LOCK = Path("checkpoints") / "lock"
+from dop_lightning.runs.request import RunRequest
 
 
 class Manifest(RecoveryCallback):
@@ -21,13 +21,15 @@ class Manifest(RecoveryCallback):
     at work is refused instead of being written by both.
 
     Args:
-        mark: the fingerprint of the run.
+        request: the settings and problems of this start.
         config_text: the resolved config, YAML.
+        fingerprint: of the run at its first start, if this is not the first.
     """
 
-    def __init__(self, mark: str, config_text: str) -> None:
-        self.mark = mark
+    def __init__(self, request: RunRequest, config_text: str, fingerprint: str = "") -> None:
+        self.request = request
         self.config_text = config_text
+        self.fingerprint = fingerprint
         self._claims: Claims | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -46,7 +48,9 @@ class Manifest(RecoveryCallback):
                 "and start again"
             )
         batches = [batch.names for batch in data.batches]
-        write_manifest(run, self.mark, self.config_text, data.wholes, data.mosaics, batches)
+        write_manifest(
+            run, self.request, self.config_text, data.wholes, data.mosaics, batches, fingerprint=self.fingerprint
+        )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Others may go on."""

@@ -2,17 +2,17 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.foundation.names import free_name, safe_name, unique_names
+from dop_lightning.foundation.names import free_name, safe_name
 from dop_lightning.foundation.parsing import parse_once
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
@@ -207,7 +207,8 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         problems: what the engine works on: the wholes, or their tiles.
         batches: the problems, those of one shape together; none yet with the batch size ``auto``, for which the method
             must be known, see :meth:`~dop_lightning.lightning.module.DoubleOverparameterization.configure_model`.
-        plan: the batches of a run that was started before, as names; they are kept where it goes on.
+        plan: the batches of a run that was started before, as names; they are kept if it is resumed, and new problems
+            form batches of their own.
 
     Args:
         noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
@@ -220,6 +221,10 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
     Raises:
         ValueError: an argument is out of range.
     """
+
+    growing: ClassVar[frozenset[str]] = frozenset({"noise", "seeds", "sensing", "batch_size", "max_memory"})
+    """Arguments that may change when a run is started again in its folder, as long as it keeps its problems: those that
+    list problems or say where files are. The settings of a run must agree in all others."""
 
     def __init__(
         self,
@@ -252,6 +257,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         self.mosaics: dict[str, Mosaic] = {}
         self.problems: list[Problem] = []
         self.batches: list[ProblemBatch] = []
+        self._unnamed: list[Problem] = []
         self.plan: list[list[str]] | None = None
 
     @abstractmethod
@@ -282,15 +288,40 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
                 if plain and only:  # one recovery of each file: it is named like the file
                     problem = rename(problem, safe_name(source.name))
                 problems += self.variants(problem)
-        names = [problem.name for problem in problems]
-        self.wholes = [rename(problem, name) for problem, name in zip(problems, unique_names(names), strict=True)]
+        self._unnamed = problems
+        self._name({})
+
+    def keep_names(self, names: Mapping[int, tuple[str, Sequence[str]]]) -> None:
+        """Give problems the names that they have in a run that was started before; the others get names that are free.
+
+        Args:
+            names: by position in ``wholes``, the name of a whole and those of its tiles, if any.
+        """
+        tiles = {whole.name: [t.name for t in mosaic.tiles.values()] for whole, mosaic in self._cut_wholes()}
+        now = {place: (whole.name, tiles.get(whole.name, [])) for place, whole in enumerate(self.wholes)}
+        if any(now[place] != (name, list(of_tiles)) for place, (name, of_tiles) in names.items()):
+            self._name(names)
+
+    def _cut_wholes(self) -> Iterator[tuple[Problem, Mosaic]]:
+        return ((whole, self.mosaics[whole.name]) for whole in self.wholes if whole.name in self.mosaics)
+
+    def _name(self, kept: Mapping[int, tuple[str, Sequence[str]]]) -> None:
+        """Name all wholes and tiles, each differently, and form the batches."""
+        taken = {name.casefold() for whole, tiles in kept.values() for name in (whole, *tiles)}
+        self.wholes = []
+        for place, problem in enumerate(self._unnamed):
+            name = kept[place][0] if place in kept else free_name(problem.name, taken)
+            taken.add(name.casefold())
+            self.wholes.append(rename(problem, name))
         self.mosaics = {whole.name: mosaic for whole in self.wholes if (mosaic := self.cut(whole)) is not None}
-        taken = {whole.name.casefold() for whole in self.wholes}
-        for mosaic in self.mosaics.values():
-            for place, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
-                name = free_name(tile.name, taken)
-                mosaic.tiles[place] = replace(tile, name=name)
+        of_run = {kept[place][0]: kept[place][1] for place in kept}
+        for whole, mosaic in self._cut_wholes():
+            names = iter(of_run.get(whole.name, ()))
+            for corner, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
+                name = next(names, None) or free_name(tile.name, taken)
+                mosaic.tiles[corner] = replace(tile, name=name)
                 taken.add(name.casefold())
+        self.problems = []
         for whole in self.wholes:
             self.problems += self.mosaics[whole.name].tiles.values() if whole.name in self.mosaics else [whole]
         if self.batch_size != "auto":

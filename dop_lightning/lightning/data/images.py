@@ -183,6 +183,8 @@ class ImageDataModule(RecoveryDataModule):
             with ``sensing``.
     """
 
+    growing = RecoveryDataModule.growing | {"images", "truth", "mask", "tile", "overlap"}
+
     def __init__(
         self,
         images: str | list[str],

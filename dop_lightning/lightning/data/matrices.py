@@ -158,6 +158,8 @@ class MatrixDataModule(RecoveryDataModule):
         ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
     """
 
+    growing = RecoveryDataModule.growing | {"n", "rank", "files", "truth", "alphas"}
+
     def __init__(
         self,
         n: int | list[int] = 50,

@@ -155,6 +155,8 @@ class SceneDataModule(RecoveryDataModule):
         ImportError: a video without PyAV.
     """
 
+    growing = RecoveryDataModule.growing | {"scenes"}
+
     def __init__(
         self,
         scenes: str | list[str],

@@ -75,6 +75,8 @@ class VectorDataModule(RecoveryDataModule):
         ValueError: an argument is out of range.
     """
 
+    growing = RecoveryDataModule.growing | {"n", "nonzeros"}
+
     def __init__(
         self,
         n: int | list[int] = 100,

@@ -1,6 +1,6 @@
 """The plan of a run: batches, and which process works on which of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from dop_lightning.engine.state import State
 from dop_lightning.foundation.machine import available_memory
 from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import Problem, form_batches
 from dop_lightning.runs.results import remaining
 
 
@@ -29,14 +29,25 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
 
 
 def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
-    """Batches of a run that was started before, or as the data module asks for; dealt by what is left to do."""
-    if data.plan is not None:
-        data.group(data.plan)
-    elif data.batch_size == "auto":
-        device = trainer.strategy.root_device
-        beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
-        limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
-        data.group(automatic_batches(data.problems, begin, limit, trainer.world_size))
+    """The batches of a run that was started before, then those of new problems; dealt by what is left to do."""
+    kept = data.plan or []
+    known = {name for batch in kept for name in batch}
+    new = [problem for problem in data.problems if problem.name not in known]
+    data.group([*kept, *_new_batches(trainer, data, begin, new)])
     left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
     costs = [sum(left[problem.name] * problem.observation.numel() for problem in batch) for batch in data.batches]
     return Plan([batch.names for batch in data.batches], deal(costs, trainer.world_size))
+
+
+def _new_batches(
+    trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State], problems: Sequence[Problem]
+) -> list[list[str]]:
+    """Return the names of problems, batch by batch, as the data module asks for."""
+    if not problems:
+        return []
+    if data.batch_size != "auto":
+        return [batch.names for batch in form_batches(problems, data.batch_size)]
+    device = trainer.strategy.root_device
+    beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
+    limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
+    return automatic_batches(problems, begin, limit, trainer.world_size)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import thinned_side
+from dop_lightning.runs.find import find_runs
 from dop_lightning.runs.folder import MANIFEST, RunFolder
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, read_histogram
-from dop_lightning.runs.tables.many import find_runs
 
 Curve = list[tuple[int, float]]
 """Iterations, rising, and the values there."""

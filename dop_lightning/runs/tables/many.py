@@ -1,17 +1,18 @@
 """One table out of many runs: where runs are, what each has, and what is not there yet."""
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dop_lightning.runs.folder import MANIFEST, RunFolder
+from dop_lightning.runs.find import named_runs
+from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.results import summary_columns, write_table
+from dop_lightning.runs.status import is_at_work
 from dop_lightning.runs.sweeps.axes import short_names
-from dop_lightning.runs.sweeps.record import RECORD, SWEEP, recorded
+from dop_lightning.runs.sweeps.record import recorded
 
 RUN = "run"
 """The column that tells runs apart."""
@@ -38,25 +39,6 @@ class RunTable:
     listed: tuple[str, ...] = ()
 
 
-def find_runs(folder: Path) -> Iterator[Path]:
-    """The runs in a folder at any depth, or the folder itself where it is one; those of a sweep in its order.
-
-    Points of a sweep that have not begun are among them.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: must be the folder of a run, or one that holds runs, got none")
-    if RunFolder(folder).has_run or (folder / RECORD).is_file():
-        yield folder
-        return
-    order = {name: place for place, name in enumerate(_points(folder))}
-    inner = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-    for path in sorted(inner, key=lambda path: (order.get(path.name, len(order)), path.name)):
-        yield from find_runs(path)
-
-
 def read_runs(folders: Sequence[Path]) -> list[RunTable]:
     """Read all runs in some folders, each once, and rebuild the ``results.csv`` of those that may be written to.
 
@@ -64,16 +46,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunTable]:
         ValueError: a folder holds no run, or a result is none.
         OSError: a file cannot be read.
     """
-    runs: dict[Path, str] = {}
-    for folder in folders:
-        found = list(find_runs(folder))
-        if not found:
-            raise ValueError(f"{folder}: holds no run, which has a {MANIFEST}")
-        for run in found:
-            # two folders may hold runs of one name; of a single one the names are enough
-            name = str(run) if len(folders) > 1 or run == folder else str(run.relative_to(folder))
-            runs.setdefault(run.resolve(), name)
-    return [_read_run(run, name) for run, name in runs.items()]
+    return [_read_run(run, name) for run, name in named_runs(folders)]
 
 
 def rows_of(runs: Sequence[RunTable]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -112,7 +85,10 @@ def _read_run(run: Path, name: str) -> RunTable:
         for number, what in ((without, "without a result"), (count["interrupted"], "interrupted"))
         if number
     ]
-    return RunTable(name, axes, results, ", ".join(missing), problems, _listed(folder, results))
+    said = ", ".join(missing)
+    if missing and is_at_work(run):
+        said += "; at work: dop status tells how far"
+    return RunTable(name, axes, results, said, problems, _listed(folder, results))
 
 
 def _listed(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -122,13 +98,3 @@ def _listed(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...
         return ()
     model = run.section("model")
     return tuple(rate for rate in differ if isinstance(model.get(rate), list))
-
-
-def _points(sweep: Path) -> list[str]:
-    """The names of the points of a sweep in their order; nothing where the folder is that of no sweep."""
-    try:
-        return [point["name"] for point in json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["points"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{sweep / SWEEP}: not a summary written by dop sweep ({error})") from error

@@ -1,0 +1,137 @@
+"""The signs of life of a process, which ``dop status`` reads."""
+
+import os
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from dop_lightning.engine.roster import batch_labels
+from dop_lightning.foundation.checks import positive
+from dop_lightning.lightning.data.base import data_of
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.runs.heartbeat import (
+    End,
+    Heartbeat,
+    log_of_process,
+    remove_heartbeats,
+    start_time,
+    write_heartbeat,
+)
+
+_WINDOW = 30
+"""Signs of life over which the rate is measured."""
+
+_SHARE = 200
+"""A sign takes at most one part in so many of the time."""
+
+
+class ProcessHeartbeat(RecoveryCallback):
+    """Writes ``RUN/checkpoints/processes/<rank>.json``: how far the problems of this process are, and how it ends.
+
+    Signs come between blocks. If writing one takes long, because there are many problems or the disk is slow, they come
+    less often. A sign that cannot be written is left out.
+
+    Args:
+        every: seconds between two signs, above 0.
+    """
+
+    def __init__(self, every: float = 1.0) -> None:
+        self.every = positive("every", every)
+        self._due = float("inf")
+        self._pause = self.every
+        self._run: Path | None = None
+        self._process: dict[str, Any] = {}
+        self._course: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say that the process has begun; comes after another process at work on the run has been refused."""
+        module, data = recovery_module(pl_module), data_of(trainer)
+        self._run, self._pause = Path(trainer.default_root_dir), self.every
+        own, labels = set(module.roster.labels), batch_labels(range(len(data.batches)))
+        self._process = {
+            "rank": trainer.global_rank,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": start_time(os.getpid()),
+            "batches": [k for k, label in enumerate(labels) if label in own],
+            "log": log_of_process(),
+        }
+        if trainer.is_global_zero:
+            with suppress(OSError):
+                remove_heartbeats(self._run, trainer.world_size)
+        self._beat(trainer, module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the rate from here on."""
+        self._course.clear()
+        self._beat(trainer, recovery_module(pl_module))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Give a sign if it is time."""
+        if time.monotonic() >= self._due:
+            self._beat(trainer, recovery_module(pl_module))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say that the process has ended."""
+        module = recovery_module(pl_module)
+        self._beat(trainer, module, "stopped" if module.states else "finished", module.stopped_by)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say what the process failed with."""
+        if self._run is None:  # refused before it began: the file may be that of another process
+            return
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        said = " ".join(str(exception).split()) or type(exception).__name__
+        known = isinstance(exception, ValueError | OSError)
+        reason = "Ctrl-C" if stopped else said if known else f"{type(exception).__name__}: {said}"
+        self._beat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
+
+    def _beat(self, trainer: pl.Trainer, module: DoubleOverparameterization, end: End = "", reason: str = "") -> None:
+        if self._run is None:
+            return
+        before, iteration = time.monotonic(), module.iteration
+        if not end and trainer.training:
+            self._course.append((before, iteration))
+        with suppress(OSError):  # a run need not end because nobody can be told of it
+            write_heartbeat(
+                self._run,
+                Heartbeat(
+                    **self._process,
+                    time=time.time(),
+                    pause=self._pause,
+                    at_work={name: state.iteration for state in module.states for name in state.problems.names},
+                    iteration=iteration,
+                    maximum=trainer.max_steps if trainer.max_steps > 0 else None,
+                    rate=self._rate(),
+                    deadline=_deadline(trainer),
+                    end=end,
+                    reason=reason,
+                ),
+            )
+        now = time.monotonic()
+        wait = max(self.every, _SHARE * (now - before))
+        # blocks may be longer than the pause
+        self._pause = max(wait, before - self._course[-2][0] if len(self._course) > 1 else 0.0)
+        self._due = now + wait
+
+    def _rate(self) -> float | None:
+        """Iterations per second over the last signs."""
+        if len(self._course) < 2:
+            return None
+        (begin, first), (now, last) = self._course[0], self._course[-1]
+        return (last - first) / (now - begin) if last > first and now > begin else None
+
+
+def _deadline(trainer: pl.Trainer) -> float | None:
+    """When the time limit of a trainer is reached."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
+    left = [seconds for timer in timers if (seconds := timer.time_remaining()) is not None]
+    return time.time() + min(left) if left else None

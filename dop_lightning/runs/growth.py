@@ -1,0 +1,229 @@
+"""Recognize a run that is started again: the same problems, or the same and more."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.differences import Difference, differences, listed, show
+from dop_lightning.runs.fingerprint import fingerprint, without_modules
+from dop_lightning.runs.folder import VERSION, RunFolder, RunManifest
+from dop_lightning.runs.marks import RATES, common_settings, given_rates
+from dop_lightning.runs.request import RunRequest
+
+Entry = dict[str, Any]
+"""A problem in a manifest."""
+
+_TILING = ("data.tile", "data.overlap")
+"""Settings by which an image is cut into tiles."""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What the folder of a run has of a request.
+
+    Attributes:
+        fingerprint: of the run at its first start.
+        entries: of each whole of the request, its problem in the manifest; ``None`` if it is new.
+        batches: names of the problems and tiles that are recovered together; those of new problems are not among them.
+    """
+
+    fingerprint: str
+    entries: list[Entry | None]
+    batches: list[list[str]]
+
+    @property
+    def names(self) -> dict[int, tuple[str, list[str]]]:
+        """By position in the request: the name in the run of a whole that it knows, and the names of its tiles."""
+        known = ((place, entry) for place, entry in enumerate(self.entries) if entry is not None)
+        return {place: (entry["name"], list(entry.get("tiles", []))) for place, entry in known}
+
+
+def recognize(folder: RunFolder, request: RunRequest) -> KnownRun:
+    """Return which problems of a request the run of a folder has.
+
+    Args:
+        folder: of a run.
+        request: what is asked for.
+
+    Raises:
+        ValueError: settings or rates differ, a problem of the run is not given or has changed, or the files are of
+            another version.
+        OSError: the manifest cannot be read.
+    """
+    comparison = _Comparison(folder, request)
+    comparison.check_settings()
+    known = comparison.problems()
+    comparison.check_rates(known.entries)
+    return known
+
+
+def find_problems(folder: RunFolder, request: RunRequest) -> KnownRun:
+    """Return which problems of a request the run of a folder has, whatever its other settings are.
+
+    Raises:
+        ValueError: a problem of the run is not given or has changed, or the files are of another version.
+        OSError: the manifest cannot be read.
+    """
+    return _Comparison(folder, request).problems()
+
+
+def recorded_rates(run: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Return the rates that each problem has in the run of a folder; empty for a new one, and if there is no run.
+
+    Nothing is checked here: a folder that holds something else is refused when the run starts.
+
+    Args:
+        run: the folder.
+        problems: none of them in tiles.
+    """
+    folder, request = RunFolder(run), RunRequest({}, problems, {})
+    try:
+        manifest = folder.check_resumable()
+        entries, _ = match(manifest, request)
+        if manifest.version >= VERSION:
+            return [{} if entry is None else entry["rates"] for entry in entries]
+        listed_rates = given_rates(folder.section(), [1] * len(manifest.problems))
+        names = [entry["name"] for entry in manifest.problems]
+        return [{} if entry is None else listed_rates[names.index(entry["name"])] for entry in entries]
+    except (OSError, ValueError):
+        return [{} for _ in problems]
+
+
+def match(manifest: RunManifest, request: RunRequest) -> tuple[list[Entry | None], list[Entry]]:
+    """Match the problems of a run to those of a request, whatever their names and their order.
+
+    They are the same if attributes, seed and mark are equal. Files of version 2 have no marks: there the shape counts.
+    Of several that are equal, the first belongs to the first.
+
+    Returns:
+        The entry of each whole of the request, ``None`` if it is new; and the entries that are not given.
+    """
+    has_marks = manifest.version >= VERSION
+    waiting: dict[str, list[Entry]] = defaultdict(list)
+    for entry in manifest.problems:
+        waiting[_identity(entry, entry.get("mark" if has_marks else "shape"))].append(entry)
+    entries: list[Entry | None] = []
+    for place, whole in enumerate(request.wholes):
+        content = request.marks[place] if has_marks else list(whole.observation.shape)
+        same = waiting[_identity(_listing(whole), content)]
+        entries.append(same.pop(0) if same else None)
+    return entries, [entry for same in waiting.values() for entry in same]
+
+
+def _listing(whole: Problem) -> Entry:
+    return {"attributes": dict(whole.attributes), "seed": whole.seed}
+
+
+def _identity(entry: Mapping[str, Any], content: object = None) -> str:
+    return json.dumps([entry.get("attributes", {}), entry.get("seed"), content], sort_keys=True)
+
+
+@dataclass
+class _Comparison:
+    """A run and a request. Each method raises ``ValueError`` where they do not agree."""
+
+    folder: RunFolder
+    request: RunRequest
+    manifest: RunManifest = field(init=False)
+    saved: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            self.saved = self.folder.section()
+        except (OSError, ValueError):  # a start that was stopped before it wrote the config
+            self.saved = {}
+        # after the config: another process of this start writes the manifest first, and the config belongs to it
+        self.manifest = self.folder.check_resumable()
+
+    @property
+    def _has_marks(self) -> bool:
+        return self.manifest.version >= VERSION
+
+    def _refuse(self, *reasons: object) -> NoReturn:
+        raise ValueError(
+            f"{self.folder.path}: holds another run ({listed(reasons)}); choose another folder, or remove that one"
+        )
+
+    def check_settings(self) -> None:
+        """Compare the settings that concern all problems."""
+        if self._has_marks and self.manifest.settings == self.request.settings_mark:
+            return
+        if not self.saved and not self._has_marks:
+            return  # the fingerprint decides
+        of_run = common_settings(self.saved, self.request.growing)
+        if different := list(differences(of_run, self.request.settings)):
+            self._refuse(*different)
+        if self._has_marks:
+            self._refuse(f"of other settings, see {self.folder.config_path}")
+
+    def problems(self) -> KnownRun:
+        """Find the problems of the run in the request; all of them must be there."""
+        entries, missing = match(self.manifest, self.request)
+        if missing:
+            self._refuse_missing(entries, missing)
+        if not self._has_marks:
+            entries = self._with_rates(entries)
+        return KnownRun(self.manifest.fingerprint, entries, self.manifest.batches)
+
+    def _refuse_missing(self, entries: list[Entry | None], missing: list[Entry]) -> NoReturn:
+        before, now = (without_modules(config.get("data") or {}) for config in (self.saved, self.request.config))
+        different = list(differences(before, now, "data"))
+        new = [place for place, entry in enumerate(entries) if entry is None]
+        for entry in missing:
+            alike = [k for k in new if _identity(_listing(self.request.wholes[k])) == _identity(entry)]
+            if alike:
+                self._refuse_changed(entry, alike, different)
+        if different and not any(entries):
+            self._refuse(*different)
+        because = f" ({listed(different)})" if different else ""
+        raise ValueError(
+            f"{self.folder.path}: holds problems that are not given: {listed([entry['name'] for entry in missing])}"
+            f"{because}; specify them as well, or choose another folder"
+        )
+
+    def _refuse_changed(self, entry: Entry, places: list[int], different: list[Difference]) -> NoReturn:
+        """Problems of the request have the attributes and the seed of an entry, but not its mark."""
+        whole_marks = [self.request.marks[place].partition("-")[0] for place in places]
+        tiling = [each for each in different if each.key in _TILING]
+        if tiling and entry.get("mark", "").partition("-")[0] in whole_marks:
+            self._refuse(*tiling)
+        paths = [getattr(self.request.wholes[place].source, "path", None) for place in places]
+        reasons = [*paths[: len(paths) == 1], *(each for each in different if each.key == "data.mask")]
+        where = f" ({listed([reason for reason in reasons if reason is not None])})" if any(reasons) else ""
+        raise ValueError(
+            f"{self.folder.path}: the data of {entry['name']} have changed since the run was started{where}; restore "
+            "them, or choose another folder"
+        )
+
+    def check_rates(self, entries: list[Entry | None]) -> None:
+        """Compare the rates of the problems of the run."""
+        known = [(entry, rates) for entry, rates in zip(entries, self.request.rates, strict=True) if entry is not None]
+        for key in RATES:
+            both = [(entry["name"], entry["rates"].get(key), rates[key]) for entry, rates in known]
+            different = [(name, saved, given) for name, saved, given in both if saved != given]
+            values = {(show(saved), show(given)) for _, saved, given in both}
+            if different and len(values) == 1:  # of all problems alike
+                self._refuse(Difference(f"model.{key}", *different[0][1:]))
+            if different:
+                self._refuse(*(Difference(f"model.{key} of {name}", saved, given) for name, saved, given in different))
+
+    def _with_rates(self, entries: list[Entry | None]) -> list[Entry | None]:
+        """Check the fingerprint of a run of version 2, which has no marks, and add the rates of its problems."""
+        place_of = {entry["name"]: place for place, entry in enumerate(entries) if entry is not None}
+        places = [place_of[entry["name"]] for entry in self.manifest.problems]
+        problems: list[Problem] = []
+        for entry, place in zip(self.manifest.problems, places, strict=True):
+            parts, names = self.request.parts(place), entry.get("tiles", [entry["name"]])
+            if len(parts) != len(names):
+                self._refuse(f"{entry['name']}: {len(names)} tiles in the run, {len(parts)} given")
+            problems += [replace(part, name=name) for part, name in zip(parts, names, strict=True)]
+        configs = (self.request.config, self.saved)
+        config = next((each for each in configs if fingerprint(each, problems) == self.manifest.fingerprint), None)
+        if config is None:
+            self._refuse(f"of other settings or data, see {self.folder.config_path}")
+        rates = dict(zip(places, given_rates(config, [len(self.request.parts(k)) for k in places]), strict=True))
+        return [None if entry is None else {**entry, "rates": rates[place]} for place, entry in enumerate(entries)]

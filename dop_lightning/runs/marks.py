@@ -1,0 +1,113 @@
+"""Marks of a run: hashes of its settings and of its problems, by which a later start recognizes them."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from dop_lightning.images.tiles import Mosaic
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.fingerprint import MODEL_WITHOUT_EFFECT, without_modules
+
+RATES = ("tau", "alpha")
+"""Settings of the model that may be lists of one value per problem."""
+
+_LENGTH = 16
+"""Hexadecimal digits of a mark."""
+
+
+def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings that determine the results of every problem: of the model, the data and stopping.
+
+    The section ``trainer`` is left out, and so are the rates, which are compared problem by problem. Settings that are
+    null or empty are left out too: a later release may add one without refusing the runs of this one.
+
+    Args:
+        config: the resolved config.
+        growing: arguments of the data module that are left out as well, since its problems are compared themselves.
+    """
+    settings = without_modules(config)
+    common = {key: settings[key] for key in ("model", "data", "stable") if key in settings}
+    if (settings.get("early_stop") or {}).get("variance") is not None:
+        common["early_stop"] = settings["early_stop"]  # the other settings of the section have no effect without it
+    if isinstance(common.get("model"), Mapping):
+        common["model"] = _without(common["model"], {*MODEL_WITHOUT_EFFECT, *RATES})
+    data = common.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
+        common["data"] = {**data, "init_args": _without(data["init_args"], growing)}
+    return {key: compact for key, value in common.items() if (compact := _compact(value)) is not None}
+
+
+def settings_mark(settings: Mapping[str, Any]) -> str:
+    """Return the mark of settings, as :func:`common_settings` gives them."""
+    return _hash(settings)
+
+
+def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
+    """Return the mark of a problem: its observation, its mask, how it was measured, its seed and its tiles.
+
+    The name and the truth are not in it: neither changes what is recovered.
+
+    Args:
+        problem: the whole.
+        mosaic: its tiles, if it is recovered in tiles. Their part of the mark follows a dash.
+    """
+    y = problem.observation
+    digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {problem.seed} {problem.data_range!r}".encode())
+    digest.update(y.contiguous().numpy().data)
+    if problem.mask is not None:
+        digest.update(b"mask")
+        digest.update(problem.mask.contiguous().numpy().data)
+    if problem.sensing is not None:
+        digest.update(f"{problem.sensing!r} {problem.signal_shape}".encode())
+    if problem.alpha is not None:
+        digest.update(f"alpha {problem.alpha!r}".encode())
+    of_whole = digest.hexdigest()[:_LENGTH]
+    return of_whole if mosaic is None else f"{of_whole}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
+
+
+def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the rates that a config specifies for each problem: a number, or what stands for none.
+
+    Args:
+        config: the resolved config.
+        sizes: of each problem the number of its parts: its tiles, or 1.
+
+    Returns:
+        ``tau`` and ``alpha`` of each problem; a list where its tiles differ.
+
+    Raises:
+        ValueError: a list has another length than there are parts.
+    """
+    model = config.get("model") or {}
+    rates: list[dict[str, Any]] = [{} for _ in sizes]
+    for key in RATES:
+        value, parts = model.get(key), sum(sizes)
+        if isinstance(value, list) and len(value) != parts:
+            raise ValueError(f"{key} must be one number, or one per problem ({parts}), got {len(value)} numbers")
+        values = iter(value if isinstance(value, list) else [value] * parts)
+        for of_problem, size in zip(rates, sizes, strict=True):
+            own = [next(values) for _ in range(size)]
+            of_problem[key] = own[0] if all(rate == own[0] for rate in own) else own
+    return rates
+
+
+def run_mark(settings: str, problems: Sequence[str], rates: Sequence[Mapping[str, Any]]) -> str:
+    """Return the fingerprint of a run at its first start. It stays when the run grows."""
+    return _hash([settings, list(problems), list(rates)])
+
+
+def _without(settings: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _compact(value: Any) -> Any:
+    """Leave out what is null or empty, at any depth."""
+    if isinstance(value, Mapping):
+        inner = {key: compact for key, each in value.items() if (compact := _compact(each)) is not None}
+        return inner or None
+    return value
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:_LENGTH]

@@ -1,0 +1,98 @@
+"""By what a run recognizes its settings and problems."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dop_lightning.images.tiles import cut
+from dop_lightning.model.operators import GaussianMeasurements
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.marks import common_settings, given_rates, problem_mark, settings_mark
+
+CONFIG = {
+    "model": {"tau": 0.002, "alpha": None, "block": 100, "signal": {"class_path": "Factor", "init_args": {"rank": 3}}},
+    "data": {"class_path": "MatrixDataModule", "init_args": {"n": 12, "seeds": 2, "dtype": "float32"}},
+    "stable": {"tolerance": 0.01},
+    "early_stop": {"variance": None, "window": 100},
+    "trainer": {"max_steps": 100},
+}
+
+
+def mark(**sections: dict) -> str:
+    config = {key: {**section, **sections.get(key, {})} for key, section in CONFIG.items()}  # type: ignore[dict-item]
+    return settings_mark(common_settings(config, {"n", "seeds"}))
+
+
+def of_data(**arguments: object) -> dict:
+    return {"init_args": {**CONFIG["data"]["init_args"], **arguments}}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"tau": 1.0, "alpha": [3.0], "block": 7}},
+        {"model": {"theta_optimizer": None, "added_later": {"inner": None}}},
+        {"model": {"signal": {"class_path": "dop_lightning.model.signals.Factor", "init_args": {"rank": 3}}}},
+        {"data": of_data(n=[12, 20], seeds=5, max_memory=None)},
+        {"early_stop": {"window": 50}},
+        {"trainer": {"max_steps": 5000}},
+    ],
+)
+def test_settings_that_do_not_concern_all_problems_have_no_part(sections: dict) -> None:
+    assert mark(**sections) == mark()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"signal": {"class_path": "Factor", "init_args": {"rank": 4}}}},
+        {"model": {"signal": {"class_path": "mine.Factor", "init_args": {"rank": 3}}}},
+        {"model": {"evaluate_every": 3}},
+        {"data": of_data(dtype="float64")},
+        {"data": {"class_path": "VectorDataModule"}},
+        {"stable": {"tolerance": 0.1}},
+        {"early_stop": {"variance": "windowed"}},
+    ],
+)
+def test_settings_that_concern_all_problems_are_told_apart(sections: dict) -> None:
+    assert mark(**sections) != mark()
+
+
+def test_a_problem_is_told_by_its_data() -> None:
+    y = torch.arange(1.0, 5.0).view(2, 2)
+    problem, way = Problem("a", y), GaussianMeasurements(4)
+    measured = Problem("a", torch.ones(4), sensing=way, signal_shape=(2, 2))
+    others = [
+        Problem("a", y + 1),
+        Problem("a", y.double()),
+        Problem("a", y.view(4, 1)),
+        Problem("a", y * torch.eye(2), mask=torch.eye(2, dtype=torch.bool)),
+        Problem("a", y * torch.eye(2)),
+        replace(problem, seed=1),
+        replace(problem, alpha=2.0),
+        replace(problem, data_range=1.0),
+        measured,
+        Problem("a", torch.ones(4)),
+        replace(measured, sensing=GaussianMeasurements(4, symmetric=True)),
+        replace(measured, signal_shape=(3, 3)),
+    ]
+    assert len({problem_mark(each) for each in [problem, *others]}) == 13
+    same = replace(problem, name="b", truth=torch.zeros(2, 2), observation=y.T.contiguous().T)
+    assert problem_mark(same) == problem_mark(problem)
+
+
+def test_tiles_are_a_part_of_their_own() -> None:
+    image = Problem("a", torch.rand(1, 20, 20), data_range=1.0)
+    marks = [problem_mark(image, cut(image, *tiles)) for tiles in ((8, 0), (8, 4), (16, 0), (32, 0))]
+    assert len(set(marks)) == 4
+    assert {each.partition("-")[0] for each in marks} == {problem_mark(image)}
+    assert marks[3] == problem_mark(image)  # not cut
+
+
+def test_rates_are_those_of_the_parts_of_a_problem() -> None:
+    config = {"model": {"tau": [1.0, 2.0, 2.0, 3.0], "alpha": None}}
+    assert given_rates(config, [1, 2, 1]) == [{"tau": tau, "alpha": None} for tau in (1.0, 2.0, 3.0)]
+    assert given_rates(config, [2, 2])[0]["tau"] == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"^tau must be one number, or one per problem \(3\), got 4 numbers$"):
+        given_rates(config, [1, 1, 1])
