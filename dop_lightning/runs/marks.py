@@ -19,7 +19,7 @@ _LENGTH = 16
 def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings that determine the results of every problem: of the model, the data and stopping.
 
-    The section ``trainer`` is left out, and so are the rates, which are compared problem by problem. Settings that are
+    The section ``trainer`` is left out except for its precision, and so are the rates, which are compared problem by problem. Settings that are
     null or empty are left out too: a later release may add one without refusing the runs of this one.
 
     Args:
@@ -30,6 +30,9 @@ def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) ->
     common = {key: settings[key] for key in ("model", "data", "stable") if key in settings}
     if (settings.get("early_stop") or {}).get("variance") is not None:
         common["early_stop"] = settings["early_stop"]  # the other settings of the section have no effect without it
+    precision = (settings.get("trainer") or {}).get("precision")
+    if precision not in (None, 32, "32", "32-true"):
+        common["trainer"] = {"precision": str(precision)}
     if isinstance(common.get("model"), Mapping):
         common["model"] = _without(common["model"], {*MODEL_WITHOUT_EFFECT, *RATES})
     data = common.get("data")

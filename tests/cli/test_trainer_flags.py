@@ -159,3 +159,10 @@ def test_a_file_of_model_checkpoint_is_resumed_and_scored(folder: Path, dop) -> 
     elsewhere = ["--trainer.default_root_dir", "further", "--trainer.max_steps", "400", "--ckpt_path", str(path)]
     assert dop("fit", "--config", "base.yaml", *elsewhere).status == 0
     assert json.loads(Path("further", PROBLEMS[0], "result.json").read_text())["iterations"] == 400
+
+
+def test_another_precision_is_another_run(folder: Path, dop) -> None:
+    assert dop("fit", "--config", "base.yaml").status == 0
+    said = dop("fit", "--config", "base.yaml", "--trainer.precision", "64-true")
+    assert said.status == 2
+    assert "holds another run (trainer: null in the run, {precision: 64-true} given)" in said.err

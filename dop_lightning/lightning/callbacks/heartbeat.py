@@ -109,7 +109,7 @@ class ProcessHeartbeat(RecoveryCallback):
                     pause=self._pause,
                     at_work={name: state.iteration for state in module.states for name in state.problems.names},
                     iteration=iteration,
-                    maximum=trainer.max_steps if trainer.max_steps > 0 else None,
+                    maximum=module.maximum if module.maximum > 0 else None,
                     rate=self._rate(),
                     deadline=_deadline(trainer),
                     end=end,
