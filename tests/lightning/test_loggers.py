@@ -404,6 +404,21 @@ def test_a_logger_of_ones_own(run, matrix_method, matrices) -> None:
     assert len(logger.parameters) == 1
 
 
+def test_an_image_in_tiles_is_logged_as_a_whole_at_the_end(run, image_method, images) -> None:
+    logger, module = Kept(), image_method(block=2, evaluate_every=2)
+    run(module, images(resize=24, tile=16), 4, [logger])
+    whole = module.recovered("camera-salt-and-pepper-0.3-seed0")
+    tiles = [f"{whole.problem.name}-r{row}-c{column}" for row in (0, 1) for column in (0, 1)]
+    for tile in tiles:
+        assert [step for step, metrics in logger.metrics if f"psnr/{tile}" in metrics] == [2, 4]
+    step, last = logger.metrics[-1]
+    assert step == 4
+    for tag, value in whole.scores.items():
+        assert last[f"{tag}/{whole.problem.name}"] == pytest.approx(value)
+    for label in ("recovered", "corruption"):
+        assert [step for step, key in logger.pictures if key == f"{label}/{whole.problem.name}"] == [4]
+
+
 def test_the_callback_is_added_once_and_only_with_loggers(run, matrix_method, matrices, tmp_path: Path) -> None:
     def added(trainer: pl.Trainer) -> list[RecoveryLogging]:
         return [callback for callback in trainer.callbacks if isinstance(callback, RecoveryLogging)]

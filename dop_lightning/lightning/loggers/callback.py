@@ -1,7 +1,7 @@
 """A callback that passes hyperparameters, pictures and final scores on to the loggers of a Trainer."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -128,8 +128,7 @@ class RecoveryLogging(RecoveryCallback):
         self._ended = True
         self._final[outcome.problem.name] = dict(outcome.scores)
         if outcome.problem.name in self._pictured:
-            tensors = {"recovered": outcome.signal, "corruption": outcome.corruption}
-            self._log_pictures(outcome.problem, tensors, outcome.iteration)
+            self._log_ends(outcome, outcome.iteration)
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """The final scores of a problem that has ended."""
@@ -140,7 +139,10 @@ class RecoveryLogging(RecoveryCallback):
         self._final[name] = dict(state)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log final scores, iterations and statuses: the means, and those of at most 40 problems."""
+        """Log final scores, iterations and statuses: the means, and those of at most 40 problems.
+
+        An image in tiles is logged as a whole besides.
+        """
         if not self._ended or not self._adapters:
             return
         records: Any = pl_module.records
@@ -148,13 +150,32 @@ class RecoveryLogging(RecoveryCallback):
             name: {**record.scores, **self._final.get(name, {}), "iterations": record.iteration}
             for name, record in records.items()
         }
-        names = [list(records)[place] for place in spread(len(records), MOST_KEYS)]
-        single = {f"{tag}/{name}": value for name in names for tag, value in scores[name].items()}
-        statuses = {f"status/{name}": records[name].status for name in names}
-        whole = {"status": _in_all([record.status for record in records.values()])}
+        logged = means(scores.values())
+        statuses = {"status": _in_all([record.status for record in records.values()])}
+        for name in (list(records)[place] for place in spread(len(records), MOST_KEYS)):
+            logged |= {f"{tag}/{name}": value for tag, value in scores[name].items()}
+            statuses[f"status/{name}"] = records[name].status
+        for outcome in self._whole_images(pl_module):
+            name = outcome.problem.name
+            self._log_ends(outcome, trainer.global_step)
+            logged |= {f"{tag}/{name}": value for tag, value in outcome.scores.items()}
+            logged[f"iterations/{name}"] = outcome.iteration
+            statuses[f"status/{name}"] = outcome.status
+        known = trainer.logged_metrics
         for adapter in self._adapters:
-            known = trainer.logged_metrics
-            adapter.log_final({**means(scores.values()), **single}, known, {**whole, **statuses}, trainer.global_step)
+            adapter.log_final(logged, known, statuses, trainer.global_step)
+
+    def _whole_images(self, module: Any) -> Iterator[Outcome]:
+        """Images in tiles, a sample, all of whose tiles are of this process."""
+        mosaics = module.data.mosaics
+        for place in spread(len(mosaics), self.most_pictures):
+            name = list(mosaics)[place]
+            if all(tile.name in module.records for tile in mosaics[name].tiles.values()):
+                yield module.recovered(name)
+
+    def _log_ends(self, outcome: Outcome, step: int) -> None:
+        tensors = {"recovered": outcome.signal, "corruption": outcome.corruption}
+        self._log_pictures(outcome.problem, tensors, step)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the loggers."""
