@@ -227,7 +227,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         Raises:
             ValueError: the type is neither float32 nor float64.
         """
-        if self._run is not None:
+        if self._run is not None and self._run.roster.batches:  # a process may have no problems
             roster = self._run.roster
             now = roster.dtype or roster.batches[0].dtype
             probe = fn(torch.zeros(1, dtype=now, device=roster.device))
