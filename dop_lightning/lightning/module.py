@@ -45,7 +45,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     The problems come from the data module, a :class:`~dop_lightning.lightning.data.RecoveryDataModule`. One training
     step is one block of gradient iterations of every unfinished batch; ``Trainer(max_steps=N)`` means N gradient
-    iterations of every problem.
+    iterations of every problem, ``max_epochs=N`` means N evaluations.
 
     Args:
         signal: makes φ(θ) of a batch of problems.
@@ -270,7 +270,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         """The run: its batches, and how far each problem is.
 
         Raises:
-            RuntimeError: no trainer has called :meth:`configure_model` yet.
+            RuntimeError: neither a trainer nor :meth:`attach` has built one yet.
         """
         if self._run is None:
             raise RuntimeError(
