@@ -20,8 +20,8 @@ class Record:
         iteration: gradient iterations done.
         evaluated: the iteration of its last evaluation.
         seconds: time spent on it: that of its batch, divided by the problems of the batch.
-        ended: whether it has come to an end by itself (a horizon, a solver that has converged), however many iterations
-            a run may do.
+        ended: whether it has come to its end (a horizon, a solver that has converged, early stopping), however many
+            iterations a run may do.
         scores: of its last evaluation, by tag.
         state: the final state of a problem that has left its batch, ``None`` while it is in one.
     """

@@ -105,7 +105,7 @@ class IterationClock:
     def begin_epoch(self, blocks: int) -> None:
         """Say how many training steps the coming epoch has, for progress bars."""
         limit = self.trainer.limit_train_batches
-        blocks = max(1, blocks)  # with none, Lightning would say that there was no data
+        blocks = max(blocks, 1)  # after the last epoch, 0 would read as "no training batches"
         self.trainer.fit_loop.max_batches = min(blocks, limit) if isinstance(limit, int) else blocks
 
     def lengthen_epoch(self) -> None:

@@ -47,7 +47,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     The problems come from the data module, a :class:`~dop_lightning.lightning.data.RecoveryDataModule`. One training
     step is one block of gradient iterations of every unfinished batch; ``Trainer(max_steps=N)`` means N gradient
-    iterations of every problem.
+    iterations of every problem, ``max_epochs=N`` means N evaluations.
 
     Args:
         signal: makes φ(θ) of a batch of problems.
@@ -235,7 +235,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         Raises:
             ValueError: the type is neither float32 nor float64.
         """
-        if self._run is not None:
+        if self._run is not None and self._run.roster.batches:  # a process may have no problems
             roster = self._run.roster
             now = roster.dtype or roster.batches[0].dtype
             probe = fn(torch.zeros(1, dtype=now, device=roster.device))
@@ -278,7 +278,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         """The run: its batches, and how far each problem is.
 
         Raises:
-            RuntimeError: no trainer has called :meth:`configure_model` yet.
+            RuntimeError: neither a trainer nor :meth:`attach` has built one yet.
         """
         if self._run is None:
             raise RuntimeError(

@@ -50,8 +50,10 @@ HOW_TO = [
 FIRST_HOUR = "first_hour.md"
 
 ELSEWHERE = {
+    "checkpoints.md": "test_lightning.py",
     "cluster.md": "test_cluster.py",
     "extending.md": "../contributing/test_extending.py",
+    "lightning.md": "test_lightning.py",
     "operators.md": "test_operators.py",
     "own_signal.md": "test_own_signal.py",
     "tuning.md": "test_tuning.py",

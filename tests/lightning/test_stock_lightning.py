@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import pytorch_lightning as pl
@@ -146,6 +147,19 @@ def max_epochs_counts_evaluations(folder: Path) -> None:
     fitting.fit(fitted)
     assert fitting.global_step == 3 * EVERY
     assert {record.status for record in fitted.records.values()} == {"done"}
+
+
+@feature
+def the_reason_of_the_end_is_logged(folder: Path) -> None:
+    said: list[str] = []
+    with mock.patch("pytorch_lightning.loops.fit_loop.rank_zero_info", said.append):
+        for limits in ({"max_steps": 200}, {"max_steps": -1, "max_epochs": 2}):
+            trainer(folder, **limits).fit(module())
+    reasons = [line for line in said if "stopped" in line]
+    assert reasons == [
+        "`Trainer.fit` stopped: `max_steps=200` reached.",
+        "`Trainer.fit` stopped: `max_epochs=2` reached.",
+    ]
 
 
 @feature
@@ -729,6 +743,14 @@ def modules_change_their_type(folder: Path) -> None:
     assert fitted("matrix-0").dtype == torch.float64
     assert torch.allclose(fitted("matrix-0").float(), single)
     assert fitted.float()("matrix-0").dtype == torch.float32
+
+
+@feature
+def a_process_without_problems_changes_its_type(folder: Path) -> None:
+    shared = module()
+    shared._build(shared.data, [], [], shared.method, torch.device("cpu"), None)
+    shared.double()
+    assert list(shared.parameters()) == []
 
 
 @feature

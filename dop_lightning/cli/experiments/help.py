@@ -47,7 +47,7 @@ _MORE = [
 
 _CHECKPOINT = [
     ("--config RUN/config.yaml", "the config that a run has left in its folder"),
-    ("--ckpt_path DIR", "another checkpoint than the last one of the run"),
+    ("--ckpt_path PATH", "another checkpoint, a folder or a file; default: the last one of the run"),
     ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
 ]
 

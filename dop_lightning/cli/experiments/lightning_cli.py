@@ -73,7 +73,7 @@ class DopCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """A section for each standard callback, and where to resume."""
-        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder, or «last»")
+        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder or file, or «last»")
         for section, callback in STANDARD.items():
             parser.add_lightning_class_args(callback, section)
 
@@ -278,7 +278,7 @@ class _Scores(Callback):
 
 
 def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
-    """The folder of ``--ckpt_path``; «last» before the first checkpoint is none."""
+    """The folder or file of ``--ckpt_path``; «last» before the first checkpoint is none."""
     if asked is None:
         return None
     if asked == "last":
@@ -288,5 +288,5 @@ def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
         return checkpoint
     path = Path(asked)
     if not path.exists():
-        raise ValueError(f"ckpt_path must be a checkpoint folder or «last», got {asked!r}, which does not exist")
+        raise ValueError(f"ckpt_path must be a checkpoint or «last», got {asked!r}, which does not exist")
     return path
