@@ -19,8 +19,9 @@ _LENGTH = 16
 def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings that determine the results of every problem: of the model, the data and stopping.
 
-    The section ``trainer`` is left out except for its precision, and so are the rates, which are compared problem by problem. Settings that are
-    null or empty are left out too: a later release may add one without refusing the runs of this one.
+    The section ``trainer`` is left out except for its precision. The rates are left out as well: they are compared
+    problem by problem. So are settings that are null or empty: a later release may add one without refusing the runs of
+    this one.
 
     Args:
         config: the resolved config.
