@@ -108,10 +108,14 @@ class Roster:
 
     def rest(self) -> None:
         """Let batches hold the problems that have left, so that their parameters can be seen. They stay at rest."""
-        at_work = {name for state in self.states for name in state.problems.names}
-        self.resting = [state for state in self.all_states() if not at_work & set(state.problems.names)]
-        for name in (name for state in self.resting for name in state.problems.names):
-            self.records[name].state = None
+        at_work, resting = {name for state in self.states for name in state.problems.names}, []
+        for batch in self.batches:
+            for state in self._states_of(batch):
+                if not at_work & set(state.problems.names):
+                    resting.append(state)
+                    for name in state.problems.names:
+                        self.records[name].state = None
+        self.resting = resting
 
     def move(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Bring all batches to another device or type, where they continue.
@@ -134,27 +138,28 @@ class Roster:
 
     def all_states(self) -> list[State]:
         """Every problem, at work or not, batched with those of its batch that are equally far."""
+        return [state for batch in self.batches for state in self._states_of(batch)]
+
+    def _states_of(self, batch: ProblemBatch) -> Iterator[State]:
+        """Yield the problems of a batch, those that are equally far together."""
         holders = self._holders()
-        states: list[State] = []
-        for batch in self.batches:
-            groups: dict[int, list[int]] = {}
-            for k, name in enumerate(batch.names):
-                iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
-                groups.setdefault(iteration, []).append(k)
-            for iteration, members in sorted(groups.items()):
-                group = batch.select(members)
-                owner = holders.get(group.names[0], (None, 0))[0]
-                if owner is not None and owner.problems.names == group.names:
-                    states.append(owner)
-                    continue
-                state = self._new_state(group)
-                state.iteration = iteration
-                for k, name in enumerate(group.names):
-                    saved = self._state_of(name, holders)
-                    if saved is not None:
-                        state.load_problem_state(k, saved)
-                states.append(state)
-        return states
+        groups: dict[int, list[int]] = {}
+        for k, name in enumerate(batch.names):
+            iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
+            groups.setdefault(iteration, []).append(k)
+        for iteration, members in sorted(groups.items()):
+            group = batch.select(members)
+            owner = holders.get(group.names[0], (None, 0))[0]
+            if owner is not None and owner.problems.names == group.names:
+                yield owner
+                continue
+            state = self._new_state(group)
+            state.iteration = iteration
+            for k, name in enumerate(group.names):
+                saved = self._state_of(name, holders)
+                if saved is not None:
+                    state.load_problem_state(k, saved)
+            yield state
 
     def alone(self, name: str) -> State:
         """One problem by itself, where it is."""

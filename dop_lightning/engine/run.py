@@ -266,11 +266,15 @@ class Run:
         if state is not None:
             self._going_back[name] = state
 
-    def finish(self) -> None:
-        """End all problems at work where they are, as ``done``, however many iterations a run may do."""
+    def finish(self, for_good: bool = False) -> None:
+        """End all problems at work where they are, as ``done``.
+
+        Args:
+            for_good: whether they stay ended if a later start allows more iterations.
+        """
         for state in self.states[:]:
             for name in state.problems.names:
-                self.records[name].ended = True
+                self.records[name].ended = for_good
                 self.stop(name, "done")
             self._end_stopped(state, Look(state, self.scorer))
 

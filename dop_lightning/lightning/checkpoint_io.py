@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import __version__ as lightning_version
 
@@ -25,7 +26,7 @@ Problems = dict[str, dict[str, Any]]
 """What is saved of each problem of a batch, by name."""
 
 
-class FolderCheckpointIO(TorchCheckpointIO):
+class FolderCheckpointIO(CheckpointIO):
     """Saves a checkpoint as a folder, in which every batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
 
     A batch is one file, since its problems go on together: they are found equally far, whenever a process is killed. It
@@ -38,11 +39,20 @@ class FolderCheckpointIO(TorchCheckpointIO):
     Args:
         mark: the fingerprint of the run; files of another one are refused. Empty takes the files of any.
         only: tells the names of the batches to be read, ``None`` for all.
+        files: what reads and writes ordinary files: the plugin that the trainer had.
     """
 
-    def __init__(self, mark: str = "", only: Callable[[], set[str] | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        mark: str = "",
+        only: Callable[[], set[str] | None] = lambda: None,
+        files: CheckpointIO | None = None,
+    ) -> None:
         self.mark = mark
         self.only = only
+        self.files: CheckpointIO = (
+            files.files if isinstance(files, FolderCheckpointIO) else files or TorchCheckpointIO()
+        )
         self._reserved: set[Path] = set()
         self._written: dict[Path, Hashable] = {}
         self._damaged: set[Path] = set()
@@ -65,7 +75,7 @@ class FolderCheckpointIO(TorchCheckpointIO):
                     f"{path}: is the checkpoint folder of the run; write checkpoint files elsewhere, such as "
                     "ModelCheckpoint(dirpath=…)"
                 )
-            super().save_checkpoint(checkpoint, path, storage_options)
+            self.files.save_checkpoint(checkpoint, path, storage_options)
             return
         folder.mkdir(parents=True, exist_ok=True)
         for batch, problems in checkpoint["batches"].items():
@@ -102,8 +112,8 @@ class FolderCheckpointIO(TorchCheckpointIO):
             ValueError: it is no such folder, or of a batch there is no file that can be used.
         """
         folder = Path(path)
-        if folder.is_file():
-            return self._load_file(folder, map_location)
+        if folder.is_file() or "://" in str(path):
+            return self._load_file(path, map_location)
         batches, only = self._batches(folder), self.only()
         contents = [self._load(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
         problems: Problems = {}
@@ -120,12 +130,18 @@ class FolderCheckpointIO(TorchCheckpointIO):
             checkpoint["callbacks"] = _unpickled(callbacks, "cpu")
         return checkpoint
 
-    @staticmethod
-    def _load_file(file: Path, map_location: Any) -> dict[str, Any]:
-        content = _unpickled(file, map_location or "cpu")
+    def _load_file(self, path: Any, map_location: Any) -> dict[str, Any]:
+        try:
+            content = self.files.load_checkpoint(path, map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise _damaged(path, error) from error
         if not isinstance(content, dict) or RECOVERY not in content:
-            raise ValueError(f"{file}: not a checkpoint written by dop (it holds no problems)")
+            raise ValueError(f"{path}: not a checkpoint written by dop (it holds no problems)")
         return content
+
+    def teardown(self) -> None:
+        """Wait for files that are still being written."""
+        self.files.teardown()
 
     @staticmethod
     def _batches(folder: Path) -> list[str]:
@@ -169,15 +185,20 @@ class FolderCheckpointIO(TorchCheckpointIO):
         if Path(path).is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            super().remove_checkpoint(path)
+            self.files.remove_checkpoint(path)
 
 
 def _unpickled(file: Path, map_location: Any) -> Any:
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file}: damaged, or not a checkpoint written by dop ({reason})") from error
+    except Exception as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(path: Any, error: Exception) -> ValueError:
+    """What to say of a file that cannot be read; torch raises many kinds of errors."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ValueError(f"{path}: damaged, or not a checkpoint written by dop ({reason})")
 
 
 def _previous(file: Path) -> Path:

@@ -157,7 +157,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
                 "MatrixDataModule, got none"
             )
         if not isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
-            self.trainer.strategy.checkpoint_io = FolderCheckpointIO()
+            self.trainer.strategy.checkpoint_io = FolderCheckpointIO(files=self.trainer.strategy.checkpoint_io)
         method, dtype = take_precision(self.trainer, self.method)
         device = self.trainer.strategy.root_device
         with single_by_default():
@@ -325,7 +325,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     def maximum(self) -> int:
         """Iterations of each problem by ``max_steps`` and ``max_epochs`` of the trainer, -1 for no such number."""
         limits = [self.trainer.max_steps]
-        if (self.trainer.max_epochs or -1) > 0 and self.trainer.limit_train_batches == 1.0:
+        if (self.trainer.max_epochs or -1) > 0 and isinstance(self.trainer.limit_train_batches, float):
             limits.append((self.trainer.max_epochs or 0) * self.evaluate_every)
         return min((limit for limit in limits if limit > 0), default=-1)
 
@@ -420,7 +420,9 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     def on_train_end(self) -> None:
         """End the problems at work: as ``done`` if early stopping ended the run, else as ``interrupted``."""
-        if stopped_early(self.trainer) or self.clock.has_reached_max_epochs:
+        if stopped_early(self.trainer):
+            self.run.finish(for_good=True)
+        elif self.clock.has_reached_max_epochs:
             self.run.finish()
         self.run.interrupt()
 
@@ -435,6 +437,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             self._clock.restore()
             self._clock = None
         give_precision_back(self.trainer)
+        if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
+            self.trainer.strategy.checkpoint_io = self.trainer.strategy.checkpoint_io.files
 
 
 def _positive_numbers(name: str, value: float | list[float]) -> float | list[float]:

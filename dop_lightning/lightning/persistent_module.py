@@ -184,7 +184,11 @@ def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: damaged, or not a checkpoint ({reason})") from error
     parts = unsaved_parts(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     for name, what in parts.items():
         if name not in given:

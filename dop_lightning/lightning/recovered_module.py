@@ -75,10 +75,15 @@ class RecoveredModule(pl.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
         """Return the scores of the problem called ``batch``; while fitting, those of the present evaluation."""
-        if self.trainer.state.fn != "fit" or batch not in self.run.records:
+        if self.trainer.state.fn != "fit":
             return self._score(batch)
-        scores = self._validated[batch] = self._present_scores(batch)
-        return {"problem": batch, "iterations": self.run.records[batch].iteration, **scores}
+        if batch in self.run.records:
+            scores, iteration = self._present_scores(batch), self.run.records[batch].iteration
+        else:  # an image in tiles
+            whole = self.recovered(batch)
+            scores, iteration = whole.scores, whole.iteration
+        self._validated[batch] = scores
+        return {"problem": batch, "iterations": iteration, **scores}
 
     def on_validation_epoch_start(self) -> None:
         """Begin new means."""

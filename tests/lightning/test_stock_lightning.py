@@ -169,6 +169,9 @@ def max_epochs_counts_short_epochs_too(folder: Path) -> None:
     fitting.fit(fitted)
     assert fitting.global_step == 3 * 50
     assert {record.status for record in fitted.records.values()} == {"done"}
+    again = trainer(folder, max_steps=-1, max_epochs=5, limit_train_batches=1)
+    again.fit(fitted)
+    assert again.global_step > fitting.global_step
 
 
 @feature
@@ -684,6 +687,43 @@ def a_checkpoint_folder_is_for_fit_alone(folder: Path) -> None:
     trainer(folder, max_steps=300).fit(resumed, ckpt_path=path)
     trainer(folder, max_steps=300).fit(straight)
     assert_same(state_of(resumed), state_of(straight))
+
+
+@feature
+def validate_and_predict_take_a_file(folder: Path) -> None:
+    fitted = module()
+    fitting = trainer(folder, max_steps=100)
+    fitting.fit(fitted)
+    fitting.save_checkpoint(folder / "x.ckpt")
+    fresh = module()
+    scores = trainer(folder).validate(fresh, ckpt_path=folder / "x.ckpt", verbose=False)
+    assert scores == fitting.validate(fitted, verbose=False)
+    (outcome, *_) = trainer(folder).predict(module(), ckpt_path=folder / "x.ckpt") or []
+    assert torch.equal(outcome.signal, fitted("matrix-0"))  # type: ignore[union-attr]
+
+
+@feature
+def a_damaged_file_is_named(folder: Path) -> None:
+    (folder / "x.ckpt").write_bytes(b"PK\x03\x04 and so on")
+    for load in (
+        lambda path: trainer(folder).fit(module(), ckpt_path=path),
+        DoubleOverparameterization.load_from_checkpoint,
+    ):
+        with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
+            load(folder / "x.ckpt")
+
+
+@feature
+def a_checkpoint_plugin_writes_the_files(folder: Path) -> None:
+    from pytorch_lightning.plugins.io import AsyncCheckpointIO
+
+    plugin = AsyncCheckpointIO()
+    best = callbacks.ModelCheckpoint(folder, monitor="loss")
+    fitting = trainer(folder, best, max_steps=200, plugins=[plugin])
+    fitting.fit(module())
+    plugin.teardown()
+    assert DoubleOverparameterization.load_from_checkpoint(best.best_model_path).iteration == 200
+    assert fitting.strategy.checkpoint_io is plugin
 
 
 @feature

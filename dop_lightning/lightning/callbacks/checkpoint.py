@@ -40,7 +40,7 @@ class CheckpointFolder(RecoveryCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the strategy read and write folders; comes before a checkpoint is loaded."""
-        files = FolderCheckpointIO(self.mark, lambda: self._own(pl_module))
+        files = FolderCheckpointIO(self.mark, lambda: self._own(pl_module), trainer.strategy.checkpoint_io)
         files.reserve(Path(trainer.default_root_dir) / LAST)
         trainer.strategy.checkpoint_io = files
 
