@@ -18,7 +18,7 @@ from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.images.mosaics import combine
 from dop_lightning.lightning.listener import TrainerListener
-from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
 from dop_lightning.model.corruption import Corruption, HadamardCorruption
@@ -110,6 +110,7 @@ class DoubleOverparameterization(pl.LightningModule):
     def configure_model(self) -> None:
         """Build signal and corruption of every batch of the data module, where they are to run."""
         self._check_trainer()
+        require_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "batches"):
             raise ValueError(
@@ -223,6 +224,8 @@ class DoubleOverparameterization(pl.LightningModule):
                 f"{error}; an image takes less in tiles (data.init_args.tile, or --tile of dop recover), and with a "
                 "smaller width"
             ) from error
+        except StopIteration as error:  # Lightning would take it for the end of the data, and go on without end
+            raise RuntimeError("StopIteration was raised in a step") from error
         self._step_progress.total.increment_by(moved)
         self._step_progress.current.increment_by(moved)
         if not self.states:
