@@ -46,6 +46,8 @@ EXAMPLES = (
 )
 
 EXIT_USER_ERROR = 2
+EXIT_FAULT = 1
+"""The code of a user has failed, of which a traceback is shown."""
 
 
 def usage() -> str:
@@ -65,7 +67,10 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM."""
+    """Run one verb and return the exit status.
+
+    0, 1 for a failure, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM.
+    """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         moved.show_warnings()
@@ -104,10 +109,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError) as error:
+        from dop_lightning.cli.user_code import place_of
+
         if os.environ.get("DOP_TRACEBACK"):
             raise
-        print(f"dop {verb}: error: {_one_line(error)}", file=sys.stderr)
+        text, place = _one_line(error), "" if isinstance(error, OSError) else place_of(error)
+        print(f"dop {verb}: error: {text}{f' ({place})' if place not in text else ''}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except Exception as error:
+        from dop_lightning.cli.user_code import describe
+
+        text = "" if os.environ.get("DOP_TRACEBACK") else describe(error)
+        if not text:
+            raise
+        print(text, file=sys.stderr)
+        return EXIT_FAULT
 
 
 def _not_utf8(argv: Sequence[str]) -> str:

@@ -2,6 +2,9 @@
 
 import itertools
 import re
+from collections.abc import Sequence
+
+from dop_lightning.foundation.nearest import did_you_mean
 
 _TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected ", "Given value", "Problem with given class_path")
 
@@ -34,6 +37,29 @@ def plain_message(text: str) -> str:
         return text
     wanted = " or ".join(dict.fromkeys(line.removeprefix("Expected ").rstrip(".") for line in expected))
     return f"{where}expected {wanted}" + ("" if given is None else f", got {given!r}")
+
+
+def add_suggestion(text: str, given: Sequence[str] = ()) -> str:
+    """Add the word that may have been meant to a message that lists what is allowed.
+
+    Args:
+        text: a message of Lightning's, of argparse's or of ours.
+        given: the words that were typed, for a message that does not repeat the wrong one.
+
+    >>> add_suggestion("You selected an invalid name: `accelerator='cpuu'`. Available names are: auto, cuda, cpu.")
+    "You selected an invalid name: `accelerator='cpuu'`. Available names are: auto, cuda, cpu; did you mean 'cpu'?"
+    >>> add_suggestion("profiler can only be one of ['simple', 'advanced']", ["image.yaml", "simpel"])
+    "profiler can only be one of ['simple', 'advanced']; did you mean 'simple'?"
+    """
+    listed = re.search(r"(?:one of|names are|names|choose from):? (?P<words>.*)", text, re.DOTALL)
+    if listed is None or "did you mean" in text:
+        return text
+    allowed = re.findall(r"[\w+-]+", listed["words"].partition(", got ")[0])
+    quoted = re.search(r"(?:got |=|choice: )'([^']+)'", text)
+    for word in [quoted[1]] if quoted else given:
+        if hint := did_you_mean(word, allowed):
+            return text.rstrip(".") + hint
+    return text
 
 
 def _choices(literal: re.Match[str]) -> str:

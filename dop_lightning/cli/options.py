@@ -1,6 +1,7 @@
 """What the verbs with options of their own share; nothing heavy is imported here."""
 
 import argparse
+import re
 from typing import NoReturn
 
 DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
@@ -8,7 +9,7 @@ DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mp
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Its errors are the caller's one line, not a page of usage."""
+    """Its errors are the caller's one line, not a page of usage, with the word that may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of leaving.
@@ -16,4 +17,9 @@ class OptionParser(argparse.ArgumentParser):
         Raises:
             ValueError: always.
         """
-        raise ValueError(message)
+        from dop_lightning.cli.messages import add_suggestion
+        from dop_lightning.foundation.nearest import did_you_mean
+
+        if unknown := re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message):
+            message += did_you_mean(unknown[1], [o for o in self._option_string_actions if o[:2] == "--"], quote=False)
+        raise ValueError(add_suggestion(message))

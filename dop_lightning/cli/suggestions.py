@@ -1,9 +1,10 @@
 """What a user may have meant who typed something else than a verb; nothing heavy is imported here."""
 
-import difflib
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+
+from dop_lightning.foundation.nearest import nearest
 
 _VERB_OF_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".bmp"), "recover"),
@@ -36,8 +37,8 @@ def suggestion(word: str, verbs: Iterable[str]) -> str:
     verb = _verb_for_file(word)
     if verb in verbs:
         return f"dop {verb} {_REST[verb].format(shlex.quote(word))}"
-    close = difflib.get_close_matches(word.lower().lstrip("-"), [*verbs, "help", "version"], n=1)
-    return {"help": "dop --help", "version": "dop --version"}.get(close[0], close[0]) if close else ""
+    close = nearest(word.lstrip("-"), [*verbs, "help", "version"]) or ""
+    return {"help": "dop --help", "version": "dop --version"}.get(close, close)
 
 
 def _verb_for_file(word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from dop_lightning.cli.options import OptionParser
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.nearest import nearest
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.sweeps import debug, local, plan, slurm
 from dop_lightning.runs.sweeps.axes import Axis, check_key, parse_axis
@@ -97,16 +99,21 @@ def run(_: str, arguments: Sequence[str]) -> int:
     _check(options)
     sbatch = dict(map(slurm.parse_setting, options.slurm or []))
     axes = [parse_axis(text) for text in options.axis]
-    points = make_points(axes, options.config, passed_on(rest), options.out)
+    settings = passed_on(rest)
+    _refuse_misspelled_options(settings)
+    points = make_points(axes, options.config, settings, options.out)
     states: dict[str, str] = {point.name: state(point) for point in points}
     queued = slurm.jobs_in_queue(options.out) if options.cluster == "slurm" else {}
     states.update({name: "in the queue" for name in queued if states.get(name, "finished") != "finished"})
-    print(plan.describe(points, states) if options.dry_run else plan.counted(states), flush=True)
     if options.dry_run:
+        print(plan.describe(points, states))
         return 0
     if options.cluster == "slurm":
         require_submitit()
     missing = [point for point in points if states[point.name] not in ("finished", "in the queue")]
+    if missing:
+        _check_settings(missing)
+    print(plan.counted(states), flush=True)
     if options.cluster == "slurm":
         return _submit(options, axes, points, missing, queued, sbatch)
     _save(options.out, axes, points)
@@ -139,6 +146,31 @@ def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
         check_key(key)
         settings.append((key, value))
     return settings
+
+
+def _refuse_misspelled_options(settings: Sequence[tuple[str, str]]) -> None:
+    """Refuse what would be passed on and is spelled like an option of the sweep."""
+    options = [option[2:] for option in parser()._option_string_actions if option.startswith("--")]
+    for key, _ in settings:
+        if "." not in key and (meant := nearest(key, options)):
+            raise ValueError(f"--{key} is not an option of dop sweep; did you mean --{meant}?")
+
+
+def _check_settings(points: Sequence[Point]) -> None:
+    """Check settings before the first point starts: enough points for each value of each axis to occur.
+
+    Raises:
+        ValueError: a setting does not exist, or has a value that is not accepted.
+    """
+    seen: set[object] = set()
+    checked = []
+    for point in points:
+        given = {point.configs, *point.options}
+        if not given <= seen:
+            checked.append(point.arguments)
+        seen |= given
+    lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
+    lightning.check(checked)
 
 
 def require_submitit() -> None:

@@ -22,6 +22,7 @@ from dop_lightning.engine.snapshot import Snapshot
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State, one_per_problem
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.foundation.signatures import made_by, require_result
 from dop_lightning.model.corruption import Corruption, NoCorruption
 from dop_lightning.model.losses import Loss
 from dop_lightning.model.operators import Operator
@@ -199,9 +200,13 @@ class BatchState(State):
         size = len(problems)
         self.iteration = 0
         self.loss = method.loss
-        self.operator = method.operator(problems).to(problems.device)
-        self.signal = method.signal(problems).to(problems.device)
-        self.corruption = (method.corruption or NoCorruption)(problems).to(problems.device)
+        self.operator = made_by(method.operator, Operator, problems).to(problems.device)
+        self.signal = made_by(method.signal, Signal, problems).to(problems.device)
+        self.corruption = made_by(method.corruption or NoCorruption, Corruption, problems).to(problems.device)
+        if self.has_corruption and not list(self.corruption.parameters()):
+            raise ValueError(
+                f"{type(self.corruption).__name__} must have parameters, or is_modelled = False if s stays as it is"
+            )
         if (growth := self.signal.growth) is not None:
             if method.theta_optimizer is not None:
                 raise ValueError(
@@ -309,7 +314,8 @@ class BatchState(State):
     def _descend(self, iterations: int) -> list[int]:
         """The iterations of :meth:`advance`; positions of what is not finite after them."""
         with torch.no_grad():
-            loss = self.method.steps.descend(self, iterations)
+            steps = self.method.steps
+            loss = require_result(steps.descend(self, iterations), Tensor, steps.descend)
             size = len(self)
             healthy = torch.isfinite(loss) & self.signal.finite(size) & self.corruption.finite(size).to(loss.device)
             return torch.nonzero(~healthy).flatten().tolist()

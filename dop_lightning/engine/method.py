@@ -7,6 +7,7 @@ from typing import Literal
 from dop_lightning.engine.descent import BatchState, CorruptionFactory, OperatorFactory, SignalFactory, StepRule
 from dop_lightning.engine.optim.of_batch import ThetaOptimizer
 from dop_lightning.engine.steps import GradientDescent
+from dop_lightning.foundation.signatures import require_arguments, require_part
 from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import operator_of
@@ -46,6 +47,21 @@ class Method:
     theta_optimizer: ThetaOptimizer | None = None
     steps: StepRule = field(default_factory=GradientDescent)
     graphs: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the arguments of functions and methods that users write.
+
+        Raises:
+            ValueError: one takes other arguments than it is called with.
+        """
+        require_arguments("signal", self.signal, ["problems"], "a Signal")
+        if self.corruption is not None:
+            require_arguments("corruption", self.corruption, ["problems"], "a Corruption")
+        require_arguments("operator", self.operator, ["problems"], "an Operator")
+        if self.theta_optimizer is not None:
+            require_arguments("theta_optimizer", self.theta_optimizer, ["parameters"], "an Optimizer")
+        require_part("loss", self.loss, Loss)
+        require_part("steps", self.steps, StepRule)
 
     @property
     def grid(self) -> int | None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from dop_lightning.foundation.nearest import did_you_mean
+
 
 def positive(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number above zero.
@@ -65,8 +67,11 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     >>> one_of("channels", "blue", ["grey", "rgb"])
     Traceback (most recent call last):
     ValueError: channels must be one of grey, rgb, got 'blue'
+    >>> one_of("channels", "gray", ["grey", "rgb"])
+    Traceback (most recent call last):
+    ValueError: channels must be one of grey, rgb, got 'gray'; did you mean 'grey'?
     """
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{did_you_mean(value, allowed)}")
     return value

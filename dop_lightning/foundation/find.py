@@ -1,9 +1,15 @@
 """Which files a user means: a name, a folder, a pattern with ``*``, or the name of a bundled sample."""
 
 import glob
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from dop_lightning.foundation.nearest import did_you_mean, nearest
+
+MOST_COMPARED = 1000
+"""Files of a folder that are compared with a name that does not exist."""
 
 Patterns = str | Path | Sequence[str | Path]
 
@@ -41,7 +47,7 @@ def existing_file(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise FileNotFoundError(f"{path}: there is no such file{_alike(path)}")
     if not path.is_file():
         raise ValueError(f"{path}: must be a file, got {'a folder' if path.is_dir() else 'something else'}")
     if path.stat().st_size == 0:
@@ -75,7 +81,18 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
         return found
     raise ValueError(
         f"{text}: there is no such file or folder; allowed are a file, a folder, a pattern such as *{suffixes[0]}{hint}"
+        f"{_alike(path) or did_you_mean(text, samples, quote=False)}"
     )
+
+
+def _alike(path: Path) -> str:
+    """The end of a message that names a file of the same folder, if one is spelled alike."""
+    try:
+        names = [other.name for other in itertools.islice(path.parent.iterdir(), MOST_COMPARED)]
+    except OSError:
+        return ""
+    close = nearest(path.name, names)
+    return f"; did you mean {path.with_name(close)}?" if close else ""
 
 
 def _matching(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:

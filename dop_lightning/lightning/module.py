@@ -27,7 +27,7 @@ from dop_lightning.lightning.loggers import RecoveryLogging
 from dop_lightning.lightning.persistent_module import PersistentModule
 from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
-from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
 from dop_lightning.lightning.requirements import check_trainer, silence_what_does_not_apply, step_grids, stopped_early
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
@@ -150,6 +150,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         if self._trainer is None:
             return
         check_trainer(self.trainer, self)
+        require_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
         data: Any = getattr(self.trainer, "datamodule", None) or self._data
         if not hasattr(data, "batches"):
             raise ValueError(
@@ -403,6 +404,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
                 f"{error}; an image takes less in tiles (data.init_args.tile, or --tile of dop recover), and with a "
                 "smaller width"
             ) from error
+        except StopIteration as error:  # Lightning would take it for the end of the data, and go on without end
+            raise RuntimeError("StopIteration was raised in a step") from error
         self.clock.advance(moved)
         if self.run.has_evaluated:
             self.clock.publish(self._listener.metrics, self._listener.shown)

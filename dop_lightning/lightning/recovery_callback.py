@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
+from dop_lightning.foundation.signatures import require_part
 
 
 class RecoveryCallback(pl.Callback):
@@ -57,6 +58,18 @@ class RecoveryCallback(pl.Callback):
                 stacklevel=2,
             )
             cls.on_evaluation = _with_look(hook)  # type: ignore[method-assign]
+
+
+def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
+    """Check the arguments of the hooks of callbacks, ours and Lightning's.
+
+    Raises:
+        ValueError: a hook takes other arguments than it is called with.
+    """
+    for callback in callbacks:
+        require_part("callbacks", callback, pl.Callback)
+        if isinstance(callback, RecoveryCallback):
+            require_part("callbacks", callback, RecoveryCallback)
 
 
 def _takes_five(hook: Callable[..., None]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.options import DEVICES
-from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.names import legible
 from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
@@ -28,8 +28,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     preset = PRESETS[options.preset]
     width = at_least("width", preset.width if options.width is None else options.width, 1)
     iterations = at_least("iterations", preset.iterations if options.iterations is None else options.iterations, 1)
-    if options.device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    one_of("device", options.device, DEVICES)
     paths = find_images(options.images)
     shapes = [image_shape(path) for path in paths]
     device = torch.device("cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")

@@ -12,7 +12,7 @@ import torch
 from dop_lightning.cli import hints
 from dop_lightning.cli.options import DEVICES
 from dop_lightning.engine.recipe import Piece, Recipe
-from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
@@ -31,8 +31,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: an option is out of range or does not go with the data, or these are of two kinds or none.
     """
-    if options.device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    one_of("device", options.device, DEVICES)
     if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
         raise ValueError(f"there is no GPU to use: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
     if options.alpha is not None:

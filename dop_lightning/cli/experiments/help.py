@@ -1,7 +1,7 @@
 """``dop fit | validate | test | predict``: a page of help at once, and else what :mod:`.lightning` does.
 
 LightningCLI's own help has hundreds of lines and takes seconds, since it imports all that it describes. It is
-``--help-all`` here; the help of a part, ``--model.signal.help SkipUNet``, is LightningCLI's.
+``--help-all`` here; the help of a section or a part, ``--model.signal.help SkipUNet``, is that of :mod:`.part_help`.
 """
 
 import importlib
@@ -41,7 +41,9 @@ _SETTINGS = {
 
 _MORE = [
     ("--print_config", "print all settings as YAML, those of the other options among them, and leave"),
-    ("--model.signal.help SkipUNet", "what can be set of a part; so with --data.help ImageDataModule"),
+    ("--model.help", "print the settings of a section; likewise --trainer.help, --stable.help, …"),
+    ("--data.help NAME", "print the settings of a class; likewise --model.signal.help SkipUNet, …"),
+    ("--model.signal.help", "print the classes to choose from; likewise for every NAME above"),
     ("--help-all", "every setting there is"),
 ]
 
@@ -103,4 +105,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         print(page(verb))
         return 0
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
+    if any(argument.partition("=")[0].endswith(".help") for argument in arguments):
+        help_of_parts = importlib.import_module("dop_lightning.cli.experiments.part_help")
+        print(help_of_parts.page(lightning.parser_of(verb), verb, arguments, lightning.REFUSED))
+        return 0
     return int(lightning.run(verb, ["--help" if argument == "--help-all" else argument for argument in arguments]))

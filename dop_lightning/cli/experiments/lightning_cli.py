@@ -12,6 +12,7 @@ from pydoc import locate
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
@@ -20,7 +21,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.experiments import runner
-from dop_lightning.cli.messages import plain_message
+from dop_lightning.cli.experiments.explain import describe, explained
+from dop_lightning.cli.user_code import fault_of
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.moved import new_class_paths
 from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
@@ -35,6 +37,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.paper.certificate_callback import DualCertificate  # noqa: F401 — known by its short name
 from dop_lightning.runs.folder import RunFolder, default_folder
 
 TRAINER_DEFAULTS = {
@@ -76,6 +79,14 @@ class DopCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder or file, or «last»")
         for section, callback in STANDARD.items():
             parser.add_lightning_class_args(callback, section)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Name the word that is wrong, and the one that may have been meant."""
+        if not isinstance(args, list):
+            super().parse_arguments(parser, args)
+            return
+        with explained(parser, args):
+            super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Refuse flags that have no meaning here, and choose the folder."""
@@ -206,7 +217,9 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
             raise KeyboardInterrupt from error
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
         # a ValueError too: jsonargparse wraps ours in a list of its own
-        text = plain_message(str(error))
+        if (fault := fault_of(error)) is not None:
+            raise fault from fault.__cause__
+        text = describe(error, arguments)
         if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):
             text = f"there is no GPU to use: {hints.no_gpu(hints.look())}"
         raise ValueError(text) from error
@@ -216,9 +229,41 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
         raise ValueError(f"trainer.devices must be a whole number above 0 on a CPU ({error})") from error
 
 
-def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:
+class _Unparsed(DopCLI):
+    """Its parser alone: nothing is parsed or made."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = Namespace(seed_everything=False)
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Do nothing."""
+
+
+def check(commands: Sequence[Sequence[str]]) -> None:
+    """Check the settings of commands of ``dop fit`` that are to run later.
+
+    Raises:
+        ValueError: a setting does not exist, or has a value that is not accepted.
+    """
+    parser = parser_of("fit")
+    for arguments in commands:
+        _check_config_files(arguments)
+        with explained(parser, arguments):
+            parser.parse_args(list(arguments))
+
+
+def parser_of(verb: str) -> LightningArgumentParser:
+    """Return the parser of a verb."""
+    runner.prepare()
+    return _parse(verb, [], _Unparsed).parser
+
+
+def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] = DopCLI) -> DopCLI:
     DopCLI.verb = verb
-    return DopCLI(
+    return cli(
         DoubleOverparameterization,
         RecoveryDataModule,
         subclass_mode_data=True,
@@ -229,6 +274,7 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any]) -> DopCLI:
         parser_kwargs={
             "parser_mode": "omegaconf+",
             "prog": f"dop {verb}",
+            "allow_abbrev": False,  # else --trainer.max_step is accepted here, and refused in a file
             "exit_on_error": False,  # our one line instead of a page of usage
             "description": "Every option can stand in a YAML file given by --config; several are merged in order.",
         },

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from dop_lightning.engine.convex.state import ConvexState, SolverFactory
 from dop_lightning.engine.descent import OperatorFactory
+from dop_lightning.foundation.signatures import require_arguments
 from dop_lightning.model.operators import operator_of
 from dop_lightning.problems.problem import ProblemBatch
 
@@ -22,6 +23,15 @@ class ConvexMethod:
     solver: SolverFactory
     operator: OperatorFactory = operator_of
     grid: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments of functions that users write.
+
+        Raises:
+            ValueError: one takes other arguments than it is called with.
+        """
+        require_arguments("solver", self.solver, ["problems"], "a ConvexSolver")
+        require_arguments("operator", self.operator, ["problems"], "an Operator")
 
     def begin(
         self,

@@ -14,6 +14,7 @@ from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.names import free_name, safe_name
 from dop_lightning.foundation.parsing import parse_once
+from dop_lightning.foundation.signatures import require_part
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.lightning.hyperparameters import PlainHyperparameters
@@ -253,6 +254,11 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         self.sensings: Sequence[Sensing | None] = sensing if isinstance(sensing, list) else [sensing]
         if not self.sensings:
             raise ValueError("sensing must be at least one way to measure, or null, got an empty list")
+        for added in self.noises:
+            require_part("noise", added, Noise)
+        for measured_by in self.sensings:
+            if measured_by is not None:
+                require_part("sensing", measured_by, Sensing)
         self.wholes: list[Problem] = []
         self.mosaics: dict[str, Mosaic] = {}
         self.problems: list[Problem] = []

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from dop_lightning.foundation.signatures import require_result
 from dop_lightning.model.part import Part, Rate
 from dop_lightning.model.signals.abilities import Factors, Growth, Perturbed
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -35,6 +36,7 @@ class Signal(Part):
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()
         self.size = len(problems)
+        self._output_shape = (len(problems), *problems.signal_shape)
         self._graph: Tensor | None = None
 
     @cached_property
@@ -70,13 +72,23 @@ class Signal(Part):
         return None
 
     def evaluate(self, iteration: int) -> Tensor:
-        """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered."""
+        """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered.
+
+        Raises:
+            ValueError: :meth:`forward` returned something else than K signals.
+        """
         if self.closed_form:
             return self.forward(iteration)
         self._graph = None  # of an iteration that was broken off
         with torch.enable_grad():
-            self._graph = self.forward(iteration)
-        return self._graph.detach()
+            output = require_result(self.forward(iteration), Tensor, self.forward)
+        if output.shape != self._output_shape:
+            raise ValueError(
+                f"{type(self).__name__}.forward must return φ(θ) of shape {self._output_shape}, got shape "
+                f"{tuple(output.shape)}"
+            )
+        self._graph = output
+        return output.detach()
 
     @property
     def output(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.signatures import require_arguments
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import lent_stream, stream
@@ -86,6 +87,9 @@ class NetworkSignal(Signal):
         self._inputs: dict[int, tuple[Tensor, ...]] = {}
         if isinstance(network, nn.Module):
             raise ValueError(f"network must be what makes a module, such as its class, got a {type(network).__name__}")
+        require_arguments("network", network, ["shape"], "a torch.nn.Module")
+        if input is not None and not isinstance(input, Tensor):
+            require_arguments("input", input, ["problem"], "a Tensor")
         networks = []
         for problem in problems:
             # Lightning builds models on their device, where another generator would draw
@@ -93,6 +97,10 @@ class NetworkSignal(Signal):
                 networks.append(_checked(network(self.shape)).to(problems.dtype))
         if sum(len(list(made.parameters())) for made in networks) > len({p for m in networks for p in m.parameters()}):
             raise ValueError("network must make a new module for each problem, got one that shares its parameters")
+        if type(self).draw_input is NetworkSignal.draw_input:
+            for made in networks:
+                arguments = [] if input is None else ["input"]
+                require_arguments(f"{type(made).__name__}.forward", made.forward, arguments, "a Tensor")
         self.networks = nn.ModuleList(networks).to(problems.device)
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:

@@ -11,6 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dop_lightning.foundation.signatures import require_result
+
 
 @dataclass(frozen=True, eq=False)
 class Corrupted:
@@ -81,7 +83,8 @@ class Noise(ABC):
         if clean.numel() == 0:
             raise ValueError(f"clean must have at least one entry, got shape {tuple(clean.shape)}")
         on_cpu = clean.detach().cpu()
-        result = self.apply(on_cpu, Corrupted(on_cpu.clone(), torch.zeros_like(on_cpu)), generator)
+        running = Corrupted(on_cpu.clone(), torch.zeros_like(on_cpu))
+        result = require_result(self.apply(on_cpu, running, generator), Corrupted, self.apply)
         observation, corruption, mask = result.observation, result.corruption, result.mask
         if mask is not None:
             observation, corruption = observation.masked_fill(~mask, 0), corruption.masked_fill(~mask, 0)

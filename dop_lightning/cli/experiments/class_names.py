@@ -1,0 +1,188 @@
+"""Classes by their names in a config: which there are, and what is wrong with a name that is none of them."""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.foundation.nearest import did_you_mean, nearest
+
+MOST_LISTED = 12
+"""Known classes that a message lists where none is spelled alike."""
+
+
+class ClassNameError(ValueError):
+    """A name in a config is that of no class that a setting accepts."""
+
+
+def known_classes(bases: Sequence[type]) -> dict[str, type]:
+    """Return the classes that are imported and accepted, by their names; of several with one name, one.
+
+    Args:
+        bases: they and their subclasses are accepted.
+    """
+    return {cls.__name__: cls for cls in _accepted(bases) if not inspect.isabstract(cls)}
+
+
+def _accepted(bases: Sequence[type]) -> list[type]:
+    found: dict[type, None] = dict.fromkeys(cls for base in bases for cls in _subclasses(base))
+    return [cls for cls in found if "<locals>" not in cls.__qualname__ and "._" not in f".{class_path(cls)}"]
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    yield base
+    own: list[type] = type.__subclasses__(base)
+    for subclass in own:
+        yield from _subclasses(subclass)
+
+
+def _called(name: str, bases: Sequence[type]) -> type | None:
+    """The class with this name, if there is one that is imported.
+
+    Raises:
+        ClassNameError: there are several.
+    """
+    found = [cls for cls in _accepted(bases) if cls.__name__ == name]
+    paths = sorted({class_path(cls) for cls in found if not inspect.isabstract(cls)})
+    if len(paths) > 1:
+        raise ClassNameError(f"{name} is the name of several classes; give one by its path, {' or '.join(paths)}")
+    return min(found, key=inspect.isabstract, default=None)
+
+
+def class_path(cls: type) -> str:
+    """Return the shortest path by which a class can be imported."""
+    module = cls.__module__.split(".")
+    for depth in range(2, len(module)):
+        package = ".".join(module[:depth])
+        if vars(sys.modules.get(package, object)).get(cls.__name__) is cls:
+            return f"{package}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find_class(name: str, bases: Sequence[type], is_factory: bool = False) -> Any:
+    """Return the class that a config names, or a function.
+
+    Args:
+        name: a class path, or the name of a class that is imported.
+        bases: they and their subclasses are accepted.
+        is_factory: whether a function that returns an instance is accepted as well.
+
+    Raises:
+        ClassNameError: there is no such class, it is of another kind, or it is abstract; or its module cannot be
+            imported.
+    """
+    found = _imported(name, bases) if "." in name else _called(name, bases)
+    kind = " or ".join(base.__name__ for base in bases)
+    if found is None:
+        known = known_classes(bases)
+        meant = did_you_mean(name, known, quote=False)
+        raise ClassNameError(f"there is no {kind} {name!r}{meant or _listed(known)}")
+    if is_factory and inspect.isroutine(found):
+        return found
+    if not isinstance(found, type):
+        raise ClassNameError(f"{name} must be a subclass of {kind}, got {_kind_of(found)}")
+    if not issubclass(found, tuple(bases)):
+        raise ClassNameError(f"{name} must be a subclass of {kind}, got one of {found.__bases__[0].__name__}")
+    if inspect.isabstract(found):
+        raise ClassNameError(f"{name} is abstract: it must define {', '.join(map(str, _missing(found)))}")
+    return found
+
+
+def _kind_of(found: object) -> str:
+    return "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
+
+
+def _missing(cls: type) -> Iterator[str]:
+    """The methods that a subclass has to define, with their arguments."""
+    for name in sorted(getattr(cls, "__abstractmethods__", ())):
+        method = inspect.getattr_static(cls, name)
+        if inspect.isfunction(method):
+            yield f"{name}({', '.join(inspect.signature(method).parameters)})"
+        else:
+            yield f"the property {name}"
+
+
+def _listed(known: Sequence[str] | dict[str, type]) -> str:
+    names = sorted(known)
+    if not names:
+        return ""
+    more = f", … ({len(names)} in all)" if len(names) > MOST_LISTED else ""
+    return f"; there are {', '.join(names[:MOST_LISTED])}{more}"
+
+
+def _imported(name: str, bases: Sequence[type]) -> Any:
+    """What a class path names."""
+    path = name.split(".")
+    module: Any = None
+    depth = 0
+    for depth in range(len(path) - 1):
+        try:
+            module = importlib.import_module(".".join(path[: depth + 1]))
+        except ModuleNotFoundError as error:
+            if error.name != ".".join(path[: depth + 1]):
+                raise ClassNameError(_failed_import(name, error)) from error
+            break
+        except Exception as error:  # whatever the module of a user raises
+            raise ClassNameError(_failed_import(name, error)) from error
+    else:
+        depth = len(path) - 1
+    found = module
+    for part in path[depth:]:
+        if not hasattr(found, part):
+            raise ClassNameError(_unknown_path(name, path, depth, module, bases))
+        found = getattr(found, part)
+    return found
+
+
+def _failed_import(name: str, error: BaseException) -> str:
+    """Where and why the module of a class cannot be imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+    else:
+        file, line = frames[-1].filename, frames[-1].lineno
+        own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+        if own:
+            file, line = own[-1].filename, own[-1].lineno
+    text = error.msg if isinstance(error, SyntaxError) else error
+    return f"{name} cannot be imported: {type(error).__name__} in {file}, line {line}: {text}"
+
+
+def _unknown_path(name: str, path: list[str], depth: int, module: Any, bases: Sequence[type]) -> str:
+    """What is wrong with a class path of which ``depth`` parts can be imported, the last one as ``module``."""
+    known = known_classes(bases)
+    last = path[-1]
+    if depth == len(path) - 1:  # the module is right
+        own = {
+            word: value
+            for word, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, tuple(bases)) and not inspect.isabstract(value)
+        }
+        prefix = ".".join(path[:depth])
+        close = nearest(last, own) or nearest(last, [word for word in vars(module) if word[0] != "_"])
+        hint = f"; did you mean {prefix}.{close}?" if close else _same_name(last, known) or _listed(own)
+        return f"there is no {last!r} in the module {prefix}{hint}"
+    hint = _same_name(last, known)
+    if not hint:
+        close = nearest(path[depth], _modules(module))
+        hint = f"; did you mean {'.'.join([*path[:depth], close, *path[depth + 1 :]])}?" if close else ""
+    return f"there is no module {'.'.join(path[: depth + 1])!r} for {name}{hint}"
+
+
+def _same_name(last: str, known: dict[str, type]) -> str:
+    close = nearest(last, known)
+    return f"; did you mean {class_path(known[close])}?" if close else ""
+
+
+def _modules(package: Any) -> list[str]:
+    """The modules of a package, or those that a user has beside the installed ones."""
+    if package is not None:
+        return [module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))]
+    installed = Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()
+    folders = [Path(folder or ".").resolve() for folder in sys.path]
+    own = [str(folder) for folder in folders if not any(folder.is_relative_to(place) for place in installed)]
+    return [module.name for module in pkgutil.iter_modules(own)]

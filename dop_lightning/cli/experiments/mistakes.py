@@ -1,0 +1,253 @@
+"""What is wrong with the settings of a run: the first that a parser does not have, or whose value it does not accept.
+
+jsonargparse finds that something is wrong. This walks through the config files and the options once more, beside the
+same parser, to find which word it is, where it stands, and which word may have been meant.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from dop_lightning.cli.experiments.class_names import ClassNameError, find_class
+from dop_lightning.cli.experiments.schema import (
+    CLASS_KEYS,
+    Setting,
+    children,
+    is_sequence,
+    settings_of,
+    settings_of_class,
+)
+from dop_lightning.cli.experiments.sources import Source, plain_key
+from dop_lightning.foundation.nearest import did_you_mean, nearest
+
+MOST_SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
+class MistakeError(ValueError):
+    """A setting is wrong; the text says which, where, and what may have been meant."""
+
+
+class Settings:
+    """The settings of a parser, with the classes that have been chosen.
+
+    Args:
+        parser: of all settings.
+
+    Attributes:
+        classes: by the key of a setting, the class whose arguments it takes now.
+    """
+
+    def __init__(self, parser: ArgumentParser) -> None:
+        self.known = settings_of(parser)
+        options = [option for action in parser._actions for option in action.option_strings if option[:2] == "--"]
+        self.sections = list(dict.fromkeys(option[2:].split(".")[0] for option in options))
+        self.classes: dict[str, Any] = {}
+        self._taking: dict[str, Setting] = {}  # a class, by plain keys
+        self._source = Source("", {}, False)
+        self._later: Sequence[Source] = ()
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Apply sources in order.
+
+        Raises:
+            MistakeError: a setting is wrong.
+        """
+        for place, source in enumerate(sources):
+            self._source, self._later = source, sources[place + 1 :]
+            self._section(self.known, "", "", source.tree, None)
+
+    def class_at(self, setting: Setting, key: str) -> Any:
+        """Return the class whose arguments a setting takes: chosen before, or the default; None for none."""
+        plain = plain_key(key)
+        if plain in self.classes:
+            return self.classes[plain]
+        if setting.default_class:
+            return find_class(setting.default_class, setting.bases, setting.factory_arguments is not None)
+        own = setting.bases[0] if len(setting.bases) == 1 else None
+        return None if inspect.isabstract(own) else own
+
+    # ------------------------------------------------------------------------------------------------------ sections
+
+    def _section(
+        self, known: Mapping[str, Setting], prefix: str, key: str, values: Mapping[Any, Any], owner: Any
+    ) -> None:
+        """Check settings that stand together: of a section of the parser, or the arguments of a class."""
+        for word, value in values.items():
+            name = str(word).removesuffix("+")
+            full, shown = f"{prefix}{name}", f"{key}.{name}" if key else name
+            if full in known:
+                self._setting(known[full], shown, value)
+            elif any(other.startswith(f"{full}.") for other in known):
+                if isinstance(value, Mapping):
+                    self._section(known, f"{full}.", shown, value, owner)
+                elif not _is_file(value):
+                    raise self._mistake(f"{self._show(shown)} must be a mapping of settings, got {_short(value)}")
+            elif prefix or owner or name not in self.sections:
+                self._unknown(known, prefix, key, name, owner)
+
+    def _unknown(self, known: Mapping[str, Setting], prefix: str, key: str, name: str, owner: Any) -> None:
+        self._refuse_overlay(key, name)
+        start = f"{key}." if key else ""
+        close = nearest(name, children(known, prefix) if prefix or owner else self.sections)
+        meant = start + close + self._rest(start + name) if close else self._elsewhere(name)
+        of = f" of {_name_of(owner)}" if owner else ""
+        section = re.sub(r"\[\d+\]", "", plain_key(key))
+        hint = f" (dop fit --{section}.help{of.removeprefix(' of')} lists them)" if key else ""
+        if meant is not None:
+            hint = f"; did you mean {self._show(meant)}?"
+        raise self._mistake(f"there is no setting {self._show(start + name + self._rest(start + name))}{of}{hint}")
+
+    def _rest(self, key: str) -> str:
+        """What follows a part of an option as it was typed."""
+        typed = self._source.name.removeprefix("--").removesuffix("+")
+        return typed.removeprefix(key) if not self._source.is_file and typed.startswith(f"{key}.") else ""
+
+    def _elsewhere(self, name: str) -> str | None:
+        """A setting of this very name in another section, or of a class that is chosen."""
+        keys = list(self.known)
+        for key, setting in self.known.items():
+            if setting.bases and setting.element is None:
+                cls = self.class_at(setting, key)
+                keys += [f"{key}.init_args.{argument}" for argument in _arguments(cls, setting)] if cls else []
+        return next((key for key in keys if key.rpartition(".")[2] == name), None)
+
+    # ------------------------------------------------------------------------------------------------------ settings
+
+    def _setting(self, setting: Setting, key: str, value: Any) -> None:
+        """Check one value."""
+        if isinstance(value, str) and "${" in value:
+            return
+        element = setting.element
+        if is_sequence(value) and element is not None and element.bases:
+            for place, one in enumerate(value):
+                self._setting(element, f"{key}[{place}]", one)
+                if f"{plain_key(key)}[{place}]" in self.classes:  # options change the last one
+                    self.classes[plain_key(key)] = self.classes[f"{plain_key(key)}[{place}]"]
+        elif isinstance(value, Mapping) and setting.bases:
+            self._part(setting, key, value)
+        elif isinstance(value, str) and setting.bases and not setting.takes_text and not _is_file(value):
+            self._named(setting, key, value)
+        elif not setting.accepts(value):
+            raise self._refused(setting, key, value)
+
+    def _named(self, setting: Setting, key: str, value: str) -> None:
+        """Check the name of a class; other words may be allowed as well."""
+        others = [kind for kind in setting.alternatives if not Setting(key, kind, None, "").bases]
+        if any(Setting(key, kind, None, "").accepts(value) for kind in others):
+            return
+        if nearest(value, setting.choices):
+            raise self._refused(setting, key, value)
+        self._choose(setting, key, value)
+
+    def _choose(self, setting: Setting, key: str, name: str) -> None:
+        try:
+            self.classes[plain_key(key)] = find_class(name, setting.bases, setting.factory_arguments is not None)
+        except ClassNameError as error:
+            raise self._mistake(f"{self._show(key)}: {error}") from error
+
+    def _part(self, setting: Setting, key: str, value: Mapping[Any, Any]) -> None:
+        """Check a class with its arguments."""
+        self._taking[plain_key(key)] = setting
+        self._check_class_keys(setting, key, value)
+        if isinstance(value.get("class_path"), str) and "${" not in value["class_path"]:
+            self._choose(setting, key, value["class_path"])
+        cls = self.class_at(setting, key)
+        if cls is None:
+            self._refuse_overlay(key, "")
+            raise self._mistake(self._without_class(key, value))
+        arguments = _arguments(cls, setting)
+        if not any(word in value for word in CLASS_KEYS):
+            self._arguments(cls, setting, key, value)
+            return
+        for word in value:
+            if word in CLASS_KEYS:
+                continue
+            if word in arguments:
+                raise self._mistake(f"{self._show(f'{key}.{word}')} must stand below {self._show(f'{key}.init_args')}")
+            self._refuse_overlay(key, str(word))
+            hint = did_you_mean(str(word), [*CLASS_KEYS, *arguments], quote=False)
+            raise self._mistake(f"there is no {self._show(f'{key}.{word}')} beside class_path and init_args{hint}")
+        if isinstance(value.get("init_args"), Mapping):
+            self._arguments(cls, setting, f"{key}.init_args", value["init_args"])
+
+    def _check_class_keys(self, setting: Setting, key: str, value: Mapping[Any, Any]) -> None:
+        """Refuse ``class_pth`` and the like, unless it is an argument of the class."""
+        cls = self.class_at(setting, key)
+        for word in map(str, value):
+            if word not in CLASS_KEYS and nearest(word, CLASS_KEYS) and not (cls and word in _arguments(cls, setting)):
+                hint = did_you_mean(word, CLASS_KEYS, quote=False)
+                raise self._mistake(f"there is no {self._show(f'{key}.{word}')} beside class_path and init_args{hint}")
+
+    def _arguments(self, cls: Any, setting: Setting, key: str, values: Mapping[Any, Any]) -> None:
+        if set(values) == {"dict_kwargs"}:
+            return
+        self._section(_arguments(cls, setting), "", key, values, cls)
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def _refuse_overlay(self, key: str, argument: str) -> None:
+        """Refuse settings that change a class before the config that chooses it.
+
+        Args:
+            key: of the setting that takes the class.
+            argument: which the later class has to have; any class will do without one.
+        """
+        plain = plain_key(key)
+        for later in self._later:
+            name = dict(later.classes).get(plain)
+            if name is None or plain not in self._taking or not _has(name, self._taking[plain], argument):
+                continue
+            first, second = self._source.name, later.name
+            raise MistakeError(
+                f"{first} changes the arguments of {self._show(plain)}, whose class is chosen later, by {second}; "
+                f"pass {first} after {second}"
+            )
+
+    def _without_class(self, key: str, value: Mapping[Any, Any]) -> str:
+        what = "init_args" if "init_args" in value else ", ".join(map(str, value))
+        text = f"{self._show(plain_key(key))} has {what} and no class_path"
+        if self._source.is_file:
+            file = self._source.name
+            return f"{text}; pass this file after the config that it changes: --config BASE.yaml --config {file}"
+        return f"{text}; pass it after a config, or after --{plain_key(key)} NAME"
+
+    def _refused(self, setting: Setting, key: str, value: Any) -> MistakeError:
+        got = f"got {_short(value)}{did_you_mean(value, setting.choices)}"
+        return self._mistake(f"{self._show(key)} must be {setting.describe()}, {got}")
+
+    def _mistake(self, text: str) -> MistakeError:
+        return MistakeError(f"{self._source.begin()}{text}")
+
+    def _show(self, key: str) -> str:
+        return self._source.show(key)
+
+
+def _arguments(cls: Any, setting: Setting) -> Mapping[str, Setting]:
+    return settings_of_class(cls, setting.factory_arguments or 0)
+
+
+def _has(name: str, setting: Setting, argument: str) -> bool:
+    """Whether a setting takes a class of this name, and the class has the argument; any has none."""
+    try:
+        cls = find_class(name, setting.bases, setting.factory_arguments is not None)
+    except ClassNameError:
+        return False
+    return not argument or argument in _arguments(cls, setting)
+
+
+def _name_of(cls: Any) -> str:
+    return getattr(cls, "__name__", str(cls))
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) and Path(value).is_file()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

@@ -1,0 +1,178 @@
+"""``dop fit --KEY.help [NAME]``: the settings of a section, or of a class that a setting takes.
+
+``--model.help`` lists a section, ``--model.signal.help`` the classes that can be chosen there, and
+``--model.signal.help SkipUNet`` the settings of one of them. Configs and options beside it choose classes as they do
+in a run: ``--data MatrixDataModule --data.noise.help``.
+"""
+
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+
+from jsonargparse import ArgumentParser
+
+from dop_lightning.cli.experiments.class_names import ClassNameError, find_class, known_classes
+from dop_lightning.cli.experiments.mistakes import Settings
+from dop_lightning.cli.experiments.schema import Setting, children, settings_of_class
+from dop_lightning.cli.experiments.sources import sources
+from dop_lightning.foundation.nearest import nearest
+
+HELP = ".help"
+WIDEST = 110
+"""Characters of a line, at most."""
+
+
+def wanted(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
+    """Return what is asked for, the name of a class or nothing, and the other arguments.
+
+    >>> wanted(["--config", "a.yaml", "--model.signal.help", "SkipUNet"])
+    ('model.signal', 'SkipUNet', ['--config', 'a.yaml'])
+    >>> wanted(["--model.help"])
+    ('model', '', [])
+    """
+    place = next(i for i, argument in enumerate(arguments) if argument.partition("=")[0].endswith(HELP))
+    option, equals, name = arguments[place].partition("=")
+    rest = list(arguments[place + 1 :])
+    if not equals and rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+    return option.removeprefix("--").removesuffix(HELP), name, [*arguments[:place], *rest]
+
+
+def page(parser: ArgumentParser, verb: str, arguments: Sequence[str], refused: Mapping[str, str]) -> str:
+    """Return a page of help.
+
+    Args:
+        parser: of all settings.
+        verb: the verb, for the line of usage.
+        arguments: what was typed after it, ``--KEY.help`` among them.
+        refused: flags of the Trainer that have no meaning here, with the reason.
+
+    Raises:
+        ValueError: there is no such section, setting or class.
+    """
+    key, name, others = wanted(arguments)
+    settings = Settings(parser)
+    settings.check(list(sources(others)))
+    known, prefix, setting = _find(settings, key)
+    if name and (setting is None or not setting.bases):
+        raise ValueError(f"--{key}{HELP} takes no name, got {name!r}")
+    if setting is None:
+        title = (parser.groups or {})[key].title or ""
+        lines = [f"[--{key}.SETTING VALUE …]", "", *_doc(title), *_listed(known, prefix, key, refused)]
+    elif not setting.bases:
+        lines = [f"--{key} VALUE", "", *_one(setting, key, refused)]
+    elif not name:
+        lines = [f"--{key} NAME", "", *_one(setting, key, refused), "", *_classes(setting, key)]
+    else:
+        lines = [f"--{key} {name} [--{key}.SETTING VALUE …]", "", *_of_class(setting, key, name)]
+    return "\n".join([f"usage: dop {verb} … {lines[0]}", *lines[1:]])
+
+
+def _of_class(setting: Setting, key: str, name: str) -> Iterator[str]:
+    """The lines about a class that is given by its name."""
+    try:
+        cls = find_class(name, setting.bases, setting.factory_arguments is not None)
+    except ClassNameError as error:
+        raise ValueError(f"--{key}{HELP}: {error}") from error
+    yield from _doc(inspect.getdoc(cls) or "")
+    own = settings_of_class(cls, setting.factory_arguments or 0)
+    yield from _listed(own, "", key, {})
+    yield from ("", "In a config these settings stand below init_args.") if own else ("There are no settings.",)
+
+
+def _find(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Setting | None]:
+    """The settings around a key, their prefix where it is a section, and the setting where it is one."""
+    known: Mapping[str, Setting] = settings.known
+    prefix, at = "", ""
+    for part in key.split("."):
+        if part in ("init_args", "class_path"):
+            continue
+        setting = known.get(prefix.rstrip("."))
+        if setting is not None:  # a class, whose argument follows
+            cls = settings.class_at(setting, at) or (setting.bases[0] if setting.bases else None)
+            if cls is None:
+                raise ValueError(f"--{at} has no settings of its own, got --{key}{HELP}")
+            known, prefix = settings_of_class(cls, setting.factory_arguments or 0), ""
+        names = children(known, prefix)
+        if part not in names:
+            start = f"--{at}." if at else "--"
+            close = nearest(part, names)
+            raise ValueError(
+                f"there is no setting {start}{part}" + (f"; did you mean {start}{close}?" if close else "")
+            )
+        at, prefix = f"{at}.{part}" if at else part, f"{prefix}{part}."
+    return known, prefix, known.get(prefix.rstrip("."))
+
+
+def _listed(known: Mapping[str, Setting], prefix: str, key: str, refused: Mapping[str, str]) -> Iterator[str]:
+    for name, setting in known.items():
+        if name.startswith(prefix):
+            inner = f"{key}.{name.removeprefix(prefix)}"
+            yield from _one(setting, inner, refused)
+            if setting.bases and not setting.takes_text:
+                yield f"      --{inner}{HELP} lists the classes."
+
+
+def _one(setting: Setting, key: str, refused: Mapping[str, str]) -> Iterator[str]:
+    """The lines about a setting."""
+    default = _default(setting)
+    head = f"--{key}: {setting.describe()}{f'; default: {default}' if default else ''}"
+    yield from textwrap.wrap(head, _width(), initial_indent="  ", subsequent_indent="    ")
+    section, _, flag = key.rpartition(".")
+    if section == "trainer" and flag in refused:
+        yield from _wrapped(f"Not supported: {refused[flag]}.", 6)
+    elif "One or more arguments specifying" not in setting.help:  # what jsonargparse says where nothing is said
+        yield from _wrapped(_plain(setting.help), 6)
+
+
+def _default(setting: Setting) -> str:
+    value = setting.default
+    if hasattr(value, "get") and isinstance(value.get("class_path"), str):
+        return str(value["class_path"].rpartition(".")[2])
+    if value is None:
+        return "null" if type(None) in setting.alternatives else ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _classes(setting: Setting, key: str) -> Iterator[str]:
+    known = known_classes(setting.bases)
+    yield f"--{key}{HELP} NAME lists the settings of one of these, or of a class of yours by module.NAME:"
+    widest = max(map(len, known), default=0)
+    for name in sorted(known):
+        first = _plain(inspect.getdoc(known[name]) or "").partition("\n\n")[0]
+        lines = textwrap.wrap(" ".join(first.split()), _width() - widest - 4) or [""]
+        yield f"  {name:<{widest}}  {lines[0]}".rstrip()
+        yield from (" " * (widest + 4) + line for line in lines[1:])
+
+
+def _doc(text: str) -> Iterator[str]:
+    """What a docstring says before its sections and examples."""
+    head = re.split(r"^\s*(?:[A-Z][a-z]+:|\.\. |>>> )", text, maxsplit=1, flags=re.MULTILINE)[0]
+    for paragraph in _plain(head).strip().split("\n\n"):
+        if paragraph.strip():
+            yield from _wrapped(f"{paragraph.rstrip().rstrip('.:')}.", 0)
+            yield ""
+
+
+def _plain(text: str) -> str:
+    """Without the marks of Sphinx, and with the words of YAML."""
+    text = re.sub(r"\s*\.\. \w+::.*", "", text, flags=re.DOTALL)  # notes
+    for word, written in (("None", "null"), ("True", "true"), ("False", "false")):
+        text = text.replace(f"``{word}``", written)
+    text = re.sub(r":\w+:`(?:~[\w.]*?)?(\w+)`", r"\1", text)
+    text = re.sub(r":\w+:`([^`]*)`", r"\1", text)
+    text = re.sub(r"`([^`]*?)\s*<https?:[^`]*>`_*", r"\1", text)
+    return re.sub(r"``([^`]*)``", r"\1", text)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(" ".join(text.split()), _width(), initial_indent=space, subsequent_indent=space)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, WIDEST)

@@ -1,0 +1,63 @@
+"""Errors in the code of users: where they are. Nothing heavy is imported here."""
+
+import functools
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+MISTAKES = (ValueError, OSError, ImportError)
+"""Errors that are told in one line. Any other one in the code of a user is shown with its traceback."""
+
+
+def fault_of(error: BaseException) -> BaseException | None:
+    """Return the error in the code of a user that led to ``error``, if it is one that needs a traceback.
+
+    Libraries wrap what the constructor of a class raises into errors of their own.
+    """
+    return next((one for one in _chain(error) if not isinstance(one, MISTAKES) and _frames(one)), None)
+
+
+def place_of(error: BaseException) -> str:
+    """Return ``FILE, line N`` if the code of a user raised ``error``; else nothing."""
+    first = list(_chain(error))[-1]
+    frames = traceback.extract_tb(first.__traceback__)
+    if not frames or not _is_of_user(frames[-1].filename):
+        return ""
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def describe(error: BaseException) -> str:
+    """Return the traceback of an error in the code of a user, from there on; nothing if there is no such code."""
+    fault = fault_of(error)
+    if fault is None:
+        return ""
+    lines = traceback.format_list(_frames(fault)) + traceback.format_exception_only(fault)
+    return f"Traceback of your code (DOP_TRACEBACK=1 shows all of it):\n{''.join(lines)}".rstrip()
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of an error from the first one in the code of a user on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((place for place, frame in enumerate(frames) if _is_of_user(frame.filename)), len(frames))
+    return list(frames[first:])
+
+
+@functools.cache
+def _is_of_user(file: str) -> bool:
+    """Whether a file belongs neither to this package, nor to Python, nor to what is installed."""
+    if file.startswith("<"):
+        return False
+    paths = sysconfig.get_paths()
+    others = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others += [Path(__file__).parents[1]]
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(other.resolve()) for other in others)

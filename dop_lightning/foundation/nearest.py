@@ -1,0 +1,80 @@
+"""The word that a typo stands for, for the end of an error message: ``; did you mean 'tau'?``."""
+
+import re
+from collections.abc import Iterable
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the word that is spelled most like ``word``, or None if none is.
+
+    Case, hyphens and underscores do not count. A third of the letters of the shorter word may be wrong, missing, added
+    or swapped with their neighbour. A whole part of a longer name is also accepted.
+
+    Args:
+        word: what was typed.
+        words: what is allowed.
+
+    >>> nearest("tua", ["alpha", "tau", "steps"])
+    'tau'
+    >>> nearest("SkipUnet", ["Factor", "SkipUNet"])
+    'SkipUNet'
+    >>> nearest("Hadamard", ["HadamardCorruption", "NoCorruption"])
+    'HadamardCorruption'
+    >>> nearest("xyzzy", ["tau", "steps"])
+    """
+    plain, others = _plain(word), list(dict.fromkeys(words))
+    distances = [(_distance(plain, _plain(other)), place) for place, other in enumerate(others)]
+    close = [(far, place) for far, place in distances if far <= _most_wrong(plain, _plain(others[place]))]
+    if close:
+        return others[min(close)[1]]
+    longer = [other for other in others if len(plain) >= 4 and plain in _parts(other)]
+    return longer[0] if len(longer) == 1 else None
+
+
+def did_you_mean(word: object, words: Iterable[str], quote: bool = True) -> str:
+    """Return the end of a sentence that names the nearest word; nothing if none is near.
+
+    Args:
+        word: what was typed; anything but a text is like no word.
+        words: what is allowed.
+        quote: whether the word stands in quotes.
+
+    >>> "mode must be one of fast, slow, got 'fats'" + did_you_mean("fats", ["fast", "slow"])
+    "mode must be one of fast, slow, got 'fats'; did you mean 'fast'?"
+    >>> did_you_mean("xyzzy", ["fast", "slow"])
+    ''
+    """
+    meant = nearest(word, words) if isinstance(word, str) else None
+    if meant is None or meant == word:
+        return ""
+    return f"; did you mean {meant!r}?" if quote else f"; did you mean {meant}?"
+
+
+def _most_wrong(one: str, two: str) -> int:
+    """How far apart two words may be to be alike; of short ones, those of the same letters are."""
+    same = len(min(one, two, key=len)) == 2 and set(one) == set(two)
+    return 1 if same else min(len(one), len(two)) // 3
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[-_\s]", "", word).casefold()
+
+
+def _parts(word: str) -> set[str]:
+    """The words that a name is made of, from the first on and up to the last: ``max_steps``, ``HadamardCorruption``."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+", word)
+    return {_plain("".join(some)) for i in range(len(parts)) for some in (parts[:i], parts[i:])}
+
+
+def _distance(one: str, two: str) -> int:
+    """Letters to replace, add, remove or swap with their neighbour, to turn one word into the other."""
+    earlier: list[int] = []
+    last = list(range(len(two) + 1))
+    for i, a in enumerate(one):
+        row = [i + 1]
+        for j, b in enumerate(two):
+            row.append(min(row[j] + 1, last[j + 1] + 1, last[j] + (a != b)))
+            if i and j and a == two[j - 1] and b == one[i - 1]:
+                row[-1] = min(row[-1], earlier[j - 1] + 1)
+        earlier, last = last, row
+    return last[-1]
