@@ -4,11 +4,13 @@ undisturbed run on one process leaves: every row of results.csv but for the seco
     python scripts/disturb_runs.py kill --times 20
     python scripts/disturb_runs.py resize
     python scripts/disturb_runs.py torchrun
+    python scripts/disturb_runs.py grow --times 10
 
 `kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then
 the same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes.
-`torchrun` has two agents with two processes each. All have 12 problems of four shapes, one of which is made to diverge,
-and one thread a process.
+`torchrun` has two agents with two processes each. `grow` starts with two of three seeds, kills a process at a random
+moment, asks for the third seed too, kills again, and finishes; it must leave what growing leaves without kills. All
+have 12 problems of four shapes, one of which is made to diverge, and one thread a process.
 """
 
 import argparse
@@ -22,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+import yaml
 
 from dop_lightning.runs.folder import planned_batches
 
@@ -73,6 +76,7 @@ class Case:
     name: str
     home: Path
     iterations: int
+    more: tuple[str, ...] = ()
 
     @classmethod
     def make(cls, name: str, home: Path, iterations: int | None) -> "Case":
@@ -83,8 +87,16 @@ class Case:
     def arguments(self, run: Path, devices: int | None) -> list[str]:
         fit = ["fit", "--config", str(self.home / f"{self.name}.yaml"), "--trainer.accelerator", "cpu"]
         fit += ["--trainer.max_steps", str(self.iterations), "--trainer.default_root_dir", str(run)]
-        fit += ["--checkpoint.every_minutes", "0.01", "--progress.lines", "4"]
+        fit += ["--checkpoint.every_minutes", "0.01", "--progress.lines", "4", *self.more]
         return fit if devices is None else [*fit, "--trainer.devices", str(devices)]
+
+    def with_two_seeds(self) -> "Case":
+        """The same case with two of the three seeds, and without the rates of the third."""
+        rates = []
+        for key, value in yaml.safe_load(CASES[self.name][0])["model"].items():
+            if isinstance(value, list):  # seeds are the innermost list of problems
+                rates += [f"--model.{key}", str([rate for place, rate in enumerate(value) if place % 3 != 2])]
+        return replace(self, more=("--data.seeds", "2", *rates))
 
     def start(self, run: Path, devices: int, prefix: Sequence[str] = ()) -> subprocess.Popen:
         log = (self.home / f"{run.name}.log").open("a")
@@ -197,9 +209,36 @@ def torchrun(case: Case) -> bool:
     return not odd
 
 
+def grow(case: Case, times: int, seed: int) -> bool:
+    draws, small = random.Random(seed), case.with_two_seeds()
+    once, good = case.home / f"{case.name}-grown", True
+    begin = time.monotonic()
+    statuses = [small.finish(once, 2), case.finish(once, 2)]
+    duration = (time.monotonic() - begin) / 2
+    print(f"{case.name}: grown on 2 processes without kills, exit statuses {statuses}, {duration:.1f} s each")
+    for k in range(times):
+        run = case.home / f"{case.name}-grown-{k}"
+        moments = [draws.uniform(0.2, 1.0) * duration for _ in range(2)]
+        for of_start, moment in zip((small, case), moments, strict=True):
+            process = of_start.start(run, 2)
+            time.sleep(moment)
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+            family[draws.randrange(len(family))].send_signal(signal.SIGKILL)
+            process.wait()
+            psutil.wait_procs(family[1:])
+        status = case.finish(run, 2)
+        odd = difference(run, once) if status == 0 else f"exit status {status}"
+        good = good and not odd
+        killed = " and ".join(f"{moment:.1f}" for moment in moments)
+        print(f"{k + 1:3d}  killed after {killed} s: {'UNEQUAL: ' + odd if odd else 'equal'}", flush=True)
+        if not odd:
+            shutil.rmtree(run)
+    return good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kill", "resize", "torchrun"))
+    parser.add_argument("what", choices=("kill", "resize", "torchrun", "grow"))
     parser.add_argument("--times", type=int, default=20, help="processes to kill; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments; default: %(default)s")
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES), help="default: all")
@@ -212,8 +251,8 @@ def main() -> int:
         good = True
         for name in options.cases:
             case = Case.make(name, home, options.iterations)
-            if options.what == "kill":
-                good = kill(case, options.times, options.seed) and good
+            if options.what in ("kill", "grow"):
+                good = (kill if options.what == "kill" else grow)(case, options.times, options.seed) and good
             else:
                 good = (resize if options.what == "resize" else torchrun)(case) and good
     return 0 if good else 1

@@ -75,9 +75,15 @@ class Roster:
 
     def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
         """Whether these are the same problems in the same batches: names, types and observations."""
-        return [batch.names for batch in batches] == [batch.names for batch in self.batches] and all(
-            a.dtype == b.dtype and torch.equal(a.observation, b.observation)
-            for a, b in zip(batches, self.batches, strict=True)
+        same_batches = [batch.names for batch in batches] == [batch.names for batch in self.batches]
+        return same_batches and self.has_problems_of(batches)
+
+    def has_problems_of(self, batches: Sequence[ProblemBatch]) -> bool:
+        """Whether these are the same problems, in whatever batches."""
+        own = {problem.name: problem.observation for batch in self.batches for problem in batch}
+        others = {problem.name: problem.observation for batch in batches for problem in batch}
+        return own.keys() == others.keys() and all(
+            own[name].dtype == y.dtype and torch.equal(own[name], y) for name, y in others.items()
         )
 
     @property

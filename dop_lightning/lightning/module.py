@@ -204,7 +204,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
                 self.follow_states()
             return
         roster = self._roster(data, batches, method, labels, device, dtype)
-        if before is not None and set(before.records) == set(roster.records):  # in other batches
+        if before is not None and before.roster.has_problems_of(batches):  # in other batches, or of another precision
             roster.load(before.roster.entries())
             roster.rest()
         self._run = Run(

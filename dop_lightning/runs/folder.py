@@ -108,7 +108,10 @@ class RunFolder:
         with _parsing(self.manifest_path, "a manifest"):
             problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
             batches = content.get("batches", []) if version == 1 else content["batches"]
-            settings = content["settings"] if version >= VERSION else ""
+            settings = ""
+            if version >= VERSION:
+                settings = content["settings"]
+                problems = [{**entry, "mark": entry["mark"], "rates": dict(entry["rates"])} for entry in problems]
             return RunManifest(content["fingerprint"], problems, batches, version, settings)
 
     def check_resumable(self) -> RunManifest:

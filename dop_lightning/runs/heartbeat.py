@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -127,7 +127,7 @@ def write_heartbeat(run: Path, beat: Heartbeat) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    text = json.dumps(asdict(beat))
+    text = json.dumps(vars(beat))
     write_atomically(_file(run, beat.rank), lambda file: file.write(text.encode()), durable=False)
 
 

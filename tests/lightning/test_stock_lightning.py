@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -800,6 +801,18 @@ def the_same_module_is_fitted_further(folder: Path) -> None:
     trainer(folder, max_steps=300).fit(fitted)
     trainer(folder, max_steps=300).fit(straight)
     assert_same(state_of(fitted), state_of(straight))
+
+
+@feature
+def other_data_of_the_same_names_start_anew(folder: Path) -> None:
+    fitted, fresh = module(), module()
+    trainer(folder, max_steps=200).fit(fitted)
+    others = [replace(problem(seed + 10), name=f"matrix-{seed}", seed=seed) for seed in range(3)]
+    for each in (fitted, fresh):
+        each.attach(others)
+        trainer(folder, max_steps=100).fit(each)
+        assert each.iteration == 100
+    assert_same(state_of(fitted), state_of(fresh))
 
 
 @feature
