@@ -170,6 +170,8 @@ def _check_settings(points: Sequence[Point]) -> None:
             checked.append(point.arguments)
         seen |= given
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
+    if {"", str(Path.cwd())}.isdisjoint(sys.path):
+        sys.path.insert(0, str(Path.cwd()))  # as for the points themselves, which are processes of «python -m»
     lightning.check(checked)
 
 

@@ -218,6 +218,8 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
         # a ValueError too: jsonargparse wraps ours in a list of its own
         if (fault := fault_of(error)) is not None:
+            if str(error).startswith("metrics: "):  # it says which metric failed on which problem
+                fault.add_note(str(error))
             raise fault from fault.__cause__
         text = describe(error, arguments)
         if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):

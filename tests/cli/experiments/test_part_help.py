@@ -4,7 +4,7 @@ import pytest
 
 from dop_lightning.cli.experiments.help import page
 from dop_lightning.cli.experiments.lightning_cli import REFUSED, parser_of
-from dop_lightning.cli.experiments.runner import STANDARD
+from dop_lightning.lightning.callbacks import STANDARD
 
 
 def help_of(dop, *arguments: str) -> str:

@@ -65,6 +65,8 @@ trainer: {max_steps: 10}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with configs and parts of a user's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "parts", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     write_configs(tmp_path)
     (tmp_path / "parts.py").write_text(PARTS)
