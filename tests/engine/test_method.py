@@ -1,6 +1,7 @@
 """Gradient descent and the convex program as siblings."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from dop_lightning.engine.convex import ConvexMethod, InexactALM
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.state import State
 from dop_lightning.engine.steps import Refinement
+from dop_lightning.model.corruption import Corruption
 from dop_lightning.model.signals import Factor, SymmetricFactor
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
@@ -33,6 +35,37 @@ def test_without_a_corruption_there_is_no_ratio() -> None:
     state = Method(Factor, None).begin(problems(), tau=1e-3, alpha=7.0)
     assert (state.has_corruption, state.alpha) == (False, [1.0, 1.0])
     assert "alpha" not in state.settings(0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (
+            {"signal": lambda: None},
+            r"signal must be a function of \(problems\) that returns a Signal, got <lambda>\(\) in",
+        ),
+        ({"corruption": lambda a, b: None}, r"corruption must be a function of \(problems\) that returns a Corruption"),
+        ({"operator": 3}, r"operator must be a function of \(problems\), got 3"),
+        (
+            {"theta_optimizer": lambda: None},
+            r"theta_optimizer must be a function of \(parameters\) that returns an Opt",
+        ),
+        ({"loss": "mean"}, r"loss must be a Loss, got 'mean'"),
+        ({"steps": Refinement}, r"steps must be a StepRule, got <class"),
+    ],
+)
+def test_parts_with_other_arguments_are_refused(parts: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Method(**{"signal": Factor, **parts})
+
+
+def test_what_a_factory_makes_is_looked_at() -> None:
+    with pytest.raises(ValueError, match=r"<lambda> must return a Signal, got a Tensor in"):
+        Method(lambda problems: torch.ones(2)).begin(problems(), tau=1e-3)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ValueError, match=r"^Corruption must have parameters, or is_modelled = False"):
+        Method(Factor, Corruption).begin(problems(), tau=1e-3, alpha=1.0)
+    with pytest.raises(ValueError, match=r"solver must be a function of \(problems\) that returns a ConvexSolver"):
+        ConvexMethod(lambda: None)  # type: ignore[arg-type,misc]
 
 
 def test_blocks_end_where_the_steps_look() -> None:

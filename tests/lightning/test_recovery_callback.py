@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.lightning.callbacks import StableOutput
 from dop_lightning.lightning.module import recovery_module
-from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.lightning.callbacks.builders import look_at
 
@@ -28,6 +29,20 @@ def test_the_arguments_of_version_0_1_still_work_with_a_warning() -> None:
     look = look_at(problems, Evaluation(30, zeros, zeros, torch.zeros(1)), [{"loss": 1.0}])
     Old().on_evaluation(None, None, look)  # type: ignore[arg-type]
     assert seen == [(["a"], 30, [{"loss": 1.0}])]
+
+
+def test_hooks_with_other_arguments_are_refused() -> None:
+    class Ours(RecoveryCallback):
+        def on_problem_end(self, trainer) -> None: ...  # type: ignore[override]
+
+    class Lightnings(Callback):
+        def on_train_start(self) -> None: ...  # type: ignore[override]
+
+    require_hooks([StableOutput(), EarlyStopping("loss"), ModelCheckpoint()])
+    with pytest.raises(ValueError, match=r"Ours\.on_problem_end must take \(self, trainer, module, outcome\), got on_"):
+        require_hooks([Ours()])
+    with pytest.raises(ValueError, match=r"Lightnings\.on_train_start must take \(self, trainer, pl_module\), got on_"):
+        require_hooks([Lightnings()])
 
 
 def test_hooks_do_nothing_by_default() -> None:

@@ -46,7 +46,10 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text() == CONFIG
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"problems": []}'])
+NO_MARKS = '{"version": 3, "fingerprint": "x", "settings": "y", "problems": [{"name": "a"}], "batches": [["a"]]}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"problems": []}', NO_MARKS])
 def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json: not a manifest written by dop"):

@@ -204,6 +204,11 @@ def test_a_diverging_problem_goes_back_alone() -> None:
 @pytest.mark.parametrize(
     ("network", "said"),
     [
+        (
+            lambda: nn.Linear(5, 4),
+            r"network must be a function of \(shape\) that returns a torch.nn.Module, got <lambda>",
+        ),
+        (lambda shape: nn.Bilinear(5, 5, 4), r"Bilinear.forward must be a function of \((input)?\) that returns a Te"),
         (nn.Linear(5, 4), "network must be what makes a module, such as its class, got a Linear"),
         (lambda shape: torch.zeros(shape), r"network must make a torch.nn.Module, got Tensor"),
         (lambda shape: nn.Tanh(), "network must make modules with parameters, got Tanh, whose are none"),
