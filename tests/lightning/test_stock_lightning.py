@@ -982,7 +982,12 @@ def test_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         name == "two devices" or "several" in name
     ):  # as torchrun starts the first of two processes; Lightning would start this test again
         launched = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}
-        for key, value in {**launched, "LOCAL_WORLD_SIZE": "2"}.items():
+        for key, value in {
+            **launched,
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "12910",
+        }.items():
             monkeypatch.setenv(key, value)
     run, line = REFUSED[name]
     with pytest.raises((ValueError, MisconfigurationException), match=line) as caught:
