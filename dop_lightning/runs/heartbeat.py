@@ -82,8 +82,16 @@ class Heartbeat:
             return "at work" if _is_running(self.pid, self.started) else "killed"
         if self.batches and is_held(run / LOCK, self.batches[0]):
             return "at work"
+        return "lost" if self.is_silent(now) else "at work"
+
+    def is_silent(self, now: float | None = None) -> bool:
+        """Return whether the next sign should have come long ago.
+
+        Args:
+            now: seconds since 1970; by default the present time.
+        """
         silence = (time.time() if now is None else now) - self.time
-        return "at work" if silence <= max(SILENCE, 5 * self.pause) else "lost"
+        return not self.end and silence > max(SILENCE, 5 * self.pause)
 
     @property
     def seconds_left(self) -> float | None:

@@ -48,20 +48,32 @@ class ProcessStatus:
     Attributes:
         beat: its last sign of life.
         life: whether it is still there.
+        is_silent: whether it has given no sign for long.
     """
 
     beat: Heartbeat
     life: Life
+    is_silent: bool = False
 
     @property
     def trouble(self) -> str:
         """What has become of it, in words; empty if it is at work or has ended well."""
-        where = f"process {self.beat.pid} on {self.beat.host}"
         if self.life == "lost":
-            return f"no sign of life from {where} since {format_time(self.beat.time)}"
+            return f"no sign of life from {self._where} since {format_time(self.beat.time)}"
         if self.life == "killed":
-            return f"{where} was killed, its last sign of life is of {format_time(self.beat.time)}"
-        return f"{where} failed: {self.beat.reason}" if self.beat.end == "failed" else ""
+            return f"{self._where} was killed, its last sign of life is of {format_time(self.beat.time)}"
+        return f"{self._where} failed: {self.beat.reason}" if self.beat.end == "failed" else ""
+
+    @property
+    def note(self) -> str:
+        """What is odd about a process that is at work, in words; else empty."""
+        if self.life != "at work" or not self.is_silent:
+            return ""
+        return f"{self._where} exists, but has given no sign of life since {format_time(self.beat.time)}"
+
+    @property
+    def _where(self) -> str:
+        return f"process {self.beat.pid} on {self.beat.host}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it, without its problems."""
@@ -159,7 +171,7 @@ def _status(run: Path, name: str, now: float) -> RunStatus:
     folder = RunFolder(run)
     if not folder.has_run:
         return _before_the_start(run, name)
-    processes = [ProcessStatus(beat, beat.life(run, now)) for beat in read_heartbeats(run)]
+    processes = [ProcessStatus(beat, beat.life(run, now), beat.is_silent(now)) for beat in read_heartbeats(run)]
     at_work = _problems_of(processes, "at work")
     left = {**_problems_of(processes, "killed"), **_problems_of(processes, "lost"), **_failed(processes)}
     problems = [_problem(folder, entry, at_work, left) for entry in folder.manifest().problems]
@@ -236,7 +248,8 @@ def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatu
     troubles = "; ".join(process.trouble for process in processes if process.trouble)
     if any(process.life == "at work" for process in processes):
         is_starting = "at work" not in statuses and not statuses <= set(ENDS)
-        return "starting" if is_starting else "at work", troubles
+        notes = [process.note for process in processes if process.note]
+        return "starting" if is_starting else "at work", "; ".join(filter(None, [troubles, *notes]))
     if statuses <= set(ENDS):
         return "done", ""
     for bad in BAD:

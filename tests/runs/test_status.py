@@ -67,6 +67,17 @@ def test_a_run_at_work(tmp_path: Path) -> None:
     assert is_at_work(run)
 
 
+def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", a=None)
+    sign(run, at_work={"a": 350}, time=NOW - SILENCE - 1)
+    found = status(run)
+    assert (found.status, found.has_failed) == ("at work", False)
+    where = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"{where} exists, but has given no sign of life since" in found.reason
+    sign(run, at_work={"a": 350}, time=NOW - SILENCE)
+    assert status(run).reason == ""
+
+
 def test_a_run_that_begins(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
     assert (status(run).status, problems(run)) == ("waiting", {"a": ("waiting", None)})
