@@ -59,12 +59,18 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _process_as_before() -> Iterator[None]:
-    """Signal handlers, log levels and threads belong to the process; pytest itself restores warning filters."""
+    """Signal handlers, log levels, threads and the environment belong to the process; pytest restores warning filters.
+
+    Lightning's launchers leave variables behind, by which a later run would take itself for one of several processes.
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     _quiet()
-    threads, hook = torch.get_num_threads(), threading.excepthook
+    threads, hook, environment = torch.get_num_threads(), threading.excepthook, dict(os.environ)
     yield
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
     threading.excepthook = hook
     torch.set_num_threads(threads)
     for name, level in levels.items():

@@ -8,7 +8,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     """Return the word that is spelled most like ``word``, or None if none is.
 
     Case, hyphens and underscores do not count. A third of the letters of the shorter word may be wrong, missing, added
-    or swapped with their neighbour. A whole part of a longer name is also accepted.
+    or swapped with their neighbour. A whole part of a longer name is also accepted, that of the shortest such name.
 
     Args:
         word: what was typed.
@@ -20,6 +20,8 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     'SkipUNet'
     >>> nearest("Hadamard", ["HadamardCorruption", "NoCorruption"])
     'HadamardCorruption'
+    >>> nearest("UNet", ["SmallPlainUNet", "SkipUNet"])
+    'SkipUNet'
     >>> nearest("xyzzy", ["tau", "steps"])
     """
     plain, others = _plain(word), list(dict.fromkeys(words))
@@ -28,7 +30,8 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     if close:
         return others[min(close)[1]]
     longer = [other for other in others if len(plain) >= 4 and plain in _parts(other)]
-    return longer[0] if len(longer) == 1 else None
+    shortest = [other for other in longer if len(other) == min(map(len, longer))]
+    return shortest[0] if len(shortest) == 1 else None
 
 
 def did_you_mean(word: object, words: Iterable[str], quote: bool = True) -> str:
