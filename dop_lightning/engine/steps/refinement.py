@@ -38,10 +38,6 @@ DENSE = 0.03
 FEW = 1e-3
 """Share of outliers below which dense noise is left alone: nothing was asked for but what they have destroyed."""
 
-STRUCTURE = 0.3
-"""Where fewer than this share of the entries that stand out are outliers, as the first look has it, it is the picture
-that stands out: lines, letters, stars. Then the first look decides which entries are clean."""
-
 GUESSED = 0.9
 """Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
 nothing is called an outlier."""
@@ -173,7 +169,7 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             mask = None if problems.mask is None else problems.mask[k]
             look = first_look(problems.observation[k], scale(problem), mask, _per_pixel(state))
-            structure[k] = look.share < STRUCTURE
+            structure[k] = look.is_structure
             if structure[k]:
                 clean[k] = look.clean
         return clean, structure
@@ -241,7 +237,8 @@ class Refinement(StepRule):
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
         memory, device = state.memory, evaluation.signal.device
-        dropped = (memory["refined_from"] < state.iteration).to(device)
+        known = memory["structure"] & (state.iteration > 0)
+        dropped = ((memory["refined_from"] < state.iteration) | known).to(device)
         looked = (state.iteration - 1) // self.every * self.every
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
         average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])

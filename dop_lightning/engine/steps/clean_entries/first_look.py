@@ -19,8 +19,14 @@ SIDE = 5
 FAR = 0.25
 """At this distance from the median, in scales of the observation, an entry stands out."""
 
-NOTHING = 0.04
-"""Share of outliers among what stands out below which there are none: it is as uncertain as that."""
+NOTHING = 0.06
+"""Share of outliers among what stands out below which there are none: letters have dots, and lines have ends."""
+
+STRUCTURE = 0.3
+"""Share of outliers among what stands out below which it is the picture that stands out."""
+
+FEWEST = 1e-3
+"""In such a picture, outliers that are fewer than this share of all entries are none."""
 
 AT_ONCE = 1 << 20
 """Entries whose windows are sorted at once, 25 values each."""
@@ -37,6 +43,11 @@ class FirstLook(NamedTuple):
 
     share: float
     clean: Tensor
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether it is the picture itself that stands out."""
+        return self.share < STRUCTURE
 
 
 def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False) -> FirstLook:
@@ -67,7 +78,8 @@ def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, pe
     if not bool(far.any()):
         return FirstLook(1.0, known.to(y.dtype))
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
-    if places.share < NOTHING:
+    few = places.share * float(far.sum()) < FEWEST * float(known.sum())
+    if places.share < NOTHING or (places.share < STRUCTURE and few):
         return FirstLook(places.share, known.to(y.dtype))
     outlying = torch.zeros_like(y)
     outlying[far] = places.raw
