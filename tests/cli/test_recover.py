@@ -112,9 +112,9 @@ def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> No
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
-    # iterations × seconds at 128×128 × 4
+    # iterations × seconds at 128×128 × 4, of the default × 9 tiles
     assert found["quick"].strip() == "about 1 minute"
-    assert found["default"].strip() == "about 10 minutes"
+    assert found["default"].strip() == "about 22 minutes"
     assert found["paper"].strip() == "about 33 hours"
 
 
@@ -251,9 +251,10 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
 def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
-    assert config()["data"]["init_args"]["tile"] is None
+    assert config()["data"]["init_args"]["tile"] == 128
+    assert config("--preset", "best")["data"]["init_args"]["tile"] is None
     monkeypatch.setattr(cost, "available_memory", lambda device: 1400 * 2**20)
-    assert config()["data"]["init_args"]["tile"] is not None
+    assert config("--preset", "quick", "--width", "64")["data"]["init_args"]["tile"] is not None
 
 
 def test_out_of_memory_is_told_with_a_way_out(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
-from dop_lightning.engine.steps.clean_entries.first_look import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
+from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [
