@@ -73,7 +73,7 @@ class NormalisedConvolution(Filler):
         ImportError: SciPy is not installed.
     """
 
-    def __init__(self, sigma: float = 0.5, growth: float = 1.25, confidence: float = 0.2) -> None:
+    def __init__(self, sigma: float = 0.5, growth: float = 1.25, confidence: float = 0.05) -> None:
         self.sigma = positive("sigma", sigma)
         self.growth = positive("growth", growth)
         if growth <= 1:

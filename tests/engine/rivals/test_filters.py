@@ -27,7 +27,7 @@ def test_missing_entries_are_restored_whatever_they_hold(name: str) -> None:
     image = smooth(1)
     missing = holes(image, 0.2)
     one, other = (FILTERS[name]().restore(np.where(missing, v, image), missing) for v in (0.5, 0.7))
-    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=1e-5)  # BM3D is not reproducible to the bit
     assert np.abs(one - image)[missing].mean() < 0.03
 
 
