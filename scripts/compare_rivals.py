@@ -266,13 +266,13 @@ class Rival:
 
 METHODS = {
     "biharmonic": Rival(6, partial(fill, Biharmonic)),
-    "convolution": Rival(0.7, partial(fill, NormalisedConvolution)),
+    "convolution": Rival(0.5, partial(fill, NormalisedConvolution)),
     "cubic": Rival(9, partial(fill, CubicScattered)),
-    "telea": Rival(0.7, partial(fill, Telea)),
-    "adaptive-median": Rival(5, lambda _: AdaptiveMedian()),
+    "telea": Rival(0.5, partial(fill, Telea)),
+    "adaptive-median": Rival(12, lambda _: AdaptiveMedian()),
     "namf": Rival(1, lambda _: NAMF()),
     "bm3d": Rival(40, lambda case: BM3DAfterFill(fill(Biharmonic, case))),
-    "fsr": Rival(60, partial(fill, FrequencySelective)),
+    "fsr": Rival(55, partial(fill, FrequencySelective)),
     "dop": Rival(600, run=by_dop),
     "dip-mask": Rival(1500, run=partial(by_network, "dip-mask")),
     "dip-l1": Rival(2000, run=partial(by_network, "dip-l1")),

@@ -56,7 +56,10 @@ class NAMF(ImageFilter):
         mean, suspect, clean = channel.copy(), suspect.copy(), ~suspect
         waiting = suspect.copy()
         for radius in range(1, LARGEST + 1):
-            sums, counts = _window_sum(np.where(clean, channel, 0.0), radius), _window_sum(clean * 1.0, radius).round()
+            sums, counts = (
+                _window_sum(np.where(clean, channel, 0.0), radius),
+                _window_sum(clean.astype(np.float64), radius).round(),
+            )
             found = waiting & (counts > 0)
             mean[found] = sums[found] / counts[found]
             waiting &= ~found
