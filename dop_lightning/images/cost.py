@@ -38,6 +38,9 @@ SHARE_FOR_IMAGES = 0.8
 TILES = (512, 384, 256, 192, 128, 96, 64)
 """Sides of tiles to choose from: multiples of the network's 32."""
 
+LARGE = 1.5
+"""Images whose larger side is at most this many tiles are recovered whole."""
+
 Shape = tuple[int, int, int]
 
 
@@ -131,7 +134,9 @@ class RecoveryCost:
         return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused)
 
     def choose_tile(self, limit: int | None) -> int | None:
-        """Return the side of the largest tiles that fit, ``None`` if whole images do.
+        """Return the side of the preset's tiles for large images, and smaller ones where these do not fit.
+
+        ``None`` where images are recovered whole: the preset has no tiles or no image is large, and all fit.
 
         Args:
             limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of what is free.
@@ -140,6 +145,9 @@ class RecoveryCost:
             ValueError: not even the smallest tiles fit.
         """
         free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
+        wanted, largest = self.preset.tile, max(max(shape[1:]) for shape in self.shapes)
+        if wanted is not None and largest > LARGE * wanted and self.memory(wanted) <= free:
+            return wanted
         return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
 
     def check_tile(self, tile: int | None, limit: int | None) -> int | None:

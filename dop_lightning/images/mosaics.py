@@ -12,6 +12,9 @@ from dop_lightning.problems.scoring import Scorer
 
 WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
+ROUNDING = 1e-6
+"""The sum of weights of tiles is 1 but for less than this."""
+
 
 def combine(
     mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome], metrics: CustomMetrics | None = None
@@ -28,6 +31,9 @@ def combine(
     parts = list(outcomes.values())
     signal = mosaic.grid.blend({place: outcome.signal for place, outcome in outcomes.items()})
     corruption = mosaic.grid.blend({place: outcome.corruption for place, outcome in outcomes.items()})
+    # what each tile has kept is blended of equal values, which rounding may have changed
+    same = (corruption == 0) & ((signal - mosaic.whole.observation).abs() < ROUNDING)
+    signal = torch.where(same, mosaic.whole.observation, signal)
     losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
     loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
     has_corruption = parts[0].alpha is not None or "corruption_density" in parts[0].scores  # filters have no α

@@ -6,7 +6,7 @@ Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 import math
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,17 +17,32 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
-from dop_lightning.engine.steps.clean_entries import clean_probability
+from dop_lightning.engine.steps.clean_entries import clean_probability, dense_noise, first_look
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
-from dop_lightning.foundation.checks import at_least, fraction, positive
+from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
-from dop_lightning.model.operators import EntryMask, Masked
+from dop_lightning.model.operators import EntryMask, Identity, Masked
 from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
 """Factors of the perturbation of the input from one estimate of w to the next."""
+
+CERTAIN = 0.99
+"""The probability of being clean above which an entry is kept to the bit."""
+
+DENSE = 0.03
+"""The standard deviation of dense noise, in scales of the observation, above which it is removed."""
+
+FEW = 1e-3
+"""Share of outliers below which dense noise is left alone: nothing was asked for but what they have destroyed."""
+
+GUESSED = 0.9
+"""Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
+nothing is called an outlier."""
+
+Dense = Literal["auto", "keep", "remove"]
 
 NEVER = 1e15
 """Iterations that no run does: a rate may be so small that none would be enough."""
@@ -52,6 +67,10 @@ class Refinement(StepRule):
     the corruption or of the outliers' values. A share of the entries is held out of all steps, to know the error of the
     output.
 
+    A first look comes before all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`): where most
+    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, it
+    decides alone. A network that has not yet learnt a line would call it an outlier, and never learn it.
+
     *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
     s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
     :data:`LIVELIER` times, within ``[(1 − mean w)², 1]`` of what it was at the start.
@@ -59,8 +78,13 @@ class Refinement(StepRule):
     *How long.* The held-out entries tell when the output begins to follow dense noise: a problem is ``stable`` where
     their error, ``Σ w|y − A(X̂)| / Σ w``, has not become smaller for ``patience`` iterations.
 
-    What is recovered is the running average of the output, that of the least error where it has become worse since, and
-    ``ŝ = (1 − w)∘(y − A(X̂))``.
+    *What is recovered.* X̄ is the running average of the output, that of the least error where it has become worse
+    since. Where entries of y are entries of X (A is the identity, with a mask or without), what is clean is kept:
+
+        ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
+
+    the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
+    that X̄ does not: there, and under any other operator, ``X̂ = X̄``.
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -69,6 +93,8 @@ class Refinement(StepRule):
             corrupted as a whole.
         average: decay of the running average, at least 0 and below 1.
         patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
+        dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
+            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
 
     Raises:
         ValueError: an argument is out of range.
@@ -83,12 +109,15 @@ class Refinement(StepRule):
         held_out: float = 0.05,
         average: float = 0.98,
         patience: int | None = 250,
+        dense: Dense = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
         self.held_out = positive("held_out", fraction("held_out", held_out))
         self.average = fraction("average", average)
         self.patience = None if patience is None else at_least("patience", patience, self.every)
+        one_of("dense", dense, get_args(Dense))
+        self.dense = dense
         self.grid = self.every
 
     @property
@@ -114,18 +143,36 @@ class Refinement(StepRule):
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
+        first, structure = self._first_looks(state)
         if state.signal.perturbed is not None:
             state.signal.perturbed.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
             "calm": calm,
             "average": RunningAverage.start(state),
             "best": RunningAverage.start(state),
-            "clean": torch.ones_like(state.problems.observation),
+            "clean": first,
             "held_out": self._draw_held_out(state),
+            "structure": structure,
+            "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
+
+    def _first_looks(self, state: BatchState) -> tuple[Tensor, Tensor]:
+        """w at the start, and which observations it is right for: what stands out there is the picture itself."""
+        problems = state.problems
+        clean = torch.ones_like(problems.observation)
+        structure = torch.zeros(len(problems), dtype=torch.bool, device="cpu")
+        if not _same_entries(state):
+            return clean, structure
+        for k, problem in enumerate(problems):
+            mask = None if problems.mask is None else problems.mask[k]
+            look = first_look(problems.observation[k], scale(problem), mask, _per_pixel(state))
+            structure[k] = look.is_structure
+            if structure[k]:
+                clean[k] = look.clean
+        return clean, structure
 
     def reveal(self, state: BatchState, k: int) -> int:
         """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -168,11 +215,15 @@ class Refinement(StepRule):
             y, held_out = problems.observation[k], memory["held_out"][k]
             mask = None if problems.mask is None else problems.mask[k]
             size = scale(problems[k])
-            clean = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
-            memory["clean"][k] = clean
+            if not memory["structure"][k]:
+                memory["clean"][k] = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+            clean = memory["clean"][k]
+            memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / size
             weights = clean[held_out].cpu().double()  # Apple's devices have no float64
             errors = (y - expected[k])[held_out].abs().cpu().double()
             error = float((weights * errors).sum() / weights.sum())
+            if not memory["structure"][k] and error > GUESSED * _spread(y[held_out].cpu().double(), weights):
+                memory["clean"][k] = torch.ones_like(y) if mask is None else mask.to(y.dtype)  # for now
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
@@ -186,17 +237,34 @@ class Refinement(StepRule):
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
         memory, device = state.memory, evaluation.signal.device
-        dropped = (memory["refined_from"] < state.iteration).to(device)
+        known = memory["structure"] & (state.iteration > 0)
+        dropped = ((memory["refined_from"] < state.iteration) | known).to(device)
         looked = (state.iteration - 1) // self.every * self.every
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
         average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
-        left_over = (state.problems.observation - state.operator(average)) * (1 - memory["clean"])
+        y, clean = state.problems.observation, memory["clean"]
+        left_over = (y - state.operator(average)) * (1 - clean)
+        kept = (dropped.cpu() & self._keeps(state)).to(device)
+        if bool(kept.any()):
+            certain = over(kept, y) & (clean > CERTAIN)
+            left_over = torch.where(certain, 0, left_over)
+            observed = over(kept, y) & (clean > 0)  # not where nothing was observed
+            average = torch.where(observed, torch.where(certain, y, y - left_over), average)
         return replace(
             evaluation,
             signal=torch.where(over(dropped, average), average, evaluation.signal),
             corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
             average=None,
         )
+
+    def _keeps(self, state: BatchState) -> Tensor:
+        """Of each problem, whether its clean entries are kept: bool ``(K,)`` on the CPU."""
+        if not _same_entries(state):
+            return torch.zeros(len(state), dtype=torch.bool)
+        if self.dense != "auto":
+            return torch.full((len(state),), self.dense == "keep")
+        corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
+        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"]
 
     def finished(self, state: BatchState) -> list[int]:
         """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""
@@ -207,12 +275,23 @@ class Refinement(StepRule):
         return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
 
 
+def _spread(values: Tensor, weights: Tensor) -> float:
+    """The mean distance of values from their mean: the error of whoever knows nothing else."""
+    total = weights.sum().clamp_min(1e-12)
+    return float((weights * (values - (weights * values).sum() / total).abs()).sum() / total)
+
+
 def _expected(state: BatchState, average: Tensor) -> Tensor:
     """``A(X̂)`` where nothing was observed too: a hole of the mask is no edge of the image."""
     operator = state.operator
     if isinstance(operator, EntryMask):
         return average
     return operator.operator(average) if isinstance(operator, Masked) else operator(average)
+
+
+def _same_entries(state: BatchState) -> bool:
+    """Whether entries of y are entries of X."""
+    return isinstance(state.operator, Identity | EntryMask)
 
 
 def _per_pixel(state: BatchState) -> bool:

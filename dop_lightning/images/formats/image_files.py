@@ -160,6 +160,8 @@ def check_writable(path: str | Path, image: LoadedImage) -> None:
 def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     """What an image held, upright, with the colours of ``tensor``, as :func:`write_image` says.
 
+    Values of the tensor that are those of the image get its samples, to the bit, whatever their number format.
+
     Args:
         tensor: ``(C, H, W)``, floating point, finite.
         format: of the image it was recovered from.
@@ -169,7 +171,10 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32).clamp(0, 1).to(precision)
     colours = x.mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    return repaint(format.raster, colours)
+    observed = format.raster.observed()
+    before = _normalised(format.raster.colours(), observed, lo, hi)
+    kept = (tensor.detach().to("cpu", torch.float32) == before).permute(1, 2, 0).numpy()
+    return repaint(format.raster, colours, kept if observed is None else kept & observed)
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:

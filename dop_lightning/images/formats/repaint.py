@@ -13,7 +13,7 @@ _PIXELS_AT_ONCE = 1 << 14
 """Distances to all colours of a palette take 256 numbers a pixel."""
 
 
-def repaint(raster: Raster, colours: np.ndarray) -> Raster:
+def repaint(raster: Raster, colours: np.ndarray, kept: np.ndarray | None = None) -> Raster:
     """Put ``colours`` in the place of those of an image, and keep everything else of it.
 
     Integers are rounded and clipped to what their bits hold. Of a palette, each pixel gets the nearest colour among
@@ -23,10 +23,13 @@ def repaint(raster: Raster, colours: np.ndarray) -> Raster:
     Args:
         raster: the image.
         colours: ``(H, W, C)``, finite, in the units of the file.
+        kept: bool ``(H, W, C)``, values that have not changed: their samples stay, to the bit.
     """
     if raster.palette is not None:
         return replace(raster, samples=_indices(raster.samples, raster.palette, colours))
     samples = quantised(colours, raster)
+    if kept is not None and kept.shape == raster.samples.shape:
+        samples = np.where(kept, raster.samples, samples)
     if raster.key is not None:
         samples = _beside_key(samples, raster, raster.key)
     if raster.nodata is not None:

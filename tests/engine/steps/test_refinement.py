@@ -1,6 +1,7 @@
 """Refinement: when s is dropped, with which weights θ goes on, and what is recovered."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from dop_lightning.engine.steps import Refinement, StepRule
 from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.operators import BoxBlur
 from dop_lightning.model.signals import SkipUNet, SymmetricFactor
 from dop_lightning.problems.metrics import psnr
 from dop_lightning.problems.noise import MissingEntries, Mixture, SaltAndPepper
@@ -147,6 +149,88 @@ def test_what_the_host_decides_by_is_on_the_cpu_whatever_the_default_device() ->
     for name in ("calm", "refined_from", "least_error", "least_at"):
         assert torch.equal(memory[name], expected.memory[name])
     assert torch.equal(memory["held_out"], expected.memory["held_out"])
+
+
+def refined(problems: ProblemBatch, dense: Any = "auto", noise: float = 0.0, **settings: Any) -> BatchState:
+    """A state with s dropped, that takes a tenth of the entries for corrupted and some noise for dense."""
+    state = make_state(problems, Refinement(every=10, patience=None, dense=dense), **settings)
+    state.advance(10)
+    memory = state.memory
+    memory["refined_from"].zero_()
+    memory["structure"].zero_()
+    memory["clean"].fill_(1.0)
+    memory["clean"][..., :2] = 0.0
+    memory["clean"][..., 2] = 0.4
+    memory["dense"].fill_(noise)
+    if problems.mask is not None:
+        memory["clean"] *= problems.mask
+    return state
+
+
+@pytest.mark.parametrize(("dense", "noise", "kept"), [("auto", 0.02, True), ("keep", 0.2, True)])
+def test_clean_entries_are_kept_to_the_bit_and_doubtful_ones_in_part(dense: str, noise: float, kept: bool) -> None:
+    state = refined(make_batch(0), dense, noise)
+    y, average = state.problems.observation, state.memory["average"]
+    found = state.evaluate()
+    assert torch.equal(found.signal[..., 3:], y[..., 3:])
+    assert bool((found.corruption[..., 3:] == 0).all())
+    torch.testing.assert_close(found.signal[..., :2], average[..., :2])
+    torch.testing.assert_close(found.signal[..., 2], 0.4 * y[..., 2] + 0.6 * average[..., 2])
+    torch.testing.assert_close(found.signal + found.corruption, y)
+
+
+@pytest.mark.parametrize(("dense", "noise"), [("auto", 0.04), ("remove", 0.0)])
+def test_dense_noise_is_removed_from_clean_entries(dense: str, noise: float) -> None:
+    state = refined(make_batch(0), dense, noise)
+    assert torch.equal(state.evaluate().signal, state.memory["average"])
+
+
+def test_dense_noise_alone_is_left_alone() -> None:
+    state = refined(make_batch(0), "auto", 0.2)
+    state.memory["clean"].fill_(1.0)
+    assert torch.equal(state.evaluate().signal, state.problems.observation)
+
+
+def test_what_was_not_observed_is_filled_in_and_the_rest_kept() -> None:
+    state = refined(make_batch(0, missing=0.3))
+    mask = state.problems.mask
+    assert mask is not None
+    found, clean = state.evaluate().signal, state.memory["clean"] == 1
+    assert torch.equal(found[~mask], state.memory["average"][~mask])
+    assert torch.equal(found[clean], state.problems.observation[clean])
+
+
+def test_entries_of_a_blurred_observation_are_no_entries_of_the_signal() -> None:
+    blurred = replace(make_batch(0)[0], sensing=BoxBlur(3))
+    state = refined(ProblemBatch([blurred]), "keep")
+    assert torch.equal(state.evaluate().signal, state.memory["average"])
+
+
+def test_line_art_is_known_before_the_first_iteration() -> None:
+    """What stands out of it are its lines: they count from the start, and dead pixels between them do not."""
+    y = torch.full((1, 48, 48), 0.9)
+    y[0, 4::8] = 0.1
+    drawing, damaged = y.clone(), y.clone()
+    damaged[0, 8::8, 4::8] = 0.0
+    problems = ProblemBatch(
+        [Problem(name, image, seed=0, data_range=1.0) for name, image in (("drawing", drawing), ("damaged", damaged))]
+    )
+    state = make_state(problems)
+    assert state.memory["structure"].tolist() == [True, True]
+    assert bool((state.memory["clean"][0] == 1).all())
+    assert state.memory["clean"][1, 0, 8::8, 4::8].max() < 0.5 < state.memory["clean"][1, 0, 4].min()
+    state.advance(1)
+    assert torch.equal(state.evaluate().signal[0], drawing)
+    state.advance(int(state.memory["refined_from"].max()) + 11)
+    assert torch.equal(state.evaluate().signal[0], drawing)
+    assert bool((state.evaluate().corruption[0] == 0).all())
+
+
+def test_nothing_is_called_an_outlier_where_nothing_can_be_predicted() -> None:
+    noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    state = make_state(ProblemBatch([Problem("noise", noise, seed=0, data_range=1.0)]))
+    state.advance(int(state.memory["refined_from"]) + 11)
+    assert torch.equal(state.evaluate().signal[0], noise)
 
 
 def test_held_out_entries_move_nothing() -> None:

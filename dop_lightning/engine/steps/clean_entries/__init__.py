@@ -1,7 +1,24 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
+from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
-from dop_lightning.engine.steps.clean_entries.mixture import Mixture, fit_mixture
-from dop_lightning.engine.steps.clean_entries.values import outlier_density
+from dop_lightning.engine.steps.clean_entries.first_look import FirstLook, first_look
+from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
+from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
+from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
-__all__ = ["Mixture", "clean_probability", "fit_mixture", "outlier_density"]
+__all__ = [
+    "Bins",
+    "Entries",
+    "FirstLook",
+    "Mixture",
+    "Places",
+    "Values",
+    "clean_probability",
+    "dense_noise",
+    "first_look",
+    "fit_mixture",
+    "fit_values",
+    "outlier_density",
+    "place_evidence",
+]

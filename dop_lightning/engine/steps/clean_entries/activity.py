@@ -3,6 +3,8 @@
 Shapes: C×H×W images, ``*m`` any observation.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
@@ -32,13 +34,16 @@ def activity(estimate: Tensor) -> Tensor:
     return variance.clamp_min(0).sqrt().mean(dim=1).expand_as(estimate).contiguous()
 
 
-def classes(values: Tensor, number: int) -> Tensor:
-    """Sort entries into classes of equal size by their value, ``0 … number − 1``; int64, the shape of ``values``.
+def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
+    """Sort entries into classes by their value; int64, the shape of ``values``.
 
-    >>> classes(torch.tensor([0.1, 0.9, 0.2, 0.8]), 2).tolist()
+    Args:
+        values: any shape.
+        ranks: shares of the entries that lie below each of the classes but the first, ascending.
+
+    >>> classes(torch.tensor([0.1, 0.9, 0.2, 0.8]), [0.5]).tolist()
     [0, 1, 0, 1]
     """
-    ranks = torch.linspace(0, 1, number + 1, device=values.device, dtype=values.dtype)[1:-1]
     ordered = values.flatten().sort().values  # quantile() takes no more than 2^24 entries
-    edges = ordered[(ranks * ordered.numel()).long()]
+    edges = ordered[[int(rank * ordered.numel()) for rank in ranks]]
     return torch.bucketize(values, edges, right=True)

@@ -7,14 +7,24 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, fit_mixture, pooled
-from dop_lightning.engine.steps.clean_entries.values import outlier_density
+from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
+from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values
 
-CLASSES = 8
-"""Of activity."""
+RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+"""Between the classes of activity: shares of the entries whose surroundings are calmer. The liveliest are few."""
 
 FAR = 0.25
-"""At this distance, in scales of the observation, an entry is an outlier without asking."""
+"""At this distance, in scales of the observation, an entry is far from its estimate."""
+
+LEAST_SHARE = 1e-5
+"""Corrupted entries are no fewer, and clean ones no fewer than 2 %."""
+
+ROUNDS = 3
+"""Estimates of the densities of the values, each with what the one before says of the far entries."""
+
+OF_ALL = 20.0
+"""The share of the outliers is told by the held-out entries, and by so many that are not."""
 
 
 def clean_probability(
@@ -28,7 +38,8 @@ def clean_probability(
     r"""``P(clean | y, x̂)`` of each entry, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
     Neither the share of the corruption nor the values of the outliers nor the error of the estimate are known: they
-    are fitted, the error to the entries that were held out from the fit of the estimate.
+    are fitted, the error to the entries that were held out from the fit of the estimate. Entries that are far from
+    their estimate need not be outliers: :mod:`~dop_lightning.engine.steps.clean_entries.places` tells how many are.
 
     Args:
         y: the observation, ``(*m)``, finite.
@@ -64,23 +75,84 @@ def clean_probability(
     taken = known.view(-1, groups).any(dim=1, keepdim=True).expand(-1, groups).reshape(-1)
     if not bool(taken.any()):
         return torch.zeros_like(y)
-    expected, seen = line(estimate)[taken], known[taken]
-    values = torch.where(seen, line(y)[taken], expected)  # what was not observed is no outlier
-    residual = expected - values
-    kinds = classes(line(activity(estimate))[taken], CLASSES)
-    density = torch.ones_like(residual)
-    density[seen] = outlier_density(values[seen], expected[seen], FAR * scale)
     apart = line(held_out)[taken]
     if bool((apart.view(-1, groups) != apart.view(-1, groups)[:, :1]).any()):
         raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
-    near = (residual.abs() <= FAR * scale).to(y.dtype)
-    known_apart = seen[apart] if gaps else None
-    fitted = fit_mixture(
-        residual[apart], kinds[apart], density[apart], near[apart], LEAST_SCALE * scale, groups, known_apart
+    lively = activity(estimate)
+    far = ((y - estimate).abs() > FAR * scale) & observed
+    places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
+    outlying = torch.zeros_like(y)
+    outlying[far] = places.outlier
+    place = torch.zeros_like(y)
+    place[far] = places.evidence
+    seen = known[taken]
+    clean = _clean(
+        torch.where(seen, line(y)[taken], line(estimate)[taken]),  # what was not observed is no outlier
+        line(estimate)[taken],
+        classes(line(lively)[taken], RANKS),
+        line(far)[taken],
+        line(outlying)[taken],
+        line(place)[taken] / groups,  # the channels of a pixel are not independent
+        apart,
+        seen if gaps else None,
+        scale,
+        groups,
+        places.doubt,
     )
-    odds = fitted.log_odds(residual, kinds.clamp_max(len(fitted.scales) - 1), density)
-    odds = pooled(odds, groups, seen if gaps else None)
     result = torch.zeros_like(line(y))
-    result[taken] = torch.sigmoid(odds + fitted.prior_log_odds()) * seen
+    result[taken] = clean * seen
     return result.view(*y.shape[1:], y.shape[0]).movedim(-1, 0) if per_pixel else result.view(y.shape)
+
+
+def _clean(
+    y: Tensor,
+    estimate: Tensor,
+    kinds: Tensor,
+    far: Tensor,
+    outlying: Tensor,
+    place: Tensor,
+    apart: Tensor,
+    seen: Tensor | None,
+    scale: float,
+    groups: int,
+    doubt: float,
+) -> Tensor:
+    """The same of one dimension: values and the mixture, each estimated with what the other says."""
+    residual = estimate - y
+    counted = torch.ones_like(far) if seen is None else seen
+    bins = Bins.of(y, estimate, FAR * scale)
+    number = len(RANKS) + 1
+    sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
+    scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
+    clean = 1 - outlying
+    for _ in range(ROUNDS if doubt > 0 else 1):
+        values = fit_values(bins, outlying, far, counted)
+        entries = Entries(
+            residual=residual,
+            classes=kinds,
+            outlying=values.outliers.log() + place,
+            missed=torch.where(far, values.missed.log(), NEVER),
+            pardon=doubt * values.pardon,
+            groups=groups,
+            seen=seen,
+        )
+        missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
+        begun = Mixture(_share(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
+        fitted = begun.refit(entries.of(apart), LEAST_SCALE * scale, share_too=doubt == 0)
+        scales = fitted.scales
+        clean = fitted.clean(entries)
+        outlying = (1 - clean) * far
+    return clean
+
+
+def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
+    weights = 1 - outlying
+    return ((weights * residual.square()).sum() / weights.sum().clamp_min(1e-12)).sqrt().clamp_min(least)
+
+
+def _share(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
+    """The share of the outliers among all, told by those that were held out: others may have been followed."""
+    everywhere = outlying.mean()
+    held_out = (outlying[apart].sum() + OF_ALL * everywhere) / (apart.sum() + OF_ALL)
+    return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(LEAST_SHARE, 0.98)

@@ -1,17 +1,25 @@
-r"""Which values outliers have: a density ``q(y)`` from one observation and an estimate of what it should have been.
+r"""Which values outliers have, and which values clean entries have: densities from one observation and its estimate.
 
 Dead pixels are black, hot ones white, random ones anything. Nothing is assumed: entries far from their estimate are
-outliers whatever their value, and the histogram of their values is the density, once it is corrected for the fact that
-an outlier of value v is far only from those estimates that are far from v:
+outliers whatever their value, as far as their places agree, and the histogram of their values is corrected for the fact
+that an outlier of value v is far only from those estimates that are far from v:
 
-    ``q(v) ∝ #{i: yᵢ = v, |x̂ᵢ − yᵢ| > t} / #{j: |x̂ⱼ − v| > t}``.
+    ``ρ(v) = Σ{Pᵢ: yᵢ = v, |x̂ᵢ − yᵢ| > t} / #{j: |x̂ⱼ − v| > t}``
 
-A value that hardly an outlier has clears an entry, however wrong the estimate is there; a value that many have condemns
-it, however close it is.
+is the probability that an entry, any entry, is an outlier of value v. Its sum is the share of the outliers, and
+``q = ρ/Σρ`` the density of their values. So a value that hardly an outlier has clears an entry, however wrong the
+estimate is there; a value that many have condemns it, however close it is.
+
+Not so where clean entries have that value as well, as black ink, white paper and a night sky do. What is left of the
+histogram of all values is that of the clean ones, ``c = h − ρ`` (a little less, for ρ is not exact). Where c is larger
+than around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its guilt.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d, pad
 
 BINS = 512
 """Of the histogram over the range of the observation and the estimate: half a grey level each, of 8 bits."""
@@ -22,14 +30,89 @@ UNIFORM = 0.02
 LEAST_FAR = 0.02
 """Share of the estimates that counts as far from a value at least."""
 
+SMOOTH = 16
+"""Standard deviation, in bins, of the density that a value of clean entries is compared with."""
+
+INEXACT = 0.1
+"""Share by which ρ may be too small."""
+
+
+class Bins(NamedTuple):
+    """Where values and estimates lie in the histogram.
+
+    Attributes:
+        values: the bin of each value.
+        estimates: the bin of each estimate.
+        width: of a bin.
+        far: t in bins.
+    """
+
+    values: Tensor
+    estimates: Tensor
+    width: Tensor
+    far: Tensor
+
+    @classmethod
+    def of(cls, y: Tensor, estimate: Tensor, far: float) -> "Bins":
+        """The bins of values and estimates, one dimension each; t in their units."""
+        low = torch.minimum(y.min(), estimate.min())
+        width = (torch.maximum(y.max(), estimate.max()) - low).clamp_min(2 * far) / BINS
+        return cls(_places(y, low, width), _places(estimate, low, width), width, (far / width).round().long())
+
+
+class Values(NamedTuple):
+    """What the values of outliers and of clean entries are.
+
+    Attributes:
+        share: Σρ, the share of outliers, a tensor without dimensions.
+        outliers: q(yᵢ) of each entry, above 0, in units of 1/y.
+        missed: the density, at yᵢ, of the values of clean entries that are far from their estimate; the same.
+        pardon: log c(yᵢ)/c̄(yᵢ) of each entry, at least 0 and at most what q adds.
+    """
+
+    share: Tensor
+    outliers: Tensor
+    missed: Tensor
+    pardon: Tensor
+
+
+def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Values:
+    """Densities of the values.
+
+    Args:
+        bins: where they lie.
+        outlying: P of each entry that it is an outlier, 0 where it is not far from its estimate.
+        far: bool, whether it is.
+        seen: bool, the entries that were observed; others do not count.
+    """
+    number = seen.sum().clamp_min(1)
+    outliers = _histogram(bins.values, outlying * seen)
+    all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
+    chances = _share_far(bins.estimates[seen], bins.far, outlying.dtype).clamp_min(LEAST_FAR)
+    rate = outliers / chances / number  # ρ
+    share = rate.sum()
+    uniform = torch.full_like(rate, 1 / BINS)
+    q = torch.where(share > 0, (1 - UNIFORM) * rate / share.clamp_min(1e-30) + UNIFORM * uniform, uniform)
+    left = _levels((all_of_them / number - (1 + INEXACT) * rate).clamp_min(0))
+    smooth = _smooth(left) + 1e-3 / BINS
+    condemned = (_levels(q) * BINS).log().clamp_min(0)
+    missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
+    pardon = torch.minimum((left / smooth).clamp_min(1).log(), condemned)
+    return Values(
+        share,
+        (q / bins.width)[bins.values],
+        (missed / missed.sum() / bins.width)[bins.values],
+        pardon[bins.values],
+    )
+
 
 def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
-    """``q(yᵢ)`` of each entry, an estimate of the density of the outliers' values.
+    """``q(yᵢ)`` of each entry, where all entries that are far from their estimate are outliers.
 
     Args:
         y: observed values, one dimension.
         estimate: ``x̂``, what each of them should have been.
-        far: t, the distance at which an entry is taken for an outlier without asking, above 0, in units of y.
+        far: t, the distance at which an entry is taken for an outlier, above 0, in units of y.
 
     Returns:
         The shape of ``y``, above 0, in units of 1/y.
@@ -39,22 +122,18 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
     >>> bool(q[8] > 100 * q[0])
     True
     """
-    low = torch.minimum(y.min(), estimate.min())
-    width = (torch.maximum(y.max(), estimate.max()) - low).clamp_min(2 * far) / BINS  # of one bin
-    place = _places(y, low, width)
-    outliers = torch.zeros(BINS, dtype=y.dtype, device=y.device)
-    outliers.index_add_(0, place, ((estimate - y).abs() > far).to(y.dtype))
-    chances = _share_far(_places(estimate, low, width), far / width, y.dtype)
-    shape = outliers / chances.clamp_min(LEAST_FAR)
-    total = shape.sum()
-    uniform = torch.full_like(shape, 1 / BINS)
-    shape = torch.where(total > 0, (1 - UNIFORM) * shape / total.clamp_min(1e-30) + UNIFORM * uniform, uniform)
-    return (shape / width)[place]
+    beyond = (estimate - y).abs() > far
+    return fit_values(Bins.of(y, estimate, far), beyond.to(y.dtype), beyond, torch.ones_like(beyond)).outliers
 
 
 def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
     """The bin of each value."""
     return ((values - low) / width).long().clamp_(0, BINS - 1)
+
+
+def _histogram(places: Tensor, weights: Tensor) -> Tensor:
+    counts = torch.zeros(BINS, dtype=weights.dtype, device=places.device)
+    return counts.index_add_(0, places, weights)
 
 
 def _share_far(places: Tensor, far: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,6 +142,19 @@ def _share_far(places: Tensor, far: Tensor, dtype: torch.dtype) -> Tensor:
     counts[1:].index_add_(0, places, torch.ones_like(places, dtype=dtype))
     up_to = counts.cumsum(0)  # estimates below bin i
     bins = torch.arange(BINS, device=places.device)
-    reach = far.round().long()
-    near = up_to[(bins + reach + 1).clamp_max(BINS)] - up_to[(bins - reach).clamp_min(0)]
+    near = up_to[(bins + far + 1).clamp_max(BINS)] - up_to[(bins - far).clamp_min(0)]
     return 1 - near / up_to[-1]
+
+
+def _levels(density: Tensor) -> Tensor:
+    """The mean over two grey levels of 8 bits: every other bin is empty there, which is no property of a value."""
+    kernel = torch.full((1, 1, 4), 0.25, dtype=density.dtype, device=density.device)
+    return conv1d(pad(density[None, None], (1, 2)), kernel)[0, 0]
+
+
+def _smooth(density: Tensor) -> Tensor:
+    """A density blurred by a normal distribution; what would leave the range is lost."""
+    reach = 3 * SMOOTH
+    steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)
+    kernel = torch.exp(-steps.square() / (2 * SMOOTH**2))
+    return conv1d(pad(density[None, None], [reach] * 2), (kernel / kernel.sum())[None, None])[0, 0]

@@ -6,9 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries import clean_probability, fit_mixture, outlier_density
+from dop_lightning.engine.steps.clean_entries import (
+    Bins,
+    Entries,
+    Mixture,
+    clean_probability,
+    dense_noise,
+    first_look,
+    fit_mixture,
+    fit_values,
+    outlier_density,
+    place_evidence,
+)
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE
+from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -158,10 +169,25 @@ def test_the_fit_finds_the_share_and_the_scales() -> None:
     residual = draw.sample((40_000,)) * scales[kinds]
     hit = torch.rand(40_000, generator=generator(1)) < 0.3
     residual = torch.where(hit, 2 * torch.rand(40_000, generator=generator(2)) - 1, residual)
-    fitted = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), LEAST_SCALE)
-    assert float(fitted.corrupted) == pytest.approx(0.3, abs=0.015)
+    zeros = torch.zeros_like(residual)
+    entries = Entries(residual, kinds, zeros + math.log(0.5), zeros + NEVER, zeros)
+    begun = Mixture(torch.tensor(0.5), torch.tensor([1e-6, 1e-6]), torch.tensor([0.1, 0.1]))
+    fitted = begun.refit(entries, LEAST_SCALE, share_too=True)
+    assert float(fitted.share) == pytest.approx(0.3, abs=0.015)
     torch.testing.assert_close(fitted.scales, scales, rtol=0.08, atol=0)
-    assert float(fitted.prior_log_odds()) == pytest.approx(math.log(0.7 / 0.3), abs=0.08)
+    clean = fitted.clean(entries)
+    assert ((clean > 0.5) == ~hit)[residual.abs() > 0.5].float().mean() > 0.97
+    assert begun.refit(entries, LEAST_SCALE, share_too=False).share == begun.share
+    plain = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), LEAST_SCALE)
+    torch.testing.assert_close(plain.scales, fitted.scales, rtol=0.02, atol=0)
+    assert float(plain.share) == pytest.approx(0.3, abs=0.015)
+
+
+def values_of(y: Tensor, estimate: Tensor, outlying: Tensor | None = None):
+    """The densities of the values; without more, all far entries are outliers."""
+    far = (y - estimate).abs() > 0.25
+    outlying = far.float() if outlying is None else outlying
+    return fit_values(Bins.of(y, estimate, 0.25), outlying, far, torch.ones_like(far))
 
 
 def test_density_of_outliers_is_that_of_their_values() -> None:
@@ -184,6 +210,141 @@ def test_activity_is_high_at_edges_alone() -> None:
 
 
 def test_classes_are_of_equal_size() -> None:
-    kinds = classes(torch.rand(1000, generator=generator()), 8)
-    assert torch.bincount(kinds).tolist() == [125] * 8
-    assert bool((classes(torch.zeros(10), 8) == classes(torch.zeros(10), 8)[0]).all())
+    kinds = classes(torch.rand(1000, generator=generator()), [0.25, 0.5, 0.9])
+    assert torch.bincount(kinds).tolist() == [250, 250, 400, 100]
+    assert bool((classes(torch.zeros(10), [0.5]) == classes(torch.zeros(10), [0.5])[0]).all())
+
+
+def test_the_share_of_outliers_counts_those_that_are_near_as_well() -> None:
+    estimate = torch.rand(20_000, generator=generator())
+    hit = torch.rand(20_000, generator=generator(1)) < 0.4
+    y = torch.where(hit, torch.rand(20_000, generator=generator(2)), estimate)
+    assert float(values_of(y, estimate).share) == pytest.approx(0.4, abs=0.03)
+
+
+def test_a_value_that_clean_entries_have_too_is_pardoned() -> None:
+    """White paper with a few white and black outliers; and grey paper with as many, where white is no value of it."""
+    hit = torch.rand(20_000, generator=generator(1)) < 0.02
+    dots = torch.rand(20_000, generator=generator(2)).round()
+    paper = torch.where(torch.rand(20_000, generator=generator(3)) < 0.2, 0.5, 1.0)
+    white = torch.where(hit, dots, paper)
+    assert values_of(white, paper).pardon[white == 1].min() > 2
+    assert values_of(white, paper).pardon[white == 0].max() == 0
+    grey = torch.where(hit, dots, 0.5)
+    assert values_of(grey, torch.full_like(grey, 0.5)).pardon[grey != 0.5].max() == 0
+
+
+class TestPlaces:
+    """Lines and dots on a plain."""
+
+    @staticmethod
+    def lines(side: int = 64) -> Tensor:
+        image = torch.full((1, side, side), 0.9)
+        image[0, 5::9] = 0.1
+        image[0, :, 7::13] = 0.1
+        return image
+
+    @staticmethod
+    def look(y: Tensor, estimate: Tensor, observed: Tensor | None = None):
+        far = (y - estimate).abs() > 0.25
+        known = everything(y) if observed is None else observed
+        return far, place_evidence(y, estimate, far, activity(estimate), known, generator())
+
+    def test_lines_are_no_outliers(self) -> None:
+        y = self.lines()
+        far, places = self.look(y, torch.full_like(y, 0.9))
+        assert places.share < 0.02
+        assert places.outlier.shape == (int(far.sum()),)
+        assert places.outlier.max() < 0.1
+        assert places.doubt == 1
+
+    @pytest.mark.parametrize("share", [0.1, 0.5])
+    def test_dots_anywhere_are(self, share: float) -> None:
+        y, _ = damaged(torch.full((1, 64, 64), 0.5), share, "salt and pepper")
+        _, places = self.look(y, torch.full_like(y, 0.5))
+        assert places.share > 0.9
+        assert places.outlier.min() == 1
+        assert places.evidence.abs().max() == 0
+
+    def test_dots_beside_lines_are_told_apart(self) -> None:
+        y = self.lines()
+        clean = y.clone()
+        alone = torch.nn.functional.max_pool2d((y < 0.5).float(), 5, stride=1, padding=2)[0] == 0
+        dots = alone & (torch.rand(alone.shape, generator=generator(4)) < 0.03)
+        y[0, dots] = 0.0
+        far, places = self.look(y, torch.full_like(y, 0.9))
+        is_dot = (y != clean)[far]
+        assert int(is_dot.sum()) > 20
+        assert places.raw[is_dot].median() > 0.8
+        assert places.raw[~is_dot].max() < 0.5
+        assert places.share == pytest.approx(float(is_dot.float().mean()), abs=0.12)
+
+    def test_what_was_not_observed_is_no_neighbour(self) -> None:
+        y = self.lines()
+        observed = torch.rand(y.shape, generator=generator(3)) < 0.8
+        estimate = torch.full_like(y, 0.9)
+        far = ((y - estimate).abs() > 0.25) & observed
+        one, other = (
+            place_evidence(
+                torch.where(observed, y, gap), estimate, far, activity(estimate), observed, generator()
+            ).outlier
+            for gap in (0.1, 99.0)
+        )
+        assert torch.equal(one, other)
+
+    @pytest.mark.parametrize("shape", [(50,), (6, 7), (1, 2, 3, 4)])
+    def test_without_neighbours_all_that_is_far_is_an_outlier(self, shape: tuple[int, ...]) -> None:
+        y = torch.zeros(shape)
+        _, places = self.look(y, torch.ones(shape))
+        assert places.outlier.min() > 0.99
+        assert places.evidence.abs().max() == 0
+
+
+class TestFirstLook:
+    def test_what_stands_out_of_a_drawing_is_the_drawing(self) -> None:
+        look = first_look(TestPlaces.lines())
+        assert look.share < 0.04
+        assert bool((look.clean == 1).all())
+
+    def test_a_plain_has_nothing_that_stands_out(self) -> None:
+        assert first_look(picture())[0] == 1
+        assert bool((first_look(picture()).clean == 1).all())
+
+    @pytest.mark.parametrize("values", ["salt and pepper", "random"])
+    def test_damage_stands_out(self, values: str) -> None:
+        y, clean = damaged(picture(), 0.3, values)
+        look = first_look(y)
+        assert look.share > 0.8
+        assert look.clean[clean].mean() > 0.97
+
+    def test_a_mask_and_whole_pixels(self) -> None:
+        truth = picture()
+        y, _ = damaged(truth, 0.1, "random", pixels=True)
+        observed = torch.rand(truth.shape, generator=generator(7)) < 0.7
+        look = first_look(torch.where(observed, y, 77.0), observed=observed, per_pixel=True)
+        assert bool((look.clean[~observed] == 0).all())
+        seen = observed.all(dim=0)
+        assert torch.equal(look.clean[0][seen], look.clean[2][seen])
+        assert bool((first_look(y, observed=~everything(y)).clean == 0).all())
+
+    def test_units_do_not_matter(self) -> None:
+        y, _ = damaged(picture(), 0.1, "random")
+        one, other = first_look(y), first_look(1000 * y, scale=1000.0)
+        assert ((one.clean > 0.5) == (other.clean > 0.5)).float().mean() > 0.999
+
+    def test_a_row_is_no_image(self) -> None:
+        assert first_look(torch.rand(30)).share == 1
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.03, 0.1])
+def test_dense_noise_is_that_of_the_calm_parts(sigma: float) -> None:
+    truth = picture(side=96)
+    y, clean = damaged(truth, 0.3, "random")
+    y = torch.where(clean, y + sigma * torch.randn(y.shape, generator=generator(9)), y)
+    found = dense_noise(y, truth, clean.float(), torch.rand(y.shape, generator=generator(8)) < 0.2)
+    assert found == pytest.approx(sigma, rel=0.1, abs=1e-6)
+
+
+def test_dense_noise_of_nothing_is_none() -> None:
+    y = picture()
+    assert dense_noise(y, y, torch.ones_like(y), ~everything(y)) == 0

@@ -1,0 +1,108 @@
+"""A look at an observation before anything has been fitted to it: is what stands out damage, or the picture itself?
+
+Shapes: C×H×W, an image.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dop_lightning.engine.steps.clean_entries.activity import activity
+from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.values import Bins, fit_values
+
+SIDE = 5
+"""Side of the window of the median, pixels."""
+
+FAR = 0.25
+"""At this distance from the median, in scales of the observation, an entry stands out."""
+
+NOTHING = 0.06
+"""Share of outliers among what stands out below which there are none: letters have dots, and lines have ends."""
+
+STRUCTURE = 0.3
+"""Share of outliers among what stands out below which it is the picture that stands out."""
+
+FEWEST = 1e-3
+"""In such a picture, outliers that are fewer than this share of all entries are none."""
+
+AT_ONCE = 1 << 20
+"""Entries whose windows are sorted at once, 25 values each."""
+
+
+class FirstLook(NamedTuple):
+    """What stands out in an observation.
+
+    Attributes:
+        share: of the entries that stand out, the share that are outliers, in (0, 1); the others are lines, stars and
+            edges. 1 where nothing stands out.
+        clean: the probability of each entry that it is clean, ``(C, H, W)``; 1 where it does not stand out.
+    """
+
+    share: float
+    clean: Tensor
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether it is the picture itself that stands out."""
+        return self.share < STRUCTURE
+
+
+def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False) -> FirstLook:
+    """Compare each entry with the median around it, and what stands out with its neighbours.
+
+    See :mod:`dop_lightning.engine.steps.clean_entries.places` for how outliers are told from lines, and
+    :mod:`dop_lightning.engine.steps.clean_entries.values` for what their values say besides.
+
+    Args:
+        y: the observation, ``(C, H, W)``; of any other number of dimensions nothing can be said, and all counts as
+            clean, with share 1.
+        scale: of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` where all are. Others have probability 0.
+        per_pixel: whether the channels of a pixel are corrupted together.
+
+    >>> y = torch.zeros(1, 32, 32)
+    >>> y[0, 10] = 1.0  # a line
+    >>> y[0, 20, 20] = 1.0  # a dead pixel
+    >>> clean = first_look(y).clean[0]
+    >>> bool(clean[10].min() > 0.9), bool(clean[20, 20] < 0.5)
+    (True, True)
+    """
+    known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
+    if y.dim() != 3 or not bool(known.any()):
+        return FirstLook(1.0, known.to(y.dtype))
+    middle = _median(y, known)
+    far = ((y - middle).abs() > FAR * scale) & known
+    if not bool(far.any()):
+        return FirstLook(1.0, known.to(y.dtype))
+    places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
+    few = places.share * float(far.sum()) < FEWEST * float(known.sum())
+    if places.share < NOTHING or (places.share < STRUCTURE and few):
+        return FirstLook(places.share, known.to(y.dtype))
+    outlying = torch.zeros_like(y)
+    outlying[far] = places.raw
+    bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR * scale)
+    at = far.flatten()
+    values = fit_values(bins, outlying.flatten(), at, known.flatten())
+    odds = torch.logit(places.raw) + values.outliers[at].log() - values.missed[at].log()
+    outlying[far] = torch.sigmoid(odds)
+    if per_pixel:
+        outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
+    return FirstLook(places.share, (1 - outlying) * known)
+
+
+def _median(y: Tensor, known: Tensor) -> Tensor:
+    """The median of the observed entries in a window; of the whole channel where there is none."""
+    reach = SIDE // 2
+    values = torch.where(known, y, torch.nan)
+    around = pad(values[None], [reach] * 4, mode="replicate")[0]
+    result = torch.empty_like(y)
+    rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
+    for top in range(0, y.shape[1], rows):
+        part = around[:, top : top + rows + SIDE - 1]
+        windows = part.unfold(1, SIDE, 1).unfold(2, SIDE, 1).flatten(3)
+        result[:, top : top + rows] = windows.nanmedian(dim=-1).values
+    everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
+    return torch.where(result.isnan(), everywhere[:, None, None], result)

@@ -1,0 +1,123 @@
+"""What is not damaged comes back as it went in, to the bit and in its own number format."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from dop_lightning import recover_image
+
+SETTINGS: dict[str, Any] = {"preset": "quick", "width": 4, "iterations": 30, "device": "cpu", "precision": "fp32"}
+
+
+def line_art(side: int = 96) -> np.ndarray:
+    """Black lines and a circle on white, of 8 bits."""
+    image = Image.new("L", (side, side), 255)
+    draw = ImageDraw.Draw(image)
+    rng = np.random.default_rng(0)
+    for width in (1, 1, 2, 3, 1, 2):
+        draw.line([float(at) for at in rng.uniform(0, side, 4)], fill=0, width=width)
+    draw.ellipse([20, 20, 70, 70], outline=0, width=2)
+    return np.asarray(image)
+
+
+def page(side: int = 96) -> np.ndarray:
+    """Lines of letters, dark grey on light grey."""
+    image = Image.new("L", (side, side), 240)
+    draw = ImageDraw.Draw(image)
+    for row in range(4, side - 10, 12):
+        draw.text((4, row), "Nothing is lost 1234", fill=30)
+    return np.asarray(image)
+
+
+def stars(side: int = 96) -> np.ndarray:
+    """Points of light, smeared by air and lens, and the noise of a camera."""
+    rng = np.random.default_rng(1)
+    sky = rng.normal(12, 1.5, (side, side))
+    rows, columns = np.mgrid[:side, :side]
+    for row, column, light, width in zip(
+        rng.uniform(0, side, 40),
+        rng.uniform(0, side, 40),
+        rng.uniform(40, 240, 40),
+        rng.uniform(0.8, 1.4, 40),
+        strict=True,
+    ):
+        sky += light * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * width**2))
+    return sky.clip(0, 255).round().astype(np.uint8)
+
+
+def checkerboard(side: int = 96) -> np.ndarray:
+    rows, columns = np.mgrid[:side, :side]
+    return ((rows // 8 + columns // 8) % 2 * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("make", [line_art, page, checkerboard])
+def test_a_drawing_is_not_touched(make: Any) -> None:
+    image = make()
+    found = recover_image(image, progress=False, **{**SETTINGS, "iterations": 200})
+    assert np.array_equal(found.image, image)
+    assert not np.any(found.mask)
+    assert not np.any(found.corruption)
+
+
+def test_stars_stay() -> None:
+    image = stars()
+    found = recover_image(image, progress=False, **{**SETTINGS, "iterations": 200})
+    error = np.mean((found.image.astype(float) - image) ** 2)
+    assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
+
+
+def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
+    image = page()
+    rng = np.random.default_rng(2)
+    hit = rng.random(image.shape) < 0.01
+    damaged = np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
+    found = recover_image(damaged, progress=False, **{**SETTINGS, "width": 8, "iterations": 200})
+    before, after = (float(np.mean((each.astype(float) - image) ** 2)) for each in (damaged, found.image))
+    assert after < 0.7 * before
+    assert np.mean(np.abs(found.image.astype(float) - damaged) > 16) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint16", "int32", "float32", "float64"])
+def test_samples_come_back_to_the_bit(kind: str) -> None:
+    image = line_art()
+    made = {
+        "bool": image > 127,
+        "uint16": image.astype(np.uint16) * 200 + 7,
+        "int32": image.astype(np.int32) * 1_000_003 - 17,
+        "float32": image.astype(np.float32) / 3,
+        "float64": image.astype(np.float64) / 7 + 1e-9,
+    }[kind]
+    found = recover_image(made, progress=False, **SETTINGS)
+    assert found.image.dtype == made.dtype
+    assert np.array_equal(found.image, made)
+
+
+def test_tiles_change_nothing_where_they_meet() -> None:
+    image = line_art()
+    found = recover_image(image, progress=False, tile=64, **SETTINGS)
+    assert np.array_equal(found.image, image)
+
+
+def test_a_file_of_numbers_comes_back_as_it_was(tmp_path: Path) -> None:
+    image = line_art().astype(np.float64) / 7
+    np.save(tmp_path / "drawing.npy", image)
+    found = recover_image(tmp_path / "drawing.npy", progress=False, **SETTINGS)
+    found.save(tmp_path / "back.npy")
+    assert np.array_equal(np.load(tmp_path / "back.npy"), image)
+
+
+def test_clean_values_of_a_damaged_picture_are_its_own(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:64, :64]
+    image = (30000 + 8000 * np.sin(rows / 9) + 9000 * np.cos(columns / 7)).astype(np.uint16)
+    rng = np.random.default_rng(3)
+    hit = rng.random(image.shape) < 0.1
+    damaged = np.where(hit, rng.choice([0, 65535], image.shape), image).astype(np.uint16)
+    found = recover_image(
+        damaged, value_range=(0, 65535), progress=False, **{**SETTINGS, "width": 8, "iterations": 300}
+    )
+    same = found.image == damaged
+    assert same[~hit].mean() > 0.99
+    assert np.abs(found.image.astype(float) - image).max() < 8000
