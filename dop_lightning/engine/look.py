@@ -108,7 +108,7 @@ class Ending(Look):
                 iteration=record.iteration,
                 seconds=record.seconds,
                 tau=state.tau[k],
-                alpha=state.alpha[k] if state.has_corruption else None,
+                alpha=state.alpha[k] if state.has_ratio else None,
                 signal=seen.signal[k].cpu(),
                 corruption=seen.corruption[k].cpu(),
                 scores=dict(scores[k]),

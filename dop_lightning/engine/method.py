@@ -18,7 +18,8 @@ from dop_lightning.problems.problem import ProblemBatch
 class Method:
     """Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + s − y)``, by its exchangeable parts.
 
-    The convex program (Eq. 8) is its sibling, :class:`~dop_lightning.engine.convex.ConvexMethod`.
+    Its siblings are the convex program (Eq. 8), :class:`~dop_lightning.engine.convex.ConvexMethod`, and classical
+    filters of images, :class:`~dop_lightning.engine.rivals.FilterMethod`.
 
     Args:
         signal: makes φ(θ) of a batch.

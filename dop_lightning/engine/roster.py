@@ -17,7 +17,7 @@ class Roster:
     depends on how problems were batched.
 
     Args:
-        method: begins batches: ``Method``, ``ConvexMethod``.
+        method: begins batches: ``Method``, ``ConvexMethod``, ``FilterMethod``.
         batches: the problems of a run, or those of them that this process works on.
         tau: rate of θ: one number, one per problem in the order of the batches' list, or ``auto``.
         alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.

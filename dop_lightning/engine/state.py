@@ -73,6 +73,11 @@ class State(ABC):
         return True
 
     @property
+    def has_ratio(self) -> bool:
+        """Whether there is an α."""
+        return self.has_corruption
+
+    @property
     def runs_one_by_one(self) -> bool:
         """Whether the problems of a batch are worked on one after the other on a CPU, so that batches save no time."""
         return False
@@ -131,7 +136,10 @@ class State(ABC):
 
 
 class Procedure(Protocol):
-    """What makes the state of a batch: gradient descent (``Method``) or the convex program (``ConvexMethod``)."""
+    """What makes the state of a batch.
+
+    Gradient descent (``Method``), the convex program (``ConvexMethod``) or a classical filter (``FilterMethod``).
+    """
 
     @property
     def grid(self) -> int | None:

@@ -36,7 +36,8 @@ def combine(
     signal = torch.where(same, mosaic.whole.observation, signal)
     losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
     loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
-    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=parts[0].alpha is not None, metrics=metrics)
+    has_corruption = parts[0].alpha is not None or "corruption_density" in parts[0].scores  # filters have no α
+    scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=has_corruption, metrics=metrics)
     return Outcome(
         problem=mosaic.whole,
         status=min((outcome.status for outcome in parts), key=WORST_FIRST.index),

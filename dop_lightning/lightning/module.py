@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.outcome import Record, Status
+from dop_lightning.engine.rivals import FilterMethod, ImageFilter
 from dop_lightning.engine.roster import Roster, batch_labels
 from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
@@ -66,6 +67,9 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         solver: the convex program (Eq. 8) instead, with λ = 1/α: :class:`~dop_lightning.engine.convex.InexactALM` or
             :class:`~dop_lightning.engine.convex.AcceleratedProximalGradient`. ``signal``, ``corruption``, ``loss``,
             ``tau`` and ``steps`` have no meaning then, and ``max_steps`` counts iterations of the solver.
+        filter: a classical filter instead, for images: :class:`~dop_lightning.engine.rivals.DetectAndFill`,
+            :class:`~dop_lightning.engine.rivals.AdaptiveMedian` and others. No other part has a meaning then, and each
+            problem ends after one iteration.
         block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
             than about a second, since signals and time limits are looked at between steps. A problem that ends by
             itself (a horizon, a solver that has converged) stays as it is until the end of its block.
@@ -90,6 +94,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         theta_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         steps: StepRule | None = None,
         solver: Callable[[ProblemBatch], ConvexSolver] | None = None,
+        filter: ImageFilter | None = None,
         block: int = 100,
         evaluate_every: int = 1000,
         graphs: bool = True,
@@ -100,11 +105,15 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         self.automatic_optimization = False
         steps = steps or GradientDescent()
         loss = loss or SquaredLoss()
-        self.method: Procedure = (
-            Method(signal, corruption, operator, loss, theta_optimizer, steps, graphs)
-            if solver is None
-            else ConvexMethod(solver, operator)
-        )
+        self.method: Procedure
+        if filter is not None:
+            if solver is not None:
+                raise ValueError("filter and solver must not both be given; set one of them to null")
+            self.method = FilterMethod(filter)
+        elif solver is not None:
+            self.method = ConvexMethod(solver, operator)
+        else:
+            self.method = Method(signal, corruption, operator, loss, theta_optimizer, steps, graphs)
         self.tau: float | list[float] | Literal["auto"]
         if isinstance(tau, str):
             one_of("tau", tau, ["auto"])

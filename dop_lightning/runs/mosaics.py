@@ -69,7 +69,7 @@ def _read(run: Path, tile: Problem) -> Outcome:
             alpha=result["alpha"],
             signal=_array(folder / SIGNAL, tile),
             corruption=_array(folder / CORRUPTION, tile),
-            scores={"loss": result["loss"]} if "loss" in result else {},
+            scores={tag: result[tag] for tag in ("loss", "corruption_density") if tag in result},
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise ValueError(

@@ -21,7 +21,7 @@ from PIL import Image
 from dop_lightning.cli.experiments.help import PAGES, page
 from dop_lightning.cli.experiments.lightning_cli import REFUSED, TRAINER_DEFAULTS
 from dop_lightning.cli.main import VERBS, main
-from dop_lightning.engine import convex, steps
+from dop_lightning.engine import convex, rivals, steps
 from dop_lightning.lightning import data as dop_data
 from dop_lightning.lightning.callbacks import IterationProgress, RecoveredFiles
 from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule
@@ -169,7 +169,7 @@ def test_the_short_help_of_experiments_names_settings_that_there_are(dop) -> Non
     assert not [flag for flag in named if flag not in data and not re.search(rf"{flag}\b", said.out + " --help-all")]
     lines = [line for line in page("fit").splitlines() if "NAME  " in line]
     parts = re.findall(r"\b[A-Z]\w+[a-z]\w*(?=[,.]| or|$)", "\n".join(lines), re.MULTILINE)
-    known = [signals, corruption, steps, objective, convex, dop_data]
+    known = [signals, corruption, steps, objective, convex, rivals, dop_data]
     assert len(parts) > 12
     assert not [part for part in parts if not any(hasattr(module, part) for module in known)]
 

@@ -41,6 +41,7 @@ HOW_TO = [
     "metrics.md",
     "report.md",
     "resume.md",
+    "rivals.md",
     "status.md",
     "stopping.md",
     "video.md",

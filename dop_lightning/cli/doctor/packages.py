@@ -24,13 +24,20 @@ PURPOSES = {
     "estimator": "RobustPCA, an estimator of scikit-learn",
     "video": "dop separate reads and writes videos",
     "tune": "Optuna searches for settings",
+    "rivals": "classical filters to compare with",
     "physics": "deepinv's physics as operators",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",
 }
 """What each extra is for."""
 
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage", "scikit-learn": "sklearn"}
+MODULES = {
+    "opencv-contrib-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
 """Packages whose module has another name."""
 
 NOT_IMPORTED = ("dev", "docs")

@@ -33,6 +33,7 @@ _SETTINGS = {
         ("--model.alpha A", "ratio of the rates of s and θ, the only regulariser; null for the default"),
         ("--model.steps NAME", "GradientDescent, Nesterov, SemiImplicit or Refinement"),
         ("--model.solver NAME", "a solver of the convex program instead: InexactALM, …"),
+        ("--model.filter NAME", "a classical filter of images instead: DetectAndFill, NAMF, …"),
         ("--model.evaluate_every N", "iterations between two evaluations"),
         ("--model.metrics '{NAME: PATH}'", "metrics of your own by import path: torchmetrics classes, functions"),
         ("--stable.tolerance X", "end a problem when it changes by less; null never does"),

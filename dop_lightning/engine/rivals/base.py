@@ -1,0 +1,99 @@
+"""The interfaces of classical filters of images, in NumPy, see :class:`~dop_lightning.engine.rivals.FilterMethod`.
+
+Shapes: an image ``(C, H, W)``, float64, whose range is [0, 1]; one channel ``(H, W)``.
+"""
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class ImageFilter(ABC):
+    """Restores one image without iterations. Its arguments are kept as attributes under their own names."""
+
+    @abstractmethod
+    def restore(self, image: Image, missing: Flags) -> Image:
+        """Return the restored image ``(C, H, W)``.
+
+        Args:
+            image: ``(C, H, W)``, 0 and 1 the ends of its range; not to be changed.
+            missing: ``(C, H, W)``, entries that were not observed, whose values mean nothing.
+        """
+
+    @property
+    def name(self) -> str:
+        """A short text for tables of settings."""
+        return type(self).__name__
+
+
+class Detector(ABC):
+    """Finds the corrupted entries of an image."""
+
+    @abstractmethod
+    def corrupted(self, image: Image, missing: Flags) -> Flags:
+        """Return which entries are corrupted, ``(C, H, W)``.
+
+        Args:
+            image: ``(C, H, W)``.
+            missing: ``(C, H, W)``, entries that were not observed; the result has any value there.
+        """
+
+
+class Filler(ABC):
+    """Fills missing entries of an image from the others, channel by channel."""
+
+    @abstractmethod
+    def fill_channel(self, channel: Image, missing: Flags) -> Image:
+        """Return ``(H, W)`` with estimates at the missing entries; the others may have any value.
+
+        Args:
+            channel: ``(H, W)``; 0 where it is missing; not to be changed.
+            missing: ``(H, W)``, at least one entry and not all.
+        """
+
+    def fill(self, image: Image, missing: Flags) -> Image:
+        """Return the image with its missing entries filled, clipped to [0, 1]; the others keep their values.
+
+        A channel without any known entry becomes the mean of the known entries of the image, 0.5 if there are none.
+
+        Args:
+            image: ``(C, H, W)``.
+            missing: ``(C, H, W)``.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if image.ndim != 3 or image.shape != missing.shape:
+            raise ValueError(f"missing must have the shape of the image, {image.shape}, got {missing.shape}")
+        filled = np.where(missing, 0.0, image)
+        for channel, holes, source in zip(filled, missing, image, strict=True):
+            if holes.all():
+                known = image[~missing]
+                channel[:] = known.mean() if known.size else 0.5
+            elif holes.any():
+                estimate = self.fill_channel(np.where(holes, 0.0, source), holes)
+                channel[holes] = np.clip(estimate[holes], 0.0, 1.0)
+        return filled
+
+
+def optional(module: str, package: str, user: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: such as ``skimage.restoration``.
+        package: as pip knows it.
+        user: the class that needs it, for the error.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{user} needs {package}: pip install "dop_lightning[rivals]"') from error

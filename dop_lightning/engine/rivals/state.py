@@ -1,0 +1,156 @@
+"""A batch under a filter, see :class:`~dop_lightning.engine.state.State`.
+
+Shapes: K images ``(K, C, H, W)``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.rivals.base import ImageFilter
+from dop_lightning.engine.state import Evaluation, State
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.signatures import require_result
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+
+
+class FilterState(State):
+    """K images that a filter restores, one by one on the CPU, in the first iteration. Later ones change nothing.
+
+    Args:
+        image_filter: restores one image.
+        problems: the batch, on any device.
+
+    Attributes:
+        iteration: iterations done.
+        tau: 0 for each problem: there is no learning rate.
+        alpha: 0 for each problem: there is no ratio.
+        optimizers: none.
+
+    Raises:
+        ValueError: the problems are no images of a known range, or measured through a sensing.
+    """
+
+    def __init__(self, image_filter: ImageFilter, problems: ProblemBatch) -> None:
+        first = problems[0]
+        if len(problems.signal_shape) != 3 or first.data_range is None:
+            raise ValueError(
+                f"{first.name}: {type(image_filter).__name__} needs images (C, H, W) of a known range, got a signal of "
+                f"shape {problems.signal_shape}"
+            )
+        if problems.sensing is not None:
+            raise ValueError(
+                f"{first.name}: {type(image_filter).__name__} needs the image itself, got a measurement of it "
+                f"({problems.sensing})"
+            )
+        self.problems = problems
+        self.filter = image_filter
+        self.iteration = 0
+        self.tau = [0.0] * len(problems)
+        self.alpha = [0.0] * len(problems)
+        self.optimizers: list[Optimizer] = []
+        self._signal = problems.observation.clone()
+        self._is_done = [False] * len(problems)
+
+    @property
+    def has_ratio(self) -> bool:
+        """False: a filter has no α."""
+        return False
+
+    @property
+    def runs_one_by_one(self) -> bool:
+        """True."""
+        return True
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """X̂, ``ŝ = y − X̂`` where y was observed, and a quarter of the squared residual: 0."""
+        s = self.problems.observation - self._signal
+        if self.problems.mask is not None:
+            s = s * self.problems.mask
+        loss = SquaredLoss().value(torch.zeros_like(s))
+        return Evaluation(self.iteration, self._signal, s, loss)
+
+    @torch.no_grad()
+    def advance(self, iterations: int) -> list[int]:
+        """Restore the images that are not, if there is an iteration to do.
+
+        Args:
+            iterations: at least 0.
+
+        Returns:
+            Positions of the problems whose result is not finite; they keep their observation.
+        """
+        failed = []
+        if at_least("iterations", iterations, 0):
+            signal = self._signal.clone()
+            for k, problem in enumerate(self.problems):
+                if not self._is_done[k]:
+                    restored = self._restored(problem).to(signal)
+                    if torch.isfinite(restored).all():
+                        signal[k], self._is_done[k] = restored, True
+                    else:
+                        failed.append(k)
+            self._signal = signal
+        self.iteration += iterations
+        return failed
+
+    def _restored(self, problem: Problem) -> Tensor:
+        """X̂ of one problem, ``(C, H, W)``, float64."""
+        width = problem.data_range or 1.0
+        image = problem.observation.detach().cpu().to(torch.float64).contiguous().numpy() / width
+        missing = np.zeros(image.shape, dtype=bool)
+        if problem.mask is not None:
+            missing = ~problem.mask.cpu().contiguous().numpy()
+        restored = require_result(self.filter.restore(image, missing), np.ndarray, self.filter.restore)
+        if restored.shape != image.shape:
+            raise ValueError(
+                f"{type(self.filter).__name__}.restore must return an image of shape {image.shape}, got "
+                f"{restored.shape}"
+            )
+        return torch.from_numpy(np.ascontiguousarray(restored, dtype=np.float64) * width)
+
+    def finished(self) -> dict[int, Status]:
+        """Return the positions of the problems that are restored."""
+        return {k: "done" for k, done in enumerate(self._is_done) if done}
+
+    def settings(self, k: int) -> dict[str, Attribute]:
+        """Return the name of the filter."""
+        return {"filter": self.filter.name}
+
+    def problem_state(self, k: int) -> dict[str, Any]:
+        """Return X̂ of problem k, and whether it is restored."""
+        tensors = {"signal": self._signal[k].detach().cpu().clone(), "done": torch.tensor(self._is_done[k])}
+        return {"filter": self.filter.name, "tensors": tensors}
+
+    def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
+        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+
+        Raises:
+            ValueError: the state is of another method or shape.
+        """
+        name = self.problems[k].name
+        if state.get("filter") != self.filter.name:
+            raise ValueError(f"{name}: the state of another method, {state.get('filter')!r}, not of {self.filter.name}")
+        given = state["tensors"]["signal"]
+        if given.shape != self._signal.shape[1:]:
+            raise ValueError(
+                f"{name}: state must hold the shape {tuple(self._signal.shape[1:])}, got {tuple(given.shape)}"
+            )
+        self._signal = self._signal.clone()
+        self._signal[k] = given.to(self._signal)
+        self._is_done[k] = bool(state["tensors"]["done"])
+
+    def select(self, keep: Sequence[int]) -> "FilterState":
+        """Return the problems at the positions ``keep`` as their own batch."""
+        other = FilterState(self.filter, self.problems.select(keep))
+        other.iteration = self.iteration
+        other._signal = self._signal[list(keep)]
+        other._is_done = [self._is_done[k] for k in keep]
+        return other

@@ -1,0 +1,454 @@
+"""How does DOP compare with classical filters? PSNR on the same images, in one table. Resumable.
+
+    python scripts/compare_rivals.py --subset --out rivals          # at most 20 minutes on two cores
+    python scripts/compare_rivals.py --out rivals                   # all of it, overnight
+    python scripts/compare_rivals.py --out rivals --images FOLDER   # and pairs of files: NAME.png, NAME_50.png
+    python scripts/compare_rivals.py --out rivals --list            # what was measured, and what the rest costs
+
+Cases: `natural` is salt and pepper on crops of scikit-image's photographs, at their own resolution; `random` has
+corruptions of any value; `dense` is `natural` with Gaussian noise; `impulse` takes pairs of files, NAME.png as the
+truth and NAME_LEVEL.png as the observation. The filters detect by the ends of the range, or by a robust threshold for
+`random`; only DIP on the known mask sees where the corruption is. Each cell of the table has the mean PSNR of the whole
+image, and without its outer 4 pixels. Values are clipped to the range and not rounded.
+
+Each row is a JSON file in --out, and the same command continues where it was stopped. Several processes may share it.
+"""
+
+import argparse
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dop_lightning import recover_image
+from dop_lightning.cli.experiments.runner import prepare
+from dop_lightning.engine.at_once import run_batches, run_to_end
+from dop_lightning.engine.look import Look
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.optim.muon import Muon
+from dop_lightning.engine.rivals import (
+    NAMF,
+    AdaptiveMedian,
+    Biharmonic,
+    BM3DAfterFill,
+    CubicScattered,
+    DetectAndFill,
+    Detector,
+    ExtremeValues,
+    Filler,
+    FilterMethod,
+    FrequencySelective,
+    ImageFilter,
+    NormalisedConvolution,
+    RobustThreshold,
+    Telea,
+)
+from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.steps import GradientDescent
+from dop_lightning.foundation.atomic import atomic_json
+from dop_lightning.images.presets import MUON_RATE, PRESETS
+from dop_lightning.lightning.hyperparameters import plain
+from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
+from dop_lightning.model.signals import SkipUNet
+from dop_lightning.problems.noise import GaussianNoise, Mixture, Noise, RandomValuedImpulse, SaltAndPepper
+from dop_lightning.problems.problem import Problem, ProblemBatch
+
+KINDS = ("natural", "random", "dense", "impulse")
+IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
+LEVELS = {"natural": (0.1, 0.3, 0.5, 0.7), "random": (0.1, 0.3, 0.5), "dense": (0.3, 0.5)}
+DENSE = 0.05
+"""Standard deviation of the Gaussian noise of `dense`."""
+
+RIM = 4
+"""Pixels that are left out at each edge for the second PSNR."""
+
+ITERATIONS = {"dop": PRESETS["default"].iterations, "dip-mask": 1000, "dip-l1": 4000}
+WIDTH = PRESETS["default"].width
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be restored.
+
+    Attributes:
+        kind: one of KINDS.
+        image: its name.
+        level: share of corrupted entries.
+        size: side of the crop, 0 for whole files.
+        folder: of the files of `impulse`.
+    """
+
+    kind: str
+    image: str
+    level: float
+    size: int
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.image}-{round(100 * self.level)}-{self.size}"
+
+    @property
+    def entries(self) -> int:
+        """How many numbers the image has."""
+        if self.folder is None:
+            return 3 * self.size**2
+        with Image.open(self.folder / f"{self.image}.png") as image:
+            return len(image.getbands()) * image.width * image.height
+
+    def problem(self) -> Problem:
+        """The observation, with its truth."""
+        if self.folder is not None:
+            truth = read(self.folder / f"{self.image}.png")
+            observed = read(self.folder / f"{self.image}_{round(100 * self.level)}.png")
+        else:
+            truth = crop(self.image, self.size)
+            seed = zlib.crc32(f"{self.image} {self.size}".encode())  # one draw for all levels
+            observed = self.noise().corrupt(truth, torch.Generator().manual_seed(seed)).observation
+        return Problem(self.name, observed, truth=truth, data_range=1.0)
+
+    def noise(self) -> Noise:
+        salt = SaltAndPepper(self.level)
+        return {
+            "natural": salt,
+            "random": RandomValuedImpulse(self.level),
+            "dense": Mixture([GaussianNoise(DENSE), salt]),
+        }[self.kind]
+
+
+def read(path: Path) -> Tensor:
+    """A file of 8 bits as `(C, H, W)` in [0, 1]."""
+    with Image.open(path) as image:
+        pixels = np.array(image.convert("L" if image.mode == "L" else "RGB"))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous() / 255
+
+
+def crop(name: str, size: int) -> Tensor:
+    """The middle of one of scikit-image's photographs, `(C, size, size)`."""
+    from skimage import data
+
+    pixels = getattr(data, name)()
+    top, left = ((side - size) // 2 for side in pixels.shape[:2])
+    if min(top, left) < 0:
+        raise SystemExit(
+            f"compare_rivals: error: --sizes must be at most {min(pixels.shape[:2])} for {name}, got {size}"
+        )
+    return torch.from_numpy(pixels[top : top + size, left : left + size]).permute(2, 0, 1).contiguous() / 255
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """What was asked for."""
+    found = []
+    for kind in options.cases:
+        levels = options.levels or LEVELS.get(kind)
+        if kind == "impulse":
+            found += list(pairs(options.images, levels))
+        else:
+            found += [Case(kind, i, p, s) for s in options.sizes for p in levels for i in options.photographs]
+    return found
+
+
+def pairs(folder: Path, levels: Sequence[float] | None) -> Iterator[Case]:
+    """The pairs of files in a folder."""
+    for path in sorted(folder.glob("*_[0-9]*.png")):
+        name, _, share = path.stem.rpartition("_")
+        if share.isdigit() and (folder / f"{name}.png").is_file() and (not levels or int(share) / 100 in levels):
+            yield Case("impulse", name, int(share) / 100, 0, folder)
+
+
+# ------------------------------------------------------------------------------------------------------------- methods
+
+Result = dict[str, Tensor]
+"""What was recovered, `(C, H, W)`: `end`, and `oracle` where the truth may choose the iteration."""
+
+
+def detector(case: Case) -> Detector:
+    return RobustThreshold() if case.kind == "random" else ExtremeValues()
+
+
+def fill(filler: Callable[[], Filler], case: Case) -> ImageFilter:
+    return DetectAndFill(detector(case), filler())
+
+
+def by_filter(make: Callable[[Case], ImageFilter], case: Case) -> Result:
+    ending = run_to_end(FilterMethod(make(case)), case.problem(), 1, block=1)
+    return {"end": next(ending.outcomes()).signal}
+
+
+def by_dop(case: Case, options: argparse.Namespace) -> Result:
+    """The package as it is, with its defaults."""
+    array = case.problem().observation.permute(1, 2, 0).numpy()
+    settings = {"width": options.width, "iterations": options.iterations}
+    recovery = recover_image(
+        array, value_range=(0.0, 1.0), device="cpu", progress=False, **{k: v for k, v in settings.items() if v}
+    )
+    return {"end": torch.from_numpy(np.asarray(recovery.image)).permute(2, 0, 1)}
+
+
+class Best(Listener):
+    """Keeps the output, or its running average, with the largest PSNR ever."""
+
+    def __init__(self, truth: Tensor) -> None:
+        self.truth = truth
+        self.kept: Tensor | None = None
+        self.last = truth
+
+    def on_evaluation(self, run: Run, look: Look) -> None:
+        seen = look.evaluation
+        self.last = seen.signal[0].clone()
+        for signal in (seen.signal, seen.average):
+            if signal is not None and (self.kept is None or psnr(signal[0], self.truth) > psnr(self.kept, self.truth)):
+                self.kept = signal[0].clone()
+
+
+def by_network(name: str, case: Case, options: argparse.Namespace) -> Result:
+    """DIP-ℓ1 as in configs/dip_l1.yaml, or DIP on the known mask with the network and optimizer of the default."""
+    problem = case.problem()
+    clean = problem.truth
+    assert clean is not None
+    network = partial(SkipUNet, width=options.width or WIDTH)
+    average = GradientDescent(average=0.98)
+    if name == "dip-l1":
+        method = Method(network, None, loss=AbsoluteLoss("mean"), steps=average)
+    else:
+        problem = Problem(case.name, problem.observation, truth=clean, mask=known(case), data_range=1.0)
+        muon = partial(Muon, lr=MUON_RATE)
+        network = partial(network, bias=False)
+        method = Method(network, None, loss=SquaredLoss("mean"), theta_optimizer=muon, steps=average)
+    best = Best(clean)
+    iterations = options.iterations or ITERATIONS[name]
+    run_batches(
+        method,
+        [ProblemBatch([problem])],
+        iterations,
+        block=10,
+        listeners=[best],
+        tau=1.0,
+        evaluate_every=min(50, iterations),
+    )
+    results = {"end": best.last, "oracle": best.kept if best.kept is not None else best.last}
+    if problem.mask is not None and case.kind != "dense":  # as of the filters
+        results = {key: torch.where(problem.mask, problem.observation, X) for key, X in results.items()}
+    return results
+
+
+def known(case: Case) -> Tensor:
+    """Which entries are not corrupted: what only DIP on the known mask is told."""
+    if case.folder is not None:
+        problem = case.problem()
+        assert problem.truth is not None
+        return problem.observation == problem.truth
+    clean = crop(case.image, case.size)
+    seed = zlib.crc32(f"{case.image} {case.size}".encode())
+    return case.noise().corrupt(clean, torch.Generator().manual_seed(seed)).corruption == 0
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method: a filter, or a network.
+
+    Attributes:
+        cost: seconds per million entries on one core, before anything was measured.
+        make: makes the filter of a case.
+        run: runs the network on a case.
+    """
+
+    cost: float
+    make: Callable[[Case], ImageFilter] | None = None
+    run: Callable[[Case, argparse.Namespace], Result] | None = None
+
+
+METHODS = {
+    "biharmonic": Rival(6, partial(fill, Biharmonic)),
+    "convolution": Rival(0.5, partial(fill, NormalisedConvolution)),
+    "cubic": Rival(9, partial(fill, CubicScattered)),
+    "telea": Rival(0.5, partial(fill, Telea)),
+    "adaptive-median": Rival(12, lambda _: AdaptiveMedian()),
+    "namf": Rival(1, lambda _: NAMF()),
+    "bm3d": Rival(50, lambda case: BM3DAfterFill(fill(Biharmonic, case))),
+    "fsr": Rival(55, partial(fill, FrequencySelective)),
+    "dop": Rival(730, run=by_dop),
+    "dip-mask": Rival(740, run=partial(by_network, "dip-mask")),
+    "dip-l1": Rival(2800, run=partial(by_network, "dip-l1")),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def psnr(signal: Tensor, truth: Tensor, rim: int = 0) -> float:
+    """In dB, of values clipped to [0, 1], without `rim` pixels at each edge."""
+    inside = np.s_[..., rim : signal.shape[-2] - rim, rim : signal.shape[-1] - rim]
+    error = (signal.double().clamp(0, 1) - truth.double())[inside].square().mean()
+    return float(-10 * torch.log10(error.clamp(min=1e-12)))
+
+
+def settings_of(case: Case, method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a row depends on besides its case and method."""
+    make = METHODS[method].make
+    if make is not None:
+        return {"filter": plain(make(case))}
+    return {"iterations": options.iterations or ITERATIONS[method], "width": options.width or WIDTH}
+
+
+def path_of(case: Case, method: str, options: argparse.Namespace) -> Path:
+    folder: Path = options.out
+    return folder / f"{case.name}--{method}.json"
+
+
+def finished(case: Case, method: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The row of a case and a method, if there is one of the same settings."""
+    try:
+        row: dict[str, Any] = json.loads(path_of(case, method, options).read_text(encoding="utf-8"))
+        return row if row.get("settings") == settings_of(case, method, options) else None
+    except (FileNotFoundError, ValueError, ImportError):  # none, damaged, or of a filter that is not installed
+        return None
+
+
+def measure(case: Case, method: str, options: argparse.Namespace) -> None:
+    """Make one row."""
+    truth = case.problem().truth
+    assert truth is not None
+    begin = time.perf_counter()
+    make, run = METHODS[method].make, METHODS[method].run
+    results = by_filter(make, case) if make is not None else run(case, options) if run is not None else {}
+    row = {
+        "case": case.name,
+        "method": method,
+        "seconds": round(time.perf_counter() - begin, 3),
+        "entries": case.entries,
+        "settings": settings_of(case, method, options),
+        **{key: [round(psnr(X, truth, rim), 4) for rim in (0, RIM)] for key, X in results.items()},
+    }
+    atomic_json(path_of(case, method, options), row)
+    said = ", ".join(f"{key} {row[key][0]:.2f} / {row[key][1]:.2f} dB" for key in results)  # type: ignore[index]
+    print(f"{case.name} {method}: {said}, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
+
+
+def rows(options: argparse.Namespace) -> dict[tuple[Case, str], dict[str, Any]]:
+    """All that is finished of what was asked for."""
+    asked = ((case, method) for case in cases(options) for method in options.methods)
+    return {(c, m): row for c, m in asked if (row := finished(c, m, options)) is not None}
+
+
+def table(options: argparse.Namespace) -> Iterator[str]:
+    """Means over the images of each cell, in Markdown."""
+    found = rows(options)
+    columns = [
+        (method, key)
+        for method in options.methods
+        for key in ("end", "oracle")
+        if any(m == method and key in row for (_, m), row in found.items())
+    ]
+    heads = [method if key == "end" else f"{method}, oracle" for method, key in columns]
+    yield f"| {' | '.join(['case', 'images', *heads])} |"
+    yield "|" + " --- |" * (len(columns) + 2)
+    cells: dict[str, list[Case]] = {}
+    for case in cases(options):
+        size = "" if case.folder is not None else f", {case.size}×{case.size}"
+        image = f" {case.image}" if options.each else ""
+        cells.setdefault(f"{case.kind}{image}, {round(100 * case.level)} %{size}", []).append(case)
+    for cell, members in cells.items():
+        line = [cell, str(len(members))]
+        for method, key in columns:
+            values = [found[case, method][key] for case in members if (case, method) in found]
+            partly = "" if len(values) == len(members) else f" ({len(values)})"
+            line.append(f"{' / '.join(f'{mean(v):.2f}' for v in zip(*values, strict=True))}{partly}" if values else "")
+        yield f"| {' | '.join(line)} |"
+    seconds = [f"{mean(r['seconds'] for (_, m), r in found.items() if m == method):.1f}" for method, _ in columns]
+    yield f"| {' | '.join(['seconds per image', '', *seconds])} |"
+
+
+def costs(options: argparse.Namespace) -> Iterator[str]:
+    """What each kind and method takes: measured, and estimated by what was measured of the method."""
+    found = rows(options)
+    yield f"{'kind':<10}{'method':<18}{'finished':>10}{'took':>10}{'left':>6}{'will take':>12}"
+    total = 0.0
+    for kind in options.cases:
+        of_kind = [case for case in cases(options) if case.kind == kind]
+        for method in options.methods:
+            done = [found[case, method] for case in of_kind if (case, method) in found]
+            left = [case for case in of_kind if (case, method) not in found]
+            rate = rate_of(method, (row for (_, m), row in found.items() if m == method), options)
+            needed = sum(rate * case.entries for case in left)
+            total += needed
+            took = f"{sum(row['seconds'] for row in done):.0f} s"
+            yield f"{kind:<10}{method:<18}{len(done):>10}{took:>10}{len(left):>6}{f'{needed:.0f} s':>12}"
+    yield f"left in all: {total / 60:.0f} minutes"
+
+
+def rate_of(method: str, known_rows: Iterable[dict[str, Any]], options: argparse.Namespace) -> float:
+    """Seconds per entry."""
+    measured = list(known_rows)
+    if measured:
+        return float(sum(row["seconds"] for row in measured) / sum(row["entries"] for row in measured))
+    shorter = 1.0
+    if METHODS[method].run is not None and options.iterations:
+        shorter = options.iterations / ITERATIONS[method]
+    return METHODS[method].cost * shorter / 1e6
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("rivals"), help="folder of the rows; default: %(default)s")
+    parser.add_argument("--cases", nargs="+", choices=KINDS, help="default: all; impulse only with --images")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pairs NAME.png and NAME_LEVEL.png for impulse")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
+    parser.add_argument("--photographs", nargs="+", choices=IMAGES, help="default: all")
+    parser.add_argument("--sizes", type=int, nargs="+", help="sides of the crops; default: 128 256")
+    parser.add_argument("--levels", type=float, nargs="+", help="shares of corrupted entries; default: by the case")
+    parser.add_argument("--subset", action="store_true", help="two photographs, 96×96, 50 %% corrupted; no impulse")
+    parser.add_argument("--iterations", type=int, help="of the networks; default: those of each")
+    parser.add_argument("--width", type=int, help=f"of the networks; default: {WIDTH}")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--each", action="store_true", help="a line per image, not means")
+    parser.add_argument("--list", action="store_true", help="print what each kind and method costs, and leave")
+    options = parser.parse_args(arguments)
+    if options.cases is None:
+        options.cases = [kind for kind in KINDS if kind != "impulse" or (options.images and not options.subset)]
+    if "impulse" in options.cases and (options.images is None or not options.images.is_dir()):
+        parser.error(f"impulse needs --images, a folder with NAME.png and NAME_50.png, got {options.images}")
+    options.photographs = options.photographs or (["astronaut", "coffee"] if options.subset else list(IMAGES))
+    options.sizes = options.sizes or ([96] if options.subset else [128, 256])
+    options.levels = options.levels or ([0.5] if options.subset else None)
+    return options
+
+
+def main() -> int:
+    options = parse()
+    if options.list:
+        print(*costs(options), sep="\n")
+        return 0
+    prepare()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for method in options.methods:  # the fast ones first
+        for case in cases(options):
+            if finished(case, method, options) is not None:
+                continue
+            try:
+                measure(case, method, options)
+            except ImportError as error:
+                print(f"{method} is skipped: {error}", file=sys.stderr)
+                break
+    print(*table(options), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
