@@ -61,7 +61,7 @@ from dop_lightning.images.presets import MUON_RATE, PRESETS
 from dop_lightning.lightning.hyperparameters import plain
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
 from dop_lightning.model.signals import SkipUNet
-from dop_lightning.problems.noise import GaussianNoise, Mixture, Noise, RandomValuedImpulse, SaltAndPepper
+from dop_lightning.problems.noise import Corrupted, GaussianNoise, Mixture, Noise, RandomValuedImpulse, SaltAndPepper
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 KINDS = ("natural", "random", "dense", "impulse")
@@ -114,9 +114,13 @@ class Case:
             observed = read(self.folder / f"{self.image}_{round(100 * self.level)}.png")
         else:
             truth = crop(self.image, self.size)
-            seed = zlib.crc32(f"{self.image} {self.size}".encode())  # one draw for all levels
-            observed = self.noise().corrupt(truth, torch.Generator().manual_seed(seed)).observation
+            observed = self.corrupted(truth).observation
         return Problem(self.name, observed, truth=truth, data_range=1.0)
+
+    def corrupted(self, truth: Tensor) -> Corrupted:
+        """What the noise makes of a crop: one draw for all levels."""
+        seed = zlib.crc32(f"{self.image} {self.size}".encode())
+        return self.noise().corrupt(truth, torch.Generator().manual_seed(seed))
 
     def noise(self) -> Noise:
         salt = SaltAndPepper(self.level)
@@ -249,9 +253,7 @@ def known(case: Case) -> Tensor:
         problem = case.problem()
         assert problem.truth is not None
         return problem.observation == problem.truth
-    clean = crop(case.image, case.size)
-    seed = zlib.crc32(f"{case.image} {case.size}".encode())
-    return case.noise().corrupt(clean, torch.Generator().manual_seed(seed)).corruption == 0
+    return case.corrupted(crop(case.image, case.size)).corruption == 0
 
 
 @dataclass(frozen=True)

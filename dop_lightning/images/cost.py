@@ -38,9 +38,6 @@ SHARE_FOR_IMAGES = 0.8
 TILES = (512, 384, 256, 192, 128, 96, 64)
 """Sides of tiles to choose from: multiples of the network's 32."""
 
-LARGE = 1.5
-"""Images whose larger side is at most this many tiles are recovered whole."""
-
 Shape = tuple[int, int, int]
 
 
@@ -145,8 +142,8 @@ class RecoveryCost:
             ValueError: not even the smallest tiles fit.
         """
         free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
-        wanted, largest = self.preset.tile, max(max(shape[1:]) for shape in self.shapes)
-        if wanted is not None and largest > LARGE * wanted and self.memory(wanted) <= free:
+        wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
+        if wanted is not None and self.memory(wanted) <= free:
             return wanted
         return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
 

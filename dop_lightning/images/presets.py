@@ -52,6 +52,10 @@ class Preset:
     text: str
     tile: int | None = None
 
+    def tile_for(self, side: int) -> int | None:
+        """Return the side of the tiles for an image whose larger side this is, ``None`` if it is recovered whole."""
+        return self.tile if self.tile is not None and side > LARGE * self.tile else None
+
     def recipe(
         self,
         width: int | None = None,
@@ -91,6 +95,9 @@ class Preset:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
         return self.recipe(width, precision, per).method()
 
+
+LARGE = 1.5
+"""Images whose larger side is at most this many tiles are recovered whole."""
 
 PRESETS = {
     "quick": Preset(16, 400, None, True, "a first look"),

@@ -9,7 +9,6 @@ from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.units import format_duration
-from dop_lightning.images.cost import LARGE
 from dop_lightning.images.presets import PRESETS, TAU, Preset
 from dop_lightning.images.tiles import cover
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -30,7 +29,7 @@ def preset_lines(side: int = 512) -> Iterator[str]:
     where = torch.cuda.get_device_name() if device == "cuda" else f"this CPU, {threads} thread{'s' * (threads > 1)}"
     yield f"presets, with their time for {side}×{side} pixels in colour on {where}:"
     for name, preset in PRESETS.items():
-        tile = preset.tile if preset.tile is not None and side > LARGE * preset.tile else side
+        tile = preset.tile_for(side) or side
         pixels = len(cover((side, side), tile).places) * tile**2
         seconds = preset.iterations * pixels / PROBE**2 * _probe(preset, device)
         setting = f"width {preset.width}, {preset.iterations} iterations"

@@ -260,9 +260,9 @@ class Refinement(StepRule):
     def _keeps(self, state: BatchState) -> Tensor:
         """Of each problem, whether its clean entries are kept: bool ``(K,)`` on the CPU."""
         if not _same_entries(state):
-            return torch.zeros(len(state), dtype=torch.bool)
+            return torch.zeros(len(state), dtype=torch.bool, device="cpu")
         if self.dense != "auto":
-            return torch.full((len(state),), self.dense == "keep")
+            return torch.full((len(state),), self.dense == "keep", device="cpu")
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
         return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"]
 

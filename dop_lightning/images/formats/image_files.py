@@ -169,11 +169,11 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     lo, hi = format.value_range
     # Single precision is enough for 8 bits, and has always given their pixels.
     precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
-    x = tensor.detach().to("cpu", torch.float32).clamp(0, 1).to(precision)
-    colours = x.mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
+    x = tensor.detach().to("cpu", torch.float32)
+    colours = x.clamp(0, 1).to(precision).mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
     observed = format.raster.observed()
     before = _normalised(format.raster.colours(), observed, lo, hi)
-    kept = (tensor.detach().to("cpu", torch.float32) == before).permute(1, 2, 0).numpy()
+    kept = (x == before).permute(1, 2, 0).numpy()
     return repaint(format.raster, colours, kept if observed is None else kept & observed)
 
 

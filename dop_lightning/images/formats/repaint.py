@@ -28,7 +28,7 @@ def repaint(raster: Raster, colours: np.ndarray, kept: np.ndarray | None = None)
     if raster.palette is not None:
         return replace(raster, samples=_indices(raster.samples, raster.palette, colours))
     samples = quantised(colours, raster)
-    if kept is not None and kept.shape == raster.samples.shape:
+    if kept is not None:
         samples = np.where(kept, raster.samples, samples)
     if raster.key is not None:
         samples = _beside_key(samples, raster, raster.key)

@@ -51,16 +51,22 @@ class Places(NamedTuple):
     Attributes:
         share: π, the share of outliers among them, in (0, 1).
         outlier: the probability of each of them that it is one, one dimension, in (0, 1].
-        evidence: what its place adds to the log odds that it is one.
         raw: the probability as its place alone gives it, also where π is large.
-        doubt: how much of that counts, in [0, 1]: 0 where π is large.
     """
 
     share: float
     outlier: Tensor
-    evidence: Tensor
     raw: Tensor
-    doubt: float
+
+    @property
+    def doubt(self) -> float:
+        """How much of what places say counts, in [0, 1]: 0 where π is large."""
+        return _doubt(self.share)
+
+    @property
+    def evidence(self) -> Tensor:
+        """What the place of each adds to the log odds that it is an outlier."""
+        return self.doubt * (torch.logit(self.raw) - math.log(self.share / (1 - self.share)))
 
 
 def place_evidence(
@@ -79,7 +85,7 @@ def place_evidence(
     total = int(far.sum())
     if y.dim() != 3 or total == 0:
         nothing = torch.zeros(total, dtype=y.dtype, device=y.device)
-        return Places(1 - LEAST, 1 - LEAST - nothing, nothing, 1 - LEAST - nothing, 0.0)
+        return Places(1 - LEAST, 1 - LEAST - nothing, 1 - LEAST - nothing)
     values_of = torch.where(observed, y, torch.inf)[None]
     mirrored = min(y.shape[1:]) > 1  # a line that leaves the image goes on as it came
     around = pad(values_of, [1] * 4, mode="reflect")[0] if mirrored else pad(values_of, [1] * 4, value=torch.inf)[0]
@@ -100,10 +106,12 @@ def place_evidence(
     )
     share = _share(found, chance)
     outlier = (share * (chance + 1) / (found + 1)).cummax(dim=1).values.clamp(LEAST, 1 - LEAST).flatten()[own]
+    return Places(share, 1 - _doubt(share) * (1 - outlier), outlier)
+
+
+def _doubt(share: float) -> float:
     low, high = DOUBTED
-    weight = min(1.0, max(0.0, (high - share) / (high - low)))
-    evidence = torch.logit(outlier) - math.log(share / (1 - share))
-    return Places(share, 1 - weight * (1 - outlier), weight * evidence, outlier, weight)
+    return min(1.0, max(0.0, (high - share) / (high - low)))
 
 
 def _share(found: Tensor, chance: Tensor) -> float:
