@@ -17,12 +17,19 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
-from dop_lightning.engine.steps.clean_entries import clean_probability, dense_noise, first_look
+from dop_lightning.engine.steps.clean_entries import (
+    clean_probability,
+    dense_noise,
+    first_look,
+    first_support,
+    regression,
+)
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
+from dop_lightning.model.signals.abilities import Guided
 from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
@@ -41,6 +48,9 @@ FEW = 1e-3
 GUESSED = 0.9
 """Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
 nothing is called an outlier."""
+
+NONE = 0.02
+"""Where fewer entries than this share would be clean, the output is not good enough to tell them: the next look may."""
 
 Dense = Literal["auto", "keep", "remove"]
 
@@ -71,6 +81,12 @@ class Refinement(StepRule):
     of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, it
     decides alone. A network that has not yet learnt a line would call it an outlier, and never learn it.
 
+    *From what.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of
+    its parameters, on what a mean of the clean entries around each place knows at once. So a kernel regression x̃ stands
+    in its input from the first iteration on. It leaves out the entry that it predicts, lest the network learn to copy,
+    and all held-out entries, lest their error lie: an entry can be read back from its neighbours' estimates. See
+    :mod:`dop_lightning.engine.steps.clean_entries.regression`.
+
     *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
     s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
     :data:`LIVELIER` times, within ``[(1 − mean w)², 1]`` of what it was at the start.
@@ -93,6 +109,8 @@ class Refinement(StepRule):
             corrupted as a whole.
         average: decay of the running average, at least 0 and below 1.
         patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
+        guide: whether an image network is given a kernel regression of the observation in its input, where entries of y
+            are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`).
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
             standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
 
@@ -110,6 +128,7 @@ class Refinement(StepRule):
         average: float = 0.98,
         patience: int | None = 250,
         dense: Dense = "auto",
+        guide: bool = True,
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -118,6 +137,7 @@ class Refinement(StepRule):
         self.patience = None if patience is None else at_least("patience", patience, self.every)
         one_of("dense", dense, get_args(Dense))
         self.dense = dense
+        self.guide = guide
         self.grid = self.every
 
     @property
@@ -143,36 +163,46 @@ class Refinement(StepRule):
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
-        first, structure = self._first_looks(state)
         if state.signal.perturbed is not None:
             state.signal.perturbed.calm_by(calm)  # the array itself: what is restored in it counts as well
+        guide = torch.zeros_like(state.problems.observation)
+        if guided := self._guided(state):
+            guided.guide_by(guide)  # the array itself, again
         return {
             "calm": calm,
             "average": RunningAverage.start(state),
             "best": RunningAverage.start(state),
-            "clean": first,
+            "clean": torch.ones_like(guide),
             "held_out": self._draw_held_out(state),
-            "structure": structure,
+            "structure": torch.zeros(size, dtype=torch.bool, device=host),
+            **({"guide": guide} if guided else {}),
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
-    def _first_looks(self, state: BatchState) -> tuple[Tensor, Tensor]:
-        """w at the start, and which observations it is right for: what stands out there is the picture itself."""
-        problems = state.problems
-        clean = torch.ones_like(problems.observation)
-        structure = torch.zeros(len(problems), dtype=torch.bool, device="cpu")
+    def _guided(self, state: BatchState) -> Guided | None:
+        """The signal as one that takes a guide, if it is to have one."""
+        images = _same_entries(state) and state.problems.observation.dim() == 4
+        return state.signal.guided if self.guide and images else None
+
+    def _begin(self, state: BatchState) -> None:
+        """What is told of images before the first iteration: whether w is known already, and the guide."""
+        problems, memory = state.problems, state.memory
         if not _same_entries(state):
-            return clean, structure
+            return
         for k, problem in enumerate(problems):
+            y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             mask = None if problems.mask is None else problems.mask[k]
-            look = first_look(problems.observation[k], scale(problem), mask, _per_pixel(state))
-            structure[k] = look.is_structure
-            if structure[k]:
-                clean[k] = look.clean
-        return clean, structure
+            look = first_look(y, size, mask, pixels)
+            memory["structure"][k] = look.is_structure
+            if look.is_structure:
+                memory["clean"][k] = look.clean
+            if "guide" in memory:
+                seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
+                clean = look.clean * seen if look.is_structure else first_support(y, size, seen, pixels)
+                memory["guide"][k] = regression(y, clean)
 
     def reveal(self, state: BatchState, k: int) -> int:
         """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -204,6 +234,8 @@ class Refinement(StepRule):
         """
         if iteration % self.every:
             return
+        if iteration == 0:
+            self._begin(state)
         problems, memory = state.problems, state.memory
         due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
         if not due:
@@ -216,7 +248,12 @@ class Refinement(StepRule):
             mask = None if problems.mask is None else problems.mask[k]
             size = scale(problems[k])
             if not memory["structure"][k]:
-                memory["clean"][k] = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+                found = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+                if float(found.sum()) < NONE * (y.numel() if mask is None else float(mask.sum())):
+                    if math.isinf(float(memory["least_error"][k])):  # s is there still
+                        memory["refined_from"][k] = iteration + self.every
+                    continue
+                memory["clean"][k] = found
             clean = memory["clean"][k]
             memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / size
             weights = clean[held_out].cpu().double()  # Apple's devices have no float64

@@ -40,6 +40,16 @@ class Growth(Protocol):
         """Grow where it is due, and return whether it was; ``dual`` returns ``A*(ξ)``, ``(K, n, m)``."""
 
 
+class Guided(Protocol):
+    """A signal of a network whose input can hold an estimate of what it is to be."""
+
+    def guide_by(self, estimates: Tensor) -> None:
+        """Put estimates ``(K, *n)`` into the inputs, in place of a part of what is random there.
+
+        The array is read at each iteration, and may change in between.
+        """
+
+
 class Perturbed(Protocol):
     """A signal that is random at each iteration.
 

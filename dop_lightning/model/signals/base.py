@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dop_lightning.foundation.signatures import require_result
 from dop_lightning.model.part import Part, Rate
-from dop_lightning.model.signals.abilities import Factors, Growth, Perturbed
+from dop_lightning.model.signals.abilities import Factors, Growth, Guided, Perturbed
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
@@ -60,6 +60,11 @@ class Signal(Part):
     @property
     def growth(self) -> Growth | None:
         """The signal as one whose parameters become more, if they do."""
+        return None
+
+    @property
+    def guided(self) -> Guided | None:
+        """The signal as one whose input can hold an estimate, if it can."""
         return None
 
     @property

@@ -216,14 +216,56 @@ def test_line_art_is_known_before_the_first_iteration() -> None:
         [Problem(name, image, seed=0, data_range=1.0) for name, image in (("drawing", drawing), ("damaged", damaged))]
     )
     state = make_state(problems)
+    state.advance(1)
     assert state.memory["structure"].tolist() == [True, True]
     assert bool((state.memory["clean"][0] == 1).all())
     assert state.memory["clean"][1, 0, 8::8, 4::8].max() < 0.5 < state.memory["clean"][1, 0, 4].min()
-    state.advance(1)
     assert torch.equal(state.evaluate().signal[0], drawing)
     state.advance(int(state.memory["refined_from"].max()) + 11)
     assert torch.equal(state.evaluate().signal[0], drawing)
     assert bool((state.evaluate().corruption[0] == 0).all())
+
+
+def test_a_regression_of_the_clean_entries_guides_the_network() -> None:
+    """It has not seen the entries that are held out, nor the damage, and stands in the input of the network."""
+    problems = make_batch(0)
+    state = make_state(problems)
+    assert bool((state.memory["guide"] == 0).all())
+    state.advance(1)
+    truth = photograph()[None]
+    guide, damaged = state.memory["guide"][0], problems.observation[0] != truth[0]
+    assert float(psnr(guide[None], truth, 1.0)) > float(psnr(problems.observation, truth, 1.0)) + 8
+    assert (guide - truth[0])[damaged].abs().median() < 0.05
+    given = state.signal._perturbed(0, 1)
+    plain = make_state(problems, Refinement(every=10, guide=False))
+    assert "guide" not in plain.memory
+    other = plain.signal._perturbed(0, 1)
+    assert torch.equal(given[..., 3:], other[..., 3:])
+    assert not torch.equal(given[..., :3], other[..., :3])
+
+
+def test_an_output_that_tells_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all entries would be outliers, weights stay as they are, and s with them, until a later look."""
+    state = make_state(make_batch(0))
+    begin = int(state.memory["refined_from"])
+    module = "dop_lightning.engine.steps.refinement.clean_probability"
+    with monkeypatch.context() as patched:
+        patched.setattr(module, lambda y, *_: torch.full_like(y, 0.01))
+        state.advance(begin + 1)
+    assert bool((state.memory["clean"] == 1).all())
+    assert bool(state.memory["least_error"].isinf().all())
+    assert bool((state.corruption.value() != 0).any())
+    assert bool((state.evaluate().corruption != 0).any())
+    state.advance(20)
+    assert state.memory["clean"].min() < 0.5
+    assert bool(state.memory["least_error"].isfinite().all())
+
+
+def test_a_network_without_room_has_no_guide() -> None:
+    rule = Refinement(every=10)
+    loss = SquaredLoss("mean")
+    method = Method(partial(NETWORK, input_channels=5), HadamardCorruption, loss=loss, theta_optimizer=ADAM, steps=rule)
+    assert "guide" not in BatchState(method, make_batch(0), 1.0).memory
 
 
 def test_nothing_is_called_an_outlier_where_nothing_can_be_predicted() -> None:

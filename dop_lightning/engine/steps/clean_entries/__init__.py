@@ -1,14 +1,18 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
+from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
+from dop_lightning.engine.steps.clean_entries.first_support import first_support
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
+from dop_lightning.engine.steps.clean_entries.regression import leave_one_out, regression
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [
     "Bins",
+    "Companions",
     "Entries",
     "FirstLook",
     "Mixture",
@@ -17,8 +21,11 @@ __all__ = [
     "clean_probability",
     "dense_noise",
     "first_look",
+    "first_support",
     "fit_mixture",
     "fit_values",
+    "leave_one_out",
     "outlier_density",
     "place_evidence",
+    "regression",
 ]

@@ -3,13 +3,18 @@
 Shapes: ``*m`` one observation, C×H×W for an image.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
+from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
-from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values
+from dop_lightning.engine.steps.clean_entries.values import BINS, Bins, Values, fit_values
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Between the classes of activity: shares of the entries whose surroundings are calmer. The liveliest are few."""
@@ -19,6 +24,14 @@ FAR = 0.25
 
 LEAST_SHARE = 1e-5
 """Corrupted entries are no fewer, and clean ones no fewer than 2 %."""
+
+APART = 0.08
+"""At this distance, in scales of the observation, an entry is compared with its companions."""
+
+DIVERSE = (0.1, 0.4)
+"""Where outliers have values of their own, as random ones do, their companions tell them: not at the former share of
+lone values and below, wholly from the latter on. Outliers of few values, as dead and hot pixels are, resemble each
+other where they are many, and their values tell them anyway."""
 
 ROUNDS = 3
 """Estimates of the densities of the values, each with what the one before says of the far entries."""
@@ -66,43 +79,76 @@ def clean_probability(
     """
     gaps = per_pixel and observed is not None  # there may be pixels of which a part was observed
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
-    groups = y.shape[0] if per_pixel else 1
-
-    def line(values: Tensor) -> Tensor:
-        return values.movedim(0, -1).reshape(-1) if per_pixel else values.reshape(-1)
-
-    known = line(observed)
-    taken = known.view(-1, groups).any(dim=1, keepdim=True).expand(-1, groups).reshape(-1)
-    if not bool(taken.any()):
+    order = _Order.of(observed, y.shape[0] if per_pixel else 1)
+    if not bool(order.taken.any()):
         return torch.zeros_like(y)
-    apart = line(held_out)[taken]
-    if bool((apart.view(-1, groups) != apart.view(-1, groups)[:, :1]).any()):
+    apart = order.line(held_out)
+    if bool((apart.view(-1, order.groups) != apart.view(-1, order.groups)[:, :1]).any()):
         raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
     far = ((y - estimate).abs() > FAR * scale) & observed
     places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
-    outlying = torch.zeros_like(y)
-    outlying[far] = places.outlier
-    place = torch.zeros_like(y)
-    place[far] = places.evidence
-    seen = known[taken]
+    outlying, place = torch.zeros_like(y), torch.zeros_like(y)
+    outlying[far], place[far] = places.outlier, places.evidence
+
+    @cache
+    def companions() -> Companions:
+        generator = torch.Generator().manual_seed(1)
+        return Companions(y, estimate, APART * scale, lively, observed, per_pixel, generator)
+
+    def company(outlying: Tensor, alone: Tensor) -> Tensor:
+        return order.line(companions().evidence(order.back(outlying), order.back(alone)))
+
+    seen = order.line(observed)
     clean = _clean(
-        torch.where(seen, line(y)[taken], line(estimate)[taken]),  # what was not observed is no outlier
-        line(estimate)[taken],
-        classes(line(lively)[taken], RANKS),
-        line(far)[taken],
-        line(outlying)[taken],
-        line(place)[taken] / groups,  # the channels of a pixel are not independent
+        torch.where(seen, order.line(y), order.line(estimate)),  # what was not observed is no outlier
+        order.line(estimate),
+        classes(order.line(lively), RANKS),
+        order.line(far),
+        order.line(outlying),
+        order.line(place) / order.groups,  # the channels of a pixel are not independent
         apart,
         seen if gaps else None,
         scale,
-        groups,
+        order.groups,
         places.doubt,
+        company if y.dim() == 3 and places.doubt < 1 else None,
     )
-    result = torch.zeros_like(line(y))
-    result[taken] = clean * seen
-    return result.view(*y.shape[1:], y.shape[0]).movedim(-1, 0) if per_pixel else result.view(y.shape)
+    return order.back(clean * seen)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Entries of an observation in one dimension; with groups, those of a group follow each other.
+
+    Attributes:
+        shape: of the observation.
+        groups: entries of a group: 1, or the channels.
+        taken: bool, one dimension: the entries of groups of which at least one was observed.
+    """
+
+    shape: torch.Size
+    groups: int
+    taken: Tensor
+
+    @classmethod
+    def of(cls, observed: Tensor, groups: int) -> "_Order":
+        everything = cls(observed.shape, groups, torch.ones(observed.numel(), dtype=torch.bool, device=observed.device))
+        some = everything.line(observed).view(-1, groups).any(dim=1, keepdim=True)
+        return cls(observed.shape, groups, some.expand(-1, groups).reshape(-1))
+
+    def line(self, values: Tensor) -> Tensor:
+        """Those that are taken, one dimension."""
+        return (values.movedim(0, -1) if self.groups > 1 else values).reshape(-1)[self.taken]
+
+    def back(self, values: Tensor) -> Tensor:
+        """The same in the shape of the observation, 0 where none is taken."""
+        whole = values.new_zeros(self.taken.shape)
+        whole[self.taken] = values
+        if self.groups == 1:
+            return whole.view(self.shape)
+        return whole.view(*self.shape[1:], self.shape[0]).movedim(-1, 0)
 
 
 def _clean(
@@ -117,6 +163,7 @@ def _clean(
     scale: float,
     groups: int,
     doubt: float,
+    company: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
     """The same of one dimension: values and the mixture, each estimated with what the other says."""
     residual = estimate - y
@@ -126,8 +173,10 @@ def _clean(
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
     scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
     clean = 1 - outlying
-    for _ in range(ROUNDS if doubt > 0 else 1):
+    for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted)
+        alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # uniform ones have density 1/range
+        diverse = 0.0 if company is None else (1 - doubt) * _diversity(alone, outlying)
         entries = Entries(
             residual=residual,
             classes=kinds,
@@ -137,13 +186,25 @@ def _clean(
             groups=groups,
             seen=seen,
         )
+        if company is not None and diverse > 0:
+            entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
         begun = Mixture(_share(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
         fitted = begun.refit(entries.of(apart), LEAST_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
-        outlying = (1 - clean) * far
+        if doubt == 0 and diverse == 0:  # all that is far is an outlier, whatever is fitted
+            break
+        if doubt > 0:
+            outlying = (1 - clean) * far
     return clean
+
+
+def _diversity(alone: Tensor, outlying: Tensor) -> float:
+    """How far outliers have values of their own, see :data:`DIVERSE`."""
+    low, high = DIVERSE
+    share = float((alone * outlying).sum() / outlying.sum().clamp_min(1e-12))
+    return min(1.0, max(0.0, (share - low) / (high - low)))
 
 
 def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:

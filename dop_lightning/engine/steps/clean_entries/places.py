@@ -91,7 +91,7 @@ def place_evidence(
     around = pad(values_of, [1] * 4, mode="reflect")[0] if mirrored else pad(values_of, [1] * 4, value=torch.inf)[0]
     at = far.flatten().nonzero().squeeze(1)
     values, expected = y[far], estimate.flatten()
-    drawn = _places_like(expected, at, generator)
+    drawn = places_like(expected, at, generator)
     cells = len(EDGES) + 1
     group = classes(activity, RANKS).flatten()
     edges = torch.tensor(EDGES, dtype=y.dtype, device=y.device)
@@ -122,7 +122,7 @@ def _share(found: Tensor, chance: Tensor) -> float:
     return float(ratio.min().clamp(LEAST, 1 - LEAST))
 
 
-def _places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
+def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
     """For each place another one whose estimate is about the same."""
     shuffled = torch.randperm(expected.numel(), generator=generator, device="cpu").to(at.device)
     order = shuffled[expected[shuffled].sort(stable=True).indices]  # equal estimates are anywhere, not side by side

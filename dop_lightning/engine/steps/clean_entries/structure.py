@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dop_lightning.engine.steps.clean_entries.activity import activity
+from dop_lightning.engine.steps.clean_entries.median import window_median
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.values import Bins, fit_values
-
-SIDE = 5
-"""Side of the window of the median, pixels."""
 
 FAR = 0.25
 """At this distance from the median, in scales of the observation, an entry stands out."""
@@ -27,9 +24,6 @@ STRUCTURE = 0.3
 
 FEWEST = 1e-3
 """In such a picture, outliers that are fewer than this share of all entries are none."""
-
-AT_ONCE = 1 << 20
-"""Entries whose windows are sorted at once, 25 values each."""
 
 
 class FirstLook(NamedTuple):
@@ -73,7 +67,7 @@ def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, pe
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     if y.dim() != 3 or not bool(known.any()):
         return FirstLook(1.0, known.to(y.dtype))
-    middle = _median(y, known)
+    middle = window_median(y, known)
     far = ((y - middle).abs() > FAR * scale) & known
     if not bool(far.any()):
         return FirstLook(1.0, known.to(y.dtype))
@@ -91,18 +85,3 @@ def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, pe
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
     return FirstLook(places.share, (1 - outlying) * known)
-
-
-def _median(y: Tensor, known: Tensor) -> Tensor:
-    """The median of the observed entries in a window; of the whole channel where there is none."""
-    reach = SIDE // 2
-    values = torch.where(known, y, torch.nan)
-    around = pad(values[None], [reach] * 4, mode="replicate")[0]
-    result = torch.empty_like(y)
-    rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
-    for top in range(0, y.shape[1], rows):
-        part = around[:, top : top + rows + SIDE - 1]
-        windows = part.unfold(1, SIDE, 1).unfold(2, SIDE, 1).flatten(3)
-        result[:, top : top + rows] = windows.nanmedian(dim=-1).values
-    everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
-    return torch.where(result.isnan(), everywhere[:, None, None], result)

@@ -11,10 +11,11 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dop_lightning.foundation.checks import at_least, not_negative, one_of
 from dop_lightning.foundation.machine import has_bfloat16_units, is_out_of_memory
-from dop_lightning.model.signals.abilities import Perturbed
+from dop_lightning.model.signals.abilities import Guided, Perturbed
 from dop_lightning.model.signals.network import NetworkSignal
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.fused_unet import fused_forward
@@ -22,6 +23,9 @@ from dop_lightning.model.signals.unet.skip_network import SCALES, skip_network, 
 from dop_lightning.model.signals.unet.streams import side_by_side
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
+
+GUIDE = 0.5
+"""What an estimate in the input is multiplied by: z is in [0, 0.1], and a network that sees more of it copies it."""
 
 
 class SkipUNet(NetworkSignal):
@@ -94,6 +98,7 @@ class SkipUNet(NetworkSignal):
         self.prepared: tuple[Tensor, ...] = ()
         self._prepared_for: int | None = None
         self._factors: Tensor | None = None  # of the perturbation, see calm_by
+        self._guides: Tensor | None = None  # estimates in the inputs, see guide_by
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""
@@ -123,11 +128,32 @@ class SkipUNet(NetworkSignal):
         """The input of network k at an iteration, H'×W'×channels, in ``out`` if it is given and anything is drawn."""
         (z,) = self.input_of(k)
         if self.perturbation == 0:
-            return z
+            return z if self._guides is None else self._guide_(k, z.clone(), z)
         generator = stream(self.problems[k].seed, "perturbation", iteration, device=z.device)
         noise = self._working_buffer(z.dtype, z.device) if out is None else out
         std = self.perturbation * (1.0 if self._factors is None else float(self._factors[k]))
-        return noise.normal_(0.0, std, generator=generator).add_(z)
+        perturbed = noise.normal_(0.0, std, generator=generator).add_(z)
+        return perturbed if self._guides is None else self._guide_(k, perturbed, z)
+
+    def _guide_(self, k: int, given: Tensor, z: Tensor) -> Tensor:
+        """An input with ``GUIDE·estimate`` in place of the first channels of z."""
+        assert self._guides is not None
+        estimate = self._guides[k]
+        margins = [w - s for w, s in zip(self.working_size, self.image_size, strict=True)]
+        (top, left), channels = [margin // 2 for margin in margins], estimate.shape[0]
+        sides = (left, margins[1] - left, top, margins[0] - top)
+        around = pad(estimate[None], sides, mode="replicate")[0].permute(1, 2, 0)
+        given[..., :channels].add_(around, alpha=GUIDE).sub_(z[..., :channels])
+        return given
+
+    @property
+    def guided(self) -> Guided | None:
+        """Itself, if the input has channels enough that half of them stay random."""
+        return self if 2 * self.shape[0] <= self.input_channels else None
+
+    def guide_by(self, estimates: Tensor) -> None:
+        """Put ``GUIDE·estimate`` in the place of the first channels of z."""
+        self._guides = estimates
 
     @property
     def perturbed(self) -> Perturbed:

@@ -12,6 +12,7 @@ from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.signals import Signal, SkipUNet
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import skip_network
+from dop_lightning.model.signals.unet.skip_unet import GUIDE
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 from tests.suites.part import assert_same_bits, draw
@@ -222,6 +223,31 @@ def test_perturbation_is_fresh_in_every_iteration() -> None:
     correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
     assert abs(float(correlation)) < 0.05
     assert torch.equal(network_input(signal, 1), network_input(small(batch(3, 64, 64)), 1))
+
+
+@pytest.mark.parametrize("perturbation", [0.0, 0.03])
+def test_a_guide_stands_in_the_first_channels_of_the_input(perturbation: float) -> None:
+    problems = batch(3, 9, 12, K=2)
+    plain, guided = (SkipUNet(problems, width=3, scales=2, perturbation=perturbation) for _ in range(2))
+    assert guided.guided is guided
+    guides = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    guided.guide_by(guides)
+    (z,) = plain.input_of(1)
+    before, after = plain._perturbed(1, 5), guided._perturbed(1, 5)
+    top, left = ((side - size) // 2 for side, size in zip(z.shape, (9, 12), strict=False))
+    inside = (slice(top, top + 9), slice(left, left + 12), slice(3))
+    expected = before[inside] - z[inside] + GUIDE * guides[1].permute(1, 2, 0)
+    torch.testing.assert_close(after[inside], expected)
+    assert torch.equal(after[..., 3:], before[..., 3:])
+    assert torch.equal(z, plain.input_of(1)[0]), "the fixed input stays"
+    guides.zero_()  # what is changed in it counts
+    assert not torch.equal(guided._perturbed(1, 5), after)
+
+
+def test_half_of_the_input_stays_random() -> None:
+    problems = batch(3, 9, 12)
+    assert SkipUNet(problems, width=3, scales=2, input_channels=6).guided is not None
+    assert SkipUNet(problems, width=3, scales=2, input_channels=5).guided is None
 
 
 def test_problems_have_inputs_of_their_own() -> None:

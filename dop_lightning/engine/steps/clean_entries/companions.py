@@ -1,0 +1,169 @@
+r"""What the companions of entries say: where an estimate is wrong, it is wrong in the same way side by side.
+
+An edge that an estimate has blurred or shifted leaves residuals ``r = y − x̂`` that its neighbours along the edge share,
+and so do the channels of a pixel. An outlier shares its residual with nothing. The rank-ordered difference [Garnett et
+al., 2005], here of residuals,
+
+    ``D(i) = mean of the four smallest |r_j − r_i|``
+
+over the companions j, the 8 neighbours and the same place in other channels, is small for the former. How small it is
+by chance depends on the picture and on the corruption, so it is told from the observation: the value y_i is put at
+another place k of about the same estimate, ``x̂_k ≈ x̂_i``, drawn at random, among whose companions it is what outliers
+are. With P the probability of each entry that it is one, as far as it is known, the histogram of ``D`` at drawn places,
+weighted by P, is ``n₀ = N₀·f₀``. With n that of the entries themselves, ``n − n₀ = N₁·f₁`` is what is left for clean
+ones, and
+
+    ``log f₀(D)/f₁(D)``
+
+adds to the log odds that an entry is an outlier.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dop_lightning.engine.steps.clean_entries.activity import classes
+from dop_lightning.engine.steps.clean_entries.places import places_like
+
+NEAREST = 4
+"""Companions that count."""
+
+CELLS = 12
+"""Of D: finer where it is small."""
+
+RANKS = (0.5, 0.8, 0.95)
+"""Shares of the entries whose surroundings are calmer, between the classes of activity."""
+
+STEPS = (2.0, 4.0)
+"""Between the classes of ``|r|``, in distances: the larger it is, the further it is from most companions, which is no
+news."""
+
+PRIOR = 5.0
+"""Each cell is counted as if so many entries more lay in it, with the share of outliers of all: few say nothing."""
+
+DEVIATIONS = 1.0
+"""A share says something as far as it is further than this from that of all, in its standard deviations."""
+
+LEAST = 0.01
+"""A share is at least this, and at most 1 minus this."""
+
+
+class Companions:
+    """D of the entries that are away from their estimate, and D by chance.
+
+    Args:
+        y: the observation, ``(C, H, W)``.
+        estimate: x̂, the same shape.
+        distance: beyond which an entry is looked at, above 0.
+        activity: of the estimate around each entry.
+        observed: bool; others are no companions.
+        joint: whether the channels of a pixel are corrupted together, so that they are no companions.
+        generator: on the CPU, draws the places.
+    """
+
+    def __init__(
+        self,
+        y: Tensor,
+        estimate: Tensor,
+        distance: float,
+        activity: Tensor,
+        observed: Tensor,
+        joint: bool,
+        generator: torch.Generator,
+    ) -> None:
+        residual = torch.where(observed, y - estimate, torch.inf)
+        self.away = (residual.abs() > distance) & observed
+        at = self.away.flatten().nonzero().squeeze(1)
+        expected, values = estimate.flatten(), y.flatten()[at]
+        drawn = places_like(expected, at, generator)
+        moved = values - expected[drawn]
+        self.counted = moved.abs() > distance  # where it would be near its estimate, it would not be looked at
+        own, chance = _nearest(residual, at, values - expected[at], joint), _nearest(residual, drawn, moved, joint)
+        edges = _edges(chance[self.counted])
+        lively = classes(activity, RANKS).flatten()
+        steps = distance * torch.tensor(STEPS, dtype=y.dtype, device=y.device)
+
+        def cell(apart: Tensor, places: Tensor, moved: Tensor) -> Tensor:
+            group = lively[places] * (len(STEPS) + 1) + torch.bucketize(moved.abs(), steps)
+            return torch.bucketize(apart, edges) + CELLS * group
+
+        self.own, self.chance = cell(own, at, values - expected[at]), cell(chance, drawn, moved)
+
+    def evidence(self, outlying: Tensor, alone: Tensor) -> Tensor:
+        """``log f₀/f₁`` of each entry, ``(C, H, W)``; 0 where it is near its estimate.
+
+        Args:
+            outlying: P of each, ``(C, H, W)``.
+            alone: in [0, 1], ``(C, H, W)``, how far the value of each is one that few outliers have: those of one value
+                share their residuals.
+        """
+        probable, counted = outlying[self.away], alone[self.away]
+        found = _counts(self.own, counted)
+        expected = _counts(self.chance, counted * probable * self.counted)
+        number = _counts(self.own, counted * probable).sum(1, keepdim=True)
+        expected *= number / expected.sum(1, keepdim=True).clamp_min(1e-12)
+        share = number / found.sum(1, keepdim=True).clamp_min(1e-12)
+        weights = found + PRIOR
+        shares, pooled = increasing((expected + PRIOR * share) / weights, weights)
+        error = DEVIATIONS * (2 * shares / pooled).sqrt()  # of the counts, both of them
+        certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
+        said = certain.logit(LEAST) - share.logit(LEAST)
+        result = torch.zeros_like(outlying)
+        result[self.away] = said.flatten()[self.own] * counted
+        return result
+
+
+def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest rows that do not fall, in weighted squares: neighbours that fall are pooled [Ayer et al., 1955].
+
+    The weights of the pools come with them.
+
+    Args:
+        values: ``(rows, n)``.
+        weights: above 0, ``(rows, n)``.
+
+    >>> increasing(torch.tensor([[1.0, 3.0, 1.0, 5.0]]), torch.ones(1, 4))
+    (tensor([[1., 2., 2., 5.]]), tensor([[1., 2., 2., 1.]]))
+    """
+    rows, sizes = [], []
+    for row, heavy in zip(values.tolist(), weights.tolist(), strict=True):
+        pools: list[tuple[float, float, int]] = []  # mean, weight, length
+        for value, weight in zip(row, heavy, strict=True):
+            pools.append((value, weight, 1))
+            while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+                (mean, heaviness, length), (other, more, longer) = pools.pop(-2), pools.pop()
+                total = heaviness + more
+                pools.append(((mean * heaviness + other * more) / total, total, length + longer))
+        rows.append([mean for mean, _, length in pools for _ in range(length)])
+        sizes.append([weight for _, weight, length in pools for _ in range(length)])
+    return torch.tensor(rows).to(values), torch.tensor(sizes).to(weights)
+
+
+def _edges(chance: Tensor) -> Tensor:
+    """Between the cells of D."""
+    if not len(chance):
+        return chance
+    ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64)[1:-1].square()
+    return chance.sort().values[(ranks * (len(chance) - 1)).long().to(chance.device)]
+
+
+def _counts(cells: Tensor, weights: Tensor) -> Tensor:
+    """How much lies in each cell of each class, ``(classes, CELLS)``."""
+    counts = torch.zeros(CELLS * (len(RANKS) + 1) * (len(STEPS) + 1), dtype=weights.dtype, device=weights.device)
+    return counts.index_add_(0, cells, weights).view(-1, CELLS)
+
+
+def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
+    """D of residuals as if they stood at places: indices into the flat image."""
+    channels, height, width = residual.shape
+    mirrored = min(height, width) > 1
+    around = pad(residual[None], [1] * 4, mode="reflect")[0] if mirrored else pad(residual, [1] * 4, value=torch.inf)
+    channel, rest = places // (height * width), places % (height * width)
+    row, column = rest // width, rest % width
+    rows = [around[channel, row + i, column + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    if not joint:
+        rows += [residual[(channel + other) % channels, row, column] for other in range(1, min(channels, 4))]
+    apart = (torch.stack(rows) - values).abs().sort(dim=0).values[:NEAREST]
+    known = apart.isfinite()
+    mean = torch.where(known, apart, 0).sum(0) / known.sum(0)
+    return mean.nan_to_num(torch.inf)

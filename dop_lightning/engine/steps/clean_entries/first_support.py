@@ -1,0 +1,41 @@
+"""Which entries are clean, told before any network has been fitted.
+
+Shapes: C×H×W, an image.
+"""
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
+from dop_lightning.engine.steps.clean_entries.median import window_median
+from dop_lightning.engine.steps.clean_entries.regression import regression
+
+ROUNDS = 3
+"""Of support and regression, each with what the other says."""
+
+
+def first_support(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False) -> Tensor:
+    """The probability of each entry that it is clean, ``(C, H, W)``: from the median around it, then by regression.
+
+    The mixture is that of :func:`~dop_lightning.engine.steps.clean_entries.estimate.clean_probability`. No estimate has
+    seen the entry that it predicts, so all entries count as held out.
+
+    Args:
+        y: the observation, ``(C, H, W)``.
+        scale: of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        per_pixel: whether the channels of a pixel are corrupted together.
+
+    >>> y = torch.full((1, 32, 32), 0.5)
+    >>> y[0, ::5, ::5] = 1.0
+    >>> clean = first_support(y)[0]
+    >>> bool((clean[::5, ::5] < 0.1).all()), bool((clean[1::5] > 0.9).all())
+    (True, True)
+    """
+    known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
+    everywhere = torch.ones_like(known)
+    estimate = window_median(y, known)
+    clean = clean_probability(y, estimate, everywhere, scale, observed, per_pixel)
+    for _ in range(ROUNDS - 1):
+        clean = clean_probability(y, regression(y, clean), everywhere, scale, observed, per_pixel)
+    return clean
