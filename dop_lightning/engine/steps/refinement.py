@@ -17,7 +17,8 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
-from dop_lightning.engine.steps.clean_entries import clean_probability, dense_noise, first_look
+from dop_lightning.engine.steps.clean_entries import Damage, check_damage, clean_probability, dense_noise, first_look
+from dop_lightning.engine.steps.clean_entries.damage import damage_of
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -95,6 +96,9 @@ class Refinement(StepRule):
         patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
             standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
+        damage: what is damaged besides isolated entries, see
+            :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, nothing; ``auto`` and
+            ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
 
     Raises:
         ValueError: an argument is out of range.
@@ -110,6 +114,7 @@ class Refinement(StepRule):
         average: float = 0.98,
         patience: int | None = 250,
         dense: Dense = "auto",
+        damage: Damage = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -118,6 +123,7 @@ class Refinement(StepRule):
         self.patience = None if patience is None else at_least("patience", patience, self.every)
         one_of("dense", dense, get_args(Dense))
         self.dense = dense
+        self.damage = check_damage(damage)
         self.grid = self.every
 
     @property
@@ -143,7 +149,8 @@ class Refinement(StepRule):
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
-        first, structure = self._first_looks(state)
+        damaged = self._damage(state)
+        first, structure = self._first_looks(state, damaged)
         if state.signal.perturbed is not None:
             state.signal.perturbed.calm_by(calm)  # the array itself: what is restored in it counts as well
         return {
@@ -153,13 +160,21 @@ class Refinement(StepRule):
             "clean": first,
             "held_out": self._draw_held_out(state),
             "structure": structure,
+            "damaged": damaged,
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
-    def _first_looks(self, state: BatchState) -> tuple[Tensor, Tensor]:
+    def _damage(self, state: BatchState) -> Tensor:
+        """The support of structured damage, bool ``(K, *m)``: nothing that it holds is looked at."""
+        y = state.problems.observation
+        if self.damage == "points" or not _same_entries(state):
+            return torch.zeros_like(y, dtype=torch.bool)
+        return torch.stack([damage_of(problem, self.damage) for problem in state.problems]).to(y.device)
+
+    def _first_looks(self, state: BatchState, damaged: Tensor) -> tuple[Tensor, Tensor]:
         """w at the start, and which observations it is right for: what stands out there is the picture itself."""
         problems = state.problems
         clean = torch.ones_like(problems.observation)
@@ -167,12 +182,12 @@ class Refinement(StepRule):
         if not _same_entries(state):
             return clean, structure
         for k, problem in enumerate(problems):
-            mask = None if problems.mask is None else problems.mask[k]
+            mask = _observed(problems.mask, damaged, k)
             look = first_look(problems.observation[k], scale(problem), mask, _per_pixel(state))
             structure[k] = look.is_structure
             if structure[k]:
                 clean[k] = look.clean
-        return clean, structure
+        return clean.masked_fill_(damaged, 0), structure
 
     def reveal(self, state: BatchState, k: int) -> int:
         """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -213,7 +228,7 @@ class Refinement(StepRule):
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]
-            mask = None if problems.mask is None else problems.mask[k]
+            mask = _observed(problems.mask, memory["damaged"], k)
             size = scale(problems[k])
             if not memory["structure"][k]:
                 memory["clean"][k] = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
@@ -287,6 +302,13 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
     if isinstance(operator, EntryMask):
         return average
     return operator.operator(average) if isinstance(operator, Masked) else operator(average)
+
+
+def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
+    """What was observed of problem k and is no structured damage; ``None`` where that is all."""
+    if mask is None:
+        return ~damaged[k] if bool(damaged[k].any()) else None
+    return mask[k] & ~damaged[k]
 
 
 def _same_entries(state: BatchState) -> bool:

@@ -1,24 +1,32 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
+from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
+from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
+from dop_lightning.engine.steps.clean_entries.scratches import scratches
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [
     "Bins",
+    "Damage",
     "Entries",
     "FirstLook",
     "Mixture",
     "Places",
     "Values",
+    "check_damage",
     "clean_probability",
+    "dead_lines",
     "dense_noise",
     "first_look",
     "fit_mixture",
     "fit_values",
     "outlier_density",
     "place_evidence",
+    "scratches",
+    "structured_damage",
 ]
