@@ -3,8 +3,9 @@
     python scripts/measure_damage.py --out runs/damage
 
 One row for each kind of damage, one column for each photograph of scikit-image (256×256 pixels of its middle), and
-``results.csv`` in the folder. The first two rows are the share that is found in the undamaged photograph. ``--psnr`` also recovers each image with ``--damage points`` and with the option that is
-measured, with the preset ``quick``, and needs minutes.
+``results.csv`` in the folder. The first two rows are the share that is found in the undamaged photograph. ``--psnr``
+also recovers each image, with ``--damage points`` and with the option that is measured, by the preset ``quick``; it
+needs minutes.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def gain(image: Tensor, observation: Tensor, damage: Damage) -> tuple[float, flo
         recovered = recover_image(
             array, value_range=(0, 1), preset="quick", damage=option, device="cpu", progress=False
         )
-        scores.append(float(psnr(torch.from_numpy(recovered.image).permute(2, 0, 1), image, 1.0)))
+        scores.append(float(psnr(torch.from_numpy(recovered.image).permute(2, 0, 1)[None], image[None], 1.0)))
     return scores[0], scores[1]
 
 

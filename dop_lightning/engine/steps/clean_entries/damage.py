@@ -65,8 +65,7 @@ def damage_of(problem: Problem, damage: Damage) -> Tensor:
         found[damage] = structured_damage(whole.observation, damage, scale(whole), whole.mask)
         if damage == "auto" and looks_scratched(whole.observation, scale(whole), whole.mask):
             warnings.warn(
-                f"{whole.name} looks scratched or creased: --damage scratches, in Python damage='scratches', fills "
-                "these lines in",
+                f"{whole.name} looks scratched: --damage scratches, in Python damage='scratches', fills these lines in",
                 stacklevel=2,
             )
     return found[damage] if part is None else found[damage][..., part.rows, part.columns].contiguous()

@@ -64,8 +64,11 @@ PEAK = 0.25
 FEW = 0.01
 """Share of the pixels below which there are creases instead: there is one kind of damage."""
 
-CREASED = 0.03
-"""Share of creases above which an image looks scratched: photographs without any have up to 2 % of the like."""
+FAR_REACHING = 64
+"""Extent of the shortest scratch by which an image looks scratched, pixels."""
+
+SPECKLED, SPECKS = 0.15, 0.08
+"""Where a larger share of the pixels differs by more from the median along its row, there are impulses."""
 
 MIDDLE = 256
 """Side of the part of an image by which that is told, pixels; images of less than half of it are not looked at."""
@@ -118,7 +121,7 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
 
 
 def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
-    """Whether an image is likely to have scratches or creases, by its middle; never a drawing, nor a small image.
+    """Whether an image is likely to have opaque scratches, by its middle; never a drawing, nor a small image.
 
     Args:
         y: the observation, ``(C, H, W)``.
@@ -134,9 +137,13 @@ def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
     counts = levels.unique(return_counts=True)[1].sort().values
     if levels.numel() == 0 or float(counts[-2:].sum()) > DRAWN * levels.numel():
         return False
+    grey = part.mean(dim=0) / scale
+    middle = torch.stack([grey.roll(k, 1) for k in (-2, -1, 0, 1, 2)]).median(dim=0).values
+    if float(((grey - middle).abs() > SPECKLED).float().mean()) > SPECKS:
+        return False
     both = _both(part, scale, known)
-    opaque = _long_enough(both[0].opaque() | both[1].opaque())
-    return float(opaque.float().mean()) > FEW or float(_long_enough(both[0].creases()).float().mean()) > CREASED
+    opaque = [_long_enough(each.opaque(), FAR_REACHING) for each in both]
+    return float(max(each.float().mean() for each in opaque)) > FEW
 
 
 def _both(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
@@ -304,8 +311,8 @@ def _grow(seeds: Tensor, loose: Tensor) -> Tensor:
         found = more
 
 
-def _long_enough(found: Tensor) -> Tensor:
-    """Without components of which neither side is as long as the shortest scratch."""
+def _long_enough(found: Tensor, least: int = SHORTEST) -> Tensor:
+    """Without components of which neither side has ``least`` pixels."""
     height, width = found.shape
     rows = torch.arange(height, device=found.device, dtype=torch.float32)[:, None].expand(height, width)
     columns = torch.arange(width, device=found.device, dtype=torch.float32).expand(height, width)
@@ -316,4 +323,4 @@ def _long_enough(found: Tensor) -> Tensor:
             break
         first = more
     extent = torch.maximum(first[0] + first[1], first[2] + first[3]) + 1
-    return found & (extent >= SHORTEST)
+    return found & (extent >= least)
