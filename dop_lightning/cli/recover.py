@@ -50,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         default="entry",
         help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
     )
+    result.add_argument(
+        "--damage",
+        choices=["auto", "points", "lines", "scratches"],
+        default="auto",
+        help="what is damaged besides isolated values: points, nothing; lines, dead rows and columns inside the image; "
+        "scratches, thin curves as well; auto is lines; default: %(default)s",
+    )
     result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
     result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
     result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")

@@ -7,6 +7,7 @@ from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.engine.steps import Refinement
+from dop_lightning.engine.steps.clean_entries import Damage, check_damage
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -63,6 +64,7 @@ class Preset:
         per: Per = "entry",
         alpha: float | None = None,
         block: int = BLOCK,
+        damage: Damage = "auto",
     ) -> Recipe:
         """Return all settings of the recovery.
 
@@ -72,7 +74,14 @@ class Preset:
             per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
             alpha: ratio of the rates, above 0; by default :attr:`alpha`.
             block: gradient iterations of a training step.
+            damage: what is damaged besides isolated entries.
+
+        Raises:
+            ValueError: there is no refinement to look for such damage.
         """
+        check_damage(damage)
+        if not self.refined and damage not in ("auto", "points"):
+            raise ValueError(f"damage must be auto or points with the preset paper, got {damage!r}")
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
         return Recipe(
@@ -84,16 +93,18 @@ class Preset:
             else Piece(PixelCorruption, {"scale": IMAGE_START}),
             loss=Piece(SquaredLoss, {"reduction": "mean"}),
             theta_optimizer=Piece(Muon, {"lr": MUON_RATE, **products}) if self.refined else None,
-            steps=Piece(Refinement) if self.refined else None,
+            steps=Piece(Refinement, {} if damage == "auto" else {"damage": damage}) if self.refined else None,
             tau=TAU,
             alpha=self.alpha if alpha is None else alpha,
             block=block,
             evaluate_every=EVALUATE_EVERY,
         )
 
-    def method(self, width: int | None = None, precision: Precision = "auto", per: Per = "entry") -> Method:
+    def method(
+        self, width: int | None = None, precision: Precision = "auto", per: Per = "entry", damage: Damage = "auto"
+    ) -> Method:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
-        return self.recipe(width, precision, per).method()
+        return self.recipe(width, precision, per, damage=damage).method()
 
 
 LARGE = 1.5

@@ -11,6 +11,7 @@ from torch import Tensor
 from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.engine.steps.clean_entries import Damage, check_damage
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
@@ -40,6 +41,7 @@ def recover_image(
     truth: ImageLike | None = None,
     value_range: tuple[float, float] | None = None,
     per: Literal["entry", "pixel"] = "entry",
+    damage: Damage = "auto",
     preset: Literal["quick", "default", "best", "paper"] = "default",
     iterations: int | None = None,
     alpha: float | None = None,
@@ -77,6 +79,8 @@ def recover_image(
             image.
         value_range: the least and the largest clean value, in the units of the image.
         per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
+        damage: what is damaged besides isolated entries: ``points``, nothing; ``lines``, dead rows and columns;
+            ``scratches``, thin curves as well; ``auto`` is ``lines``. It counts as missing, and is filled in.
         preset: ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see ``dop recover --help``.
         iterations: gradient iterations, at least 1; by default those of the preset.
         alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
@@ -110,6 +114,7 @@ def recover_image(
     width = at_least("width", chosen.width if width is None else width, 1)
     maximum = at_least("iterations", chosen.iterations if iterations is None else iterations, 1)
     one_of("per", per, ["entry", "pixel"])
+    check_damage(damage)
     one_of("precision", precision, ["auto", "bf16", "fp32"])
     alpha = chosen.alpha if alpha is None else positive("alpha", alpha)
     where = resolve_device(device, image)
@@ -125,7 +130,7 @@ def recover_image(
     side = cost.choose_tile(limit) if tile is None else cost.check_tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
     problems = [problem] if mosaic is None else list(mosaic.tiles.values())
-    method = chosen.method(width, precision, per)
+    method = chosen.method(width, precision, per, damage)
     # whatever is around: gradients are needed, and arrays that remember them
     with (
         torch.inference_mode(False),

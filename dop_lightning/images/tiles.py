@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import Part, Problem
 from dop_lightning.problems.randomness import stream_seed
 
 Size = tuple[int, int]
@@ -181,6 +181,7 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
             signal_shape=(),
             seed=stream_seed(problem.seed, "init", 4, i, j),
             source=None,
+            part=Part(problem, rows, columns),
         )
     return Mosaic(problem, grid, tiles)
 

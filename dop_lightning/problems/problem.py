@@ -74,6 +74,21 @@ class Sensing(ABC):
         return measured[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Where a tile lies in the problem that it was cut from.
+
+    Attributes:
+        whole: that problem.
+        rows: of the tile.
+        columns: of the tile.
+    """
+
+    whole: "Problem"
+    rows: slice
+    columns: slice
+
+
 @dataclass(frozen=True, eq=False)  # tensors have no truth value: a problem equals itself alone
 class Problem:
     """One observation ``y = A(X) + s`` (Eq. 1) and what is known of it.
@@ -94,6 +109,7 @@ class Problem:
         attributes: the axes of a table: image, ratio, rank, …
         source: what the files are written back as; opaque here.
         folder: where its results lie in the folder of a run; by default its name.
+        part: of a tile, where it lies in its whole.
 
     Raises:
         ValueError: shapes do not agree or do not follow, the observation is empty, not floating point, or not finite
@@ -113,6 +129,7 @@ class Problem:
     folder: str = ""
     sensing: Sensing | None = None
     alpha: float | None = None
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         y = self.observation

@@ -100,6 +100,14 @@ def test_strips_are_timed() -> None:
     assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
 
 
+def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
+    few = ["--kinds", "lines 1.0", "--photographs", "coffee", "--side", "128"]
+    said = run("measure_damage.py", "--out", str(tmp_path), *few)
+    assert said.splitlines()[1].split()[-1] == "0.000"
+    assert float(said.split()[-1]) > 0.9
+    assert (tmp_path / "results.csv").read_text().count("\n") == 4
+
+
 def test_alpha_is_measured(tmp_path: Path) -> None:
     small = ("--sizes", "16", "--widths", "2", "--levels", "0.5", "--images", "camera", "--iterations", "20")
     said = run("measure_alpha.py", "--out", str(tmp_path), *small, "--alphas", "30")

@@ -18,12 +18,15 @@ from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
 from dop_lightning.engine.steps.clean_entries import (
+    Damage,
+    check_damage,
     clean_probability,
     dense_noise,
     first_look,
     first_support,
     regression,
 )
+from dop_lightning.engine.steps.clean_entries.damage import damage_of
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -113,6 +116,9 @@ class Refinement(StepRule):
             are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`).
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
             standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
+        damage: what is damaged besides isolated entries, see
+            :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, nothing; ``auto`` and
+            ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
 
     Raises:
         ValueError: an argument is out of range.
@@ -129,6 +135,7 @@ class Refinement(StepRule):
         patience: int | None = 250,
         dense: Dense = "auto",
         guide: bool = True,
+        damage: Damage = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -138,6 +145,7 @@ class Refinement(StepRule):
         one_of("dense", dense, get_args(Dense))
         self.dense = dense
         self.guide = guide
+        self.damage = check_damage(damage)
         self.grid = self.every
 
     @property
@@ -176,11 +184,19 @@ class Refinement(StepRule):
             "held_out": self._draw_held_out(state),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
+            "damaged": torch.zeros_like(guide, dtype=torch.bool),
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
+
+    def _damage(self, state: BatchState, k: int) -> Tensor:
+        """The support of structured damage, bool ``(*m)``: nothing that it holds is looked at."""
+        y = state.problems.observation[k]
+        if self.damage == "points":
+            return torch.zeros_like(y, dtype=torch.bool)
+        return damage_of(state.problems[k], self.damage).to(y.device)
 
     def _guided(self, state: BatchState) -> Guided | None:
         """The signal as one that takes a guide, if it is to have one."""
@@ -194,11 +210,13 @@ class Refinement(StepRule):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
-            mask = None if problems.mask is None else problems.mask[k]
+            memory["damaged"][k] = self._damage(state, k)
+            mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels)
             memory["structure"][k] = look.is_structure
             if look.is_structure:
                 memory["clean"][k] = look.clean
+            memory["clean"][k].masked_fill_(memory["damaged"][k], 0)
             if "guide" in memory:
                 seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
                 clean = look.clean * seen if look.is_structure else first_support(y, size, seen, pixels)
@@ -245,7 +263,7 @@ class Refinement(StepRule):
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]
-            mask = None if problems.mask is None else problems.mask[k]
+            mask = _observed(problems.mask, memory["damaged"], k)
             size = scale(problems[k])
             if not memory["structure"][k]:
                 found = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
@@ -324,6 +342,13 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
     if isinstance(operator, EntryMask):
         return average
     return operator.operator(average) if isinstance(operator, Masked) else operator(average)
+
+
+def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
+    """What was observed of problem k and is no structured damage; ``None`` where that is all."""
+    if mask is None:
+        return ~damaged[k] if bool(damaged[k].any()) else None
+    return mask[k] & ~damaged[k]
 
 
 def _same_entries(state: BatchState) -> bool:

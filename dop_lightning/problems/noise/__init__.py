@@ -8,6 +8,7 @@ difference a corruption ŝ is scored against. Every one can be built from YAML::
 """
 
 from dop_lightning.problems.noise.base import Corrupted, Noise, NoNoise
+from dop_lightning.problems.noise.dead_lines import DeadLines
 from dop_lightning.problems.noise.draws import Per
 from dop_lightning.problems.noise.gaussian import GaussianNoise
 from dop_lightning.problems.noise.impulse import RandomValuedImpulse, SaltAndPepper
@@ -15,9 +16,11 @@ from dop_lightning.problems.noise.missing import MissingEntries
 from dop_lightning.problems.noise.mixture import Mixture
 from dop_lightning.problems.noise.occlusion import Occlusion
 from dop_lightning.problems.noise.outliers import GrossOutliers
+from dop_lightning.problems.noise.scratches import Scratches
 
 __all__ = [
     "Corrupted",
+    "DeadLines",
     "GaussianNoise",
     "GrossOutliers",
     "MissingEntries",
@@ -28,4 +31,5 @@ __all__ = [
     "Per",
     "RandomValuedImpulse",
     "SaltAndPepper",
+    "Scratches",
 ]

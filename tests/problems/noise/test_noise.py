@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dop_lightning.problems.noise import (
     Corrupted,
+    DeadLines,
     GaussianNoise,
     GrossOutliers,
     MissingEntries,
@@ -20,6 +21,7 @@ from dop_lightning.problems.noise import (
     Occlusion,
     RandomValuedImpulse,
     SaltAndPepper,
+    Scratches,
 )
 from dop_lightning.problems.noise.outliers import floor_of_share
 from dop_lightning.problems.problem import Problem
@@ -374,6 +376,83 @@ class TestOcclusion(NoiseSuite):
     def test_needs_an_area(self) -> None:
         with pytest.raises(ValueError, match="Occlusion needs at least two dimensions"):
             corrupted(Occlusion(0.5), torch.ones(9))
+
+
+class TestDeadLines(NoiseSuite):
+    kind = DeadLines
+    init_args: ClassVar[dict[str, Any]] = {"ratio": 0.2}
+    refused: ClassVar[list[dict[str, Any]]] = [{"ratio": 1.5}, {"value": math.nan}, {"value": "dark"}, {"per": "line"}]
+    paired_over = None  # values differ where lines cross
+
+    def test_lines_of_a_small_ratio_are_dead_at_a_larger_one(self) -> None:
+        small, large = (hits(corrupted(DeadLines(ratio), image(3, 40, 60))) for ratio in (0.1, 0.3))
+        assert small.sum() < large.sum()
+        assert not (small & ~large).any()
+
+    @pytest.mark.parametrize("value", [0.0, "random", "noise"])
+    def test_kills_whole_lines_inside_the_image(self, value: Any) -> None:
+        result = corrupted(DeadLines(0.1, value), image(3, 40, 60))
+        hit = hits(result)
+        rows, columns = hit.all(dim=2).all(dim=0), hit.all(dim=1).all(dim=0)
+        assert (int(rows.sum()), int(columns.sum())) == (4, 6)
+        assert torch.equal(hit, (rows[:, None] | columns[None]).expand_as(hit))
+        assert not rows[[0, -1]].any()
+        assert not columns[[0, -1]].any()
+
+    def test_a_line_has_one_value_or_one_an_entry(self) -> None:
+        constant, noise = (corrupted(DeadLines(0.1, value), image(1, 40, 60)) for value in ("random", "noise"))
+        row = int(hits(constant)[0].all(dim=1).nonzero()[0])
+        own = ~hits(constant)[0, 0]  # not where dead columns cross
+        assert constant.observation[0, row][own].unique().numel() == 1
+        assert noise.observation[0, row][own].unique().numel() > 20
+
+    def test_per_entry_kills_a_line_in_one_channel(self) -> None:
+        hit = hits(corrupted(DeadLines(0.05, per="entry"), image(3, 80, 60)))
+        rows = hit.all(dim=2)
+        assert int(rows.sum()) == 4
+        assert int(rows.any(dim=0).sum()) == 4
+
+    def test_needs_an_image(self) -> None:
+        with pytest.raises(ValueError, match="DeadLines needs an image"):
+            corrupted(DeadLines(0.5), torch.ones(9, 9))
+
+
+class TestScratches(NoiseSuite):
+    kind = Scratches
+    init_args: ClassVar[dict[str, Any]] = {"ratio": 0.2}
+    refused: ClassVar[list[dict[str, Any]]] = [
+        {"ratio": 1.0},
+        {"value": math.inf},
+        {"value": "dark"},
+        {"opacity": 0.0},
+        {"opacity": 1.5},
+        {"thinnest": 0},
+        {"thickest": 0},
+        {"shortest": 0.0},
+        {"longest": 0.1},
+    ]
+
+    def test_covers_the_share_in_all_channels(self) -> None:
+        hit = hits(corrupted(Scratches(0.05), image(3, 90, 70)))
+        assert torch.equal(hit.all(dim=0), hit.any(dim=0))
+        assert 0.05 <= float(hit.double().mean()) < 0.05 + 5 * 95 / (90 * 70)
+
+    @pytest.mark.parametrize("width", [1, 3])
+    def test_is_as_wide_as_asked(self, width: int) -> None:
+        hit = hits(corrupted(Scratches(0.001, thinnest=width, thickest=width), image(1, 90, 90)))[0]  # one scratch
+        squares = torch.nn.functional.avg_pool2d(hit.float()[None], width + 2, 1)[0]
+        assert float(squares.max()) < 1  # no full square that is wider
+        if width > 1:
+            assert float(torch.nn.functional.avg_pool2d(hit.float()[None], 2, 1).max()) == 1
+
+    def test_opacity_mixes(self) -> None:
+        clean = image(1, 60, 60)
+        result = corrupted(Scratches(0.05, value=1.0, opacity=0.25), clean)
+        torch.testing.assert_close(result.corruption[hits(result)], 0.25 * (1 - clean)[hits(result)])
+
+    def test_needs_an_image(self) -> None:
+        with pytest.raises(ValueError, match="Scratches needs an image"):
+            corrupted(Scratches(0.5), torch.ones(9, 9))
 
 
 class TestGaussianNoise(NoiseSuite):

@@ -1,24 +1,30 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
 from dop_lightning.engine.steps.clean_entries.companions import Companions
+from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.first_support import first_support
+from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
 from dop_lightning.engine.steps.clean_entries.regression import leave_one_out, regression
+from dop_lightning.engine.steps.clean_entries.scratches import scratches
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [
     "Bins",
     "Companions",
+    "Damage",
     "Entries",
     "FirstLook",
     "Mixture",
     "Places",
     "Values",
+    "check_damage",
     "clean_probability",
+    "dead_lines",
     "dense_noise",
     "first_look",
     "first_support",
@@ -28,4 +34,6 @@ __all__ = [
     "outlier_density",
     "place_evidence",
     "regression",
+    "scratches",
+    "structured_damage",
 ]
