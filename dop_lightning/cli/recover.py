@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="PNG, JPEG, TIFF, WebP, BMP or NumPy files, of 8 bits, 16 bits or floats, with any number of channels; "
+        help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, of 8 or 16 bits or floats, of any number of channels; "
         "folders; globs. Transparent pixels and NaN are missing",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")

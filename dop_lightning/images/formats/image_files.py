@@ -38,12 +38,14 @@ def read_image(
     """Read an image, upright (its EXIF orientation is applied), its values v as (v − lo)/(hi − lo).
 
     Missing are pixels with alpha 0 or the colour that a PNG declares transparent; of floating point, NaN; of TIFF, the
-    value that GDAL's nodata tag declares (the last two in their channel alone). Partly transparent pixels are there.
+    value that GDAL's nodata tag declares; of FITS, that of BLANK (the last three in their channel alone). Partly
+    transparent pixels are there.
 
     Args:
-        path: PNG, JPEG, WebP, BMP, TIFF, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth; grey,
-            RGB, with a palette, with alpha, or, in TIFF and of NumPy, with any number of channels: as samples of a
-            pixel or as pages of one size; as the shorter of the first and the last axis.
+        path: PNG, JPEG, WebP, BMP, TIFF, FITS, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth;
+            grey, RGB, with a palette, with alpha, or, in TIFF and FITS and of NumPy, with any number of channels: as
+            samples of a pixel or as pages of one size; as planes of a cube; as the shorter of the first and the last
+            axis.
         resize: a whole number is the new longer side, the other follows (at least 1 pixel); ``(H, W)`` is exactly
             that size. Lanczos, on the 8-bit image where it has 8 bits.
         crop: the H × W pixels in the centre, a whole number for a square; after resizing.
