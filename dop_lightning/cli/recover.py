@@ -50,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         default="entry",
         help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
     )
+    result.add_argument(
+        "--outliers",
+        choices=["auto", "both", "positive", "negative"],
+        default="auto",
+        help="their sign: positive for cosmic rays and hot pixels; default: %(default)s, found in frames that noise "
+        "limits, else both",
+    )
     result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
     result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
     result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")

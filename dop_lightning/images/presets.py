@@ -1,12 +1,14 @@
 """The presets by which images are recovered, at the command line and in Python: settings that belong together."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.engine.steps import Refinement
+from dop_lightning.engine.steps.clean_entries import Sign
+from dop_lightning.foundation.checks import one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -61,6 +63,7 @@ class Preset:
         width: int | None = None,
         precision: Precision = "auto",
         per: Per = "entry",
+        outliers: Sign = "auto",
         alpha: float | None = None,
         block: int = BLOCK,
     ) -> Recipe:
@@ -70,9 +73,17 @@ class Preset:
             width: channels of the network, at least 1; by default :attr:`width`.
             precision: of the network, and of the products in its optimizer.
             per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
+            outliers: their sign.
             alpha: ratio of the rates, above 0; by default :attr:`alpha`.
             block: gradient iterations of a training step.
+
+        Raises:
+            ValueError: ``outliers`` is no sign, or has one though nothing is refined.
         """
+        one_of("outliers", outliers, get_args(Sign))
+        if outliers != "auto" and not self.refined:
+            raise ValueError(f"outliers must be auto with the preset paper, which knows no sign, got {outliers!r}")
+        sign = {} if outliers == "auto" else {"sign": outliers}
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
         return Recipe(
@@ -84,16 +95,22 @@ class Preset:
             else Piece(PixelCorruption, {"scale": IMAGE_START}),
             loss=Piece(SquaredLoss, {"reduction": "mean"}),
             theta_optimizer=Piece(Muon, {"lr": MUON_RATE, **products}) if self.refined else None,
-            steps=Piece(Refinement) if self.refined else None,
+            steps=Piece(Refinement, sign) if self.refined else None,
             tau=TAU,
             alpha=self.alpha if alpha is None else alpha,
             block=block,
             evaluate_every=EVALUATE_EVERY,
         )
 
-    def method(self, width: int | None = None, precision: Precision = "auto", per: Per = "entry") -> Method:
+    def method(
+        self,
+        width: int | None = None,
+        precision: Precision = "auto",
+        per: Per = "entry",
+        outliers: Sign = "auto",
+    ) -> Method:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
-        return self.recipe(width, precision, per).method()
+        return self.recipe(width, precision, per, outliers).method()
 
 
 LARGE = 1.5

@@ -17,7 +17,13 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
-from dop_lightning.engine.steps.clean_entries import clean_probability, dense_noise, first_look
+from dop_lightning.engine.steps.clean_entries import (
+    Sign,
+    clean_probability,
+    dense_noise,
+    first_look,
+    local_drift,
+)
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -68,8 +74,9 @@ class Refinement(StepRule):
     output.
 
     A first look comes before all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`): where most
-    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, it
-    decides alone. A network that has not yet learnt a line would call it an outlier, and never learn it.
+    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, and in
+    a frame that noise limits, it decides alone. A network that has not yet learnt a line would call it an outlier, and
+    never learn it.
 
     *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
     s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
@@ -84,7 +91,8 @@ class Refinement(StepRule):
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
     the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
-    that X̄ does not: there, and under any other operator, ``X̂ = X̄``.
+    that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, X̄ gets what it has
+    left over of the clean entries around (:func:`~dop_lightning.engine.steps.clean_entries.local_drift`).
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -94,7 +102,10 @@ class Refinement(StepRule):
         average: decay of the running average, at least 0 and below 1.
         patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
-            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
+            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides, but
+            not where the problem is of measured values.
+        sign: of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` finds it in
+            frames that noise limits, and is both elsewhere.
 
     Raises:
         ValueError: an argument is out of range.
@@ -110,6 +121,7 @@ class Refinement(StepRule):
         average: float = 0.98,
         patience: int | None = 250,
         dense: Dense = "auto",
+        sign: Sign = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -118,6 +130,8 @@ class Refinement(StepRule):
         self.patience = None if patience is None else at_least("patience", patience, self.every)
         one_of("dense", dense, get_args(Dense))
         self.dense = dense
+        one_of("sign", sign, get_args(Sign))
+        self.sign = sign
         self.grid = self.every
 
     @property
@@ -168,8 +182,9 @@ class Refinement(StepRule):
             return clean, structure
         for k, problem in enumerate(problems):
             mask = None if problems.mask is None else problems.mask[k]
-            look = first_look(problems.observation[k], scale(problem), mask, _per_pixel(state))
-            structure[k] = look.is_structure
+            y, pixels = problems.observation[k], _per_pixel(state)
+            look = first_look(y, scale(problem), mask, pixels, problem.noise, self.sign)
+            structure[k] = look.decides
             if structure[k]:
                 clean[k] = look.clean
         return clean, structure
@@ -216,7 +231,8 @@ class Refinement(StepRule):
             mask = None if problems.mask is None else problems.mask[k]
             size = scale(problems[k])
             if not memory["structure"][k]:
-                memory["clean"][k] = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+                pixels = _per_pixel(state)
+                memory["clean"][k] = clean_probability(y, expected[k], held_out, size, mask, pixels, self.sign)
             clean = memory["clean"][k]
             memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / size
             weights = clean[held_out].cpu().double()  # Apple's devices have no float64
@@ -243,6 +259,9 @@ class Refinement(StepRule):
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
         average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
         y, clean = state.problems.observation, memory["clean"]
+        for k, problem in enumerate(state.problems):
+            if problem.noise is not None and memory["structure"][k]:
+                average[k] += local_drift(y[k] - average[k], clean[k] > CERTAIN)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
         if bool(kept.any()):
@@ -264,7 +283,8 @@ class Refinement(StepRule):
         if self.dense != "auto":
             return torch.full((len(state),), self.dense == "keep", device="cpu")
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
-        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"]
+        measured = torch.tensor([problem.measured for problem in state.problems], device="cpu")
+        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"] | measured
 
     def finished(self, state: BatchState) -> list[int]:
         """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
@@ -34,6 +35,7 @@ def clean_probability(
     scale: float = 1.0,
     observed: Tensor | None = None,
     per_pixel: bool = False,
+    sign: Sign = "auto",
 ) -> Tensor:
     r"""``P(clean | y, x̂)`` of each entry, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
@@ -49,6 +51,7 @@ def clean_probability(
         scale: of the observation: the width of the range of its values, above 0.
         observed: bool ``(*m)``; ``None`` where all are. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together, for images. Those that were observed decide.
+        sign: of the outliers: entries on the other side of the estimate are clean. ``auto`` is both.
 
     Returns:
         ``(*m)``, in [0, 1].
@@ -80,7 +83,8 @@ def clean_probability(
         raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
-    far = ((y - estimate).abs() > FAR * scale) & observed
+    possible = of_sign(y - estimate, sign)
+    far = ((y - estimate).abs() > FAR * scale) & possible & observed
     places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
     outlying = torch.zeros_like(y)
     outlying[far] = places.outlier
@@ -102,7 +106,11 @@ def clean_probability(
     )
     result = torch.zeros_like(line(y))
     result[taken] = clean * seen
-    return result.view(*y.shape[1:], y.shape[0]).movedim(-1, 0) if per_pixel else result.view(y.shape)
+    result = result.view(*y.shape[1:], y.shape[0]).movedim(-1, 0) if per_pixel else result.view(y.shape)
+    if sign in ("auto", "both"):
+        return result
+    above = possible.any(dim=0, keepdim=True) if per_pixel else possible
+    return torch.where(above, result, observed.to(y.dtype))
 
 
 def _clean(
