@@ -21,8 +21,8 @@ from dop_lightning.engine.steps.clean_entries import (
     Sign,
     clean_probability,
     dense_noise,
+    filled,
     first_look,
-    local_drift,
 )
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
@@ -91,8 +91,8 @@ class Refinement(StepRule):
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
     the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
-    that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, X̄ gets what it has
-    left over of the clean entries around (:func:`~dop_lightning.engine.steps.clean_entries.local_drift`).
+    that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, a plain is
+    filled by its mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -261,7 +261,7 @@ class Refinement(StepRule):
         y, clean = state.problems.observation, memory["clean"]
         for k, problem in enumerate(state.problems):
             if problem.noise is not None and memory["structure"][k]:
-                average[k] += local_drift(y[k] - average[k], clean[k] > CERTAIN)
+                average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
         if bool(kept.any()):

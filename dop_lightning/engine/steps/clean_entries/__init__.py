@@ -2,7 +2,7 @@
 
 from dop_lightning.engine.steps.clean_entries.background import background_noise
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
-from dop_lightning.engine.steps.clean_entries.drift import local_drift
+from dop_lightning.engine.steps.clean_entries.drift import filled
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
@@ -21,10 +21,10 @@ __all__ = [
     "background_noise",
     "clean_probability",
     "dense_noise",
+    "filled",
     "first_look",
     "fit_mixture",
     "fit_values",
-    "local_drift",
     "outlier_density",
     "place_evidence",
     "sharp_outliers",

@@ -5,11 +5,54 @@ Shapes: C×H×W, an image.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, pad
 
 from dop_lightning.engine.steps.clean_entries.medians import window_median_at
 
 SIDE = 11
 """Side of the window, pixels: so wide that the noise in it hardly matters."""
+
+DEVIATION = 2.0
+"""Of the normal distribution by which the neighbours of a plain count, pixels."""
+
+PLAIN, UNEVEN = 1.5, 3.0
+"""Variance of the entries around, over that of the noise: up to the first they are a plain, from the second on not."""
+
+
+def filled(y: Tensor, estimate: Tensor, clean: Tensor, noise: float) -> Tensor:
+    """Values for the entries that are not clean, of a frame that noise limits; the estimate at the others.
+
+    Where the clean entries around differ by no more than their noise, they are a plain, and their mean is the best that
+    can be said: a network follows the noise of some. Elsewhere it is the estimate and its :func:`local_drift`.
+
+    Args:
+        y: the frame, ``(C, H, W)``.
+        estimate: x̂.
+        clean: bool, the same shape.
+        noise: the standard deviation of the noise in the darker part, above 0.
+    """
+    mean, variance = _around(y, clean)
+    uneven = ((variance / noise**2 - PLAIN) / (UNEVEN - PLAIN)).clamp(0, 1)
+    drawn = estimate + local_drift(y - estimate, clean)
+    return torch.where(clean, estimate, uneven * drawn + (1 - uneven) * mean)
+
+
+def _around(y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted mean and variance of the clean entries around each; of none a variance that is infinite."""
+    reach = round(3 * DEVIATION)
+    steps = torch.arange(-reach, reach + 1, dtype=y.dtype, device=y.device)
+    line = torch.exp(-steps.square() / (2 * DEVIATION**2))
+    weights = clean.to(y.dtype)
+    middle = y[clean].median() if bool(clean.any()) else y.new_zeros(())
+
+    def blurred(values: Tensor) -> Tensor:
+        flat = pad(values[:, None], [reach] * 4)
+        return conv2d(conv2d(flat, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))[:, 0]
+
+    total = blurred(weights)
+    centred = torch.where(clean, y - middle, 0)
+    first, second = (blurred(each) / total.clamp_min(1e-6) for each in (centred, centred.square()))
+    return first + middle, torch.where(total > 1e-3, (second - first.square()).clamp_min(0), torch.inf)
 
 
 def local_drift(residual: Tensor, clean: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dop_lightning.engine.steps.clean_entries import (
     Sign,
     background_noise,
     clean_probability,
+    filled,
     first_look,
     sharp_outliers,
 )
@@ -171,3 +172,21 @@ class TestMedians:
         assert torch.equal(opposite_median(y, known), y)
         known[0, 4, 3] = known[0, 4, 5] = True
         assert opposite_median(y, known)[0, 4, 4] == (y[0, 4, 3] + y[0, 4, 5]) / 2
+
+
+def test_a_plain_is_filled_by_its_mean_and_a_star_by_the_estimate() -> None:
+    truth, y = star_field(stars=0)
+    clean = torch.rand(y.shape, generator=generator(4)) > 0.02
+    star = torch.zeros_like(y)
+    star[0, 40:56, 40:56] = 3000 * torch.rand(16, 16, generator=generator(5))
+    overfitted = y + star
+    expected = truth + star
+    found = filled(torch.where(clean, y + star, 9e4), torch.where(clean, overfitted, expected + 15), clean, noise=17.0)
+    away = ~clean
+    away[0, 30:66, 30:66] = False
+    assert float((found - truth)[away].square().mean().sqrt()) < 4  # of 17 / sqrt(50), and the edge
+    inside = ~clean
+    inside[0, :44] = inside[0, 52:] = inside[0, :, :44] = inside[0, :, 52:] = False
+    assert inside.any()
+    assert float((found - expected)[inside].abs().max()) < 60
+    assert torch.equal(found[clean], overfitted[clean])
