@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="PNG, JPEG, TIFF, WebP, BMP or NumPy files, of 8 bits, 16 bits or floats, with any number of channels; "
+        help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, of 8 or 16 bits or floats, of any number of channels; "
         "folders; globs. Transparent pixels and NaN are missing",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
@@ -56,6 +56,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="what is damaged besides isolated values: points, nothing; lines, dead rows and columns inside the image; "
         "scratches, thin curves as well; auto is lines; default: %(default)s",
+    )
+    result.add_argument(
+        "--outliers",
+        choices=["auto", "both", "positive", "negative"],
+        default="auto",
+        help="their sign: positive for cosmic rays and hot pixels; default: %(default)s, found in frames that noise "
+        "limits, else both",
     )
     result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
     result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")

@@ -96,6 +96,6 @@ def _alike(path: Path) -> str:
 
 
 def _matching(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
-    files = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    files = [path for path in paths if path.name.lower().endswith(tuple(suffixes)) and path.is_file()]
     # By name without regard to case, then by case: the same order on every system.
     return sorted(files, key=lambda path: (str(path).lower(), str(path)))

@@ -1,13 +1,14 @@
 """The presets by which images are recovered, at the command line and in Python: settings that belong together."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.engine.steps import Refinement
-from dop_lightning.engine.steps.clean_entries import Damage, check_damage
+from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
+from dop_lightning.foundation.checks import one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -62,6 +63,7 @@ class Preset:
         width: int | None = None,
         precision: Precision = "auto",
         per: Per = "entry",
+        outliers: Sign = "auto",
         alpha: float | None = None,
         block: int = BLOCK,
         damage: Damage = "auto",
@@ -72,16 +74,22 @@ class Preset:
             width: channels of the network, at least 1; by default :attr:`width`.
             precision: of the network, and of the products in its optimizer.
             per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
+            outliers: their sign.
             alpha: ratio of the rates, above 0; by default :attr:`alpha`.
             block: gradient iterations of a training step.
             damage: what is damaged besides isolated entries.
 
         Raises:
-            ValueError: there is no refinement to look for such damage.
+            ValueError: ``outliers`` is no sign, or nothing is refined and there is a sign or such damage to look for.
         """
         check_damage(damage)
+        one_of("outliers", outliers, get_args(Sign))
         if not self.refined and damage not in ("auto", "points"):
             raise ValueError(f"damage must be auto or points with the preset paper, got {damage!r}")
+        if outliers != "auto" and not self.refined:
+            raise ValueError(f"outliers must be auto with the preset paper, which knows no sign, got {outliers!r}")
+        told = {"damage": damage, "sign": outliers}
+        steps = {name: value for name, value in told.items() if value != "auto"}
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
         return Recipe(
@@ -93,7 +101,7 @@ class Preset:
             else Piece(PixelCorruption, {"scale": IMAGE_START}),
             loss=Piece(SquaredLoss, {"reduction": "mean"}),
             theta_optimizer=Piece(Muon, {"lr": MUON_RATE, **products}) if self.refined else None,
-            steps=Piece(Refinement, {} if damage == "auto" else {"damage": damage}) if self.refined else None,
+            steps=Piece(Refinement, steps) if self.refined else None,
             tau=TAU,
             alpha=self.alpha if alpha is None else alpha,
             block=block,
@@ -101,10 +109,15 @@ class Preset:
         )
 
     def method(
-        self, width: int | None = None, precision: Precision = "auto", per: Per = "entry", damage: Damage = "auto"
+        self,
+        width: int | None = None,
+        precision: Precision = "auto",
+        per: Per = "entry",
+        outliers: Sign = "auto",
+        damage: Damage = "auto",
     ) -> Method:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
-        return self.recipe(width, precision, per, damage=damage).method()
+        return self.recipe(width, precision, per, outliers, damage=damage).method()
 
 
 LARGE = 1.5

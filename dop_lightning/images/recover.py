@@ -11,7 +11,7 @@ from torch import Tensor
 from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import OutOfMemoryError
-from dop_lightning.engine.steps.clean_entries import Damage, check_damage
+from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
@@ -20,18 +20,20 @@ from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
-from dop_lightning.images.formats.raster import Unsuitable
+from dop_lightning.images.formats.raster import Raster, Unsuitable
+from dop_lightning.images.formats.stretch import Stretch
 from dop_lightning.images.formats.value_range import checked_range
 from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
 from dop_lightning.images.interrupt import first_interrupt
+from dop_lightning.images.measured import as_measured
 from dop_lightning.images.mosaics import combine
 from dop_lightning.images.presets import PRESETS, TAU, Precision
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.tiles import cut
-from dop_lightning.problems.problem import Problem, ProblemBatch, scale
-from dop_lightning.problems.scoring import DENSITY_THRESHOLD
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.scoring import least_corruption
 
 
 def recover_image(
@@ -42,6 +44,7 @@ def recover_image(
     value_range: tuple[float, float] | None = None,
     per: Literal["entry", "pixel"] = "entry",
     damage: Damage = "auto",
+    outliers: Sign = "auto",
     preset: Literal["quick", "default", "best", "paper"] = "default",
     iterations: int | None = None,
     alpha: float | None = None,
@@ -81,6 +84,8 @@ def recover_image(
         per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
         damage: what is damaged besides isolated entries: ``points``, nothing; ``lines``, dead rows and columns;
             ``scratches``, thin curves as well; ``auto`` is ``lines``. It counts as missing, and is filled in.
+        outliers: ``positive`` (cosmic rays, hot pixels), ``negative`` or ``both``; ``auto`` finds it in frames that
+            noise limits, and is both elsewhere. Not of the preset ``paper``.
         preset: ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see ``dop recover --help``.
         iterations: gradient iterations, at least 1; by default those of the preset.
         alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
@@ -130,7 +135,7 @@ def recover_image(
     side = cost.choose_tile(limit) if tile is None else cost.check_tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
     problems = [problem] if mosaic is None else list(mosaic.tiles.values())
-    method = chosen.method(width, precision, per, damage)
+    method = chosen.method(width, precision, per, outliers, damage)
     # whatever is around: gradients are needed, and arrays that remember them
     with (
         torch.inference_mode(False),
@@ -190,7 +195,7 @@ def _problem(
         observed = told if observed is None else observed & told
         if not observed.any():
             raise ValueError(f"{own.name}: the mask must leave an observed entry of {given.name}, got none")
-    return Problem(
+    problem = Problem(
         name=given.path.stem if isinstance(given, FileImage) else given.name,
         observation=within_reach(loaded),
         truth=None if truth is None else _truth(image_object(truth, "truth"), loaded),
@@ -198,6 +203,7 @@ def _problem(
         seed=seed,
         data_range=1.0,
     )
+    return as_measured(problem, loaded)
 
 
 def _truth(given: ImageObject, like: LoadedImage) -> Tensor:
@@ -239,18 +245,28 @@ def _warn(outcome: Outcome, maximum: int) -> None:
         )
 
 
+def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
+    """The corruption ``(H, W, C)`` in the units of the image; ``exact`` beyond its range as well."""
+    low, high = loaded.format.value_range
+    if not exact and not isinstance(loaded.format.value_range, Stretch):
+        return corruption.astype(np.float64) * (high - low)
+    off = loaded.format.raster.colours().astype(np.float64) - recovered.colours()
+    return np.where(corruption == 0, 0.0, off)
+
+
 def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
     """The outcome in the units and the layout of the image."""
-    lo, hi = loaded.format.value_range
     corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    found = np.abs(corruption) > DENSITY_THRESHOLD * scale(outcome.problem)
+    found = np.abs(corruption) > least_corruption(outcome.problem)
     if outcome.problem.mask is not None:
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
+    recovered = repainted(outcome.signal, loaded.format)
+    off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
     if outcome.alpha is None:
         raise ValueError("a preset must model the corruption, got one without")
     return Recovery(
-        image=given.like(repainted(outcome.signal, loaded.format)),
-        corruption=given.entries(corruption.astype(given.entry_dtype()) * (hi - lo)),
+        image=given.like(recovered),
+        corruption=given.entries(off.astype(given.entry_dtype())),
         mask=given.entries(found),
         history=history,
         status=outcome.status,

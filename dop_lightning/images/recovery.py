@@ -35,8 +35,9 @@ class Recovery:
             their number format, ``(H, W)`` or ``(H, W, C)``, upright; colours where it has a palette, and no alpha.
         corruption: ŝ, what was added to the clean values, in the units of the image; float32, or float64 where the
             values need that. 0 where nothing was observed.
-        mask: boolean, true where a value was found to be corrupted: off by more than a tenth of the range. False where
-            nothing was observed. (The argument ``mask`` is another one: which values were observed.)
+        mask: boolean, true where a value was found to be corrupted: off by more than a tenth of the range, or, in a
+            frame that noise limits, by more than five standard deviations of it. False where nothing was observed. (The
+            argument ``mask`` is another one: which values were observed.)
         history: numbers by tag, lists of one length: ``iteration``, ``loss``, ``corruption_density`` (the share of the
             observed values that is corrupted, as of ``mask``); where the truth is known ``relative_error``, ``psnr`` in
             dB and ``ssim`` as well. Of an image in tiles, the mean over them.

@@ -105,6 +105,9 @@ class Problem:
         sensing: how ``y`` was measured, if A is more than the mask: with the mask it is ``M∘A``.
         alpha: the ratio of the rates for this problem, above 0, where none is given for the whole run; ``None`` is the
             default of its shape. Problems of a batch may differ in it.
+        measured: whether the values are those of a detector, to be kept as they are where they are clean, noise too.
+        noise: the standard deviation of the noise in the darker part of a frame that noise limits, in units of y, above
+            0; ``None`` of other observations, and where it is not known.
         data_range: the known width of the range of the signal (1 for images), ``None`` where there is none.
         attributes: the axes of a table: image, ratio, rank, …
         source: what the files are written back as; opaque here.
@@ -130,6 +133,8 @@ class Problem:
     sensing: Sensing | None = None
     alpha: float | None = None
     part: Part | None = None
+    measured: bool = False
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         y = self.observation
@@ -155,6 +160,8 @@ class Problem:
         object.__setattr__(self, "folder", self.folder or self.name)
         if self.alpha is not None:
             positive(f"{self.name}: alpha", self.alpha)
+        if self.noise is not None:
+            positive(f"{self.name}: noise", self.noise)
         self._settle_signal_shape()
         if self.truth is not None:
             if tuple(self.truth.shape) != self.signal_shape:

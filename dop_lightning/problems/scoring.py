@@ -15,15 +15,24 @@ from dop_lightning.problems.metrics import (
     ssim,
     support_scores,
 )
-from dop_lightning.problems.problem import ProblemBatch, scale
+from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from dop_lightning.problems.tags import CURVES as CURVES  # defined here in version 0.1
 from dop_lightning.problems.tags import RESERVED
 
 DENSITY_THRESHOLD = 0.1
 """An entry counts as corrupted where |ŝ| is above this share of the scale of the observation."""
 
+NOTICED = 5.0
+"""In a frame that noise limits, an entry counts as corrupted where |ŝ| is above so many standard deviations of it."""
+
 RANK_TOLERANCE = 0.05
 """Singular values above this share of the largest count; directions that still die out, at a few per cent, do not."""
+
+
+def least_corruption(problem: Problem) -> float:
+    """The |ŝ| above which an entry counts as corrupted, in units of y."""
+    threshold = DENSITY_THRESHOLD * scale(problem)
+    return threshold if problem.noise is None else min(threshold, NOTICED * problem.noise)
 
 
 class Scorer:
@@ -39,7 +48,7 @@ class Scorer:
         self.problems = problems
         self._corruption = corruption
         self._metrics = metrics
-        self._threshold = torch.tensor([DENSITY_THRESHOLD * scale(p) for p in problems], device=problems.device)
+        self._threshold = torch.tensor([least_corruption(p) for p in problems], device=problems.device)
         self._truth = _known([p.truth for p in problems], problems.device)
         self._true_corruption = _known([p.true_corruption for p in problems], problems.device)
         self._range = problems[0].data_range

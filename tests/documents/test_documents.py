@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from dop_lightning.cli.main import VERBS
@@ -42,6 +43,7 @@ HOW_TO = [
     "report.md",
     "resume.md",
     "rivals.md",
+    "scientific.md",
     "status.md",
     "stopping.md",
     "video.md",
@@ -75,6 +77,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(random.integers(1, 256, (20, 24), dtype=np.uint8)).save(tmp_path / name)
     Image.fromarray(np.full((3, 3), 255, dtype=np.uint8)).save(tmp_path / "kernel.png")
+    frame = random.normal(200, 17, (30, 34)).astype(np.float32)
+    fits.PrimaryHDU(frame).writeto(tmp_path / "frame.fits")
     np.save(tmp_path / "temperature.npy", random.uniform(250, 320, (20, 24)).astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -37,7 +37,9 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     alpha = None if options.alpha is None else positive("alpha", options.alpha)
     block = block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, device.type)
     settings = {
-        "model": preset.recipe(width, options.precision, options.per, alpha, block, options.damage).model(),
+        "model": preset.recipe(
+            width, options.precision, options.per, options.outliers, alpha, block, options.damage
+        ).model(),
         "data": {
             "class_path": "ImageDataModule",
             "init_args": {

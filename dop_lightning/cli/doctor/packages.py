@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imported where it is used, since it may be what is broken
 NAME = "dop_lightning"
 
 PURPOSES = {
+    "astro": "reads and writes FITS files",
     "matlab": "reads and writes .mat files",
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",

@@ -19,9 +19,11 @@ from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
 from dop_lightning.engine.steps.clean_entries import (
     Damage,
+    Sign,
     check_damage,
     clean_probability,
     dense_noise,
+    filled,
     first_look,
     first_support,
     regression,
@@ -81,8 +83,9 @@ class Refinement(StepRule):
     output.
 
     A first look comes before all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`): where most
-    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, it
-    decides alone. A network that has not yet learnt a line would call it an outlier, and never learn it.
+    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, and in
+    a frame that noise limits, it decides alone. A network that has not yet learnt a line would call it an outlier, and
+    never learn it.
 
     *From what.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of
     its parameters, on what a mean of the clean entries around each place knows at once. So a kernel regression x̃ stands
@@ -103,7 +106,8 @@ class Refinement(StepRule):
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
     the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
-    that X̄ does not: there, and under any other operator, ``X̂ = X̄``.
+    that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, a plain is
+    filled by its mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -115,10 +119,13 @@ class Refinement(StepRule):
         guide: whether an image network is given a kernel regression of the observation in its input, where entries of y
             are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`).
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
-            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides.
+            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides, but
+            not where the problem is of measured values.
         damage: what is damaged besides isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, nothing; ``auto`` and
             ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
+        sign: of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` finds it in
+            frames that noise limits, and is both elsewhere.
 
     Raises:
         ValueError: an argument is out of range.
@@ -136,6 +143,7 @@ class Refinement(StepRule):
         dense: Dense = "auto",
         guide: bool = True,
         damage: Damage = "auto",
+        sign: Sign = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -146,6 +154,8 @@ class Refinement(StepRule):
         self.dense = dense
         self.guide = guide
         self.damage = check_damage(damage)
+        one_of("sign", sign, get_args(Sign))
+        self.sign = sign
         self.grid = self.every
 
     @property
@@ -212,14 +222,14 @@ class Refinement(StepRule):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             memory["damaged"][k] = self._damage(state, k)
             mask = _observed(problems.mask, memory["damaged"], k)
-            look = first_look(y, size, mask, pixels)
-            memory["structure"][k] = look.is_structure
-            if look.is_structure:
+            look = first_look(y, size, mask, pixels, problem.noise, self.sign)
+            memory["structure"][k] = look.decides
+            if look.decides:
                 memory["clean"][k] = look.clean
             memory["clean"][k].masked_fill_(memory["damaged"][k], 0)
             if "guide" in memory:
                 seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
-                clean = look.clean * seen if look.is_structure else first_support(y, size, seen, pixels)
+                clean = look.clean * seen if look.decides else first_support(y, size, seen, pixels, self.sign)
                 memory["guide"][k] = regression(y, clean)
 
     def reveal(self, state: BatchState, k: int) -> int:
@@ -266,7 +276,7 @@ class Refinement(StepRule):
             mask = _observed(problems.mask, memory["damaged"], k)
             size = scale(problems[k])
             if not memory["structure"][k]:
-                found = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state))
+                found = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state), self.sign)
                 if float(found.sum()) < NONE * (y.numel() if mask is None else float(mask.sum())):
                     if math.isinf(float(memory["least_error"][k])):  # s is there still
                         memory["refined_from"][k] = iteration + self.every
@@ -298,6 +308,9 @@ class Refinement(StepRule):
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
         average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
         y, clean = state.problems.observation, memory["clean"]
+        for k, problem in enumerate(state.problems):
+            if problem.noise is not None and memory["structure"][k]:
+                average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
         if bool(kept.any()):
@@ -319,7 +332,8 @@ class Refinement(StepRule):
         if self.dense != "auto":
             return torch.full((len(state),), self.dense == "keep", device="cpu")
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
-        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"]
+        measured = torch.tensor([problem.measured for problem in state.problems], device="cpu")
+        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"] | measured
 
     def finished(self, state: BatchState) -> list[int]:
         """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""

@@ -20,10 +20,13 @@ from dop_lightning.foundation.atomic import write_atomically
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.images.formats.image_format import ImageFormat, LoadedImage, flags_to_tensor
 from dop_lightning.images.formats.kinds import raster_shape, read_raster, write_raster
+from dop_lightning.images.formats.measured import is_measured
+from dop_lightning.images.formats.outliers import BEYOND
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 from dop_lightning.images.formats.repaint import repaint
 from dop_lightning.images.formats.resampling import Channels, resized, with_channels
 from dop_lightning.images.formats.sizes import centre, new_size, pair
+from dop_lightning.images.formats.stretch import forward, inverse, range_with_noise
 from dop_lightning.images.formats.value_range import checked_range
 from dop_lightning.images.formats.value_range import value_range as range_of
 
@@ -38,12 +41,14 @@ def read_image(
     """Read an image, upright (its EXIF orientation is applied), its values v as (v − lo)/(hi − lo).
 
     Missing are pixels with alpha 0 or the colour that a PNG declares transparent; of floating point, NaN; of TIFF, the
-    value that GDAL's nodata tag declares (the last two in their channel alone). Partly transparent pixels are there.
+    value that GDAL's nodata tag declares; of FITS, that of BLANK (the last three in their channel alone). Partly
+    transparent pixels are there.
 
     Args:
-        path: PNG, JPEG, WebP, BMP, TIFF, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth; grey,
-            RGB, with a palette, with alpha, or, in TIFF and of NumPy, with any number of channels: as samples of a
-            pixel or as pages of one size; as the shorter of the first and the last axis.
+        path: PNG, JPEG, WebP, BMP, TIFF, FITS, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth;
+            grey, RGB, with a palette, with alpha, or, in TIFF and FITS and of NumPy, with any number of channels: as
+            samples of a pixel or as pages of one size; as planes of a cube; as the shorter of the first and the last
+            axis.
         resize: a whole number is the new longer side, the other follows (at least 1 pixel); ``(H, W)`` is exactly
             that size. Lanczos, on the 8-bit image where it has 8 bits.
         crop: the H × W pixels in the centre, a whole number for a square; after resizing.
@@ -85,7 +90,7 @@ def load_raster(
     raster = with_channels(raster.upright(), channels)
     colours, observed = raster.colours(), raster.observed()
     _check_observed(observed)
-    lo, hi = value_range or range_of(raster)
+    value_range = value_range or _found_range(raster, observed)
     if resize is not None:
         raster, colours, observed = resized(raster, new_size(resize, *raster.size))
     if crop is not None:
@@ -95,8 +100,8 @@ def load_raster(
         colours, observed = colours[rows, columns], None if observed is None else observed[rows, columns]
     _check_observed(observed)
     mask = None if observed is None or observed.all() else flags_to_tensor(observed)
-    format = ImageFormat(raster.suffix, raster.mode, raster.channels, raster.size, (lo, hi), raster)
-    return LoadedImage(_normalised(colours, observed, lo, hi), mask, format)
+    format = ImageFormat(raster.suffix, raster.mode, raster.channels, raster.size, value_range, raster)
+    return LoadedImage(_normalised(colours, observed, value_range), mask, format)
 
 
 def image_shape(path: str | Path) -> tuple[int, int, int]:
@@ -160,20 +165,22 @@ def check_writable(path: str | Path, image: LoadedImage) -> None:
 def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     """What an image held, upright, with the colours of ``tensor``, as :func:`write_image` says.
 
-    Values of the tensor that are those of the image get its samples, to the bit, whatever their number format.
+    Values of the tensor that are those of the image, within reach, get its samples, to the bit, whatever their number
+    format: the core of a star may be far beyond the range.
 
     Args:
         tensor: ``(C, H, W)``, floating point, finite.
         format: of the image it was recovered from.
     """
-    lo, hi = format.value_range
     # Single precision is enough for 8 bits, and has always given their pixels.
     precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32)
-    colours = x.clamp(0, 1).to(precision).mul(hi - lo).add(lo).permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
+    colours = inverse(
+        x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), format.value_range
+    )  # (C, H, W) -> (H, W, C)
     observed = format.raster.observed()
-    before = _normalised(format.raster.colours(), observed, lo, hi)
-    kept = (x == before).permute(1, 2, 0).numpy()
+    before = _normalised(format.raster.colours(), observed, format.value_range)
+    kept = (x == before.clamp(-BEYOND, 1 + BEYOND)).permute(1, 2, 0).numpy()
     return repaint(format.raster, colours, kept if observed is None else kept & observed)
 
 
@@ -193,19 +200,28 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
+def _found_range(raster: Raster, observed: np.ndarray | None) -> tuple[float, float]:
+    """The range of the image, with its noise where its values are measurements."""
+    found = range_of(raster)
+    if not is_measured(raster, found):
+        return found
+    step = 1.0 if raster.samples.dtype.kind in "iu" else 0.0
+    return range_with_noise(raster.colours(), observed, found, step)
+
+
 def _check_observed(observed: np.ndarray | None) -> None:
     if observed is not None and not observed.any():
         raise Unsuitable("an image must have at least one observed value, got missing ones alone")
 
 
-def _normalised(colours: np.ndarray, observed: np.ndarray | None, lo: float, hi: float) -> Tensor:
-    """(v − lo)/(hi − lo), and 0 where missing: ``(H, W, C)`` -> ``(C, H, W)``, float32."""
+def _normalised(colours: np.ndarray, observed: np.ndarray | None, value_range: tuple[float, float]) -> Tensor:
+    """Shares of the range, and 0 where missing: ``(H, W, C)`` -> ``(C, H, W)``, float32."""
     values = np.empty((colours.shape[2], *colours.shape[:2]), dtype=np.float32)
     largest = float(np.finfo(np.float32).max)
     for k in range(len(values)):
         # In double precision, which gives the same float32 for 8 bits as single precision does.
         with np.errstate(over="ignore", invalid="ignore"):
-            x = (colours[..., k].astype(np.float64) - lo) / (hi - lo)
+            x = forward(colours[..., k], value_range)
         values[k] = (
             np.clip(x, -largest, largest)
             if observed is None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
-from dop_lightning.images.formats import bmp, numpy_files, photographs, png, tiff, tiff_writing
+from dop_lightning.images.formats import bmp, fits, numpy_files, photographs, png, tiff, tiff_writing
 from dop_lightning.images.formats.png_chunks import SIGNATURE
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 
@@ -27,6 +27,8 @@ _KINDS: tuple[tuple[bytes, ModuleType], ...] = (
     (numpy_files.MAGIC, numpy_files),
     (b"PK\3\4", numpy_files),
     (b"PK\5\6", numpy_files),
+    (fits.MAGIC, fits),
+    (fits.GZIP, fits),
 )
 _WRITERS: dict[str, Callable[[BinaryIO, Raster], None]] = {
     ".png": png.write,
@@ -35,6 +37,7 @@ _WRITERS: dict[str, Callable[[BinaryIO, Raster], None]] = {
     ".tif": tiff_writing.write,
     ".npy": numpy_files.write,
     ".npz": numpy_files.write,
+    ".fits": fits.write,
 }
 
 T = TypeVar("T")
@@ -109,8 +112,8 @@ def _kind(path: Path) -> ModuleType:
         if start.startswith(magic) and (magic != b"RIFF" or start[8:12] == b"WEBP"):
             return kind
     raise ValueError(
-        f"{path}: must be a PNG, JPEG, TIFF, WebP or BMP image or an array of NumPy, got a file that is none of these, "
-        "or damaged; convert it to PNG or TIFF first"
+        f"{path}: must be a PNG, JPEG, TIFF, WebP, BMP or FITS image or an array of NumPy, got a file that is none of "
+        "these, or damaged; convert it to PNG or TIFF first"
     )
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 from dop_lightning.foundation.bundled import bundled_folder
 from dop_lightning.foundation.find import Patterns, find_files
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy", ".npz")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy", ".npz"),
+    *(".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz"),
+)
 
 
 def sample_folder() -> Path:

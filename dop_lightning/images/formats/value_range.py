@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dop_lightning.images.formats.raster import Raster, Unsuitable
+from dop_lightning.images.formats.stretch import Stretch
 
 _SIDE = 5
 _MIDDLE = _SIDE * _SIDE // 2
@@ -73,6 +74,8 @@ def checked_range(value: Sequence[float]) -> tuple[float, float]:
     Traceback (most recent call last):
     ValueError: value_range must be two finite numbers, the first below the second, got (1.0, 0.0)
     """
+    if isinstance(value, Stretch):
+        return value
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     good = all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
     if not (good and len(numbers) == 2 and numbers[0] < numbers[1] and math.isfinite(float(numbers[1] - numbers[0]))):

@@ -10,6 +10,7 @@ from dop_lightning.foundation.names import legible
 from dop_lightning.images.formats import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Unsuitable
+from dop_lightning.images.measured import as_measured
 from dop_lightning.images.tiles import Mosaic, cover, cut
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.problems.noise import Noise, NoNoise
@@ -89,10 +90,11 @@ class ImageFile(Source):
         return self._formats[shape]
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """As of any source; what could not be written is refused."""
+        """As of any source; what could not be written is refused. Noise that is added is that of no detector."""
         problem = super().problem(noise, seed, sensing)
         self.format_of(problem.signal_shape)
-        return problem
+        as_it_is = isinstance(noise, NoNoise) and sensing is None
+        return as_measured(problem, self._load()) if as_it_is else problem
 
     @property
     def attributes(self) -> dict[str, Attribute]:

@@ -10,7 +10,7 @@ from dop_lightning.lightning.hyperparameters import plain, unsaved_parts
 from dop_lightning.problems.problem import Problem, ProblemBatch, Sensing, form_batches
 
 _TENSORS = ("observation", "truth", "true_corruption", "mask")
-_PLAIN = ("name", "seed", "data_range", "folder", "alpha")
+_PLAIN = ("name", "seed", "data_range", "folder", "alpha", "measured", "noise")
 
 
 class GivenProblems(RecoveryDataModule):
@@ -93,7 +93,8 @@ def load_problems(saved: Mapping[str, Any]) -> GivenProblems:
 
 
 def _load(entry: Mapping[str, Any]) -> Problem:
-    own = {name: entry[name] for name in (*_TENSORS, *_PLAIN, "attributes")}
+    # those of version 0.1 lack what came later
+    own = {name: entry[name] for name in (*_TENSORS, *_PLAIN, "attributes") if name in entry}
     return Problem(**own, signal_shape=tuple(entry["signal_shape"]), sensing=_sensing(entry["name"], entry["sensing"]))
 
 

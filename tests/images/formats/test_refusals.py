@@ -164,7 +164,8 @@ class TestNoImages:
     def test_other_files(self, tmp_path: Path, content: bytes, suffix: str) -> None:
         (tmp_path / f"a{suffix}").write_bytes(content)
         refused(
-            tmp_path / f"a{suffix}", "must be a PNG, JPEG, TIFF, WebP or BMP image or an array .* PNG or TIFF first"
+            tmp_path / f"a{suffix}",
+            "must be a PNG, JPEG, TIFF, WebP, BMP or FITS image or an array .* PNG or TIFF first",
         )
 
     @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
+from dop_lightning.engine.steps.clean_entries.background import background_noise
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
+from dop_lightning.engine.steps.clean_entries.drift import filled
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.first_support import first_support
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
@@ -10,6 +12,7 @@ from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, f
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
 from dop_lightning.engine.steps.clean_entries.regression import leave_one_out, regression
 from dop_lightning.engine.steps.clean_entries.scratches import scratches
+from dop_lightning.engine.steps.clean_entries.sharp import Sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
@@ -21,11 +24,14 @@ __all__ = [
     "FirstLook",
     "Mixture",
     "Places",
+    "Sign",
     "Values",
+    "background_noise",
     "check_damage",
     "clean_probability",
     "dead_lines",
     "dense_noise",
+    "filled",
     "first_look",
     "first_support",
     "fit_mixture",
@@ -35,5 +41,6 @@ __all__ = [
     "place_evidence",
     "regression",
     "scratches",
+    "sharp_outliers",
     "structured_damage",
 ]

@@ -14,6 +14,7 @@ from dop_lightning.engine.steps.clean_entries.activity import activity, classes
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
 from dop_lightning.engine.steps.clean_entries.values import BINS, Bins, Values, fit_values
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
@@ -47,6 +48,7 @@ def clean_probability(
     scale: float = 1.0,
     observed: Tensor | None = None,
     per_pixel: bool = False,
+    sign: Sign = "auto",
 ) -> Tensor:
     r"""``P(clean | y, x̂)`` of each entry, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
@@ -62,6 +64,7 @@ def clean_probability(
         scale: of the observation: the width of the range of its values, above 0.
         observed: bool ``(*m)``; ``None`` where all are. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together, for images. Those that were observed decide.
+        sign: of the outliers: entries on the other side of the estimate are clean. ``auto`` is both.
 
     Returns:
         ``(*m)``, in [0, 1].
@@ -87,7 +90,8 @@ def clean_probability(
         raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
-    far = ((y - estimate).abs() > FAR * scale) & observed
+    possible = of_sign(y - estimate, sign)
+    far = ((y - estimate).abs() > FAR * scale) & possible & observed
     places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
     outlying, place = torch.zeros_like(y), torch.zeros_like(y)
     outlying[far], place[far] = places.outlier, places.evidence
@@ -115,7 +119,11 @@ def clean_probability(
         places.doubt,
         company if y.dim() == 3 and places.doubt < 1 else None,
     )
-    return order.back(clean * seen)
+    result = order.back(clean * seen)
+    if sign in ("auto", "both"):
+        return result
+    above = possible.any(dim=0, keepdim=True) if per_pixel else possible
+    return torch.where(above, result, observed.to(y.dtype))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
-from dop_lightning.engine.steps.clean_entries.median import window_median
+from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.regression import regression
+from dop_lightning.engine.steps.clean_entries.sharp import Sign
+from dop_lightning.engine.steps.clean_entries.structure import SIDE
 
 ROUNDS = 3
 """Of support and regression, each with what the other says."""
 
 
-def first_support(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False) -> Tensor:
+def first_support(
+    y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False, sign: Sign = "auto"
+) -> Tensor:
     """The probability of each entry that it is clean, ``(C, H, W)``: from the median around it, then by regression.
 
     The mixture is that of :func:`~dop_lightning.engine.steps.clean_entries.estimate.clean_probability`. No estimate has
@@ -25,6 +29,7 @@ def first_support(y: Tensor, scale: float = 1.0, observed: Tensor | None = None,
         scale: of the observation, above 0.
         observed: bool, ``(C, H, W)``; ``None`` where all are.
         per_pixel: whether the channels of a pixel are corrupted together.
+        sign: of the outliers.
 
     >>> y = torch.full((1, 32, 32), 0.5)
     >>> y[0, ::5, ::5] = 1.0
@@ -34,8 +39,8 @@ def first_support(y: Tensor, scale: float = 1.0, observed: Tensor | None = None,
     """
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     everywhere = torch.ones_like(known)
-    estimate = window_median(y, known)
-    clean = clean_probability(y, estimate, everywhere, scale, observed, per_pixel)
+    estimate = window_median(y, known, SIDE)
+    clean = clean_probability(y, estimate, everywhere, scale, observed, per_pixel, sign)
     for _ in range(ROUNDS - 1):
-        clean = clean_probability(y, regression(y, clean), everywhere, scale, observed, per_pixel)
+        clean = clean_probability(y, regression(y, clean), everywhere, scale, observed, per_pixel, sign)
     return clean

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity
-from dop_lightning.engine.steps.clean_entries.median import window_median
+from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.values import Bins, fit_values
+
+SIDE = 5
+"""Side of the window of the median, pixels."""
 
 FAR = 0.25
 """At this distance from the median, in scales of the observation, an entry stands out."""
@@ -21,6 +25,9 @@ NOTHING = 0.06
 
 STRUCTURE = 0.3
 """Share of outliers among what stands out below which it is the picture that stands out."""
+
+MANY = 0.1
+"""Share of outliers above which even a frame of noise is left to the network."""
 
 FEWEST = 1e-3
 """In such a picture, outliers that are fewer than this share of all entries are none."""
@@ -33,22 +40,32 @@ class FirstLook(NamedTuple):
         share: of the entries that stand out, the share that are outliers, in (0, 1); the others are lines, stars and
             edges. 1 where nothing stands out.
         clean: the probability of each entry that it is clean, ``(C, H, W)``; 1 where it does not stand out.
+        by_noise: whether the noise of the frame told the outliers.
     """
 
     share: float
     clean: Tensor
+    by_noise: bool = False
 
     @property
-    def is_structure(self) -> bool:
-        """Whether it is the picture itself that stands out."""
-        return self.share < STRUCTURE
+    def decides(self) -> bool:
+        """Whether this look is right for good: the picture itself stands out, or the noise has told."""
+        return self.by_noise or self.share < STRUCTURE
 
 
-def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False) -> FirstLook:
+def first_look(
+    y: Tensor,
+    scale: float = 1.0,
+    observed: Tensor | None = None,
+    per_pixel: bool = False,
+    noise: float | None = None,
+    sign: Sign = "auto",
+) -> FirstLook:
     """Compare each entry with the median around it, and what stands out with its neighbours.
 
     See :mod:`dop_lightning.engine.steps.clean_entries.places` for how outliers are told from lines, and
-    :mod:`dop_lightning.engine.steps.clean_entries.values` for what their values say besides.
+    :mod:`dop_lightning.engine.steps.clean_entries.values` for what their values say besides. Of a frame that noise
+    limits the outliers are those of :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
 
     Args:
         y: the observation, ``(C, H, W)``; of any other number of dimensions nothing can be said, and all counts as
@@ -56,6 +73,8 @@ def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, pe
         scale: of the observation, above 0.
         observed: bool, ``(C, H, W)``; ``None`` where all are. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together.
+        noise: the standard deviation of the noise in the darker part of a frame that noise limits; else ``None``.
+        sign: of the outliers, see :func:`~dop_lightning.engine.steps.clean_entries.sharp.sharp_outliers`.
 
     >>> y = torch.zeros(1, 32, 32)
     >>> y[0, 10] = 1.0  # a line
@@ -67,8 +86,14 @@ def first_look(y: Tensor, scale: float = 1.0, observed: Tensor | None = None, pe
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     if y.dim() != 3 or not bool(known.any()):
         return FirstLook(1.0, known.to(y.dtype))
-    middle = window_median(y, known)
-    far = ((y - middle).abs() > FAR * scale) & known
+    if noise is not None:
+        found = sharp_outliers(y, known, noise, sign)
+        if per_pixel:
+            found = found.any(dim=0, keepdim=True).expand(y.shape)
+        if float(found.sum()) <= MANY * float(known.sum()):
+            return FirstLook(1.0, (known & ~found).to(y.dtype), by_noise=True)
+    middle = window_median(y, known, SIDE)
+    far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR * scale) & known
     if not bool(far.any()):
         return FirstLook(1.0, known.to(y.dtype))
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))

@@ -1,0 +1,117 @@
+r"""Outliers of a frame that noise limits: cosmic rays, hot and dead pixels are sharper than any optics.
+
+A star is spread over several pixels, what hits the detector itself is not. The Laplacian tells them apart, as in
+van Dokkum, *Cosmic-ray rejection by Laplacian edge detection*, PASP 113 (2001): with the differences u, d, l, r between
+an entry and its four neighbours,
+
+    ``L = ⅛ Σ max(0, v + h)``, the sum over v ∈ {u, d} and h ∈ {l, r},
+
+which is A for a single entry that is A above its surroundings. An entry is an outlier where ``S = L/σ``, less its own
+median in a window of 5×5, is above :data:`SIGNIFICANT`, and above :data:`SHARP` times the fine structure
+``F = (med₃(y) − med₇(med₃(y)))/σ``, which a star has and a single entry has not. Its neighbours are as well where they
+stand out themselves: tracks of particles are several pixels long. What is below its surroundings is found in the
+negative of the frame. σ is that of :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
+
+Shapes: C×H×W, an image.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
+
+from dop_lightning.engine.steps.clean_entries.level_noise import SIDE, level_noise
+from dop_lightning.engine.steps.clean_entries.medians import window_median, window_median_at
+from dop_lightning.foundation.checks import one_of
+
+Sign = Literal["auto", "both", "positive", "negative"]
+
+SIGNIFICANT = 6.0
+"""Standard deviations of the noise that an outlier is off."""
+
+ALONG = 4.5
+"""The same of an entry beside an outlier."""
+
+SHARP = 5.0
+"""The least ratio of the Laplacian of an outlier to the fine structure around it."""
+
+LEAST_STRUCTURE = 0.01
+"""F is at least this."""
+
+ROUNDS = 4
+"""Each with the outliers of the one before left out of the medians."""
+
+FEW = 0.1
+"""Outliers of one sign that are fewer than this share of those of the other are taken for noise."""
+
+
+def of_sign(off: Tensor, sign: Sign) -> Tensor:
+    """Which entries can be outliers, by how far they are above what they should be; bool, the shape of ``off``."""
+    one_of("sign", sign, get_args(Sign))
+    if sign == "positive":
+        return off >= 0
+    return off <= 0 if sign == "negative" else torch.ones_like(off, dtype=torch.bool)
+
+
+def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") -> Tensor:
+    """Which entries of a frame are sharper than what its optics make; bool, ``(C, H, W)``.
+
+    Args:
+        y: the frame, ``(C, H, W)``.
+        known: bool, which entries were observed.
+        noise: the standard deviation of the noise in its darker part, above 0.
+        sign: of the outliers; ``auto`` is both, or one where those of the other are fewer than a tenth.
+
+    >>> rows = torch.arange(32.0)
+    >>> star = 100 * torch.exp(-((rows - 8) ** 2 + (rows[:, None] - 8) ** 2) / 4.5)
+    >>> y = star[None] + torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> y[0, 20, 25] += 50
+    >>> sharp_outliers(y, torch.ones_like(y, dtype=torch.bool), noise=1.0).nonzero().tolist()
+    [[0, 20, 25]]
+    """
+    one_of("sign", sign, get_args(Sign))
+    sides = {"positive": (1,), "negative": (-1,)}.get(sign, (1, -1))
+    found = torch.zeros_like(known)
+    above = torch.zeros_like(known)
+    for _ in range(ROUNDS):
+        left = known & ~found
+        middle = window_median(y, left, SIDE)
+        deviation = level_noise(y, middle, left, noise)
+        filled = torch.where(left, y, middle)
+        # what was found is looked at no more: its neighbours are not off because it is
+        new = [_stand_out(torch.where(left, y, filled) * side, middle * side, deviation, left) for side in sides]
+        more = torch.stack(new).any(dim=0)
+        above |= more & (y > middle)
+        if not bool((more & ~found).any()):
+            break
+        found |= more
+    return _of_sign(found, above) if sign == "auto" else found
+
+
+def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> Tensor:
+    """What is above its surroundings and sharp."""
+    off = (y - middle) / deviation
+    laplacian = _laplacian(y) / deviation
+    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few; medians only make L smaller
+    laplacian = torch.where(candidates, laplacian - window_median_at(laplacian, known, 5, candidates), 0)
+    fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
+    structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(LEAST_STRUCTURE)
+    first = (laplacian > SIGNIFICANT) & (off > SIGNIFICANT) & (laplacian > SHARP * structure) & known
+    beside = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
+    return first | (beside & (laplacian > ALONG) & (off > ALONG) & known)
+
+
+def _laplacian(y: Tensor) -> Tensor:
+    around = pad(y[None], [1] * 4, mode="replicate")[0]
+    down = [y - around[:, :-2, 1:-1], y - around[:, 2:, 1:-1]]
+    across = [y - around[:, 1:-1, :-2], y - around[:, 1:-1, 2:]]
+    return torch.stack([(v + h).clamp_min(0) for v in down for h in across]).sum(dim=0) / 8
+
+
+def _of_sign(found: Tensor, above: Tensor) -> Tensor:
+    """Those of one sign where the others are few."""
+    high, low = int((found & above).sum()), int((found & ~above).sum())
+    if low < FEW * high:
+        return found & above
+    return found & ~above if high < FEW * low else found

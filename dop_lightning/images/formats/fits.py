@@ -1,0 +1,221 @@
+"""FITS files by astropy: the first image of a file, plain, compressed by gzip, or in a compressed image extension.
+
+Integers of a scaled image (BSCALE and BZERO) are read as what they stand for, and written as integers again. Unsigned
+integers, which FITS stores with an offset, are unsigned integers. Missing are NaN and the integers that BLANK declares.
+All other parts of the file, and the header, come back as they were; HISTORY tells what was done.
+
+Rows are in the order of the file, as astropy reads them; many viewers draw the first one at the bottom.
+
+Shapes: H × W pixels, C channels; a cube is ``(C, H, W)``, and axes of length 1 before these are passed over.
+"""
+
+import gzip
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from dop_lightning.images.formats.raster import Raster, Unsuitable, check_size
+
+MAGIC = b"SIMPLE  ="
+GZIP = b"\x1f\x8b"
+
+_HISTORY = "Outliers replaced by dop_lightning {version}"
+_COORDINATES = re.compile(r"(CRPIX|CRVAL|CDELT|CTYPE|CUNIT|CROTA)\d+[A-Z]?|(CD|PC|PV)\d+_\d+[A-Z]?|(LON|LAT)POLE[A-Z]?")
+"""Where on the sky the pixels are: wrong once these are fewer or larger."""
+
+_REWRITTEN = ("CHECKSUM", "DATASUM", "BSCALE", "BZERO", "BLANK")
+
+
+class _Layout(NamedTuple):
+    """How samples become the numbers of a file.
+
+    Attributes:
+        number: of the HDU in the file.
+        shape: of its array.
+        stored: the number format of its array.
+        slope: BSCALE.
+        offset: BZERO.
+        blank: the stored integer that is missing.
+        samples: the number format of the samples.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    stored: np.dtype
+    slope: float
+    offset: float
+    blank: int | None
+    samples: np.dtype
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the samples are no integers though the stored numbers are."""
+        return self.stored.kind in "iu" and self.samples.kind == "f"
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = (1, *self.shape)[-3:]
+        return channels, height, width
+
+
+def shape(path: Path) -> tuple[int, int, int]:
+    """(C, H, W) of the first image of a FITS file."""
+    with _open(path) as file, _hdus(file) as hdus:
+        return _layout(hdus).size
+
+
+def read(path: Path) -> Raster:
+    """The first image of a FITS file."""
+    with _open(path) as file:
+        content = file.read()
+    with _hdus(io.BytesIO(content)) as hdus:
+        layout = _layout(hdus)
+        planes = np.asarray(hdus[layout.number].data).reshape(layout.size)
+        stored = planes.astype(layout.stored, copy=False)
+    samples = np.moveaxis(_samples(stored, layout), 0, 2)
+    nodata = None
+    if layout.blank is not None and not layout.is_scaled:
+        nodata = float(layout.blank + int(layout.offset))
+    bits = 8 * samples.dtype.itemsize
+    return Raster(".fits", samples, bits, nodata=nodata, metadata={"content": content, "layout": layout})
+
+
+def write(file: BinaryIO, raster: Raster) -> None:
+    """Write the file that the image came from, with other values in its place."""
+    fits = _astropy()
+    layout: _Layout = raster.metadata["layout"]
+    array = np.moveaxis(raster.samples, 2, 0)  # (C, H, W)
+    if array.shape == layout.size:
+        array = array.reshape(layout.shape)
+    elif len(array) == 1 and len(layout.shape) == 2:
+        array = array[0]
+    with _hdus(io.BytesIO(raster.metadata["content"])) as hdus:
+        before = hdus[layout.number]
+        header = before.header.copy()
+        moved = [key for key in header if _COORDINATES.fullmatch(key)] if raster.size != layout.size[1:] else []
+        for key in (*_REWRITTEN, *moved):
+            header.remove(key, ignore_missing=True)
+        header.add_history(_HISTORY.format(version=metadata.version("dop_lightning")))
+        array = np.ascontiguousarray(array)
+        options = {}
+        # What is compressed loses something where it is no integer: it comes back without compression.
+        kind = type(before) if array.dtype.kind in "iu" else fits.ImageHDU
+        if layout.number == 0:
+            kind = fits.PrimaryHDU
+        if kind is fits.CompImageHDU:
+            options = {"compression_type": before.compression_type, "tile_shape": before.tile_shape}
+        after = kind(array, header=header, **options)
+        if layout.is_scaled:
+            _scale(after, array, layout)
+        if layout.blank is not None:
+            after.header["BLANK"] = layout.blank
+        hdus[layout.number] = after
+        buffer = io.BytesIO()  # astropy looks at a file that it writes, and closes it
+        hdus.writeto(buffer, output_verify="silentfix", checksum="CHECKSUM" in before.header)
+    file.write(buffer.getvalue())
+
+
+def _samples(stored: np.ndarray, layout: _Layout) -> np.ndarray:
+    """What the stored numbers stand for."""
+    if layout.is_scaled:
+        samples = stored.astype(np.float64) * layout.slope + layout.offset
+        if layout.blank is not None:
+            samples[stored == layout.blank] = np.nan
+        return samples
+    if layout.offset:
+        bits = stored.view(f"u{stored.itemsize}") ^ (1 << (8 * stored.itemsize - 1))  # half of the range: the first bit
+        return bits.view(layout.samples)
+    return stored
+
+
+def _scale(hdu: Any, array: np.ndarray, layout: _Layout) -> None:
+    """Turn the samples of an HDU into the integers that the file had."""
+    limits = np.iinfo(layout.stored)
+    with np.errstate(invalid="ignore"):
+        stored = np.rint((array - layout.offset) / layout.slope)
+    missing = np.isnan(stored)
+    stored = np.where(missing, layout.blank or 0, np.clip(stored, limits.min, limits.max)).astype(layout.stored)
+    hdu.data = stored
+    hdu.header["BSCALE"], hdu.header["BZERO"] = layout.slope, layout.offset
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """A FITS file, whether compressed by gzip or not."""
+    with path.open("rb") as file:
+        zipped = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if not zipped:
+            yield file
+            return
+        with gzip.open(file) as content:
+            if content.read(len(MAGIC)) != MAGIC:
+                raise Unsuitable("a file compressed by gzip must hold a FITS image, got one that does not")
+            content.seek(0)
+            yield content  # type: ignore[misc]
+
+
+@contextmanager
+def _hdus(file: IO[bytes]) -> Iterator[Any]:
+    """The parts of a FITS file, their numbers as they are stored."""
+    fits = _astropy()
+    with fits.open(file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True) as hdus:
+        yield hdus
+
+
+def _layout(hdus: Any) -> _Layout:
+    """The first image, its header checked.
+
+    Raises:
+        Unsuitable: there is none, or one of another number of axes.
+    """
+    for number, hdu in enumerate(hdus):
+        if not hdu.is_image or len(hdu.shape) < 2:
+            continue
+        shape = tuple(hdu.shape)
+        if len(shape) > 3 and math.prod(shape[:-3]) > 1:
+            raise Unsuitable(f"an image must have two axes or three, bands first, got {shape} in HDU {number}")
+        header = hdu.header
+        slope, offset, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
+        stored = np.dtype(_FORMATS[int(header["BITPIX"])])
+        if not (math.isfinite(slope) and math.isfinite(offset) and slope):
+            raise Unsuitable(f"BSCALE and BZERO must be finite, and BSCALE not 0, got {slope:g} and {offset:g}")
+        layout = _Layout(number, shape, stored, slope, offset, blank, _sample_format(stored, slope, offset))
+        check_size(*layout.size)
+        return layout
+    raise Unsuitable("a FITS file must hold an image of two axes or three, got none")
+
+
+_FORMATS = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
+"""Number formats by BITPIX, in native byte order."""
+
+
+def _sample_format(stored: np.dtype, slope: float, offset: float) -> np.dtype:
+    if (slope, offset) == (1, 0):
+        return stored
+    if stored.kind in "iu" and slope == 1 and abs(offset) == 2 ** (8 * stored.itemsize - 1):
+        other = np.dtype(f"{'u' if stored.kind == 'i' else 'i'}{stored.itemsize}")
+        if (offset > 0) == (other.kind == "u"):
+            return other
+    return np.dtype("f8")
+
+
+def _astropy() -> Any:
+    """The module of astropy.
+
+    Raises:
+        Unsuitable: it is not installed.
+    """
+    try:
+        from astropy.io import fits
+    except ImportError:
+        raise Unsuitable('FITS files are read by astropy: pip install "dop_lightning[astro]"') from None
+    return fits

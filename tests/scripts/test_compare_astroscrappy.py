@@ -1,0 +1,39 @@
+"""DOP beside astroscrappy, on the frame of the latter's tests."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from dop_lightning import recover_image
+
+pytest.importorskip("astroscrappy")
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_astroscrappy.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compare_astroscrappy", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_rays_of_the_crops_are_found_and_nothing_else(script: ModuleType) -> None:
+    frame, hit, _ = script.make_frame()
+    for top, left in script.crops(hit, 128, 3):
+        place = np.s_[top : top + 128, left : left + 128]
+        found = recover_image(frame[place], preset="quick", width=2, iterations=1, device="cpu", progress=False)
+        assert np.array_equal(found.mask, hit[place])
+        assert np.array_equal(found.image[~hit[place]], frame[place][~hit[place]])
+
+
+def test_scores(script: ModuleType) -> None:
+    found, hit = np.array([True, True, False, False]), np.array([True, False, True, False])
+    filled, truth = np.array([3.0, 9.0, 9.0, 9.0]), np.array([1.0, 0.0, 0.0, 0.0])
+    assert script.scores([(found, hit, filled, truth)]) == (0.5, 0.5, 2.0, 2.0)
