@@ -1,5 +1,6 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
+from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
@@ -15,6 +16,7 @@ __all__ = [
     "Places",
     "Values",
     "clean_probability",
+    "corruption_probability",
     "dense_noise",
     "first_look",
     "fit_mixture",
