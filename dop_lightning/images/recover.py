@@ -243,9 +243,11 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
     if outcome.alpha is None:
         raise ValueError("a preset must model the corruption, got one without")
+    probability = outcome.corruption_probability
     return Recovery(
         image=given.like(repainted(outcome.signal, loaded.format)),
         corruption=given.entries(corruption.astype(given.entry_dtype()) * (hi - lo)),
+        corruption_probability=None if probability is None else given.entries(probability.permute(1, 2, 0).numpy()),
         mask=given.entries(found),
         history=history,
         status=outcome.status,

@@ -17,7 +17,12 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
-from dop_lightning.engine.steps.clean_entries import clean_probability, dense_noise, first_look
+from dop_lightning.engine.steps.clean_entries import (
+    clean_probability,
+    corruption_probability,
+    dense_noise,
+    first_look,
+)
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -85,6 +90,9 @@ class Refinement(StepRule):
 
     the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
     that X̄ does not: there, and under any other operator, ``X̂ = X̄``.
+
+    *How certain.* The probability that an entry is corrupted, which is given beside ŝ, is calibrated at the end
+    (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself stays as it is.
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -237,11 +245,8 @@ class Refinement(StepRule):
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
         memory, device = state.memory, evaluation.signal.device
-        known = memory["structure"] & (state.iteration > 0)
-        dropped = ((memory["refined_from"] < state.iteration) | known).to(device)
-        looked = (state.iteration - 1) // self.every * self.every
-        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
-        average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+        dropped = _is_dropped(state, state.iteration).to(device)
+        average = self._best_average(state, state.iteration)
         y, clean = state.problems.observation, memory["clean"]
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
@@ -256,6 +261,31 @@ class Refinement(StepRule):
             corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
             average=None,
         )
+
+    def _best_average(self, state: BatchState, iteration: int) -> Tensor:
+        """The average, or that of the least error where it has become worse since."""
+        memory = state.memory
+        looked = (iteration - 1) // self.every * self.every
+        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(memory["average"].device)
+        return torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+
+    def corruption_probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
+        """Return the calibrated probability of each entry, from w and what is recovered; ``None`` before s is dropped.
+
+        Where the first look decides, it is ``1 − w``. See
+        :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
+        """
+        if not bool(_is_dropped(state, iteration)[k]):
+            return None
+        problems, clean, held_out = state.problems, state.memory["clean"][k], state.memory["held_out"][k]
+        mask = None if problems.mask is None else problems.mask[k]
+        if bool(state.memory["structure"][k]):
+            return (1 - clean if mask is None else (1 - clean) * mask).cpu().float()
+        expected = _expected(state, self._best_average(state, iteration))[k]
+        if not bool(expected.isfinite().all()):
+            return None
+        y, size = problems.observation[k], scale(problems[k])
+        return corruption_probability(y, expected, clean, held_out, size, mask, _per_pixel(state))
 
     def _keeps(self, state: BatchState) -> Tensor:
         """Of each problem, whether its clean entries are kept: bool ``(K,)`` on the CPU."""
@@ -287,6 +317,11 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
     if isinstance(operator, EntryMask):
         return average
     return operator.operator(average) if isinstance(operator, Masked) else operator(average)
+
+
+def _is_dropped(state: BatchState, iteration: int) -> Tensor:
+    """Whether s is out of the way, for each problem: bool ``(K,)`` on the CPU."""
+    return (state.memory["refined_from"] < iteration) | (state.memory["structure"] & (iteration > 0))
 
 
 def _same_entries(state: BatchState) -> bool:
