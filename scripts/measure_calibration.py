@@ -86,14 +86,13 @@ def measure(options: argparse.Namespace, noise: str, level: float, image: str) -
     truth, observed = observe(image, options.size, NOISES[noise](level))
     corrupted = observed != truth
     preset = PRESETS[options.preset]
-    iterations = options.iterations or preset.iterations
     problem = Problem(image, observed, truth=truth, data_range=1.0)
     begin = time.perf_counter()
-    ending = run_to_end(preset.method(), problem, iterations, block=10, tau=TAU, alpha=preset.alpha)
+    ending = run_to_end(preset.method(), problem, preset.iterations, block=10, tau=TAU, alpha=preset.alpha)
     seconds = time.perf_counter() - begin
     p = next(ending.outcomes()).corruption_probability
     if p is None:
-        raise SystemExit(f"measure_calibration: error: s was not dropped within {iterations} iterations")
+        raise SystemExit(f"measure_calibration: error: {options.preset} does not drop s at --size {options.size}")
     w = 1 - ending.state.memory["clean"][0]  # type: ignore[attr-defined]
     return {
         "corrupted": float(corrupted.double().mean()),
@@ -157,7 +156,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=list(NOISES), help="default: both")
     parser.add_argument("--levels", nargs="+", type=float, help="shares of corrupted entries; default: 0.1 to 0.5")
     parser.add_argument("--preset", choices=[name for name in PRESETS if PRESETS[name].refined], default="quick")
-    parser.add_argument("--iterations", type=int, help="default: those of the preset")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch; default: %(default)s")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     return parser.parse_args()
