@@ -55,7 +55,7 @@ class Outcome:
         scores: by tag; a score that is not known (no truth, say) is missing.
         corruption_probability: of each entry, float32 ``(*m)`` in [0, 1], on the CPU; 0 where nothing was observed.
             ``None`` where the method has none, or not yet: see
-            :class:`~dop_lightning.engine.steps.refinement.Refinement`.
+            :class:`~dop_lightning.engine.steps.Refinement`.
     """
 
     problem: Problem
