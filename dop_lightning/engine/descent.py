@@ -98,6 +98,10 @@ class StepRule(ABC):
         """The rule as one that weighs entries, if it does."""
         return None
 
+    def corruption_probability(self, state: "BatchState", k: int, iteration: int) -> Tensor | None:
+        """Return the probability that each entry of problem k is corrupted, ``(*m)`` on the CPU, if it is known."""
+        return None
+
     def check(self, state: "BatchState") -> None:  # noqa: B027 — most rules are for all methods
         """Refuse a method that this rule is not for.
 
@@ -354,6 +358,11 @@ class BatchState(State):
         loss = self.loss.value(residual)
         evaluation = Evaluation(self.iteration, signal, corruption, loss, self.memory.get("average"))
         return evaluation if weights is None else weights.recovered(self, evaluation)
+
+    @torch.no_grad()
+    def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
+        """The probability that each entry of problem k is corrupted, if the step rule knows it."""
+        return self.method.steps.corruption_probability(self, k, iteration)
 
     def finished(self) -> dict[int, Status]:
         """Positions of problems that have nothing left to do, with what they end as."""

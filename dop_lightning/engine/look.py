@@ -112,4 +112,5 @@ class Ending(Look):
                 signal=seen.signal[k].cpu(),
                 corruption=seen.corruption[k].cpu(),
                 scores=dict(scores[k]),
+                corruption_probability=state.corruption_probability(k, record.iteration),
             )

@@ -53,6 +53,9 @@ class Outcome:
         signal: X̂, ``(*n)``, on the CPU.
         corruption: ŝ, ``(*m)``, on the CPU.
         scores: by tag; a score that is not known (no truth, say) is missing.
+        corruption_probability: of each entry, float32 ``(*m)`` in [0, 1], on the CPU; 0 where nothing was observed.
+            ``None`` where the method has none, or not yet: see
+            :class:`~dop_lightning.engine.steps.Refinement`.
     """
 
     problem: Problem
@@ -64,6 +67,7 @@ class Outcome:
     signal: Tensor
     corruption: Tensor
     scores: dict[str, float] = field(default_factory=dict)
+    corruption_probability: Tensor | None = None
 
     def to(self, device: object) -> "Outcome":
         """Itself, which lies on the CPU: for ``Trainer.predict``, which moves what it returns there."""

@@ -107,6 +107,15 @@ class State(ABC):
     def evaluate(self) -> Evaluation:
         """Return X̂, ŝ and the loss as the next iteration sees them, without changing the state."""
 
+    def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
+        """Return the probability that each entry of problem k is corrupted, ``(*m)`` on the CPU, if it is known.
+
+        Args:
+            k: position of the problem.
+            iteration: how many it has done.
+        """
+        return None
+
     @abstractmethod
     def finished(self) -> dict[int, Status]:
         """Return the positions of problems that have nothing left to do, with the status they end with."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome, Status
 from dop_lightning.images.tiles import Mosaic
@@ -34,6 +35,7 @@ def combine(
     # what each tile has kept is blended of equal values, which rounding may have changed
     same = (corruption == 0) & ((signal - mosaic.whole.observation).abs() < ROUNDING)
     signal = torch.where(same, mosaic.whole.observation, signal)
+    probability = _blended_probability(mosaic, outcomes)
     losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
     loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
     has_corruption = parts[0].alpha is not None or "corruption_density" in parts[0].scores  # filters have no α
@@ -48,4 +50,15 @@ def combine(
         signal=signal,
         corruption=corruption,
         scores=scorer.final(signal[None], corruption[None], loss)[0],
+        corruption_probability=probability,
     )
+
+
+def _blended_probability(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Tensor | None:
+    """That of the whole; ``None`` where a tile has none."""
+    parts = {place: outcome.corruption_probability for place, outcome in outcomes.items()}
+    known = {place: part for place, part in parts.items() if part is not None}
+    if len(known) < len(parts):
+        return None
+    blended = mosaic.grid.blend(known).clamp(0, 1)
+    return blended if mosaic.whole.mask is None else blended * mosaic.whole.mask

@@ -56,6 +56,23 @@ def corruption_map(s: Tensor, data_range: float = 1.0) -> Picture:
     return _levels(s.abs().amax(0), data_range)
 
 
+def probability_map(probability: Tensor) -> Picture:
+    """The largest probability over the channels of each pixel: black is clean, white is corrupted.
+
+    Args:
+        probability: ``(C, H, W)`` in [0, 1].
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        ValueError: ``probability`` has another number of dimensions.
+    """
+    if probability.ndim != 3:
+        raise ValueError(f"probability must have shape (C, H, W), got {tuple(probability.shape)}")
+    return _levels(probability.amax(0), 1.0)
+
+
 def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
     """Colours of the entries: blue below 0, white at 0, red above; grey where NaN.
 
@@ -136,7 +153,8 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
     has more than 1024 rows or columns. Entries that were never observed are grey in the observation.
 
     What has no picture is left out: the observation and the corruption of a matrix that was measured as a vector, and
-    everything where the signal is of another shape.
+    everything where the signal is of another shape. ``corruption_probability`` of an image, where it is known, is shown
+    as :func:`probability_map`, and not in the comparison.
     """
     problem, signal = outcome.problem, outcome.signal
     tensors = {"observation": observed(problem), "recovered": signal, "corruption": outcome.corruption}
@@ -146,7 +164,11 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
     if not pictures:
         return {}
     unit = "" if signal.ndim == 3 else f" (±{_limit(problem, tensors):.3g})"
-    return {**pictures, "comparison": comparison([(label + unit, picture) for label, picture in pictures.items()])}
+    sheet = comparison([(label + unit, picture) for label, picture in pictures.items()])
+    probability = outcome.corruption_probability
+    if probability is not None and probability.ndim == 3:
+        pictures["corruption_probability"] = probability_map(probability)
+    return {**pictures, "comparison": sheet}
 
 
 def observed(problem: Problem) -> Tensor:

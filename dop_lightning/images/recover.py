@@ -264,9 +264,11 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history
     off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
     if outcome.alpha is None:
         raise ValueError("a preset must model the corruption, got one without")
+    probability = outcome.corruption_probability
     return Recovery(
         image=given.like(recovered),
         corruption=given.entries(off.astype(given.entry_dtype())),
+        corruption_probability=None if probability is None else given.entries(probability.permute(1, 2, 0).numpy()),
         mask=given.entries(found),
         history=history,
         status=outcome.status,

@@ -27,14 +27,17 @@ PANELS = ("before", "after", "corruption", "curve")
 class Recovery:
     """A recovered image.
 
-    ``corruption`` and ``mask`` have the layout of the image, one entry for each of its values; for images of PIL, and
-    for files, they are NumPy arrays ``(H, W)`` or ``(H, W, C)``, C without alpha.
+    ``corruption``, ``corruption_probability`` and ``mask`` have the layout of the image, one entry for each of its
+    values; for images of PIL, and for files, they are NumPy arrays ``(H, W)`` or ``(H, W, C)``, C without alpha.
 
     Attributes:
         image: of the kind, type, layout, mode, size and device of the image given. Of a file an array of its values in
             their number format, ``(H, W)`` or ``(H, W, C)``, upright; colours where it has a palette, and no alpha.
         corruption: ŝ, what was added to the clean values, in the units of the image; float32, or float64 where the
             values need that. 0 where nothing was observed.
+        corruption_probability: the probability of each value that it is corrupted, however little, in [0, 1]; float32.
+            0 where nothing was observed. ``None`` with the preset ``paper``, and where the run was interrupted before
+            the corruption was known (a tile of it, of an image in tiles).
         mask: boolean, true where a value was found to be corrupted: off by more than a tenth of the range, or, in a
             frame that noise limits, by more than five standard deviations of it. False where nothing was observed. (The
             argument ``mask`` is another one: which values were observed.)
@@ -50,6 +53,7 @@ class Recovery:
 
     image: Any
     corruption: Any
+    corruption_probability: Any
     mask: Any
     history: History
     status: Status

@@ -13,7 +13,7 @@ from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.folder import RESULT, RunFolder
 
-SIGNAL, CORRUPTION = "recovered.npy", "corruption.npy"
+SIGNAL, CORRUPTION, PROBABILITY = "recovered.npy", "corruption.npy", "corruption_probability.npy"
 
 
 def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) -> Outcome | None:
@@ -58,6 +58,7 @@ def is_assembled(run: Path, mosaic: Mosaic) -> bool:
 def _read(run: Path, tile: Problem) -> Outcome:
     """The outcome of a tile, from its files, which a crash of the machine may have damaged."""
     folder = run / tile.folder
+    probability = folder / PROBABILITY
     try:
         result = RunFolder(run).result(tile.folder)
         return Outcome(
@@ -70,6 +71,7 @@ def _read(run: Path, tile: Problem) -> Outcome:
             signal=_array(folder / SIGNAL, tile),
             corruption=_array(folder / CORRUPTION, tile),
             scores={tag: result[tag] for tag in ("loss", "corruption_density") if tag in result},
+            corruption_probability=_array(probability, tile) if probability.is_file() else None,
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise ValueError(

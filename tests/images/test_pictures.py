@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dop_lightning.images.pictures import (
     comparison,
     corruption_map,
     heatmap,
+    probability_map,
     recovery_pictures,
 )
 from dop_lightning.problems.problem import Problem
@@ -36,6 +38,24 @@ class TestCorruptionMap:
             corruption_map(torch.zeros(2, 2))
         with pytest.raises(ValueError, match="data_range"):
             corruption_map(torch.zeros(1, 2, 2), 0.0)
+
+
+class TestProbabilityMap:
+    def test_is_the_largest_of_the_channels(self) -> None:
+        p = torch.tensor([[[0.0, 0.25, 1.0]], [[0.5, 0.0, 0.0]]])
+        assert probability_map(p).tolist() == [[128, 64, 255]]
+
+    def test_refuses_other_shapes(self) -> None:
+        with pytest.raises(ValueError, match=r"probability must have shape \(C, H, W\), got \(2, 2\)"):
+            probability_map(torch.zeros(2, 2))
+
+    def test_is_beside_the_comparison(self) -> None:
+        image = outcome(torch.full((1, 2, 2), 0.5), data_range=1.0)
+        known = replace(image, corruption_probability=torch.ones(1, 2, 2))
+        without, found = recovery_pictures(image), recovery_pictures(known)
+        assert found.keys() - without.keys() == {"corruption_probability"}
+        assert np.array_equal(found["comparison"], without["comparison"])
+        assert (found["corruption_probability"] == 255).all()
 
 
 class TestHeatmap:

@@ -19,6 +19,7 @@ from dop_lightning import recover_image
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.engine.steps import Refinement
 from dop_lightning.images.progress import in_notebook
 from dop_lightning.problems.scoring import DENSITY_THRESHOLD
 
@@ -327,6 +328,41 @@ def test_other_names_are_unknown() -> None:
 
     with pytest.raises(AttributeError, match=r"^module 'dop_lightning' has no attribute 'recover'$"):
         _ = dop_lightning.recover  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------- probability of corruption
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corruptions count as revealed after few iterations, and the network as one that knows the image by then."""
+    monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: rule.every)
+    monkeypatch.setattr("dop_lightning.engine.steps.refinement.GUESSED", 1e9)
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("axis", [None, 0, 2])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_the_probability_has_the_layout_of_the_image(axis: int | None, tile: int | None) -> None:
+    given, _ = damaged(clean(channels=1 if axis is None else 3))
+    mask = np.ones(given.shape[:2], dtype=bool)
+    mask[:4, :4] = False
+    image = given[..., 0] if axis is None else np.moveaxis(given, 2, axis)
+    recovery = recover_image(image, mask=mask, tile=tile, **{**TINY, "iterations": 30})
+    p = recovery.corruption_probability
+    assert (p.shape, p.dtype) == (image.shape, np.float32)
+    assert p.min() >= 0
+    assert 0.1 < p.max() <= 1
+    p = p[..., None] if axis is None else np.moveaxis(p, axis, 2)
+    assert (p[:4, :4] == 0).all()
+    found = recovery._outcome.corruption_probability
+    assert found is not None
+    assert np.array_equal(p, found.permute(1, 2, 0))
+
+
+def test_before_the_corruption_is_known_there_is_no_probability() -> None:
+    for preset in ("quick", "paper"):
+        assert recover_image(damaged(clean())[0], **{**TINY, "preset": preset}).corruption_probability is None
 
 
 # ------------------------------------------------------------------------------------------------ interrupted, diverged

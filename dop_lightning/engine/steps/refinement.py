@@ -22,6 +22,7 @@ from dop_lightning.engine.steps.clean_entries import (
     Sign,
     check_damage,
     clean_probability,
+    corruption_probability,
     dense_noise,
     filled,
     first_look,
@@ -108,6 +109,9 @@ class Refinement(StepRule):
     the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
     that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, a plain is
     filled by its mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
+
+    *How certain.* The probability that an entry is corrupted, which is given beside ŝ, is calibrated at the end
+    (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself stays as it is.
 
     Args:
         revealed: t in scales of the observation, above 0.
@@ -302,11 +306,8 @@ class Refinement(StepRule):
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
         memory, device = state.memory, evaluation.signal.device
-        known = memory["structure"] & (state.iteration > 0)
-        dropped = ((memory["refined_from"] < state.iteration) | known).to(device)
-        looked = (state.iteration - 1) // self.every * self.every
-        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(device)
-        average = torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+        dropped = _is_dropped(state, state.iteration).to(device)
+        average = self._best_average(state, state.iteration)
         y, clean = state.problems.observation, memory["clean"]
         for k, problem in enumerate(state.problems):
             if problem.noise is not None and memory["structure"][k]:
@@ -324,6 +325,33 @@ class Refinement(StepRule):
             corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
             average=None,
         )
+
+    def _best_average(self, state: BatchState, iteration: int) -> Tensor:
+        """The average, or that of the least error where it has become worse since."""
+        memory = state.memory
+        looked = (iteration - 1) // self.every * self.every
+        worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(memory["average"].device)
+        return torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
+
+    def corruption_probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
+        """Return the calibrated probability of each entry, from w and what is recovered; ``None`` before s is dropped.
+
+        Where the first look decides, it is ``1 − w``; structured damage has 1. See
+        :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
+        """
+        if not bool(_is_dropped(state, iteration)[k]):
+            return None
+        problems, clean, held_out = state.problems, state.memory["clean"][k], state.memory["held_out"][k]
+        observed = None if problems.mask is None else problems.mask[k]
+        if bool(state.memory["structure"][k]):
+            return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
+        expected = _expected(state, self._best_average(state, iteration))[k]
+        if not bool(expected.isfinite().all()):
+            return None
+        y, size, damaged = problems.observation[k], scale(problems[k]), state.memory["damaged"][k]
+        mask = _observed(problems.mask, state.memory["damaged"], k)
+        found = corruption_probability(y, expected, clean, held_out, size, mask, _per_pixel(state))
+        return found.masked_fill_((damaged if observed is None else damaged & observed).to(found.device), 1)
 
     def _keeps(self, state: BatchState) -> Tensor:
         """Of each problem, whether its clean entries are kept: bool ``(K,)`` on the CPU."""
@@ -363,6 +391,11 @@ def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
     if mask is None:
         return ~damaged[k] if bool(damaged[k].any()) else None
     return mask[k] & ~damaged[k]
+
+
+def _is_dropped(state: BatchState, iteration: int) -> Tensor:
+    """Whether s is out of the way, for each problem: bool ``(K,)`` on the CPU."""
+    return (state.memory["refined_from"] < iteration) | (state.memory["structure"] & (iteration > 0))
 
 
 def _same_entries(state: BatchState) -> bool:

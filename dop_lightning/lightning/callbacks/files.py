@@ -24,7 +24,7 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.folder import RESULT
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
-from dop_lightning.runs.mosaics import assemble, is_assembled
+from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
 
 
@@ -35,7 +35,8 @@ class RecoveredFiles(RecoveryCallback):
     comparison.png, all of them side by side. ``result.json`` comes last: where it is, the others are. A recovered image
     is written with the size, mode, depth and format of the file it came from (as ``recovered.tif``, say), and as
     ``recovered.png`` for looking at where that is another. Where that file holds measurements of it, it has a size of
-    its own. Matrices get ``corruption.npy`` too. Tiles of an image leave their arrays and results in its folder, and
+    its own. Matrices get ``corruption.npy`` too. ``corruption_probability.npy`` is written where the method knows it,
+    and of images ``corruption_probability.png``. Tiles of an image leave their arrays and results in its folder, and
     are put together when the run ends, after an interruption as well.
 
     Args:
@@ -86,6 +87,7 @@ class RecoveredFiles(RecoveryCallback):
             _write_array(folder / "recovered.npy", outcome.signal)
         if outcome.problem.is_tile or outcome.signal.dim() != 3:
             _write_array(folder / "corruption.npy", outcome.corruption)
+        _write_probability(folder, outcome)
         if outcome.problem.is_tile:
             return
         pictures = recovery_pictures(outcome) if with_pictures else {}
@@ -134,6 +136,15 @@ def _histogram(outcome: Outcome) -> Histogram:
     problem = outcome.problem
     true, mask = (None if t is None else t.numpy() for t in (problem.true_corruption, problem.mask))
     return corruption_histogram(outcome.corruption.numpy(), true, mask)
+
+
+def _write_probability(folder: Path, outcome: Outcome) -> None:
+    """Write that of each entry; one of an earlier state of the problem does not stay where there is none now."""
+    if outcome.corruption_probability is not None:
+        _write_array(folder / PROBABILITY, outcome.corruption_probability)
+        return
+    for name in (PROBABILITY, Path(PROBABILITY).with_suffix(".png")):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

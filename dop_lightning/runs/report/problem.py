@@ -130,7 +130,8 @@ def status_of(name: str) -> Status:
 
 def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
     """The slider over what was observed and what was recovered; beside it the corruption and the truth."""
-    paths = {name: problem.folder / f"{name}.png" for name in ("observation", "recovered", "corruption", "truth")}
+    names = ("observation", "recovered", "corruption", "corruption_probability", "truth")
+    paths = {name: problem.folder / f"{name}.png" for name in names}
     if problem.result and not problem.models_corruption:
         del paths["corruption"]
     if not paths["recovered"].is_file():
@@ -142,6 +143,7 @@ def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
         "observation": "what was observed." + note,
         "recovered": "what was recovered." + note,
         "corruption": "the corruption that was found, s." + ("" if is_matrix else " Black is clean."),
+        "corruption_probability": "the probability that a value is corrupted. White is certain.",
         "truth": "the truth, which the method does not know.",
     }
     pictures = []

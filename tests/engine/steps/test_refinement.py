@@ -12,7 +12,7 @@ from torch import Tensor
 from dop_lightning.engine.alpha import reveal_time
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.method import Method
-from dop_lightning.engine.steps import Refinement, StepRule
+from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
 from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
@@ -273,6 +273,62 @@ def test_nothing_is_called_an_outlier_where_nothing_can_be_predicted() -> None:
     state = make_state(ProblemBatch([Problem("noise", noise, seed=0, data_range=1.0)]))
     state.advance(int(state.memory["refined_from"]) + 11)
     assert torch.equal(state.evaluate().signal[0], noise)
+
+
+def test_the_probability_is_known_once_s_is_dropped() -> None:
+    problems = make_batch(0, 1, missing=0.3)
+    state = make_state(problems)
+    state.advance(int(state.memory["refined_from"].max()))
+    assert state.corruption_probability(0, state.iteration) is None
+    state.advance(60)
+    mask = problems.mask
+    assert mask is not None
+    for k, problem in enumerate(problems):
+        probability = state.corruption_probability(k, state.iteration)
+        assert probability is not None
+        assert (probability.shape, probability.dtype) == (problem.observation.shape, torch.float32)
+        assert bool(((probability >= 0) & (probability <= 1)).all())
+        assert bool((probability[~mask[k]] == 0).all())
+        corrupted = (problem.observation != problem.truth)[mask[k]]
+        assert float(probability[mask[k]][corrupted].mean()) > 0.9
+        assert float(probability[mask[k]][~corrupted].mean()) < 0.1
+    assert make_state(make_batch(0), GradientDescent()).corruption_probability(0, 50) is None
+
+
+def test_the_probability_changes_nothing_and_is_that_of_the_problem_alone() -> None:
+    together = make_state(make_batch(0, 1))
+    together.advance(int(together.memory["refined_from"].max()) + 25)
+    before = together.evaluate()
+    probability = together.corruption_probability(1, together.iteration)
+    assert probability is not None
+    assert torch.equal(together.evaluate().signal, before.signal)
+    alone = together.select([1])
+    again = alone.corruption_probability(0, alone.iteration)
+    assert again is not None
+    assert torch.equal(again, probability)
+    other = make_state(make_batch(1))
+    other.load_problem_state(0, together.problem_state(1))
+    again = other.corruption_probability(0, together.iteration)
+    assert again is not None
+    assert torch.equal(again, probability)
+
+
+def test_where_the_first_look_decides_the_probability_is_its_own() -> None:
+    state = make_state(make_batch(0))
+    state.memory["structure"][0] = True
+    assert state.corruption_probability(0, 0) is None
+    found = state.corruption_probability(0, 1)
+    assert found is not None
+    assert torch.equal(found, 1 - state.memory["clean"][0])
+
+
+def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
+    problems = make_batch(0)
+    state = make_state(problems, corruption=PixelCorruption)
+    state.advance(int(state.memory["refined_from"]) + 30)
+    found = state.corruption_probability(0, state.iteration)
+    assert found is not None
+    assert torch.equal(found, found[:1].expand_as(found))
 
 
 def test_held_out_entries_move_nothing() -> None:

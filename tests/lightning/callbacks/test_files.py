@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.steps import Refinement
 from dop_lightning.lightning.callbacks import RecoveredFiles
 from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.problems.noise import NoNoise
@@ -103,6 +106,50 @@ def test_the_histogram_counts_the_observed_entries_of_what_was_found(tmp_path: P
     assert [position for position, count in enumerate(histogram.found) if count] == [0, 1, 45]
     assert histogram.true is not None
     assert (sum(histogram.found), histogram.true[0], histogram.true[-1]) == (3, 2, 1)
+
+
+def with_probability(tmp_path: Path) -> Outcome:
+    shape = outcome(tmp_path).problem.observation.shape
+    p = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return replace(outcome(tmp_path), corruption_probability=p)
+
+
+def test_the_probability_is_written_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
+    known = with_probability(tmp_path)
+    RecoveredFiles.write_recovery(tmp_path / "p", known)
+    p = np.load(tmp_path / "p" / "corruption_probability.npy")
+    assert p.dtype == np.float32
+    assert np.array_equal(p, known.corruption_probability)
+    with Image.open(tmp_path / "p" / "corruption_probability.png") as picture:
+        assert picture.mode == "L"
+        assert np.array_equal(np.asarray(picture), (255 * p.max(axis=0)).round())
+
+
+def test_a_probability_of_an_earlier_state_does_not_stay(tmp_path: Path) -> None:
+    RecoveredFiles.write_recovery(tmp_path / "p", with_probability(tmp_path))
+    RecoveredFiles.write_recovery(tmp_path / "p", outcome(tmp_path))
+    assert not list((tmp_path / "p").glob("corruption_probability*"))
+    RecoveredFiles.write_recovery(tmp_path / "p", with_probability(tmp_path), with_pictures=False)
+    assert [path.name for path in (tmp_path / "p").glob("corruption_probability*")] == ["corruption_probability.npy"]
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_the_probability_survives_a_stop_to_the_bit(
+    tile: int | None, fit, image_method, images, tmp_path: Path
+) -> None:
+    method = partial(image_method, steps=Refinement(revealed=2.0, every=10, patience=None))
+    data = partial(images, resize=24 if tile else 16, tile=tile)
+    names = ("corruption_probability.npy", "corruption_probability.png")
+    fit(tmp_path / "once", method(), data(), 70)
+    fit(tmp_path / "twice", method(), data(), 20)  # s is there still
+    assert not list((tmp_path / "twice").rglob("corruption_probability*"))
+    fit(tmp_path / "twice", method(), data(), 55, resume=True)
+    (folder,) = (path.parent for path in (tmp_path / "twice").glob("*/corruption_probability.npy"))
+    before = [(folder / name).read_bytes() for name in names]
+    fit(tmp_path / "twice", method(), data(), 70, resume=True)
+    after = [(folder / name).read_bytes() for name in names]
+    assert after != before
+    assert after == [(tmp_path / "once" / folder.name / name).read_bytes() for name in names]
 
 
 def test_without_a_corruption_there_is_no_histogram(tmp_path: Path) -> None:

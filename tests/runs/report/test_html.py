@@ -185,6 +185,12 @@ def test_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
     assert "Repeat it" not in page.text("h2")
 
 
+def test_the_probability_is_shown_where_it_is_known(tmp_path: Path) -> None:
+    pictures = ["recovered", "corruption", "corruption_probability"]
+    page = page_of(write_run(tmp_path / "run", {"a": {}}, pictures=pictures))
+    assert [text for text in page.text("figcaption") if "probability that a value is corrupted" in text]
+
+
 def test_the_histogram_is_counted_where_it_was_not_kept(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {}}, shape=(4, 4))
     np.save(run / "a" / "corruption.npy", np.diag([8.0, 0, 0, 0]))

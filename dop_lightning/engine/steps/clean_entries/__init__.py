@@ -1,6 +1,7 @@
 """Which entries of an observation are corrupted, told without the truth."""
 
 from dop_lightning.engine.steps.clean_entries.background import background_noise
+from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
@@ -29,6 +30,7 @@ __all__ = [
     "background_noise",
     "check_damage",
     "clean_probability",
+    "corruption_probability",
     "dead_lines",
     "dense_noise",
     "filled",

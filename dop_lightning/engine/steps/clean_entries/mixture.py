@@ -89,7 +89,7 @@ class Mixture:
     scales: Tensor
 
     def _near(self, entries: Entries) -> Tensor:
-        return _log_student(entries.residual, self.scales[entries.classes]) + entries.pardon
+        return log_student(entries.residual, self.scales[entries.classes]) + entries.pardon
 
     def _clean(self, entries: Entries, near: Tensor) -> Tensor:
         return torch.logaddexp(near, self.missed.log()[entries.classes] + entries.missed)
@@ -174,7 +174,7 @@ def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
     return odds.view(-1, groups).sum(dim=1, keepdim=True).expand(-1, groups).reshape(-1)
 
 
-def _log_student(residual: Tensor, scale: Tensor) -> Tensor:
+def log_student(residual: Tensor, scale: Tensor) -> Tensor:
     """Logarithm of the density of ``scale·t_ν``."""
     constant = math.lgamma((DEGREES + 1) / 2) - math.lgamma(DEGREES / 2) - 0.5 * math.log(DEGREES * math.pi)
     return constant - scale.log() - (DEGREES + 1) / 2 * torch.log1p((residual / scale).square() / DEGREES)

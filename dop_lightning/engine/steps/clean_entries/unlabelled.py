@@ -1,0 +1,142 @@
+r"""Logistic regression from examples of one kind, and of both without labels.
+
+Positive and unlabelled learning [du Plessis, Niu and Sugiyama, 2015]: with the logistic loss, the risk over labelled
+examples needs no negative ones,
+
+    ``J(β) = Σᵢ log(1 + e^{ηᵢ}) − Σₘ uₘηₘ + λ/2·|β|²,   η = η₀ + φᵀβ``,
+
+where i are the unlabelled examples, m the positive ones, with weights ``Σₘ uₘ`` equal to the number of positive ones
+among the unlabelled. J is convex. At its least, but for λ, ``Σᵢ σ(ηᵢ)φᵢ = Σₘ uₘφₘ``: of each feature there is as much
+among the examples, weighted by their probabilities, as there should be. With features that are hats over the range of a
+score, the probabilities are calibrated along each score.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+KNOTS = 8
+"""Of the hats of a score: so many quantiles of the unlabelled examples, and of the positive ones."""
+
+APART = 0.02
+"""Knots are apart by more than this share of the range of a score."""
+
+STEPS = 30
+"""Of Newton's method, at most."""
+
+ENOUGH = 1e-6
+"""Newton's method stops where a step lowers J by less than this, per unlabelled example."""
+
+
+class Examples(NamedTuple):
+    """Examples, r of them.
+
+    Attributes:
+        scores: ``(r, g, F)``, g of each example at once, whose hats are averaged; larger for positive ones.
+        base: η₀, ``(r,)``.
+        seen: bool ``(r, g)``, which of the g count; at least one.
+    """
+
+    scores: Tensor
+    base: Tensor
+    seen: Tensor
+
+
+class Logistic(NamedTuple):
+    """A fitted regression.
+
+    Attributes:
+        knots: of each of the F scores, ascending.
+        coefficients: β, float64.
+    """
+
+    knots: list[Tensor]
+    coefficients: Tensor
+
+    def probability(self, examples: Examples) -> Tensor:
+        """σ(η), ``(r,)``, float64."""
+        return torch.sigmoid(examples.base.double() + _design(examples, self.knots) @ self.coefficients)
+
+
+def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: Tensor, ridge: float) -> Logistic:
+    """Minimise J by Newton's method with halved steps.
+
+    Args:
+        unlabelled: examples of both kinds.
+        positive: examples of one kind.
+        weights: u of the positive ones, at least 0.
+        ridge: λ, above 0.
+    """
+    pairs = zip(unlabelled.scores.flatten(0, 1).T, positive.scores.flatten(0, 1).T, strict=True)
+    knots = [_knots(torch.cat([_quantiles(scores) for scores in pair])) for pair in pairs]
+    features, base = _design(unlabelled, knots), unlabelled.base.double()
+    target = weights.double() @ _design(positive, knots)
+
+    def risk(beta: Tensor) -> Tensor:
+        return softplus(base + features @ beta).sum() - target @ beta + ridge / 2 * beta @ beta
+
+    beta = torch.zeros_like(target)
+    least = risk(beta)
+    penalty = ridge * torch.eye(len(beta), dtype=beta.dtype, device=beta.device)
+    for _ in range(STEPS):
+        probability = torch.sigmoid(base + features @ beta)
+        gradient = features.T @ probability - target + ridge * beta
+        curvature = (features * (probability * (1 - probability))[:, None]).T @ features + penalty
+        step = torch.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-3 and risk(beta - size * step) > least:
+            size /= 2
+        beta = beta - size * step
+        before, least = least, risk(beta)
+        if before - least < ENOUGH * len(base):
+            break
+    return Logistic(knots, beta)
+
+
+def hats(scores: Tensor, knots: Tensor) -> Tensor:
+    """Piecewise linear functions, each 1 at its knot and 0 at all others; constant beyond the outer knots.
+
+    Args:
+        scores: any shape.
+        knots: ascending, at least 2.
+
+    Returns:
+        The same shape, and one dimension more; their sum is 1.
+
+    >>> hats(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 1.0, 2.0])).tolist()
+    [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
+    """
+    scores = scores.clamp(knots[0], knots[-1])
+    below = torch.bucketize(scores, knots[1:-1], right=True)
+    share = ((scores - knots[below]) / (knots[below + 1] - knots[below]))[..., None]
+    result = scores.new_zeros(*scores.shape, len(knots))
+    result.scatter_(-1, below[..., None], 1 - share)
+    return result.scatter_(-1, below[..., None] + 1, share)
+
+
+def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
+    """φ: 1, and the hats of each score, the mean over those of an example that count; float64."""
+    seen = examples.seen.double()[..., None]
+    number = seen.sum(1)
+    parts = [(hats(examples.scores[..., f].double(), knots[f]) * seen).sum(1) / number for f in range(len(knots))]
+    return torch.cat([torch.ones_like(number), *parts], dim=1)
+
+
+def _quantiles(scores: Tensor) -> Tensor:
+    ordered = scores.double().sort().values
+    return ordered[[k * (len(ordered) - 1) // (KNOTS - 1) for k in range(KNOTS)]]
+
+
+def _knots(places: Tensor) -> Tensor:
+    """Those that are apart."""
+    ordered = places.sort().values
+    least = APART * float(ordered[-1] - ordered[0])
+    kept = [float(ordered[0])]
+    for place in ordered[1:].tolist():
+        if place - kept[-1] > least:
+            kept.append(place)
+    if len(kept) == 1:
+        kept.append(kept[0] + 1.0)
+    return torch.tensor(kept, dtype=torch.float64, device=places.device)
