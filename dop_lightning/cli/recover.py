@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         help="their sign: positive for cosmic rays and hot pixels; default: %(default)s, found in frames that noise "
         "limits, else both",
     )
+    result.add_argument(
+        "--dense",
+        choices=["auto", "keep", "remove"],
+        default="auto",
+        help="dense noise besides: keep it in undamaged values, or remove it; default: %(default)s, removed where "
+        "there is much of it in an image of 8 bits",
+    )
     result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
     result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
     result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import Piece, Recipe
-from dop_lightning.engine.steps import Refinement
+from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
@@ -67,6 +67,7 @@ class Preset:
         alpha: float | None = None,
         block: int = BLOCK,
         damage: Damage = "auto",
+        dense: Dense = "auto",
     ) -> Recipe:
         """Return all settings of the recovery.
 
@@ -78,6 +79,7 @@ class Preset:
             alpha: ratio of the rates, above 0; by default :attr:`alpha`.
             block: gradient iterations of a training step.
             damage: what is damaged besides isolated entries.
+            dense: what becomes of dense noise.
 
         Raises:
             ValueError: ``outliers`` is no sign, or nothing is refined and there is a sign or such damage to look for.
@@ -88,7 +90,10 @@ class Preset:
             raise ValueError(f"damage must be auto or points with the preset paper, got {damage!r}")
         if outliers != "auto" and not self.refined:
             raise ValueError(f"outliers must be auto with the preset paper, which knows no sign, got {outliers!r}")
-        told = {"damage": damage, "sign": outliers}
+        one_of("dense", dense, get_args(Dense))
+        if dense != "auto" and not self.refined:
+            raise ValueError(f"dense must be auto with the preset paper, which keeps no values, got {dense!r}")
+        told = {"damage": damage, "sign": outliers, "dense": dense}
         steps = {name: value for name, value in told.items() if value != "auto"}
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
@@ -115,9 +120,10 @@ class Preset:
         per: Per = "entry",
         outliers: Sign = "auto",
         damage: Damage = "auto",
+        dense: Dense = "auto",
     ) -> Method:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
-        return self.recipe(width, precision, per, outliers, damage=damage).method()
+        return self.recipe(width, precision, per, outliers, damage=damage, dense=dense).method()
 
 
 LARGE = 1.5

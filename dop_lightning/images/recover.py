@@ -11,6 +11,7 @@ from torch import Tensor
 from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.engine.steps import Dense
 from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import resolve_device
@@ -32,6 +33,7 @@ from dop_lightning.images.presets import PRESETS, TAU, Precision
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.tiles import cut
+from dop_lightning.images.verdict import doubt
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.scoring import least_corruption
 
@@ -45,6 +47,7 @@ def recover_image(
     per: Literal["entry", "pixel"] = "entry",
     damage: Damage = "auto",
     outliers: Sign = "auto",
+    dense: Dense = "auto",
     preset: Literal["quick", "default", "best", "paper"] = "default",
     iterations: int | None = None,
     alpha: float | None = None,
@@ -86,6 +89,8 @@ def recover_image(
             ``scratches``, thin curves as well; ``auto`` is ``lines``. It counts as missing, and is filled in.
         outliers: ``positive`` (cosmic rays, hot pixels), ``negative`` or ``both``; ``auto`` finds it in frames that
             noise limits, and is both elsewhere. Not of the preset ``paper``.
+        dense: ``keep`` dense noise beside the outliers where it is, or ``remove`` it; ``auto`` removes it where there
+            is much of it in an image of 8 bits.
         preset: ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see ``dop recover --help``.
         iterations: gradient iterations, at least 1; by default those of the preset.
         alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
@@ -135,7 +140,7 @@ def recover_image(
     side = cost.choose_tile(limit) if tile is None else cost.check_tile(tile, limit)
     mosaic = None if side is None else cut(problem, side)
     problems = [problem] if mosaic is None else list(mosaic.tiles.values())
-    method = chosen.method(width, precision, per, outliers, damage)
+    method = chosen.method(width, precision, per, outliers, damage, dense)
     # whatever is around: gradients are needed, and arrays that remember them
     with (
         torch.inference_mode(False),
@@ -236,6 +241,8 @@ def _warn(outcome: Outcome, maximum: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+    if message := doubt(outcome):
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     if outcome.status == "diverged":
         warnings.warn(
             f"diverged after {outcome.iteration} of {maximum} iterations: this is what was recovered before; a smaller "

@@ -282,6 +282,26 @@ def test_pixels_are_corrupted_by_entry_or_as_a_whole(folder: Path) -> None:
     assert main(["recover", "photo.png", "--out", "out", "--per", "pixel", *TINY]) == 0
 
 
+def test_what_becomes_of_dense_noise_is_told(folder: Path) -> None:
+    assert config()["model"]["steps"] == {"class_path": "Refinement"}
+    assert config("--dense", "keep")["model"]["steps"]["init_args"] == {"dense": "keep"}
+    assert config("--dense", "remove", "--damage", "lines")["model"]["steps"]["init_args"] == {
+        "damage": "lines",
+        "dense": "remove",
+    }
+
+
+def test_an_undamaged_image_is_said_to_be(folder: Path, dop) -> None:
+    pixels = np.full((48, 48), 230, dtype=np.uint8)
+    pixels[4::8] = 25
+    Image.fromarray(pixels).save("lines.png")
+    said = dop("recover", "lines.png", "--out", "out", "--preset", "quick", "--width", "4", "--iterations", "2")
+    assert said.status == 0
+    assert "lines: nothing was found to be damaged, and it comes back as it went in" in said.err
+    with Image.open("out/lines/recovered.png") as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
 def test_a_mask_says_what_is_missing(folder: Path, dop) -> None:
     mask = np.full((70, 100), 255, dtype=np.uint8)
     mask[10:30, 20:60] = 0

@@ -38,7 +38,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     block = block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, device.type)
     settings = {
         "model": preset.recipe(
-            width, options.precision, options.per, options.outliers, alpha, block, options.damage
+            width, options.precision, options.per, options.outliers, alpha, block, options.damage, options.dense
         ).model(),
         "data": {
             "class_path": "ImageDataModule",

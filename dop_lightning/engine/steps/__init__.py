@@ -3,7 +3,7 @@
 from dop_lightning.engine.descent import StepRule
 from dop_lightning.engine.steps.gradient import GradientDescent
 from dop_lightning.engine.steps.nesterov import Nesterov
-from dop_lightning.engine.steps.refinement import Refinement
+from dop_lightning.engine.steps.refinement import Dense, Refinement
 from dop_lightning.engine.steps.semi_implicit import SemiImplicit
 
-__all__ = ["GradientDescent", "Nesterov", "Refinement", "SemiImplicit", "StepRule"]
+__all__ = ["Dense", "GradientDescent", "Nesterov", "Refinement", "SemiImplicit", "StepRule"]

@@ -59,6 +59,7 @@ NONE = 0.02
 """Where fewer entries than this share would be clean, the output is not good enough to tell them: the next look may."""
 
 Dense = Literal["auto", "keep", "remove"]
+"""What becomes of dense noise in clean entries."""
 
 NEVER = 1e15
 """Iterations that no run does: a rate may be so small that none would be enough."""

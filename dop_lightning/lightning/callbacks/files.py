@@ -1,6 +1,7 @@
 """What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from tqdm import tqdm
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.atomic import write_atomically
@@ -15,6 +17,7 @@ from dop_lightning.foundation.checks import at_least
 from dop_lightning.images.formats import write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
 from dop_lightning.images.tiles import Mosaic
+from dop_lightning.images.verdict import verdict
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.data.base import Source, data_of
 from dop_lightning.lightning.data.images import ImageFile
@@ -62,6 +65,7 @@ class RecoveredFiles(RecoveryCallback):
         """Write all of one problem."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
         self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
+        _say(outcome)
         best: dict[str, float] = {}
         for callback in module.recovery_callbacks:
             if isinstance(callback, RecoveryMetrics):
@@ -126,10 +130,18 @@ class RecoveredFiles(RecoveryCallback):
             outcome = assemble(run, mosaic, metrics)
             if outcome is not None:
                 self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
+                _say(outcome)
                 higher_is_better = metrics.higher_is_better(outcome.scores)
                 write_result(run / whole.folder, outcome, {}, machine(module), higher_is_better)
 
         rebuild(lambda: [run / tile.folder / RESULT for tile in mosaic.tiles.values()], build)
+
+
+def _say(outcome: Outcome) -> None:
+    """Tell what was done to an image file, where it is not plain to see."""
+    problem = outcome.problem
+    if isinstance(problem.source, ImageFile) and not problem.is_tile and (line := verdict(outcome)):
+        tqdm.write(line, file=sys.stderr)  # above the bar, if there is one
 
 
 def _histogram(outcome: Outcome) -> Histogram:
