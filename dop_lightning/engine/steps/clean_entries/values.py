@@ -33,6 +33,10 @@ LEAST_FAR = 0.02
 SMOOTH = 16
 """Standard deviation, in bins, of the density that a value of clean entries is compared with."""
 
+CAUTION = 2.0
+"""What the density of the values of outliers is multiplied by: an outlier that is let in costs more than a clean entry
+that is left out. Levels of 8 bits lie in every other bin, so that it is twice as large there already."""
+
 INEXACT = 0.1
 """Share by which ρ may be too small."""
 
@@ -65,7 +69,7 @@ class Values(NamedTuple):
 
     Attributes:
         share: Σρ, the share of outliers, a tensor without dimensions.
-        outliers: q(yᵢ) of each entry, above 0, in units of 1/y.
+        outliers: q(yᵢ) of each entry, above 0, in units of 1/y, with :data:`CAUTION`.
         missed: the density, at yᵢ, of the values of clean entries that are far from their estimate; the same.
         pardon: log c(yᵢ)/c̄(yᵢ) of each entry, at least 0 and at most what q adds.
     """
@@ -94,13 +98,14 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
     uniform = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - UNIFORM) * rate / share.clamp_min(1e-30) + UNIFORM * uniform, uniform)
     left = _levels((all_of_them / number - (1 + INEXACT) * rate).clamp_min(0))
+    caution = (CAUTION * (all_of_them > 0).to(q.dtype).mean()).clamp(1, CAUTION)
     smooth = _smooth(left) + 1e-3 / BINS
     condemned = (_levels(q) * BINS).log().clamp_min(0)
     missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon = torch.minimum((left / smooth).clamp_min(1).log(), condemned)
     return Values(
         share,
-        (q / bins.width)[bins.values],
+        (caution * q / bins.width)[bins.values],
         (missed / missed.sum() / bins.width)[bins.values],
         pardon[bins.values],
     )

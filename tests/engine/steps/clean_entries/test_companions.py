@@ -66,8 +66,8 @@ def test_edges_that_an_estimate_has_blurred_stay_clean_among_random_values() -> 
     y, hit = random_values(truth, 0.3)
     found = clean_probability(y, estimate, torch.ones_like(hit)) > 0.5
     away = (y - estimate).abs() > 0.2
-    assert found[away & ~hit].float().mean() > 0.83
-    assert found[away & hit].float().mean() < 0.06
+    assert found[away & ~hit].float().mean() > 0.6
+    assert found[away & hit].float().mean() < 0.05
 
 
 def test_the_order_of_channels_changes_nothing_for_images_without_neighbours() -> None:
