@@ -37,6 +37,7 @@ def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | Non
     Returns:
         In units of y, above 0; ``None`` where the frame is not limited by noise.
 
+    >>> import torch
     >>> sky = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
     >>> abs(background_noise(3 * sky, torch.ones_like(sky, dtype=torch.bool)) - 3) < 0.3
     True
