@@ -206,13 +206,6 @@ class Refinement(StepRule):
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
-    def _damage(self, state: BatchState, k: int) -> Tensor:
-        """The support of structured damage, bool ``(*m)``: nothing that it holds is looked at."""
-        y = state.problems.observation[k]
-        if self.damage == "points":
-            return torch.zeros_like(y, dtype=torch.bool)
-        return damage_of(state.problems[k], self.damage).to(y.device)
-
     def _guided(self, state: BatchState) -> Guided | None:
         """The signal as one that takes a guide, if it is to have one."""
         images = _same_entries(state) and state.problems.observation.dim() == 4
@@ -225,7 +218,7 @@ class Refinement(StepRule):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
-            memory["damaged"][k] = self._damage(state, k)
+            memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # nothing that it holds is looked at
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides

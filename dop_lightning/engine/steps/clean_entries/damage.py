@@ -63,18 +63,9 @@ def damage_of(problem: Problem, damage: Damage) -> Tensor:
     found = _FOUND.setdefault(whole, {})
     if damage not in found:
         found[damage] = structured_damage(whole.observation, damage, scale(whole), whole.mask)
-        if damage == "auto" and _looks_scratched(whole):
+        if damage == "auto" and looks_scratched(whole.observation, scale(whole), whole.mask):
             warnings.warn(
                 f"{whole.name} looks scratched: --damage scratches, in Python damage='scratches', fills these lines in",
                 stacklevel=2,
             )
     return found[damage] if part is None else found[damage][..., part.rows, part.columns].contiguous()
-
-
-def _looks_scratched(problem: Problem) -> bool:
-    """Whether the mean of the channels looks scratched: a scratch is in all of them, and this is faster."""
-    y, mask = problem.observation, problem.mask
-    if y.dim() != 3:
-        return False
-    grey = None if mask is None else mask.all(dim=0, keepdim=True)
-    return looks_scratched(y.mean(dim=0, keepdim=True), scale(problem), grey)

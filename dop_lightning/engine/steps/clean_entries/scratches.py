@@ -123,6 +123,8 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
 def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
     """Whether an image is likely to have opaque scratches, by its middle; never a drawing, nor a small image.
 
+    A scratch is in all channels: their mean is looked at, which is faster.
+
     Args:
         y: the observation, ``(C, H, W)``.
         scale: of the observation, above 0.
@@ -131,13 +133,13 @@ def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
     if y.dim() != 3 or min(y.shape[1:]) < MIDDLE // 2:
         return False
     rows, columns = (slice(max(0, (side - MIDDLE) // 2), (side + MIDDLE) // 2) for side in y.shape[1:])
-    part = y[:, rows, columns]
+    part = y[:, rows, columns].mean(dim=0, keepdim=True)
     known = torch.ones_like(part[0], dtype=torch.bool) if observed is None else observed[:, rows, columns].all(dim=0)
-    levels = (part[:, known].mean(dim=0) / scale * 255).round()
+    levels = (part[0, known] / scale * 255).round()
     counts = levels.unique(return_counts=True)[1].sort().values
     if levels.numel() == 0 or float(counts[-2:].sum()) > DRAWN * levels.numel():
         return False
-    grey = part.mean(dim=0) / scale
+    grey = part[0] / scale
     middle = torch.stack([grey.roll(k, 1) for k in (-2, -1, 0, 1, 2)]).median(dim=0).values
     if float(((grey - middle).abs() > SPECKLED).float().mean()) > SPECKS:
         return False
