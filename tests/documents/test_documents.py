@@ -29,7 +29,16 @@ from tests.documents.harness import (
 
 HERE = Path(__file__).parent
 
-MEASURED = ["performance.md", "reliability.md", "results.md", "scaling.md", "speed.md", "theory.md"]
+MEASURED = [
+    "damage.md",
+    "performance.md",
+    "refinement.md",
+    "reliability.md",
+    "results.md",
+    "scaling.md",
+    "speed.md",
+    "theory.md",
+]
 """Pages of numbers, whose commands take minutes to days: they are parsed, and their scripts tested elsewhere."""
 
 HOW_TO = [

@@ -93,7 +93,7 @@ class Refinement(StepRule):
     its parameters, on what a mean of the clean entries around each place knows at once. So a kernel regression x̃ stands
     in its input from the first iteration on. It leaves out the entry that it predicts, lest the network learn to copy,
     and all held-out entries, lest their error lie: an entry can be read back from its neighbours' estimates. See
-    :mod:`dop_lightning.engine.steps.clean_entries.regression`.
+    :mod:`dop_lightning.engine.steps.clean_entries.kernel_regression`.
 
     *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
     s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else

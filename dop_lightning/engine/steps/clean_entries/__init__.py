@@ -3,18 +3,18 @@
 from dop_lightning.engine.steps.clean_entries.background import background_noise
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
+from dop_lightning.engine.steps.clean_entries.curves import scratches
 from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.drift import filled
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
-from dop_lightning.engine.steps.clean_entries.first_support import first_support
+from dop_lightning.engine.steps.clean_entries.kernel_regression import leave_one_out, regression
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
-from dop_lightning.engine.steps.clean_entries.regression import leave_one_out, regression
-from dop_lightning.engine.steps.clean_entries.scratches import scratches
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
+from dop_lightning.engine.steps.clean_entries.support import first_support
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [

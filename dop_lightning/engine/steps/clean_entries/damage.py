@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.curves import looks_scratched, scratches
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
-from dop_lightning.engine.steps.clean_entries.scratches import looks_scratched, scratches
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
 

@@ -20,6 +20,9 @@ SIDE = 5
 FAR = 0.25
 """At this distance from the median, in scales of the observation, an entry stands out."""
 
+FAINT = 0.06
+"""Where no entry is further from the median, in scales of the observation, there are no outliers."""
+
 NOTHING = 0.06
 """Share of outliers among what stands out below which there are none: letters have dots, and lines have ends."""
 
@@ -37,8 +40,8 @@ class FirstLook(NamedTuple):
     """What stands out in an observation.
 
     Attributes:
-        share: of the entries that stand out, the share that are outliers, in (0, 1); the others are lines, stars and
-            edges. 1 where nothing stands out.
+        share: of the entries that stand out, the share that are outliers, in [0, 1]; the others are lines, stars and
+            edges. Where nothing stands out it is 0 if all entries are close to the median, else 1.
         clean: the probability of each entry that it is clean, ``(C, H, W)``; 1 where it does not stand out.
         by_noise: whether the noise of the frame told the outliers.
     """
@@ -95,7 +98,8 @@ def first_look(
     middle = window_median(y, known, SIDE)
     far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR * scale) & known
     if not bool(far.any()):
-        return FirstLook(1.0, known.to(y.dtype))
+        flat = float((y - middle).abs()[known].max()) <= FAINT * scale
+        return FirstLook(0.0 if flat else 1.0, known.to(y.dtype))
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
     few = places.share * float(far.sum()) < FEWEST * float(known.sum())
     if places.share < NOTHING or (places.share < STRUCTURE and few):

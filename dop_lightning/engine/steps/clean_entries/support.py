@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
+from dop_lightning.engine.steps.clean_entries.kernel_regression import regression
 from dop_lightning.engine.steps.clean_entries.medians import window_median
-from dop_lightning.engine.steps.clean_entries.regression import regression
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
 
