@@ -20,9 +20,9 @@ adds to the log odds that an entry is an outlier.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dop_lightning.engine.steps.clean_entries.activity import classes
+from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
 from dop_lightning.engine.steps.clean_entries.places import places_like
 
 NEAREST = 4
@@ -155,14 +155,12 @@ def _counts(cells: Tensor, weights: Tensor) -> Tensor:
 
 def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
     """D of residuals as if they stood at places: indices into the flat image."""
-    channels, height, width = residual.shape
-    mirrored = min(height, width) > 1
-    around = pad(residual[None], [1] * 4, mode="reflect")[0] if mirrored else pad(residual, [1] * 4, value=torch.inf)
-    channel, rest = places // (height * width), places % (height * width)
-    row, column = rest // width, rest % width
-    rows = [around[channel, row + i, column + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    channels = len(residual)
+    rows = list(neighbours_at(bordered(residual), places))
     if not joint:
-        rows += [residual[(channel + other) % channels, row, column] for other in range(1, min(channels, 4))]
+        channel, pixel = places // residual[0].numel(), places % residual[0].numel()
+        flat = residual.flatten(1)
+        rows += [flat[(channel + other) % channels, pixel] for other in range(1, min(channels, 4))]
     apart = (torch.stack(rows) - values).abs().sort(dim=0).values[:NEAREST]
     known = apart.isfinite()
     mean = torch.where(known, apart, 0).sum(0) / known.sum(0)

@@ -24,7 +24,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, max_pool2d, pad
+
+from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
 
 Offset = tuple[int, int]
 
@@ -263,16 +265,9 @@ def _mean_around(image: Tensor) -> Tensor:
 
 def _background(y: Tensor, beside: Tensor) -> Tensor:
     """b: the mean of what is beside thin lines, with normal weights, ``(C, H, W)``."""
-    reach = math.ceil(3 * BLUR)
-    steps = torch.arange(-reach, reach + 1, dtype=y.dtype, device=y.device)
-    weights = torch.exp(-steps.square() / (2 * BLUR**2))
-
-    def blur(image: Tensor) -> Tensor:
-        across = conv2d(pad(image[:, None], [reach] * 4, mode="replicate"), weights[None, None, None])
-        return conv2d(across, weights[None, None, :, None])[:, 0]
-
+    line = gaussian(math.ceil(3 * BLUR), BLUR, like=y)
     weight = beside.to(y.dtype)[None]
-    return blur(y * weight) / blur(weight).clamp_min(1e-6)
+    return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
 
 
 def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+
+from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
 
 SCALES = (0.6, 0.8, 1.2, 2.0, 4.0, 8.0, 16.0, 32.0)
 """σ, in pixels, from which one is taken at each place."""
@@ -47,8 +48,9 @@ def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) ->
     channels = y.shape[0]
     estimate, settled = torch.zeros_like(y), torch.zeros_like(known)
     for number, scale in enumerate(scales):
-        around, centre = _smooth(weighted, scale)
-        around = (around - centre * weighted) / (1 - centre)
+        line = gaussian(int(3 * scale + 1), scale, like=y)
+        centre = float(line.max().square())
+        around = (blur(weighted, line, "reflect") - centre * weighted) / (1 - centre)
         weight = around[:channels].clamp_min(0)
         here = around[channels:] / weight.clamp_min(1e-9)
         estimate = torch.where(settled | (weight < 1e-6), estimate, here)
@@ -62,28 +64,3 @@ def regression(y: Tensor, clean: Tensor) -> Tensor:
     """x̃ from the scale of :data:`SMOOTHER` on at which its error at clean entries, ``Σ w|y − x̃| / Σ w``, is least."""
     tried = [leave_one_out(y, clean, SCALES[begin:]) for begin in SMOOTHER]
     return min(tried, key=lambda estimate: float((clean * (y - estimate).abs()).sum()))
-
-
-def _smooth(values: Tensor, scale: float) -> tuple[Tensor, float]:
-    """``G_σ ∗ values`` of each channel, mirrored at the border, and the weight of the centre."""
-    reach = int(3 * scale + 1)
-    steps = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
-    line = torch.exp(-steps.square() / (2 * scale**2))
-    line = line / line.sum()
-    result = values[:, None]
-    for shape, sides in (((1, 1, -1, 1), (0, 0, reach, reach)), ((1, 1, 1, -1), (reach, reach, 0, 0))):
-        result = conv2d(_mirrored(result, sides), line.view(shape))
-    return result[:, 0], float(line[reach].square())
-
-
-def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
-    """Reflect as far as the image goes, then again."""
-    left, right, top, bottom = sides
-    while left or right or top or bottom:
-        width, height = values.shape[-1] - 1, values.shape[-2] - 1
-        now = (min(left, width), min(right, width), min(top, height), min(bottom, height))
-        if not any(now):  # a line of one pixel has nothing to reflect
-            return pad(values, (left, right, top, bottom), mode="replicate")
-        values = pad(values, now, mode="reflect")
-        left, right, top, bottom = left - now[0], right - now[1], top - now[2], bottom - now[3]
-    return values

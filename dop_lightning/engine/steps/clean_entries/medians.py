@@ -1,14 +1,19 @@
 """Medians of windows, of what was observed alone.
 
+The entries of a window are sorted by a network of comparisons, Batcher's odd-even merge sort [Batcher, 1968], of all
+places at once: minima and maxima of whole arrays.
+
 Shapes: C×H×W, an image.
 """
+
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-AT_ONCE = 1 << 20
-"""Entries whose windows are sorted at once."""
+AT_ONCE = 1 << 15
+"""Entries whose windows are sorted at once: what a core's cache holds."""
 
 
 def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
@@ -20,16 +25,50 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
         side: of the window, odd, pixels; entries at the edge are repeated beyond it.
     """
     reach = side // 2
-    values = torch.where(known, y, torch.nan)
-    around = pad(values[None], [reach] * 4, mode="replicate")[0]
-    result = torch.empty_like(y)
+    around = pad(torch.where(known, y, torch.nan)[None], [reach] * 4, mode="replicate")[0]
     rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
-    for top in range(0, y.shape[1], rows):
-        part = around[:, top : top + rows + side - 1]
-        windows = part.unfold(1, side, 1).unfold(2, side, 1).flatten(3)
-        result[:, top : top + rows] = windows.nanmedian(dim=-1).values
-    everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
+    parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]
+    result = torch.cat([_medians(part, side) for part in parts], dim=1)
+    everywhere = torch.where(known, y, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.where(result.isnan(), everywhere[:, None, None], result)
+
+
+def _medians(around: Tensor, side: int) -> Tensor:
+    """The medians of all windows that lie inside, nan where nothing is known."""
+    height, width = around.shape[1] - side + 1, around.shape[2] - side + 1
+    windows = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    missing = around.isnan()
+    if not bool(missing.any()):
+        return _sorted(windows)[side * side // 2]
+    known = sum((~missing[:, i : i + height, j : j + width]).byte() for i in range(side) for j in range(side))
+    ordered = torch.stack(_sorted([window.nan_to_num(torch.inf) for window in windows]))
+    middle = ordered.gather(0, ((torch.as_tensor(known).long() - 1) // 2).clamp_min_(0)[None])[0]
+    return middle.masked_fill_(torch.as_tensor(known) == 0, torch.nan)
+
+
+def _sorted(values: list[Tensor]) -> list[Tensor]:
+    """Sort the values of each place."""
+    values = list(values)
+    for low, high in _comparisons(len(values)):
+        values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
+    return values
+
+
+@cache
+def _comparisons(number: int) -> list[tuple[int, int]]:
+    """Batcher's network for so many values."""
+    found = []
+    size = 1
+    while size < number:
+        step = size
+        while step:
+            for begin in range(step % size, number - step, 2 * step):
+                for low in range(begin, min(begin + step, number - step)):
+                    if low // (2 * size) == (low + step) // (2 * size):
+                        found.append((low, low + step))
+            step //= 2
+        size *= 2
+    return found
 
 
 def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:

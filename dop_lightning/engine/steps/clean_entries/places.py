@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dop_lightning.engine.steps.clean_entries.activity import classes
+from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Between the cells of d."""
@@ -86,9 +86,7 @@ def place_evidence(
     if y.dim() != 3 or total == 0:
         nothing = torch.zeros(total, dtype=y.dtype, device=y.device)
         return Places(1 - LEAST, 1 - LEAST - nothing, 1 - LEAST - nothing)
-    values_of = torch.where(observed, y, torch.inf)[None]
-    mirrored = min(y.shape[1:]) > 1  # a line that leaves the image goes on as it came
-    around = pad(values_of, [1] * 4, mode="reflect")[0] if mirrored else pad(values_of, [1] * 4, value=torch.inf)[0]
+    around = bordered(torch.where(observed, y, torch.inf))
     at = far.flatten().nonzero().squeeze(1)
     values, expected = y[far], estimate.flatten()
     drawn = places_like(expected, at, generator)
@@ -135,12 +133,9 @@ def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Ten
 
 def _distance(around: Tensor, places: Tensor, values: Tensor, expected: Tensor) -> Tensor:
     """d of values as if they stood at places: indices into the flat image, which ``around`` holds with a border."""
-    height, width = around.shape[1] - 2, around.shape[2] - 2
-    channel, rest = places // (height * width), places % (height * width)
-    row, column = rest // width, rest % width
     smallest = torch.full((2, values.numel()), torch.inf, dtype=values.dtype, device=values.device)
-    for down, right in ((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)):
-        apart = (around[channel, row + down, column + right] - values).abs()
+    for neighbour in neighbours_at(around, places):
+        apart = (neighbour - values).abs()
         smallest[1] = torch.minimum(smallest[1], torch.maximum(smallest[0], apart))
         smallest[0] = torch.minimum(smallest[0], apart)
     known = smallest.isfinite()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, log_student
+from dop_lightning.engine.steps.clean_entries.neighbours import STEPS, bordered
 
 SIDE = 5
 """Side of the window over which the local scale of the residual is averaged, pixels."""
@@ -147,10 +148,7 @@ def _window(values: Tensor, side: int) -> Tensor:
 
 
 def _neighbours(y: Tensor, observed: Tensor) -> Tensor:
-    """The 8 values around each entry, ``(N, 8)``; at its edges the image is mirrored, where it is wide enough."""
-    values = torch.where(observed, y, torch.inf)[None]
-    mirrored = min(y.shape[1:]) > 1
-    around = pad(values, [1] * 4, mode="reflect")[0] if mirrored else pad(values, [1] * 4, value=torch.inf)[0]
+    """The 8 values around each entry, ``(N, 8)``."""
+    around = bordered(torch.where(observed, y, torch.inf))
     height, width = y.shape[1:]
-    steps = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    return torch.stack([around[:, i : i + height, j : j + width].flatten() for i, j in steps], dim=1)
+    return torch.stack([around[:, i : i + height, j : j + width].flatten() for i, j in STEPS], dim=1)

@@ -318,8 +318,17 @@ class TestFirstLook:
         assert bool((look.clean == 1).all())
 
     def test_a_plain_has_nothing_that_stands_out(self) -> None:
-        assert first_look(picture())[0] == 1
-        assert bool((first_look(picture()).clean == 1).all())
+        look = first_look(picture())
+        assert look.decides
+        assert bool((look.clean == 1).all())
+
+    def test_what_is_faint_is_left_to_the_network(self) -> None:
+        y = picture()
+        y[0, ::9, ::9] += 0.1
+        look = first_look(y)
+        assert not look.decides
+        assert look.share == 1
+        assert bool((look.clean == 1).all())
 
     @pytest.mark.parametrize("values", ["salt and pepper", "random"])
     def test_damage_stands_out(self, values: str) -> None:

@@ -1,0 +1,49 @@
+"""Blur by a normal distribution, one axis after the other.
+
+Shapes: C×H×W, an image.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+Border = Literal["reflect", "replicate"]
+"""What lies beyond the edges: the image mirrored, or its last pixels."""
+
+
+def gaussian(reach: int, scale: float, like: Tensor) -> Tensor:
+    """The weights ``exp(−d²/2σ²)`` of the distances ``−reach … reach``, normalised to sum 1."""
+    steps = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
+    line = torch.exp(-steps.square() / (2 * scale**2))
+    return line / line.sum()
+
+
+def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
+    """Each channel convolved with the same weights along its columns, then along its rows.
+
+    Args:
+        image: ``(C, H, W)``.
+        line: the weights, an odd number.
+        border: ``reflect`` mirrors as far as the image goes, and then again.
+    """
+    reach = len(line) // 2
+    result = image[:, None]
+    for shape, sides in (((1, 1, -1, 1), (0, 0, reach, reach)), ((1, 1, 1, -1), (reach, reach, 0, 0))):
+        around = _mirrored(result, sides) if border == "reflect" else pad(result, sides, mode="replicate")
+        result = conv2d(around, line.view(shape))
+    return result[:, 0]
+
+
+def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """Reflect as far as the image goes, then again."""
+    left, right, top, bottom = sides
+    while left or right or top or bottom:
+        width, height = values.shape[-1] - 1, values.shape[-2] - 1
+        now = (min(left, width), min(right, width), min(top, height), min(bottom, height))
+        if not any(now):  # a line of one pixel has nothing to reflect
+            return pad(values, (left, right, top, bottom), mode="replicate")
+        values = pad(values, now, mode="reflect")
+        left, right, top, bottom = left - now[0], right - now[1], top - now[2], bottom - now[3]
+    return values

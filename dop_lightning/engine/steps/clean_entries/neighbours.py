@@ -1,0 +1,41 @@
+"""The 8 neighbours of a pixel in its own channel.
+
+Shapes: C×H×W, an image; n places, indices into the flat image.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+STEPS = tuple((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))
+"""From the upper left pixel of a block of 3×3 to the others around its middle."""
+
+
+def bordered(image: Tensor) -> Tensor:
+    """The image with a border of one pixel, ``(C, H+2, W+2)``: mirrored, so that a line that leaves it goes on.
+
+    An image of one row or column has nothing to mirror: its border is infinite.
+    """
+    if min(image.shape[1:]) > 1:
+        return pad(image[None], [1] * 4, mode="reflect")[0]
+    return pad(image, [1] * 4, value=torch.inf)
+
+
+def neighbours_at(around: Tensor, places: Tensor) -> Iterator[Tensor]:
+    """Each of the 8 neighbours of all places, ``(n,)``.
+
+    Args:
+        around: the image as :func:`bordered` returns it.
+        places: ``(n,)``.
+
+    >>> image = torch.arange(9.0).view(1, 3, 3)
+    >>> [int(value) for value in neighbours_at(bordered(image), torch.tensor([4]))]
+    [0, 1, 2, 3, 5, 6, 7, 8]
+    """
+    height, width = around.shape[1] - 2, around.shape[2] - 2
+    channel, rest = places // (height * width), places % (height * width)
+    row, column = rest // width, rest % width
+    for down, right in STEPS:
+        yield around[channel, row + down, column + right]
