@@ -13,7 +13,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
+    *([] if tags.has("without_code") else ["sphinx.ext.viewcode"]),  # noqa: F821 (sphinx puts tags here)
     "sphinx_copybutton",
     "docstrings",
     "mathml",
