@@ -1,12 +1,13 @@
 """Measure the memory and the time that a batch needs, on one of its problems."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.state import State
+from dop_lightning.engine.abreast import Abreast
+from dop_lightning.engine.state import OutOfMemoryError, State
 
 ARRAYS = 8
 """Arrays of the size of an observation that an iteration of a closed form works with: 5 to 6 were measured for gradient
@@ -60,7 +61,12 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 
 def seconds_an_iteration(
-    state: State, least: float = 0.3, most: int = 10, stopped: Callable[[], object] = lambda: False, ahead: int = 1
+    state: State,
+    least: float = 0.3,
+    most: int = 10,
+    stopped: Callable[[], object] = lambda: False,
+    ahead: int = 1,
+    beside: Sequence[State] = (),
 ) -> float:
     """Time a few iterations of a batch, which is changed by them.
 
@@ -70,13 +76,21 @@ def seconds_an_iteration(
         most: iterations at most.
         stopped: whether to make an end of it, asked between two iterations.
         ahead: iterations that are not measured, which prepare kernels, memory and graphs.
+        beside: others that are advanced side by side with it: an iteration takes a share of the time of all.
     """
+    together, at_work = Abreast(), [state, *beside]
+
+    def advance(iterations: int) -> None:
+        for became in together.advance(at_work, [iterations] * len(at_work)):
+            if isinstance(became, OutOfMemoryError):
+                raise became
+
     begin = time.perf_counter()
-    state.advance(ahead)
+    advance(ahead)
     if stopped():
-        return (time.perf_counter() - begin) / ahead
+        return (time.perf_counter() - begin) / ahead / len(at_work)
     done, begin = 0, time.perf_counter()
     while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
-        state.advance(1)
+        advance(1)
         done += 1
-    return (time.perf_counter() - begin) / done
+    return (time.perf_counter() - begin) / done / len(at_work)

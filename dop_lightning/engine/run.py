@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.abreast import Abreast, turns
 from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
@@ -97,6 +98,7 @@ class Run:
         self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
         self._stopping: dict[str, Status] = {}
         self._going_back: dict[str, Mapping[str, Any]] = {}
+        self._abreast = Abreast()
 
     @property
     def states(self) -> list[State]:
@@ -158,10 +160,10 @@ class Run:
         start = self.iteration
         end = self.block_end(start)
         self.has_evaluated = False
-        for state in self.states[:]:
+        for turn in list(turns(self.states, torch.get_num_threads())):
             if self._interrupted():
                 break  # the batches of a run may be many: they need not be equally far to go on later
-            self._advance(state, end)
+            self._advance(turn, end)
         for state in [state for state in self.states if state.iteration == end]:
             for k, status in state.finished().items():
                 name = state.problems.names[k]
@@ -188,20 +190,25 @@ class Run:
             ends.append(self.maximum)
         return min(ends)
 
-    def _advance(self, state: State, end: int) -> None:
-        """One turn of a batch."""
-        before, at = time.perf_counter(), state.iteration
-        try:
-            diverged = state.advance(max(0, end - at))
-        except OutOfMemoryError as error:
-            self._split(state, error)
-            return  # the halves take their turn in the next step
+    def _advance(self, turn: Sequence[State], end: int) -> None:
+        """One turn of batches that are advanced side by side."""
+        before, begins = time.perf_counter(), [state.iteration for state in turn]
+        advanced = self._abreast.advance(turn, [max(0, end - begin) for begin in begins])
         if len(self.states) > 1:
-            state.release()
-        seconds = (time.perf_counter() - before) / len(state)
+            for state in turn:
+                state.release()
+        seconds = (time.perf_counter() - before) / len(turn)
+        for state, at, became in zip(turn, begins, advanced, strict=True):
+            if isinstance(became, OutOfMemoryError):
+                self._split(state, became)  # the halves take their turn in the next step
+            else:
+                self._note(state, at, became, seconds)
+
+    def _note(self, state: State, at: int, diverged: list[int], seconds: float) -> None:
+        """Tell of a block of a batch that began at iteration ``at``."""
         for k, name in enumerate(state.problems.names):
             record = self.records[name]
-            record.seconds += seconds
+            record.seconds += seconds / len(state)
             record.iteration = at if k in diverged else state.iteration
         if state.iteration > at:  # not of a batch that went ahead in an earlier run
             for listener in self.listeners:

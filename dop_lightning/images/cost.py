@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dop_lightning.engine.abreast import is_small
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
@@ -41,8 +42,12 @@ TILES = (512, 384, 256, 192, 128, 96, 64)
 Shape = tuple[int, int, int]
 
 
-def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False) -> int:
+def run_memory(
+    shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False, threads: int = 1
+) -> int:
     """Bytes that a run takes: every part of every image is kept, and one at a time does its iterations.
+
+    Small tiles do so side by side, one a thread (:mod:`dop_lightning.engine.abreast`).
 
     Args:
         shapes: (C, H, W) of the images.
@@ -50,6 +55,7 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
         bf16: whether it computes in bf16.
         tile: side of the tiles, ``None`` for whole images.
         fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
+        threads: of the CPU; 1 on a GPU.
     """
     fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
@@ -59,12 +65,20 @@ def run_memory(shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None
         network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
         kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
-        working = max(working, SAFETY * (fixed + slope * width) * pixels)
+        at_once = min(threads, len(grid.places)) if is_small(grid.tile) else 1
+        working = max(working, at_once * SAFETY * (fixed + slope * width) * pixels)
     return PROCESS + round(kept + working)
 
 
 def choose_tile(
-    shapes: Iterable[Shape], width: int, bf16: bool, limit: int, *, fused: bool = False, name: str = "max-memory"
+    shapes: Iterable[Shape],
+    width: int,
+    bf16: bool,
+    limit: int,
+    *,
+    fused: bool = False,
+    threads: int = 1,
+    name: str = "max-memory",
 ) -> int | None:
     """The side of the tiles with which a run stays below a limit of memory.
 
@@ -74,6 +88,7 @@ def choose_tile(
         bf16: whether it computes in bf16.
         limit: bytes.
         fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
+        threads: of the CPU; 1 on a GPU.
         name: of the setting that limits it, for errors.
 
     Returns:
@@ -84,9 +99,9 @@ def choose_tile(
     """
     shapes = list(shapes)
     for tile in (None, *TILES):
-        if run_memory(shapes, width, bf16, tile, fused=fused) <= limit:
+        if run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) <= limit:
             return tile
-    least = min(run_memory(shapes, width, bf16, tile, fused=fused) for tile in TILES)
+    least = min(run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) for tile in TILES)
     raise ValueError(
         f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
         f"got {format_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, "
@@ -128,7 +143,12 @@ class RecoveryCost:
 
     def memory(self, tile: int | None) -> int:
         """Return the bytes that the recovery needs in tiles of this side, ``None`` for whole images."""
-        return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused)
+        return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused, threads=self.threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads that tiles are shared among."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def choose_tile(self, limit: int | None) -> int | None:
         """Return the side of the preset's tiles for large images, and smaller ones where these do not fit.
@@ -145,7 +165,8 @@ class RecoveryCost:
         wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
         if wanted is not None and self.memory(wanted) <= free:
             return wanted
-        return choose_tile(self.shapes, self.width, self.bf16, free, fused=self.fused, name=self.option)
+        told = (self.shapes, self.width, self.bf16, free)
+        return choose_tile(*told, fused=self.fused, threads=self.threads, name=self.option)
 
     def check_tile(self, tile: int | None, limit: int | None) -> int | None:
         """Return the requested side if it fits.

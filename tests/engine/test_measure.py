@@ -1,20 +1,39 @@
 """What a batch takes, measured."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from tests.engine.test_run import Counter, Counting
+
+
+def counting(most: int = 9) -> Counting:
+    return Counting(ProblemBatch([Problem("one", torch.zeros(1, 2, 2))]), Counter(most=most))
 
 
 def test_a_few_iterations_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
-    done: list[int] = []
     monkeypatch.setattr("dop_lightning.engine.measure.time.perf_counter", lambda: next(clock))
-    state = SimpleNamespace(advance=done.append)
-    assert seconds_an_iteration(state, least=3.0) > 0  # type: ignore[arg-type]
-    assert done == [1, 1, 1, 1]  # the first is not counted
-    done.clear()
-    seconds_an_iteration(state, least=math.inf, most=2)  # type: ignore[arg-type]
-    assert len(done) == 3
+    state = counting()
+    assert seconds_an_iteration(state, least=3.0) > 0
+    assert state.method.turns == [("one", 1)] * 4  # the first is not counted
+    state = counting()
+    seconds_an_iteration(state, least=math.inf, most=2)
+    assert state.iteration == 3
+
+
+def test_others_take_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 8))
+    monkeypatch.setattr("dop_lightning.engine.measure.time.perf_counter", lambda: next(clock))
+    alone, beside = counting(), [counting() for _ in range(3)]
+    assert 4 * seconds_an_iteration(counting(), beside=beside, most=1) == seconds_an_iteration(alone, most=1)
+    assert [other.iteration for other in beside] == [2, 2, 2]
+
+
+def test_what_does_not_fit_is_told() -> None:
+    with pytest.raises(OutOfMemoryError):
+        seconds_an_iteration(counting(most=0))

@@ -100,6 +100,12 @@ def test_strips_are_timed() -> None:
     assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
 
 
+def test_tiles_are_timed() -> None:
+    small = ("--tile", "16", "--whole", "32", "--preset", "quick", "--iterations", "2", "--rounds", "1")
+    said = run("benchmark_tiles.py", *small)
+    assert len(re.findall(r"^(?:tiles|whole) .* +\d+\.\d +\d+\.\d\d$", said, re.MULTILINE)) == 4, said
+
+
 def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
     few = ["--kinds", "lines 1.0", "--photographs", "coffee", "--side", "128"]
     said = run("measure_damage.py", "--out", str(tmp_path), *few)

@@ -1,9 +1,11 @@
 """What the help of ``dop recover`` says of the presets, and how long each of them takes on this machine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
+from dop_lightning.engine.abreast import abreast
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
@@ -11,7 +13,7 @@ from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.presets import PRESETS, TAU, Preset
 from dop_lightning.images.tiles import cover
-from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.problem import Part, Problem, ProblemBatch
 
 PROBE = 128
 """Side of the image that presets are timed with, in pixels."""
@@ -29,15 +31,23 @@ def preset_lines(side: int = 512) -> Iterator[str]:
     where = torch.cuda.get_device_name() if device == "cuda" else f"this CPU, {threads} thread{'s' * (threads > 1)}"
     yield f"presets, with their time for {side}×{side} pixels in colour on {where}:"
     for name, preset in PRESETS.items():
-        tile = preset.tile_for(side) or side
-        pixels = len(cover((side, side), tile).places) * tile**2
-        seconds = preset.iterations * pixels / PROBE**2 * _probe(preset, device)
+        tile = preset.tile_for(side)
+        pixels = side**2 if tile is None else len(cover((side, side), tile).places) * tile**2
+        seconds = preset.iterations * pixels / PROBE**2 * _probe(preset, device, tile is not None)
         setting = f"width {preset.width}, {preset.iterations} iterations"
         yield f"  {name:<8} {setting:<30} {format_duration(seconds):<18} {preset.text}"
 
 
-def _probe(preset: Preset, device: str) -> float:
+def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
     """Seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
     image = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    state = BatchState(preset.method(), ProblemBatch([Problem("probe", image)], device), TAU)
-    return seconds_an_iteration(state, least=0.2, ahead=iterations_ahead(device))
+    problem = Problem("probe", image)
+    if in_tiles:
+        problem = replace(problem, part=Part(problem, slice(0, PROBE), slice(0, PROBE)))
+
+    def state() -> BatchState:
+        return BatchState(preset.method(), ProblemBatch([problem], device), TAU)
+
+    one = state()
+    beside = [state() for _ in range(abreast(one) - 1)]
+    return seconds_an_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)

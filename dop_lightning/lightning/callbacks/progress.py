@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from tqdm import tqdm
 
+from dop_lightning.engine.abreast import abreast
 from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
 from dop_lightning.engine.state import OutOfMemoryError
@@ -138,8 +139,9 @@ def _estimate(module: DoubleOverparameterization, last: int) -> str:
     sizes = [state.problems.observation[0].numel() for state in module.states]
     largest = module.states[sizes.index(max(sizes))]
     try:
-        one, ahead = largest.select([0]), iterations_ahead(largest.problems.device)
-        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead)
+        ahead, number = iterations_ahead(largest.problems.device), min(abreast(largest), sizes.count(max(sizes)))
+        one, *beside = (largest.select([0]) for _ in range(number))
+        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
     except OutOfMemoryError as error:
         return f"{error}"  # the first step will say what to do
     work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))

@@ -4,6 +4,7 @@ Shapes: C×H×W, an image.
 """
 
 import warnings
+from threading import Lock
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -52,6 +53,9 @@ def structured_damage(y: Tensor, damage: Damage = "auto", scale: float = 1.0, ob
 _FOUND: WeakKeyDictionary[Problem, dict[str, Tensor]] = WeakKeyDictionary()
 """What was found in whole problems: each of their tiles asks for it."""
 
+_LOOKING = Lock()
+"""Tiles ask side by side, and one of them looks."""
+
 
 def damage_of(problem: Problem, damage: Damage) -> Tensor:
     """The support of structured damage of a problem, ``(*m)``, on the CPU; that of a tile is told from its whole.
@@ -60,12 +64,14 @@ def damage_of(problem: Problem, damage: Damage) -> Tensor:
     """
     part = problem.part
     whole = problem if part is None else part.whole
-    found = _FOUND.setdefault(whole, {})
-    if damage not in found:
-        found[damage] = structured_damage(whole.observation, damage, scale(whole), whole.mask)
-        if damage == "auto" and looks_scratched(whole.observation, scale(whole), whole.mask):
-            warnings.warn(
-                f"{whole.name} looks scratched: --damage scratches, in Python damage='scratches', fills these lines in",
-                stacklevel=2,
-            )
+    with _LOOKING:
+        found = _FOUND.setdefault(whole, {})
+        if damage not in found:
+            found[damage] = structured_damage(whole.observation, damage, scale(whole), whole.mask)
+            if damage == "auto" and looks_scratched(whole.observation, scale(whole), whole.mask):
+                warnings.warn(
+                    f"{whole.name} looks scratched: --damage scratches, in Python damage='scratches', fills these "
+                    "lines in",
+                    stacklevel=2,
+                )
     return found[damage] if part is None else found[damage][..., part.rows, part.columns].contiguous()

@@ -1,0 +1,110 @@
+"""Tiles side by side on a CPU: the same bits with any number of threads."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dop_lightning.engine.abreast import Abreast, abreast, has_one_thread, turns
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.images.presets import PRESETS
+from dop_lightning.images.tiles import cut
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from tests.engine.test_run import Counter, Counting
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tiles(size: tuple[int, int] = (16, 40)) -> list[Problem]:
+    observation = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
+    mosaic = cut(Problem("photo", observation), 16, 4)
+    assert mosaic is not None
+    return list(mosaic.tiles.values())
+
+
+def states(problems: Sequence[Problem]) -> list[BatchState]:
+    method = PRESETS["quick"].method(2, "fp32")
+    return [BatchState(method, ProblemBatch([problem]), 1.0, alpha=[100.0]) for problem in problems]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_bits_are_those_of_one_thread(threads: int) -> None:
+    torch.set_num_threads(1)
+    alone = states(tiles())
+    assert [state.advance(30) for state in alone] == [[]] * 3
+    torch.set_num_threads(threads)
+    together, at_work = Abreast(), states(tiles())
+    for end in (10, 30):
+        for turn in turns(at_work, threads):
+            assert len(turn) <= threads
+            assert together.advance(turn, [end - state.iteration for state in turn]) == [[]] * len(turn)
+    assert torch.get_num_threads() == threads
+    for one, other in zip(alone, at_work, strict=True):
+        assert other.iteration == 30
+        assert torch.equal(one.evaluate().signal, other.evaluate().signal)
+        assert torch.equal(one.memory["clean"], other.memory["clean"])
+
+
+def test_turns_keep_the_order_and_take_tiles_together() -> None:
+    first, second, third = states(tiles())
+    (whole,) = states([Problem("whole", torch.rand(1, 16, 16))])
+    assert [len(turn) for turn in turns([first, second, third, whole], 2)] == [2, 1, 1]
+    assert list(turns([first, whole, second, third], 2)) == [[first], [whole], [second, third]]
+    assert list(turns([], 2)) == []
+
+
+def test_what_is_large_or_no_tile_has_all_threads() -> None:
+    torch.set_num_threads(3)
+    assert abreast(states(tiles()[:1])[0]) == 3
+    (whole,) = states([Problem("whole", torch.rand(1, 16, 16))])
+    assert not has_one_thread(whole)
+    large = Problem("large", torch.rand(1, 300, 300))
+    (large,) = (replace(large, part=part.part) for part in tiles()[:1])
+    assert abreast(states([large])[0]) == 1
+
+
+def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr("dop_lightning.engine.abreast.has_one_thread", lambda state: True)
+    seen = set()
+
+    class Noting(Counting):
+        def advance(self, iterations: int) -> list[int]:
+            seen.add(threading.current_thread().name)
+            assert torch.get_num_threads() == 1
+            return super().advance(iterations)
+
+    counter = Counter()
+    counter.most = 1
+    one = Noting(ProblemBatch(tiles()[:1]), counter)
+    two = Noting(ProblemBatch(tiles()[1:]), counter)
+    became = Abreast().advance([one, two], [5, 5])
+    assert became[0] == []
+    assert isinstance(became[1], OutOfMemoryError)
+    assert one.iteration == 5
+    assert two.iteration == 0
+    assert all(name.startswith("tile") for name in seen)
+
+
+def test_an_error_is_raised_once_all_have_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr("dop_lightning.engine.abreast.has_one_thread", lambda state: True)
+
+    class Failing(Counting):
+        def advance(self, iterations: int) -> list[int]:
+            raise ValueError("tau must be above 0")
+
+    counter = Counter()
+    bad, good = (kind(ProblemBatch(tiles()[:1]), counter) for kind in (Failing, Counting))
+    with pytest.raises(ValueError, match="tau must be above 0"):
+        Abreast().advance([bad, good], [5, 5])
+    assert good.iteration == 5
+    assert torch.get_num_threads() == 2
