@@ -61,6 +61,10 @@ NONE = 0.02
 Dense = Literal["auto", "keep", "remove"]
 """What becomes of dense noise in clean entries."""
 
+HOPELESS = 0.99
+"""Where none would be clean, and the held-out error is larger than this share of that of the mean value, the network
+will learn nothing: all are clean."""
+
 NEVER = 1e15
 """Iterations that no run does: a rate may be so small that none would be enough."""
 
@@ -271,22 +275,19 @@ class Refinement(StepRule):
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]
-            mask = _observed(problems.mask, memory["damaged"], k)
-            size = scale(problems[k])
+            everything = _everything(y, _observed(problems.mask, memory["damaged"], k))
             if not memory["structure"][k]:
-                found = clean_probability(y, expected[k], held_out, size, mask, _per_pixel(state), self.sign)
-                if float(found.sum()) < NONE * (y.numel() if mask is None else float(mask.sum())):
+                found = self._told_clean(state, k, expected[k], everything)
+                if found is None:
                     if math.isinf(float(memory["least_error"][k])):  # s is there still
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
             clean = memory["clean"][k]
-            memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / size
-            weights = clean[held_out].cpu().double()  # Apple's devices have no float64
-            errors = (y - expected[k])[held_out].abs().cpu().double()
-            error = float((weights * errors).sum() / weights.sum())
-            if not memory["structure"][k] and error > GUESSED * _spread(y[held_out].cpu().double(), weights):
-                memory["clean"][k] = torch.ones_like(y) if mask is None else mask.to(y.dtype)  # for now
+            memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
+            error, guessed = _errors(y, expected[k], clean * held_out)
+            if not memory["structure"][k] and error > GUESSED * guessed:
+                memory["clean"][k] = everything  # for now
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
@@ -296,6 +297,17 @@ class Refinement(StepRule):
             else:
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
+
+    def _told_clean(self, state: BatchState, k: int, expected: Tensor, everything: Tensor) -> Tensor | None:
+        """w of problem k; ``None`` where the output is not good enough to tell, and may become so."""
+        y, held_out = state.problems.observation[k], state.memory["held_out"][k]
+        mask = _observed(state.problems.mask, state.memory["damaged"], k)
+        size, pixels = scale(state.problems[k]), _per_pixel(state)
+        found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign)
+        if float(found.sum()) >= NONE * float(everything.sum()):
+            return found
+        error, guessed = _errors(y, expected, everything * held_out)
+        return everything if error > HOPELESS * guessed else None
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
@@ -366,10 +378,20 @@ class Refinement(StepRule):
         return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
 
 
-def _spread(values: Tensor, weights: Tensor) -> float:
-    """The mean distance of values from their mean: the error of whoever knows nothing else."""
-    total = weights.sum().clamp_min(1e-12)
-    return float((weights * (values - (weights * values).sum() / total).abs()).sum() / total)
+def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
+    """The mean error of an estimate, and that of whoever knows nothing but the mean; nan where nothing counts."""
+    at = weights > 0
+    values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))
+    total = float(counted.sum())  # not on the device: Apple's have no float64
+    if total == 0:
+        return math.nan, math.nan
+    apart = (values - (counted * values).sum() / total).abs()
+    return float((counted * errors).sum() / total), float((counted * apart).sum() / total)
+
+
+def _everything(y: Tensor, mask: Tensor | None) -> Tensor:
+    """w where all that was observed is clean."""
+    return torch.ones_like(y) if mask is None else mask.to(y.dtype)
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ probability of being clean by which the image was recovered,
 
     ``π = 1/N·Σ{(1 − wᵢ)/c(yᵢ): |yᵢ − x̂ᵢ| > t}``,
 
-and the addends are the weights by which values are drawn.
+and the addends are the weights by which values are drawn; larger where c says little
+(:mod:`~dop_lightning.engine.steps.clean_entries.lift`).
 
 *Nothing changed.* An outlier that falls on an entry of its own value, as black on black, has corrupted nothing. A draw
 of v at k counts with ``u = 1 − w_k·[y_k = v] − (1 − w_k)·M(v, x̂_k)``, where M is the share of the clean entries with
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.estimate import FAR
+from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
 
@@ -57,8 +59,8 @@ MOST_LEVELS = 1024
 KNOWN = 64.0
 """The density of the values of outliers is estimated as if so many uniform ones had been seen besides."""
 
-LEAST_FAR = 0.02
-"""Share of the estimates that counts as far from a value at least."""
+POINTS = 16
+"""Values in each part of the range at which c is looked at."""
 
 COMPARED = 512
 """Places that the values of a pixel are compared with, to know from how many it is far."""
@@ -228,6 +230,8 @@ def _outliers(
     if not len(rows):
         return None
     weights = (1 - clean[rows]).double() / _share_far(values[rows], expected, far)
+    if values.shape[1] == 1:
+        weights = _lifted(weights, values[rows, 0], expected, far, levels)
     whole = int(seen[some].all(dim=1).sum())
     share = min(float(weights.sum()) / whole, MOST_SHARE)
     counts = torch.zeros(levels.number, dtype=torch.float64, device="cpu")
@@ -235,6 +239,16 @@ def _outliers(
     counts.index_add_(0, at.flatten(), weights[:, None].expand(at.shape).flatten())
     density = (counts + KNOWN / levels.number) / (counts.sum() + KNOWN)
     return _Outliers(share, rows, weights, density.float())
+
+
+def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, levels: _Levels) -> Tensor:
+    """Weights of outliers, one value each, that are larger where their c says little."""
+    width = levels.width * levels.number / PARTS
+    points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
+    shares, further = (_share_far(points[:, None], expected, t).view(PARTS, POINTS) for t in (far, (1 + SHIFT) * far))
+    at = ((values - levels.low) / width).long().clamp_(0, PARTS - 1)
+    sums = torch.zeros(PARTS, dtype=weights.dtype, device="cpu").index_add_(0, at, weights)
+    return weights * (lifted(sums, shares, further) / sums.clamp_min(1e-12))[at]
 
 
 def _share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
+from dop_lightning.engine.steps.clean_entries.components import Extents, grow
 
 Offset = tuple[int, int]
 
@@ -191,7 +192,7 @@ class _Thin:
 
     def opaque(self) -> Tensor:
         """Of one value each."""
-        return _grow(self.clear & (self.flat >= SURE), self.thin & (self.flat >= LOOSE))
+        return grow(self.clear & (self.flat >= SURE), self.thin & (self.flat >= LOOSE))
 
     def half_transparent(self) -> tuple[float, Tensor]:
         """Of the opacity that most long lines have, and the share of those that have it."""
@@ -202,11 +203,11 @@ class _Thin:
         share, peak = _peak(opacity[alike & (self.flat < LOOSE)])
         off = (opacity - peak).abs()
         seeds = (alike | self.bold) & (off <= SAME_OPACITY)
-        return share, _grow(seeds, self.thin & (off <= 2 * SAME_OPACITY))
+        return share, grow(seeds, self.thin & (off <= 2 * SAME_OPACITY))
 
     def creases(self) -> Tensor:
         """Of any value, by their contrast alone."""
-        return _grow(self.bold, self.thin & (self.contrast > BOLDER / 2 * self.lively))
+        return grow(self.bold, self.thin & (self.contrast > BOLDER / 2 * self.lively))
 
 
 def _peak(opacity: Tensor) -> tuple[float, float]:
@@ -297,27 +298,7 @@ def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
     return result
 
 
-def _grow(seeds: Tensor, loose: Tensor) -> Tensor:
-    """The pixels of ``loose`` that are connected with seeds, and the seeds."""
-    inside = loose | seeds
-    found = seeds
-    while True:
-        more = (max_pool2d(found[None].float(), 3, 1, 1)[0] > 0) & inside
-        if bool((more == found).all()):
-            return found
-        found = more
-
-
 def _long_enough(found: Tensor, least: int = SHORTEST) -> Tensor:
     """Without components of which neither side has ``least`` pixels."""
-    height, width = found.shape
-    rows = torch.arange(height, device=found.device, dtype=torch.float32)[:, None].expand(height, width)
-    columns = torch.arange(width, device=found.device, dtype=torch.float32).expand(height, width)
-    first = torch.where(found, torch.stack([-rows, rows, -columns, columns]), -math.inf)
-    while True:  # each pixel learns the extent of its component
-        more = torch.where(found, max_pool2d(first, 3, 1, 1), -math.inf)
-        if bool((more == first).all()):
-            break
-        first = more
-    extent = torch.maximum(first[0] + first[1], first[2] + first[3]) + 1
-    return found & (extent >= least)
+    extents = Extents.of(found)
+    return found & (torch.maximum(extents.height, extents.width) >= least)

@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
+
 BINS = 512
 """Of the histogram over the range of the observation and the estimate: half a grey level each, of 8 bits."""
 
 UNIFORM = 0.02
 """Share of the density that is spread over the whole range: an outlier may have a value that none has had yet."""
-
-LEAST_FAR = 0.02
-"""Share of the estimates that counts as far from a value at least."""
 
 SMOOTH = 16
 """Standard deviation, in bins, of the density that a value of clean entries is compared with."""
@@ -92,8 +91,14 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
     all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
-    chances = _share_far(bins.estimates[seen], bins.far, outlying.dtype).clamp_min(LEAST_FAR)
-    rate = outliers / chances / number  # ρ
+    shares, further = (
+        _share_far(bins.estimates[seen], far_, outlying.dtype) for far_ in (bins.far, ((1 + SHIFT) * bins.far).long())
+    )
+    rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
+    parts = rate.view(PARTS, -1)
+    sums = parts.sum(dim=1)
+    more = lifted(sums, shares.view(PARTS, -1), further.view(PARTS, -1)) - sums
+    rate = (parts + more[:, None] / parts.shape[1]).flatten()
     share = rate.sum()
     uniform = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - UNIFORM) * rate / share.clamp_min(1e-30) + UNIFORM * uniform, uniform)
