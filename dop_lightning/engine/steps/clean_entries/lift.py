@@ -22,6 +22,10 @@ UNRELIABLE = (0.05, 0.2)
 LEAST_FAR = 0.02
 """c counts as this at least; where it is not twice as large it is not reliable."""
 
+EVEN = (0.3, 0.7)
+"""The median counts from the former share of the mean of the reliable parts on, and wholly from the latter: it is far
+below where outliers have a few values, and what other parts have are clean entries that the estimate does not know."""
+
 FEWEST = 2.0
 """So many parts have to be reliable for the others to be told by them."""
 
@@ -46,8 +50,12 @@ def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
     low, high = UNRELIABLE
     unreliable = ((change - low) / (high - low)).clamp(0, 1)
     order = rates.argsort()
-    up_to = (1 - unreliable)[order].cumsum(0)
+    reliable = (1 - unreliable).to(rates.dtype)
+    up_to = reliable[order].cumsum(0)
     if float(up_to[-1]) < FEWEST:
         return rates
     median = rates[order][torch.searchsorted(up_to, up_to[-1:] / 2).clamp_max(PARTS - 1)]
-    return torch.maximum(rates, unreliable.to(rates.dtype) * median)
+    mean = (reliable * rates).sum() / up_to[-1]
+    begin, whole = EVEN
+    counts = ((median / mean.clamp_min(1e-30) - begin) / (whole - begin)).clamp(0, 1)
+    return torch.maximum(rates, (1 - reliable) * counts * median)
