@@ -303,7 +303,7 @@ class Refinement(StepRule):
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), _per_pixel(state)
-        found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign)
+        found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
         if float(found.sum()) >= NONE * float(everything.sum()):
             return found
         error, guessed = _errors(y, expected, everything * held_out)

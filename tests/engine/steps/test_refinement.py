@@ -250,7 +250,7 @@ def test_an_output_that_tells_nothing_is_not_asked(monkeypatch: pytest.MonkeyPat
     begin = int(state.memory["refined_from"])
     module = "dop_lightning.engine.steps.refinement.clean_probability"
     with monkeypatch.context() as patched:
-        patched.setattr(module, lambda y, *_: torch.full_like(y, 0.01))
+        patched.setattr(module, lambda y, *_, **__: torch.full_like(y, 0.01))
         state.advance(begin + 1)
     assert bool((state.memory["clean"] == 1).all())
     assert bool(state.memory["least_error"].isinf().all())

@@ -33,10 +33,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries.estimate import FAR
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
+from dop_lightning.engine.steps.clean_entries.values import FAR
 
 ROUNDS = 2
 """Fits, each with what the one before says of the entries."""
@@ -80,6 +80,8 @@ def corruption_probability(
     scale: float = 1.0,
     observed: Tensor | None = None,
     per_pixel: bool = False,
+    rounds: int = ROUNDS,
+    draws: int = DRAWS,
 ) -> Tensor:
     """The calibrated probability of each entry that it is corrupted: that its value is not the true one.
 
@@ -91,6 +93,8 @@ def corruption_probability(
         scale: of the observation: the width of the range of its values, above 0.
         observed: bool ``(*m)``; ``None`` where all are.
         per_pixel: whether the channels of a pixel are corrupted together, for images: then they have one probability.
+        rounds: fits, each with what the one before says of the entries, at least 1.
+        draws: simulated outliers, in multiples of the entries that a fit is made to, at least 1.
 
     Returns:
         ``(*m)``, float32 in [0, 1], on the CPU; 0 where nothing was observed. Without an entry that is far from its
@@ -114,8 +118,8 @@ def corruption_probability(
     apart = torch.zeros_like(known) if held_out is None else held_out.cpu()
     clean = clean * known
     result = (1 - clean) * known
-    for _ in range(ROUNDS):
-        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart)
+    for _ in range(rounds):
+        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart, draws)
         if calibrated is None:
             break
         result = calibrated
@@ -140,7 +144,14 @@ class _Outliers(NamedTuple):
 
 
 def _calibrate(
-    y: Tensor, estimate: Tensor, clean: Tensor, scale: float, known: Tensor, per_pixel: bool, held_out: Tensor
+    y: Tensor,
+    estimate: Tensor,
+    clean: Tensor,
+    scale: float,
+    known: Tensor,
+    per_pixel: bool,
+    held_out: Tensor,
+    draws: int,
 ) -> Tensor | None:
     """One fit; ``None`` where there is no outlier to learn from."""
     generator = torch.Generator(device="cpu").manual_seed(0)
@@ -171,7 +182,7 @@ def _calibrate(
             residual = residual * (1 - around.pull[places] * torch.sigmoid(-base(residual))[:, None])
         return Examples(around.features(shown, residual, places), base(residual), there)
 
-    number = DRAWS * len(some)
+    number = draws * len(some)
     drawn = outliers.rows[_systematic(outliers.weights, number, generator)]
     at = torch.cat(
         [torch.randperm(len(table), generator=generator, device="cpu") for _ in range(-(-number // len(table)))]

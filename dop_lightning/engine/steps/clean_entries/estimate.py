@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
+from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
-from dop_lightning.engine.steps.clean_entries.values import BINS, Bins, Values, fit_values
+from dop_lightning.engine.steps.clean_entries.values import BINS, FAR, Bins, Values, fit_values
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Between the classes of activity: shares of the entries whose surroundings are calmer. The liveliest are few."""
-
-FAR = 0.25
-"""At this distance, in scales of the observation, an entry is far from its estimate."""
 
 LEAST_SHARE = 1e-5
 """Corrupted entries are no fewer, and clean ones no fewer than 2 %."""
@@ -49,6 +47,7 @@ def clean_probability(
     observed: Tensor | None = None,
     per_pixel: bool = False,
     sign: Sign = "auto",
+    calibrated: bool = False,
 ) -> Tensor:
     r"""``P(clean | y, x̂)`` of each entry, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
@@ -65,6 +64,9 @@ def clean_probability(
         observed: bool ``(*m)``; ``None`` where all are. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together, for images. Those that were observed decide.
         sign: of the outliers: entries on the other side of the estimate are clean. ``auto`` is both.
+        calibrated: whether outliers with values of their own, as random ones are, are told by
+            :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability` once the mixture has
+            told how many they are: which is better and takes longer.
 
     Returns:
         ``(*m)``, in [0, 1].
@@ -105,7 +107,7 @@ def clean_probability(
         return order.line(companions().evidence(order.back(outlying), order.back(alone)))
 
     seen = order.line(observed)
-    clean = _clean(
+    clean, diverse = _clean(
         torch.where(seen, order.line(y), order.line(estimate)),  # what was not observed is no outlier
         order.line(estimate),
         classes(order.line(lively), RANKS),
@@ -120,6 +122,9 @@ def clean_probability(
         company if y.dim() == 3 and places.doubt < 1 else None,
     )
     result = order.back(clean * seen)
+    if calibrated and diverse > 0:
+        told = corruption_probability(y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1)
+        result = torch.lerp(result, (1 - told.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
         return result
     above = possible.any(dim=0, keepdim=True) if per_pixel else possible
@@ -172,15 +177,18 @@ def _clean(
     groups: int,
     doubt: float,
     company: Callable[[Tensor, Tensor], Tensor] | None,
-) -> Tensor:
-    """The same of one dimension: values and the mixture, each estimated with what the other says."""
+) -> tuple[Tensor, float]:
+    """The same of one dimension: values and the mixture, each estimated with what the other says.
+
+    With it comes how far outliers have values of their own.
+    """
     residual = estimate - y
     counted = torch.ones_like(far) if seen is None else seen
     bins = Bins.of(y, estimate, FAR * scale)
     number = len(RANKS) + 1
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
     scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
-    clean = 1 - outlying
+    clean, diverse = 1 - outlying, 0.0
     for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted)
         alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # uniform ones have density 1/range
@@ -205,7 +213,7 @@ def _clean(
             break
         if doubt > 0:
             outlying = (1 - clean) * far
-    return clean
+    return clean, diverse
 
 
 def _diversity(alone: Tensor, outlying: Tensor) -> float:

@@ -12,13 +12,10 @@ from dop_lightning.engine.steps.clean_entries.activity import activity
 from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign, sharp_outliers
-from dop_lightning.engine.steps.clean_entries.values import Bins, fit_values
+from dop_lightning.engine.steps.clean_entries.values import FAR, Bins, fit_values
 
 SIDE = 5
 """Side of the window of the median, pixels."""
-
-FAR = 0.25
-"""At this distance from the median, in scales of the observation, an entry stands out."""
 
 FAINT = 0.06
 """Where no entry is further from the median, in scales of the observation, there are no outliers."""

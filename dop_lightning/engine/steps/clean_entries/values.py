@@ -23,6 +23,9 @@ from torch.nn.functional import conv1d, pad
 
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
 
+FAR = 0.25
+"""t: at this distance, in scales of the observation, an entry is far from its estimate."""
+
 BINS = 512
 """Of the histogram over the range of the observation and the estimate: half a grey level each, of 8 bits."""
 

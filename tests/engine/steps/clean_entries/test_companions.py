@@ -70,6 +70,27 @@ def test_edges_that_an_estimate_has_blurred_stay_clean_among_random_values() -> 
     assert found[away & hit].float().mean() < 0.05
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_calibration_tells_random_values_better(share: float) -> None:
+    truth, estimate = blurred()
+    y, hit = random_values(truth, share)
+    scores = []
+    for calibrated in (False, True):
+        clean = clean_probability(y, estimate, torch.ones_like(hit), calibrated=calibrated)
+        assert bool(((clean >= 0) & (clean <= 1)).all())
+        scores.append(float((clean - (~hit).float()).square().mean()))
+    assert scores[1] < 0.95 * scores[0]
+
+
+def test_calibration_leaves_outliers_of_few_values_to_the_mixture() -> None:
+    truth, estimate = blurred()
+    generator = torch.Generator().manual_seed(2)
+    hit = torch.rand(truth.shape, generator=generator) < 0.3
+    y = torch.where(hit, torch.rand(truth.shape, generator=generator).round(), truth)
+    one, two = (clean_probability(y, estimate, torch.ones_like(hit), calibrated=told) for told in (False, True))
+    assert torch.equal(one, two)
+
+
 def test_the_order_of_channels_changes_nothing_for_images_without_neighbours() -> None:
     y = torch.rand(3, 1, 1, generator=torch.Generator().manual_seed(0))
     assert companions(y, torch.zeros_like(y)).evidence(torch.ones_like(y), torch.ones_like(y)).isfinite().all()
