@@ -80,6 +80,21 @@ def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
     assert np.mean(np.abs(found.image.astype(float) - damaged) > 16) < 0.05
 
 
+def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
+    """A network of few iterations has not learnt a checkerboard: its neighbours tell more, and its squares stay."""
+    image = checkerboard()
+    rng = np.random.default_rng(2)
+    hit = rng.random(image.shape) < 0.02
+    damaged = np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
+    found = recover_image(damaged, progress=False, **{**SETTINGS, "iterations": 200})
+    before, after = (float(np.mean((each.astype(float) - image) ** 2)) for each in (damaged, found.image))
+    assert after < 0.2 * before
+    probability = found.corruption_probability
+    assert probability is not None
+    assert probability[damaged != image].mean() > 0.9
+    assert probability[damaged == image].mean() < 0.05
+
+
 @pytest.mark.parametrize("kind", ["bool", "uint16", "int32", "float32", "float64"])
 def test_samples_come_back_to_the_bit(kind: str) -> None:
     image = line_art()

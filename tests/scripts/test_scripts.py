@@ -100,6 +100,16 @@ def test_strips_are_timed() -> None:
     assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
 
 
+def test_harm_is_measured_once(tmp_path: Path) -> None:
+    few = ("--out", str(tmp_path / "harm.csv"), "--images", "silhouette", "--size", "48", "--iterations", "4")
+    said = run("measure_harm.py", *few)
+    assert re.search(
+        r"^\| quick, 48 \| silhouette \| unchanged \| \d+\.\d \| (\d+\.\d|unchanged) \|$", said, re.MULTILINE
+    ), said
+    assert run("measure_harm.py", *few) == said
+    assert (tmp_path / "harm.csv").read_text().count("\n") == 2
+
+
 def test_tiles_are_timed() -> None:
     small = ("--tile", "16", "--whole", "32", "--preset", "quick", "--iterations", "2", "--rounds", "1")
     said = run("benchmark_tiles.py", *small)

@@ -51,6 +51,9 @@ DENSE = 0.03
 FEW = 1e-3
 """Share of outliers below which dense noise is left alone: nothing was asked for but what they have destroyed."""
 
+FORETOLD = 0.7
+"""A regression with a larger held-out error, in shares of that of the mean value, knows nothing of the image."""
+
 GUESSED = 0.9
 """Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
 nothing is called an outlier."""
@@ -115,6 +118,10 @@ class Refinement(StepRule):
     that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, a plain is
     filled by its mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
+    *Where a network is no use.* A network of few iterations knows a checkerboard, a lawn or a drawing less well than
+    their neighbours do. Where the kernel regression of what the first look calls clean foretells held-out entries
+    better than the output at its least error, that regression takes the place of X̄, and that look the place of w.
+
     *How certain.* The probability that an entry is corrupted, which is given beside ŝ, is calibrated at the end
     (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself stays as it is.
 
@@ -126,7 +133,8 @@ class Refinement(StepRule):
         average: decay of the running average, at least 0 and below 1.
         patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
         guide: whether an image network is given a kernel regression of the observation in its input, where entries of y
-            are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`).
+            are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`); and
+            whether that regression takes the place of the output where it is better.
         dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
             standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides, but
             not where the problem is of measured values.
@@ -203,6 +211,10 @@ class Refinement(StepRule):
             "held_out": self._draw_held_out(state),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
+            "look": torch.ones_like(guide),
+            "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
+            "regression_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
+            "network_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "damaged": torch.zeros_like(guide, dtype=torch.bool),
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
@@ -229,8 +241,15 @@ class Refinement(StepRule):
             if look.decides:
                 memory["clean"][k] = look.clean
             memory["clean"][k].masked_fill_(memory["damaged"][k], 0)
+            memory["look"][k] = look.clean.masked_fill(memory["damaged"][k], 0)
+            seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
+            if self.guide and y.dim() == 3 and not look.by_noise:
+                apart = memory["look"][k] * memory["held_out"][k]
+                estimate = regression(y, memory["look"][k] * seen)
+                error, guessed = _errors(y, estimate, apart)
+                memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
+                memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], memory["held_out"][k]) / size
             if "guide" in memory:
-                seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
                 clean = look.clean * seen if look.decides else first_support(y, size, seen, pixels, self.sign)
                 memory["guide"][k] = regression(y, clean)
 
@@ -284,7 +303,8 @@ class Refinement(StepRule):
                     continue
                 memory["clean"][k] = found
             clean = memory["clean"][k]
-            memory["dense"][k] = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
+            dense = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
+            memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             error, guessed = _errors(y, expected[k], clean * held_out)
             if not memory["structure"][k] and error > GUESSED * guessed:
                 memory["clean"][k] = everything  # for now
@@ -293,6 +313,7 @@ class Refinement(StepRule):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
+                memory["network_error"][k] = _errors(y, expected[k], memory["look"][k] * held_out)[0]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
             else:
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
@@ -306,6 +327,8 @@ class Refinement(StepRule):
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
         if float(found.sum()) >= NONE * float(everything.sum()):
             return found
+        if bool(state.memory["regression_error"][k].isfinite()):
+            return state.memory["look"][k].clone()  # a regression knows the image, and this is what it was made with
         error, guessed = _errors(y, expected, everything * held_out)
         return everything if error > HOPELESS * guessed else None
 
@@ -315,8 +338,13 @@ class Refinement(StepRule):
         dropped = _is_dropped(state, state.iteration).to(device)
         average = self._best_average(state, state.iteration)
         y, clean = state.problems.observation, memory["clean"]
+        regressed = self._is_regressed(state)
+        if bool(regressed.any()):
+            clean = torch.where(over(regressed.to(device), clean), memory["look"], clean)
         for k, problem in enumerate(state.problems):
-            if problem.noise is not None and memory["structure"][k]:
+            if regressed[k]:
+                average[k] = regression(y[k], clean[k])
+            elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
@@ -349,7 +377,9 @@ class Refinement(StepRule):
             return None
         problems, clean, held_out = state.problems, state.memory["clean"][k], state.memory["held_out"][k]
         observed = None if problems.mask is None else problems.mask[k]
-        if bool(state.memory["structure"][k]):
+        if bool(self._is_regressed(state)[k]):
+            clean = state.memory["look"][k]
+        if bool(state.memory["structure"][k] | self._is_regressed(state)[k]):
             return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
         expected = _expected(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
@@ -367,7 +397,12 @@ class Refinement(StepRule):
             return torch.full((len(state),), self.dense == "keep", device="cpu")
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
         measured = torch.tensor([problem.measured for problem in state.problems], device="cpu")
-        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | state.memory["structure"] | measured
+        by_look = state.memory["structure"] | self._is_regressed(state)
+        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | by_look | measured
+
+    def _is_regressed(self, state: BatchState) -> Tensor:
+        """Of each problem, whether a kernel regression foretells better than the network: bool ``(K,)`` on the CPU."""
+        return state.memory["regression_error"] < state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
         """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""

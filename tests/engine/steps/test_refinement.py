@@ -61,7 +61,7 @@ def make_batch(*seeds: int, missing: float = 0.0) -> ProblemBatch:
 def make_state(
     problems: ProblemBatch, rule: StepRule | None = None, corruption: Any = None, **settings: Any
 ) -> BatchState:
-    rule = Refinement(every=10, patience=None) if rule is None else rule
+    rule = Refinement(every=10, patience=None, guide=False) if rule is None else rule
     corruption = corruption or partial(HadamardCorruption, scale=1e-5, tied=False)
     parts = {"loss": SquaredLoss("mean"), "theta_optimizer": ADAM, "steps": rule, **settings}
     return BatchState(Method(NETWORK, corruption, **parts), problems, 1.0)
@@ -153,7 +153,7 @@ def test_what_the_host_decides_by_is_on_the_cpu_whatever_the_default_device() ->
 
 def refined(problems: ProblemBatch, dense: Any = "auto", noise: float = 0.0, **settings: Any) -> BatchState:
     """A state with s dropped, that takes a tenth of the entries for corrupted and some noise for dense."""
-    state = make_state(problems, Refinement(every=10, patience=None, dense=dense), **settings)
+    state = make_state(problems, Refinement(every=10, patience=None, dense=dense, guide=False), **settings)
     state.advance(10)
     memory = state.memory
     memory["refined_from"].zero_()
@@ -229,7 +229,7 @@ def test_line_art_is_known_before_the_first_iteration() -> None:
 def test_a_regression_of_the_clean_entries_guides_the_network() -> None:
     """It has not seen the entries that are held out, nor the damage, and stands in the input of the network."""
     problems = make_batch(0)
-    state = make_state(problems)
+    state = make_state(problems, Refinement(every=10))
     assert bool((state.memory["guide"] == 0).all())
     state.advance(1)
     truth = photograph()[None]
