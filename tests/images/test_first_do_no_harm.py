@@ -95,6 +95,17 @@ def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
     assert probability[damaged == image].mean() < 0.05
 
 
+def test_a_plain_is_no_image_that_nothing_is_known_of() -> None:
+    """Its mean value foretells it as well as any network does, and half of it is still to be told and filled in."""
+    rng = np.random.default_rng(4)
+    image = (205 + 4 * rng.standard_normal((48, 48, 3))).round().astype(np.uint8)
+    hit = rng.random(image.shape) < 0.5
+    damaged = np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
+    found = recover_image(damaged, progress=False, **{**SETTINGS, "width": 8, "iterations": 300})
+    assert np.mean(np.abs(found.image.astype(float) - image)) < 10
+    assert np.mean(found.mask) == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.parametrize("kind", ["bool", "uint16", "int32", "float32", "float64"])
 def test_samples_come_back_to_the_bit(kind: str) -> None:
     image = line_art()

@@ -65,8 +65,11 @@ Dense = Literal["auto", "keep", "remove"]
 """What becomes of dense noise in clean entries."""
 
 HOPELESS = 0.99
-"""Where none would be clean, and the held-out error is larger than this share of that of the mean value, the network
-will learn nothing: all are clean."""
+"""Where none would be clean, and the held-out error is larger than this share of that of the mean value, nothing is
+known, and the observation is the answer until the network has learnt more."""
+
+SMALL = 0.05
+"""An error below this, in scales of the observation, is that of a plain: its mean value foretells it as well."""
 
 NEVER = 1e15
 """Iterations that no run does: a rate may be so small that none would be enough."""
@@ -210,6 +213,7 @@ class Refinement(StepRule):
             "clean": torch.ones_like(guide),
             "held_out": self._draw_held_out(state),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
+            "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
             "look": torch.ones_like(guide),
             "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
@@ -302,11 +306,12 @@ class Refinement(StepRule):
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
+                memory["hopeless"][k] = False
             clean = memory["clean"][k]
             dense = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             error, guessed = _errors(y, expected[k], clean * held_out)
-            if not memory["structure"][k] and error > GUESSED * guessed:
+            if not memory["structure"][k] and error > max(GUESSED * guessed, SMALL * scale(problems[k])):
                 memory["clean"][k] = everything  # for now
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
@@ -329,8 +334,10 @@ class Refinement(StepRule):
             return found
         if bool(state.memory["regression_error"][k].isfinite()):
             return state.memory["look"][k].clone()  # a regression knows the image, and this is what it was made with
-        error, guessed = _errors(y, expected, everything * held_out)
-        return everything if error > HOPELESS * guessed else None
+        if math.isinf(float(state.memory["least_error"][k])):  # nothing has been told before
+            error, guessed = _errors(y, expected, everything * held_out)
+            state.memory["hopeless"][k] = error > HOPELESS * guessed
+        return None
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
@@ -353,10 +360,15 @@ class Refinement(StepRule):
             left_over = torch.where(certain, 0, left_over)
             observed = over(kept, y) & (clean > 0)  # not where nothing was observed
             average = torch.where(observed, torch.where(certain, y, y - left_over), average)
+        hopeless = memory["hopeless"].to(device)
+        if bool(hopeless.any()) and _same_entries(state):
+            average = torch.where(over(hopeless, y) & (clean > 0), y, average)
+            left_over = torch.where(over(hopeless, y), 0, left_over)
+        told = dropped | hopeless
         return replace(
             evaluation,
-            signal=torch.where(over(dropped, average), average, evaluation.signal),
-            corruption=torch.where(over(dropped, left_over), left_over, evaluation.corruption),
+            signal=torch.where(over(told, average), average, evaluation.signal),
+            corruption=torch.where(over(told, left_over), left_over, evaluation.corruption),
             average=None,
         )
 
