@@ -96,14 +96,18 @@ def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
 
 
 def test_a_plain_is_no_image_that_nothing_is_known_of() -> None:
-    """Its mean value foretells it as well as any network does, and half of it is still to be told and filled in."""
+    """Its mean value foretells it nearly as well as a network does, and what is destroyed is still told and filled."""
     rng = np.random.default_rng(4)
-    image = (205 + 4 * rng.standard_normal((48, 48, 3))).round().astype(np.uint8)
-    hit = rng.random(image.shape) < 0.5
+    rows, columns = np.mgrid[:64, :64]
+    waves = 190 + 6 * np.sin(rows / 9) + 4 * np.cos(columns / 5)
+    image = np.stack([(waves + 2 * rng.standard_normal(waves.shape)).round() for _ in range(3)], axis=-1).astype(
+        np.uint8
+    )
+    hit = rng.random(image.shape) < 0.4
     damaged = np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
     found = recover_image(damaged, progress=False, **{**SETTINGS, "width": 8, "iterations": 300})
-    assert np.mean(np.abs(found.image.astype(float) - image)) < 10
-    assert np.mean(found.mask) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(np.abs(found.image.astype(float) - image)) < 3
+    assert np.mean(found.mask) == pytest.approx(0.4, abs=0.03)
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint16", "int32", "float32", "float64"])

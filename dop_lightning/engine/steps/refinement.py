@@ -56,7 +56,8 @@ FORETOLD = 0.7
 
 GUESSED = 0.9
 """Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
-nothing is called an outlier."""
+the observation is the answer for now. The network goes on with what it takes for clean: fitted to everything, it would
+come to fit the outliers, and never tell them again."""
 
 NONE = 0.02
 """Where fewer entries than this share would be clean, the output is not good enough to tell them: the next look may."""
@@ -306,13 +307,12 @@ class Refinement(StepRule):
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
-                memory["hopeless"][k] = False
             clean = memory["clean"][k]
             dense = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             error, guessed = _errors(y, expected[k], clean * held_out)
-            if not memory["structure"][k] and error > max(GUESSED * guessed, SMALL * scale(problems[k])):
-                memory["clean"][k] = everything  # for now
+            if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
+                memory["hopeless"][k] = error > max(GUESSED * guessed, SMALL * scale(problems[k]))
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
                 memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
@@ -361,9 +361,11 @@ class Refinement(StepRule):
             observed = over(kept, y) & (clean > 0)  # not where nothing was observed
             average = torch.where(observed, torch.where(certain, y, y - left_over), average)
         hopeless = memory["hopeless"].to(device)
-        if bool(hopeless.any()) and _same_entries(state):
-            average = torch.where(over(hopeless, y) & (clean > 0), y, average)
+        if bool(hopeless.any()):
             left_over = torch.where(over(hopeless, y), 0, left_over)
+            if _same_entries(state):
+                seen = ~memory["damaged"] if state.problems.mask is None else state.problems.mask & ~memory["damaged"]
+                average = torch.where(over(hopeless, y) & seen, y, average)
         told = dropped | hopeless
         return replace(
             evaluation,
@@ -391,6 +393,8 @@ class Refinement(StepRule):
         observed = None if problems.mask is None else problems.mask[k]
         if bool(self._is_regressed(state)[k]):
             clean = state.memory["look"][k]
+        elif bool(state.memory["hopeless"][k]):
+            return torch.zeros_like(clean, device="cpu").float()
         if bool(state.memory["structure"][k] | self._is_regressed(state)[k]):
             return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
         expected = _expected(state, self._best_average(state, iteration))[k]
