@@ -108,7 +108,7 @@ def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
 
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
-    monkeypatch.setattr("dop_lightning.cli.configs.preset_times._probe", lambda preset, device: seconds[preset.width])
+    monkeypatch.setattr("dop_lightning.cli.configs.preset_times._probe", lambda preset, *_: seconds[preset.width])
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
