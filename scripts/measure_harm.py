@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from dop_lightning import recover_image
 from dop_lightning.images.presets import PRESETS
+from dop_lightning.problems.metrics import psnr
 
 COLUMNS = ("preset", "size", "image", "undamaged", "input", "output")
 
@@ -82,10 +83,10 @@ IMAGES: dict[str, Callable[[int], np.ndarray]] = {
 }
 
 
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Infinite where they are equal."""
-    error = float(np.mean((image.astype(float) - truth) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+def score(image: np.ndarray, truth: np.ndarray) -> float:
+    """PSNR in dB, infinite for equal images."""
+    pair = (torch.from_numpy(each[None].astype(np.float64)) for each in (image, truth))
+    return float(psnr(*pair, 255))
 
 
 def damaged(image: np.ndarray, name: str) -> np.ndarray:
@@ -122,7 +123,7 @@ def main() -> None:
             continue
         image = IMAGES[name](options.size)
         worse = damaged(image, name)
-        scores = (psnr(recovered(image), image), psnr(worse, image), psnr(recovered(worse), image))
+        scores = (score(recovered(image), image), score(worse, image), score(recovered(worse), image))
         row = dict(zip(COLUMNS, (options.preset, str(options.size), name, *map(told, scores)), strict=True))
         with options.out.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -8,6 +8,7 @@ thread: with one core or many, and when only one is left.
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import groupby
 
 import torch
 
@@ -49,20 +50,9 @@ def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
         states: the batches.
         threads: at most so many side by side.
     """
-    group: list[State] = []
-    for state in states:
-        if not has_one_thread(state):
-            if group:
-                yield group
-                group = []
-            yield [state]
-            continue
-        group.append(state)
-        if len(group) == threads:
-            yield group
-            group = []
-    if group:
-        yield group
+    for side_by_side, group in groupby(states, has_one_thread):
+        together, size = list(group), threads if side_by_side else 1
+        yield from (together[begin : begin + size] for begin in range(0, len(together), size))
 
 
 class Abreast:

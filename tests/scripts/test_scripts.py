@@ -192,12 +192,12 @@ def test_a_run_goes_on_with_another_number_of_processes() -> None:
 
 def test_faults_of_disks_and_files_are_survived() -> None:
     try:
-        said = run("inject_faults.py", "--places", "2", "--iterations", "5000")
+        said = run("inject_faults.py", "--places", "3", "--iterations", "10000")
     except AssertionError as error:
         if "permission denied" in str(error).lower() or "not permitted" in str(error).lower():
             pytest.skip("file systems cannot be mounted here")
         raise
-    assert "cut at 2 places: 2 times named" in said
+    assert "cut at 3 places: 3 times named" in said
 
 
 def test_a_grid_is_timed() -> None:

@@ -247,16 +247,19 @@ class Refinement(StepRule):
                 memory["clean"][k] = look.clean
             memory["clean"][k].masked_fill_(memory["damaged"][k], 0)
             memory["look"][k] = look.clean.masked_fill(memory["damaged"][k], 0)
-            seen = ~memory["held_out"][k] if mask is None else mask & ~memory["held_out"][k]
-            if self.guide and y.dim() == 3 and not look.by_noise:
-                apart = memory["look"][k] * memory["held_out"][k]
-                estimate = regression(y, memory["look"][k] * seen)
-                error, guessed = _errors(y, estimate, apart)
+            if not self.guide or y.dim() != 3:
+                continue
+            held_out = memory["held_out"][k]
+            seen = ~held_out if mask is None else mask & ~held_out
+            estimate = regression(y, memory["look"][k] * seen)
+            if not look.by_noise:
+                error, guessed = _errors(y, estimate, memory["look"][k] * held_out)
                 memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
-                memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], memory["held_out"][k]) / size
+                memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
             if "guide" in memory:
-                clean = look.clean * seen if look.decides else first_support(y, size, seen, pixels, self.sign)
-                memory["guide"][k] = regression(y, clean)
+                if not look.decides:
+                    estimate = regression(y, first_support(y, size, seen, pixels, self.sign))
+                memory["guide"][k] = estimate
 
     def reveal(self, state: BatchState, k: int) -> int:
         """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -299,9 +302,8 @@ class Refinement(StepRule):
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]
-            everything = _everything(y, _observed(problems.mask, memory["damaged"], k))
             if not memory["structure"][k]:
-                found = self._told_clean(state, k, expected[k], everything)
+                found = self._told_clean(state, k, expected[k])
                 if found is None:
                     if math.isinf(float(memory["least_error"][k])):  # s is there still
                         memory["refined_from"][k] = iteration + self.every
@@ -324,12 +326,13 @@ class Refinement(StepRule):
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
 
-    def _told_clean(self, state: BatchState, k: int, expected: Tensor, everything: Tensor) -> Tensor | None:
-        """w of problem k; ``None`` where the output is not good enough to tell, and may become so."""
+    def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
+        """Estimate w of problem k; ``None`` if the output is not yet good enough."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), _per_pixel(state)
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
+        everything = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         if float(found.sum()) >= NONE * float(everything.sum()):
             return found
         if bool(state.memory["regression_error"][k].isfinite()):
@@ -391,11 +394,12 @@ class Refinement(StepRule):
             return None
         problems, clean, held_out = state.problems, state.memory["clean"][k], state.memory["held_out"][k]
         observed = None if problems.mask is None else problems.mask[k]
-        if bool(self._is_regressed(state)[k]):
+        regressed = bool(self._is_regressed(state)[k])
+        if regressed:
             clean = state.memory["look"][k]
         elif bool(state.memory["hopeless"][k]):
             return torch.zeros_like(clean, device="cpu").float()
-        if bool(state.memory["structure"][k] | self._is_regressed(state)[k]):
+        if regressed or bool(state.memory["structure"][k]):
             return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
         expected = _expected(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
@@ -438,11 +442,6 @@ def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]
         return math.nan, math.nan
     apart = (values - (counted * values).sum() / total).abs()
     return float((counted * errors).sum() / total), float((counted * apart).sum() / total)
-
-
-def _everything(y: Tensor, mask: Tensor | None) -> Tensor:
-    """w where all that was observed is clean."""
-    return torch.ones_like(y) if mask is None else mask.to(y.dtype)
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:

@@ -58,17 +58,3 @@ class Extents(NamedTuple):
             if bool((more == limits).all()):
                 return cls(limits[0] + limits[1] + 1, limits[2] + limits[3] + 1)
             limits = more
-
-
-def labels(found: Tensor) -> Tensor:
-    """One number for each component, from 0 on; −1 outside of all. int64 ``(H, W)``."""
-    numbers = torch.arange(1, found.numel() + 1, device=found.device, dtype=torch.float64).view(found.shape)
-    known = torch.where(found, numbers, 0)
-    while True:
-        more = torch.where(found, max_pool2d(known[None], 3, 1, 1)[0], 0)
-        if bool((more == known).all()):
-            break
-        known = more
-    result = torch.full(found.shape, -1, dtype=torch.int64, device=found.device)
-    result[found] = known[found].unique(return_inverse=True)[1]
-    return result

@@ -25,11 +25,12 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
         side: of the window, odd, pixels; entries at the edge are repeated beyond it.
     """
     reach = side // 2
-    around = pad(torch.where(known, y, torch.nan)[None], [reach] * 4, mode="replicate")[0]
+    values = torch.where(known, y, torch.nan)
+    around = pad(values[None], [reach] * 4, mode="replicate")[0]
     rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
     parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]
     result = torch.cat([_medians(part, side) for part in parts], dim=1)
-    everywhere = torch.where(known, y, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
+    everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.where(result.isnan(), everywhere[:, None, None], result)
 
 
