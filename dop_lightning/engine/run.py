@@ -205,7 +205,7 @@ class Run:
                 self._note(state, at, became, seconds)
 
     def _note(self, state: State, at: int, diverged: list[int], seconds: float) -> None:
-        """Tell of a block of a batch that began at iteration ``at``."""
+        """Record a block of a batch that began at iteration ``at``, and notify the listeners."""
         for k, name in enumerate(state.problems.names):
             record = self.records[name]
             record.seconds += seconds / len(state)

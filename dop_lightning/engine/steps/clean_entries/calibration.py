@@ -60,7 +60,7 @@ KNOWN = 64.0
 """The density of the values of outliers is estimated as if so many uniform ones had been seen besides."""
 
 POINTS = 16
-"""Values in each part of the range at which c is looked at."""
+"""Number of values per part of the range at which c is evaluated."""
 
 COMPARED = 512
 """Places that the values of a pixel are compared with, to know from how many it is far."""

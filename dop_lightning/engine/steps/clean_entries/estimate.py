@@ -64,9 +64,9 @@ def clean_probability(
         observed: bool ``(*m)``; ``None`` where all are. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together, for images. Those that were observed decide.
         sign: of the outliers: entries on the other side of the estimate are clean. ``auto`` is both.
-        calibrated: whether outliers with values of their own, as random ones are, are told by
-            :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability` once the mixture has
-            told how many they are: which is better and takes longer.
+        calibrated: whether to refine w for outliers of random values by
+            :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability`, which is more accurate
+            and takes longer.
 
     Returns:
         ``(*m)``, in [0, 1].

@@ -1,10 +1,10 @@
-"""How many outliers there are of values that say little: those of which few estimates are far.
+"""Estimate the outlier share at values that few estimates are far from.
 
-An outlier of value v is told by its distance from its estimate, and of how many of them that is so depends on the share
-``c(v) = #{j: |x̂ⱼ − v| > t}/N``. Where a small change of t changes c(v) by much, as at a value just t away from a sky,
-the count is too small: the estimate has come a little closer to what it was fitted to, and most outliers that should be
-far are not. Of such values there are taken to be no fewer than of the median of the others: as many, where outliers may
-have any value, and none, where they have a few.
+Only outliers far from their estimate are detected, which for the value v are the share
+``c(v) = #{j: |x̂ⱼ − v| > t}/N``. If c(v) depends strongly on t, for example at distance t from a large sky, the count is
+too small: the fit pulls the estimate slightly toward outliers, and most of those that should be far are not. For such
+values the median over the reliable values is a lower bound. It equals the common share for uniform random values and is
+zero for salt and pepper.
 """
 
 import torch

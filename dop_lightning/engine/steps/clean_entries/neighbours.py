@@ -14,9 +14,9 @@ STEPS = tuple((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))
 
 
 def bordered(image: Tensor) -> Tensor:
-    """The image with a border of one pixel, ``(C, H+2, W+2)``: mirrored, so that a line that leaves it goes on.
+    """Pad the image by one mirrored pixel, ``(C, H+2, W+2)``, which continues lines across the edge.
 
-    An image of one row or column has nothing to mirror: its border is infinite.
+    Images of a single row or column are padded with infinity.
     """
     if min(image.shape[1:]) > 1:
         return pad(image[None], [1] * 4, mode="reflect")[0]
