@@ -43,6 +43,21 @@ def parser() -> argparse.ArgumentParser:
         help="folder with F16.png, Peppers.png, Baboon.png and kodim03.png, which figures of images need at scale "
         "paper; scripts/fetch_images.py fetches them to the default, data/standard",
     )
+    result.add_argument(
+        "--rivals",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="also run configs/rivals/NAME.yaml on the problems of figure grid, and show it",
+    )
+    result.add_argument(
+        "--runs",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="also show finished runs of dop fit on the problems of figure grid; a folder may hold runs at any depth",
+    )
     result.add_argument("--device", choices=DEVICES, default="auto", help="of the runs; default: %(default)s")
     return result
 
@@ -75,6 +90,8 @@ def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitte
     figure = load_figure(options.name)
     if options.images is not None:
         figure.use_images(options.images)
+    if options.rivals or options.runs:
+        figure.use_rivals(options.rivals, options.runs)
     if status := figure.compute(options.out, options.scale, make_fit(options.device)):
         print("Stopped on the way: the same command goes on from there", file=sys.stderr)
         return status

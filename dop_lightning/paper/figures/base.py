@@ -48,6 +48,14 @@ class Figure(ABC):
         """
         raise ValueError(f"--images is for figures of images, got it for figure {self.name}")
 
+    def use_rivals(self, names: Sequence[str], runs: Sequence[Path]) -> None:
+        """Show rivals: configs of ``configs/rivals/`` by name, and folders of finished runs.
+
+        Raises:
+            ValueError: the figure shows no rivals, or these cannot be shown.
+        """
+        raise ValueError(f"--rivals and --runs are for figure grid, got them for figure {self.name}")
+
     @abstractmethod
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
         """Compute what is missing; the exit status.
@@ -98,7 +106,12 @@ class FittedFigure(Figure):
 
     def results(self, out: Path, run: str) -> list[Row]:
         """The results of a run, their attributes beside the scores; without problems that ended before a score."""
-        found = read_results(out / RUNS / run)
+        return self.results_of(out / RUNS / run)
+
+    @staticmethod
+    def results_of(folder: Path) -> list[Row]:
+        """The results of the run in a folder, as :meth:`results` returns them."""
+        found = read_results(folder)
         return [{**result["attributes"], **result} for result in found if "relative_error" in result]
 
 

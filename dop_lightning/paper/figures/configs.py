@@ -18,6 +18,11 @@ def figure_folder(figure: str) -> Path:
     return config_folder() / "paper" / figure
 
 
+def rival_configs() -> dict[str, Path]:
+    """Return the configs of the classical filters, ``configs/rivals/*.yaml``, by name."""
+    return {path.stem: path for path in sorted((config_folder() / "rivals").glob("*.yaml"))}
+
+
 def layers(figure: str, run: str, scale: Scale) -> list[Path]:
     """The configs of one run of a figure, to be merged in order.
 

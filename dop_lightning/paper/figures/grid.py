@@ -1,19 +1,30 @@
 """The grid: the default of ``dop recover`` against the paper's methods on photographs × levels × seeds."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
-from dop_lightning.foundation.plotting import BLACK, BLUE, RED, SKY
-from dop_lightning.paper.figures.base import RUNS, FittedFigure, Row, mark
+from dop_lightning.foundation.nearest import did_you_mean
+from dop_lightning.foundation.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from dop_lightning.paper.figures.base import RUNS, Fit, FittedFigure, Row, mark
+from dop_lightning.paper.figures.configs import Scale, layers, rival_configs
 from dop_lightning.paper.figures.image_figures import TAGS
+from dop_lightning.runs.find import named_runs
 from dop_lightning.runs.results import read_metrics, render_table
 
 LINES = {"default": (RED, "-", "o"), "dop": (BLUE, "--", "s"), "dip_l1": (SKY, "-.", "^"), "dip": (BLACK, ":", "v")}
 """Colour, dashes and marker of each method."""
 
 RIVALS = ("dop", "dip_l1", "dip")
+"""The paper's methods, compared by their oracles."""
+
+OTHER_LINES = [(colour, marker) for marker in ("D", "P", "X") for colour in (ORANGE, GREEN, PURPLE, GREY)]
+"""Colour and marker of each rival of the user's choice, in turn; their lines are thin and solid."""
+
+SAME = 0.005
+"""Decibels by which the input PSNR of one problem may differ between two runs."""
 
 MARGIN = 1.0
 """Decibels above the best oracle, on the mean of each level but the lightest."""
@@ -32,7 +43,12 @@ class Grid(FittedFigure):
     """PSNR over the level of the corruption: the mean and the standard deviation over photographs and seeds.
 
     Of the default and of DOP it is the end of the run. The oracles stop a rival where its PSNR, or that of the running
-    average of its output, is largest: they know the truth.
+    average of its output, is largest: they know the truth. Rivals of the user's choice, :attr:`configs` and
+    :attr:`runs`, are shown at their end.
+
+    Attributes:
+        configs: config of each rival to compute, by its name in ``configs/rivals/``.
+        runs: folder of each finished run to show, by its name in the figure.
     """
 
     name = "grid"
@@ -55,12 +71,60 @@ class Grid(FittedFigure):
         ("won", "won", ""),
     ]
 
+    def __init__(self) -> None:
+        self.configs: dict[str, Path] = {}
+        self.runs: dict[str, Path] = {}
+
+    def use_rivals(self, names: Sequence[str], runs: Sequence[Path]) -> None:
+        """Show more rivals.
+
+        Args:
+            names: configs of ``configs/rivals/``, which are run on the problems of the figure.
+            runs: folders of finished runs on these problems, or folders that hold such runs at any depth.
+
+        Raises:
+            ValueError: no config has that name, a folder holds no run, or two methods have one name.
+        """
+        known = rival_configs()
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise ValueError(
+                    f"--rivals must name configs of configs/rivals, {', '.join(known)}; got {name!r}{hint}"
+                )
+            self.configs[name] = known[name]
+        for folder, name in named_runs(runs):
+            if name in self.runs or name in {*self.methods, *self.configs}:
+                raise ValueError(f"{folder}: the figure shows another run called {name}; rename the folder")
+            self.runs[name] = folder
+
+    def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
+        """Do the runs that are missing, those of rivals last, and finish those that were interrupted."""
+        if status := super().compute(out, scale, fit):
+            return status
+        for name, config in self.configs.items():
+            if status := fit(name, [*layers(self.name, "default", scale), config], out / RUNS / name):
+                return status
+        return 0
+
     def table(self, out: Path) -> list[Row]:
-        """A row a method and problem: the PSNR at its end and that of an oracle."""
+        """A row a method and problem: the PSNR at its end and that of an oracle.
+
+        Raises:
+            ValueError: the run of a rival has other problems, or has not finished them.
+        """
         rows = []
-        for method in self.methods:
-            oracles = _oracles(out / RUNS / method)
-            for result in self.results(out, method):
+        inputs: dict[tuple[str, float, int], float] = {}
+        folders = {name: out / RUNS / name for name in (*self.methods, *self.configs)} | self.runs
+        for method, folder in folders.items():
+            oracles = _oracles(folder)
+            found = self.results_of(folder)
+            if method not in self.methods:
+                found = _matching(found, inputs, folder)
+            for result in found:
+                if method == "default":
+                    inputs[_case(result)] = result.get("input_psnr", math.nan)
+                best, iteration = oracles.get(result["problem"], (result["psnr"], result["iterations"]))
                 rows.append(
                     {
                         "method": method,
@@ -68,8 +132,8 @@ class Grid(FittedFigure):
                         "level": float(result["ratio"]),
                         "seed": result["seed"],
                         "end": result["psnr"],
-                        "oracle": max(result["psnr"], oracles[result["problem"]][0]),
-                        "oracle_iteration": oracles[result["problem"]][1],
+                        "oracle": max(result["psnr"], best),
+                        "oracle_iteration": iteration,
                         "iterations": result["iterations"],
                         "seconds": result["seconds"],
                         "precision": result.get("support_precision"),
@@ -79,7 +143,7 @@ class Grid(FittedFigure):
         return rows
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """A line a level: means ± standard deviations."""
+        """A line a level, then a line a rival of the user's choice: means ± standard deviations."""
         lines = []
         for level in _levels(rows):
             cases = _cases(rows, level)
@@ -90,7 +154,9 @@ class Grid(FittedFigure):
             line["margin"] = _margin(cases)
             line["won"] = f"{sum(map(_is_won, cases))} of {len(cases)}"
             lines.append(line)
-        return render_table(lines, self.columns)
+        table = render_table(lines, self.columns)
+        others = _others(rows)
+        return f"{table}\n\n{_rival_table(rows, others)}" if others else table
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
         """That the default beats rivals that know when to stop."""
@@ -111,6 +177,7 @@ class Grid(FittedFigure):
         won = mean(map(_is_won, cases))
         lines.append(f"{mark(over >= OVER_DOP)}  it is {over:+.2f} dB over DOP, the mean of all from {heavy[0]:.0%} on")
         lines.append(f"{mark(won >= WON)}  it wins {won:.0%} of those {len(cases)} cases against every oracle")
+        lines += [_against(rows, rival) for rival in _others(rows)]
         found = [row for row in rows if row["method"] == "default" and row["precision"] is not None]
         if found:
             missed, false = (1 - mean(row[key] for row in found) for key in ("recall", "precision"))
@@ -120,18 +187,28 @@ class Grid(FittedFigure):
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
         """Means over levels, bars of one standard deviation."""
+        others = _others(rows)
+        if others:  # the legend takes a column of the drawing
+            drawing.set_size_inches(self.size[0] + 2.0, self.size[1] + 0.6)
         axes = drawing.subplots()
         levels = _levels(rows)
-        for place, (method, title) in enumerate(self.methods.items()):
-            kind = "end" if method in ("default", "dop") else "oracle"
+        titles = {**self.methods, **{name: rival_title(name) for name in others}}
+        styles = {**LINES}
+        for place, name in enumerate(others):
+            colour, marker = OTHER_LINES[place % len(OTHER_LINES)]
+            styles[name] = (colour, "-", marker)
+        for place, (method, title) in enumerate(titles.items()):
+            kind = "end" if method in ("default", "dop") or method in others else "oracle"
             values = [[case[method, kind] for case in _cases(rows, level)] for level in levels]
-            colour, dashes, marker = LINES[method]
+            colour, dashes, marker = styles[method]
             axes.errorbar(
-                [100 * level + 0.5 * (place - 1.5) for level in levels],  # beside each other, to be told apart
+                # beside each other, to be told apart
+                [100 * level + 0.5 * (place - (len(titles) - 1) / 2) for level in levels],
                 [mean(of_level) for of_level in values],
                 yerr=[stdev(of_level) if len(of_level) > 1 else 0.0 for of_level in values],
                 color=colour,
                 linestyle=dashes,
+                linewidth=0.9 if method in others else None,
                 marker=marker,
                 markersize=4,
                 capsize=2,
@@ -142,7 +219,20 @@ class Grid(FittedFigure):
         axes.set_ylabel("PSNR, dB")
         cases = len(_cases(rows, levels[0]))
         axes.set_title(f"Salt and pepper, {cases} cases a level: mean and standard deviation", loc="left")
-        axes.legend(loc="lower left")
+        if others:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        else:
+            axes.legend(loc="lower left")
+
+
+def rival_title(name: str) -> str:
+    """Return the label of a rival: the title of its config, else the name of its run.
+
+    >>> rival_title("adaptive_median"), rival_title("namf"), rival_title("runs/my_namf")
+    ('adaptive median', 'NAMF', 'runs/my_namf')
+    """
+    proper = {"telea": "Telea", "fsr": "FSR", "namf": "NAMF", "bm3d": "BM3D"}
+    return proper.get(name, name if "/" in name else name.replace("_", " "))
 
 
 def _oracles(run: Path) -> dict[str, tuple[float, int]]:
@@ -153,6 +243,65 @@ def _oracles(run: Path) -> dict[str, tuple[float, int]]:
             seen = (entry.value, entry.iteration)
             best[entry.problem] = max(best.get(entry.problem, seen), seen)
     return best
+
+
+def _case(result: Mapping[str, Any]) -> tuple[str, float, int]:
+    """The photograph, level and seed of a result."""
+    return str(result.get("image")), float(result.get("ratio", math.nan)), int(result["seed"])
+
+
+def _matching(results: Sequence[Row], inputs: Mapping[tuple[str, float, int], float], folder: Path) -> list[Row]:
+    """Return the results of a rival on the problems of the figure.
+
+    Args:
+        results: of the run of the rival.
+        inputs: input PSNR of each problem of the figure.
+        folder: of the run, for messages.
+
+    Raises:
+        ValueError: a problem is missing, unfinished, or of another observation.
+    """
+    hint = "run it over the configs of the figure, see docs/rivals.md"
+    found = {_case(result): result for result in results if result["status"] != "interrupted"}
+    if missing := [case for case in inputs if case not in found]:
+        image, level, seed = missing[0]
+        raise ValueError(
+            f"{folder}: has no result of {len(missing)} of the {len(inputs)} problems of the figure, such as {image}, "
+            f"{level:.0%}, seed {seed}; {hint}"
+        )
+    for case, psnr in inputs.items():
+        own = found[case].get("input_psnr", math.nan)
+        if abs(own - psnr) > SAME:
+            raise ValueError(
+                f"{folder}: {found[case]['problem']} is another problem than that of the figure, its input has "
+                f"{own:.2f} dB instead of {psnr:.2f} dB; {hint}"
+            )
+    return [found[case] for case in inputs]
+
+
+def _others(rows: Sequence[Row]) -> list[str]:
+    """The rivals of the user's choice, in the order of the table."""
+    return [method for method in dict.fromkeys(row["method"] for row in rows) if method not in LINES]
+
+
+def _rival_table(rows: Sequence[Row], others: Sequence[str]) -> str:
+    """A line a rival, a column a level; the default first."""
+    levels = _levels(rows)
+    lines = []
+    for method in ("default", *others):
+        line: Row = {"method": rival_title(method)}
+        for level in levels:
+            line[f"{level}"] = _spread([case[method, "end"] for case in _cases(rows, level)])
+        lines.append(line)
+    return render_table(lines, [("method", "at the end", ""), *((f"{level}", f"{level:.0%}", "") for level in levels)])
+
+
+def _against(rows: Sequence[Row], rival: str) -> str:
+    """The verdict on one rival of the user's choice, over all levels."""
+    cases = [case for level in _levels(rows) for case in _cases(rows, level)]
+    gains = [case["default", "end"] - case[rival, "end"] for case in cases]
+    over, won = mean(gains), sum(gain > 0 for gain in gains)
+    return f"{mark(over >= 0)}  the default is {over:+.2f} dB over {rival_title(rival)}, and wins {won} of {len(cases)}"
 
 
 def _levels(rows: Sequence[Row]) -> list[float]:
@@ -166,7 +315,8 @@ def _cases(rows: Sequence[Row], level: float) -> list[dict[tuple[str, str], floa
         if row["level"] == level:
             case = cases.setdefault((row["image"], row["seed"]), {})
             case |= {(row["method"], kind): row[kind] for kind in ("end", "oracle")}
-    return [case for case in cases.values() if len(case) == 2 * (1 + len(RIVALS))]
+    methods = len(LINES) + len(_others(rows))
+    return [case for case in cases.values() if len(case) == 2 * methods]
 
 
 def _margin(cases: Sequence[dict[tuple[str, str], float]]) -> float:

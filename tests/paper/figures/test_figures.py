@@ -1,15 +1,22 @@
 """Every figure of the paper: its runs, its table, its drawing."""
 
+import csv
+import json
 import math
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dop_lightning.paper.figures import FIGURES, load_figure
 from dop_lightning.paper.figures.base import ComputedFigure, FittedFigure
 from dop_lightning.paper.figures.configs import figure_folder, layers
 from dop_lightning.paper.figures.grid import Grid, _oracles
+
+BUNDLED = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -110,6 +117,50 @@ def test_grid_of_the_default_and_its_rivals(made) -> None:
     assert "those 2 cases against every oracle" in said
 
 
+def test_grid_shows_rivals_beside_the_methods(tiny, dop, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    own, out = tiny("grid"), tmp_path / "out"
+    rivals = tmp_path / "configs" / "rivals"
+    shutil.copytree(BUNDLED / "rivals", rivals)
+    layers = [own / "default.yaml", own / "small" / "default.yaml", rivals / "namf.yaml"]
+    files = [argument for path in layers for argument in ("--config", str(path))]
+    options = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir"]
+    assert dop("fit", *files, *options, str(tmp_path / "runs" / "mine")).status == 0
+    arguments = ["figure", "grid", "--out", str(out), "--device", "cpu"]
+    said = dop(*arguments, "--rivals", "telea", "adaptive_median", "--runs", str(tmp_path / "runs"))
+    assert said.status == 0, said.err
+    lines = said.out.splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("at the end")))
+    assert [line.split("  ")[0] for line in lines[first + 1 : first + 5]] == [
+        "default",
+        "Telea",
+        "adaptive median",
+        "mine",
+    ]
+    assert re.search(r"the default is [+-][\d.]+ dB over mine, and wins \d of 4", said.out)
+    with (out / "grid.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    methods = ["default", "dop", "dip_l1", "dip", "telea", "adaptive_median", "mine"]
+    assert [row["method"] for row in rows[::4]] == methods
+    with Image.open(out / "grid.png") as wide:
+        assert wide.width > 1400
+    assert dop(*arguments).status == 0  # without the options: without the rivals
+    with (out / "grid.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"default", "dop", "dip_l1", "dip"}
+
+    # a run that lacks problems, or has others of the same names, is no rival of this figure
+    (result,) = (tmp_path / "runs" / "mine").glob("camera*0.1*/result.json")
+    content = json.loads(result.read_text(encoding="utf-8"))
+    result.write_text(json.dumps({**content, "input_psnr": 3.0}), encoding="utf-8")
+    said = dop(*arguments, "--runs", str(tmp_path / "runs" / "mine"))
+    assert said.status == 2
+    assert "is another problem than that of the figure, its input has 3.00 dB instead of" in said.err
+    result.unlink()
+    said = dop(*arguments, "--runs", str(tmp_path / "runs" / "mine"))
+    assert said.status == 2
+    assert "has no result of 1 of the 4 problems of the figure, such as camera, 10%, seed 0" in said.err
+
+
 def test_grid_takes_the_average_of_an_oracle_where_it_is_better(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("problem,iteration,tag,value\na,10,psnr,20\na,20,psnr_average,21\na,20,loss,99\na,30,psnr,19\n")
@@ -132,6 +183,8 @@ def test_verdict_of_the_grid() -> None:
     assert "+0.50 dB over the oracle of DIP-ℓ1" in lines[0]
     assert "+1.50 dB over the best oracle" in lines[1]
     assert "misses 2.00%; of those it names 1.00% are clean" in lines[4]
+    rival = rows(0.1, namf=31.0) + rows(0.5, namf=27.5)
+    assert Grid().verdict(good + rival, Path())[4] == "NO   the default is -0.75 dB over NAMF, and wins 0 of 2"
     bad = rows(0.1, default=29.0, dop=28.0, dip_l1=29.0, dip=20.0) + rows(
         0.5, default=25.0, dop=24.0, dip_l1=25.0, dip=9.0
     )
