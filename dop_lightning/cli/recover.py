@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="IMAGE",
         help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, of 8 or 16 bits or floats, of any number of channels; "
-        "folders; globs. Transparent pixels and NaN are missing",
+        "folders; globs; 'frame.fits[SCI]' for one HDU. Transparent pixels and NaN are missing",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     result.add_argument(

@@ -22,6 +22,7 @@ from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Raster, Unsuitable
+from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.formats.stretch import Stretch
 from dop_lightning.images.formats.value_range import checked_range
 from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
@@ -78,7 +79,8 @@ def recover_image(
         image: a NumPy array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` (channels are the shorter of the first and the
             last axis, the last where these are equal; none is alpha), of booleans, integers or floats of up to 64 bits;
             an image of PIL of the modes 1, L, LA, P, RGB, RGBA, I, I;16 or F; a torch tensor ``(H, W)`` or
-            ``(C, H, W)`` on any device; or a file of any kind that ``dop recover`` reads, or a sample, by name.
+            ``(C, H, W)`` on any device; or a file of any kind that ``dop recover`` reads, or a sample, by name;
+            ``"frame.fits[1]"`` and ``"frame.fits[SCI]"`` are one HDU of a file.
         mask: which values were observed: true, or above half of its largest value. Of any of these kinds, of the size
             of the image, with one channel or those of the image.
         truth: the clean image, for scores alone; of any of these kinds, in the units and with the channels of the
@@ -201,7 +203,7 @@ def _problem(
         if not observed.any():
             raise ValueError(f"{own.name}: the mask must leave an observed entry of {given.name}, got none")
     problem = Problem(
-        name=given.path.stem if isinstance(given, FileImage) else given.name,
+        name=image_name(given.path) if isinstance(given, FileImage) else given.name,
         observation=within_reach(loaded),
         truth=None if truth is None else _truth(image_object(truth, "truth"), loaded),
         mask=None if observed is None or observed.all() else observed,

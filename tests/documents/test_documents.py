@@ -88,6 +88,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(np.full((3, 3), 255, dtype=np.uint8)).save(tmp_path / "kernel.png")
     frame = random.normal(200, 17, (30, 34)).astype(np.float32)
     fits.PrimaryHDU(frame).writeto(tmp_path / "frame.fits")
+    images = [fits.ImageHDU(frame, name="SCI", ver=version) for version in (1, 2)]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "stack.fits")
     np.save(tmp_path / "temperature.npy", random.uniform(250, 320, (20, 24)).astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path

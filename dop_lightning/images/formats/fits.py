@@ -1,4 +1,6 @@
-"""FITS files by astropy: the first image of a file, plain, compressed by gzip, or in a compressed image extension.
+"""FITS files by astropy: the first image of a file, or the HDU that is named.
+
+It may be plain, compressed by gzip, or in a compressed image extension.
 
 Integers of a scaled image (BSCALE and BZERO) are read as what they stand for, and written as integers again. Unsigned
 integers, which FITS stores with an offset, are unsigned integers. Missing are NaN and the integers that BLANK declares.
@@ -21,6 +23,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from dop_lightning.images.formats.fits_hdu import parse_hdu
 from dop_lightning.images.formats.raster import Raster, Unsuitable, check_size
 
 MAGIC = b"SIMPLE  ="
@@ -66,18 +69,27 @@ class _Layout(NamedTuple):
         return channels, height, width
 
 
-def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of the first image of a FITS file."""
+def shape(path: Path, hdu: str = "") -> tuple[int, int, int]:
+    """(C, H, W) of an image of a FITS file, the first by default."""
     with _open(path) as file, _hdus(file) as hdus:
-        return _layout(hdus).size
+        return _layout(hdus, hdu).size
 
 
-def read(path: Path) -> Raster:
-    """The first image of a FITS file."""
+def read(path: Path, hdu: str = "") -> Raster:
+    """Read an image of a FITS file.
+
+    Args:
+        path: the file.
+        hdu: number or EXTNAME of the HDU, see :mod:`~dop_lightning.images.formats.fits_hdu`; by default the first
+            image.
+
+    Raises:
+        Unsuitable: the file has no such HDU, or it is no image of two axes or three.
+    """
     with _open(path) as file:
         content = file.read()
     with _hdus(io.BytesIO(content)) as hdus:
-        layout = _layout(hdus)
+        layout = _layout(hdus, hdu)
         planes = np.asarray(hdus[layout.number].data).reshape(layout.size)
         stored = planes.astype(layout.stored, copy=False)
     samples = np.moveaxis(_samples(stored, layout), 0, 2)
@@ -171,27 +183,51 @@ def _hdus(file: IO[bytes]) -> Iterator[Any]:
         yield hdus
 
 
-def _layout(hdus: Any) -> _Layout:
-    """The first image, its header checked.
+def _layout(hdus: Any, named: str = "") -> _Layout:
+    """How an image is stored, its header checked.
 
     Raises:
         Unsuitable: there is none, or one of another number of axes.
     """
+    number, hdu = _named(hdus, named) if named else _first(hdus)
+    shape = tuple(hdu.shape)
+    if len(shape) > 3 and math.prod(shape[:-3]) > 1:
+        raise Unsuitable(f"an image must have two axes or three, bands first, got {shape} in HDU {number}")
+    header = hdu.header
+    slope, offset, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
+    stored = np.dtype(_FORMATS[int(header["BITPIX"])])
+    if not (math.isfinite(slope) and math.isfinite(offset) and slope):
+        raise Unsuitable(f"BSCALE and BZERO must be finite, and BSCALE not 0, got {slope:g} and {offset:g}")
+    layout = _Layout(number, shape, stored, slope, offset, blank, _sample_format(stored, slope, offset))
+    check_size(*layout.size)
+    return layout
+
+
+def _first(hdus: Any) -> tuple[int, Any]:
+    """The first image with at least two axes, and its number."""
     for number, hdu in enumerate(hdus):
-        if not hdu.is_image or len(hdu.shape) < 2:
-            continue
-        shape = tuple(hdu.shape)
-        if len(shape) > 3 and math.prod(shape[:-3]) > 1:
-            raise Unsuitable(f"an image must have two axes or three, bands first, got {shape} in HDU {number}")
-        header = hdu.header
-        slope, offset, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
-        stored = np.dtype(_FORMATS[int(header["BITPIX"])])
-        if not (math.isfinite(slope) and math.isfinite(offset) and slope):
-            raise Unsuitable(f"BSCALE and BZERO must be finite, and BSCALE not 0, got {slope:g} and {offset:g}")
-        layout = _Layout(number, shape, stored, slope, offset, blank, _sample_format(stored, slope, offset))
-        check_size(*layout.size)
-        return layout
+        if _is_image(hdu):
+            return number, hdu
     raise Unsuitable("a FITS file must hold an image of two axes or three, got none")
+
+
+def _named(hdus: Any, named: str) -> tuple[int, Any]:
+    """The HDU of a number or name, and its number. The first one of a name without version."""
+    wanted = parse_hdu(named)
+    images = []
+    for number, hdu in enumerate(hdus):
+        if not _is_image(hdu):
+            continue
+        name = hdu.name.strip().upper()
+        if number == wanted.number or (wanted.name and wanted.name == name and wanted.version in (None, hdu.ver)):
+            return number, hdu
+        images.append(f"{number} ({name},{hdu.ver})" if name else f"{number}")
+    known = f"one of the images {', '.join(images)}" if images else "an image, of which the file has none"
+    raise Unsuitable(f"the HDU must be {known}, got [{named}]")
+
+
+def _is_image(hdu: Any) -> bool:
+    return bool(hdu.is_image) and len(hdu.shape) >= 2
 
 
 _FORMATS = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}

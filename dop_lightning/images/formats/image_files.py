@@ -48,7 +48,7 @@ def read_image(
         path: PNG, JPEG, WebP, BMP, TIFF, FITS, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth;
             grey, RGB, with a palette, with alpha, or, in TIFF and FITS and of NumPy, with any number of channels: as
             samples of a pixel or as pages of one size; as planes of a cube; as the shorter of the first and the last
-            axis.
+            axis. ``frame.fits[1]``, ``[SCI]`` or ``[SCI,2]`` names an HDU of a FITS file, by default the first image.
         resize: a whole number is the new longer side, the other follows (at least 1 pixel); ``(H, W)`` is exactly
             that size. Lanczos, on the 8-bit image where it has 8 bits.
         crop: the H × W pixels in the centre, a whole number for a square; after resizing.

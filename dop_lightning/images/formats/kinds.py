@@ -12,6 +12,7 @@ from PIL import Image
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
 from dop_lightning.images.formats import bmp, fits, numpy_files, photographs, png, tiff, tiff_writing
+from dop_lightning.images.formats.fits_hdu import split_hdu
 from dop_lightning.images.formats.png_chunks import SIGNATURE
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 
 def read_raster(path: str | Path) -> Raster:
-    """Read an image file of any kind, its pixels as they are stored.
+    """Read an image file of any kind, its pixels as they are stored. ``frame.fits[1]`` is HDU 1 of a FITS file.
 
     Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is decoded once.
 
@@ -53,11 +54,12 @@ def read_raster(path: str | Path) -> Raster:
         ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
             :func:`~dop_lightning.images.formats.read_image`.
     """
-    return parse_file(_read, existing_file(path))
+    file, hdu = split_hdu(path)
+    return parse_file(_read, existing_file(file), hdu)
 
 
-def _read(path: Path) -> Raster:
-    return _decoded(path, lambda kind, path: checked_raster(kind.read(path)))
+def _read(path: Path, hdu: str) -> Raster:
+    return _decoded(path, hdu, lambda kind, *where: checked_raster(kind.read(*where)))
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
@@ -77,7 +79,7 @@ def raster_shape(path: str | Path) -> tuple[int, int, int]:
         FileNotFoundError: there is no such file.
         ValueError: as :func:`read_raster`, as far as the header tells.
     """
-    return _decoded(path, lambda kind, path: kind.shape(path))
+    return _decoded(*split_hdu(path), lambda kind, *where: kind.shape(*where))
 
 
 def write_raster(file: BinaryIO, raster: Raster) -> None:
@@ -85,15 +87,18 @@ def write_raster(file: BinaryIO, raster: Raster) -> None:
     _WRITERS[raster.suffix](file, raster)
 
 
-def _decoded(path: str | Path, decode: Callable[[ModuleType, Path], T]) -> T:
-    """Let the right kind look at a file. Whatever goes wrong becomes one error that names the file."""
+def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
+    """Let the right kind decode a file, or one HDU of it. Whatever goes wrong becomes one error that names the file."""
     path = existing_file(path)
     kind = _kind(path)
+    where = (path, hdu) if hdu else (path,)
+    if hdu and kind is not fits:
+        raise ValueError(f"{path}: only FITS files have HDUs, got [{hdu}] for a file of another kind")
     with warnings.catch_warnings():
         # Decoders warn of odd metadata, which is taken over as it is; and of bombs, which are refused.
         warnings.simplefilter("ignore")
         try:
-            return decode(kind, path)
+            return decode(kind, *where)
         except Unsuitable as error:
             raise ValueError(f"{path}: {error}") from None
         except Image.DecompressionBombError:

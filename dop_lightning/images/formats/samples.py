@@ -4,10 +4,11 @@ from pathlib import Path
 
 from dop_lightning.foundation.bundled import bundled_folder
 from dop_lightning.foundation.find import Patterns, find_files
+from dop_lightning.images.formats.fits_hdu import FITS_SUFFIXES, split_hdu, split_pattern
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy", ".npz"),
-    *(".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz"),
+    *FITS_SUFFIXES,
 )
 
 
@@ -29,7 +30,8 @@ def find_images(patterns: Patterns) -> list[Path]:
     """List the images that ``patterns`` name: files, folders, patterns with ``*``, names of samples.
 
     See :func:`~dop_lightning.foundation.find.find_files`; folders and patterns give files with one of
-    ``IMAGE_SUFFIXES``.
+    ``IMAGE_SUFFIXES``. ``frame.fits[1]`` and ``*.fits[SCI]`` name one HDU of a FITS file: the paths returned end in
+    the same brackets.
 
     Raises:
         ValueError: an entry names nothing.
@@ -38,4 +40,24 @@ def find_images(patterns: Patterns) -> list[Path]:
     ['camera.png', 'coffee.png']
     """
     folder = sample_folder()
-    return find_files(patterns, IMAGE_SUFFIXES, {name: folder / f"{name}.png" for name in sample_names()})
+    samples = {name: folder / f"{name}.png" for name in sample_names()}
+    entries = [patterns] if isinstance(patterns, str | Path) else list(patterns)
+    split = [split_pattern(entry) for entry in entries]
+    if not any(hdu for _, hdu in split):
+        return find_files(entries, IMAGE_SUFFIXES, samples)
+    found: dict[Path, Path] = {}
+    for entry, hdu in split:
+        for file in find_files(entry, IMAGE_SUFFIXES, samples):
+            path = file.with_name(f"{file.name}[{hdu}]") if hdu else file
+            found.setdefault(path.absolute(), path)
+    return list(found.values())
+
+
+def image_name(path: Path) -> str:
+    """Return the name of an image: that of its file without suffix, and the HDU where the path names one.
+
+    >>> image_name(Path("night/frame.fits[SCI,1]")), image_name(Path("photo.png"))
+    ('frame[SCI,1]', 'photo')
+    """
+    file, hdu = split_hdu(path)
+    return f"{file.stem}[{hdu}]" if hdu else path.stem

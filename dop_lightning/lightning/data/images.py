@@ -10,6 +10,7 @@ from dop_lightning.foundation.names import legible
 from dop_lightning.images.formats import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Unsuitable
+from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.measured import as_measured
 from dop_lightning.images.tiles import Mosaic, cover, cut
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
@@ -45,7 +46,7 @@ class ImageFile(Source):
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
     ) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = image_name(path)
         self._truth = truth
         self._mask = mask
         self._value_range = value_range

@@ -1,6 +1,7 @@
 """FITS files: what is read of them, and what comes back."""
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,87 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "in.fits").write_bytes((tmp_path / "whole.fits").read_bytes()[:8000])
     with pytest.raises(ValueError, match="damaged or cut off"):
         read_raster(tmp_path / "in.fits")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A file of a table and four images, two of one name."""
+    science = frame("float32")
+    science[3, 4] = 900.0
+    table = fits.BinTableHDU.from_columns([fits.Column("flux", "E", array=np.arange(3.0))], name="CAT")
+    images = [
+        fits.ImageHDU(science, name="SCI", ver=1),
+        fits.ImageHDU(frame("int16", (8, 10)), name="DQ"),
+        fits.ImageHDU(science + 1000, name="SCI", ver=2),
+        fits.CompImageHDU(frame("int32", (3, 40, 50)), name="CUBE"),
+    ]
+    images[0].header["FILTER"] = "R"
+    fits.HDUList([fits.PrimaryHDU(), table, *images]).writeto(tmp_path / "in.fits")
+    return tmp_path / "in.fits"
+
+
+@pytest.mark.parametrize(
+    ("brackets", "number"),
+    [("", 2), ("[2]", 2), ("[3]", 3), ("[SCI]", 2), ("[sci,2]", 4), ("[SCI, 2]", 4), ("[DQ]", 3), ("[CUBE]", 5)],
+)
+def test_an_hdu_by_number_or_name(several: Path, brackets: str, number: int, tmp_path: Path) -> None:
+    named = Path(f"{several}{brackets}")
+    assert find_images(str(named)) == [named]
+    with fits.open(several) as hdus:
+        data, name = [hdu.data for hdu in hdus], [hdu.name for hdu in hdus]
+    assert image_shape(named)[1:] == data[number].shape[-2:]
+    values, _, format = read_image(named)
+    assert np.array_equal(np.moveaxis(format.raster.samples, 2, 0), data[number].reshape(values.shape))
+    write_image(tmp_path / "back.fits", values * 0, format)  # another image in its place, all else as it was
+    with fits.open(tmp_path / "back.fits") as hdus:
+        assert [hdu.name for hdu in hdus] == name
+        for place, hdu in enumerate(hdus):
+            if place == number:
+                assert len(np.unique(hdu.data)) == 1
+                assert "dop_lightning" in str(hdu.header["HISTORY"])
+            elif hdu.data is not None:
+                assert np.array_equal(hdu.data, data[place])
+        assert hdus["SCI", 1].header["FILTER"] == "R"
+        assert hdus["SCI", 2].ver == 2
+
+
+@pytest.mark.parametrize("brackets", ["[0]", "[1]", "[9]", "[CAT]", "[SCI,3]", "[1:5,2:3]"])
+def test_an_hdu_that_is_no_image(several: Path, brackets: str) -> None:
+    known = r"one of the images 2 \(SCI,1\), 3 \(DQ,1\), 4 \(SCI,2\), 5 \(CUBE,1\), got "
+    with pytest.raises(ValueError, match=r"in\.fits: the HDU must be " + known + re.escape(brackets)):
+        read_image(f"{several}{brackets}")
+
+
+def test_brackets_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^in\.fits: there is no such file or folder"):
+        find_images("in.fits[1]")
+    with pytest.raises(FileNotFoundError, match=r"^in\.fits: there is no such file"):
+        read_image("in.fits[1]")
+    array = frame("float32")
+    fits.PrimaryHDU(array).writeto("in.fits")
+    Path("photo.fits").write_bytes(b"BM no FITS")
+    with pytest.raises(ValueError, match=r"photo\.fits: only FITS files have HDUs, got \[0\]"):
+        read_image("photo.fits[0]")
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(array + 1)]).writeto("other.fits")
+    names = find_images(["in.fits[0]", "in.fits[0]", "*r.fits[1]", "in.fit[s]"])  # the last one is a pattern
+    assert [str(path) for path in names] == ["in.fits[0]", "other.fits[1]", "in.fits"]
+    fits.PrimaryHDU(array + 2).writeto("in.fits[0]")  # a file of that name comes first
+    assert [str(path) for path in find_images("in.fits[0]")] == ["in.fits[0]"]
+    assert np.array_equal(read_raster("in.fits[0]").samples[..., 0], array + 2)
+
+
+def test_one_hdu_is_recovered(several: Path, dop: Any, tmp_path: Path) -> None:
+    settings = {"preset": "quick", "width": 4, "iterations": 5, "device": "cpu"}
+    found = recover_image(f"{several}[SCI,2]", progress=False, **settings)
+    found.save(tmp_path / "back.fits")
+    options = [f"--{key}={value}" for key, value in settings.items()]
+    said = dop("recover", f"{several}[SCI,2]", f"{several}[2]", "--out", str(tmp_path / "out"), *options)
+    assert said.status == 0, said.err
+    assert {path.parent.name for path in (tmp_path / "out").glob("*/recovered.fits")} == {"in_SCI_2", "in_2"}
+    with fits.open(several) as before, fits.open(tmp_path / "out" / "in_SCI_2" / "recovered.fits") as after:
+        assert np.array_equal(after[4].data, fits.getdata(tmp_path / "back.fits", 4))
+        assert np.array_equal(after[2].data, before[2].data)
+    said = dop("recover", f"{several}[7]", "--out", str(tmp_path / "none"), *options)
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert "the HDU must be one of the images" in said.err
