@@ -398,7 +398,8 @@ class Refinement(StepRule):
         if regressed:
             clean = state.memory["look"][k]
         elif bool(state.memory["hopeless"][k]):
-            return torch.zeros_like(clean, device="cpu").float()
+            damaged = state.memory["damaged"][k]
+            return (damaged if observed is None else damaged & observed).cpu().float()
         if regressed or bool(state.memory["structure"][k]):
             return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
         expected = _expected(state, self._best_average(state, iteration))[k]

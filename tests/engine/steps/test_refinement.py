@@ -200,6 +200,26 @@ def test_what_was_not_observed_is_filled_in_and_the_rest_kept() -> None:
     assert torch.equal(found[clean], state.problems.observation[clean])
 
 
+def test_dead_lines_are_certain_where_nothing_else_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"GUESSED": 0.0, "SMALL": 0.0}.items():  # no output is good enough
+        monkeypatch.setattr(f"dop_lightning.engine.steps.refinement.{name}", value)
+    given = make_batch(0)[0]
+    y = given.observation
+    mask = torch.ones_like(y, dtype=torch.bool)
+    mask[:, 20:, :] = False
+    monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: rule.every)
+    state = make_state(ProblemBatch([replace(given, mask=mask)]))
+    state.advance(1)
+    damaged = state.memory["damaged"][0]
+    damaged[:, :, 17] = True
+    state.advance(44)
+    assert bool(state.memory["hopeless"][0])
+    p = state.corruption_probability(0, state.iteration)
+    assert p is not None
+    assert torch.equal(p, (damaged & mask).float())
+    assert torch.equal(state.evaluate().signal[0][mask & ~damaged], y[mask & ~damaged])
+
+
 def test_entries_of_a_blurred_observation_are_no_entries_of_the_signal() -> None:
     blurred = replace(make_batch(0)[0], sensing=BoxBlur(3))
     state = refined(ProblemBatch([blurred]), "keep")
