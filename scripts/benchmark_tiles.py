@@ -9,22 +9,14 @@ whole image of 512×512. The ways take turns; the median of the rounds is printe
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import median
 
 import torch
 
+from dop_lightning.cli.configs.preset_times import probe_state
 from dop_lightning.engine.abreast import Abreast
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.images.presets import PRESETS, TAU
-from dop_lightning.problems.problem import Part, Problem, ProblemBatch
-
-
-def state_of(side: int, preset: str, tile: bool) -> BatchState:
-    problem = Problem("image", torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
-    if tile:
-        problem = replace(problem, part=Part(problem, slice(0, side), slice(0, side)))
-    return BatchState(PRESETS[preset].method(), ProblemBatch([problem]), TAU)
+from dop_lightning.images.presets import PRESETS
 
 
 def rate(
@@ -60,14 +52,14 @@ def main() -> None:
         for done in range(0, iterations, 10):  # blocks, as a run does them
             together.advance(states, [min(10, iterations - done)] * len(states))
 
-    tiles = [state_of(options.tile, options.preset, tile=True) for _ in range(threads)]
+    tiles = [probe_state(PRESETS[options.preset], options.tile, is_tile=True) for _ in range(threads)]
     ways: dict[str, tuple[Callable[[Sequence[BatchState], int], object], list[BatchState], int]] = {
         "tiles in turn, one thread": (on_one_thread, tiles, options.iterations),
         f"tiles in turn, {threads} threads": (in_turn, tiles, options.iterations),
         f"tiles side by side, {threads} threads": (side_by_side, tiles, options.iterations),
     }
     if options.whole:
-        whole = [state_of(options.whole, options.preset, tile=False)]
+        whole = [probe_state(PRESETS[options.preset], options.whole, is_tile=False)]
         fewer = max(1, options.iterations * options.tile**2 // options.whole**2)
         ways[f"whole image, {threads} threads"] = (in_turn, whole, fewer)
     rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from crops import crop_tensor
 from PIL import Image
 from torch import Tensor
 
@@ -113,7 +114,7 @@ class Case:
             truth = read(self.folder / f"{self.image}.png")
             observed = read(self.folder / f"{self.image}_{round(100 * self.level)}.png")
         else:
-            truth = crop(self.image, self.size)
+            truth = crop_tensor(self.image, self.size)
             observed = self.corrupted(truth).observation
         return Problem(self.name, observed, truth=truth, data_range=1.0)
 
@@ -136,19 +137,6 @@ def read(path: Path) -> Tensor:
     with Image.open(path) as image:
         pixels = np.array(image.convert("L" if image.mode == "L" else "RGB"))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous() / 255
-
-
-def crop(name: str, size: int) -> Tensor:
-    """The middle of one of scikit-image's photographs, `(C, size, size)`."""
-    from skimage import data
-
-    pixels = getattr(data, name)()
-    top, left = ((side - size) // 2 for side in pixels.shape[:2])
-    if min(top, left) < 0:
-        raise SystemExit(
-            f"compare_rivals: error: --sizes must be at most {min(pixels.shape[:2])} for {name}, got {size}"
-        )
-    return torch.from_numpy(pixels[top : top + size, left : left + size]).permute(2, 0, 1).contiguous() / 255
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -253,7 +241,7 @@ def known(case: Case) -> Tensor:
         problem = case.problem()
         assert problem.truth is not None
         return problem.observation == problem.truth
-    return case.corrupted(crop(case.image, case.size)).corruption == 0
+    return case.corrupted(crop_tensor(case.image, case.size)).corruption == 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from compare_rivals import crop
+from crops import crop_tensor
 from torch import Tensor
 
 from dop_lightning.engine.at_once import run_to_end
@@ -67,18 +67,9 @@ def brier_score(probability: Tensor, happened: Tensor) -> float:
 
 def observe(image: str, size: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """The truth and the observation, in 8 bits; one draw for all levels."""
-    clean = crop(image, size) if image != "camera" else grey(image, size)
+    clean = crop_tensor(image, size)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{image} {size}".encode()))
     return clean, (noise.corrupt(clean, generator).observation * 255).round() / 255
-
-
-def grey(image: str, size: int) -> Tensor:
-    """The middle of a photograph without colours, `(1, size, size)`."""
-    from skimage import data
-
-    pixels = getattr(data, image)()
-    top, left = ((side - size) // 2 for side in pixels.shape)
-    return torch.from_numpy(pixels[None, top : top + size, left : left + size].copy()) / 255
 
 
 def measure(options: argparse.Namespace, noise: str, level: float, image: str) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import csv
 import sys
 from pathlib import Path
 
-import numpy as np
-import skimage.data
 import torch
+from crops import crop_tensor
 from torch import Tensor
 
 from dop_lightning import recover_image
@@ -49,14 +48,6 @@ for _ratio in (0.02, 0.04):
             Scratches(_ratio, _value, opacity=0.5),
             Scratches(_ratio, UNSEEN),
         )
-
-
-def photograph(name: str, side: int) -> Tensor:
-    """The middle of a photograph, ``(C, side, side)``."""
-    pixels = np.asarray(getattr(skimage.data, name)(), dtype=np.float32) / 255
-    values = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    top, left = ((length - side) // 2 for length in values.shape[1:])
-    return values[:, top : top + side, left : left + side].contiguous()
 
 
 def damaged(image: Tensor, kind: str, seed: int, impulses: float) -> tuple[Tensor, Tensor]:
@@ -103,7 +94,7 @@ def main() -> None:
         print(" ".join(["kind".ljust(28), *options.photographs]))
         for option in ("auto", "scratches"):
             shares = {
-                name: float(structured_damage(photograph(name, options.side), option).float().mean())
+                name: float(structured_damage(crop_tensor(name, options.side), option).float().mean())
                 for name in options.photographs
             }
             for name, share in shares.items():
@@ -113,7 +104,7 @@ def main() -> None:
         for kind in options.kinds:
             means = []
             for name in options.photographs:
-                image, scores = photograph(name, options.side), []
+                image, scores = crop_tensor(name, options.side), []
                 for seed in range(options.seeds):
                     y, support = damaged(image, kind, seed, options.impulses)
                     scores.append(f1(structured_damage(y, KINDS[kind][0]), support))

@@ -12,11 +12,12 @@ import math
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 import torch
+from crops import crop
 from PIL import Image, ImageDraw
 
 from dop_lightning import recover_image
@@ -26,19 +27,6 @@ from dop_lightning.problems.metrics import psnr
 COLUMNS = ("preset", "size", "image", "undamaged", "input", "output")
 
 LEVEL = 0.01
-
-
-def crop(name: str, top: float = 0.5, left: float = 0.5) -> Callable[[int], np.ndarray]:
-    """Part of a picture of scikit-image, of 8 bits."""
-
-    def of(side: int) -> np.ndarray:
-        pixels = np.asarray(getattr(skimage.data, name)())
-        if pixels.dtype == bool:
-            pixels = pixels.astype(np.uint8) * 255
-        rows, columns = (int(place * (length - side)) for place, length in zip((top, left), pixels.shape, strict=False))
-        return np.ascontiguousarray(pixels[rows : rows + side, columns : columns + side])
-
-    return of
 
 
 def line_art(side: int) -> np.ndarray:
@@ -68,17 +56,17 @@ def noise(side: int) -> np.ndarray:
 
 
 IMAGES: dict[str, Callable[[int], np.ndarray]] = {
-    "photograph coffee": crop("coffee"),
-    "photograph rocket": crop("rocket"),
-    "photograph chelsea": crop("chelsea"),
-    "texture grass": crop("grass"),
-    "night sky": crop("hubble_deep_field"),
-    "printed page": crop("page"),
-    "handwriting": crop("text"),
-    "silhouette": crop("horse", 0.2, 0.3),
+    "photograph coffee": partial(crop, "coffee"),
+    "photograph rocket": partial(crop, "rocket"),
+    "photograph chelsea": partial(crop, "chelsea"),
+    "texture grass": partial(crop, "grass"),
+    "night sky": partial(crop, "hubble_deep_field"),
+    "printed page": partial(crop, "page"),
+    "handwriting": partial(crop, "text"),
+    "silhouette": partial(crop, "horse", top=0.2, left=0.3),
     "line art": line_art,
     "screenshot": screenshot,
-    "checkerboard": crop("checkerboard"),
+    "checkerboard": partial(crop, "checkerboard"),
     "noise": noise,
 }
 

@@ -19,6 +19,8 @@ SMALL = ["--sizes", "24", "--iterations", "2", "--width", "4"]
 
 @pytest.fixture(scope="module")
 def script() -> Any:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # for the modules beside it
     spec = importlib.util.spec_from_file_location("compare_rivals", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -26,7 +28,9 @@ def script() -> Any:
     sys.modules["compare_rivals"] = module  # dataclasses look there
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["compare_rivals"]
+    for name in ("compare_rivals", "crops"):
+        sys.modules.pop(name, None)
+    monkeypatch.undo()
 
 
 @pytest.fixture
@@ -99,5 +103,5 @@ def test_wrong_options_are_refused(run, capsys) -> None:
     with pytest.raises(SystemExit):
         run("--cases", "impulse")
     assert "impulse needs --images" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="--sizes must be at most 300 for chelsea, got 512"):
+    with pytest.raises(SystemExit, match="crops of chelsea must have a side of at most 300, got 512"):
         run("--cases", "natural", "--photographs", "chelsea", "--sizes", "512", "--methods", "telea")

@@ -28,7 +28,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: 5)
     monkeypatch.setattr(Refinement, "__init__", lambda rule, *_, make=Refinement.__init__, **__: make(rule, every=5))
     yield module
-    for name in ("measure_calibration", "compare_rivals"):
+    for name in ("measure_calibration", "crops"):
         sys.modules.pop(name, None)
 
 

@@ -40,14 +40,14 @@ def preset_lines(side: int = 512) -> Iterator[str]:
 
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
     """Seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
-    image = torch.rand(3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    problem = Problem("probe", image)
-    if in_tiles:
-        problem = replace(problem, part=Part(problem, slice(0, PROBE), slice(0, PROBE)))
-
-    def state() -> BatchState:
-        return BatchState(preset.method(), ProblemBatch([problem], device), TAU)
-
-    one = state()
-    beside = [state() for _ in range(abreast(one) - 1)]
+    one = probe_state(preset, PROBE, in_tiles, device)
+    beside = [probe_state(preset, PROBE, in_tiles, device) for _ in range(abreast(one) - 1)]
     return seconds_an_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)
+
+
+def probe_state(preset: Preset, side: int, is_tile: bool, device: str = "cpu") -> BatchState:
+    """Return the state of a colour image of ``side``×``side`` pixels, or of a tile of that size, to be timed."""
+    problem = Problem("probe", torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
+    if is_tile:
+        problem = replace(problem, part=Part(problem, slice(0, side), slice(0, side)))
+    return BatchState(preset.method(), ProblemBatch([problem], device), TAU)

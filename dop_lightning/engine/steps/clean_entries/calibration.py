@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
+from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
 from dop_lightning.engine.steps.clean_entries.values import FAR
@@ -240,7 +240,7 @@ def _outliers(
     rows = some[apart & (clean[some] < 1)]
     if not len(rows):
         return None
-    weights = (1 - clean[rows]).double() / _share_far(values[rows], expected, far)
+    weights = (1 - clean[rows]).double() / _rows_share_far(values[rows], expected, far)
     if values.shape[1] == 1:
         weights = _lifted(weights, values[rows, 0], expected, far, levels)
     whole = int(seen[some].all(dim=1).sum())
@@ -256,19 +256,20 @@ def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, level
     """Weights of outliers, one value each, that are larger where their c says little."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
-    shares, further = (_share_far(points[:, None], expected, t).view(PARTS, POINTS) for t in (far, (1 + SHIFT) * far))
+    ordered = expected.flatten().sort().values
+    shares, further = (
+        share_far(ordered, points, t, torch.float64).clamp_min(LEAST_FAR).view(PARTS, POINTS)
+        for t in (far, (1 + SHIFT) * far)
+    )
     at = ((values - levels.low) / width).long().clamp_(0, PARTS - 1)
     sums = torch.zeros(PARTS, dtype=weights.dtype, device="cpu").index_add_(0, at, weights)
     return weights * (lifted(sums, shares, further) / sums.clamp_min(1e-12))[at]
 
 
-def _share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
+def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     """c of rows of values ``(r, g)``, float64: the share of the rows of estimates with one that is far."""
     if values.shape[1] == 1:
-        ordered = expected.flatten().sort().values
-        above = torch.searchsorted(ordered, values[:, 0] + far, right=True)
-        near = above - torch.searchsorted(ordered, values[:, 0] - far)
-        return (1 - near.double() / len(ordered)).clamp_min(LEAST_FAR)
+        return share_far(expected.flatten().sort().values, values[:, 0], far, torch.float64).clamp_min(LEAST_FAR)
     compared = expected[:: max(1, len(expected) // COMPARED)]
     parts = [((part[:, None] - compared).abs() > far).any(dim=2).double().mean(dim=1) for part in values.split(4096)]
     return torch.cat(parts).clamp_min(LEAST_FAR)

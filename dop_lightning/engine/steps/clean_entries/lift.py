@@ -30,6 +30,23 @@ FEWEST = 2.0
 """So many parts have to be reliable for the others to be told by them."""
 
 
+def share_far(ordered: Tensor, values: Tensor, far: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """Return c of each value: the share of the estimates that are further from it than ``far``.
+
+    Args:
+        ordered: estimates in ascending order, one dimension.
+        values: of the same number format.
+        far: t, in the units of both.
+        dtype: of the result.
+
+    >>> share_far(torch.tensor([0.1, 0.2, 0.5, 0.9]), torch.tensor([0.15, 0.9]), 0.25, torch.float32)
+    tensor([0.5000, 0.7500])
+    """
+    above = torch.searchsorted(ordered, values + far, right=True)
+    near = above - torch.searchsorted(ordered, values - far)
+    return 1 - near.to(dtype) / len(ordered)
+
+
 def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
     """The share of outliers with values in each part, at least what it was.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
+from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
 
 FAR = 0.25
 """t: at this distance, in scales of the observation, an entry is far from its estimate."""
@@ -94,8 +94,10 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
     all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
+    ordered = bins.estimates[seen].to(torch.int16).sort().values  # few bits are sorted fast
+    levels = torch.arange(BINS, dtype=ordered.dtype, device=ordered.device)
     shares, further = (
-        _share_far(bins.estimates[seen], far_, outlying.dtype) for far_ in (bins.far, ((1 + SHIFT) * bins.far).long())
+        share_far(ordered, levels, t, outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
     rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
     parts = rate.view(PARTS, -1)
@@ -147,16 +149,6 @@ def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
 def _histogram(places: Tensor, weights: Tensor) -> Tensor:
     counts = torch.zeros(BINS, dtype=weights.dtype, device=places.device)
     return counts.index_add_(0, places, weights)
-
-
-def _share_far(places: Tensor, far: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of each bin, the share of the estimates that lie further than ``far`` bins from it, ``(BINS,)``."""
-    counts = torch.zeros(BINS + 1, dtype=dtype, device=places.device)
-    counts[1:].index_add_(0, places, torch.ones_like(places, dtype=dtype))
-    up_to = counts.cumsum(0)  # estimates below bin i
-    bins = torch.arange(BINS, device=places.device)
-    near = up_to[(bins + far + 1).clamp_max(BINS)] - up_to[(bins - far).clamp_min(0)]
-    return 1 - near / up_to[-1]
 
 
 def _levels(density: Tensor) -> Tensor:
