@@ -1,8 +1,8 @@
 """Tiles of images side by side on a CPU, one thread each.
 
-The network of a small tile gains little from a second thread, two networks with a thread each gain much more. What a
-tile becomes depends neither on the others nor on how many are at work at a time, since each of them always has one
-thread: with one core or many, and when only one is left.
+The network of a small tile gains little from a second thread; two networks with one thread each gain much more. Each
+tile always has one thread, with one core or many, and even if only one tile is left. Its result therefore depends
+neither on the other tiles nor on how many run at a time.
 """
 
 import math
@@ -15,14 +15,14 @@ import torch
 from dop_lightning.engine.state import OutOfMemoryError, State
 
 LARGEST = 256 * 256
-"""Pixels of a tile above which one at a time has all threads: it gains from them, and it takes memory."""
+"""Pixels above which tiles run one at a time on all threads: they gain from them, and they need memory."""
 
 Advanced = list[int] | OutOfMemoryError
-"""What became of a batch: the positions of the problems that diverged, or that it did not fit in memory."""
+"""Result of a batch: the positions of the problems that diverged, or the error if it did not fit in memory."""
 
 
 def is_small(tile: Sequence[int]) -> bool:
-    """Whether tiles of (h, w) pixels are advanced side by side.
+    """Return whether tiles of (h, w) pixels are advanced side by side.
 
     >>> is_small((128, 128)), is_small((512, 512))
     (True, False)
@@ -31,7 +31,7 @@ def is_small(tile: Sequence[int]) -> bool:
 
 
 def has_one_thread(state: State) -> bool:
-    """Whether a batch is advanced on one thread: small tiles on a CPU, each with a network."""
+    """Return whether a batch is advanced on one thread: small tiles on a CPU, each with its own network."""
     problems = state.problems
     small = is_small(problems.signal_shape[1:])
     tiles = all(problem.part is not None for problem in problems)
@@ -39,16 +39,16 @@ def has_one_thread(state: State) -> bool:
 
 
 def abreast(state: State) -> int:
-    """How many batches such as this one are advanced side by side."""
+    """Return how many batches like this one are advanced side by side."""
     return torch.get_num_threads() if has_one_thread(state) else 1
 
 
 def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
-    """The batches in their order, those together that are advanced side by side.
+    """Yield the batches in their order, grouped by what is advanced side by side.
 
     Args:
         states: the batches.
-        threads: at most so many side by side.
+        threads: maximum number of batches side by side.
     """
     for side_by_side, group in groupby(states, has_one_thread):
         together, size = list(group), threads if side_by_side else 1
@@ -56,14 +56,14 @@ def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
 
 
 class Abreast:
-    """Advances the batches of a turn, with threads of its own where they have one each."""
+    """Advances the batches of a turn, in a thread pool if each batch has one thread."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
 
     def advance(self, states: Sequence[State], iterations: Sequence[int]) -> list[Advanced]:
-        """Let each of the batches of :func:`turns` do so many iterations, and return what became of it."""
+        """Advance each batch of one of the :func:`turns` by its number of iterations, and return the results."""
         threads = torch.get_num_threads()
         if threads == 1 or not has_one_thread(states[0]):
             return [_advance(state, number) for state, number in zip(states, iterations, strict=True)]
@@ -74,7 +74,7 @@ class Abreast:
             for state, number in zip(states, iterations, strict=True)
         ]
         wait(works)
-        torch.set_num_threads(threads)  # of threads to come; those of this one have not changed
+        torch.set_num_threads(threads)  # for new threads; that of this thread has not changed
         return [work.result() for work in works]
 
 

@@ -1,4 +1,4 @@
-"""Gradient descent on networks that goes on, once s has been revealed, with the clean entries alone.
+"""Gradient descent on networks that continues on the clean entries alone once s has been revealed.
 
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
@@ -40,113 +40,114 @@ from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
-"""Factors of the perturbation of the input from one estimate of w to the next."""
+"""Factors of the perturbation of the input between two estimates of w."""
 
 CERTAIN = 0.99
-"""The probability of being clean above which an entry is kept to the bit."""
+"""Probability of being clean above which an entry is kept bit for bit."""
 
 DENSE = 0.03
-"""The standard deviation of dense noise, in scales of the observation, above which it is removed."""
+"""Standard deviation of dense noise, in scales of the observation, above which it is removed."""
 
 FEW = 1e-3
-"""Share of outliers below which dense noise is left alone: nothing was asked for but what they have destroyed."""
+"""Share of outliers below which dense noise is kept: almost nothing needs to be recovered then."""
 
 FORETOLD = 0.7
-"""A regression with a larger held-out error, in shares of that of the mean value, knows nothing of the image."""
+"""A regression with a larger held-out error, relative to that of the mean value, is not used."""
 
 GUESSED = 0.9
-"""Where the held-out error is larger than this share of that of the mean value, nothing is known of the image, and
-the observation is the answer for now. The network goes on with what it takes for clean: fitted to everything, it would
-come to fit the outliers, and never tell them again."""
+"""If the held-out error, relative to that of the mean value, exceeds this, the output says nothing about the image, and
+the observation is returned for now. The network continues with the entries that it takes for clean: fitted to all of
+them, it would fit the outliers, and could not detect them later."""
 
 NONE = 0.02
-"""Where fewer entries than this share would be clean, the output is not good enough to tell them: the next look may."""
+"""If a smaller share of entries would be clean, the output is not good enough yet, and the next look tries again."""
 
 Dense = Literal["auto", "keep", "remove"]
-"""What becomes of dense noise in clean entries."""
+"""Handling of dense noise in clean entries."""
 
 HOPELESS = 0.99
-"""Where none would be clean, and the held-out error is larger than this share of that of the mean value, nothing is
-known, and the observation is the answer until the network has learnt more."""
+"""If no entry would be clean and the held-out error, relative to that of the mean value, exceeds this, the observation
+is returned until the network has learnt more."""
 
 SMALL = 0.05
-"""An error below this, in scales of the observation, is that of a plain: its mean value foretells it as well."""
+"""Smaller errors, in scales of the observation, are those of a flat image, which its mean predicts as well."""
 
 NEVER = 1e15
-"""Iterations that no run does: a rate may be so small that none would be enough."""
+"""More iterations than any run: the upper bound if the rate is too small to reveal s."""
 
 
 class Refinement(StepRule):
     r"""Gradient descent on θ, g and h (Eq. 10); then, with s revealed and dropped, on θ with the clean entries alone.
 
-    The paper's s takes up a part of the signal, wherever the network has been wrong for long: a bias that no iteration
-    removes. Here the corruption variables do what they are good at, which is to keep the outliers out while the
-    network is still coarse. Then each entry gets the probability w that it is clean, the corruption is dropped,
-    and θ goes on to descend ``ℓ(w∘(A(φ(θ)) − y))`` from where it is; w is estimated anew as the output becomes finer.
+    The paper's s absorbs part of the signal wherever the network has been wrong for a long time, a bias that further
+    iterations do not remove. Here the corruption variables only keep the outliers out while the network is still
+    coarse. Then each entry gets the probability w that it is clean, the corruption is dropped, and θ continues to
+    descend ``ℓ(w∘(A(φ(θ)) − y))`` from its current value. w is re-estimated as the output becomes finer.
 
-    *When.* An entry of g under a steady residual r grows by the factor ``e^{4wₗατ·r}`` an iteration (``wₗ`` the weight
-    of the squared loss, 1/N for the mean), from the scale γ of its start. Corruptions of size t are revealed after
+    *When.* Under a steady residual r, an entry of g grows by the factor ``e^{4wₗατ·r}`` per iteration (``wₗ`` is the
+    weight of the squared loss, 1/N for the mean), from the scale γ of its start. Corruptions of size t are revealed
+    after
 
         ``T(t) = log(√t/γ) / (4wₗατ·t)``
 
-    iterations, larger ones before. The descent with s ends at ``T(revealed·scale)``, with the scale of the observation.
+    iterations, larger ones earlier. The descent with s ends at ``T(revealed·scale)``, with the scale of the
+    observation.
 
-    *Which.* See :func:`~dop_lightning.engine.steps.clean_entries.clean_probability`: nothing is assumed of the share of
-    the corruption or of the outliers' values. A share of the entries is held out of all steps, to know the error of the
-    output.
+    *Which.* See :func:`~dop_lightning.engine.steps.clean_entries.clean_probability`. Neither the share of the
+    corruption nor the values of the outliers are assumed. A share of the entries is held out of all steps, to measure
+    the error of the output.
 
-    A first look comes before all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`): where most
-    of what stands out is the picture itself, as in line art, on a page of text and in a picture without damage, and in
-    a frame that noise limits, it decides alone. A network that has not yet learnt a line would call it an outlier, and
-    never learn it.
+    A first look precedes all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`). It is final if
+    most of what stands out is the picture itself, as in line art, on a page of text and in an undamaged picture, and in
+    a frame limited by noise. A network that has not yet learnt a line would call it an outlier, and never learn it.
 
-    *From what.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of
-    its parameters, on what a mean of the clean entries around each place knows at once. So a kernel regression x̃ stands
-    in its input from the first iteration on. It leaves out the entry that it predicts, lest the network learn to copy,
-    and all held-out entries, lest their error lie: an entry can be read back from its neighbours' estimates. See
-    :mod:`dop_lightning.engine.steps.clean_entries.kernel_regression`.
+    *Start.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of its
+    parameters, on what a local mean of the clean entries gives immediately. A kernel regression x̃ is therefore part of
+    its input from the first iteration on. It leaves out the entry that it predicts, so that the network cannot learn to
+    copy, and all held-out entries, so that their error stays unbiased: an entry could be read back from its neighbours'
+    estimates. See :mod:`dop_lightning.engine.steps.clean_entries.kernel_regression`.
 
-    *How smoothly.* The perturbation of its input keeps a network from what is fine: from noise, and from details. With
-    s dropped it becomes :data:`CALMER` times as large at each estimate at which that error is the least so far, else
-    :data:`LIVELIER` times, within ``[(1 − mean w)², 1]`` of what it was at the start.
+    *Perturbation.* The perturbation of its input prevents a network from fitting fine structure: noise and details.
+    After s is dropped, each estimate of w multiplies it by :data:`CALMER` if the held-out error is a new minimum, else
+    by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its value at the start.
 
-    *How long.* The held-out entries tell when the output begins to follow dense noise: a problem is ``stable`` where
-    their error, ``Σ w|y − A(X̂)| / Σ w``, has not become smaller for ``patience`` iterations.
+    *Stopping.* The held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their
+    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased for ``patience`` iterations.
 
-    *What is recovered.* X̄ is the running average of the output, that of the least error where it has become worse
-    since. Where entries of y are entries of X (A is the identity, with a mask or without), what is clean is kept:
+    *Result.* X̄ is the running average of the output, or the average at the least error if the error has increased
+    since. If entries of y are entries of X (A is the identity, with a mask or without), clean entries are kept:
 
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
-    the posterior mean, with ``X̂ = y`` to the bit where ``w > certain``. Under dense noise a clean entry carries noise
-    that X̄ does not: there, and under any other operator, ``X̂ = X̄``. In a frame that noise limits, a plain is
-    filled by its mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
+    the posterior mean, with ``X̂ = y`` bit for bit where ``w > certain``. Under dense noise, a clean entry carries noise
+    that X̄ does not: then, and under any other operator, ``X̂ = X̄``. In a frame limited by noise, flat regions are
+    filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
-    *Where a network is no use.* A network of few iterations knows a checkerboard, a lawn or a drawing less well than
-    their neighbours do. Where the kernel regression of what the first look calls clean foretells held-out entries
-    better than the output at its least error, that regression takes the place of X̄, and that look the place of w.
+    *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
+    local mean does. If the kernel regression of the entries that the first look calls clean predicts held-out entries
+    better than the output at its least error, that regression replaces X̄, and that look replaces w.
 
-    *How certain.* The probability that an entry is corrupted, which is given beside ŝ, is calibrated at the end
-    (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself stays as it is.
+    *Probability.* The probability that an entry is corrupted, reported beside ŝ, is calibrated at the end
+    (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself does not change.
 
     Args:
         revealed: t in scales of the observation, above 0.
         every: iterations between two estimates of w, at least 1.
-        held_out: share of the observed entries that no step sees, above 0 and below 1; of whole pixels where those are
-            corrupted as a whole.
+        held_out: share of the observed entries that are held out of all steps, above 0 and below 1; of whole pixels if
+            those are corrupted as a whole.
         average: decay of the running average, at least 0 and below 1.
-        patience: iterations, at least ``every``; ``None`` goes on as long as a run allows.
-        guide: whether an image network is given a kernel regression of the observation in its input, where entries of y
-            are entries of X and the signal can take it (:attr:`~dop_lightning.model.signals.base.Signal.guided`); and
-            whether that regression takes the place of the output where it is better.
-        dense: ``keep`` clean entries as they are; ``remove`` dense noise from them; ``auto`` removes it where its
-            standard deviation, as estimated, is above :data:`DENSE` of the scale and there are outliers besides, but
-            not where the problem is of measured values.
-        damage: what is damaged besides isolated entries, see
-            :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, nothing; ``auto`` and
+        patience: iterations, at least ``every``; ``None`` disables stopping.
+        guide: whether an image network has a kernel regression of the observation in its input, if entries of y are
+            entries of X and the signal supports it (:attr:`~dop_lightning.model.signals.base.Signal.guided`); and
+            whether that regression replaces the output if it is better.
+        dense: ``keep`` clean entries unchanged; ``remove`` dense noise from them; ``auto`` removes it if its estimated
+            standard deviation is above :data:`DENSE` of the scale and there are outliers as well, but not from
+            measured values.
+        damage: damage to detect besides isolated entries, see
+            :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, none; ``auto`` and
             ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
-        sign: of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` finds it in
-            frames that noise limits, and is both elsewhere.
+        sign: sign of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` detects
+            it in frames limited by noise, and is both elsewhere.
 
     Raises:
         ValueError: an argument is out of range.
@@ -181,32 +182,32 @@ class Refinement(StepRule):
 
     @property
     def weights(self) -> EntryWeights:
-        """Itself."""
+        """This rule, which weighs the entries itself."""
         return self
 
     def loop(self, state: BatchState) -> Loop:
-        """Networks have a loop that replays CUDA graphs."""
+        """Return the loop of networks, which can replay CUDA graphs."""
         return NetworkLoop.of(state)
 
     def check(self, state: BatchState) -> None:
-        """Networks with a corruption and a squared loss."""
+        """Require a network with a corruption and a squared loss."""
         if state.signal.closed_form or state.automatic:
             raise ValueError(f"Refinement is for networks at a given tau, got {type(state.signal).__name__}")
         if not state.has_corruption or not isinstance(state.loss, SquaredLoss):
             raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """The averages, w, which entries are held out, when s is dropped, and the least error with its iteration.
+        """Return the averages, w, the held-out entries, when s is dropped, and the least error with its iteration.
 
-        What the host decides by is on the CPU, also where Lightning makes a device the default one.
+        What the host decides by is on the CPU, even if Lightning sets another default device.
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
         if state.signal.perturbed is not None:
-            state.signal.perturbed.calm_by(calm)  # the array itself: what is restored in it counts as well
+            state.signal.perturbed.calm_by(calm)  # the array itself, so that restoring it takes effect
         guide = torch.zeros_like(state.problems.observation)
         if guided := self._guided(state):
-            guided.guide_by(guide)  # the array itself, again
+            guided.guide_by(guide)  # the array itself, as above
         return {
             "calm": calm,
             "average": RunningAverage.start(state),
@@ -228,18 +229,18 @@ class Refinement(StepRule):
         }
 
     def _guided(self, state: BatchState) -> Guided | None:
-        """The signal as one that takes a guide, if it is to have one."""
+        """Return the signal if it takes a guide and is to have one."""
         images = _same_entries(state) and state.problems.observation.dim() == 4
         return state.signal.guided if self.guide and images else None
 
     def _begin(self, state: BatchState) -> None:
-        """What is told of images before the first iteration: whether w is known already, and the guide."""
+        """Take the first look at images: whether it decides w, the structured damage, and the guide."""
         problems, memory = state.problems, state.memory
         if not _same_entries(state):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
-            memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # nothing that it holds is looked at
+            memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides
@@ -262,7 +263,7 @@ class Refinement(StepRule):
                 memory["guide"][k] = estimate
 
     def reveal(self, state: BatchState, k: int) -> int:
-        """``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
+        """Return ``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
         _, rates = state.rates()
         rate = float(rates.flatten()[k]) if isinstance(rates, Tensor) else rates
         size = self.revealed * scale(state.problems[k])
@@ -277,17 +278,17 @@ class Refinement(StepRule):
         return (torch.stack(drawn) < self.held_out).expand(y.shape).contiguous().to(y.device)
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
-        """The steps of gradient descent, each entry with its weight."""
+        """Take weighted steps of gradient descent."""
         return loop_of(state).descend(state, iterations, self.average, partial(self._look, state), self.weigh_)
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
-        """Entries count as far as they are clean, and not where they are held out."""
+        """Weigh entries by w in place; held-out entries count 0."""
         return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
 
     def _look(self, state: BatchState, iteration: int) -> None:
         """Estimate the weights of the problems whose corruption is revealed, and drop their s.
 
-        What has diverged within a block, and is found out at its end, keeps the weights that it has.
+        A problem that has diverged within a block, which is detected at its end, keeps its weights.
         """
         if iteration % self.every:
             return
@@ -305,7 +306,7 @@ class Refinement(StepRule):
             if not memory["structure"][k]:
                 found = self._told_clean(state, k, expected[k])
                 if found is None:
-                    if math.isinf(float(memory["least_error"][k])):  # s is there still
+                    if math.isinf(float(memory["least_error"][k])):  # s is not dropped yet
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
@@ -313,11 +314,11 @@ class Refinement(StepRule):
             dense = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             error, guessed = _errors(y, expected[k], clean * held_out)
-            if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
+            if not memory["structure"][k]:  # for now; the network is fitted to the clean entries in any case
                 memory["hopeless"][k] = error > max(GUESSED * guessed, SMALL * scale(problems[k]))
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if error < float(memory["least_error"][k]):
-                memory["least_error"][k] = error  # not where it is nan: nothing held out is clean
+                memory["least_error"][k] = error  # not if it is nan: no held-out entry is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
                 memory["network_error"][k] = _errors(y, expected[k], memory["look"][k] * held_out)[0]
@@ -327,7 +328,7 @@ class Refinement(StepRule):
             state.corruption.drop_(k)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
-        """Estimate w of problem k; ``None`` if the output is not yet good enough."""
+        """Estimate w of problem k; ``None`` if the output is not good enough yet."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), _per_pixel(state)
@@ -336,14 +337,14 @@ class Refinement(StepRule):
         if float(found.sum()) >= NONE * float(everything.sum()):
             return found
         if bool(state.memory["regression_error"][k].isfinite()):
-            return state.memory["look"][k].clone()  # a regression knows the image, and this is what it was made with
-        if math.isinf(float(state.memory["least_error"][k])):  # nothing has been told before
+            return state.memory["look"][k].clone()  # the regression is good, and was made with this w
+        if math.isinf(float(state.memory["least_error"][k])):  # w has not been estimated before
             error, guessed = _errors(y, expected, everything * held_out)
             state.memory["hopeless"][k] = error > HOPELESS * guessed
         return None
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
-        """The average and what it leaves over, where s has been dropped; that of the least error if it was since."""
+        """Return the result described by :class:`Refinement`, for the problems whose s has been dropped."""
         memory, device = state.memory, evaluation.signal.device
         dropped = _is_dropped(state, state.iteration).to(device)
         average = self._best_average(state, state.iteration)
@@ -361,7 +362,7 @@ class Refinement(StepRule):
         if bool(kept.any()):
             certain = over(kept, y) & (clean > CERTAIN)
             left_over = torch.where(certain, 0, left_over)
-            observed = over(kept, y) & (clean > 0)  # not where nothing was observed
+            observed = over(kept, y) & (clean > 0)  # not unobserved entries
             average = torch.where(observed, torch.where(certain, y, y - left_over), average)
         hopeless = memory["hopeless"].to(device)
         if bool(hopeless.any()):
@@ -378,7 +379,7 @@ class Refinement(StepRule):
         )
 
     def _best_average(self, state: BatchState, iteration: int) -> Tensor:
-        """The average, or that of the least error where it has become worse since."""
+        """Return the average, or that at the least error if the error has increased since."""
         memory = state.memory
         looked = (iteration - 1) // self.every * self.every
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(memory["average"].device)
@@ -387,8 +388,8 @@ class Refinement(StepRule):
     def corruption_probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
         """Return the calibrated probability of each entry, from w and what is recovered; ``None`` before s is dropped.
 
-        Where the first look decides, it is ``1 − w``; structured damage has 1. See
-        :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
+        It is ``1 − w`` if the first look decides, and 0 if the output says nothing about the image. Structured damage
+        has 1. See :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
         """
         if not bool(_is_dropped(state, iteration)[k]):
             return None
@@ -411,7 +412,7 @@ class Refinement(StepRule):
         return found.masked_fill_((damaged if observed is None else damaged & observed).to(found.device), 1)
 
     def _keeps(self, state: BatchState) -> Tensor:
-        """Of each problem, whether its clean entries are kept: bool ``(K,)`` on the CPU."""
+        """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""
         if not _same_entries(state):
             return torch.zeros(len(state), dtype=torch.bool, device="cpu")
         if self.dense != "auto":
@@ -422,11 +423,11 @@ class Refinement(StepRule):
         return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | by_look | measured
 
     def _is_regressed(self, state: BatchState) -> Tensor:
-        """Of each problem, whether a kernel regression foretells better than the network: bool ``(K,)`` on the CPU."""
+        """Return for each problem whether a kernel regression predicts better than the network: bool ``(K,)``, CPU."""
         return state.memory["regression_error"] < state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
-        """Problems whose held-out error has stopped falling, told where it is looked at, whatever the blocks."""
+        """Return the problems whose held-out error has stopped decreasing, at multiples of ``every``."""
         if self.patience is None or state.iteration % self.every:
             return []
         since = state.iteration - state.memory["least_at"]
@@ -435,10 +436,10 @@ class Refinement(StepRule):
 
 
 def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
-    """The mean error of an estimate, and that of whoever knows nothing but the mean; nan where nothing counts."""
+    """Return the mean error of an estimate, and that of the mean value; nan without positive weights."""
     at = weights > 0
     values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))
-    total = float(counted.sum())  # not on the device: Apple's have no float64
+    total = float(counted.sum())  # on the CPU: Apple's GPUs have no float64
     if total == 0:
         return math.nan, math.nan
     apart = (values - (counted * values).sum() / total).abs()
@@ -446,7 +447,7 @@ def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:
-    """``A(X̂)`` where nothing was observed too: a hole of the mask is no edge of the image."""
+    """Return ``A(X̂)``, also for unobserved entries: a hole of the mask is not an edge of the image."""
     operator = state.operator
     if isinstance(operator, EntryMask):
         return average
@@ -454,22 +455,22 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
 
 
 def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
-    """What was observed of problem k and is no structured damage; ``None`` where that is all."""
+    """Return the observed entries of problem k without structured damage; ``None`` for all entries."""
     if mask is None:
         return ~damaged[k] if bool(damaged[k].any()) else None
     return mask[k] & ~damaged[k]
 
 
 def _is_dropped(state: BatchState, iteration: int) -> Tensor:
-    """Whether s is out of the way, for each problem: bool ``(K,)`` on the CPU."""
+    """Return for each problem whether s has been dropped: bool ``(K,)`` on the CPU."""
     return (state.memory["refined_from"] < iteration) | (state.memory["structure"] & (iteration > 0))
 
 
 def _same_entries(state: BatchState) -> bool:
-    """Whether entries of y are entries of X."""
+    """Return whether entries of y are entries of X."""
     return isinstance(state.operator, Identity | EntryMask)
 
 
 def _per_pixel(state: BatchState) -> bool:
-    """Whether the channels of a pixel are corrupted together."""
+    """Return whether the channels of a pixel are corrupted together."""
     return isinstance(state.corruption, PixelCorruption)

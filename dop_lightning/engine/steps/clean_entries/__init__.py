@@ -1,4 +1,4 @@
-"""Which entries of an observation are corrupted, told without the truth."""
+"""Detect the corrupted entries of an observation, without the truth."""
 
 from dop_lightning.engine.steps.clean_entries.background import background_noise
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability

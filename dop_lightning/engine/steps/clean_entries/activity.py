@@ -1,4 +1,4 @@
-"""How much goes on in an image around each entry: where it is flat a network is right, at edges it errs.
+"""Local activity of an image: a network is accurate in flat regions and errs at edges.
 
 Shapes: C×H×W images, ``*m`` any observation.
 """
@@ -14,13 +14,13 @@ SIDE = 3
 
 
 def activity(estimate: Tensor) -> Tensor:
-    """Standard deviation of an estimate in a window of 3×3 pixels, averaged over the channels.
+    """Return the standard deviation of an estimate in a window of 3×3 pixels, averaged over the channels.
 
     Args:
-        estimate: ``(C, H, W)``, an image; an observation of another number of dimensions has no neighbours.
+        estimate: ``(C, H, W)``, an image. Observations with another number of dimensions have no neighbours.
 
     Returns:
-        The shape of ``estimate``, at least 0; zeros where there are no neighbours.
+        The shape of ``estimate``, at least 0; zeros without neighbours.
 
     >>> step = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]])
     >>> activity(step).flatten().round(decimals=2)
@@ -35,11 +35,11 @@ def activity(estimate: Tensor) -> Tensor:
 
 
 def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
-    """Sort entries into classes by their value; int64, the shape of ``values``.
+    """Assign entries to classes by their value; int64, the shape of ``values``.
 
     Args:
         values: any shape.
-        ranks: shares of the entries that lie below each of the classes but the first, ascending.
+        ranks: shares of the entries below each class except the first, ascending.
 
     >>> classes(torch.tensor([0.1, 0.9, 0.2, 0.8]), [0.5]).tolist()
     [0, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""Whether noise is what limits a frame, and how much there is.
+"""Decide whether a frame is limited by noise, and estimate the noise.
 
 Shapes: C×H×W, an image.
 """
@@ -10,32 +10,32 @@ from dop_lightning.engine.steps.clean_entries.medians import opposite_median, wi
 from dop_lightning.engine.steps.clean_entries.sharp import sharp_outliers
 
 BEYOND = 4.0
-"""Noise seldom goes further than this many standard deviations: 6 of 100 000 normal entries do."""
+"""Noise rarely exceeds this many standard deviations: 6 of 100 000 normal entries do."""
 
 MOST_BEYOND = 0.015
-"""In a frame that noise limits, no more than this share of the entries is further off: sources are few, or soft."""
+"""Largest share of entries beyond it in a frame limited by noise: sources are few, or soft."""
 
 LEAST_ENTRIES = 500
-"""Of fewer nothing can be said."""
+"""Fewest entries for a decision."""
 
 MOST_OUTLIERS = 0.1
-"""Nor are outliers more than this share."""
+"""Largest share of outliers in such a frame."""
 
 
 def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | None:
-    """The standard deviation of the noise in the darker part of a frame, if noise is all that its entries differ by.
+    """Return the standard deviation of the noise in the darker part of a frame, if the frame is limited by noise.
 
-    A frame of the sky is noise but for a few soft sources and some outliers: hardly an entry is off the median of its
-    opposite neighbours by more than four standard deviations (at most 1.5 %), once sharp outliers are left out. A
+    A frame of the sky is noise, except for a few soft sources and some outliers. Without sharp outliers, at most 1.5 %
+    of its entries differ from the median of their opposite neighbours by more than four standard deviations. A
     photograph has edges and textures.
 
     Args:
         y: ``(C, H, W)``.
         known: bool, which entries were observed.
-        step: the distance of two values of the number format: noise below it is not seen.
+        step: spacing of the number format: smaller noise cannot be detected.
 
     Returns:
-        In units of y, above 0; ``None`` where the frame is not limited by noise.
+        In units of y, above 0; ``None`` if the frame is not limited by noise.
 
     >>> import torch
     >>> sky = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -59,11 +59,11 @@ def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | Non
 
 
 def _darkest(noise: Tensor, known: Tensor) -> float:
-    """The least noise of a channel, but for a tenth of its entries: the noise of few is not known well."""
+    """Return the tenth percentile of the noise, the least over the channels: few entries give no reliable noise."""
     seen = [each[at].flatten() for each, at in zip(noise, known, strict=True) if bool(at.any())]
     return min(float(each.kthvalue(max(1, each.numel() // 10)).values) for each in seen)
 
 
 def _beyond(y: Tensor, known: Tensor, noise: Tensor) -> float:
-    """The share of the entries that are further off than noise."""
+    """Return the share of the entries that differ by more than noise."""
     return float(((y - opposite_median(y, known)).abs() > BEYOND * noise)[known].to(y.dtype).mean())

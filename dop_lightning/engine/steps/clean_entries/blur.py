@@ -1,4 +1,4 @@
-"""Blur by a normal distribution, one axis after the other.
+"""Gaussian blur, one axis after the other.
 
 Shapes: C×H×W, an image.
 """
@@ -10,23 +10,23 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 Border = Literal["reflect", "replicate"]
-"""What lies beyond the edges: the image mirrored, or its last pixels."""
+"""Padding: the mirrored image, or its last pixels."""
 
 
 def gaussian(reach: int, scale: float, like: Tensor) -> Tensor:
-    """The weights ``exp(−d²/2σ²)`` of the distances ``−reach … reach``, normalised to sum 1."""
+    """Return the weights ``exp(−d²/2σ²)`` of the distances ``−reach … reach``, normalised to sum 1."""
     steps = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
     line = torch.exp(-steps.square() / (2 * scale**2))
     return line / line.sum()
 
 
 def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
-    """Each channel convolved with the same weights along its columns, then along its rows.
+    """Convolve each channel with the same weights along its columns, then along its rows.
 
     Args:
         image: ``(C, H, W)``.
-        line: the weights, an odd number.
-        border: ``reflect`` mirrors as far as the image goes, and then again.
+        line: the weights; their number is odd.
+        border: ``reflect`` mirrors again if the reach exceeds the image.
     """
     reach = len(line) // 2
     result = image[:, None]
@@ -37,7 +37,7 @@ def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
 
 
 def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
-    """Reflect as far as the image goes, then again."""
+    """Reflect, repeatedly if the reach exceeds the image."""
     left, right, top, bottom = sides
     while left or right or top or bottom:
         width, height = values.shape[-1] - 1, values.shape[-2] - 1

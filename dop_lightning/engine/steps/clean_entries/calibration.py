@@ -1,31 +1,31 @@
-r"""The probability that an entry is corrupted, calibrated on the one observation.
+r"""Probability that an entry is corrupted, calibrated on the observation itself.
 
-Outliers can be simulated. They fall on places that have nothing to do with their values. So a value v that outliers
-have, put at a place k drawn uniformly, is an example of an outlier: its distance from ``x̂_k``, its neighbours and the
-error of the estimate around it are those of outliers. The observation is a mixture of outliers and clean entries, and
-those far from their estimate tell how many are outliers. A logistic regression from these two
+Outliers can be simulated, because their places are independent of their values. A value v that outliers have, put at a
+place k drawn uniformly, is an example of an outlier: its distance from ``x̂_k``, its neighbours and the error of the
+estimate around it have the distribution of outliers. The observation is a mixture of outliers and clean entries, and
+the entries far from their estimate determine the share of outliers. A logistic regression from these two
 (:mod:`~dop_lightning.engine.steps.clean_entries.unlabelled`) gives the probability of each entry. It needs no model of
-clean entries, which are what is left over.
+clean entries.
 
-*How many.* An outlier of value v is far from a share ``c(v) = #{k: |x̂_k − v| > t}/N`` of the estimates. With w the
-probability of being clean by which the image was recovered,
+*Number.* An outlier of value v is far from a share ``c(v) = #{k: |x̂_k − v| > t}/N`` of the estimates. With w, the
+probability of being clean with which the image was recovered,
 
     ``π = 1/N·Σ{(1 − wᵢ)/c(yᵢ): |yᵢ − x̂ᵢ| > t}``,
 
-and the addends are the weights by which values are drawn; larger where c says little
+and values are drawn with the terms of this sum as weights, increased where c is unreliable
 (:mod:`~dop_lightning.engine.steps.clean_entries.lift`).
 
-*Nothing changed.* An outlier that falls on an entry of its own value, as black on black, has corrupted nothing. A draw
-of v at k counts with ``u = 1 − w_k·[y_k = v] − (1 − w_k)·M(v, x̂_k)``, where M is the share of the clean entries with
+*No change.* An outlier that falls on an entry of the same value, as black on black, corrupts nothing. A draw of v at k
+counts with ``u = 1 − w_k·[y_k = v] − (1 − w_k)·M(v, x̂_k)``, where M is the share of the clean entries with
 that estimate whose value is v.
 
-*What the estimate has followed.* An outlier near its estimate is fitted like a clean entry, which comes closer by a
-factor f: that of the error of clean entries that were held out to the error of those that were not. Where entries were
-fitted, the distance of a draw is shortened to ``(1 − p + p·f)/f`` times itself, with the probability p = σ(η₀).
+*Followed outliers.* An outlier near its estimate is fitted like a clean entry, and its distance is reduced by a factor
+f: the ratio of the error of held-out clean entries to that of fitted clean entries. At fitted entries, the distance of
+a draw is therefore multiplied by ``(1 − p + p·f)/f``, with the probability p = σ(η₀).
 
-*Where it starts.* ``η₀ = logit π + log q(v) − log t_ν((v − x̂)/σ)/σ`` with the density q of the drawn values, and the
+*Initial value.* ``η₀ = logit π + log q(v) − log t_ν((v − x̂)/σ)/σ`` with the density q of the drawn values, and the
 local scale σ of :mod:`~dop_lightning.engine.steps.clean_entries.surroundings`. The regression corrects η₀ as far as the
-counts are beyond chance. With the result in the place of 1 − w it is fitted once more.
+counts are significant. It is fitted once more with the result instead of 1 − w.
 """
 
 from typing import NamedTuple
@@ -39,37 +39,37 @@ from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_po
 from dop_lightning.engine.steps.clean_entries.values import FAR
 
 ROUNDS = 2
-"""Fits, each with what the one before says of the entries."""
+"""Number of fits, each starting from the result of the one before."""
 
 ROWS = 40_000
-"""Entries, or pixels, that the regression is fitted to, at most."""
+"""Maximum number of entries, or pixels, that the regression is fitted to."""
 
 DRAWS = 3
-"""Simulated outliers, in multiples of those rows."""
+"""Number of simulated outliers, in multiples of those rows."""
 
 RIDGE = 50.0
-"""λ: so many entries of a kind have to speak against η₀ until it changes by about 1."""
+"""λ: about this many entries of a kind must contradict η₀ to change it by 1."""
 
 LEVELS = 256
-"""Values are counted in levels of 8 bits, more of them where the values reach beyond the range."""
+"""Levels in which values are counted, as in 8 bits; more if the values exceed the range."""
 
 MOST_LEVELS = 1024
-"""Values further apart are counted as if they were not."""
+"""Maximum number of levels; values beyond are counted in the last."""
 
 KNOWN = 64.0
-"""The density of the values of outliers is estimated as if so many uniform ones had been seen besides."""
+"""Pseudocount of uniform values in the density of the values of outliers."""
 
 POINTS = 16
 """Number of values per part of the range at which c is evaluated."""
 
 COMPARED = 512
-"""Places that the values of a pixel are compared with, to know from how many it is far."""
+"""Number of places that the values of a pixel are compared with to compute c."""
 
 MOST_SHARE = 0.98
-"""π is at most this."""
+"""Upper bound of π."""
 
 AT_ONCE = 1 << 17
-"""Rows whose probability is computed at once."""
+"""Number of rows whose probability is computed at once."""
 
 
 def corruption_probability(
@@ -83,22 +83,22 @@ def corruption_probability(
     rounds: int = ROUNDS,
     draws: int = DRAWS,
 ) -> Tensor:
-    """The calibrated probability of each entry that it is corrupted: that its value is not the true one.
+    """Return the calibrated probability that each entry is corrupted, that is, that its value is not the true one.
 
     Args:
         y: the observation, ``(*m)``, finite.
-        estimate: x̂, what it would be without corruption, ``(*m)``.
-        clean: w, the probability of each entry that it is clean, as far as it is known.
-        held_out: bool ``(*m)``, entries that the estimate was not fitted to; ``None`` where none was held out.
+        estimate: x̂, the observation without corruption, ``(*m)``.
+        clean: w, the current probability that each entry is clean.
+        held_out: bool ``(*m)``, entries that the estimate was not fitted to; ``None`` for none.
         scale: of the observation: the width of the range of its values, above 0.
-        observed: bool ``(*m)``; ``None`` where all are.
-        per_pixel: whether the channels of a pixel are corrupted together, for images: then they have one probability.
-        rounds: fits, each with what the one before says of the entries, at least 1.
-        draws: simulated outliers, in multiples of the entries that a fit is made to, at least 1.
+        observed: bool ``(*m)``; ``None`` for all.
+        per_pixel: whether the channels of a pixel are corrupted together, for images; they share one probability then.
+        rounds: number of fits, each starting from the result of the one before, at least 1.
+        draws: number of simulated outliers, in multiples of the fitted entries, at least 1.
 
     Returns:
-        ``(*m)``, float32 in [0, 1], on the CPU; 0 where nothing was observed. Without an entry that is far from its
-        estimate and not known to be clean there is nothing to calibrate by, and it is 1 − w.
+        ``(*m)``, float32 in [0, 1], on the CPU; 0 for unobserved entries. If no entry is far from its estimate and
+        possibly an outlier, it is 1 − w without calibration.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> truth = torch.linspace(0.2, 0.8, 64).expand(1, 64, 64)
@@ -106,7 +106,7 @@ def corruption_probability(
     >>> y[:, ::2, ::3] = torch.rand(y[:, ::2, ::3].shape, generator=generator)
     >>> estimate = truth + 0.02 * torch.randn(y.shape, generator=generator)
     >>> probability = corruption_probability(y, estimate, clean=torch.ones_like(y))
-    >>> bool((probability == 0).all())  # nothing is known to be an outlier
+    >>> bool((probability == 0).all())  # no entry is known to be an outlier
     True
     >>> probability = corruption_probability(y, estimate, clean=((y - estimate).abs() < 0.1).float())
     >>> corrupted = y != truth
@@ -128,11 +128,11 @@ def corruption_probability(
 
 
 class _Outliers(NamedTuple):
-    """Outliers as they are estimated.
+    """Estimated distribution of outliers.
 
     Attributes:
         share: π, of the rows.
-        rows: some rows, which values are drawn from.
+        rows: rows from which values are drawn.
         weights: of these rows in a draw; their sum is positive.
         density: of the values, by level, in units of 1/level.
     """
@@ -153,7 +153,7 @@ def _calibrate(
     held_out: Tensor,
     draws: int,
 ) -> Tensor | None:
-    """One fit; ``None`` where there is no outlier to learn from."""
+    """Fit once; ``None`` without outliers to learn from."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     table = _rows(y.shape, per_pixel)
     table = table[known.flatten()[table].any(dim=1)]
@@ -169,12 +169,12 @@ def _calibrate(
     around = Surroundings.of(y, estimate, clean, known, scale, per_pixel, held_out)
 
     def examples(shown: Tensor, at: Tensor, simulated: bool = False) -> Examples:
-        """Rows of values at rows of places."""
+        """Put rows of values at rows of places."""
         places, there = table[at], seen[at]
         density = outliers.density[levels.of_values(shown)].log() - levels.width.log()
 
         def base(residual: Tensor) -> Tensor:
-            """η₀."""
+            """Return η₀."""
             return ((density - around.log_clean(residual, places)) * there).sum(dim=1) + _logit(outliers.share)
 
         residual = shown - around.estimate[places]
@@ -193,7 +193,7 @@ def _calibrate(
         examples(values[some], some),
         examples(values[drawn], at, simulated=True),
         counted * (outliers.share * len(some) / number),
-        RIDGE / table.shape[1] ** 2,  # η₀ is wrong by so many times as much where channels err together
+        RIDGE / table.shape[1] ** 2,  # the errors of η₀ add up over channels that err together
     )
     probability = torch.cat(
         [
@@ -207,13 +207,13 @@ def _calibrate(
 
 
 def _rows(shape: torch.Size, per_pixel: bool) -> Tensor:
-    """Indices of the entries that are corrupted together, a row each."""
+    """Return the indices of the entries that are corrupted together, one row each."""
     entries = torch.arange(shape.numel(), device="cpu")
     return entries.view(shape[0], -1).T.contiguous() if per_pixel else entries[:, None]
 
 
 class _Levels(NamedTuple):
-    """The histogram of values."""
+    """Levels of the histogram of values."""
 
     low: Tensor
     width: Tensor
@@ -221,21 +221,21 @@ class _Levels(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, expected: Tensor, scale: float) -> "_Levels":
-        """Levels as they are in 8 bits, over the range of what was observed and expected."""
+        """Return levels as wide as those of 8 bits, over the range of the values and estimates."""
         low = values.min()
         width = torch.tensor(scale / (LEVELS - 1), device="cpu")
         reach = torch.maximum(values.max(), expected.max()) - low
         return cls(low, width, min(MOST_LEVELS, max(LEVELS, int(reach / width) + 1)))
 
     def of_values(self, values: Tensor) -> Tensor:
-        """The level of each."""
+        """Return the level of each value."""
         return ((values - self.low) / self.width).round().long().clamp_(0, self.number - 1)
 
 
 def _outliers(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, some: Tensor, far: float, levels: _Levels
 ) -> _Outliers | None:
-    """Estimate how many there are, and which values they have; ``None`` where there are none."""
+    """Estimate the share and the values of outliers; ``None`` without any."""
     apart = (((values - expected).abs() > far) & seen)[some].any(dim=1) & seen[some].all(dim=1)
     rows = some[apart & (clean[some] < 1)]
     if not len(rows):
@@ -253,7 +253,7 @@ def _outliers(
 
 
 def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, levels: _Levels) -> Tensor:
-    """Weights of outliers, one value each, that are larger where their c says little."""
+    """Increase the weights of outliers, one value each, where c is unreliable."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
     ordered = expected.flatten().sort().values
@@ -267,7 +267,7 @@ def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, level
 
 
 def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
-    """c of rows of values ``(r, g)``, float64: the share of the rows of estimates with one that is far."""
+    """Return c of rows of values ``(r, g)``, float64: the share of the rows of estimates with one far from them."""
     if values.shape[1] == 1:
         return share_far(expected.flatten().sort().values, values[:, 0], far, torch.float64).clamp_min(LEAST_FAR)
     compared = expected[:: max(1, len(expected) // COMPARED)]
@@ -278,7 +278,7 @@ def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
 def _unchanged(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, levels: _Levels, drawn: Tensor, at: Tensor
 ) -> Tensor:
-    """The probability that the true values at the rows ``at`` are those of the rows ``drawn``."""
+    """Return the probability that the true values at the rows ``at`` are those of the rows ``drawn``."""
     own, estimates = levels.of_values(values), levels.of_values(expected)
     pairs = (own * levels.number + estimates)[seen]
     joint = torch.zeros(levels.number**2, dtype=torch.float32, device="cpu")
@@ -292,7 +292,7 @@ def _unchanged(
 
 
 def _systematic(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Draw ``number`` positions, each as often as its weight says but for one."""
+    """Draw ``number`` positions by systematic sampling: each in proportion to its weight, to within one."""
     order = torch.randperm(len(weights), generator=generator, device="cpu")
     up_to = weights[order].cumsum(0)
     steps = (torch.arange(number, dtype=torch.float64, device="cpu") + 0.5) / number * up_to[-1]

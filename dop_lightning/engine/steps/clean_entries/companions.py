@@ -1,21 +1,21 @@
-r"""What the companions of entries say: where an estimate is wrong, it is wrong in the same way side by side.
+r"""Evidence from companions: errors of the estimate are similar at neighbouring entries, outliers are not.
 
-An edge that an estimate has blurred or shifted leaves residuals ``r = y − x̂`` that its neighbours along the edge share,
-and so do the channels of a pixel. An outlier shares its residual with nothing. The rank-ordered difference [Garnett et
-al., 2005], here of residuals,
+An edge that the estimate has blurred or shifted leaves residuals ``r = y − x̂`` that its neighbours along the edge
+share, and so do the channels of a pixel. An outlier shares its residual with no other entry. The rank-ordered
+difference [Garnett et al., 2005], here of residuals,
 
     ``D(i) = mean of the four smallest |r_j − r_i|``
 
-over the companions j, the 8 neighbours and the same place in other channels, is small for the former. How small it is
-by chance depends on the picture and on the corruption, so it is told from the observation: the value y_i is put at
-another place k of about the same estimate, ``x̂_k ≈ x̂_i``, drawn at random, among whose companions it is what outliers
-are. With P the probability of each entry that it is one, as far as it is known, the histogram of ``D`` at drawn places,
-weighted by P, is ``n₀ = N₀·f₀``. With n that of the entries themselves, ``n − n₀ = N₁·f₁`` is what is left for clean
-ones, and
+over the companions j, the 8 neighbours and the same place in other channels, is small for errors of the estimate. Its
+distribution for outliers depends on the picture and on the corruption, and is estimated from the observation. The value
+y_i is put at another place k of about the same estimate, ``x̂_k ≈ x̂_i``, drawn at random, where it is an example of an
+outlier. Let P be the current probability that an entry is an outlier. The histogram of ``D`` at the drawn places,
+weighted by P, is ``n₀ = N₀·f₀``. With the histogram n of the entries themselves, ``n − n₀ = N₁·f₁`` remains for clean
+entries, and
 
     ``log f₀(D)/f₁(D)``
 
-adds to the log odds that an entry is an outlier.
+is added to the log odds that an entry is an outlier.
 """
 
 import torch
@@ -26,39 +26,39 @@ from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighb
 from dop_lightning.engine.steps.clean_entries.places import places_like
 
 NEAREST = 4
-"""Companions that count."""
+"""Number of nearest companions that count."""
 
 CELLS = 12
-"""Of D: finer where it is small."""
+"""Number of cells of D, finer for small D."""
 
 RANKS = (0.5, 0.8, 0.95)
-"""Shares of the entries whose surroundings are calmer, between the classes of activity."""
+"""Boundaries of the classes of activity, as shares of the entries with less activity."""
 
 STEPS = (2.0, 4.0)
-"""Between the classes of ``|r|``, in distances: the larger it is, the further it is from most companions, which is no
-news."""
+"""Boundaries of the classes of ``|r|``, in distances. Larger residuals differ more from most companions, which is no
+additional evidence."""
 
 PRIOR = 5.0
-"""Each cell is counted as if so many entries more lay in it, with the share of outliers of all: few say nothing."""
+"""Pseudocount of each cell, with the overall share of outliers, so that few entries give no evidence."""
 
 DEVIATIONS = 1.0
-"""A share says something as far as it is further than this from that of all, in its standard deviations."""
+"""A share counts only beyond this many of its standard deviations from the overall share."""
 
 LEAST = 0.01
-"""A share is at least this, and at most 1 minus this."""
+"""Shares are at least this and at most 1 minus this."""
 
 
 class Companions:
-    """D of the entries that are away from their estimate, and D by chance.
+    """D of the entries that are away from their estimate, and D at random places.
 
     Args:
         y: the observation, ``(C, H, W)``.
         estimate: x̂, the same shape.
-        distance: beyond which an entry is looked at, above 0.
+        distance: entries further from their estimate are compared, above 0.
         activity: of the estimate around each entry.
-        observed: bool; others are no companions.
-        joint: whether the channels of a pixel are corrupted together, so that they are no companions.
-        generator: on the CPU, draws the places.
+        observed: bool; other entries are not companions.
+        joint: whether the channels of a pixel are corrupted together; they are not companions then.
+        generator: on the CPU; draws the places.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Companions:
         expected, values = estimate.flatten(), y.flatten()[at]
         drawn = places_like(expected, at, generator)
         moved = values - expected[drawn]
-        self.counted = moved.abs() > distance  # where it would be near its estimate, it would not be looked at
+        self.counted = moved.abs() > distance  # near its estimate it would not be compared
         own, chance = _nearest(residual, at, values - expected[at], joint), _nearest(residual, drawn, moved, joint)
         edges = _edges(chance[self.counted])
         lively = classes(activity, RANKS).flatten()
@@ -90,12 +90,12 @@ class Companions:
         self.own, self.chance = cell(own, at, values - expected[at]), cell(chance, drawn, moved)
 
     def evidence(self, outlying: Tensor, alone: Tensor) -> Tensor:
-        """``log f₀/f₁`` of each entry, ``(C, H, W)``; 0 where it is near its estimate.
+        """Return ``log f₀/f₁`` of each entry, ``(C, H, W)``; 0 for entries near their estimate.
 
         Args:
             outlying: P of each, ``(C, H, W)``.
-            alone: in [0, 1], ``(C, H, W)``, how far the value of each is one that few outliers have: those of one value
-                share their residuals.
+            alone: in [0, 1], ``(C, H, W)``, 1 for values that few outliers have. Outliers of one value share their
+                residuals.
         """
         probable, counted = outlying[self.away], alone[self.away]
         found = _counts(self.own, counted)
@@ -114,9 +114,9 @@ class Companions:
 
 
 def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest rows that do not fall, in weighted squares: neighbours that fall are pooled [Ayer et al., 1955].
+    """Return the nondecreasing rows nearest in weighted squares, by pooling [Ayer et al., 1955].
 
-    The weights of the pools come with them.
+    The second result is the weights of the pools.
 
     Args:
         values: ``(rows, n)``.
@@ -140,7 +140,7 @@ def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _edges(chance: Tensor) -> Tensor:
-    """Between the cells of D."""
+    """Return the boundaries of the cells of D."""
     if not len(chance):
         return chance
     ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64)[1:-1].square()
@@ -148,13 +148,13 @@ def _edges(chance: Tensor) -> Tensor:
 
 
 def _counts(cells: Tensor, weights: Tensor) -> Tensor:
-    """How much lies in each cell of each class, ``(classes, CELLS)``."""
+    """Return the total weight in each cell of each class, ``(classes, CELLS)``."""
     counts = torch.zeros(CELLS * (len(RANKS) + 1) * (len(STEPS) + 1), dtype=weights.dtype, device=weights.device)
     return counts.index_add_(0, cells, weights).view(-1, CELLS)
 
 
 def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
-    """D of residuals as if they stood at places: indices into the flat image."""
+    """Return D of residuals put at places, which are indices into the flat image."""
     channels = len(residual)
     rows = list(neighbours_at(bordered(residual), places))
     if not joint:

@@ -1,4 +1,4 @@
-"""What an estimate is off by on the whole, around an entry.
+"""Local bias of an estimate around an entry, and its correction.
 
 Shapes: C×H×W, an image.
 """
@@ -10,26 +10,26 @@ from torch.nn.functional import conv2d, pad
 from dop_lightning.engine.steps.clean_entries.medians import window_median_at
 
 SIDE = 11
-"""Side of the window, pixels: so wide that the noise in it hardly matters."""
+"""Side of the window, pixels: wide enough to average out the noise."""
 
 DEVIATION = 2.0
-"""Of the normal distribution by which the neighbours of a plain count, pixels."""
+"""Standard deviation of the Gaussian weights of neighbours in a flat region, pixels."""
 
 PLAIN, UNEVEN = 1.5, 3.0
-"""Variance of the entries around, over that of the noise: up to the first they are a plain, from the second on not."""
+"""Variance of the surrounding entries over that of the noise: flat up to the first, not flat from the second on."""
 
 
 def filled(y: Tensor, estimate: Tensor, clean: Tensor, noise: float) -> Tensor:
-    """Values for the entries that are not clean, of a frame that noise limits; the estimate at the others.
+    """Return values for the entries that are not clean, in a frame limited by noise; the estimate at the others.
 
-    Where the clean entries around differ by no more than their noise, they are a plain, and their mean is the best that
-    can be said: a network follows the noise of some. Elsewhere it is the estimate and its :func:`local_drift`.
+    If the clean entries around an entry differ only by their noise, the region is flat, and their mean is the best
+    estimate: the network follows the noise of some of them. Otherwise it is the estimate plus its :func:`local_drift`.
 
     Args:
         y: the frame, ``(C, H, W)``.
         estimate: x̂.
         clean: bool, the same shape.
-        noise: the standard deviation of the noise in the darker part, above 0.
+        noise: standard deviation of the noise in the darker part, above 0.
     """
     mean, variance = _around(y, clean)
     uneven = ((variance / noise**2 - PLAIN) / (UNEVEN - PLAIN)).clamp(0, 1)
@@ -38,7 +38,7 @@ def filled(y: Tensor, estimate: Tensor, clean: Tensor, noise: float) -> Tensor:
 
 
 def _around(y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """The weighted mean and variance of the clean entries around each; of none a variance that is infinite."""
+    """Return the weighted mean and variance of the clean entries around each; infinite variance without any."""
     reach = round(3 * DEVIATION)
     steps = torch.arange(-reach, reach + 1, dtype=y.dtype, device=y.device)
     line = torch.exp(-steps.square() / (2 * DEVIATION**2))
@@ -56,10 +56,10 @@ def _around(y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def local_drift(residual: Tensor, clean: Tensor) -> Tensor:
-    """The median of the residuals of the clean entries around each entry that is not clean; 0 at the others.
+    """Return the median residual of the clean entries around each entry that is not clean; 0 at the others.
 
-    A network that has fitted bright stars may be off by a little in all of the sky. What it has left over of the clean
-    neighbours tells by how much. The median is not misled by a star that it has not fitted yet.
+    A network that has fitted bright stars may have a small bias in all of the sky. The residuals of the clean
+    neighbours give this bias. The median ignores a star that the network has not fitted yet.
 
     Args:
         residual: ``y − x̂``, ``(C, H, W)``.
@@ -70,6 +70,6 @@ def local_drift(residual: Tensor, clean: Tensor) -> Tensor:
     >>> local_drift(residual, residual < 1)[0, 5, 4:6]
     tensor([0.0000, 0.2500])
     """
-    unknown = torch.zeros_like(residual)  # where no neighbour is clean
+    unknown = torch.zeros_like(residual)  # if no neighbour is clean
     found = window_median_at(torch.where(clean, residual, unknown), clean, SIDE, ~clean)
     return torch.where(clean, unknown, found)

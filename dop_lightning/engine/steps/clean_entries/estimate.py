@@ -1,4 +1,4 @@
-"""The probability that an entry is clean, from an observation and an estimate of it.
+"""Probability that an entry is clean, from an observation and an estimate of it.
 
 Shapes: ``*m`` one observation, C×H×W for an image.
 """
@@ -19,24 +19,24 @@ from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
 from dop_lightning.engine.steps.clean_entries.values import BINS, FAR, Bins, Values, fit_values
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-"""Between the classes of activity: shares of the entries whose surroundings are calmer. The liveliest are few."""
+"""Boundaries of the classes of activity, as shares of the entries with less activity."""
 
 LEAST_SHARE = 1e-5
-"""Corrupted entries are no fewer, and clean ones no fewer than 2 %."""
+"""Lower bound of the share of corrupted entries; clean ones are at least 2 %."""
 
 APART = 0.08
-"""At this distance, in scales of the observation, an entry is compared with its companions."""
+"""Beyond this distance, in scales of the observation, an entry is compared with its companions."""
 
 DIVERSE = (0.1, 0.4)
-"""Where outliers have values of their own, as random ones do, their companions tell them: not at the former share of
-lone values and below, wholly from the latter on. Outliers of few values, as dead and hot pixels are, resemble each
-other where they are many, and their values tell them anyway."""
+"""Shares of values that few outliers have, between which the weight of companions grows from 0 to 1. Companions
+identify outliers that can have any value, such as random ones. Outliers of few values, such as dead and hot pixels,
+resemble each other if there are many, and are identified by their values."""
 
 ROUNDS = 3
-"""Estimates of the densities of the values, each with what the one before says of the far entries."""
+"""Number of estimates of the densities of the values, each from the far entries as judged by the one before."""
 
 OF_ALL = 20.0
-"""The share of the outliers is told by the held-out entries, and by so many that are not."""
+"""Pseudocount of the share of outliers among all entries, beside the held-out ones."""
 
 
 def clean_probability(
@@ -49,21 +49,21 @@ def clean_probability(
     sign: Sign = "auto",
     calibrated: bool = False,
 ) -> Tensor:
-    r"""``P(clean | y, x̂)`` of each entry, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
+    r"""Return ``P(clean | y, x̂)``, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
-    Neither the share of the corruption nor the values of the outliers nor the error of the estimate are known: they
-    are fitted, the error to the entries that were held out from the fit of the estimate. Entries that are far from
-    their estimate need not be outliers: :mod:`~dop_lightning.engine.steps.clean_entries.places` tells how many are.
+    The share of the corruption, the values of the outliers and the error of the estimate are fitted, the error to the
+    entries that were held out from the fit of the estimate. Entries far from their estimate need not be outliers:
+    :mod:`~dop_lightning.engine.steps.clean_entries.places` estimates how many are.
 
     Args:
         y: the observation, ``(*m)``, finite.
-        estimate: x̂, what it would be without corruption, ``(*m)``.
-        held_out: bool ``(*m)``, entries that the estimate was not fitted to, whole pixels with ``per_pixel``; all where
-            there are none.
+        estimate: x̂, the observation without corruption, ``(*m)``.
+        held_out: bool ``(*m)``, entries that the estimate was not fitted to, whole pixels with ``per_pixel``. If there
+            are none, all entries are used.
         scale: of the observation: the width of the range of its values, above 0.
-        observed: bool ``(*m)``; ``None`` where all are. Others have probability 0.
-        per_pixel: whether the channels of a pixel are corrupted together, for images. Those that were observed decide.
-        sign: of the outliers: entries on the other side of the estimate are clean. ``auto`` is both.
+        observed: bool ``(*m)``; ``None`` for all. Others have probability 0.
+        per_pixel: whether the channels of a pixel are corrupted together, for images. The observed ones decide.
+        sign: sign of the outliers; entries on the other side of the estimate are clean. ``auto`` is both.
         calibrated: whether to refine w for outliers of random values by
             :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability`, which is more accurate
             and takes longer.
@@ -82,7 +82,7 @@ def clean_probability(
     >>> bool((clean[:, ::2, ::3] < 0.01).all()), bool((clean[:, 1::2] > 0.99).all())
     (True, True)
     """
-    gaps = per_pixel and observed is not None  # there may be pixels of which a part was observed
+    gaps = per_pixel and observed is not None  # some pixels may be observed in part
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     order = _Order.of(observed, y.shape[0] if per_pixel else 1)
     if not bool(order.taken.any()):
@@ -108,7 +108,7 @@ def clean_probability(
 
     seen = order.line(observed)
     clean, diverse = _clean(
-        torch.where(seen, order.line(y), order.line(estimate)),  # what was not observed is no outlier
+        torch.where(seen, order.line(y), order.line(estimate)),  # unobserved entries are not outliers
         order.line(estimate),
         classes(order.line(lively), RANKS),
         order.line(far),
@@ -133,12 +133,12 @@ def clean_probability(
 
 @dataclass(frozen=True)
 class _Order:
-    """Entries of an observation in one dimension; with groups, those of a group follow each other.
+    """Entries of an observation in one dimension; with groups, those of a group are consecutive.
 
     Attributes:
         shape: of the observation.
         groups: entries of a group: 1, or the channels.
-        taken: bool, one dimension: the entries of groups of which at least one was observed.
+        taken: bool, one dimension: the entries of groups with at least one observed entry.
     """
 
     shape: torch.Size
@@ -152,11 +152,11 @@ class _Order:
         return cls(observed.shape, groups, some.expand(-1, groups).reshape(-1))
 
     def line(self, values: Tensor) -> Tensor:
-        """Those that are taken, one dimension."""
+        """Return the taken entries, one dimension."""
         return (values.movedim(0, -1) if self.groups > 1 else values).reshape(-1)[self.taken]
 
     def back(self, values: Tensor) -> Tensor:
-        """The same in the shape of the observation, 0 where none is taken."""
+        """Return them in the shape of the observation, 0 elsewhere."""
         whole = values.new_zeros(self.taken.shape)
         whole[self.taken] = values
         if self.groups == 1:
@@ -178,9 +178,9 @@ def _clean(
     doubt: float,
     company: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> tuple[Tensor, float]:
-    """The same of one dimension: values and the mixture, each estimated with what the other says.
+    """Return the same in one dimension, alternating between the densities of values and the mixture.
 
-    With it comes how far outliers have values of their own.
+    The second result is the diversity of the values of outliers.
     """
     residual = estimate - y
     counted = torch.ones_like(far) if seen is None else seen
@@ -191,7 +191,7 @@ def _clean(
     clean, diverse = 1 - outlying, 0.0
     for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted)
-        alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # uniform ones have density 1/range
+        alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # the uniform density is 1/range
         diverse = 0.0 if company is None else (1 - doubt) * _diversity(alone, outlying)
         entries = Entries(
             residual=residual,
@@ -209,7 +209,7 @@ def _clean(
         fitted = begun.refit(entries.of(apart), LEAST_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
-        if doubt == 0 and diverse == 0:  # all that is far is an outlier, whatever is fitted
+        if doubt == 0 and diverse == 0:  # all far entries are outliers, whatever is fitted
             break
         if doubt > 0:
             outlying = (1 - clean) * far
@@ -217,7 +217,7 @@ def _clean(
 
 
 def _diversity(alone: Tensor, outlying: Tensor) -> float:
-    """How far outliers have values of their own, see :data:`DIVERSE`."""
+    """Return the diversity of the values of outliers, in [0, 1], see :data:`DIVERSE`."""
     low, high = DIVERSE
     share = float((alone * outlying).sum() / outlying.sum().clamp_min(1e-12))
     return min(1.0, max(0.0, (share - low) / (high - low)))
@@ -229,7 +229,7 @@ def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
 
 
 def _share(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
-    """The share of the outliers among all, told by those that were held out: others may have been followed."""
+    """Return the share of outliers, mainly from held-out entries: the estimate may have followed the others."""
     everywhere = outlying.mean()
     held_out = (outlying[apart].sum() + OF_ALL * everywhere) / (apart.sum() + OF_ALL)
     return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(LEAST_SHARE, 0.98)

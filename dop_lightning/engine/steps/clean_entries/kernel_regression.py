@@ -1,14 +1,14 @@
-r"""A kernel regression that never sees the entry that it predicts.
+r"""Leave-one-out kernel regression.
 
 The normalised convolution [Knutsson & Westin, 1993] without the centre of its kernel: at each place p,
 
     ``x̃_σ(p) = Σ_{q≠p} G_σ(p − q)·w(q)·y(q) / W_σ(p)``,  ``W_σ(p) = Σ_{q≠p} G_σ(p − q)·w(q)``,
 
-a mean of the entries around p, as far as they are clean (w), with a normal distribution G_σ. It needs no fit and takes
-a moment. Since y(p) has no part in x̃(p), the error at clean entries is that at corrupted ones: it is honest, and a
-network that is given x̃ cannot learn to copy.
+a mean of the entries around p, weighted by their cleanness w and a Gaussian G_σ. It is fast and needs no fit. Since
+x̃(p) does not use y(p), the error at clean entries is an unbiased estimate of the error at corrupted ones, and a network
+with x̃ in its input cannot learn to copy.
 
-σ grows from place to place until enough clean entries are near.
+At each place, σ is the smallest scale with enough clean entries nearby.
 
 Shapes: C×H×W, an image.
 """
@@ -21,17 +21,17 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
 
 SCALES = (0.6, 0.8, 1.2, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""σ, in pixels, from which one is taken at each place."""
+"""σ in pixels; one of them is selected at each place."""
 
 ENOUGH, ENOUGH_LATER = 0.3, 0.15
-"""The share W of clean weight at which the first scale, and a later one, is taken."""
+"""The share W of clean weight at which the first scale, and a later one, is accepted."""
 
 SMOOTHER = (0, 2, 3)
-"""The scales at which a regression may begin: larger ones take out dense noise."""
+"""Indices of the first scale to try: larger scales remove dense noise."""
 
 
 def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) -> Tensor:
-    """x̃ at the smallest scale at which enough clean entries are near; the largest where there never are.
+    """Return x̃ at the smallest scale with enough clean entries nearby, or at the largest scale.
 
     Args:
         y: the observation, ``(C, H, W)``.
@@ -44,7 +44,7 @@ def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) ->
     0.5
     """
     known = clean > 0
-    weighted = torch.cat([clean, torch.where(known, clean * y, 0)])  # what was not observed may be anything
+    weighted = torch.cat([clean, torch.where(known, clean * y, 0)])  # unobserved values are arbitrary
     channels = y.shape[0]
     estimate, settled = torch.zeros_like(y), torch.zeros_like(known)
     for number, scale in enumerate(scales):
@@ -61,6 +61,6 @@ def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) ->
 
 
 def regression(y: Tensor, clean: Tensor) -> Tensor:
-    """x̃ from the scale of :data:`SMOOTHER` on at which its error at clean entries, ``Σ w|y − x̃| / Σ w``, is least."""
+    """Return x̃ from the first scale of :data:`SMOOTHER` with the least error at clean entries, ``Σ w|y − x̃|/Σ w``."""
     tried = [leave_one_out(y, clean, SCALES[begin:]) for begin in SMOOTHER]
     return min(tried, key=lambda estimate: float((clean * (y - estimate).abs()).sum()))

@@ -1,8 +1,8 @@
-"""The noise of a detector, which grows with the light: its standard deviation at each level, from one frame.
+"""Noise of a detector, which grows with the signal: its standard deviation at each level, from one frame.
 
-Photons follow Poisson's law, so that the variance of a value v is about ``a + b·v``, with the read-out noise in a and
-the gain in b. Neither is known of a file. The noise at a level is told by the entries that have about that level in the
-median around them: most of them are sky, or another smooth part of the frame.
+Photon counts are Poisson, so the variance of a value v is about ``a + b·v``, with the read-out noise in a and the gain
+in b. A file specifies neither. The noise at a level is estimated from the entries whose surrounding median is about
+that level: most of them are sky, or another smooth part of the frame.
 
 Shapes: C×H×W, an image.
 """
@@ -19,28 +19,28 @@ SIDE = 5
 """Side of the window of the median, pixels."""
 
 RANKS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.96, 0.99, 1.0)
-"""Between the levels: shares of the entries that are darker. Stars are few."""
+"""Boundaries of the levels, as shares of the entries that are darker. Stars are few."""
 
 OWN = 1.072
-"""The standard deviation of a normal entry minus the median of four means of two, over that of the entry."""
+"""Standard deviation of a normal entry minus the median of four means of two, relative to that of the entry."""
 
 FEWEST = 100
-"""Levels with fewer entries are left out."""
+"""Levels with fewer entries are ignored."""
 
 
 def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) -> Tensor:
-    """The standard deviation of the noise at each entry, of a frame ``(C, H, W)``.
+    """Estimate the standard deviation of the noise at each entry of a frame ``(C, H, W)``.
 
     Args:
         y: the frame.
         middle: the median around each entry, its level.
-        known: bool, the entries that were observed and are no outliers.
-        least: it is at least this.
+        known: bool, the entries that were observed and are not outliers.
+        least: lower bound of the result.
 
     Returns:
         ``(C, H, W)``: 1.48 times the median of the distances from :func:`opposite_median` over the entries of a level,
-        linear in between, less what that median has of the noise itself. Where the picture bends much from an entry to
-        the next, that is in it as well, so that it is rather too large.
+        linear in between, corrected for the noise of that median. Strong curvature of the picture between neighbouring
+        entries is included, so that the result is slightly too large.
     """
     result = torch.full_like(y, least)
     distance = (y - opposite_median(y, known)).abs() / OWN
@@ -59,7 +59,7 @@ def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) ->
 
 
 def _interpolated(levels: Tensor, at: Tensor, values: Tensor) -> Tensor:
-    """Values at levels, linear between those ``at`` which they are known, and constant beyond."""
+    """Interpolate values known ``at`` some levels: linear in between, constant beyond."""
     if at.numel() == 1:
         return values.expand_as(levels)
     after = torch.bucketize(levels.contiguous(), at).clamp(1, at.numel() - 1)

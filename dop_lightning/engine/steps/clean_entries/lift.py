@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 PARTS = 16
-"""Of the range of the values."""
+"""Number of parts of the range of the values."""
 
 SHIFT = 0.2
-"""By this share of t, t is enlarged."""
+"""Relative increase of t."""
 
 UNRELIABLE = (0.05, 0.2)
-"""Where c becomes smaller by the former share or less it is reliable, from the latter on it is not."""
+"""c is reliable if it decreases by at most the former share, and unreliable from the latter on."""
 
 LEAST_FAR = 0.02
-"""c counts as this at least; where it is not twice as large it is not reliable."""
+"""Lower bound of c; c is unreliable below twice this."""
 
 EVEN = (0.3, 0.7)
-"""The median counts from the former share of the mean of the reliable parts on, and wholly from the latter: it is far
-below where outliers have a few values, and what other parts have are clean entries that the estimate does not know."""
+"""The median counts from the former share of the mean of the reliable parts on, and fully from the latter. It is far
+below the mean if outliers have a few values: other parts then hold clean entries that the estimate misses."""
 
 FEWEST = 2.0
-"""So many parts have to be reliable for the others to be told by them."""
+"""Fewest reliable parts for a bound on the others."""
 
 
 def share_far(ordered: Tensor, values: Tensor, far: Tensor | float, dtype: torch.dtype) -> Tensor:
@@ -48,10 +48,10 @@ def share_far(ordered: Tensor, values: Tensor, far: Tensor | float, dtype: torch
 
 
 def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
-    """The share of outliers with values in each part, at least what it was.
+    """Return the share of outliers with values in each part, at least the counted one.
 
     Args:
-        rates: that share as it was counted, ``(PARTS,)``.
+        rates: the counted share, ``(PARTS,)``.
         far: c at points of each part, ``(PARTS, points)``.
         further: the same at ``(1 + SHIFT)·t``.
 

@@ -1,7 +1,7 @@
-"""Medians of windows, of what was observed alone.
+"""Medians over windows, of observed entries only.
 
-The entries of a window are sorted by a network of comparisons, Batcher's odd-even merge sort [Batcher, 1968], of all
-places at once: minima and maxima of whole arrays.
+The entries of a window are sorted by a network of comparisons, Batcher's odd-even merge sort [Batcher, 1968], at all
+places at once, as minima and maxima of whole arrays.
 
 Shapes: C×H×W, an image.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 AT_ONCE = 1 << 15
-"""Entries whose windows are sorted at once: what a core's cache holds."""
+"""Entries whose windows are sorted at once, so that they fit in the cache of a core."""
 
 
 def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
-    """The median of the known entries in a window around each entry; of the whole channel where there is none.
+    """Return the median of the known entries in a window around each entry, or of the whole channel without any.
 
     Args:
         y: ``(C, H, W)``.
@@ -35,7 +35,7 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
 
 
 def _medians(around: Tensor, side: int) -> Tensor:
-    """The medians of all windows that lie inside, nan where nothing is known."""
+    """Return the medians of all windows inside, nan for windows without known entries."""
     height, width = around.shape[1] - side + 1, around.shape[2] - side + 1
     windows = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     missing = around.isnan()
@@ -48,7 +48,7 @@ def _medians(around: Tensor, side: int) -> Tensor:
 
 
 def _sorted(values: list[Tensor]) -> list[Tensor]:
-    """Sort the values of each place."""
+    """Sort the values at each place."""
     values = list(values)
     for low, high in _comparisons(len(values)):
         values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
@@ -57,7 +57,7 @@ def _sorted(values: list[Tensor]) -> list[Tensor]:
 
 @cache
 def _comparisons(number: int) -> list[tuple[int, int]]:
-    """Batcher's network for so many values."""
+    """Return Batcher's network for a number of values."""
     found = []
     size = 1
     while size < number:
@@ -73,13 +73,13 @@ def _comparisons(number: int) -> list[tuple[int, int]]:
 
 
 def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:
-    """:func:`window_median` of some entries, which is faster where they are few; the others stay as they are.
+    """Return :func:`window_median` at some entries, faster if they are few; the others keep their value.
 
     Args:
         y: ``(C, H, W)``.
         known: bool, ``(C, H, W)``.
         side: of the window, odd, pixels.
-        at: bool, ``(C, H, W)``, which entries.
+        at: bool, ``(C, H, W)``, the entries to compute.
     """
     reach = side // 2
     values = torch.where(known, y, torch.nan)
@@ -97,10 +97,10 @@ def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:
 
 
 def opposite_median(y: Tensor, known: Tensor) -> Tensor:
-    """The median of four means: of the two opposite neighbours of an entry, across, down and along both diagonals.
+    """Return the median of four means of opposite neighbours: horizontal, vertical and both diagonals.
 
-    It follows slopes, and outliers of two of the four pairs change little. Pairs of which one was not observed are left
-    out; where there is none, it is the value itself.
+    It follows slopes, and outliers in two of the four pairs have little effect. Pairs with an unobserved entry are
+    ignored; without any pair, the result is the value itself.
 
     Args:
         y: ``(C, H, W)``.

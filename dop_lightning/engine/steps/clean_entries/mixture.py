@@ -1,17 +1,17 @@
-r"""Which entries are corrupted: a mixture of clean and outlying entries, fitted to entries that were held out.
+r"""Mixture of clean and outlying entries, fitted to held-out entries.
 
-Of an entry with the observed value y and the estimate x̂, whose surroundings are of the class b of activity,
+For an entry with the observed value y and the estimate x̂, in surroundings of activity class b,
 
     clean:    ``k(y)·t_ν((y − x̂)/σ_b)/σ_b``, Student's t with ν = 3, times the pardon k of the value y,
-    missed:   ``ε_b·m(y)``, where y is far from x̂: a clean entry whose estimate is wrong by much,
+    missed:   ``ε_b·m(y)``, if y is far from x̂: a clean entry with a very wrong estimate,
     outlying: ``q(y)``, whatever x̂,
 
-with q, m, k of :mod:`dop_lightning.engine.steps.clean_entries.values`. σ_b comes from expectation maximisation. It must
-be fitted to entries that the estimate has not been fitted to: those it was fitted to it explains too well, so that σ
-shrinks to nothing and each clean entry at an edge is called an outlier.
+with q, m, k of :mod:`dop_lightning.engine.steps.clean_entries.values`. σ_b is fitted by expectation maximisation, to
+entries that were held out from the fit of the estimate. The estimate explains the entries that it was fitted to too
+well: σ would shrink to nothing, and every clean entry at an edge would be called an outlier.
 
-The heavy tails are those of images: a network is wrong at a few edges by much. How often it is, ε_b, is counted: it is
-the share of the far entries that their places say to be clean.
+Images need the heavy tails: a network is very wrong at a few edges. The frequency ε_b of such errors is counted: it is
+the share of the far entries that are clean according to their places.
 """
 
 import math
@@ -24,33 +24,33 @@ DEGREES = 3.0
 """ν."""
 
 ROUNDS = 30
-"""Of expectation maximisation."""
+"""Iterations of expectation maximisation."""
 
 PRIOR = 5.0
-"""A class is fitted as if so many entries with the common scale belonged to it besides."""
+"""Pseudocount of each class, with the common scale."""
 
 LEAST_SCALE = 1 / 256
-"""σ is at least this share of the range: a grey level of 8 bits."""
+"""Lower bound of σ, as a share of the range: a grey level of 8 bits."""
 
 LEAST_SHARE = 1e-4
-"""Neither clean nor corrupted entries are fewer, where their share is fitted."""
+"""Lower bound of the shares of clean and of corrupted entries when they are fitted."""
 
 NEVER = -60.0
-"""Logarithm of a density that is next to none."""
+"""Logarithm of a negligible density."""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """What the mixture knows of entries, each of one dimension; with groups, those of a group follow each other.
+    """Data of the mixture, one dimension each; with groups, the entries of a group are consecutive.
 
     Attributes:
         residual: ``x̂ − y``.
         classes: b.
-        outlying: log q(y) of each, with what its place says: the logarithm of what speaks for an outlier.
-        missed: log m(y) where it is far, :data:`NEVER` where it is not.
+        outlying: log q(y) of each, plus the evidence of its place.
+        missed: log m(y) for far entries, :data:`NEVER` for others.
         pardon: log k(y).
         groups: entries that are corrupted together (the channels of a pixel), at least 1.
-        seen: bool, which entries of the groups were observed; ``None`` where all were. Others have no say.
+        seen: bool, the entries of the groups that were observed; ``None`` for all. Others are ignored.
     """
 
     residual: Tensor
@@ -62,7 +62,7 @@ class Entries:
     seen: Tensor | None = None
 
     def of(self, which: Tensor) -> "Entries":
-        """Those of a boolean mask, of whole groups."""
+        """Select by a boolean mask of whole groups."""
         return Entries(
             self.residual[which],
             self.classes[which],
@@ -79,7 +79,7 @@ class Mixture:
     """A fitted mixture.
 
     Attributes:
-        share: of the corrupted entries, a tensor without dimensions, in (0, 1).
+        share: share of corrupted entries, a scalar tensor in (0, 1).
         missed: ε_b of each class, ``(classes,)``.
         scales: σ_b of each class, ``(classes,)``.
     """
@@ -95,7 +95,7 @@ class Mixture:
         return torch.logaddexp(near, self.missed.log()[entries.classes] + entries.missed)
 
     def clean(self, entries: Entries) -> Tensor:
-        """The probability of each entry that it is clean; 0 where it was not observed."""
+        """Return the probability that each entry is clean; 0 if it was not observed."""
         return self._clean_share(entries, self._clean(entries, self._near(entries)))
 
     def _clean_share(self, entries: Entries, clean: Tensor) -> Tensor:
@@ -104,13 +104,13 @@ class Mixture:
         return probability if entries.seen is None else probability * entries.seen
 
     def refit(self, entries: Entries, least_scale: float, share_too: bool) -> "Mixture":
-        """σ_b by expectation maximisation; the other parts stay.
+        """Fit σ_b by expectation maximisation; the other parameters are kept.
 
         Args:
-            entries: held-out ones.
-            least_scale: σ is at least this, above 0.
-            share_too: whether the share of the outliers is fitted as well: not where clean entries have values and
-                distances that outliers have, which leaves it open.
+            entries: held-out entries.
+            least_scale: lower bound of σ, above 0.
+            share_too: whether to fit the share of outliers as well. It cannot be identified if clean entries have the
+                values and distances of outliers.
         """
         fitted, square = self, entries.residual.square()
         for _ in range(ROUNDS):
@@ -120,7 +120,7 @@ class Mixture:
             share = (1 - probable if entries.seen is None else (1 - probable)[entries.seen]).mean()
             weights = probable * torch.exp(near - clean)
             scale = fitted.scales[entries.classes]
-            # a normal distribution of random scale: far entries count less in its fit
+            # t is a normal distribution of random scale: far entries count less
             counted = weights * (DEGREES + 1) / (DEGREES + square / scale.square())
             sums = torch.zeros(2, len(fitted.scales), dtype=square.dtype, device=square.device)
             sums[0].index_add_(0, entries.classes, counted * square)
@@ -142,17 +142,17 @@ def fit_mixture(
     groups: int = 1,
     seen: Tensor | None = None,
 ) -> Mixture:
-    """Fit the share of the outliers and σ_b, where all entries that are far from their estimate are outliers.
+    """Fit the share of outliers and σ_b, if all entries far from their estimate are outliers.
 
     Args:
-        residual: ``x̂ − y`` of the held-out entries, one dimension; with groups, the entries of a group follow each
-            other.
+        residual: ``x̂ − y`` of the held-out entries, one dimension; with groups, the entries of a group are
+            consecutive.
         classes: b of each.
         density: q(y) of each.
-        clean: what is known of each, in [0, 1]: where the fit starts.
-        least_scale: σ is at least this, above 0.
+        clean: initial probability that each is clean, in [0, 1].
+        least_scale: lower bound of σ, above 0.
         groups: entries that are corrupted together (the channels of a pixel), at least 1.
-        seen: bool, which entries of the groups were observed; ``None`` where all were. Others have no say.
+        seen: bool, the entries of the groups that were observed; ``None`` for all. Others are ignored.
     """
     nothing = torch.zeros_like(residual)
     entries = Entries(residual, classes, density.log(), nothing + NEVER, nothing, groups, seen)
@@ -165,7 +165,7 @@ def fit_mixture(
 
 
 def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
-    """The sum of the log odds of each group at all of its entries; see :class:`Entries`.
+    """Return the sum of the log odds of each group, at all of its entries; see :class:`Entries`.
 
     >>> pooled(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2, torch.tensor([True, True, True, False]))
     tensor([3., 3., 3., 3.])
@@ -175,6 +175,6 @@ def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
 
 
 def log_student(residual: Tensor, scale: Tensor) -> Tensor:
-    """Logarithm of the density of ``scale·t_ν``."""
+    """Return the logarithm of the density of ``scale·t_ν``."""
     constant = math.lgamma((DEGREES + 1) / 2) - math.lgamma(DEGREES / 2) - 0.5 * math.log(DEGREES * math.pi)
     return constant - scale.log() - (DEGREES + 1) / 2 * torch.log1p((residual / scale).square() / DEGREES)

@@ -1,4 +1,4 @@
-"""The 8 neighbours of a pixel in its own channel.
+"""The 8 neighbours of a pixel in the same channel.
 
 Shapes: C×H×W, an image; n places, indices into the flat image.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 STEPS = tuple((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))
-"""From the upper left pixel of a block of 3×3 to the others around its middle."""
+"""Offsets of the 8 neighbours from the upper left pixel of a 3×3 block."""
 
 
 def bordered(image: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def bordered(image: Tensor) -> Tensor:
 
 
 def neighbours_at(around: Tensor, places: Tensor) -> Iterator[Tensor]:
-    """Each of the 8 neighbours of all places, ``(n,)``.
+    """Yield each of the 8 neighbours of all places, ``(n,)``.
 
     Args:
         around: the image as :func:`bordered` returns it.

@@ -1,6 +1,6 @@
-r"""Outliers of a frame that noise limits: cosmic rays, hot and dead pixels are sharper than any optics.
+r"""Outliers of a frame limited by noise: cosmic rays, hot and dead pixels are sharper than any optics.
 
-A star is spread over several pixels, what hits the detector itself is not. The Laplacian tells them apart, as in
+A star covers several pixels; a particle that hits the detector does not. The Laplacian distinguishes them, as in
 van Dokkum, *Cosmic-ray rejection by Laplacian edge detection*, PASP 113 (2001): with the differences u, d, l, r between
 an entry and its four neighbours,
 
@@ -8,9 +8,9 @@ an entry and its four neighbours,
 
 which is A for a single entry that is A above its surroundings. An entry is an outlier where ``S = L/σ``, less its own
 median in a window of 5×5, is above :data:`SIGNIFICANT`, and above :data:`SHARP` times the fine structure
-``F = (med₃(y) − med₇(med₃(y)))/σ``, which a star has and a single entry has not. Its neighbours are as well where they
-stand out themselves: tracks of particles are several pixels long. What is below its surroundings is found in the
-negative of the frame. σ is that of :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
+``F = (med₃(y) − med₇(med₃(y)))/σ``, which is large for a star and small for a single entry. Neighbours that stand out
+are outliers too, because particle tracks are several pixels long. Negative outliers are found in the negative of the
+frame. σ is that of :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
 
 Shapes: C×H×W, an image.
 """
@@ -28,26 +28,26 @@ from dop_lightning.foundation.checks import one_of
 Sign = Literal["auto", "both", "positive", "negative"]
 
 SIGNIFICANT = 6.0
-"""Standard deviations of the noise that an outlier is off."""
+"""Smallest deviation of an outlier, in standard deviations of the noise."""
 
 ALONG = 4.5
-"""The same of an entry beside an outlier."""
+"""Smallest deviation of an entry beside an outlier, in the same units."""
 
 SHARP = 5.0
-"""The least ratio of the Laplacian of an outlier to the fine structure around it."""
+"""Smallest ratio of the Laplacian of an outlier to the fine structure around it."""
 
 LEAST_STRUCTURE = 0.01
-"""F is at least this."""
+"""Lower bound of F."""
 
 ROUNDS = 4
-"""Each with the outliers of the one before left out of the medians."""
+"""Number of rounds. The medians exclude the outliers of the round before."""
 
 FEW = 0.1
-"""Outliers of one sign that are fewer than this share of those of the other are taken for noise."""
+"""Outliers of one sign count as noise if they are fewer than this share of those of the other."""
 
 
 def of_sign(off: Tensor, sign: Sign) -> Tensor:
-    """Which entries can be outliers, by how far they are above what they should be; bool, the shape of ``off``."""
+    """Return which entries can be outliers by the sign of their deviation ``off``; bool, the same shape."""
     one_of("sign", sign, get_args(Sign))
     if sign == "positive":
         return off >= 0
@@ -55,13 +55,13 @@ def of_sign(off: Tensor, sign: Sign) -> Tensor:
 
 
 def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") -> Tensor:
-    """Which entries of a frame are sharper than what its optics make; bool, ``(C, H, W)``.
+    """Return which entries of a frame are sharper than its optics can produce; bool, ``(C, H, W)``.
 
     Args:
         y: the frame, ``(C, H, W)``.
-        known: bool, which entries were observed.
-        noise: the standard deviation of the noise in its darker part, above 0.
-        sign: of the outliers; ``auto`` is both, or one where those of the other are fewer than a tenth.
+        known: bool, the observed entries.
+        noise: standard deviation of the noise in its darker part, above 0.
+        sign: of the outliers; ``auto`` is both, or one if the other has fewer than a tenth as many.
 
     >>> rows = torch.arange(32.0)
     >>> star = 100 * torch.exp(-((rows - 8) ** 2 + (rows[:, None] - 8) ** 2) / 4.5)
@@ -79,7 +79,7 @@ def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") 
         middle = window_median(y, left, SIDE)
         deviation = level_noise(y, middle, left, noise)
         filled = torch.where(left, y, middle)
-        # what was found is looked at no more: its neighbours are not off because it is
+        # known outliers are replaced, so that their neighbours do not deviate because of them
         new = [_stand_out(torch.where(left, y, filled) * side, middle * side, deviation, left) for side in sides]
         more = torch.stack(new).any(dim=0)
         above |= more & (y > middle)
@@ -90,10 +90,10 @@ def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") 
 
 
 def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> Tensor:
-    """What is above its surroundings and sharp."""
+    """Return which entries are above their surroundings and sharp."""
     off = (y - middle) / deviation
     laplacian = _laplacian(y) / deviation
-    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few; medians only make L smaller
+    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few; subtracting medians only reduces L
     laplacian = torch.where(candidates, laplacian - window_median_at(laplacian, known, 5, candidates), 0)
     fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
     structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(LEAST_STRUCTURE)
@@ -110,7 +110,7 @@ def _laplacian(y: Tensor) -> Tensor:
 
 
 def _of_sign(found: Tensor, above: Tensor) -> Tensor:
-    """Those of one sign where the others are few."""
+    """Keep the outliers of one sign if the others are few."""
     high, low = int((found & above).sum()), int((found & ~above).sum())
     if low < FEW * high:
         return found & above

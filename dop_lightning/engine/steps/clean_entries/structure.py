@@ -1,4 +1,4 @@
-"""A look at an observation before anything has been fitted to it: is what stands out damage, or the picture itself?
+"""First look at an observation, before any fit: is what stands out damage, or the picture itself?
 
 Shapes: C×H×W, an image.
 """
@@ -18,29 +18,29 @@ SIDE = 5
 """Side of the window of the median, pixels."""
 
 FAINT = 0.06
-"""Where no entry is further from the median, in scales of the observation, there are no outliers."""
+"""Without an entry further from the median than this, in scales of the observation, there are no outliers."""
 
 NOTHING = 0.06
-"""Share of outliers among what stands out below which there are none: letters have dots, and lines have ends."""
+"""Below this share of outliers among what stands out, there are none: letters have dots, and lines have ends."""
 
 STRUCTURE = 0.3
-"""Share of outliers among what stands out below which it is the picture that stands out."""
+"""Below this share of outliers among what stands out, it is the picture that stands out."""
 
 MANY = 0.1
-"""Share of outliers above which even a frame of noise is left to the network."""
+"""Above this share of outliers, the network decides even in a frame limited by noise."""
 
 FEWEST = 1e-3
-"""In such a picture, outliers that are fewer than this share of all entries are none."""
+"""In such a picture, fewer outliers than this share of all entries count as none."""
 
 
 class FirstLook(NamedTuple):
-    """What stands out in an observation.
+    """Result of the first look at an observation.
 
     Attributes:
-        share: of the entries that stand out, the share that are outliers, in [0, 1]; the others are lines, stars and
-            edges. Where nothing stands out it is 0 if all entries are close to the median, else 1.
-        clean: the probability of each entry that it is clean, ``(C, H, W)``; 1 where it does not stand out.
-        by_noise: whether the noise of the frame told the outliers.
+        share: share of outliers among the entries that stand out, in [0, 1]; the others are lines, stars and edges. If
+            nothing stands out, 0 if all entries are close to the median, else 1.
+        clean: probability that each entry is clean, ``(C, H, W)``; 1 for entries that do not stand out.
+        by_noise: whether the outliers were found from the noise of the frame.
     """
 
     share: float
@@ -49,7 +49,7 @@ class FirstLook(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Whether this look is right for good: the picture itself stands out, or the noise has told."""
+        """Whether this look is final: the picture itself stands out, or the noise identified the outliers."""
         return self.by_noise or self.share < STRUCTURE
 
 
@@ -61,19 +61,18 @@ def first_look(
     noise: float | None = None,
     sign: Sign = "auto",
 ) -> FirstLook:
-    """Compare each entry with the median around it, and what stands out with its neighbours.
+    """Compare each entry with the median around it, and entries that stand out with their neighbours.
 
-    See :mod:`dop_lightning.engine.steps.clean_entries.places` for how outliers are told from lines, and
-    :mod:`dop_lightning.engine.steps.clean_entries.values` for what their values say besides. Of a frame that noise
-    limits the outliers are those of :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
+    :mod:`dop_lightning.engine.steps.clean_entries.places` distinguishes outliers from lines, and
+    :mod:`dop_lightning.engine.steps.clean_entries.values` adds the evidence of their values. In a frame limited by
+    noise, the outliers are those of :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions nothing can be said, and all counts as
-            clean, with share 1.
+        y: the observation, ``(C, H, W)``. With another number of dimensions all entries count as clean, with share 1.
         scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are. Others have probability 0.
+        observed: bool, ``(C, H, W)``; ``None`` for all. Others have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together.
-        noise: the standard deviation of the noise in the darker part of a frame that noise limits; else ``None``.
+        noise: standard deviation of the noise in the darker part of a frame limited by noise; else ``None``.
         sign: of the outliers, see :func:`~dop_lightning.engine.steps.clean_entries.sharp.sharp_outliers`.
 
     >>> y = torch.zeros(1, 32, 32)

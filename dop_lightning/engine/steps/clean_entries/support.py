@@ -1,4 +1,4 @@
-"""Which entries are clean, told before any network has been fitted.
+"""Estimate which entries are clean, before any network is fitted.
 
 Shapes: C×H×W, an image.
 """
@@ -13,24 +13,24 @@ from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
 
 ROUNDS = 2
-"""Of support and regression, each with what the other says."""
+"""Number of rounds, alternating between support and regression."""
 
 SAMPLE = 2000
-"""About so many pixels tell the error of the estimates."""
+"""Approximate number of pixels from which the error of the estimates is measured."""
 
 
 def first_support(
     y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False, sign: Sign = "auto"
 ) -> Tensor:
-    """The probability of each entry that it is clean, ``(C, H, W)``: from the median around it, then by regression.
+    """Return the probability that each entry is clean, ``(C, H, W)``, from medians and then by regression.
 
-    The mixture is that of :func:`~dop_lightning.engine.steps.clean_entries.estimate.clean_probability`. No estimate has
-    seen the entry that it predicts, so any entries count as held out: a sample, drawn with a fixed seed.
+    The mixture is that of :func:`~dop_lightning.engine.steps.clean_entries.estimate.clean_probability`. No estimate
+    uses the entry that it predicts, so any entries can serve as held-out ones: a sample, drawn with a fixed seed.
 
     Args:
         y: the observation, ``(C, H, W)``.
         scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        observed: bool, ``(C, H, W)``; ``None`` for all.
         per_pixel: whether the channels of a pixel are corrupted together.
         sign: of the outliers.
 

@@ -1,4 +1,4 @@
-"""What is known of an entry besides its value: its estimate, how well its neighbours are estimated, and their values.
+"""Surroundings of an entry: its estimate, the error of the estimate at its neighbours, and their values.
 
 Shapes: C×H×W an image, ``*m`` any observation of N entries; r rows of g entries that are corrupted together.
 """
@@ -16,34 +16,34 @@ SIDE = 5
 """Side of the window over which the local scale of the residual is averaged, pixels."""
 
 PRIOR = 4.0
-"""The local scale is averaged as if so many entries with the common one belonged to the window besides."""
+"""Pseudocount of the local scale, with the common scale."""
 
 DOUBT = 2.0
-"""A residual is foretold from its neighbours as if so many of them with residual 0 stood around besides."""
+"""Pseudocount of neighbours with residual 0, when a residual is predicted from its neighbours."""
 
 FEWEST = 30.0
-"""Clean entries that have to be held out for their error to be compared."""
+"""Fewest held-out clean entries for a comparison of errors."""
 
 MOST_FOLLOWED = 10.0
-"""The error of held-out entries is at most so many times that of others."""
+"""Upper bound of the ratio of the error of held-out entries to that of others."""
 
 MOST_DISTANCE = 1e3
-"""The distance, in scales of the observation, to neighbours that are not there."""
+"""Distance to unobserved neighbours, in scales of the observation."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The place of each entry, one dimension of N entries; what any value would look like there can be asked.
+    """The surroundings of N entries, in one dimension, which give the features of any value at these places.
 
     Attributes:
         estimate: x̂.
-        scale: the mean |y − x̂| of the clean entries around, without the entry itself, above 0; larger where the entry
-            was held out.
-        pull: by which share of its distance an estimate comes closer to an entry that it is fitted to; 0 where the
-            entry was held out.
-        foretold: ``(N, F)``, the residual ``y − x̂`` as far as clean entries beside it foretell it: those of the other
-            channels, those around it in its own. F is 0 where there are no neighbours.
-        neighbours: ``(N, 8)``, the values around, infinite where none was observed; ``None`` without neighbours.
+        scale: mean |y − x̂| of the surrounding clean entries, without the entry itself, above 0; larger if the entry was
+            held out.
+        pull: share of its distance by which an estimate moves toward an entry that it is fitted to; 0 if the entry was
+            held out.
+        foretold: ``(N, F)``, predictions of the residual ``y − x̂`` from clean entries: those around it in its own
+            channel, those of the other channels. F is 0 without neighbours.
+        neighbours: ``(N, 8)``, the surrounding values, infinite if not observed; ``None`` without neighbours.
         unit: the scale of the observation.
     """
 
@@ -65,15 +65,15 @@ class Surroundings:
         per_pixel: bool,
         held_out: Tensor,
     ) -> "Surroundings":
-        """Those of an observation.
+        """Compute the surroundings of the entries of an observation.
 
         Args:
-            y: the observation, ``(*m)``; one that is not ``(C, H, W)`` has no neighbours.
+            y: the observation, ``(*m)``; without neighbours unless it is ``(C, H, W)``.
             estimate: x̂.
-            clean: the probability of each entry that it is clean, 0 where it was not observed.
+            clean: probability that each entry is clean, 0 if it was not observed.
             observed: bool.
             unit: the scale of the observation, above 0.
-            per_pixel: whether the channels of a pixel are corrupted together: then they do not speak for each other.
+            per_pixel: whether the channels of a pixel are corrupted together; they do not predict each other then.
             held_out: bool, entries that the estimate was not fitted to.
         """
         residual = y - estimate
@@ -88,7 +88,7 @@ class Surroundings:
             return cls(estimate.flatten(), scale.flatten(), pull, residual.new_zeros(y.numel(), 0), None, unit)
 
         def elsewhere(values: Tensor, side: int) -> Tensor:
-            """The sum over a window and all channels, without the entry itself; its whole pixel with per_pixel."""
+            """Return the sum over a window and all channels, without the entry itself, or its pixel with per_pixel."""
             own = values.sum(0, keepdim=True) if per_pixel else values
             return _window(values, side).sum(0, keepdim=True) - own
 
@@ -107,14 +107,15 @@ class Surroundings:
         )
 
     def log_clean(self, residual: Tensor, places: Tensor) -> Tensor:
-        """Logarithm of the density of a clean entry: Student's t of the local scale, in units of 1/y."""
+        """Return the log density of a clean entry: Student's t with the local scale, in units of 1/y."""
         return log_student(residual, self.scale[places])
 
     def features(self, values: Tensor, residual: Tensor, places: Tensor) -> Tensor:
-        """What tells outliers from clean entries, larger for outliers.
+        """Return the features that distinguish outliers from clean entries, larger for outliers.
 
-        The distance from the estimate in local scales, likewise from the estimate corrected by each of the foretold
-        residuals, and the mean distance to the two most similar neighbours; the logarithm of each.
+        These are the logarithms of the distance from the estimate in local scales, of the same distance after
+        correcting the estimate by each of the predicted residuals, and of the mean distance to the two most similar
+        neighbours.
 
         Args:
             values: any shape.
@@ -122,7 +123,7 @@ class Surroundings:
             places: int64, the same shape, indices of entries.
 
         Returns:
-            The same shape, and one dimension more.
+            The same shape with one more dimension.
         """
         scale = self.scale[places]
         columns = [torch.log1p(residual.abs() / scale)]
@@ -135,20 +136,20 @@ class Surroundings:
 
 
 def _followed(error: Tensor, clean: Tensor, held_out: Tensor) -> float:
-    """f, how many times as large the error of clean entries is where they were held out; at least 1."""
+    """Return f, the ratio of the error of held-out clean entries to that of other clean entries; at least 1."""
     apart, fitted = ((error[at].sum() + 1e-12) / (clean[at].sum() + 1e-9) for at in (held_out, ~held_out))
     ratio = float(apart / fitted) if float(clean[held_out].sum()) > FEWEST else 1.0
     return min(max(ratio, 1.0), MOST_FOLLOWED)
 
 
 def _window(values: Tensor, side: int) -> Tensor:
-    """The sum over a window of each channel; beyond its edges the image is continued."""
+    """Return the sum over a window in each channel; the edge pixels are repeated beyond the image."""
     around = pad(values[None], [side // 2] * 4, mode="replicate")
     return avg_pool2d(around, side, stride=1)[0] * side**2
 
 
 def _neighbours(y: Tensor, observed: Tensor) -> Tensor:
-    """The 8 values around each entry, ``(N, 8)``."""
+    """Return the 8 values around each entry, ``(N, 8)``."""
     around = bordered(torch.where(observed, y, torch.inf))
     height, width = y.shape[1:]
     return torch.stack([around[:, i : i + height, j : j + width].flatten() for i, j in STEPS], dim=1)

@@ -1,14 +1,14 @@
-r"""Logistic regression from examples of one kind, and of both without labels.
+r"""Logistic regression from positive and unlabelled examples.
 
-Positive and unlabelled learning [du Plessis, Niu and Sugiyama, 2015]: with the logistic loss, the risk over labelled
-examples needs no negative ones,
+Positive and unlabelled learning [du Plessis, Niu and Sugiyama, 2015]: with the logistic loss, the risk needs no
+negative examples,
 
     ``J(β) = Σᵢ log(1 + e^{ηᵢ}) − Σₘ uₘηₘ + λ/2·|β|²,   η = η₀ + φᵀβ``,
 
-where i are the unlabelled examples, m the positive ones, with weights ``Σₘ uₘ`` equal to the number of positive ones
-among the unlabelled. J is convex. At its least, but for λ, ``Σᵢ σ(ηᵢ)φᵢ = Σₘ uₘφₘ``: of each feature there is as much
-among the examples, weighted by their probabilities, as there should be. With features that are hats over the range of a
-score, the probabilities are calibrated along each score.
+where i are the unlabelled examples and m the positive ones, with weights ``Σₘ uₘ`` equal to the number of positive ones
+among the unlabelled. J is convex. At its minimum, up to λ, ``Σᵢ σ(ηᵢ)φᵢ = Σₘ uₘφₘ``: the sum of each feature over the
+unlabelled examples, weighted by their probabilities, equals that over the positive ones. With hat functions over the
+range of a score as features, the probabilities are calibrated along each score.
 """
 
 from typing import NamedTuple
@@ -18,25 +18,25 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 KNOTS = 8
-"""Of the hats of a score: so many quantiles of the unlabelled examples, and of the positive ones."""
+"""Knots of the hats of a score: this many quantiles of the unlabelled examples, and of the positive ones."""
 
 APART = 0.02
-"""Knots are apart by more than this share of the range of a score."""
+"""Smallest distance of knots, as a share of the range of a score."""
 
 STEPS = 30
-"""Of Newton's method, at most."""
+"""Maximum number of steps of Newton's method."""
 
 ENOUGH = 1e-6
-"""Newton's method stops where a step lowers J by less than this, per unlabelled example."""
+"""Newton's method stops when a step lowers J by less than this per unlabelled example."""
 
 
 class Examples(NamedTuple):
     """Examples, r of them.
 
     Attributes:
-        scores: ``(r, g, F)``, g of each example at once, whose hats are averaged; larger for positive ones.
+        scores: ``(r, g, F)``, g per example, whose hats are averaged; larger for positive examples.
         base: η₀, ``(r,)``.
-        seen: bool ``(r, g)``, which of the g count; at least one.
+        seen: bool ``(r, g)``, those of the g that count; at least one.
     """
 
     scores: Tensor
@@ -56,7 +56,7 @@ class Logistic(NamedTuple):
     coefficients: Tensor
 
     def probability(self, examples: Examples) -> Tensor:
-        """σ(η), ``(r,)``, float64."""
+        """Return σ(η), ``(r,)``, float64."""
         return torch.sigmoid(examples.base.double() + _design(examples, self.knots) @ self.coefficients)
 
 
@@ -65,7 +65,7 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
 
     Args:
         unlabelled: examples of both kinds.
-        positive: examples of one kind.
+        positive: positive examples.
         weights: u of the positive ones, at least 0.
         ridge: λ, above 0.
     """
@@ -96,14 +96,14 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
 
 
 def hats(scores: Tensor, knots: Tensor) -> Tensor:
-    """Piecewise linear functions, each 1 at its knot and 0 at all others; constant beyond the outer knots.
+    """Return piecewise linear functions, each 1 at its knot and 0 at all others; constant beyond the outer knots.
 
     Args:
         scores: any shape.
         knots: ascending, at least 2.
 
     Returns:
-        The same shape, and one dimension more; their sum is 1.
+        The same shape with one more dimension, along which the sum is 1.
 
     >>> hats(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 1.0, 2.0])).tolist()
     [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
@@ -117,7 +117,7 @@ def hats(scores: Tensor, knots: Tensor) -> Tensor:
 
 
 def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
-    """φ: 1, and the hats of each score, the mean over those of an example that count; float64."""
+    """Return φ: 1 and the hats of each score, averaged over those of an example that count; float64."""
     seen = examples.seen.double()[..., None]
     number = seen.sum(1)
     parts = [(hats(examples.scores[..., f].double(), knots[f]) * seen).sum(1) / number for f in range(len(knots))]
@@ -130,7 +130,7 @@ def _quantiles(scores: Tensor) -> Tensor:
 
 
 def _knots(places: Tensor) -> Tensor:
-    """Those that are apart."""
+    """Drop knots that are too close to each other."""
     ordered = places.sort().values
     least = APART * float(ordered[-1] - ordered[0])
     kept = [float(ordered[0])]

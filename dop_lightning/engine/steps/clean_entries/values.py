@@ -1,18 +1,18 @@
-r"""Which values outliers have, and which values clean entries have: densities from one observation and its estimate.
+r"""Densities of the values of outliers and of clean entries, from one observation and its estimate.
 
-Dead pixels are black, hot ones white, random ones anything. Nothing is assumed: entries far from their estimate are
-outliers whatever their value, as far as their places agree, and the histogram of their values is corrected for the fact
-that an outlier of value v is far only from those estimates that are far from v:
+Dead pixels are black, hot ones white, random ones can have any value. No values are assumed. Entries far from their
+estimate are outliers, with the probability given by their places, and the histogram of their values is corrected for
+the fact that an outlier of value v is far only from those estimates that are far from v:
 
     ``ρ(v) = Σ{Pᵢ: yᵢ = v, |x̂ᵢ − yᵢ| > t} / #{j: |x̂ⱼ − v| > t}``
 
-is the probability that an entry, any entry, is an outlier of value v. Its sum is the share of the outliers, and
-``q = ρ/Σρ`` the density of their values. So a value that hardly an outlier has clears an entry, however wrong the
-estimate is there; a value that many have condemns it, however close it is.
+is the probability that an arbitrary entry is an outlier of value v. Its sum is the share of outliers, and ``q = ρ/Σρ``
+is the density of their values. A value that few outliers have clears an entry, however wrong the estimate is there; a
+value that many outliers have condemns it, however close it is to its estimate.
 
-Not so where clean entries have that value as well, as black ink, white paper and a night sky do. What is left of the
-histogram of all values is that of the clean ones, ``c = h − ρ`` (a little less, for ρ is not exact). Where c is larger
-than around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its guilt.
+Clean entries can have that value as well, as black ink, white paper and a night sky do. The rest of the histogram of
+all values is that of clean entries, ``c = h − ρ`` (slightly less, since ρ is not exact). If c(v) exceeds the average
+c̄(v) around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its log odds.
 """
 
 from typing import NamedTuple
@@ -24,32 +24,32 @@ from torch.nn.functional import conv1d, pad
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
 
 FAR = 0.25
-"""t: at this distance, in scales of the observation, an entry is far from its estimate."""
+"""t, the distance in scales of the observation beyond which an entry is far from its estimate."""
 
 BINS = 512
-"""Of the histogram over the range of the observation and the estimate: half a grey level each, of 8 bits."""
+"""Bins of the histogram over the range of observation and estimate: half a grey level of 8 bits each."""
 
 UNIFORM = 0.02
-"""Share of the density that is spread over the whole range: an outlier may have a value that none has had yet."""
+"""Share of the density that is uniform over the range: an outlier may have a value not seen yet."""
 
 SMOOTH = 16
-"""Standard deviation, in bins, of the density that a value of clean entries is compared with."""
+"""Standard deviation, in bins, of the smoothing that gives c̄."""
 
 CAUTION = 2.0
-"""What the density of the values of outliers is multiplied by: an outlier that is let in costs more than a clean entry
-that is left out. Levels of 8 bits lie in every other bin, so that it is twice as large there already."""
+"""Factor of the density of the values of outliers: a missed outlier costs more than a rejected clean entry. Levels of 8
+bits lie in every other bin, where the density is already twice as large."""
 
 INEXACT = 0.1
-"""Share by which ρ may be too small."""
+"""Relative margin by which ρ may be too small."""
 
 
 class Bins(NamedTuple):
-    """Where values and estimates lie in the histogram.
+    """Bins of the values and of the estimates in the histogram.
 
     Attributes:
-        values: the bin of each value.
-        estimates: the bin of each estimate.
-        width: of a bin.
+        values: bin of each value.
+        estimates: bin of each estimate.
+        width: width of a bin.
         far: t in bins.
     """
 
@@ -60,19 +60,19 @@ class Bins(NamedTuple):
 
     @classmethod
     def of(cls, y: Tensor, estimate: Tensor, far: float) -> "Bins":
-        """The bins of values and estimates, one dimension each; t in their units."""
+        """Compute the bins of values and estimates, one dimension each; ``far`` is t in their units."""
         low = torch.minimum(y.min(), estimate.min())
         width = (torch.maximum(y.max(), estimate.max()) - low).clamp_min(2 * far) / BINS
         return cls(_places(y, low, width), _places(estimate, low, width), width, (far / width).round().long())
 
 
 class Values(NamedTuple):
-    """What the values of outliers and of clean entries are.
+    """Densities of the values of outliers and of clean entries.
 
     Attributes:
-        share: Σρ, the share of outliers, a tensor without dimensions.
+        share: Σρ, the share of outliers, a scalar tensor.
         outliers: q(yᵢ) of each entry, above 0, in units of 1/y, with :data:`CAUTION`.
-        missed: the density, at yᵢ, of the values of clean entries that are far from their estimate; the same.
+        missed: density at yᵢ of the values of clean entries that are far from their estimate, in the same units.
         pardon: log c(yᵢ)/c̄(yᵢ) of each entry, at least 0 and at most what q adds.
     """
 
@@ -83,18 +83,18 @@ class Values(NamedTuple):
 
 
 def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Values:
-    """Densities of the values.
+    """Estimate the densities of the values.
 
     Args:
-        bins: where they lie.
-        outlying: P of each entry that it is an outlier, 0 where it is not far from its estimate.
-        far: bool, whether it is.
-        seen: bool, the entries that were observed; others do not count.
+        bins: bins of the values and estimates.
+        outlying: probability P that each entry is an outlier, 0 for entries near their estimate.
+        far: bool, the entries that are far from their estimate.
+        seen: bool, the observed entries; others are ignored.
     """
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
     all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
-    ordered = bins.estimates[seen].to(torch.int16).sort().values  # few bits are sorted fast
+    ordered = bins.estimates[seen].to(torch.int16).sort().values  # short integers are sorted faster
     levels = torch.arange(BINS, dtype=ordered.dtype, device=ordered.device)
     shares, further = (
         share_far(ordered, levels, t, outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
@@ -122,12 +122,12 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
 
 
 def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
-    """``q(yᵢ)`` of each entry, where all entries that are far from their estimate are outliers.
+    """Return ``q(yᵢ)`` of each entry, if all entries far from their estimate are outliers.
 
     Args:
         y: observed values, one dimension.
-        estimate: ``x̂``, what each of them should have been.
-        far: t, the distance at which an entry is taken for an outlier, above 0, in units of y.
+        estimate: ``x̂``, the value of each without corruption.
+        far: t, the distance beyond which an entry counts as an outlier, above 0, in units of y.
 
     Returns:
         The shape of ``y``, above 0, in units of 1/y.
@@ -142,7 +142,7 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
 
 
 def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
-    """The bin of each value."""
+    """Return the bin of each value."""
     return ((values - low) / width).long().clamp_(0, BINS - 1)
 
 
@@ -152,13 +152,13 @@ def _histogram(places: Tensor, weights: Tensor) -> Tensor:
 
 
 def _levels(density: Tensor) -> Tensor:
-    """The mean over two grey levels of 8 bits: every other bin is empty there, which is no property of a value."""
+    """Average over two grey levels of 8 bits, because every other bin is empty in 8 bits."""
     kernel = torch.full((1, 1, 4), 0.25, dtype=density.dtype, device=density.device)
     return conv1d(pad(density[None, None], (1, 2)), kernel)[0, 0]
 
 
 def _smooth(density: Tensor) -> Tensor:
-    """A density blurred by a normal distribution; what would leave the range is lost."""
+    """Blur a density by a normal distribution, without what leaves the range."""
     reach = 3 * SMOOTH
     steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)
     kernel = torch.exp(-steps.square() / (2 * SMOOTH**2))
