@@ -27,6 +27,8 @@ from dop_lightning.engine.steps.clean_entries import (
     filled,
     first_look,
     first_support,
+    flat_border,
+    kriged,
     regression,
 )
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
@@ -36,7 +38,7 @@ from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
 from dop_lightning.model.signals.abilities import Guided
-from dop_lightning.problems.problem import scale
+from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
@@ -160,10 +162,11 @@ class Refinement(StepRule):
         revealed: float = REVEALED,
         every: int = 25,
         held_out: float = 0.05,
-        average: float = 0.98,
+        average: float = 0.95,
         patience: int | None = 250,
         dense: Dense = "auto",
         guide: bool = True,
+        kriging: bool = True,
         damage: Damage = "auto",
         sign: Sign = "auto",
     ) -> None:
@@ -175,6 +178,7 @@ class Refinement(StepRule):
         one_of("dense", dense, get_args(Dense))
         self.dense = dense
         self.guide = guide
+        self.kriging = kriging
         self.damage = check_damage(damage)
         one_of("sign", sign, get_args(Sign))
         self.sign = sign
@@ -221,7 +225,9 @@ class Refinement(StepRule):
             "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
             "regression_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "network_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
+            "kriged": torch.zeros(size, dtype=torch.bool, device=host),
             "damaged": torch.zeros_like(guide, dtype=torch.bool),
+            "border": torch.full_like(guide, math.nan),
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
@@ -241,6 +247,8 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
+            memory["border"][k] = self._border(problem).to(y.device)
+            memory["damaged"][k] |= memory["border"][k].isfinite()
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides
@@ -252,15 +260,29 @@ class Refinement(StepRule):
                 continue
             held_out = memory["held_out"][k]
             seen = ~held_out if mask is None else mask & ~held_out
-            estimate = regression(y, memory["look"][k] * seen)
+            estimate = self._regression(y, memory["look"][k] * seen)
             if not look.by_noise:
                 error, guessed = _errors(y, estimate, memory["look"][k] * held_out)
                 memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
                 memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
             if "guide" in memory:
                 if not look.decides:
-                    estimate = regression(y, first_support(y, size, seen, pixels, self.sign))
+                    estimate = self._regression(y, first_support(y, size, seen, pixels, self.sign) * seen)
                 memory["guide"][k] = estimate
+
+    def _border(self, problem: Problem) -> Tensor:
+        """Return the values of the flat border lines of a problem, ``(*m)``, nan elsewhere; a tile has its whole's."""
+        part = problem.part
+        whole = problem if part is None else part.whole
+        if self.damage == "points" or whole.observation.dim() != 3:
+            return torch.full_like(problem.observation, math.nan)
+        found = flat_border(whole.observation, scale(whole), whole.mask)
+        return found if part is None else found[..., part.rows, part.columns]
+
+    def _regression(self, y: Tensor, clean: Tensor) -> Tensor:
+        """The kernel regression, with its residuals kriged."""
+        estimate = regression(y, clean)
+        return kriged(y, estimate, clean) if self.kriging else estimate
 
     def reveal(self, state: BatchState, k: int) -> int:
         """Return ``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -298,7 +320,7 @@ class Refinement(StepRule):
         due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
         if not due:
             return
-        expected = _expected(state, memory["average"])
+        expected, best = _expected(state, memory["average"]), _expected(state, memory["best"])
         for k in due:
             if not bool(expected[k].isfinite().all()):
                 continue
@@ -310,22 +332,37 @@ class Refinement(StepRule):
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
-            clean = memory["clean"][k]
-            dense = dense_noise(y, expected[k], clean, held_out) / scale(problems[k])
+            clean, known = memory["clean"][k], math.isfinite(float(memory["least_error"][k]))
+            predicted, by_kriging = self._predicted(state, k, expected[k])
+            dense = dense_noise(y, predicted, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
-            error, guessed = _errors(y, expected[k], clean * held_out)
-            if not memory["structure"][k]:  # for now; the network is fitted to the clean entries in any case
+            error, guessed = _errors(y, predicted, clean * held_out)
+            if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
                 memory["hopeless"][k] = error > max(GUESSED * guessed, SMALL * scale(problems[k]))
+            if known:  # compare on the same entries: those that are clean have changed since
+                of_best, best_by_kriging = self._predicted(state, k, best[k])
+                memory["least_error"][k] = _errors(y, of_best, clean * held_out)[0]
+                memory["kriged"][k] = best_by_kriging
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
-            if error < float(memory["least_error"][k]):
-                memory["least_error"][k] = error  # not if it is nan: no held-out entry is clean
+            if error < float(memory["least_error"][k]) or not known:
+                memory["least_error"][k] = error if error == error else math.inf  # nan: nothing held out is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
-                memory["network_error"][k] = _errors(y, expected[k], memory["look"][k] * held_out)[0]
+                memory["kriged"][k] = by_kriging
+                memory["network_error"][k] = _errors(y, predicted, memory["look"][k] * held_out)[0]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
             else:
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
+
+    def _predicted(self, state: BatchState, k: int, expected: Tensor) -> tuple[Tensor, bool]:
+        """Predict the held-out entries of problem k: with kriging of the residuals if the error is less with it."""
+        y, clean, held_out = state.problems.observation[k], state.memory["clean"][k], state.memory["held_out"][k]
+        if not self.kriging or y.dim() != 3 or not _same_entries(state):
+            return expected, False
+        found = kriged(y, expected, clean.masked_fill(held_out, 0), held_out)
+        error, without = (_errors(y, estimate, clean * held_out)[0] for estimate in (found, expected))
+        return (found, True) if error < without else (expected, False)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
@@ -354,9 +391,11 @@ class Refinement(StepRule):
             clean = torch.where(over(regressed.to(device), clean), memory["look"], clean)
         for k, problem in enumerate(state.problems):
             if regressed[k]:
-                average[k] = regression(y[k], clean[k])
+                average[k] = self._regression(y[k], clean[k])
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
+            elif memory["kriged"][k] and dropped[k]:
+                average[k] = kriged(y[k], average[k], clean[k])
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & self._keeps(state)).to(device)
         if bool(kept.any()):
@@ -370,6 +409,10 @@ class Refinement(StepRule):
             if _same_entries(state):
                 seen = ~memory["damaged"] if state.problems.mask is None else state.problems.mask & ~memory["damaged"]
                 average = torch.where(over(hopeless, y) & seen, y, average)
+        flat = memory["border"].isfinite()
+        if bool(flat.any()):
+            average = torch.where(flat, memory["border"], average)
+            left_over = torch.where(flat, y - memory["border"], left_over)
         told = dropped | hopeless
         return replace(
             evaluation,
@@ -389,27 +432,36 @@ class Refinement(StepRule):
         """Return the calibrated probability of each entry, from w and what is recovered; ``None`` before s is dropped.
 
         It is ``1 − w`` if the first look decides, and 0 if the output says nothing about the image. Structured damage
-        has 1. See :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
+        has 1, and flat border lines have 1 where y differs from them, 0 elsewhere. See
+        :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
         """
         if not bool(_is_dropped(state, iteration)[k]):
             return None
-        problems, clean, held_out = state.problems, state.memory["clean"][k], state.memory["held_out"][k]
-        observed = None if problems.mask is None else problems.mask[k]
+        memory, mask = state.memory, state.problems.mask
+        found = self._probability(state, k, iteration)
+        if found is None:
+            return None
+        y, border, damaged = (
+            tensor.cpu() for tensor in (state.problems.observation[k], memory["border"][k], memory["damaged"][k])
+        )
+        found = torch.where(border.isfinite(), (y != border).to(found.dtype), found.masked_fill(damaged, 1))
+        return found if mask is None else found * mask[k].cpu()
+
+    def _probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
+        """Return the probability at entries without structured damage, ``(*m)`` on the CPU."""
+        problems, memory = state.problems, state.memory
         regressed = bool(self._is_regressed(state)[k])
-        if regressed:
-            clean = state.memory["look"][k]
-        elif bool(state.memory["hopeless"][k]):
-            damaged = state.memory["damaged"][k]
-            return (damaged if observed is None else damaged & observed).cpu().float()
-        if regressed or bool(state.memory["structure"][k]):
-            return (1 - clean if observed is None else (1 - clean) * observed).cpu().float()
+        if not regressed and bool(memory["hopeless"][k]):
+            return torch.zeros_like(memory["clean"][k], device="cpu", dtype=torch.float32)
+        clean = memory["look" if regressed else "clean"][k]
+        if regressed or bool(memory["structure"][k]):
+            return (1 - clean).cpu().float()
         expected = _expected(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
             return None
-        y, size, damaged = problems.observation[k], scale(problems[k]), state.memory["damaged"][k]
-        mask = _observed(problems.mask, state.memory["damaged"], k)
-        found = corruption_probability(y, expected, clean, held_out, size, mask, _per_pixel(state))
-        return found.masked_fill_((damaged if observed is None else damaged & observed).to(found.device), 1)
+        mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
+        size, pixels = scale(problems[k]), _per_pixel(state)
+        return corruption_probability(problems.observation[k], expected, clean, held_out, size, mask, pixels).cpu()
 
     def _keeps(self, state: BatchState) -> Tensor:
         """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""

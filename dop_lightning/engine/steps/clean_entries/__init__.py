@@ -1,6 +1,7 @@
 """Detect the corrupted entries of an observation, without the truth."""
 
 from dop_lightning.engine.steps.clean_entries.background import background_noise
+from dop_lightning.engine.steps.clean_entries.border import flat_border
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.curves import scratches
@@ -9,6 +10,7 @@ from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.drift import filled
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.kernel_regression import leave_one_out, regression
+from dop_lightning.engine.steps.clean_entries.kriging import krige, kriged
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
@@ -38,6 +40,9 @@ __all__ = [
     "first_support",
     "fit_mixture",
     "fit_values",
+    "flat_border",
+    "krige",
+    "kriged",
     "leave_one_out",
     "outlier_density",
     "place_evidence",

@@ -1,0 +1,88 @@
+"""Kriging of residuals."""
+
+import pytest
+import torch
+
+from dop_lightning.engine.steps.clean_entries import krige, kriged
+from dop_lightning.engine.steps.clean_entries.kriging import NUGGET
+
+
+def shared_noise(channels: int, side: int = 48) -> torch.Tensor:
+    """Noise that the channels of a pixel have in common."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(1, side, side, generator=generator)
+    return 0.1 * (common + 0.2 * torch.randn(channels, side, side, generator=generator))
+
+
+def drawn(like: torch.Tensor, share: float) -> torch.Tensor:
+    return (torch.rand(like.shape, generator=torch.Generator().manual_seed(1)) < share).to(like)
+
+
+def test_it_solves_the_system_that_it_describes() -> None:
+    residual = shared_noise(1).double()
+    clean = drawn(residual, 0.7)
+    known = torch.nn.functional.pad(residual * clean, [2] * 4)[0].unfold(0, 5, 1).unfold(1, 5, 1).reshape(-1, 25)
+    weights = torch.nn.functional.pad(clean, [2] * 4)[0].unfold(0, 5, 1).unfold(1, 5, 1).reshape(-1, 25)
+    moments = (known.mT @ known) / (weights.mT @ weights)
+    moments += NUGGET * torch.diag(moments.diagonal())
+    at = 20 * 48 + 20
+    near = [i for i in torch.nonzero(weights[at]).flatten().tolist() if i != 12]
+    expected = torch.linalg.solve(moments[near][:, near], moments[near, 12]) @ known[at, near]
+    torch.testing.assert_close(krige(residual, clean)[0, 20, 20], expected)
+
+
+def test_an_entry_takes_no_part_in_its_own_prediction() -> None:
+    residual = shared_noise(3)
+    clean = torch.ones_like(residual)
+    clean[0, 10, 10] = 0
+    changed = residual.clone()
+    changed[0, 10, 10] = torch.nan
+    assert torch.equal(krige(residual, clean), krige(changed, clean))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_missing_entries_follow_their_neighbours(channels: int) -> None:
+    residual = shared_noise(channels)
+    if channels == 1:  # smooth instead: there is no other channel
+        residual = torch.nn.functional.avg_pool2d(residual, 5, 1, 2)
+    clean = drawn(residual, 0.7)
+    missing = clean == 0
+    error = (residual - krige(residual, clean))[missing].square().mean()
+    assert error < 0.5 * residual[missing].square().mean()
+
+
+def test_it_predicts_what_is_asked_for_alone() -> None:
+    residual = shared_noise(3)
+    clean = drawn(residual, 0.5)
+    at = clean == 0
+    everywhere, there = krige(residual, clean), krige(residual, clean, at)
+    torch.testing.assert_close(there[at], everywhere[at])
+    assert not bool(there[~at].any())
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    residual = shared_noise(3).double()
+    clean = drawn(residual, 0.5)
+    whole = krige(residual, clean)
+    monkeypatch.setattr("dop_lightning.engine.steps.clean_entries.kriging.STRIP", 3 * 48 * 7)
+    torch.testing.assert_close(krige(residual, clean), whole)
+
+
+def test_white_noise_is_not_predicted() -> None:
+    residual = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert float(krige(residual, torch.ones_like(residual)).square().mean()) < 0.02
+
+
+@pytest.mark.parametrize("clean", [0.0, 1.0])
+def test_without_clean_entries_or_residuals_there_is_nothing_to_predict(clean: float) -> None:
+    residual = torch.zeros(3, 12, 12) if clean else torch.ones(3, 12, 12)
+    assert not bool(krige(residual, torch.full_like(residual, clean)).any())
+
+
+def test_a_prediction_stays_within_the_range_of_the_image() -> None:
+    y = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)).round()
+    estimate = torch.full_like(y, 0.5)
+    clean = drawn(y, 0.5)
+    found = kriged(y, estimate, clean)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert torch.equal(kriged(y, estimate, torch.zeros_like(y)), estimate)
