@@ -18,7 +18,6 @@ from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
 from dop_lightning.engine.steps.clean_entries import (
-    Damage,
     Sign,
     check_damage,
     clean_probability,
@@ -144,7 +143,8 @@ class Refinement(StepRule):
             not where the problem is of measured values.
         damage: what is damaged besides isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, nothing; ``auto`` and
-            ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
+            ``lines``, dead rows and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these as well; join
+            several of them as in ``scratches+dust``. What is found counts as missing.
         sign: of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` finds it in
             frames that noise limits, and is both elsewhere.
 
@@ -163,7 +163,7 @@ class Refinement(StepRule):
         patience: int | None = 250,
         dense: Dense = "auto",
         guide: bool = True,
-        damage: Damage = "auto",
+        damage: str = "auto",
         sign: Sign = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)

@@ -4,23 +4,26 @@ from dop_lightning.engine.steps.clean_entries.background import background_noise
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.curves import scratches
-from dop_lightning.engine.steps.clean_entries.damage import Damage, check_damage, structured_damage
+from dop_lightning.engine.steps.clean_entries.damage import DAMAGE, check_damage, likely_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.drift import filled
+from dop_lightning.engine.steps.clean_entries.dust import dust
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.kernel_regression import leave_one_out, regression
+from dop_lightning.engine.steps.clean_entries.lettering import lettering
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
+from dop_lightning.engine.steps.clean_entries.rectangles import dead_rectangles
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.support import first_support
 from dop_lightning.engine.steps.clean_entries.values import Bins, Values, fit_values, outlier_density
 
 __all__ = [
+    "DAMAGE",
     "Bins",
     "Companions",
-    "Damage",
     "Entries",
     "FirstLook",
     "Mixture",
@@ -32,13 +35,17 @@ __all__ = [
     "clean_probability",
     "corruption_probability",
     "dead_lines",
+    "dead_rectangles",
     "dense_noise",
+    "dust",
     "filled",
     "first_look",
     "first_support",
     "fit_mixture",
     "fit_values",
     "leave_one_out",
+    "lettering",
+    "likely_damage",
     "outlier_density",
     "place_evidence",
     "regression",
