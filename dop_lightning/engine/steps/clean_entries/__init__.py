@@ -7,10 +7,10 @@ from dop_lightning.engine.steps.clean_entries.curves import scratches
 from dop_lightning.engine.steps.clean_entries.damage import DAMAGE, check_damage, likely_damage, structured_damage
 from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.drift import filled
-from dop_lightning.engine.steps.clean_entries.dust import dust
+from dop_lightning.engine.steps.clean_entries.dust import dust_specks
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
 from dop_lightning.engine.steps.clean_entries.kernel_regression import leave_one_out, regression
-from dop_lightning.engine.steps.clean_entries.lettering import lettering
+from dop_lightning.engine.steps.clean_entries.lettering import printed_text
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
@@ -37,17 +37,17 @@ __all__ = [
     "dead_lines",
     "dead_rectangles",
     "dense_noise",
-    "dust",
+    "dust_specks",
     "filled",
     "first_look",
     "first_support",
     "fit_mixture",
     "fit_values",
     "leave_one_out",
-    "lettering",
     "likely_damage",
     "outlier_density",
     "place_evidence",
+    "printed_text",
     "regression",
     "scratches",
     "sharp_outliers",

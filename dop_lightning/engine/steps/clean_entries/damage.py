@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.curves import looks_scratched, scratches
-from dop_lightning.engine.steps.clean_entries.dust import dust, looks_dusty
-from dop_lightning.engine.steps.clean_entries.lettering import lettering
+from dop_lightning.engine.steps.clean_entries.dust import dust_specks, looks_dusty
+from dop_lightning.engine.steps.clean_entries.lettering import printed_text
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.rectangles import dead_rectangles
 from dop_lightning.problems.problem import Problem, scale
@@ -21,8 +21,8 @@ from dop_lightning.problems.problem import Problem, scale
 _SEARCHES: dict[str, Callable[[Tensor, float, Tensor | None], Tensor]] = {
     "scratches": scratches,
     "rectangles": dead_rectangles,
-    "dust": dust,
-    "text": lettering,
+    "dust": dust_specks,
+    "text": printed_text,
 }
 """What may be damaged besides isolated entries and whole rows and columns."""
 
@@ -93,7 +93,7 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
         "dust": looks_dusty(*parts[0]),
     }
     if not kinds["scratches"] and not kinds["dust"]:
-        kinds["text"] = any(bool(lettering(*part).any()) for part in parts)
+        kinds["text"] = any(bool(printed_text(*part).any()) for part in parts)
     return "+".join(kind for kind, likely in kinds.items() if likely) or None
 
 

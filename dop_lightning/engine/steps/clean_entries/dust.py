@@ -44,7 +44,7 @@ SPECKS, ALIKE = 8, 0.4
 """An image looks dusty if so many specks, and this share of all, have one value."""
 
 
-def dust(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
+def dust_specks(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
     """Find the pixels of dust, in all channels.
 
     Args:
@@ -75,7 +75,7 @@ def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
         scale: of the observation, above 0.
         observed: bool, ``(C, H, W)``; ``None`` where all are.
     """
-    found = dust(y, scale, observed).any(dim=0) if y.dim() == 3 else y.new_zeros(0, dtype=torch.bool)
+    found = dust_specks(y, scale, observed).any(dim=0) if y.dim() == 3 else y.new_zeros(0, dtype=torch.bool)
     if not bool(found.any()):
         return False
     numbers = labels(found)

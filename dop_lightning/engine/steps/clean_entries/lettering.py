@@ -79,7 +79,7 @@ BLUR = 2.5
 """Standard deviation of the window that the background is averaged in, pixels."""
 
 
-def lettering(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
+def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
     """Find the pixels of printed text, in all channels.
 
     Args:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries import (
     dead_rectangles,
-    dust,
-    lettering,
+    dust_specks,
     likely_damage,
+    printed_text,
     structured_damage,
 )
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
@@ -32,11 +32,11 @@ EACH: list[tuple[str, Search, Noise, Noise, float]] = [
     ("rectangles", dead_rectangles, DeadRectangles(1.0), DeadRectangles(UNSEEN), 0.95),
     ("rectangles", dead_rectangles, DeadRectangles("colour"), DeadRectangles(UNSEEN), 0.95),
     ("rectangles", dead_rectangles, DeadRectangles("noise"), DeadRectangles(UNSEEN), 0.95),
-    ("dust", dust, Dust(0.02, 1.0), Dust(0.02, UNSEEN), 0.6),
-    ("dust", dust, Dust(0.02, 0.0), Dust(0.02, UNSEEN), 0.6),
-    ("dust", dust, Dust(0.02, 1.0, 0.5), Dust(0.02, UNSEEN), 0.4),
-    ("text", lettering, Text("white", lines=2), Text(UNSEEN, lines=2), 0.6),
-    ("text", lettering, Text("orange", True, 2), Text(UNSEEN, True, 2), 0.6),
+    ("dust", dust_specks, Dust(0.02, 1.0), Dust(0.02, UNSEEN), 0.6),
+    ("dust", dust_specks, Dust(0.02, 0.0), Dust(0.02, UNSEEN), 0.6),
+    ("dust", dust_specks, Dust(0.02, 1.0, 0.5), Dust(0.02, UNSEEN), 0.4),
+    ("text", printed_text, Text("white", lines=2), Text(UNSEEN, lines=2), 0.6),
+    ("text", printed_text, Text("orange", True, 2), Text(UNSEEN, True, 2), 0.6),
 ]
 """The option, the search, the damage, the same of a value that no image has, and the least F1."""
 
@@ -107,7 +107,7 @@ def sky() -> Tensor:
     return torch.where((rows - 60).square() + (columns - 40).square() < 150, 0.0, image)[None]
 
 
-@pytest.mark.parametrize("search", [dead_rectangles, lettering])
+@pytest.mark.parametrize("search", [dead_rectangles, printed_text])
 @pytest.mark.parametrize(
     "make", [board, sky, photograph, lambda: photograph("camera"), lambda: photograph("astronaut")]
 )
@@ -118,7 +118,7 @@ def test_what_is_no_damage_is_left_alone(search: Search, make: Callable[[], Tens
 @pytest.mark.parametrize("name", ["astronaut", "camera", "chelsea", "coffee", "rocket"])
 def test_hardly_any_dust_in_photographs_and_nothing_is_suggested(name: str) -> None:
     image = photograph(name)
-    assert float(dust(image).float().mean()) < 0.003
+    assert float(dust_specks(image).float().mean()) < 0.003
     assert likely_damage(image) is None
 
 
@@ -134,7 +134,7 @@ def test_the_option_is_suggested(kind: str, search: Search, noise: Noise, marked
 def test_kinds_are_joined() -> None:
     y, _ = corrupted(EACH[0][2], EACH[0][3], photograph())
     y, _ = corrupted(EACH[3][2], EACH[3][3], y, seed=2)
-    assert torch.equal(structured_damage(y, "rectangles+dust"), dead_rectangles(y) | dust(y))
+    assert torch.equal(structured_damage(y, "rectangles+dust"), dead_rectangles(y) | dust_specks(y))
 
 
 def test_large_images_are_judged_by_their_middle_and_corners() -> None:
