@@ -33,6 +33,9 @@ others add one more kind each, and may be joined, as in ``scratches+dust``."""
 PART = 256
 """Side of the parts of an image by which :func:`likely_damage` judges it, pixels."""
 
+FEW_COLOURS, FEW_GREYS = 256, 48
+"""Colours of a palette, and levels of a grey image, up to which nothing is suggested."""
+
 
 def check_damage(damage: str) -> str:
     """Return ``damage`` if it is valid.
@@ -76,7 +79,8 @@ def structured_damage(y: Tensor, damage: str = "auto", scale: float = 1.0, obser
 def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> str | None:
     """Suggest an option of ``damage`` for an image, by its middle and its corners; ``None`` if there is no reason to.
 
-    Half transparent dust and scratches are not noticed. Text is suggested only where there are no scratches and no
+    Half transparent dust and scratches are not noticed, and nothing is suggested for
+    images of few colours. Text is suggested only where there are no scratches and no
     dust, whose pieces may look like letters.
 
     Args:
@@ -87,6 +91,8 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
     if y.dim() != 3:
         return None
     parts = [(y[:, at[0], at[1]], scale, None if observed is None else observed[:, at[0], at[1]]) for at in _parts(y)]
+    if _has_few_colours(parts[0][0] / scale):
+        return None
     kinds = {
         "scratches": looks_scratched(y, scale, observed),
         "rectangles": any(bool(dead_rectangles(*part).any()) for part in parts),
@@ -95,6 +101,12 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
     if not kinds["scratches"] and not kinds["dust"]:
         kinds["text"] = any(bool(printed_text(*part).any()) for part in parts)
     return "+".join(kind for kind, likely in kinds.items() if likely) or None
+
+
+def _has_few_colours(y: Tensor) -> bool:
+    """Return whether an image has a palette or few grey levels, so that flat parts and equal values mean nothing."""
+    colours = (y.flatten(1) * 255).round().unique(dim=1).shape[1]
+    return colours <= (FEW_COLOURS if y.shape[0] > 1 else FEW_GREYS)
 
 
 def _parts(y: Tensor) -> list[tuple[slice, slice]]:

@@ -142,3 +142,9 @@ def test_large_images_are_judged_by_their_middle_and_corners() -> None:
     assert likely_damage(y) is None
     y[:, 425:445, 565:590] = 1.0
     assert likely_damage(y) == "rectangles"
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_nothing_is_suggested_for_images_of_few_colours(name: str) -> None:
+    assert likely_damage((photograph(name) * 5).round() / 5) is None
+    assert likely_damage((photograph(name)[:1] * 15).round() / 15) is None
