@@ -79,9 +79,8 @@ def structured_damage(y: Tensor, damage: str = "auto", scale: float = 1.0, obser
 def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> str | None:
     """Suggest an option of ``damage`` for an image, by its middle and its corners; ``None`` if there is no reason to.
 
-    Half transparent dust and scratches are not noticed, and nothing is suggested for
-    images of few colours. Text is suggested only where there are no scratches and no
-    dust, whose pieces may look like letters.
+    Half transparent dust and scratches are not noticed, and nothing is suggested for images of few colours. Text is
+    suggested only where there are no scratches and no dust, whose pieces may look like letters.
 
     Args:
         y: the observation, ``(C, H, W)``.
