@@ -35,3 +35,14 @@ def crop_tensor(name: str, side: int) -> Tensor:
     """The middle of a picture of scikit-image, `(C, side, side)` in [0, 1]."""
     pixels = torch.from_numpy(crop(name, side))
     return pixels.view(side, side, -1).permute(2, 0, 1).contiguous() / 255
+
+
+def middle(name: str, side: int) -> Tensor:
+    """The middle of a picture of scikit-image, `(C, H, W)` in [0, 1]; H and W are `side` or what there is."""
+    from skimage import data
+
+    pixels = np.asarray(getattr(data, name)(), dtype=np.float32)
+    pixels /= 255 if pixels.max() > 1 else 1
+    values = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    top, left = (max(0, length - side) // 2 for length in values.shape[1:])
+    return values[:, top : top + side, left : left + side].contiguous()

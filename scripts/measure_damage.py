@@ -3,7 +3,8 @@
     python scripts/measure_damage.py --out runs/damage
 
 One row for each kind of damage, one column for each photograph of scikit-image (256×256 pixels of its middle), and
-``results.csv`` in the folder. The first two rows are the share that is found in the undamaged photograph. ``--psnr``
+``results.csv`` in the folder. The first rows are the share that is found in the undamaged photograph, and the option
+that ``auto`` suggests for it. ``--undamaged`` prints these rows alone, ``--psnr``
 also recovers each image, with ``--damage points`` and with the option that is measured, by the preset ``quick``; it
 needs minutes.
 """
@@ -14,11 +15,12 @@ import sys
 from pathlib import Path
 
 import torch
-from crops import crop_tensor
+from crops import middle
+from made_damage import DeadRectangles, Dust, Text
 from torch import Tensor
 
 from dop_lightning import recover_image
-from dop_lightning.engine.steps.clean_entries import Damage, structured_damage
+from dop_lightning.engine.steps.clean_entries import likely_damage, structured_damage
 from dop_lightning.problems.metrics import psnr
 from dop_lightning.problems.noise import DeadLines, Mixture, Noise, NoNoise, SaltAndPepper, Scratches
 from dop_lightning.problems.randomness import stream
@@ -26,10 +28,13 @@ from dop_lightning.problems.randomness import stream
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 """The first three are what the detectors were made with."""
 
+OPTIONS = ("auto", "scratches", "rectangles", "dust", "text")
+"""What is looked for in undamaged photographs."""
+
 UNSEEN = -7.0
 """A value that no image has: what has it is the support."""
 
-KINDS: dict[str, tuple[Damage, Noise, Noise]] = {}
+KINDS: dict[str, tuple[str, Noise, Noise]] = {}
 """Of each kind of damage: the option, the noise, and the same noise with the value :data:`UNSEEN`."""
 for _value in (0.0, 0.5, 1.0, "random", "noise"):
     for _per in ("pixel", "entry"):
@@ -48,6 +53,24 @@ for _ratio in (0.02, 0.04):
             Scratches(_ratio, _value, opacity=0.5),
             Scratches(_ratio, UNSEEN),
         )
+for _value in (0.0, 0.5, 1.0, "colour", "noise"):
+    KINDS[f"rectangles {_value}"] = ("rectangles", DeadRectangles(_value), DeadRectangles(UNSEEN))  # type: ignore[arg-type]
+for _value in (0.0, 1.0):
+    for _opacity in (1.0, 0.5):
+        KINDS[f"dust {_value}" + (" half" if _opacity < 1 else "")] = (
+            "dust",
+            Dust(0.02, _value, _opacity),
+            Dust(0.02, UNSEEN),
+        )
+for _colour in ("white", "black", "orange"):
+    for _outline in (False, True):
+        KINDS[f"text {_colour}" + (" outlined" if _outline else "")] = (
+            "text",
+            Text(_colour, _outline),
+            Text(UNSEEN, _outline),
+        )
+for _value, _name in ((0.0, "dark"), (1.0, "bright")):
+    KINDS[f"creases {_name}"] = ("scratches", Scratches(0.02, _value, opacity=0.8), Scratches(0.02, UNSEEN))
 
 
 def damaged(image: Tensor, kind: str, seed: int, impulses: float) -> tuple[Tensor, Tensor]:
@@ -64,7 +87,7 @@ def f1(found: Tensor, support: Tensor) -> float:
     return 2 * float((found & support).sum()) / max(1.0, float(found.sum() + support.sum()))
 
 
-def gain(image: Tensor, observation: Tensor, damage: Damage) -> tuple[float, float]:
+def gain(image: Tensor, observation: Tensor, damage: str) -> tuple[float, float]:
     """The PSNR of the recovery with isolated damage alone, and with an option, in dB."""
     array = observation.permute(1, 2, 0).numpy()
     scores = []
@@ -84,6 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--impulses", type=float, default=0.0, help="share of salt and pepper besides")
     parser.add_argument("--side", type=int, default=256, help="default: %(default)s")
+    parser.add_argument("--undamaged", action="store_true", help="undamaged photographs only")
     parser.add_argument("--psnr", action="store_true", help="recover the images as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -92,19 +116,22 @@ def main() -> None:
         table = csv.writer(file)
         table.writerow(["kind", "impulses", "photograph", "seed", "f1", "psnr_points", "psnr"])
         print(" ".join(["kind".ljust(28), *options.photographs]))
-        for option in ("auto", "scratches"):
+        for option in OPTIONS:
             shares = {
-                name: float(structured_damage(crop_tensor(name, options.side), option).float().mean())
+                name: float(structured_damage(middle(name, options.side), option).float().mean())
                 for name in options.photographs
             }
             for name, share in shares.items():
                 table.writerow([f"undamaged {option}, share", 0, name, "", f"{share:.4f}", "", ""])
             words = [f"{share:.3f}".ljust(len(name)) for name, share in shares.items()]
             print(" ".join([f"undamaged {option}, share".ljust(28), *words]), flush=True)
-        for kind in options.kinds:
+        likely = {name: likely_damage(middle(name, options.side)) or "none" for name in options.photographs}
+        words = [word.ljust(len(name)) for name, word in likely.items()]
+        print(" ".join(["undamaged, suggested".ljust(28), *words]), flush=True)
+        for kind in [] if options.undamaged else options.kinds:
             means = []
             for name in options.photographs:
-                image, scores = crop_tensor(name, options.side), []
+                image, scores = middle(name, options.side), []
                 for seed in range(options.seeds):
                     y, support = damaged(image, kind, seed, options.impulses)
                     scores.append(f1(structured_damage(y, KINDS[kind][0]), support))

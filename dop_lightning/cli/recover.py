@@ -52,10 +52,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--damage",
-        choices=["auto", "points", "lines", "scratches"],
+        metavar="KINDS",
         default="auto",
         help="what is damaged besides isolated values: points, nothing; lines, dead rows and columns inside the image; "
-        "scratches, thin curves as well; auto is lines; default: %(default)s",
+        "scratches, rectangles, dust or text, these as well; join several as in scratches+dust; auto is lines, and "
+        "suggests others where they are likely; default: %(default)s",
     )
     result.add_argument(
         "--outliers",

@@ -7,7 +7,7 @@ from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.engine.steps import Dense, Refinement
-from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
+from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
@@ -66,7 +66,7 @@ class Preset:
         outliers: Sign = "auto",
         alpha: float | None = None,
         block: int = BLOCK,
-        damage: Damage = "auto",
+        damage: str = "auto",
         dense: Dense = "auto",
     ) -> Recipe:
         """Return all settings of the recovery.
@@ -119,7 +119,7 @@ class Preset:
         precision: Precision = "auto",
         per: Per = "entry",
         outliers: Sign = "auto",
-        damage: Damage = "auto",
+        damage: str = "auto",
         dense: Dense = "auto",
     ) -> Method:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""

@@ -12,7 +12,7 @@ from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.engine.steps import Dense
-from dop_lightning.engine.steps.clean_entries import Damage, Sign, check_damage
+from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
@@ -46,7 +46,7 @@ def recover_image(
     truth: ImageLike | None = None,
     value_range: tuple[float, float] | None = None,
     per: Literal["entry", "pixel"] = "entry",
-    damage: Damage = "auto",
+    damage: str = "auto",
     outliers: Sign = "auto",
     dense: Dense = "auto",
     preset: Literal["quick", "default", "best", "paper"] = "default",
@@ -87,8 +87,9 @@ def recover_image(
             image.
         value_range: the least and the largest clean value, in the units of the image.
         per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
-        damage: what is damaged besides isolated entries: ``points``, nothing; ``lines``, dead rows and columns;
-            ``scratches``, thin curves as well; ``auto`` is ``lines``. It counts as missing, and is filled in.
+        damage: what is damaged besides isolated entries: ``points``, nothing; ``lines`` and ``auto``, dead rows
+            and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these as well; join several of them as
+            in ``scratches+dust``. What is found counts as missing, and is filled in.
         outliers: ``positive`` (cosmic rays, hot pixels), ``negative`` or ``both``; ``auto`` finds it in frames that
             noise limits, and is both elsewhere. Not of the preset ``paper``.
         dense: ``keep`` dense noise beside the outliers where it is, or ``remove`` it; ``auto`` removes it where there

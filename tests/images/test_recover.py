@@ -184,6 +184,12 @@ def test_a_truth_may_be_of_another_kind_and_changes_scores_alone() -> None:
 # -------------------------------------------------------------------------------------------------------------- refused
 
 
+DAMAGE = (
+    "damage must be one of auto, points, lines, scratches, rectangles, dust, text, or several of the last four joined "
+    "by '+', got "
+)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -193,7 +199,9 @@ def test_a_truth_may_be_of_another_kind_and_changes_scores_alone() -> None:
         ({"alpha": 0.0}, "alpha must be a finite number above 0, got 0.0"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"tile": 4}, "tile must be a whole number of at least 8, got 4"),
-        ({"damage": "tears"}, "damage must be one of auto, points, lines, scratches, got 'tears'"),
+        ({"damage": "tears"}, DAMAGE + "'tears'"),
+        ({"damage": "dust+dust"}, DAMAGE + "'dust+dust'"),
+        ({"damage": "lines+dust"}, DAMAGE + "'lines+dust'"),
         ({"damage": "lines", "preset": "paper"}, "damage must be auto or points with the preset paper, got 'lines'"),
         ({"max_memory": "much"}, "max_memory must be an amount such as 8G or 500M, above 0, got 'much'"),
         ({"max_memory": "1M"}, "max_memory must be at least "),

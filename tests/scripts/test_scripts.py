@@ -117,11 +117,19 @@ def test_tiles_are_timed() -> None:
 
 
 def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
-    few = ["--kinds", "lines 1.0", "--photographs", "coffee", "--side", "128"]
-    said = run("measure_damage.py", "--out", str(tmp_path), *few)
-    assert said.splitlines()[1].split()[-1] == "0.000"
-    assert float(said.split()[-1]) > 0.9
-    assert (tmp_path / "results.csv").read_text().count("\n") == 4
+    few = ["--kinds", "lines 1.0", "rectangles colour", "--photographs", "coffee", "--side", "128"]
+    said = run("measure_damage.py", "--out", str(tmp_path), *few).splitlines()
+    assert said[1].split()[-1] == "0.000"
+    assert said[6].split()[-1] == "none"
+    assert min(float(line.split()[-1]) for line in said[7:]) > 0.9
+    assert (tmp_path / "results.csv").read_text().count("\n") == 8
+
+
+def test_the_figure_of_creases_is_drawn(tmp_path: Path) -> None:
+    file = tmp_path / "creases.png"
+    said = run("draw_creases.py", "--out", str(file), "--iterations", "1")
+    assert re.search(r"^\d+\.\d\d dB with creases, \d+\.\d\d dB restored$", said, re.MULTILINE), said
+    assert file.stat().st_size > 1000
 
 
 def test_alpha_is_measured(tmp_path: Path) -> None:

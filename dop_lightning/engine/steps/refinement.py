@@ -18,7 +18,6 @@ from dop_lightning.engine.state import Evaluation
 from dop_lightning.engine.steps.averaging import RunningAverage
 from dop_lightning.engine.steps.base import over
 from dop_lightning.engine.steps.clean_entries import (
-    Damage,
     Sign,
     check_damage,
     clean_probability,
@@ -142,12 +141,15 @@ class Refinement(StepRule):
         guide: whether an image network has a kernel regression of the observation in its input, if entries of y are
             entries of X and the signal supports it (:attr:`~dop_lightning.model.signals.base.Signal.guided`); and
             whether that regression replaces the output if it is better.
+        kriging: whether the residuals of images are kriged
+            (:func:`~dop_lightning.engine.steps.clean_entries.krige`), if entries of y are entries of X.
         dense: ``keep`` clean entries unchanged; ``remove`` dense noise from them; ``auto`` removes it if its estimated
             standard deviation is above :data:`DENSE` of the scale and there are outliers as well, but not from
             measured values.
         damage: damage to detect besides isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, none; ``auto`` and
-            ``lines``, dead rows and columns; ``scratches``, thin curves as well. It counts as missing.
+            ``lines``, dead rows and columns; ``scratches``, ``rectangles``, ``dust`` and ``text``, those as well; join
+            several as in ``scratches+dust``. What is found counts as missing.
         sign: sign of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` detects
             it in frames limited by noise, and is both elsewhere.
 
@@ -167,7 +169,7 @@ class Refinement(StepRule):
         dense: Dense = "auto",
         guide: bool = True,
         kriging: bool = True,
-        damage: Damage = "auto",
+        damage: str = "auto",
         sign: Sign = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)

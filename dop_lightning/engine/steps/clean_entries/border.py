@@ -31,7 +31,7 @@ FAR = 0.25
 NEAR = 0.02
 """Largest share of entries that differ from v by less."""
 
-DEVIATIONS = 3.5
+DEVIATIONS = 3.0
 """Standard deviations: the least of that difference, and the largest of the number of runs."""
 
 

@@ -182,7 +182,7 @@ class _Thin:
 
     @classmethod
     def of(cls, y: Tensor, known: Tensor) -> "_Thin":
-        contrast = torch.where(known, (y - _open(y, _disk())).mean(dim=0), 0)
+        contrast = torch.where(known, (y - opened(y, disk())).mean(dim=0), 0)
         short, long = _along(contrast, SHORT), _along(contrast, LONG)
         lively = _mean_around(short)
         thin = (short > FAINT) & (contrast > lively)
@@ -222,7 +222,8 @@ def _peak(opacity: Tensor) -> tuple[float, float]:
     return float(shares[best]) if stands_out else 0.0, float(centres[best])
 
 
-def _disk() -> list[Offset]:
+def disk() -> list[Offset]:
+    """The offsets of a disk of 7 pixels."""
     reach = range(-3, 4)
     return [(i, j) for i in reach for j in reach if i * i + j * j <= DISK**2]
 
@@ -245,9 +246,14 @@ def _erode(image: Tensor, offsets: list[Offset]) -> Tensor:
     return result
 
 
-def _open(image: Tensor, offsets: list[Offset]) -> Tensor:
+def opened(image: Tensor, offsets: list[Offset]) -> Tensor:
     """The opening by a set of offsets that is symmetric."""
     return -_erode(-_erode(image, offsets), offsets)
+
+
+def closed(image: Tensor, offsets: list[Offset]) -> Tensor:
+    """Return the closing by a set of offsets that is symmetric."""
+    return -opened(-image, offsets)
 
 
 def _along(contrast: Tensor, length: int) -> Tensor:
@@ -255,7 +261,7 @@ def _along(contrast: Tensor, length: int) -> Tensor:
     wide = max_pool2d(contrast[None], 3, 1, 1)[0]
     best = torch.zeros_like(contrast)
     for line in _lines(length):
-        best = torch.maximum(best, _open(wide, line))
+        best = torch.maximum(best, opened(wide, line))
     return torch.minimum(contrast, best)
 
 

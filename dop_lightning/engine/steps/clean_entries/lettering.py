@@ -1,0 +1,192 @@
+r"""Printed text: date stamps, captions and watermarks, drawn over a photograph in one opaque colour.
+
+1. *Colour.* Strokes are thin: one of the top-hats ``y − open(y)`` and ``close(y) − y`` by a disk of 7 pixels is large
+   there in some channel. The most frequent colours of thin pixels are the candidates.
+2. *Core.* For a candidate c, the distance field ``d = max over channels |y − c|`` is 0 in the strokes. The core is
+   where ``d ≤ 2.5/255`` and ``close(d) > 0.15``: thin, and different from the background.
+3. *Letters.* The blended pixels at the edges of strokes join the pieces of the core to letters. Letters side by side,
+   of similar height, are a line of text if most of its pixels that are close to c are in the core: text has one
+   colour, to a grey level, while the thin things of a photograph are shaded. Once a line is found, others of its
+   colour need less.
+4. *Support.* The core, and the pixels connected with it that differ from the background, a normalized average of what
+   is further away: up to one pixel from the core, or three if there is an outline.
+
+Lines of text are horizontal, and letters are at most 30 pixels tall.
+
+Shapes: C×H×W, an image.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
+from dop_lightning.engine.steps.clean_entries.components import Boxes, dilate, grow, labels
+from dop_lightning.engine.steps.clean_entries.curves import closed, disk, opened
+
+THIN = 0.15
+"""Contrast of a stroke, in scales of the observation."""
+
+SAME = 2.5 / 255
+"""Tolerance of the colour, in scales of the observation."""
+
+CANDIDATES = 5
+"""Colours that are tried."""
+
+LEAST = 40
+"""Pixels of one colour that are thin, of a candidate."""
+
+NEAR = 0.25
+"""Pixels whose d is below this share of the contrast are nearly of the colour."""
+
+PURE, PURE_BESIDE, PURE_SMALL = 0.4, 0.25, 0.1
+"""Share of them that have the colour: in the first line of text, in others of the same colour, and in others of small
+letters, which are mostly blended."""
+
+LEAST_OF_A_LINE = 25
+"""Pixels of the core of the first line."""
+
+SHORTEST, TALLEST = 5, 30
+"""Height of a letter, pixels."""
+
+APART = 9
+"""Largest gap between two letters, pixels."""
+
+LETTERS = 4
+"""In the shortest line."""
+
+WIDE = 0.8
+"""Width of a letter, in shares of its height."""
+
+ALIKE = 0.6
+"""Share of the pixels of a line in letters whose height is within a third of the median's."""
+
+DRAWN = 0.3
+"""Share of the two most frequent grey levels above which an image is a page or a screen."""
+
+EDGE = 0.06
+"""Least difference from the background of a pixel at the edge, in scales of the observation."""
+
+OUTLINE = 3
+"""Pixels from the core to the end of the outline."""
+
+OUTLINED = 0.12
+"""Share of the pixels beside the core that have the colour of the outline, if there is one."""
+
+BLUR = 2.5
+"""Standard deviation of the window that the background is averaged in, pixels."""
+
+
+def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
+    """Find the pixels of printed text, in all channels.
+
+    Args:
+        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no text.
+        scale: of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` where all are. What is missing belongs to no text.
+
+    Returns:
+        bool, the shape of ``y``.
+    """
+    if y.dim() != 3 or min(y.shape[1:]) < 24:
+        return torch.zeros_like(y, dtype=torch.bool)
+    known = torch.ones_like(y[0], dtype=torch.bool) if observed is None else observed.all(dim=0)
+    values = torch.where(known, y / scale, 0)
+    values = torch.where(known, values, _average(values, known))
+    found = torch.zeros_like(known)
+    for colour in _colours(values, known):
+        found |= _text_of(values, colour, known)
+    if not bool(found.any()) or _most_frequent(values, known & ~found) > DRAWN:
+        return torch.zeros_like(y, dtype=torch.bool)
+    return _support(values, found, known).expand_as(y) & (known if observed is None else observed)
+
+
+def _most_frequent(y: Tensor, places: Tensor) -> float:
+    """The share of the two most frequent grey levels."""
+    levels = (y[:, places].mean(dim=0) * 255).round()
+    return float(levels.unique(return_counts=True)[1].sort().values[-2:].sum()) / max(1, levels.numel())
+
+
+def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
+    """The most frequent colours of what is thin, ``(C,)`` each."""
+    contrast = torch.maximum(y - opened(y, disk()), closed(y, disk()) - y).amax(dim=0)
+    levels, counts = (y[:, (contrast > THIN) & known] * 255).round().unique(dim=1, return_counts=True)
+    result: list[Tensor] = []
+    for k in counts.argsort(descending=True).tolist():
+        if int(counts[k]) < LEAST or len(result) == CANDIDATES:
+            break
+        colour = levels[:, k] / 255
+        if all(float((colour - other).abs().amax()) > SAME for other in result):
+            result.append(colour)
+    return result
+
+
+def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
+    """The core of the text of one colour, ``(H, W)``."""
+    distance = (y - colour[:, None, None]).abs().amax(dim=0)
+    around = closed(distance[None], disk())[0]
+    thin = (around > THIN) & known
+    core = (distance <= SAME) & thin
+    near = (distance <= (NEAR * around).clamp_min(SAME)) & thin
+    text = torch.zeros_like(core)
+    if not bool(core.any()):
+        return text
+    letters = labels(grow(core, (distance <= 0.5 * around) & thin))
+    boxes = Boxes.of(letters)
+    fitting = (boxes.height >= SHORTEST) & (boxes.height <= TALLEST)
+    inside = torch.cat([fitting.new_zeros(1), fitting])[letters]
+    lines = labels(max_pool2d(inside[None].float(), (1, APART), 1, (0, APART // 2))[0] > 0)
+    spans = Boxes.of(lines)
+    sure, likely = [], []
+    cores = lines[core & inside].bincount(minlength=spans.size.numel() + 1)[1:]
+    for k in ((spans.width >= 2 * SHORTEST) & (cores >= LEAST_OF_A_LINE // 2)).nonzero().flatten().tolist():
+        part = spans.slices(k)
+        one = (lines[part] == k + 1) & inside[part]
+        own = letters[part][one].unique() - 1
+        heights, middles = boxes.height[own].double(), (boxes.top[own] + boxes.bottom[own]).double() / 2
+        alike = (heights - heights.median()).abs() <= heights.median() / 3
+        level = (middles - middles.median()).abs() <= heights.median() / 2
+        order, size = float((alike & level).double().mean()), int(core[part][one].sum())
+        pure = size / max(1, int((near[part] & one).sum()))
+        count = float((boxes.width[own] / (WIDE * heights)).round().clamp_min(1).sum())  # some letters touch
+        if count >= LETTERS and order >= ALIKE and pure >= PURE and size >= LEAST_OF_A_LINE:
+            sure.append((own, k))
+        elif (
+            size >= LEAST_OF_A_LINE // 2
+            and order >= ALIKE
+            and ((count >= 2 and pure >= PURE_BESIDE) or (len(own) > LETTERS and pure >= PURE_SMALL))
+        ):
+            likely.append((own, k))
+    for own, k in sure + likely if sure else []:
+        rows = slice(max(0, int(boxes.top[own].min()) - 2), int(boxes.bottom[own].max()) + 2)
+        columns = slice(max(0, int(spans.left[k]) - APART), int(spans.right[k]) + APART)
+        text[rows, columns] |= (core | near)[rows, columns]
+    return text
+
+
+def _support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
+    """The core, the blended pixels at its edge and the outline, ``(H, W)``."""
+    rings = [core]
+    for _ in range(OUTLINE):
+        rings.append(dilate(rings[-1]))
+    off = ((y - _average(y, known & ~rings[-1])).abs().amax(dim=0) > EDGE) & known
+    reach = rings[-1] if _is_outlined(y, core, rings[2] & ~core & known) else rings[1]
+    return grow(core, off & reach)
+
+
+def _average(y: Tensor, places: Tensor) -> Tensor:
+    """The mean of what is near among some places, with normal weights, ``(C, H, W)``."""
+    weight = places.to(y.dtype)[None]
+    line = gaussian(math.ceil(3 * BLUR), BLUR, like=y)
+    return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
+
+
+def _is_outlined(y: Tensor, core: Tensor, ring: Tensor) -> bool:
+    """Whether the pixels around the core often have one colour, other than that of the text."""
+    text = y[:, core].median(dim=1, keepdim=True).values
+    others = y[:, ring]
+    others = others[:, (others - text).abs().amax(dim=0) > 2 * THIN]
+    counts = (others * 255).round().unique(dim=1, return_counts=True)[1]
+    return counts.numel() > 0 and float(counts.max()) > OUTLINED * float(ring.sum())
