@@ -16,7 +16,15 @@ from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
-from dop_lightning.engine.steps.clean_entries.values import BINS, FAR, Bins, Values, fit_values
+from dop_lightning.engine.steps.clean_entries.values import (
+    BINS,
+    FAR,
+    UNIFORM,
+    Bins,
+    Values,
+    fit_values,
+    other_values,
+)
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Boundaries of the classes of activity, as shares of the entries with less activity."""
@@ -31,6 +39,9 @@ DIVERSE = (0.1, 0.4)
 """Shares of values that few outliers have, between which the weight of companions grows from 0 to 1. Companions
 identify outliers that can have any value, such as random ones. Outliers of few values, such as dead and hot pixels,
 resemble each other if there are many, and are identified by their values."""
+
+SELDOM = 0.1
+"""Factor of the uniform share of q if outliers have a few values."""
 
 ROUNDS = 3
 """Number of estimates of the densities of the values, each from the far entries as judged by the one before."""
@@ -188,9 +199,14 @@ def _clean(
     number = len(RANKS) + 1
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
     scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
+    uniform = UNIFORM
+    if doubt == 0:  # places are not asked
+        others = other_values(bins, outlying)
+        outlying = outlying * others
+        uniform *= float(others.min().clamp_min(SELDOM))
     clean, diverse = 1 - outlying, 0.0
     for _ in range(ROUNDS):
-        values = fit_values(bins, outlying, far, counted)
+        values = fit_values(bins, outlying, far, counted, uniform)
         alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # the uniform density is 1/range
         diverse = 0.0 if company is None else (1 - doubt) * _diversity(alone, outlying)
         entries = Entries(

@@ -35,6 +35,13 @@ UNIFORM = 0.02
 SMOOTH = 16
 """Standard deviation, in bins, of the smoothing that gives c̄."""
 
+FEW_VALUES = 4
+"""Dead and hot pixels have at most so many values, in bins."""
+
+OTHERS = (0.02, 0.04)
+"""Largest share of far entries with other values for which these are clean, and the least for which they may be
+outliers."""
+
 CAUTION = 2.0
 """Factor of the density of the values of outliers: a missed outlier costs more than a rejected clean entry. Levels of 8
 bits lie in every other bin, where the density is already twice as large."""
@@ -82,7 +89,29 @@ class Values(NamedTuple):
     pardon: Tensor
 
 
-def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Values:
+def other_values(bins: Bins, outlying: Tensor) -> Tensor:
+    """Return the probability that outliers have values besides the few most frequent ones, for each entry.
+
+    If nearly all far entries have a few values, as under salt and pepper, the others are clean entries that the estimate
+    misses: thin lines and edges. Then it is 0 at those, and 1 at the few values.
+
+    Args:
+        bins: bins of the values and estimates.
+        outlying: probability that each entry is an outlier, 0 for entries near their estimate.
+
+    Returns:
+        In [0, 1], the shape of ``outlying``.
+    """
+    counts = _histogram(bins.values, outlying)
+    frequent = counts.topk(FEW_VALUES)
+    others = 1 - frequent.values.sum() / counts.sum().clamp_min(1e-30)
+    low, high = OTHERS
+    probability = ((others - low) / (high - low)).clamp(0, 1).expand(BINS).clone()
+    probability[frequent.indices] = 1
+    return probability[bins.values]
+
+
+def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform: float = UNIFORM) -> Values:
     """Estimate the densities of the values.
 
     Args:
@@ -90,6 +119,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
         outlying: probability P that each entry is an outlier, 0 for entries near their estimate.
         far: bool, the entries that are far from their estimate.
         seen: bool, the observed entries; others are ignored.
+        uniform: share of q that is uniform over the range, above 0.
     """
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
@@ -101,12 +131,12 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor) -> Value
     )
     rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
     parts = rate.view(PARTS, -1)
-    sums = parts.sum(dim=1)
-    more = lifted(sums, shares.view(PARTS, -1), further.view(PARTS, -1)) - sums
+    sums, spread = parts.sum(dim=1), parts.sum(dim=1) - parts.max(dim=1).values  # dead pixels are not spread
+    more = (lifted(spread, shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
     rate = (parts + more[:, None] / parts.shape[1]).flatten()
     share = rate.sum()
-    uniform = torch.full_like(rate, 1 / BINS)
-    q = torch.where(share > 0, (1 - UNIFORM) * rate / share.clamp_min(1e-30) + UNIFORM * uniform, uniform)
+    even = torch.full_like(rate, 1 / BINS)
+    q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
     left = _levels((all_of_them / number - (1 + INEXACT) * rate).clamp_min(0))
     caution = (CAUTION * (all_of_them > 0).to(q.dtype).mean()).clamp(1, CAUTION)
     smooth = _smooth(left) + 1e-3 / BINS
