@@ -31,7 +31,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 """Newton–Schulz steps: σ of more than a thousandth of the largest reach that range."""
 
-PACE = 3.0
+PACE = 1.5
 """T*·rate, see :mod:`dop_lightning.engine.alpha`."""
 
 LEAST = 1e-12

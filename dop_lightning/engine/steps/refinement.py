@@ -224,6 +224,7 @@ class Refinement(StepRule):
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
             "look": torch.ones_like(guide),
+            "regression": torch.zeros_like(guide),
             "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
             "regression_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "network_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
@@ -266,6 +267,7 @@ class Refinement(StepRule):
             if not look.by_noise:
                 error, guessed = _errors(y, estimate, memory["look"][k] * held_out)
                 memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
+                memory["regression"][k] = estimate
                 memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
             if "guide" in memory:
                 if not look.decides:
@@ -281,10 +283,10 @@ class Refinement(StepRule):
         found = flat_border(whole.observation, scale(whole), whole.mask)
         return found if part is None else found[..., part.rows, part.columns]
 
-    def _regression(self, y: Tensor, clean: Tensor) -> Tensor:
-        """The kernel regression, with its residuals kriged."""
+    def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return the kernel regression, with its residuals kriged ``at`` some entries or at all."""
         estimate = regression(y, clean)
-        return kriged(y, estimate, clean) if self.kriging else estimate
+        return kriged(y, estimate, clean, at) if self.kriging else estimate
 
     def reveal(self, state: BatchState, k: int) -> int:
         """Return ``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -351,7 +353,10 @@ class Refinement(StepRule):
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
                 memory["kriged"][k] = by_kriging
-                memory["network_error"][k] = _errors(y, predicted, memory["look"][k] * held_out)[0]
+                both = memory["look"][k] * clean * held_out  # that look may be wrong as well
+                memory["network_error"][k] = _errors(y, predicted, both)[0]
+                if bool(memory["regression_error"][k].isfinite()):
+                    memory["regression_error"][k] = _errors(y, memory["regression"][k], both)[0]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
             else:
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
@@ -391,15 +396,19 @@ class Refinement(StepRule):
         regressed = self._is_regressed(state)
         if bool(regressed.any()):
             clean = torch.where(over(regressed.to(device), clean), memory["look"], clean)
+        keeps = self._keeps(state)
         for k, problem in enumerate(state.problems):
+            if not dropped[k]:
+                continue
+            at = clean[k] <= CERTAIN if keeps[k] else None
             if regressed[k]:
-                average[k] = self._regression(y[k], clean[k])
+                average[k] = self._regression(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
-            elif memory["kriged"][k] and dropped[k]:
-                average[k] = kriged(y[k], average[k], clean[k])
+            elif memory["kriged"][k]:
+                average[k] = kriged(y[k], average[k], clean[k], at)
         left_over = (y - state.operator(average)) * (1 - clean)
-        kept = (dropped.cpu() & self._keeps(state)).to(device)
+        kept = (dropped.cpu() & keeps).to(device)
         if bool(kept.any()):
             certain = over(kept, y) & (clean > CERTAIN)
             left_over = torch.where(certain, 0, left_over)
