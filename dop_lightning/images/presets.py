@@ -44,7 +44,7 @@ class Preset:
             and no biases before batch norms; else gradient descent and plain operations, as in the paper.
         text: what it is for.
         tile: side of the tiles in which images are recovered that are more than half as large again; ``None`` recovers
-            them whole. A network of 32 channels knows a photograph of 128×128 pixels well, and one of 512×512 badly.
+            them whole. A network of 32 channels represents a photograph of 192×192 pixels well, and one of 512×512 badly.
     """
 
     width: int
@@ -130,8 +130,8 @@ LARGE = 1.5
 """Images whose larger side is at most this many tiles are recovered whole."""
 
 PRESETS = {
-    "quick": Preset(16, 400, None, True, "a first look"),
-    "default": Preset(32, 1000, None, True, "refined, for a laptop", tile=128),
+    "quick": Preset(16, 200, None, True, "a first look", tile=192),
+    "default": Preset(32, 400, None, True, "refined, for a laptop", tile=192),
     "best": Preset(128, 2000, None, True, "refined, for a GPU"),
     "paper": Preset(128, 150_000, 500.0, False, "that of the paper, for a GPU"),
 }
