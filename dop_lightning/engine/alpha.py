@@ -15,7 +15,7 @@ large for it. So
 
 which grows like √N with the number N of entries, since w = 1/N, and like N above 4N₀. T* was measured, see
 docs/alpha.md: 1330 iterations of gradient descent at rate 1, 1.5 in units of the learning rate of Adam (300 iterations
-at 0.005), and 3 in units of that of Muon (150 iterations at 0.02).
+at 0.005), and 1.5 in units of that of Muon (75 iterations at 0.02).
 """
 
 import math

@@ -124,6 +124,13 @@ class Refinement(StepRule):
     that X̄ does not: then, and under any other operator, ``X̂ = X̄``. In a frame limited by noise, flat regions are
     filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
+    *Kriging.* Residuals of the output are correlated between neighbouring pixels and channels. For images, those of
+    corrupted entries are predicted from those of clean ones around them
+    (:func:`~dop_lightning.engine.steps.clean_entries.krige`), and added to X̄, if that reduces the held-out error.
+
+    *Border.* Border lines of one value, unlike the picture beside them, are detected and returned exactly
+    (:func:`~dop_lightning.engine.steps.clean_entries.flat_border`), unless ``damage`` is ``points``.
+
     *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
     local mean does. If the kernel regression of the entries that the first look calls clean predicts held-out entries
     better than the output at its least error, that regression replaces X̄, and that look replaces w.
@@ -230,7 +237,8 @@ class Refinement(StepRule):
             "network_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "kriged": torch.zeros(size, dtype=torch.bool, device=host),
             "damaged": torch.zeros_like(guide, dtype=torch.bool),
-            "border": torch.full_like(guide, math.nan),
+            "flat": torch.zeros_like(guide, dtype=torch.bool),
+            "border": torch.zeros_like(guide),
             "dense": torch.zeros(size, dtype=torch.float32, device=host),
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
@@ -250,8 +258,10 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
-            memory["border"][k] = self._border(problem).to(y.device)
-            memory["damaged"][k] |= memory["border"][k].isfinite()
+            border = self._border(problem).to(y.device)
+            memory["flat"][k] = border.isfinite()
+            memory["border"][k] = border.nan_to_num(0)
+            memory["damaged"][k] |= memory["flat"][k]
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides
@@ -420,7 +430,7 @@ class Refinement(StepRule):
             if _same_entries(state):
                 seen = ~memory["damaged"] if state.problems.mask is None else state.problems.mask & ~memory["damaged"]
                 average = torch.where(over(hopeless, y) & seen, y, average)
-        flat = memory["border"].isfinite()
+        flat = memory["flat"]
         if bool(flat.any()):
             average = torch.where(flat, memory["border"], average)
             left_over = torch.where(flat, y - memory["border"], left_over)
@@ -452,10 +462,11 @@ class Refinement(StepRule):
         found = self._probability(state, k, iteration)
         if found is None:
             return None
-        y, border, damaged = (
-            tensor.cpu() for tensor in (state.problems.observation[k], memory["border"][k], memory["damaged"][k])
+        y, border, flat, damaged = (
+            tensor.cpu()
+            for tensor in (state.problems.observation[k], *(memory[name][k] for name in ("border", "flat", "damaged")))
         )
-        found = torch.where(border.isfinite(), (y != border).to(found.dtype), found.masked_fill(damaged, 1))
+        found = torch.where(flat, (y != border).to(found.dtype), found.masked_fill(damaged, 1))
         return found if mask is None else found * mask[k].cpu()
 
     def _probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:

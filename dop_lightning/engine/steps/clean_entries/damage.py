@@ -10,11 +10,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from dop_lightning.engine.steps.clean_entries.curves import looks_scratched, scratches
 from dop_lightning.engine.steps.clean_entries.dust import dust_specks, looks_dusty
 from dop_lightning.engine.steps.clean_entries.lettering import printed_text
 from dop_lightning.engine.steps.clean_entries.lines import dead_lines
+from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.rectangles import dead_rectangles
 from dop_lightning.problems.problem import Problem, scale
 
@@ -35,6 +37,15 @@ PART = 256
 
 FEW_COLOURS, FEW_GREYS = 256, 48
 """Colours of a palette, and levels of a grey image, up to which nothing is suggested."""
+
+WINDOW, FAR = 5, 0.25
+"""An impulse is farther than this, in scales of the observation, from the median of a window of so many pixels."""
+
+FEWEST_IMPULSES, MOST_IMPULSES = 0.002, 0.25
+"""Shares of such pixels up to which there are no impulses, and from which they cannot be told from other damage."""
+
+ISOLATED = 0.4
+"""Share of the isolated pixels among independent ones from which the pixels are impulses."""
 
 
 def check_damage(damage: str) -> str:
@@ -79,8 +90,9 @@ def structured_damage(y: Tensor, damage: str = "auto", scale: float = 1.0, obser
 def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> str | None:
     """Suggest an option of ``damage`` for an image, by its middle and its corners; ``None`` if there is no reason to.
 
-    Half transparent dust and scratches are not noticed, and nothing is suggested for images of few colours. Text is
-    suggested only where there are no scratches and no dust, whose pieces may look like letters.
+    Half transparent dust and scratches are not noticed, and nothing is suggested for images of few colours or with
+    isolated impulses, which form specks by chance. Text is suggested only where there are no scratches and no dust,
+    whose pieces may look like letters.
 
     Args:
         y: the observation, ``(C, H, W)``.
@@ -90,7 +102,7 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
     if y.dim() != 3:
         return None
     parts = [(y[:, at[0], at[1]], scale, None if observed is None else observed[:, at[0], at[1]]) for at in _parts(y)]
-    if _has_few_colours(parts[0][0] / scale):
+    if _has_few_colours(parts[0][0] / scale) or _has_impulses(*parts[0]):
         return None
     kinds = {
         "scratches": looks_scratched(y, scale, observed),
@@ -106,6 +118,19 @@ def _has_few_colours(y: Tensor) -> bool:
     """Return whether an image has a palette or few grey levels, so that flat parts and equal values mean nothing."""
     colours = (y.flatten(1) * 255).round().unique(dim=1).shape[1]
     return colours <= (FEW_COLOURS if y.shape[0] > 1 else FEW_GREYS)
+
+
+def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
+    """Return whether pixels far from the median around them are mostly isolated, as independent ones would be.
+
+    Of independent pixels of share p, ``p(1 − p)⁸`` have no neighbour of their kind.
+    """
+    known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
+    far = (((y - window_median(y, known, WINDOW)).abs() > FAR * scale) & known).any(dim=0).to(y.dtype)
+    share = float(far.mean())
+    neighbours = avg_pool2d(far[None, None], 3, 1, 1, divisor_override=1)[0, 0] - far
+    isolated = float((far * (neighbours < 0.5)).mean())
+    return share > MOST_IMPULSES or (share > FEWEST_IMPULSES and isolated > ISOLATED * share * (1 - share) ** 8)
 
 
 def _parts(y: Tensor) -> list[tuple[slice, slice]]:

@@ -46,6 +46,9 @@ CAUTION = 2.0
 """Factor of the density of the values of outliers: a missed outlier costs more than a rejected clean entry. Levels of 8
 bits lie in every other bin, where the density is already twice as large."""
 
+EXCESS = 4.0
+"""A value that is more frequent than the others of its part by this factor says nothing about them."""
+
 INEXACT = 0.1
 """Relative margin by which ρ may be too small."""
 
@@ -131,8 +134,8 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     )
     rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
     parts = rate.view(PARTS, -1)
-    sums, spread = parts.sum(dim=1), parts.sum(dim=1) - parts.max(dim=1).values  # dead pixels are not spread
-    more = (lifted(spread, shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
+    sums = parts.sum(dim=1)
+    more = (lifted(_spread(parts), shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
     rate = (parts + more[:, None] / parts.shape[1]).flatten()
     share = rate.sum()
     even = torch.full_like(rate, 1 / BINS)
@@ -169,6 +172,13 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
     """
     beyond = (estimate - y).abs() > far
     return fit_values(Bins.of(y, estimate, far), beyond.to(y.dtype), beyond, torch.ones_like(beyond)).outliers
+
+
+def _spread(parts: Tensor) -> Tensor:
+    """Return the sum of each part without the excess of one value, as that of dead pixels: ``(PARTS,)``."""
+    sums, largest = parts.sum(dim=1), parts.max(dim=1).values
+    usual = (sums - largest) / ((parts > 0).sum(dim=1) - 1).clamp_min(1)
+    return sums - (largest - EXCESS * usual).clamp_min(0)
 
 
 def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
