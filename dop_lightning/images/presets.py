@@ -44,7 +44,8 @@ class Preset:
             and no biases before batch norms; else gradient descent and plain operations, as in the paper.
         text: what it is for.
         tile: side of the tiles in which images are recovered that are more than half as large again; ``None`` recovers
-            them whole. A network of 32 channels represents a photograph of 192×192 pixels well, and one of 512×512 badly.
+            them whole. A network of 32 channels represents a photograph of 192×192 pixels well, and one of 512×512
+            badly.
     """
 
     width: int

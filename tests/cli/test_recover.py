@@ -112,10 +112,12 @@ def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> No
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
-    # iterations × seconds at 128×128 × 4, of the default × 9 tiles
-    assert found["quick"].strip() == "about 1 minute"
-    assert found["default"].strip() == "about 22 minutes"
+    # iterations × seconds at 128×128 × 4
+    assert found["quick"].strip() == "about 30 seconds"
+    assert found["default"].strip() == "about 4 minutes"
     assert found["paper"].strip() == "about 33 hours"
+    found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", "\n".join(preset_lines(512)), re.MULTILINE))
+    assert found["default"].strip() == "about 20 minutes"  # 9 tiles of 192×192
 
 
 def test_the_help_names_the_presets_that_there_are() -> None:
@@ -140,7 +142,7 @@ def test_files_whose_paths_are_no_text_are_named(tmp_path: Path, monkeypatch: py
 def test_help_times_the_presets_here(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
-    assert re.search(r"quick +width 16, 400 iterations +a\S+ \S+ \w+", said.out)
+    assert re.search(r"quick +width 16, 200 iterations +a\S+ \S+ \w+", said.out)
     assert said.err == ""
 
 
@@ -251,7 +253,7 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
 def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
-    assert config()["data"]["init_args"]["tile"] == 128
+    assert config()["data"]["init_args"]["tile"] == 192
     assert config("--preset", "best")["data"]["init_args"]["tile"] is None
     monkeypatch.setattr(cost, "available_memory", lambda device: 1400 * 2**20)
     assert config("--preset", "quick", "--width", "64")["data"]["init_args"]["tile"] is not None

@@ -218,7 +218,7 @@ def test_a_problem_comes_back_to_where_it_was_and_the_other_goes_on() -> None:
 def test_s_is_revealed_sooner_than_with_adam() -> None:
     problems = ProblemBatch([Problem("image", torch.zeros(3, 128, 128), data_range=1.0)])
     corruption = HadamardCorruption(problems, scale=1e-5, tied=False)
-    for rate, alpha in ((0.02, 2 * 1772), (0.01, 1772)):
+    for rate, alpha in ((0.01, 2 * 1772), (0.005, 1772)):
         found = default_alphas(problems, SquaredLoss("mean"), [1.0], corruption, partial(Muon, lr=rate))
         assert found == [pytest.approx(alpha, rel=0.01)]
 

@@ -31,7 +31,7 @@ def made(optimizer: Any) -> torch.optim.Optimizer:
         (torch.optim.NAdam, ADAM),
         (torch.optim.RAdam, ADAM),
         (torch.optim.SGD, GRADIENT_DESCENT),
-        (Muon, 3.0),
+        (Muon, 1.5),
     ],
 )
 def test_paces_that_were_measured(optimizer: Any, expected: float) -> None:

@@ -139,7 +139,7 @@ def test_a_probability_of_an_earlier_state_does_not_stay(tmp_path: Path) -> None
 def test_the_probability_survives_a_stop_to_the_bit(
     tile: int | None, image: str, resize: int, revealed: float, fit, image_method, images, tmp_path: Path
 ) -> None:
-    method = partial(image_method, steps=Refinement(revealed=revealed, every=10, patience=None))
+    method = partial(image_method, steps=Refinement(revealed=revealed, every=10, patience=None, guide=False))
     data = partial(images, images=image, resize=resize, tile=tile)
     names = ("corruption_probability.npy", "corruption_probability.png")
     fit(tmp_path / "once", method(), data(), 70)

@@ -95,8 +95,8 @@ class Values(NamedTuple):
 def other_values(bins: Bins, outlying: Tensor) -> Tensor:
     """Return the probability that outliers have values besides the few most frequent ones, for each entry.
 
-    If nearly all far entries have a few values, as under salt and pepper, the others are clean entries that the estimate
-    misses: thin lines and edges. Then it is 0 at those, and 1 at the few values.
+    If nearly all far entries have a few values, as under salt and pepper, the others are clean entries that the
+    estimate misses: thin lines and edges. Then it is 0 at those, and 1 at the few values.
 
     Args:
         bins: bins of the values and estimates.
