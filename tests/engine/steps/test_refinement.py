@@ -527,3 +527,28 @@ def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out(
     with torch.no_grad():
         one, two = state.signal(state.iteration), other.signal(state.iteration)
     assert torch.equal(one[0], two[0])  # perturbed as much
+
+
+def test_kriging_recovers_more() -> None:
+    problems = make_batch(0)
+    truth = problems[0].truth
+    assert truth is not None
+    scores = []
+    for kriging in (False, True):
+        state = make_state(problems, Refinement(every=10, patience=None, kriging=kriging, dense="keep"))
+        state.advance(int(state.memory["refined_from"]) + 61)
+        scores.append(float(psnr(state.evaluate().signal, truth[None], 1.0)))
+    assert scores[1] > scores[0] + 0.5
+
+
+def test_regression_and_network_are_compared_at_each_look() -> None:
+    """On the entries that both call clean: a first look that is wrong must not decide by its own error."""
+    state = make_state(make_batch(0), Refinement(every=10, patience=None))
+    state.advance(1)
+    state.memory["regression"].zero_()
+    state.memory["regression_error"].zero_()  # as that look has it
+    state.advance(int(state.memory["refined_from"]) + 60)
+    both = state.memory["look"] * state.memory["held_out"]
+    mean = float((both * state.problems.observation).sum() / both.sum())
+    assert float(state.memory["regression_error"]) == pytest.approx(mean, rel=0.2)
+    assert float(state.memory["network_error"]) < 0.5 * mean

@@ -368,3 +368,36 @@ def test_dense_noise_is_that_of_the_calm_parts(sigma: float) -> None:
 def test_dense_noise_of_nothing_is_none() -> None:
     y = picture()
     assert dense_noise(y, y, torch.ones_like(y), ~everything(y)) == 0
+
+
+def thin_lines(share: float, random: float) -> tuple[torch.Tensor, ...]:
+    """Lines that the estimate misses, under impulses: observation, estimate, and which are lines or random values."""
+    generator = torch.Generator().manual_seed(0)
+    truth = 0.4 + 0.02 * torch.rand(3, 64, 64, generator=generator)
+    estimate = truth.clone()
+    truth[:, ::16] = 0.8 + 0.02 * torch.rand(3, 4, 64, generator=generator)
+    truth[:, 1:4, 5:8] = estimate[:, 1:4, 5:8]
+    few = torch.rand(truth.shape, generator=generator)
+    lines = (truth - estimate).abs() > 0.3
+    lines &= torch.rand(truth.shape, generator=generator) < 0.15
+    truth = torch.where(lines, truth, estimate)
+    impulse = few < share
+    y = torch.where(impulse, torch.where(few < share / 2, 0.0, 1.0), truth)
+    other = (few > 1 - random) & ~lines
+    y = torch.where(other, torch.rand(truth.shape, generator=generator), y)
+    return y, estimate, lines & ~impulse, other & ((y - estimate).abs() > 0.3), impulse
+
+
+def test_under_impulses_of_two_values_lines_that_the_estimate_misses_are_clean() -> None:
+    y, estimate, lines, _, impulse = thin_lines(0.5, 0.0)
+    clean = clean_probability(y, estimate, torch.ones_like(y, dtype=torch.bool))
+    assert int(lines.sum()) > 30
+    assert float((clean[lines] > 0.5).float().mean()) > 0.6
+    assert float(clean[impulse].max()) < 0.5
+
+
+def test_random_values_beside_impulses_are_outliers() -> None:
+    y, estimate, _, other, impulse = thin_lines(0.5, 0.1)
+    clean = clean_probability(y, estimate, torch.ones_like(y, dtype=torch.bool))
+    assert float((clean[other] < 0.5).float().mean()) > 0.9
+    assert float(clean[impulse].max()) < 0.5

@@ -40,6 +40,14 @@ def test_salt_and_pepper_is_as_common_as_it_is() -> None:
     assert share_of(y, truth) == pytest.approx(float((y != truth).float().mean()), rel=0.05)
 
 
+def test_salt_and_pepper_is_not_lifted_where_only_the_ends_of_the_range_are_reliable() -> None:
+    generator = torch.Generator().manual_seed(1)
+    truth = 0.3 + 0.4 * torch.rand(20_000, generator=generator)  # every other value is just far from many of these
+    dead = torch.rand(truth.shape, generator=generator)
+    y = torch.where(dead < 0.25, 0.0, torch.where(dead > 0.75, 1.0, truth))
+    assert share_of(y, truth) == pytest.approx(0.5, rel=0.05)
+
+
 def test_nothing_is_lifted_where_too_little_is_reliable() -> None:
     rates = torch.linspace(0, 0.1, PARTS)
     far = torch.full((PARTS, 4), 0.5)

@@ -148,3 +148,13 @@ def test_large_images_are_judged_by_their_middle_and_corners() -> None:
 def test_nothing_is_suggested_for_images_of_few_colours(name: str) -> None:
     assert likely_damage((photograph(name) * 5).round() / 5) is None
     assert likely_damage((photograph(name)[:1] * 15).round() / 15) is None
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("name", ["camera", "coffee"])
+def test_nothing_is_suggested_under_impulses(name: str, share: float) -> None:
+    image = photograph(name)
+    generator = torch.Generator().manual_seed(0)
+    hit = torch.rand(image.shape, generator=generator) < share
+    salt = (torch.rand(image.shape, generator=generator) < 0.5).to(image)
+    assert likely_damage(torch.where(hit, salt, image)) is None
