@@ -43,7 +43,7 @@ class Preset:
         refined: Muon on θ, refinement once the corruption is known (:class:`~dop_lightning.engine.steps.Refinement`),
             and no biases before batch norms; else gradient descent and plain operations, as in the paper.
         text: what it is for.
-        tile: side of the tiles in which images are recovered that are more than half as large again; ``None`` recovers
+        tile: side of the tiles in which images are recovered that are more than a quarter larger; ``None`` recovers
             them whole. A network of 32 channels represents a photograph of 192×192 pixels well, and one of 512×512
             badly.
     """
@@ -127,7 +127,7 @@ class Preset:
         return self.recipe(width, precision, per, outliers, damage=damage, dense=dense).method()
 
 
-LARGE = 1.5
+LARGE = 1.25
 """Images whose larger side is at most this many tiles are recovered whole."""
 
 PRESETS = {
