@@ -112,9 +112,9 @@ def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> No
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
-    # iterations × seconds at 128×128 × 4
-    assert found["quick"].strip() == "about 30 seconds"
-    assert found["default"].strip() == "about 4 minutes"
+    # iterations × seconds at 128×128 × 4, or × 9 for 4 tiles of 192×192
+    assert found["quick"].strip() == "about 1 minute"
+    assert found["default"].strip() == "about 9 minutes"
     assert found["paper"].strip() == "about 33 hours"
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", "\n".join(preset_lines(512)), re.MULTILINE))
     assert found["default"].strip() == "about 20 minutes"  # 9 tiles of 192×192
