@@ -388,6 +388,7 @@ def interrupt_at(iteration: int, monkeypatch: pytest.MonkeyPatch, times: int = 1
         return diverged
 
     monkeypatch.setattr(BatchState, "advance", pressed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 
 
 def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
