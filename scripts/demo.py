@@ -4,7 +4,7 @@
 
 It destroys half of the values of a bundled photograph, then runs what a user would type:
 
-    dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 1000
+    dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 400
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photo", default="astronaut", help="a bundled photograph or a file; default: %(default)s")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of destroyed values; default: %(default)s")
-    parser.add_argument("--iterations", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--iterations", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
     options = parser.parse_args()
     photo = find_images(options.photo)[0]
