@@ -38,7 +38,7 @@ def crop_tensor(name: str, side: int) -> Tensor:
 
 
 def middle(name: str, side: int) -> Tensor:
-    """The middle of a picture of scikit-image, `(C, H, W)` in [0, 1]; H and W are `side` or what there is."""
+    """Return the middle of a picture of scikit-image, `(C, H, W)` in [0, 1], with H and W at most `side`."""
     from skimage import data
 
     pixels = np.asarray(getattr(data, name)(), dtype=np.float32)

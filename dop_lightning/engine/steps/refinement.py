@@ -6,7 +6,7 @@ Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 import math
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -347,24 +347,24 @@ class Refinement(StepRule):
                     continue
                 memory["clean"][k] = found
             clean, known = memory["clean"][k], math.isfinite(float(memory["least_error"][k]))
-            predicted, by_kriging = self._predicted(state, k, expected[k])
-            dense = dense_noise(y, predicted, clean, held_out) / scale(problems[k])
+            now = self._predicted(state, k, expected[k])
+            dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
-            error, guessed = _errors(y, predicted, clean * held_out)
             if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
-                memory["hopeless"][k] = error > max(GUESSED * guessed, SMALL * scale(problems[k]))
+                memory["hopeless"][k] = now.error > max(GUESSED * now.guessed, SMALL * scale(problems[k]))
             if known:  # compare on the same entries: those that are clean have changed since
-                of_best, best_by_kriging = self._predicted(state, k, best[k])
-                memory["least_error"][k] = _errors(y, of_best, clean * held_out)[0]
-                memory["kriged"][k] = best_by_kriging
+                before = self._predicted(state, k, best[k])
+                memory["least_error"][k], memory["kriged"][k] = before.error, before.kriged
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
-            if error < float(memory["least_error"][k]) or not known:
-                memory["least_error"][k] = error if error == error else math.inf  # nan: nothing held out is clean
+            if now.error < float(memory["least_error"][k]) or not known:
+                memory["least_error"][k] = (
+                    math.inf if math.isnan(now.error) else now.error
+                )  # nan: nothing held out is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
-                memory["kriged"][k] = by_kriging
+                memory["kriged"][k] = now.kriged
                 both = memory["look"][k] * clean * held_out  # that look may be wrong as well
-                memory["network_error"][k] = _errors(y, predicted, both)[0]
+                memory["network_error"][k] = _errors(y, now.values, both)[0]
                 if bool(memory["regression_error"][k].isfinite()):
                     memory["regression_error"][k] = _errors(y, memory["regression"][k], both)[0]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
@@ -372,14 +372,15 @@ class Refinement(StepRule):
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
 
-    def _predicted(self, state: BatchState, k: int, expected: Tensor) -> tuple[Tensor, bool]:
+    def _predicted(self, state: BatchState, k: int, expected: Tensor) -> "_Prediction":
         """Predict the held-out entries of problem k: with kriging of the residuals if the error is less with it."""
         y, clean, held_out = state.problems.observation[k], state.memory["clean"][k], state.memory["held_out"][k]
+        without = _Prediction(expected, False, *_errors(y, expected, clean * held_out))
         if not self.kriging or y.dim() != 3 or not _same_entries(state):
-            return expected, False
+            return without
         found = kriged(y, expected, clean.masked_fill(held_out, 0), held_out)
-        error, without = (_errors(y, estimate, clean * held_out)[0] for estimate in (found, expected))
-        return (found, True) if error < without else (expected, False)
+        with_kriging = _Prediction(found, True, *_errors(y, found, clean * held_out))
+        return with_kriging if with_kriging.error < without.error else without
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
@@ -507,6 +508,22 @@ class Refinement(StepRule):
         since = state.iteration - state.memory["least_at"]
         refined = state.memory["least_error"].isfinite()
         return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
+
+
+class _Prediction(NamedTuple):
+    """Estimates of held-out entries.
+
+    Attributes:
+        values: ``(*m)``.
+        kriged: whether their residuals are kriged.
+        error: their mean error.
+        guessed: that of the mean value.
+    """
+
+    values: Tensor
+    kriged: bool
+    error: float
+    guessed: float
 
 
 def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 Shapes: C×H×W, an image.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -34,6 +35,19 @@ def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
         around = _mirrored(result, sides) if border == "reflect" else pad(result, sides, mode="replicate")
         result = conv2d(around, line.view(shape))
     return result[:, 0]
+
+
+def local_mean(y: Tensor, places: Tensor, scale: float) -> Tensor:
+    """Return the mean of the values at places, with normal weights of the standard deviation ``scale``, ``(C, H, W)``.
+
+    Args:
+        y: ``(C, H, W)``.
+        places: bool, ``(H, W)``.
+        scale: in pixels, above 0; places further than three times that do not count.
+    """
+    line = gaussian(math.ceil(3 * scale), scale, like=y)
+    weight = places.to(y.dtype)[None]
+    return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
 
 
 def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
-from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
+from dop_lightning.engine.steps.clean_entries.blur import local_mean
 from dop_lightning.engine.steps.clean_entries.components import Extents, grow
 
 Offset = tuple[int, int]
@@ -197,7 +197,7 @@ class _Thin:
     def half_transparent(self) -> tuple[float, Tensor]:
         """Of the opacity that most long lines have, and the share of those that have it."""
         beside = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
-        background = _background(self.y, beside)
+        background = local_mean(self.y, beside, BLUR)
         opacity = ((self.y - background) / (1 - background).clamp_min(0.05)).mean(dim=0)
         alike = (_agreement(opacity[None], self.thin, SAME_OPACITY) >= SURE) & self.clear
         share, peak = _peak(opacity[alike & (self.flat < LOOSE)])
@@ -268,13 +268,6 @@ def _along(contrast: Tensor, length: int) -> Tensor:
 def _mean_around(image: Tensor) -> Tensor:
     side = min(AROUND, min(image.shape) // 2 * 2 - 1)
     return avg_pool2d(image[None], side, 1, side // 2, count_include_pad=False)[0]
-
-
-def _background(y: Tensor, beside: Tensor) -> Tensor:
-    """b: the mean of what is beside thin lines, with normal weights, ``(C, H, W)``."""
-    line = gaussian(math.ceil(3 * BLUR), BLUR, like=y)
-    weight = beside.to(y.dtype)[None]
-    return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
 
 
 def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:

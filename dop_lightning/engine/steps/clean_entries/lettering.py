@@ -16,13 +16,11 @@ Lines of text are horizontal, and letters are at most 30 pixels tall.
 Shapes: C×H×W, an image.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from dop_lightning.engine.steps.clean_entries.blur import blur, gaussian
+from dop_lightning.engine.steps.clean_entries.blur import local_mean
 from dop_lightning.engine.steps.clean_entries.components import Boxes, dilate, grow, labels
 from dop_lightning.engine.steps.clean_entries.curves import closed, disk, opened
 
@@ -94,7 +92,7 @@ def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) 
         return torch.zeros_like(y, dtype=torch.bool)
     known = torch.ones_like(y[0], dtype=torch.bool) if observed is None else observed.all(dim=0)
     values = torch.where(known, y / scale, 0)
-    values = torch.where(known, values, _average(values, known))
+    values = torch.where(known, values, local_mean(values, known, BLUR))
     found = torch.zeros_like(known)
     for colour in _colours(values, known):
         found |= _text_of(values, colour, known)
@@ -171,16 +169,9 @@ def _support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
     rings = [core]
     for _ in range(OUTLINE):
         rings.append(dilate(rings[-1]))
-    off = ((y - _average(y, known & ~rings[-1])).abs().amax(dim=0) > EDGE) & known
+    off = ((y - local_mean(y, known & ~rings[-1], BLUR)).abs().amax(dim=0) > EDGE) & known
     reach = rings[-1] if _is_outlined(y, core, rings[2] & ~core & known) else rings[1]
     return grow(core, off & reach)
-
-
-def _average(y: Tensor, places: Tensor) -> Tensor:
-    """The mean of what is near among some places, with normal weights, ``(C, H, W)``."""
-    weight = places.to(y.dtype)[None]
-    line = gaussian(math.ceil(3 * BLUR), BLUR, like=y)
-    return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
 
 
 def _is_outlined(y: Tensor, core: Tensor, ring: Tensor) -> bool:
