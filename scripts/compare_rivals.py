@@ -5,8 +5,9 @@
     python scripts/compare_rivals.py --out rivals --images FOLDER   # and pairs of files: NAME.png, NAME_50.png
     python scripts/compare_rivals.py --out rivals --list            # what was measured, and what the rest costs
 
-Cases: `natural` is salt and pepper on crops of scikit-image's photographs, at their own resolution; `random` has
-corruptions of any value; `dense` is `natural` with Gaussian noise; `impulse` takes pairs of files, NAME.png as the
+Cases: `natural` is salt and pepper on crops of scikit-image's pictures, at their own resolution; `random` has
+corruptions of any value, and `pixels` the same at all channels of a pixel; `dense` is `natural` with Gaussian noise, of
+which `bm3d-told` knows the standard deviation; `impulse` takes pairs of files, NAME.png as the
 truth and NAME_LEVEL.png as the observation. The filters detect by the ends of the range, or by a robust threshold for
 `random`; only DIP on the known mask sees where the corruption is. Each cell of the table has the mean PSNR of the whole
 image, and without its outer 4 pixels. Values are clipped to the range and not rounded.
@@ -22,6 +23,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -65,11 +67,10 @@ from dop_lightning.model.signals import SkipUNet
 from dop_lightning.problems.noise import Corrupted, GaussianNoise, Mixture, Noise, RandomValuedImpulse, SaltAndPepper
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
-KINDS = ("natural", "random", "dense", "impulse")
+KINDS = ("natural", "random", "pixels", "dense", "impulse")
 IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
-LEVELS = {"natural": (0.1, 0.3, 0.5, 0.7), "random": (0.1, 0.3, 0.5), "dense": (0.3, 0.5)}
+LEVELS = {"natural": (0.1, 0.3, 0.5, 0.7), "random": (0.3, 0.5), "pixels": (0.3, 0.5), "dense": (0.3,)}
 DENSE = 0.05
-"""Standard deviation of the Gaussian noise of `dense`."""
 
 RIM = 4
 """Pixels that are left out at each edge for the second PSNR."""
@@ -88,6 +89,7 @@ class Case:
         level: share of corrupted entries.
         size: side of the crop, 0 for whole files.
         folder: of the files of `impulse`.
+        std: standard deviation of the Gaussian noise, for `dense`.
     """
 
     kind: str
@@ -95,16 +97,27 @@ class Case:
     level: float
     size: int
     folder: Path | None = None
+    std: float = DENSE
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.image}-{round(100 * self.level)}-{self.size}"
+        return "-".join([self.kind, self.image, f"{100 * self.level:.0f}", f"{self.size}", *self._std])
+
+    @property
+    def title(self) -> str:
+        """All of it but the image, for the table."""
+        size = f", {self.size}×{self.size}" if self.size else ""
+        return f"{self.kind}, {100 * self.level:.0f} %{size}{''.join(f', σ = {std}' for std in self._std)}"
+
+    @property
+    def _std(self) -> list[str]:
+        return [f"{self.std:g}"] if self.kind == "dense" else []
 
     @property
     def entries(self) -> int:
         """How many numbers the image has."""
         if self.folder is None:
-            return 3 * self.size**2
+            return crop_tensor(self.image, self.size).numel()
         with Image.open(self.folder / f"{self.image}.png") as image:
             return len(image.getbands()) * image.width * image.height
 
@@ -128,7 +141,8 @@ class Case:
         return {
             "natural": salt,
             "random": RandomValuedImpulse(self.level),
-            "dense": Mixture([GaussianNoise(DENSE), salt]),
+            "pixels": RandomValuedImpulse(self.level, per="pixel"),
+            "dense": Mixture([GaussianNoise(self.std), salt]),
         }[self.kind]
 
 
@@ -139,15 +153,19 @@ def read(path: Path) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous() / 255
 
 
-def cases(options: argparse.Namespace) -> list[Case]:
-    """What was asked for."""
-    found = []
+def cases(options: argparse.Namespace, method: str | None = None) -> list[Case]:
+    """What was asked for, or those of it that a method is for."""
+    found: list[Case] = []
     for kind in options.cases:
+        if method is not None and kind not in METHODS[method].kinds:
+            continue
         levels = options.levels or LEVELS.get(kind)
         if kind == "impulse":
             found += list(pairs(options.images, levels))
         else:
-            found += [Case(kind, i, p, s) for s in options.sizes for p in levels for i in options.photographs]
+            stds = options.std if kind == "dense" else [DENSE]
+            each = product(stds, options.sizes, levels, options.photographs)
+            found += [Case(kind, i, p, s, std=std) for std, s, p, i in each]
     return found
 
 
@@ -166,7 +184,7 @@ Result = dict[str, Tensor]
 
 
 def detector(case: Case) -> Detector:
-    return RobustThreshold() if case.kind == "random" else ExtremeValues()
+    return RobustThreshold() if case.kind in ("random", "pixels") else ExtremeValues()
 
 
 def fill(filler: Callable[[], Filler], case: Case) -> ImageFilter:
@@ -252,11 +270,13 @@ class Rival:
         cost: seconds per million entries on one core, before anything was measured.
         make: makes the filter of a case.
         run: runs the network on a case.
+        kinds: of the cases that it is for.
     """
 
     cost: float
     make: Callable[[Case], ImageFilter] | None = None
     run: Callable[[Case, argparse.Namespace], Result] | None = None
+    kinds: Sequence[str] = KINDS
 
 
 METHODS = {
@@ -267,6 +287,7 @@ METHODS = {
     "adaptive-median": Rival(12, lambda _: AdaptiveMedian()),
     "namf": Rival(1, lambda _: NAMF()),
     "bm3d": Rival(50, lambda case: BM3DAfterFill(fill(Biharmonic, case))),
+    "bm3d-told": Rival(50, lambda case: BM3DAfterFill(fill(Biharmonic, case), sigma=case.std), kinds=("dense",)),
     "fsr": Rival(55, partial(fill, FrequencySelective)),
     "dop": Rival(730, run=by_dop),
     "dip-mask": Rival(740, run=partial(by_network, "dip-mask")),
@@ -328,7 +349,7 @@ def measure(case: Case, method: str, options: argparse.Namespace) -> None:
 
 def rows(options: argparse.Namespace) -> dict[tuple[Case, str], dict[str, Any]]:
     """All that is finished of what was asked for."""
-    asked = ((case, method) for case in cases(options) for method in options.methods)
+    asked = ((case, method) for method in options.methods for case in cases(options, method))
     return {(c, m): row for c, m in asked if (row := finished(c, m, options)) is not None}
 
 
@@ -346,9 +367,7 @@ def table(options: argparse.Namespace) -> Iterator[str]:
     yield "|" + " --- |" * (len(columns) + 2)
     cells: dict[str, list[Case]] = {}
     for case in cases(options):
-        size = "" if case.folder is not None else f", {case.size}×{case.size}"
-        image = f" {case.image}" if options.each else ""
-        cells.setdefault(f"{case.kind}{image}, {round(100 * case.level)} %{size}", []).append(case)
+        cells.setdefault(f"{case.image}: {case.title}" if options.each else case.title, []).append(case)
     for cell, members in cells.items():
         line = [cell, str(len(members))]
         for method, key in columns:
@@ -366,8 +385,8 @@ def costs(options: argparse.Namespace) -> Iterator[str]:
     yield f"{'kind':<10}{'method':<18}{'finished':>10}{'took':>10}{'left':>6}{'will take':>12}"
     total = 0.0
     for kind in options.cases:
-        of_kind = [case for case in cases(options) if case.kind == kind]
         for method in options.methods:
+            of_kind = [case for case in cases(options, method) if case.kind == kind]
             done = [found[case, method] for case in of_kind if (case, method) in found]
             left = [case for case in of_kind if (case, method) not in found]
             rate = rate_of(method, (row for (_, m), row in found.items() if m == method), options)
@@ -399,9 +418,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=KINDS, help="default: all; impulse only with --images")
     parser.add_argument("--images", type=Path, metavar="DIR", help="pairs NAME.png and NAME_LEVEL.png for impulse")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
-    parser.add_argument("--photographs", nargs="+", choices=IMAGES, help="default: all")
+    parser.add_argument("--photographs", nargs="+", help=f"names in skimage.data; default: {' '.join(IMAGES)}")
     parser.add_argument("--sizes", type=int, nargs="+", help="sides of the crops; default: 128 256")
     parser.add_argument("--levels", type=float, nargs="+", help="shares of corrupted entries; default: by the case")
+    parser.add_argument("--std", type=float, nargs="+", help=f"of the Gaussian noise of dense; default: {DENSE}")
     parser.add_argument("--subset", action="store_true", help="two photographs, 96×96, 50 %% corrupted; no impulse")
     parser.add_argument("--iterations", type=int, help="of the networks; default: those of each")
     parser.add_argument("--width", type=int, help=f"of the networks; default: {WIDTH}")
@@ -415,6 +435,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"impulse needs --images, a folder with NAME.png and NAME_50.png, got {options.images}")
     options.photographs = options.photographs or (["astronaut", "coffee"] if options.subset else list(IMAGES))
     options.sizes = options.sizes or ([96] if options.subset else [128, 256])
+    options.std = options.std or [DENSE]
     options.levels = options.levels or ([0.5] if options.subset else None)
     return options
 
@@ -428,7 +449,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     for method in options.methods:  # the fast ones first
-        for case in cases(options):
+        for case in cases(options, method):
             if finished(case, method, options) is not None:
                 continue
             try:
