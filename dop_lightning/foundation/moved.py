@@ -79,6 +79,7 @@ MODULES = {
     "graphs": "engine.graphs",
     "hints": "cli.hints",
     "kernels": "model.signals.unet.kernels",
+    "kernels.compiled": "foundation.native.compiled",
     "memory": "engine.measure",
     "metrics": "problems.metrics",
     "module": "lightning.module",

@@ -132,7 +132,7 @@ LARGE = 1.25
 
 PRESETS = {
     "quick": Preset(16, 200, None, True, "a first look", tile=192),
-    "default": Preset(32, 400, None, True, "refined, for a laptop", tile=192),
+    "default": Preset(32, 300, None, True, "refined, for a laptop", tile=192),
     "best": Preset(128, 2000, None, True, "refined, for a GPU"),
     "paper": Preset(128, 150_000, 500.0, False, "that of the paper, for a GPU"),
 }

@@ -103,7 +103,7 @@ def _driver() -> str:
 
 
 def _kernels() -> tuple[State, str]:
-    compiled = importlib.import_module("dop_lightning.model.signals.unet.kernels.compiled")
+    compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
     slower = "networks take up to twice as long on a processor"
     try:
         path = compiled.build(compiled.cache_folder())
@@ -116,7 +116,7 @@ def _kernels() -> tuple[State, str]:
 
 
 def _cache() -> tuple[State, str]:
-    compiled = importlib.import_module("dop_lightning.model.signals.unet.kernels.compiled")
+    compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
     return writable(compiled.cache_folder(), "set XDG_CACHE_HOME to a folder that can")
 
 

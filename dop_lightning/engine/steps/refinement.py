@@ -27,6 +27,7 @@ from dop_lightning.engine.steps.clean_entries import (
     first_look,
     first_support,
     flat_border,
+    interpolate,
     kriged,
     regression,
 )
@@ -62,6 +63,13 @@ them, it would fit the outliers, and could not detect them later."""
 
 NONE = 0.02
 """If a smaller share of entries would be clean, the output is not good enough yet, and the next look tries again."""
+
+OUTPUT, KRIGED, INTERPOLATED = 0, 1, 2
+"""What predicts best: the output of the network, the same with its residuals kriged, or the interpolation alone."""
+
+BETTER = 0.9
+"""The first look's support and interpolation replace those of the network if their error is less than this, relative to
+it."""
 
 Dense = Literal["auto", "keep", "remove"]
 """Handling of dense noise in clean entries."""
@@ -103,10 +111,10 @@ class Refinement(StepRule):
     a frame limited by noise. A network that has not yet learnt a line would call it an outlier, and never learn it.
 
     *Start.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of its
-    parameters, on what a local mean of the clean entries gives immediately. A kernel regression x̃ is therefore part of
-    its input from the first iteration on. It leaves out the entry that it predicts, so that the network cannot learn to
-    copy, and all held-out entries, so that their error stays unbiased: an entry could be read back from its neighbours'
-    estimates. See :mod:`dop_lightning.engine.steps.clean_entries.kernel_regression`.
+    parameters, on what the neighbours of an entry give immediately. An interpolation x̃ is therefore part of its input
+    from the first iteration on (:func:`~dop_lightning.engine.steps.clean_entries.interpolate`). It leaves out the entry
+    that it predicts, so that the network cannot learn to copy, and all held-out entries, so that their error stays
+    unbiased: an entry could be read back from its neighbours' estimates.
 
     *Perturbation.* The perturbation of its input prevents a network from fitting fine structure: noise and details.
     After s is dropped, each estimate of w multiplies it by :data:`CALMER` if the held-out error is a new minimum, else
@@ -126,14 +134,15 @@ class Refinement(StepRule):
 
     *Kriging.* Residuals of the output are correlated between neighbouring pixels and channels. For images, those of
     corrupted entries are predicted from those of clean ones around them
-    (:func:`~dop_lightning.engine.steps.clean_entries.krige`), and added to X̄, if that reduces the held-out error.
+    (:func:`~dop_lightning.engine.steps.clean_entries.krige`), and added to X̄, if that reduces the held-out error. Where
+    the interpolation has the least error, it replaces X̄.
 
     *Border.* Border lines of one value, unlike the picture beside them, are detected and returned exactly
     (:func:`~dop_lightning.engine.steps.clean_entries.flat_border`), unless ``damage`` is ``points``.
 
     *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
-    local mean does. If the kernel regression of the entries that the first look calls clean predicts held-out entries
-    better than the output at its least error, that regression replaces X̄, and that look replaces w.
+    local mean does. If the interpolation of what the first look calls clean predicts held-out entries better
+    than the output at its least error, by a tenth, that interpolation replaces X̄, and that look replaces w.
 
     *Probability.* The probability that an entry is corrupted, reported beside ŝ, is calibrated at the end
     (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself does not change.
@@ -235,7 +244,7 @@ class Refinement(StepRule):
             "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
             "regression_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "network_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
-            "kriged": torch.zeros(size, dtype=torch.bool, device=host),
+            "by": torch.zeros(size, dtype=torch.int64, device=host),
             "damaged": torch.zeros_like(guide, dtype=torch.bool),
             "flat": torch.zeros_like(guide, dtype=torch.bool),
             "border": torch.zeros_like(guide),
@@ -294,9 +303,8 @@ class Refinement(StepRule):
         return found if part is None else found[..., part.rows, part.columns]
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
-        """Return the kernel regression, with its residuals kriged ``at`` some entries or at all."""
-        estimate = regression(y, clean)
-        return kriged(y, estimate, clean, at) if self.kriging else estimate
+        """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
+        return interpolate(y, clean, at) if self.kriging else regression(y, clean)
 
     def reveal(self, state: BatchState, k: int) -> int:
         """Return ``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""
@@ -347,14 +355,15 @@ class Refinement(StepRule):
                     continue
                 memory["clean"][k] = found
             clean, known = memory["clean"][k], math.isfinite(float(memory["least_error"][k]))
-            now = self._predicted(state, k, expected[k])
+            alone = self._interpolated(state, k)
+            now = self._predicted(state, k, expected[k], alone)
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
                 memory["hopeless"][k] = now.error > max(GUESSED * now.guessed, SMALL * scale(problems[k]))
             if known:  # compare on the same entries: those that are clean have changed since
-                before = self._predicted(state, k, best[k])
-                memory["least_error"][k], memory["kriged"][k] = before.error, before.kriged
+                before = self._predicted(state, k, best[k], alone)
+                memory["least_error"][k], memory["by"][k] = before.error, before.by
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if now.error < float(memory["least_error"][k]) or not known:
                 memory["least_error"][k] = (
@@ -362,7 +371,7 @@ class Refinement(StepRule):
                 )  # nan: nothing held out is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
-                memory["kriged"][k] = now.kriged
+                memory["by"][k] = now.by
                 both = memory["look"][k] * clean * held_out  # that look may be wrong as well
                 memory["network_error"][k] = _errors(y, now.values, both)[0]
                 if bool(memory["regression_error"][k].isfinite()):
@@ -372,15 +381,28 @@ class Refinement(StepRule):
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             state.corruption.drop_(k)
 
-    def _predicted(self, state: BatchState, k: int, expected: Tensor) -> "_Prediction":
-        """Predict the held-out entries of problem k: with kriging of the residuals if the error is less with it."""
-        y, clean, held_out = state.problems.observation[k], state.memory["clean"][k], state.memory["held_out"][k]
-        without = _Prediction(expected, False, *_errors(y, expected, clean * held_out))
+    def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
+        """Predict the held-out entries of problem k from the others by interpolation alone, if it is an image."""
+        y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         if not self.kriging or y.dim() != 3 or not _same_entries(state):
-            return without
-        found = kriged(y, expected, clean.masked_fill(held_out, 0), held_out)
-        with_kriging = _Prediction(found, True, *_errors(y, found, clean * held_out))
-        return with_kriging if with_kriging.error < without.error else without
+            return None
+        return interpolate(y, state.memory["clean"][k].masked_fill(held_out, 0), held_out)
+
+    def _predicted(self, state: BatchState, k: int, expected: Tensor, alone: Tensor | None) -> "_Prediction":
+        """Predict the held-out entries of problem k, by what has the least error.
+
+        Args:
+            state: the batch.
+            k: position of the problem.
+            expected: the output of the network.
+            alone: the interpolation, if it is an image.
+        """
+        y, clean, held_out = state.problems.observation[k], state.memory["clean"][k], state.memory["held_out"][k]
+        tried = [expected]
+        if alone is not None:
+            tried += [kriged(y, expected, clean.masked_fill(held_out, 0), held_out), alone]
+        found = [_Prediction(values, by, *_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
+        return min(found, key=lambda prediction: prediction.error)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
@@ -416,8 +438,10 @@ class Refinement(StepRule):
                 average[k] = self._regression(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
-            elif memory["kriged"][k]:
+            elif memory["by"][k] == KRIGED:
                 average[k] = kriged(y[k], average[k], clean[k], at)
+            elif memory["by"][k] == INTERPOLATED:
+                average[k] = interpolate(y[k], clean[k], at)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & keeps).to(device)
         if bool(kept.any()):
@@ -499,7 +523,7 @@ class Refinement(StepRule):
 
     def _is_regressed(self, state: BatchState) -> Tensor:
         """Return for each problem whether a kernel regression predicts better than the network: bool ``(K,)``, CPU."""
-        return state.memory["regression_error"] < state.memory["network_error"]
+        return state.memory["regression_error"] < BETTER * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
         """Return the problems whose held-out error has stopped decreasing, at multiples of ``every``."""
@@ -515,13 +539,13 @@ class _Prediction(NamedTuple):
 
     Attributes:
         values: ``(*m)``.
-        kriged: whether their residuals are kriged.
+        by: :data:`OUTPUT`, :data:`KRIGED` or :data:`INTERPOLATED`.
         error: their mean error.
         guessed: that of the mean value.
     """
 
     values: Tensor
-    kriged: bool
+    by: int
     error: float
     guessed: float
 

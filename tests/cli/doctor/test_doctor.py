@@ -27,7 +27,7 @@ from dop_lightning.cli.doctor import (
     trial,
 )
 from dop_lightning.cli.doctor import command as doctor
-from dop_lightning.model.signals.unet.kernels import compiled
+from dop_lightning.foundation.native import compiled
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 

@@ -10,6 +10,7 @@ from dop_lightning.engine.steps.clean_entries.dense import dense_noise
 from dop_lightning.engine.steps.clean_entries.drift import filled
 from dop_lightning.engine.steps.clean_entries.dust import dust_specks
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
+from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
 from dop_lightning.engine.steps.clean_entries.kernel_regression import leave_one_out, regression
 from dop_lightning.engine.steps.clean_entries.kriging import krige, kriged
 from dop_lightning.engine.steps.clean_entries.lettering import printed_text
@@ -46,6 +47,7 @@ __all__ = [
     "fit_mixture",
     "fit_values",
     "flat_border",
+    "interpolate",
     "krige",
     "kriged",
     "leave_one_out",

@@ -24,19 +24,22 @@ SCALES = (0.6, 0.8, 1.2, 2.0, 4.0, 8.0, 16.0, 32.0)
 """σ in pixels; one of them is selected at each place."""
 
 ENOUGH, ENOUGH_LATER = 0.3, 0.15
-"""The share W of clean weight at which the first scale, and a later one, is accepted."""
+"""Default of ``enough``."""
 
 SMOOTHER = (0, 2, 3)
 """Indices of the first scale to try: larger scales remove dense noise."""
 
 
-def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) -> Tensor:
+def leave_one_out(
+    y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES, enough: tuple[float, float] = (ENOUGH, ENOUGH_LATER)
+) -> Tensor:
     """Return x̃ at the smallest scale with enough clean entries nearby, or at the largest scale.
 
     Args:
         y: the observation, ``(C, H, W)``.
         clean: w, in [0, 1], the same shape.
         scales: σ in pixels, above 0, ascending.
+        enough: share W of clean weight at which the first scale, and a later one, is accepted.
 
     >>> y = torch.full((1, 8, 8), 0.5)
     >>> y[0, 4, 4] = 1.0
@@ -54,7 +57,7 @@ def leave_one_out(y: Tensor, clean: Tensor, scales: Sequence[float] = SCALES) ->
         weight = around[:channels].clamp_min(0)
         here = around[channels:] / weight.clamp_min(1e-9)
         estimate = torch.where(settled | (weight < 1e-6), estimate, here)
-        settled = settled | (weight > (ENOUGH if number == 0 else ENOUGH_LATER))
+        settled = settled | (weight > enough[min(number, 1)])
         if bool(settled.all()):
             break
     return estimate

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.estimate import clean_probability
-from dop_lightning.engine.steps.clean_entries.kernel_regression import regression
+from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
 from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
@@ -46,5 +46,5 @@ def first_support(
     estimate = window_median(y, known, SIDE)
     clean = clean_probability(y, estimate, sample, scale, observed, per_pixel, sign)
     for _ in range(ROUNDS - 1):
-        clean = clean_probability(y, regression(y, clean), sample, scale, observed, per_pixel, sign)
+        clean = clean_probability(y, interpolate(y, clean), sample, scale, observed, per_pixel, sign)
     return clean

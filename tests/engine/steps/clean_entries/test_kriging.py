@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dop_lightning.engine.steps.clean_entries import krige, kriged
-from dop_lightning.engine.steps.clean_entries.kriging import NUGGET
+from dop_lightning.engine.steps.clean_entries.kriging import NEIGHBOURS, NUGGET
+from dop_lightning.foundation.native import library
 
 
 def shared_noise(channels: int, side: int = 48) -> torch.Tensor:
@@ -23,12 +24,38 @@ def test_it_solves_the_system_that_it_describes() -> None:
     clean = drawn(residual, 0.7)
     known = torch.nn.functional.pad(residual * clean, [2] * 4)[0].unfold(0, 5, 1).unfold(1, 5, 1).reshape(-1, 25)
     weights = torch.nn.functional.pad(clean, [2] * 4)[0].unfold(0, 5, 1).unfold(1, 5, 1).reshape(-1, 25)
-    moments = (known.mT @ known) / (weights.mT @ weights)
+    products, pairs = (each.mT @ each for each in (known, weights))
+    moments = (products + products.flip(0, 1)) / (pairs + pairs.flip(0, 1))  # turned by 180°
     moments += NUGGET * torch.diag(moments.diagonal())
     at = 20 * 48 + 20
-    near = [i for i in torch.nonzero(weights[at]).flatten().tolist() if i != 12]
+    present = [i for i in torch.nonzero(weights[at]).flatten().tolist() if i != 12]
+    near = sorted(present, key=lambda i: -abs(float(moments[12, i])))[:NEIGHBOURS]
     expected = torch.linalg.solve(moments[near][:, near], moments[near, 12]) @ known[at, near]
     torch.testing.assert_close(krige(residual, clean)[0, 20, 20], expected)
+
+
+@pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_kernel_agrees_with_plain_operations(channels: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    residual = shared_noise(channels)
+    clean = drawn(residual, 0.6) * torch.rand(residual.shape, generator=torch.Generator().manual_seed(2)).sqrt()
+    kinds = torch.arange(48 * 48).view(48, 48) % 3
+    compiled = krige(residual, clean, clean < 0.5, kinds)
+    monkeypatch.setattr("dop_lightning.engine.steps.clean_entries.kriging.library", lambda: None)
+    torch.testing.assert_close(krige(residual, clean, clean < 0.5, kinds), compiled, rtol=1e-3, atol=1e-4)
+
+
+def test_a_class_has_covariances_of_its_own() -> None:
+    rows = shared_noise(1, 96)[:, :, :1].expand(1, 96, 96)  # the left half: lines from left to right
+    residual = torch.cat([rows, rows.mT], dim=2)
+    clean = drawn(residual, 0.5)
+    kinds = torch.cat([torch.zeros(96, 96), torch.ones(96, 96)], dim=1).long()
+    missing = clean == 0
+    found = [krige(residual, clean, missing, each) for each in (None, kinds)]
+    one, two = (float((each - residual)[missing].abs().mean()) for each in found)
+    assert two < 0.75 * one
 
 
 def test_an_entry_takes_no_part_in_its_own_prediction() -> None:

@@ -1,6 +1,6 @@
 """Operations of a skip U-Net in one pass each, for processors; compiled on the machine where they run."""
 
-from dop_lightning.model.signals.unet.kernels.compiled import library
+from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.signals.unet.kernels.convolution import convolve
 from dop_lightning.model.signals.unet.kernels.functions import activate, join, pad
 

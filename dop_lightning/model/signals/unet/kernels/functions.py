@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dop_lightning.model.signals.unet.kernels.compiled import library
+from dop_lightning.foundation.native.compiled import library
 
 SLOPE = 0.2
 EPSILON = 1e-5

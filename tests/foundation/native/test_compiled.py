@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from dop_lightning.model.signals.unet.kernels import compiled
-from dop_lightning.model.signals.unet.kernels.compiled import build, cache_folder, compiler, library
+from dop_lightning.foundation.native import compiled
+from dop_lightning.foundation.native.compiled import build, cache_folder, compiler, library
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("activate.cpp", "join.cpp", "join_backward.cpp")
+SOURCES = ("activate.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
 HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """-fopenmp is for compiling alone: linked without it, the kernels find the OpenMP that torch has loaded, and share its
@@ -106,5 +106,5 @@ def library() -> ctypes.CDLL | None:
             path.unlink(missing_ok=True)  # another process may have found the same
             return ctypes.CDLL(str(build(cache_folder())))
     except (RuntimeError, OSError) as error:
-        log.warning("networks run by plain torch operations, more slowly: %s", error)
+        log.warning("plain torch operations take the place of kernels, and are slower: %s", error)
         return None
