@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python scripts/benchmark_interpolation.py --sizes 256 512 --levels 0.5
 
-Crops of scikit-image's pictures at their own resolution, salt and pepper. Both know which entries are clean. Seconds are
-those of the compiled kernel, of plain operations, and of biharmonic inpainting; PSNR in dB.
+Crops of scikit-image's pictures at their own resolution, salt and pepper. Both know which entries are clean. Seconds
+are those of the compiled kernel, of plain operations, and of biharmonic inpainting; PSNR in dB.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dop_lightning.cli.options import DEVICES, OptionParser
 
-PRESET_NAMES = ("quick", "default", "best", "paper")
+PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
 """Those of :mod:`dop_lightning.images.presets`, which imports PyTorch."""
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dop_lightning.engine.method import Method
+from dop_lightning.engine.rivals import FilterMethod
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,25 @@ class Recipe:
             "block": self.block,
             "evaluate_every": self.evaluate_every,
         }
+
+
+@dataclass(frozen=True)
+class FilterRecipe:
+    """The settings of a filter, which takes the place of gradient descent.
+
+    Attributes:
+        filter: restores one image.
+    """
+
+    filter: Piece
+
+    tau: ClassVar[float] = 1.0
+    alpha: ClassVar[None] = None
+
+    def method(self) -> FilterMethod:
+        """Return the filter as the engine takes it."""
+        return FilterMethod(self.filter.factory())
+
+    def model(self) -> dict[str, Any]:
+        """Return the section ``model`` of a config of ``dop fit``."""
+        return {"filter": self.filter.section(), "block": 1, "evaluate_every": 1}

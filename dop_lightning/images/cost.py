@@ -198,4 +198,4 @@ def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     (10, 1, 16)
     """
     faster, most = (100, 25) if device == "cuda" else (1, 10)
-    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * width**2))))
+    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * max(1, width) ** 2))))

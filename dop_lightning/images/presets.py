@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from dop_lightning.engine.instant import Interpolation
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.recipe import Piece, Recipe
+from dop_lightning.engine.recipe import FilterRecipe, Piece, Recipe
+from dop_lightning.engine.rivals import FilterMethod
 from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
-from dop_lightning.foundation.checks import one_of
+from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -37,8 +39,8 @@ class Preset:
     """A setting of ``dop recover`` and :func:`~dop_lightning.images.recover.recover_image`.
 
     Attributes:
-        width: channels of the network.
-        iterations: gradient iterations.
+        width: channels of the network; 0 without one: :class:`~dop_lightning.engine.instant.Interpolation` restores.
+        iterations: gradient iterations; 1 without a network.
         alpha: ratio of the rates; ``None`` follows the size of the image, see :mod:`dop_lightning.engine.alpha`.
         refined: Muon on θ, refinement once the corruption is known (:class:`~dop_lightning.engine.steps.Refinement`),
             and no biases before batch norms; else gradient descent and plain operations, as in the paper.
@@ -55,6 +57,27 @@ class Preset:
     text: str
     tile: int | None = None
 
+    @property
+    def has_network(self) -> bool:
+        """Whether a network is fitted."""
+        return self.width > 0
+
+    def size(self, width: int | None, iterations: int | None) -> tuple[int, int]:
+        """Return the width of the network and the number of iterations, as they are asked for or those of the preset.
+
+        Raises:
+            ValueError: one is less than 1, or there is no network.
+        """
+        if not self.has_network:
+            for name, value in (("width", width), ("iterations", iterations)):
+                if value is not None:
+                    raise ValueError(f"{name} is for presets with a network, and instant has none; got {value!r}")
+            return self.width, self.iterations
+        return (
+            at_least("width", self.width if width is None else width, 1),
+            at_least("iterations", self.iterations if iterations is None else iterations, 1),
+        )
+
     def tile_for(self, side: int) -> int | None:
         """Return the side of the tiles for an image whose larger side this is, ``None`` if it is recovered whole."""
         return self.tile if self.tile is not None and side > LARGE * self.tile else None
@@ -69,7 +92,7 @@ class Preset:
         block: int = BLOCK,
         damage: str = "auto",
         dense: Dense = "auto",
-    ) -> Recipe:
+    ) -> Recipe | FilterRecipe:
         """Return all settings of the recovery.
 
         Args:
@@ -83,7 +106,8 @@ class Preset:
             dense: what becomes of dense noise.
 
         Raises:
-            ValueError: ``outliers`` is no sign, or nothing is refined and there is a sign or such damage to look for.
+            ValueError: ``outliers`` is no sign, or nothing is refined and there is a sign or such damage to look for; or
+                there is no network, and a setting of networks.
         """
         check_damage(damage)
         one_of("outliers", outliers, get_args(Sign))
@@ -94,6 +118,15 @@ class Preset:
         one_of("dense", dense, get_args(Dense))
         if dense != "auto" and not self.refined:
             raise ValueError(f"dense must be auto with the preset paper, which keeps no values, got {dense!r}")
+        if not self.has_network:
+            for name, value in (("alpha", alpha), ("precision", None if precision == "auto" else precision)):
+                if value is not None:
+                    raise ValueError(f"{name} is for presets with a network, and instant has none; got {value!r}")
+            if dense == "remove":
+                raise ValueError("dense must be auto or keep with the preset instant, which keeps clean values, got 'remove'")
+            own = {"per": per, "damage": damage, "sign": outliers}
+            defaults = {"per": "entry", "damage": "auto", "sign": "auto"}
+            return FilterRecipe(Piece(Interpolation, {k: v for k, v in own.items() if v != defaults[k]}))
         told = {"damage": damage, "sign": outliers, "dense": dense}
         steps = {name: value for name, value in told.items() if value != "auto"}
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
@@ -122,7 +155,7 @@ class Preset:
         outliers: Sign = "auto",
         damage: str = "auto",
         dense: Dense = "auto",
-    ) -> Method:
+    ) -> Method | FilterMethod:
         """Return the parts of the engine; arguments as those of :meth:`recipe`."""
         return self.recipe(width, precision, per, outliers, damage=damage, dense=dense).method()
 
@@ -131,6 +164,7 @@ LARGE = 1.25
 """Images whose larger side is at most this many tiles are recovered whole."""
 
 PRESETS = {
+    "instant": Preset(0, 1, None, True, "without a network", tile=512),
     "quick": Preset(16, 200, None, True, "a first look", tile=192),
     "default": Preset(32, 300, None, True, "refined, for a laptop", tile=192),
     "best": Preset(128, 2000, None, True, "refined, for a GPU"),

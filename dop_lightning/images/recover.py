@@ -49,7 +49,7 @@ def recover_image(
     damage: str = "auto",
     outliers: Sign = "auto",
     dense: Dense = "auto",
-    preset: Literal["quick", "default", "best", "paper"] = "default",
+    preset: Literal["instant", "quick", "default", "best", "paper"] = "default",
     iterations: int | None = None,
     alpha: float | None = None,
     width: int | None = None,
@@ -94,7 +94,8 @@ def recover_image(
             noise limits, and is both elsewhere. Not of the preset ``paper``.
         dense: ``keep`` dense noise beside the outliers where it is, or ``remove`` it; ``auto`` removes it where there
             is much of it in an image of 8 bits.
-        preset: ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see ``dop recover --help``.
+        preset: ``instant`` (no network), ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see
+            ``dop recover --help``.
         iterations: gradient iterations, at least 1; by default those of the preset.
         alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
         width: channels of the network, at least 1; by default that of the preset.
@@ -124,8 +125,7 @@ def recover_image(
     ((16, 16), dtype('uint8'), 'done', [2])
     """
     chosen = PRESETS[one_of("preset", preset, PRESETS)]
-    width = at_least("width", chosen.width if width is None else width, 1)
-    maximum = at_least("iterations", chosen.iterations if iterations is None else iterations, 1)
+    width, maximum = chosen.size(width, iterations)
     one_of("per", per, ["entry", "pixel"])
     check_damage(damage)
     one_of("precision", precision, ["auto", "bf16", "fp32"])
@@ -272,8 +272,6 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
     recovered = repainted(outcome.signal, loaded.format)
     off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
-    if outcome.alpha is None:
-        raise ValueError("a preset must model the corruption, got one without")
     probability = outcome.corruption_probability
     return Recovery(
         image=given.like(recovered),

@@ -58,7 +58,7 @@ class Recovery:
     history: History
     status: Status
     iterations: int
-    alpha: float
+    alpha: float | None
     seconds: float
     _outcome: Outcome = field(repr=False)
     _format: ImageFormat = field(repr=False)

@@ -1,5 +1,6 @@
 """What the help of ``dop recover`` says of the presets, and how long each of them takes on this machine."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.presets import PRESETS, TAU, Preset
 from dop_lightning.images.tiles import cover
+from dop_lightning.problems.noise import SaltAndPepper
 from dop_lightning.problems.problem import Part, Problem, ProblemBatch
 
 PROBE = 128
@@ -34,15 +36,27 @@ def preset_lines(side: int = 512) -> Iterator[str]:
         tile = preset.tile_for(side)
         pixels = side**2 if tile is None else len(cover((side, side), tile).places) * tile**2
         seconds = preset.iterations * pixels / PROBE**2 * _probe(preset, device, tile is not None)
-        setting = f"width {preset.width}, {preset.iterations} iterations"
+        setting = f"width {preset.width}, {preset.iterations} iterations" if preset.has_network else ""
         yield f"  {name:<8} {setting:<30} {format_duration(seconds):<18} {preset.text}"
 
 
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
     """Seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
+    if not preset.has_network:
+        return min(_filtered(preset, device) for _ in range(2))
     one = probe_state(preset, PROBE, in_tiles, device)
     beside = [probe_state(preset, PROBE, in_tiles, device) for _ in range(abreast(one) - 1)]
     return seconds_an_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)
+
+
+def _filtered(preset: Preset, device: str) -> float:
+    """Seconds of a filter."""
+    truth = torch.rand(3, 1, PROBE, generator=torch.Generator().manual_seed(0)).expand(3, PROBE, PROBE)
+    problem = SaltAndPepper(0.3).corrupt(truth.contiguous(), torch.Generator().manual_seed(1)).observation
+    state = preset.method().begin(ProblemBatch([Problem("probe", problem, data_range=1.0)], device), TAU)
+    begin = time.perf_counter()
+    state.advance(1)
+    return time.perf_counter() - begin
 
 
 def probe_state(preset: Preset, side: int, is_tile: bool, device: str = "cpu") -> BatchState:
@@ -50,4 +64,7 @@ def probe_state(preset: Preset, side: int, is_tile: bool, device: str = "cpu") -
     problem = Problem("probe", torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     if is_tile:
         problem = replace(problem, part=Part(problem, slice(0, side), slice(0, side)))
-    return BatchState(preset.method(), ProblemBatch([problem], device), TAU)
+    state = preset.method().begin(ProblemBatch([problem], device), TAU)
+    if not isinstance(state, BatchState):
+        raise ValueError("a preset must have a network to be timed by its iterations, got one without")
+    return state

@@ -26,8 +26,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         ValueError: an option is out of range, or a file is no image.
     """
     preset = PRESETS[options.preset]
-    width = at_least("width", preset.width if options.width is None else options.width, 1)
-    iterations = at_least("iterations", preset.iterations if options.iterations is None else options.iterations, 1)
+    width, iterations = preset.size(options.width, options.iterations)
     one_of("device", options.device, DEVICES)
     paths = find_images(options.images)
     shapes = [image_shape(path) for path in paths]

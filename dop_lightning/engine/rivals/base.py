@@ -5,13 +5,30 @@ Shapes: an image ``(C, H, W)``, float64, whose range is [0, 1]; one channel ``(H
 
 from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from dop_lightning.foundation.signatures import require_result
+from dop_lightning.problems.problem import Problem, scale
 
 Image = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+
+class Restored(NamedTuple):
+    """What a filter makes of a problem.
+
+    Attributes:
+        signal: X̂, ``(C, H, W)``.
+        probability: of each entry that it is corrupted, ``(C, H, W)``, if the filter estimates it.
+    """
+
+    signal: Tensor
+    probability: Tensor | None = None
 
 
 class ImageFilter(ABC):
@@ -30,6 +47,27 @@ class ImageFilter(ABC):
     def name(self) -> str:
         """A short text for tables of settings."""
         return type(self).__name__
+
+    def restored(self, problem: Problem) -> Restored:
+        """Return the result of :meth:`restore` in units of the problem; override it to use more of the problem.
+
+        Args:
+            problem: an image on the CPU.
+
+        Raises:
+            ValueError: the result has another shape.
+        """
+        width = scale(problem)
+        image = problem.observation.detach().to(torch.float64).contiguous().numpy() / width
+        missing = np.zeros(image.shape, dtype=bool)
+        if problem.mask is not None:
+            missing = ~problem.mask.contiguous().numpy()
+        found = require_result(self.restore(image, missing), np.ndarray, self.restore)
+        if found.shape != image.shape:
+            raise ValueError(
+                f"{type(self).__name__}.restore must return an image of shape {image.shape}, got {found.shape}"
+            )
+        return Restored(torch.from_numpy(np.ascontiguousarray(found, dtype=np.float64) * width))
 
 
 class Detector(ABC):

@@ -6,7 +6,6 @@ Shapes: K images ``(K, C, H, W)``.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,9 +14,8 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.rivals.base import ImageFilter
 from dop_lightning.engine.state import Evaluation, State
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.foundation.signatures import require_result
 from dop_lightning.model.losses import SquaredLoss
-from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch
 
 
 class FilterState(State):
@@ -57,6 +55,7 @@ class FilterState(State):
         self.optimizers: list[Optimizer] = []
         self._signal = problems.observation.clone()
         self._is_done = [False] * len(problems)
+        self._probability: dict[int, Tensor] = {}
 
     @property
     def has_ratio(self) -> bool:
@@ -92,29 +91,22 @@ class FilterState(State):
             signal = self._signal.clone()
             for k, problem in enumerate(self.problems):
                 if not self._is_done[k]:
-                    restored = self._restored(problem).to(signal)
-                    if torch.isfinite(restored).all():
-                        signal[k], self._is_done[k] = restored, True
+                    restored = self.filter.restored(problem)
+                    if torch.isfinite(restored.signal).all():
+                        signal[k], self._is_done[k] = restored.signal.to(signal), True
+                        if restored.probability is not None:
+                            self._probability[k] = restored.probability.cpu()
                     else:
                         failed.append(k)
             self._signal = signal
         self.iteration += iterations
         return failed
 
-    def _restored(self, problem: Problem) -> Tensor:
-        """X̂ of one problem, ``(C, H, W)``, float64."""
-        width = problem.data_range or 1.0
-        image = problem.observation.detach().cpu().to(torch.float64).contiguous().numpy() / width
-        missing = np.zeros(image.shape, dtype=bool)
-        if problem.mask is not None:
-            missing = ~problem.mask.cpu().contiguous().numpy()
-        restored = require_result(self.filter.restore(image, missing), np.ndarray, self.filter.restore)
-        if restored.shape != image.shape:
-            raise ValueError(
-                f"{type(self.filter).__name__}.restore must return an image of shape {image.shape}, got "
-                f"{restored.shape}"
-            )
-        return torch.from_numpy(np.ascontiguousarray(restored, dtype=np.float64) * width)
+    def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
+        """Return the probability that each entry of problem k is corrupted, if the filter estimates it."""
+        probability = self._probability.get(k)
+        mask = self.problems.mask
+        return probability if probability is None or mask is None else probability * mask[k].cpu()
 
     def finished(self) -> dict[int, Status]:
         """Return the positions of the problems that are restored."""
@@ -127,6 +119,8 @@ class FilterState(State):
     def problem_state(self, k: int) -> dict[str, Any]:
         """Return X̂ of problem k, and whether it is restored."""
         tensors = {"signal": self._signal[k].detach().cpu().clone(), "done": torch.tensor(self._is_done[k])}
+        if k in self._probability:
+            tensors["probability"] = self._probability[k].clone()
         return {"filter": self.filter.name, "tensors": tensors}
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
@@ -146,6 +140,8 @@ class FilterState(State):
         self._signal = self._signal.clone()
         self._signal[k] = given.to(self._signal)
         self._is_done[k] = bool(state["tensors"]["done"])
+        if "probability" in state["tensors"]:
+            self._probability[k] = state["tensors"]["probability"].clone()
 
     def select(self, keep: Sequence[int]) -> "FilterState":
         """Return the problems at the positions ``keep`` as their own batch."""
@@ -153,4 +149,5 @@ class FilterState(State):
         other.iteration = self.iteration
         other._signal = self._signal[list(keep)]
         other._is_done = [self._is_done[k] for k in keep]
+        other._probability = {new: self._probability[k] for new, k in enumerate(keep) if k in self._probability}
         return other

@@ -26,11 +26,11 @@ from dop_lightning.engine.steps.clean_entries import (
     filled,
     first_look,
     first_support,
-    flat_border,
     interpolate,
     kriged,
     regression,
 )
+from dop_lightning.engine.steps.clean_entries.border import border_of
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
@@ -70,6 +70,10 @@ OUTPUT, KRIGED, INTERPOLATED = 0, 1, 2
 BETTER = 0.9
 """The first look's support and interpolation replace those of the network if their error is less than this, relative to
 it."""
+
+PROGRESS = 0.95
+"""A held-out error of less than this, relative to the last one that was, is progress: a problem without it for
+``patience`` iterations ends."""
 
 Dense = Literal["auto", "keep", "remove"]
 """Handling of dense noise in clean entries."""
@@ -121,7 +125,7 @@ class Refinement(StepRule):
     by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its value at the start.
 
     *Stopping.* The held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their
-    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased for ``patience`` iterations.
+    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 5 % for ``patience`` iterations.
 
     *Result.* X̄ is the running average of the output, or the average at the least error if the error has increased
     since. If entries of y are entries of X (A is the identity, with a mask or without), clean entries are kept:
@@ -181,7 +185,7 @@ class Refinement(StepRule):
         every: int = 25,
         held_out: float = 0.05,
         average: float = 0.95,
-        patience: int | None = 250,
+        patience: int | None = 75,
         dense: Dense = "auto",
         guide: bool = True,
         kriging: bool = True,
@@ -252,6 +256,8 @@ class Refinement(StepRule):
             "refined_from": torch.tensor([self.reveal(state, k) for k in range(size)], device=host),
             "least_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
             "least_at": torch.zeros(size, dtype=torch.int64, device=host),
+            "progress_error": torch.full((size,), math.inf, dtype=torch.float64, device=host),
+            "progress_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
     def _guided(self, state: BatchState) -> Guided | None:
@@ -267,10 +273,11 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
-            border = self._border(problem).to(y.device)
-            memory["flat"][k] = border.isfinite()
-            memory["border"][k] = border.nan_to_num(0)
-            memory["damaged"][k] |= memory["flat"][k]
+            if self.damage != "points":
+                border = border_of(problem).to(y.device)
+                memory["flat"][k] = border.isfinite()
+                memory["border"][k] = border.nan_to_num(0)
+                memory["damaged"][k] |= memory["flat"][k]
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides
@@ -284,23 +291,14 @@ class Refinement(StepRule):
             seen = ~held_out if mask is None else mask & ~held_out
             estimate = self._regression(y, memory["look"][k] * seen)
             if not look.by_noise:
-                error, guessed = _errors(y, estimate, memory["look"][k] * held_out)
+                error, guessed = mean_errors(y, estimate, memory["look"][k] * held_out)
                 memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
                 memory["regression"][k] = estimate
                 memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
             if "guide" in memory:
                 if not look.decides:
-                    estimate = self._regression(y, first_support(y, size, seen, pixels, self.sign) * seen)
+                    estimate = self._regression(y, first_support(y, size, seen, pixels, self.sign).clean * seen)
                 memory["guide"][k] = estimate
-
-    def _border(self, problem: Problem) -> Tensor:
-        """Return the values of the flat border lines of a problem, ``(*m)``, nan elsewhere; a tile has its whole's."""
-        part = problem.part
-        whole = problem if part is None else part.whole
-        if self.damage == "points" or whole.observation.dim() != 3:
-            return torch.full_like(problem.observation, math.nan)
-        found = flat_border(whole.observation, scale(whole), whole.mask)
-        return found if part is None else found[..., part.rows, part.columns]
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
         """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
@@ -373,12 +371,14 @@ class Refinement(StepRule):
                 memory["best"][k] = memory["average"][k]
                 memory["by"][k] = now.by
                 both = memory["look"][k] * clean * held_out  # that look may be wrong as well
-                memory["network_error"][k] = _errors(y, now.values, both)[0]
+                memory["network_error"][k] = mean_errors(y, now.values, both)[0]
                 if bool(memory["regression_error"][k].isfinite()):
-                    memory["regression_error"][k] = _errors(y, memory["regression"][k], both)[0]
+                    memory["regression_error"][k] = mean_errors(y, memory["regression"][k], both)[0]
                 memory["calm"][k] = max(CALMER * calm, lost**2)
             else:
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
+            if float(memory["least_error"][k]) < PROGRESS * float(memory["progress_error"][k]):
+                memory["progress_error"][k], memory["progress_at"][k] = memory["least_error"][k], iteration
             state.corruption.drop_(k)
 
     def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
@@ -401,7 +401,7 @@ class Refinement(StepRule):
         tried = [expected]
         if alone is not None:
             tried += [kriged(y, expected, clean.masked_fill(held_out, 0), held_out), alone]
-        found = [_Prediction(values, by, *_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
+        found = [_Prediction(values, by, *mean_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
         return min(found, key=lambda prediction: prediction.error)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
@@ -416,7 +416,7 @@ class Refinement(StepRule):
         if bool(state.memory["regression_error"][k].isfinite()):
             return state.memory["look"][k].clone()  # the regression is good, and was made with this w
         if math.isinf(float(state.memory["least_error"][k])):  # w has not been estimated before
-            error, guessed = _errors(y, expected, everything * held_out)
+            error, guessed = mean_errors(y, expected, everything * held_out)
             state.memory["hopeless"][k] = error > HOPELESS * guessed
         return None
 
@@ -526,10 +526,10 @@ class Refinement(StepRule):
         return state.memory["regression_error"] < BETTER * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
-        """Return the problems whose held-out error has stopped decreasing, at multiples of ``every``."""
+        """Return the problems whose held-out error has almost stopped decreasing, at multiples of ``every``."""
         if self.patience is None or state.iteration % self.every:
             return []
-        since = state.iteration - state.memory["least_at"]
+        since = state.iteration - state.memory["progress_at"]
         refined = state.memory["least_error"].isfinite()
         return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
 
@@ -550,7 +550,7 @@ class _Prediction(NamedTuple):
     guessed: float
 
 
-def _errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
+def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
     """Return the mean error of an estimate, and that of the mean value; nan without positive weights."""
     at = weights > 0
     values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))

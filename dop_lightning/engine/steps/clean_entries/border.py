@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from dop_lightning.problems.problem import Problem, scale
+
 SHORTEST = 48
 """Lines with fewer observed entries are not tested."""
 
@@ -33,6 +35,16 @@ NEAR = 0.02
 
 DEVIATIONS = 3.0
 """Standard deviations: the least of that difference, and the largest of the number of runs."""
+
+
+def border_of(problem: Problem) -> Tensor:
+    """Return the values of the flat border lines of a problem, ``(*m)``, nan elsewhere; a tile has those of its whole."""
+    part = problem.part
+    whole = problem if part is None else part.whole
+    if whole.observation.dim() != 3:
+        return torch.full_like(problem.observation, math.nan)
+    found = flat_border(whole.observation, scale(whole), whole.mask)
+    return found if part is None else found[..., part.rows, part.columns]
 
 
 def flat_border(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:

@@ -93,11 +93,28 @@ def clean_probability(
     >>> bool((clean[:, ::2, ::3] < 0.01).all()), bool((clean[:, 1::2] > 0.99).all())
     (True, True)
     """
+    return clean_and_diversity(y, estimate, held_out, scale, observed, per_pixel, sign, calibrated)[0]
+
+
+def clean_and_diversity(
+    y: Tensor,
+    estimate: Tensor,
+    held_out: Tensor,
+    scale: float = 1.0,
+    observed: Tensor | None = None,
+    per_pixel: bool = False,
+    sign: Sign = "auto",
+    calibrated: bool = False,
+) -> tuple[Tensor, float]:
+    """Return the same as :func:`clean_probability`, and the diversity of the values of outliers, in [0, 1].
+
+    The latter is 0 for outliers of a few values, and 1 for random ones, see :data:`DIVERSE`.
+    """
     gaps = per_pixel and observed is not None  # some pixels may be observed in part
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     order = _Order.of(observed, y.shape[0] if per_pixel else 1)
     if not bool(order.taken.any()):
-        return torch.zeros_like(y)
+        return torch.zeros_like(y), 0.0
     apart = order.line(held_out)
     if bool((apart.view(-1, order.groups) != apart.view(-1, order.groups)[:, :1]).any()):
         raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
@@ -137,9 +154,9 @@ def clean_probability(
         told = corruption_probability(y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1)
         result = torch.lerp(result, (1 - told.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
-        return result
+        return result, diverse
     above = possible.any(dim=0, keepdim=True) if per_pixel else possible
-    return torch.where(above, result, observed.to(y.dtype))
+    return torch.where(above, result, observed.to(y.dtype)), diverse
 
 
 @dataclass(frozen=True)
