@@ -11,19 +11,11 @@ from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter, Restored
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, first_look, first_support, interpolate
 from dop_lightning.engine.steps.clean_entries.border import border_of
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
-from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL, mean_errors
+from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
+from dop_lightning.engine.steps.clean_entries.support import better_support
+from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
-
-SAMPLE = 20_000
-"""Approximate number of clean entries that the error of the interpolation is measured at."""
-
-
-MORE = 2.0
-"""A first support that calls more entries corrupted than this many times those of the first look is doubted."""
-
-FEW = 1e-3
-"""Share of the entries by which it may exceed that in any case."""
 
 
 class Interpolation(ImageFilter):
@@ -75,11 +67,13 @@ class Interpolation(ImageFilter):
         observed = torch.ones_like(damaged) if problem.mask is None else problem.mask
         mask = observed & ~damaged
         look = first_look(y, size, mask, pixels, problem.noise, self.sign)
-        clean = look.clean * mask
+        clean, first = look.clean * mask, None
         if not look.decides:
-            clean = self._better(y, clean, first_support(y, size, mask, pixels, self.sign).clean * mask)
-        sample = self._sample(clean)
-        estimate = interpolate(y, clean, (clean <= CERTAIN) | sample)
+            support = first_support(y, size, mask, pixels, self.sign)
+            better = better_support(y, clean, support.clean * mask)
+            clean, first = better, None if better is clean else support.estimate
+        sample = sample_of(clean, CERTAIN)
+        estimate = interpolate(y, clean, (clean <= CERTAIN) | sample, first)
         if not look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
             if not error <= max(FORETOLD * guessed, SMALL * size):  # also if nothing is clean
@@ -93,20 +87,3 @@ class Interpolation(ImageFilter):
 
     def _border(self, problem: Problem) -> Tensor:
         return torch.full_like(problem.observation, math.nan) if self.damage == "points" else border_of(problem)
-
-    def _better(self, y: Tensor, look: Tensor, support: Tensor) -> Tensor:
-        """Return the support, or the first look if that doubts much less and predicts as well.
-
-        Under a pattern that no median follows, such as a checkerboard, the support may be wrong everywhere.
-        """
-        if float((1 - support).mean()) <= MORE * float((1 - look).mean()) + FEW:
-            return support
-        both = look * support
-        sample = self._sample(both)
-        errors = [mean_errors(y, interpolate(y, clean, sample), both * sample)[0] for clean in (look, support)]
-        return support if errors[0] > errors[1] else look  # the look, if they have nothing in common
-
-    def _sample(self, clean: Tensor) -> Tensor:
-        """Draw the clean entries that the error is measured at, with a fixed seed: bool ``(C, H, W)``."""
-        drawn = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0)) < SAMPLE / clean.numel()
-        return drawn & (clean > CERTAIN)

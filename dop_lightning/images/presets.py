@@ -123,7 +123,9 @@ class Preset:
                 if value is not None:
                     raise ValueError(f"{name} is for presets with a network, and instant has none; got {value!r}")
             if dense == "remove":
-                raise ValueError("dense must be auto or keep with the preset instant, which keeps clean values, got 'remove'")
+                raise ValueError(
+                    "dense must be auto or keep with the preset instant, which keeps clean values, got 'remove'"
+                )
             own = {"per": per, "damage": damage, "sign": outliers}
             defaults = {"per": "entry", "damage": "auto", "sign": "auto"}
             return FilterRecipe(Piece(Interpolation, {k: v for k, v in own.items() if v != defaults[k]}))

@@ -44,7 +44,7 @@ def saved() -> dict:
 # -------------------------------------------------------------------------------------------------------------- presets
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].has_network])
 def test_a_preset_is_a_setting_and_options_win(preset: str, folder: Path) -> None:
     chosen = PRESETS[preset]
     plain = config("--preset", preset)
@@ -56,6 +56,31 @@ def test_a_preset_is_a_setting_and_options_win(preset: str, folder: Path) -> Non
     assert mine["model"]["signal"]["init_args"]["width"] == 5
     assert mine["model"]["alpha"] == 7
     assert mine["trainer"]["max_steps"] == 9
+
+
+def test_the_instant_preset_is_a_filter(folder: Path) -> None:
+    assert config("--preset", "instant")["model"] == {
+        "filter": {"class_path": "Interpolation"},
+        "block": 1,
+        "evaluate_every": 1,
+    }
+    told = config("--preset", "instant", "--per", "pixel", "--outliers", "positive", "--damage", "dust")["model"]
+    assert told["filter"]["init_args"] == {"per": "pixel", "damage": "dust", "sign": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--width", "8", "width is for presets with a network, and instant has none; got 8"),
+        ("--iterations", "8", "iterations is for presets with a network, and instant has none; got 8"),
+        ("--alpha", "8", "alpha is for presets with a network, and instant has none; got 8.0"),
+        ("--precision", "bf16", "precision is for presets with a network, and instant has none; got 'bf16'"),
+        ("--dense", "remove", "dense must be auto or keep with the preset instant, which keeps clean values"),
+    ],
+)
+def test_settings_of_networks_are_refused_without_one(option: str, value: str, said: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        config("--preset", "instant", option, value)
 
 
 def test_the_preset_of_the_paper_is_that_of_the_paper(folder: Path) -> None:
@@ -107,17 +132,17 @@ def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
 
 
 def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {16: 0.0375, 32: 0.15, 128: 0.2}
+    seconds = {0: 0.5, 16: 0.0375, 32: 0.15, 128: 0.2}
     monkeypatch.setattr("dop_lightning.cli.configs.preset_times._probe", lambda preset, *_: seconds[preset.width])
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
     # iterations × seconds at 128×128 × 4, or × 9 for 4 tiles of 192×192
     assert found["quick"].strip() == "about 1 minute"
-    assert found["default"].strip() == "about 9 minutes"
+    assert found["default"].strip() == "about 7 minutes"
     assert found["paper"].strip() == "about 33 hours"
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", "\n".join(preset_lines(512)), re.MULTILINE))
-    assert found["default"].strip() == "about 20 minutes"  # 9 tiles of 192×192
+    assert found["default"].strip() == "about 15 minutes"  # 9 tiles of 192×192
 
 
 def test_the_help_names_the_presets_that_there_are() -> None:

@@ -193,7 +193,7 @@ DAMAGE = (
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "slow"}, "preset must be one of quick, default, best, paper, got 'slow'"),
+        ({"preset": "slow"}, "preset must be one of instant, quick, default, best, paper, got 'slow'"),
         ({"width": 0}, "width must be a whole number of at least 1, got 0"),
         ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
         ({"alpha": 0.0}, "alpha must be a finite number above 0, got 0.0"),

@@ -32,6 +32,8 @@ from dop_lightning.engine.steps.clean_entries import (
 )
 from dop_lightning.engine.steps.clean_entries.border import border_of
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
+from dop_lightning.engine.steps.clean_entries.errors import mean_errors
+from dop_lightning.engine.steps.clean_entries.support import better_support
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -67,11 +69,11 @@ NONE = 0.02
 OUTPUT, KRIGED, INTERPOLATED = 0, 1, 2
 """What predicts best: the output of the network, the same with its residuals kriged, or the interpolation alone."""
 
-BETTER = 0.9
-"""The first look's support and interpolation replace those of the network if their error is less than this, relative to
-it."""
+BETTER, AS_WELL = 0.9, 1.05
+"""The first look's support and interpolation replace those of the network if their error relative to its is less than
+the former, or than the latter where interpolation predicts best in any case."""
 
-PROGRESS = 0.95
+PROGRESS = 0.98
 """A held-out error of less than this, relative to the last one that was, is progress: a problem without it for
 ``patience`` iterations ends."""
 
@@ -125,7 +127,7 @@ class Refinement(StepRule):
     by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its value at the start.
 
     *Stopping.* The held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their
-    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 5 % for ``patience`` iterations.
+    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 2 % for ``patience`` iterations.
 
     *Result.* X̄ is the running average of the output, or the average at the least error if the error has increased
     since. If entries of y are entries of X (A is the identity, with a mask or without), clean entries are kept:
@@ -185,7 +187,7 @@ class Refinement(StepRule):
         every: int = 25,
         held_out: float = 0.05,
         average: float = 0.95,
-        patience: int | None = 75,
+        patience: int | None = 150,
         dense: Dense = "auto",
         guide: bool = True,
         kriging: bool = True,
@@ -297,7 +299,8 @@ class Refinement(StepRule):
                 memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
             if "guide" in memory:
                 if not look.decides:
-                    estimate = self._regression(y, first_support(y, size, seen, pixels, self.sign).clean * seen)
+                    support = first_support(y, size, seen, pixels, self.sign).clean
+                    estimate = self._regression(y, better_support(y, memory["look"][k] * seen, support * seen))
                 memory["guide"][k] = estimate
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
@@ -523,7 +526,8 @@ class Refinement(StepRule):
 
     def _is_regressed(self, state: BatchState) -> Tensor:
         """Return for each problem whether a kernel regression predicts better than the network: bool ``(K,)``, CPU."""
-        return state.memory["regression_error"] < BETTER * state.memory["network_error"]
+        most = torch.where(state.memory["by"] == INTERPOLATED, AS_WELL, BETTER)
+        return state.memory["regression_error"] < most * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
         """Return the problems whose held-out error has almost stopped decreasing, at multiples of ``every``."""
@@ -548,17 +552,6 @@ class _Prediction(NamedTuple):
     by: int
     error: float
     guessed: float
-
-
-def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
-    """Return the mean error of an estimate, and that of the mean value; nan without positive weights."""
-    at = weights > 0
-    values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))
-    total = float(counted.sum())  # on the CPU: Apple's GPUs have no float64
-    if total == 0:
-        return math.nan, math.nan
-    apart = (values - (counted * values).sum() / total).abs()
-    return float((counted * errors).sum() / total), float((counted * apart).sum() / total)
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:

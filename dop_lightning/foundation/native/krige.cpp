@@ -23,7 +23,7 @@ struct Window {
 // Predict the entries at count ≤ LANES places.
 void predict(const Window& window, const int64_t* places, int count, float* out) {
     static thread_local Floats lower[MOST * (MOST + 1) / 2], inverse[MOST], weight[MOST], value[MOST], pull[MOST];
-    int32_t chosen[MOST][LANES];
+    alignas(64) int32_t chosen[MOST][LANES], begins[MOST][LANES];
     int used = 0;
     for (int i = 0; i < window.most; i++) weight[i] = value[i] = pull[i] = Floats{};
     for (int lane = 0; lane < LANES; lane++) {
@@ -40,21 +40,26 @@ void predict(const Window& window, const int64_t* places, int count, float* out)
         }
         used = std::max(used, found);
         for (int i = found; i < window.most; i++) chosen[i][lane] = 0;  // of weight 0
+        for (int i = 0; i < window.most; i++) begins[i][lane] = chosen[i][lane] * int32_t(window.size);
     }
     // W·A·W + (I − W)·D, and its Cholesky factor in the same place
     for (int i = 0; i < used; i++) {
         Floats* row = lower + i * (i + 1) / 2;
         for (int j = 0; j <= i; j++) {
-            Floats moment;
+            alignas(64) float gathered[LANES];
             for (int lane = 0; lane < LANES; lane++)
-                moment[lane] = window.moments[chosen[i][lane] * window.size + chosen[j][lane]];
+                gathered[lane] = window.moments[begins[i][lane] + chosen[j][lane]];
+            const Floats moment = load(gathered);
             Floats sum = moment * weight[i] * weight[j];
             if (i == j) sum += (1.0f - weight[i]) * moment;
             const Floats* other = lower + j * (j + 1) / 2;
             for (int k = 0; k < j; k++) sum -= row[k] * other[k];
             if (i == j) {
                 sum = sum > 1e-30f ? sum : all(1e-30f);
-                for (int lane = 0; lane < LANES; lane++) inverse[i][lane] = 1.0f / std::sqrt(sum[lane]);
+                alignas(64) float root[LANES];
+                store(root, sum);
+                for (int lane = 0; lane < LANES; lane++) root[lane] = 1.0f / std::sqrt(root[lane]);
+                inverse[i] = load(root);
             } else {
                 row[j] = sum * inverse[j];
             }

@@ -27,14 +27,15 @@ CLASSIFIED = 64 * 64
 """Least pixels of an image with classes, which has at most three channels."""
 
 
-def interpolate(y: Tensor, clean: Tensor, at: Tensor | None = None, by_direction: bool = True) -> Tensor:
+def interpolate(y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None) -> Tensor:
     """Predict the entries of an image, each without itself, from the clean entries around it.
 
     Args:
         y: the observation, ``(C, H, W)``; ignored where nothing is clean.
         clean: w, in [0, 1], the same shape.
         at: bool, ``(C, H, W)``, the entries to predict; by default all. Others have the local mean.
-        by_direction: whether pixels have classes; without them it takes half of the time.
+        first: an estimate of the entries that are not clean, from which the classes of pixels are found; by default
+            an interpolation without classes.
 
     >>> y = torch.linspace(0, 1, 64).expand(1, 32, 64).clone()
     >>> clean = torch.ones_like(y)
@@ -46,8 +47,9 @@ def interpolate(y: Tensor, clean: Tensor, at: Tensor | None = None, by_direction
     """
     mean = leave_one_out(y, clean, MEAN, FEW)
     channels, height, width = y.shape
-    if not by_direction or channels > 3 or height * width < CLASSIFIED:
+    if channels > 3 or height * width < CLASSIFIED:
         return kriged(y, mean, clean, at)
-    first = kriged(y, mean, clean, clean < 1)
+    if first is None:
+        first = kriged(y, mean, clean, clean < 1)
     kinds = orientation(torch.where(clean > 0, clean * y + (1 - clean) * first, first))
     return kriged(y, mean, clean, at, kinds)

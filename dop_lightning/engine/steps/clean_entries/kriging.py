@@ -46,10 +46,10 @@ PSEUDOCOUNT = 1000.0
 SMALLEST = 1e-6
 """Least eigenvalue of A relative to the largest. Means over different pairs may give an indefinite A."""
 
-STRIP = 3 << 16
+STRIP = 3 << 14
 """Entries of a strip of the image whose windows are in memory at a time."""
 
-ENOUGH = 1 << 18
+ENOUGH = 1 << 17
 """Pixels from which second moments are estimated: of larger images, strips at equal distances."""
 
 CHUNK = 1 << 12

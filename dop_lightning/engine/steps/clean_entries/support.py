@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
 from dop_lightning.engine.steps.clean_entries.estimate import clean_and_diversity
 from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
 from dop_lightning.engine.steps.clean_entries.medians import window_median
@@ -25,16 +26,28 @@ SAMPLE = 2000
 """Approximate number of pixels from which the error of the estimates is measured."""
 
 
+MORE = 2.0
+"""A first support that calls more entries corrupted than this many times those of the first look is doubted."""
+
+FEW = 1e-3
+"""Share of the entries by which it may exceed that in any case."""
+
+AS_WELL = 1.05
+"""Error of the first look's interpolation relative to that of the support's, up to which it predicts as well."""
+
+
 class FirstSupport(NamedTuple):
     """What is known of the corruption before any fit.
 
     Attributes:
         clean: probability that each entry is clean, ``(C, H, W)``.
         diversity: of the values of outliers: 0 if they are few, such as those of dead and hot pixels, 1 if random.
+        estimate: x̃ that they were found with, ``(C, H, W)``.
     """
 
     clean: Tensor
     diversity: float
+    estimate: Tensor
 
 
 def first_support(
@@ -62,14 +75,32 @@ def first_support(
     drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
     sample = (drawn < SAMPLE / drawn.numel()).to(y.device).expand(y.shape)
     estimate = window_median(y, known, SIDE)
-    found = FirstSupport(known.to(y.dtype), 0.0)
+    found = FirstSupport(known.to(y.dtype), 0.0, estimate)
     for number in range(ROUNDS):
         before = found.clean
         found = FirstSupport(
-            *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True)
+            *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
         )
         last = (ROUNDS_OF_RANDOM if found.diversity > 0 else ROUNDS) - 1
         if number >= last or float((found.clean - before).abs().mean()) < SETTLED:
             break
-        estimate = interpolate(y, found.clean)
+        estimate = interpolate(y, found.clean, first=estimate)
     return found
+
+
+def better_support(y: Tensor, look: Tensor, support: Tensor) -> Tensor:
+    """Return the support, or the first look if that doubts much fewer entries and predicts as well.
+
+    Under a pattern that no median follows, such as a checkerboard, the support may be wrong everywhere.
+
+    Args:
+        y: the observation, ``(C, H, W)``.
+        look: probability of the first look that each entry is clean.
+        support: probability of the first support.
+    """
+    if float((1 - support).mean()) <= MORE * float((1 - look).mean()) + FEW:
+        return support
+    both = look * support
+    sample = sample_of(both, 0.5)
+    errors = [mean_errors(y, interpolate(y, clean, sample), both * sample)[0] for clean in (look, support)]
+    return support if errors[0] > AS_WELL * errors[1] else look  # the look, if they have nothing in common

@@ -1,0 +1,29 @@
+"""Error of an estimate at the entries that it was not fitted to.
+
+Shapes: ``*m`` any observation.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+SAMPLE = 20_000
+"""Approximate number of entries that an error is measured at."""
+
+
+def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Return the mean error of an estimate, and that of the mean value; nan without positive weights."""
+    at = weights > 0
+    values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))
+    total = float(counted.sum())  # on the CPU: Apple's GPUs have no float64
+    if total == 0:
+        return math.nan, math.nan
+    apart = (values - (counted * values).sum() / total).abs()
+    return float((counted * errors).sum() / total), float((counted * apart).sum() / total)
+
+
+def sample_of(clean: Tensor, certain: float) -> Tensor:
+    """Draw entries that are clean with more than a probability, with a fixed seed: bool ``(*m)``."""
+    drawn = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    return (drawn < SAMPLE / clean.numel()).to(clean.device) & (clean > certain)
