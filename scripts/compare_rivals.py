@@ -37,6 +37,7 @@ from torch import Tensor
 from dop_lightning import recover_image
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.at_once import run_batches, run_to_end
+from dop_lightning.engine.instant import Interpolation
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
@@ -289,7 +290,8 @@ METHODS = {
     "bm3d": Rival(50, lambda case: BM3DAfterFill(fill(Biharmonic, case))),
     "bm3d-told": Rival(50, lambda case: BM3DAfterFill(fill(Biharmonic, case), sigma=case.std), kinds=("dense",)),
     "fsr": Rival(55, partial(fill, FrequencySelective)),
-    "dop": Rival(730, run=by_dop),
+    "instant": Rival(6, lambda _: Interpolation()),
+    "dop": Rival(600, run=by_dop),
     "dip-mask": Rival(740, run=partial(by_network, "dip-mask")),
     "dip-l1": Rival(2800, run=partial(by_network, "dip-l1")),
 }

@@ -106,8 +106,8 @@ class Preset:
             dense: what becomes of dense noise.
 
         Raises:
-            ValueError: ``outliers`` is no sign, or nothing is refined and there is a sign or such damage to look for; or
-                there is no network, and a setting of networks.
+            ValueError: ``outliers`` is no sign; nothing is refined and there is a sign or such damage to look for; or
+                there is a setting of networks without one.
         """
         check_damage(damage)
         one_of("outliers", outliers, get_args(Sign))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
+from dop_lightning.engine.instant import Interpolation  # noqa: F401 — a config names it
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.outcome import Record, Status
 from dop_lightning.engine.rivals import FilterMethod, ImageFilter

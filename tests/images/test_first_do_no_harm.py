@@ -62,6 +62,18 @@ def test_a_drawing_is_not_touched(make: Any) -> None:
     assert not np.any(found.corruption)
 
 
+def test_what_is_not_damaged_takes_no_iterations() -> None:
+    """A tile without damage is not worked on; its neighbour is."""
+    image = np.hstack([page(), page()])
+    rng = np.random.default_rng(2)
+    image[:, 96:][rng.random((96, 96)) < 0.3] = 255
+    found = recover_image(page(), progress=False, **{**SETTINGS, "iterations": 100})
+    assert found.status == "stable"
+    assert found.iterations == 25
+    tiles = recover_image(image, progress=False, tile=96, **{**SETTINGS, "iterations": 50})
+    assert np.array_equal(tiles.image[:, :80], image[:, :80])
+
+
 def test_stars_stay() -> None:
     image = stars()
     found = recover_image(image, progress=False, **{**SETTINGS, "iterations": 200})

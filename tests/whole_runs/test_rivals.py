@@ -36,6 +36,17 @@ def test_a_rival_runs(name: str, tmp_path: Path) -> None:
     assert result["psnr"] == pytest.approx(float(row["psnr"]), abs=1e-3)
 
 
+def test_the_interpolation_runs_as_a_filter(tmp_path: Path) -> None:
+    files = ["--config", str(CONFIGS / "image.yaml"), "--config", str(CONFIGS / "instant.yaml")]
+    small = ["--data.resize", "48", "--data.noise.init_args.ratio", "0.3", "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *files, *small, "--trainer.accelerator", "cpu"]) == 0
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["status"], row["iterations"], row["alpha"]) == ("done", "1", "")
+    assert float(row["psnr"]) > float(row["input_psnr"]) + 10
+    assert (tmp_path / row["problem"] / "corruption_probability.npy").is_file()
+
+
 def test_another_detector_is_one_option_and_a_run_is_read_back(tmp_path: Path, capsys) -> None:
     robust = ["--model.filter.init_args.detector", "RobustThreshold"]
     row = fit("cubic", tmp_path, *robust)

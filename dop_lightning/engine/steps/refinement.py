@@ -40,7 +40,7 @@ from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
 from dop_lightning.model.signals.abilities import Guided
-from dop_lightning.problems.problem import Problem, scale
+from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
@@ -530,12 +530,22 @@ class Refinement(StepRule):
         return state.memory["regression_error"] < most * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
-        """Return the problems whose held-out error has almost stopped decreasing, at multiples of ``every``."""
-        if self.patience is None or state.iteration % self.every:
+        """Return the problems that have nothing left to do, at multiples of ``every``.
+
+        Those without damage, and those whose held-out error has almost stopped decreasing.
+        """
+        if state.iteration == 0 or state.iteration % self.every:
             return []
-        since = state.iteration - state.memory["progress_at"]
-        refined = state.memory["least_error"].isfinite()
-        return torch.nonzero(refined & (since >= self.patience)).flatten().tolist()
+        memory = state.memory
+        done = memory["structure"] & _same_entries(state) & self._is_clean(state)
+        if self.patience is not None:
+            since = state.iteration - memory["progress_at"]
+            done = done | (memory["least_error"].isfinite() & (since >= self.patience))
+        return torch.nonzero(done).flatten().tolist()
+
+    def _is_clean(self, state: BatchState) -> Tensor:
+        """Return for each problem whether every entry was observed and is kept: bool ``(K,)`` on the CPU."""
+        return (state.memory["clean"] > CERTAIN).flatten(1).all(1).cpu()
 
 
 class _Prediction(NamedTuple):

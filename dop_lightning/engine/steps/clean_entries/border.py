@@ -38,7 +38,7 @@ DEVIATIONS = 3.0
 
 
 def border_of(problem: Problem) -> Tensor:
-    """Return the values of the flat border lines of a problem, ``(*m)``, nan elsewhere; a tile has those of its whole."""
+    """Return the values of flat border lines, ``(*m)``, nan elsewhere; a tile has those of its whole."""
     part = problem.part
     whole = problem if part is None else part.whole
     if whole.observation.dim() != 3:
