@@ -71,7 +71,9 @@ class Preset:
         if not self.has_network:
             for name, value in (("width", width), ("iterations", iterations)):
                 if value is not None:
-                    raise ValueError(f"{name} is for presets with a network, and instant has none; got {value!r}")
+                    raise ValueError(
+                        f"{name} is not supported by the preset instant, which has no network, got {value!r}"
+                    )
             return self.width, self.iterations
         return (
             at_least("width", self.width if width is None else width, 1),
@@ -121,11 +123,11 @@ class Preset:
         if not self.has_network:
             for name, value in (("alpha", alpha), ("precision", None if precision == "auto" else precision)):
                 if value is not None:
-                    raise ValueError(f"{name} is for presets with a network, and instant has none; got {value!r}")
+                    raise ValueError(
+                        f"{name} is not supported by the preset instant, which has no network, got {value!r}"
+                    )
             if dense == "remove":
-                raise ValueError(
-                    "dense must be auto or keep with the preset instant, which keeps clean values, got 'remove'"
-                )
+                raise ValueError("dense must be auto or keep with the preset instant, got 'remove'")
             own = {"per": per, "damage": damage, "sign": outliers}
             defaults = {"per": "entry", "damage": "auto", "sign": "auto"}
             return FilterRecipe(Piece(Interpolation, {k: v for k, v in own.items() if v != defaults[k]}))

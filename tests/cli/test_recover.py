@@ -71,11 +71,11 @@ def test_the_instant_preset_is_a_filter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--width", "8", "width is for presets with a network, and instant has none; got 8"),
-        ("--iterations", "8", "iterations is for presets with a network, and instant has none; got 8"),
-        ("--alpha", "8", "alpha is for presets with a network, and instant has none; got 8.0"),
-        ("--precision", "bf16", "precision is for presets with a network, and instant has none; got 'bf16'"),
-        ("--dense", "remove", "dense must be auto or keep with the preset instant, which keeps clean values"),
+        ("--width", "8", "width is not supported by the preset instant, which has no network, got 8"),
+        ("--iterations", "8", "iterations is not supported by the preset instant, which has no network, got 8"),
+        ("--alpha", "8", "alpha is not supported by the preset instant, which has no network, got 8.0"),
+        ("--precision", "bf16", "precision is not supported by the preset instant, which has no network, got 'bf16'"),
+        ("--dense", "remove", "dense must be auto or keep with the preset instant"),
     ],
 )
 def test_settings_of_networks_are_refused_without_one(option: str, value: str, said: str, folder: Path) -> None:
