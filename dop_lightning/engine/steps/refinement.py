@@ -87,6 +87,12 @@ is returned until the network has learnt more."""
 SMALL = 0.05
 """Smaller errors, in scales of the observation, are those of a flat image, which its mean predicts as well."""
 
+FEW_CLEAN, GUESSED_OF_FEW, SMALL_OF_FEW = 0.4, 0.5, 0.02
+"""If fewer entries are clean, and the others have any value, these replace :data:`GUESSED` and :data:`SMALL`."""
+
+OWN_VALUES = 4
+"""If half of the entries that are not clean have one of this many values, they are outliers and not noise."""
+
 NEVER = 1e15
 """More iterations than any run: the upper bound if the rate is too small to reveal s."""
 
@@ -361,7 +367,7 @@ class Refinement(StepRule):
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
-                memory["hopeless"][k] = now.error > max(GUESSED * now.guessed, SMALL * scale(problems[k]))
+                memory["hopeless"][k] = now.error > _most_error(y, clean, now.guessed, scale(problems[k]))
             if known:  # compare on the same entries: those that are clean have changed since
                 before = self._predicted(state, k, best[k], alone)
                 memory["least_error"][k], memory["by"][k] = before.error, before.by
@@ -405,7 +411,9 @@ class Refinement(StepRule):
         if alone is not None:
             tried += [kriged(y, expected, clean.masked_fill(held_out, 0), held_out), alone]
         found = [_Prediction(values, by, *mean_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
-        return min(found, key=lambda prediction: prediction.error)
+        # of noise, what is not called an outlier is near its mean, and an interpolation seems to predict it
+        usable = [each for each in found if each.by != INTERPOLATED or each.error < FORETOLD * each.guessed]
+        return min(usable, key=lambda prediction: prediction.error)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
@@ -546,6 +554,26 @@ class Refinement(StepRule):
     def _is_clean(self, state: BatchState) -> Tensor:
         """Return for each problem whether every entry was observed and is kept: bool ``(K,)`` on the CPU."""
         return (state.memory["clean"] > CERTAIN).flatten(1).all(1).cpu()
+
+
+def _most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
+    """Return the held-out error above which the output says nothing about the image.
+
+    Of an image of noise, entries that are near the output by chance are called clean, and their error is small. So the
+    error must be smaller if few entries are clean and the others have any value.
+
+    Args:
+        y: the observation.
+        clean: w.
+        guessed: held-out error of the mean value.
+        size: scale of the observation.
+    """
+    values = y[clean < 0.5]
+    if float(clean.mean()) < FEW_CLEAN and values.numel() > 0:
+        counts = values.unique(return_counts=True)[1].sort(descending=True).values
+        if float(counts[:OWN_VALUES].sum()) < 0.5 * values.numel():
+            return max(GUESSED_OF_FEW * guessed, SMALL_OF_FEW * size)
+    return max(GUESSED * guessed, SMALL * size)
 
 
 class _Prediction(NamedTuple):
