@@ -1,11 +1,9 @@
 """Restore an image without a network: support, then interpolation by kriging."""
 
-import math
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter, Restored
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, first_look, first_support, interpolate
@@ -61,7 +59,7 @@ class Interpolation(ImageFilter):
     def restored(self, problem: Problem) -> Restored:
         """Return X̂ of a problem, and ``1 − w``."""
         y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
-        damaged, border = damage_of(problem, self.damage), self._border(problem)
+        damaged, border = damage_of(problem, self.damage), border_of(problem, self.damage)
         flat = border.isfinite()
         damaged = damaged | flat
         observed = torch.ones_like(damaged) if problem.mask is None else problem.mask
@@ -84,6 +82,3 @@ class Interpolation(ImageFilter):
         signal = torch.where(flat, border, torch.where(clean > CERTAIN, y, mixed))
         corrupted = torch.where(flat, (y != border).to(y.dtype), 1 - clean)
         return Restored(signal, (corrupted * observed).float())
-
-    def _border(self, problem: Problem) -> Tensor:
-        return torch.full_like(problem.observation, math.nan) if self.damage == "points" else border_of(problem)

@@ -58,10 +58,10 @@ class ImageFilter(ABC):
             ValueError: the result has another shape.
         """
         width = scale(problem)
-        image = problem.observation.detach().to(torch.float64).contiguous().numpy() / width
+        image = problem.observation.detach().cpu().to(torch.float64).contiguous().numpy() / width
         missing = np.zeros(image.shape, dtype=bool)
         if problem.mask is not None:
-            missing = ~problem.mask.contiguous().numpy()
+            missing = ~problem.mask.cpu().contiguous().numpy()
         found = require_result(self.restore(image, missing), np.ndarray, self.restore)
         if found.shape != image.shape:
             raise ValueError(

@@ -281,11 +281,10 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
-            if self.damage != "points":
-                border = border_of(problem).to(y.device)
-                memory["flat"][k] = border.isfinite()
-                memory["border"][k] = border.nan_to_num(0)
-                memory["damaged"][k] |= memory["flat"][k]
+            border = border_of(problem, self.damage).to(y.device)
+            memory["flat"][k] = border.isfinite()
+            memory["border"][k] = border.nan_to_num(0)
+            memory["damaged"][k] |= memory["flat"][k]
             mask = _observed(problems.mask, memory["damaged"], k)
             look = first_look(y, size, mask, pixels, problem.noise, self.sign)
             memory["structure"][k] = look.decides

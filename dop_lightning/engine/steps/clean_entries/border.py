@@ -37,11 +37,14 @@ DEVIATIONS = 3.0
 """Standard deviations: the least of that difference, and the largest of the number of runs."""
 
 
-def border_of(problem: Problem) -> Tensor:
-    """Return the values of flat border lines, ``(*m)``, nan elsewhere; a tile has those of its whole."""
+def border_of(problem: Problem, damage: str) -> Tensor:
+    """Return the values of flat border lines, ``(*m)``, nan elsewhere and if ``damage`` is ``points``.
+
+    A tile has those of its whole.
+    """
     part = problem.part
     whole = problem if part is None else part.whole
-    if whole.observation.dim() != 3:
+    if damage == "points" or whole.observation.dim() != 3:
         return torch.full_like(problem.observation, math.nan)
     found = flat_border(whole.observation, scale(whole), whole.mask)
     return found if part is None else found[..., part.rows, part.columns]
