@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter, Restored
-from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, first_look, first_support, interpolate
-from dop_lightning.engine.steps.clean_entries.border import border_of
-from dop_lightning.engine.steps.clean_entries.damage import damage_of
+from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, interpolate
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
-from dop_lightning.engine.steps.clean_entries.support import better_support
-from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL
+from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL, most_error
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
+
+LIKELY = 0.5
+"""Probability of being clean from which an entry counts in the error. Under random values, none may be certain."""
 
 
 class Interpolation(ImageFilter):
@@ -59,26 +60,19 @@ class Interpolation(ImageFilter):
     def restored(self, problem: Problem) -> Restored:
         """Return X̂ of a problem, and ``1 − w``."""
         y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
-        damaged, border = damage_of(problem, self.damage), border_of(problem, self.damage)
-        flat = border.isfinite()
-        damaged = damaged | flat
-        observed = torch.ones_like(damaged) if problem.mask is None else problem.mask
-        mask = observed & ~damaged
-        look = first_look(y, size, mask, pixels, problem.noise, self.sign)
-        clean, first = look.clean * mask, None
-        if not look.decides:
-            support = first_support(y, size, mask, pixels, self.sign)
-            better = better_support(y, clean, support.clean * mask)
-            clean, first = better, None if better is clean else support.estimate
-        sample = sample_of(clean, CERTAIN)
+        found = initial(problem, self.damage, pixels, self.sign)
+        clean, _, first = initial_support(found, y, size, pixels, self.sign)
+        observed = torch.ones_like(found.mask) if problem.mask is None else problem.mask
+        sample = sample_of(clean, LIKELY)
         estimate = interpolate(y, clean, (clean <= CERTAIN) | sample, first)
-        if not look.decides:
+        if not found.look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
-            if not error <= max(FORETOLD * guessed, SMALL * size):  # also if nothing is clean
+            most = min(max(FORETOLD * guessed, SMALL * size), most_error(y, clean, guessed, size))
+            if not error <= most:  # also if nothing is clean
                 clean = observed.to(y.dtype)
         elif problem.noise is not None:
             estimate = filled(y, estimate, clean > CERTAIN, problem.noise)
         mixed = clean * torch.where(observed, y, 0) + (1 - clean) * estimate
-        signal = torch.where(flat, border, torch.where(clean > CERTAIN, y, mixed))
-        corrupted = torch.where(flat, (y != border).to(y.dtype), 1 - clean)
+        signal = torch.where(found.flat, found.border, torch.where(clean > CERTAIN, y, mixed))
+        corrupted = torch.where(found.flat, (y != found.border).to(y.dtype), 1 - clean)
         return Restored(signal, (corrupted * observed).float())

@@ -24,16 +24,13 @@ from dop_lightning.engine.steps.clean_entries import (
     corruption_probability,
     dense_noise,
     filled,
-    first_look,
-    first_support,
     interpolate,
     kriged,
     regression,
+    with_recurrence,
 )
-from dop_lightning.engine.steps.clean_entries.border import border_of
-from dop_lightning.engine.steps.clean_entries.damage import damage_of
-from dop_lightning.engine.steps.clean_entries.errors import mean_errors
-from dop_lightning.engine.steps.clean_entries.support import better_support
+from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
+from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -83,6 +80,12 @@ Dense = Literal["auto", "keep", "remove"]
 HOPELESS = 0.99
 """If no entry would be clean and the held-out error, relative to that of the mean value, exceeds this, the observation
 is returned until the network has learnt more."""
+
+REJECTED = 0.05
+"""Share of the entries that the first support calls clean. An output that rejects more of them is doubted."""
+
+TRIMMED = 0.95
+"""Share of the clean entries whose errors are compared then."""
 
 SMALL = 0.05
 """Smaller errors, in scales of the observation, are those of a flat image, which its mean predicts as well."""
@@ -153,8 +156,10 @@ class Refinement(StepRule):
     (:func:`~dop_lightning.engine.steps.clean_entries.flat_border`), unless ``damage`` is ``points``.
 
     *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
-    local mean does. If the interpolation of what the first look calls clean predicts held-out entries better
-    than the output at its least error, by a tenth, that interpolation replaces X̄, and that look replaces w.
+    local mean does. The first support and its interpolation (those of the first look if outliers have random values)
+    replace w and X̄ if that interpolation predicts held-out entries better than the output at its least error, by a
+    tenth. The first support also replaces a w that rejects more than 5 % of its clean entries, if the output predicts
+    held-out entries worse than the interpolation: fitted to few entries, the output would reject ever more of them.
 
     *Probability.* The probability that an entry is corrupted, reported beside ŝ, is calibrated at the end
     (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself does not change.
@@ -251,6 +256,7 @@ class Refinement(StepRule):
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
+            "few_values": torch.zeros(size, dtype=torch.bool, device=host),
             "look": torch.ones_like(guide),
             "regression": torch.zeros_like(guide),
             "most_dense": torch.full((size,), math.inf, dtype=torch.float32, device=host),
@@ -280,33 +286,32 @@ class Refinement(StepRule):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
-            memory["damaged"][k] = damage_of(problem, self.damage).to(y.device)  # its values are not used
-            border = border_of(problem, self.damage).to(y.device)
-            memory["flat"][k] = border.isfinite()
-            memory["border"][k] = border.nan_to_num(0)
-            memory["damaged"][k] |= memory["flat"][k]
-            mask = _observed(problems.mask, memory["damaged"], k)
-            look = first_look(y, size, mask, pixels, problem.noise, self.sign)
+            found = initial(problem, self.damage, pixels, self.sign, y)
+            look, clean = found.look, found.look.clean * found.mask
+            memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
+            memory["border"][k] = found.border.nan_to_num(0)
             memory["structure"][k] = look.decides
-            if look.decides:
-                memory["clean"][k] = look.clean
-            memory["clean"][k].masked_fill_(memory["damaged"][k], 0)
-            memory["look"][k] = look.clean.masked_fill(memory["damaged"][k], 0)
+            memory["clean"][k] = clean if look.decides else ~found.damaged
+            memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
             held_out = memory["held_out"][k]
-            seen = ~held_out if mask is None else mask & ~held_out
-            estimate = self._regression(y, memory["look"][k] * seen)
-            if not look.by_noise:
-                error, guessed = mean_errors(y, estimate, memory["look"][k] * held_out)
-                memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
-                memory["regression"][k] = estimate
-                memory["most_dense"][k] = dense_noise(y, estimate, memory["look"][k], held_out) / size
+            support = initial_support(found, y, size, pixels, self.sign)
+            guide = self._regression(y, support.clean.masked_fill(held_out, 0))
             if "guide" in memory:
-                if not look.decides:
-                    support = first_support(y, size, seen, pixels, self.sign).clean
-                    estimate = self._regression(y, better_support(y, memory["look"][k] * seen, support * seen))
-                memory["guide"][k] = estimate
+                memory["guide"][k] = guide
+            if look.by_noise:
+                continue
+            estimate = guide
+            if support.is_random:
+                estimate = self._regression(y, clean.masked_fill(held_out, 0))
+            else:
+                memory["look"][k] = clean = support.clean
+            memory["few_values"][k] = not (look.decides or support.is_random)
+            error, guessed = mean_errors(y, estimate, clean * held_out)
+            memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
+            memory["regression"][k] = estimate
+            memory["most_dense"][k] = dense_noise(y, estimate, clean, held_out) / size
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
         """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
@@ -366,7 +371,7 @@ class Refinement(StepRule):
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
-                memory["hopeless"][k] = now.error > _most_error(y, clean, now.guessed, scale(problems[k]))
+                memory["hopeless"][k] = now.error > most_error(y, clean, now.guessed, scale(problems[k]))
             if known:  # compare on the same entries: those that are clean have changed since
                 before = self._predicted(state, k, best[k], alone)
                 memory["least_error"][k], memory["by"][k] = before.error, before.by
@@ -420,6 +425,9 @@ class Refinement(StepRule):
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), _per_pixel(state)
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
+        found = with_recurrence(y, found, mask, pixels)
+        if self._is_misled(state, k, expected, found):
+            return state.memory["look"][k].clone()
         everything = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         if float(found.sum()) >= NONE * float(everything.sum()):
             return found
@@ -429,6 +437,20 @@ class Refinement(StepRule):
             error, guessed = mean_errors(y, expected, everything * held_out)
             state.memory["hopeless"][k] = error > HOPELESS * guessed
         return None
+
+    def _is_misled(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
+        """Return whether the output is worse than the interpolation and rejects what the first support accepts.
+
+        For outliers of few values: with random ones, the first support is not better than that of the network.
+        """
+        memory = state.memory
+        look, at, rejected = memory["look"][k], memory["held_out"][k], memory["look"][k] * (1 - found)
+        if not memory["few_values"][k] or not float(rejected.sum()) > REJECTED * float(look.sum()):
+            return False
+        observed = _observed(state.problems.mask, memory["damaged"], k)
+        at = at if observed is None else at & observed
+        y, share = state.problems.observation[k], TRIMMED * float(look[at].mean()) if bool(at.any()) else 0.0
+        return trimmed_error(y, memory["regression"][k], at, share) < trimmed_error(y, expected, at, share)
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
         """Return the result described by :class:`Refinement`, for the problems whose s has been dropped."""
@@ -555,7 +577,7 @@ class Refinement(StepRule):
         return (state.memory["clean"] > CERTAIN).flatten(1).all(1).cpu()
 
 
-def _most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
+def most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
     """Return the held-out error above which the output says nothing about the image.
 
     Of an image of noise, entries that are near the output by chance are called clean, and their error is small. So the

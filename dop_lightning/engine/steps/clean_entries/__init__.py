@@ -18,6 +18,7 @@ from dop_lightning.engine.steps.clean_entries.lines import dead_lines
 from dop_lightning.engine.steps.clean_entries.mixture import Entries, Mixture, fit_mixture
 from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
 from dop_lightning.engine.steps.clean_entries.rectangles import dead_rectangles
+from dop_lightning.engine.steps.clean_entries.recurrence import with_recurrence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.support import first_support
@@ -59,4 +60,5 @@ __all__ = [
     "scratches",
     "sharp_outliers",
     "structured_damage",
+    "with_recurrence",
 ]

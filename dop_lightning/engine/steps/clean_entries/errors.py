@@ -23,6 +23,23 @@ def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, fl
     return float((counted * errors).sum() / total), float((counted * apart).sum() / total)
 
 
+def trimmed_error(y: Tensor, expected: Tensor, at: Tensor, share: float) -> float:
+    """Return the mean of the least errors of an estimate; nan without entries.
+
+    It compares two estimates without a support, which would favour the estimate that it was found with.
+
+    Args:
+        y: the observation.
+        expected: the estimate.
+        at: bool, the entries.
+        share: of them, those with the least errors, in [0, 1].
+    """
+    errors = (y - expected).abs()[at].cpu().double().sort().values
+    if errors.numel() == 0:
+        return math.nan
+    return float(errors[: max(1, math.ceil(share * errors.numel()))].mean())
+
+
 def sample_of(clean: Tensor, certain: float) -> Tensor:
     """Draw entries that are clean with more than a probability, with a fixed seed: bool ``(*m)``."""
     drawn = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0), device="cpu")

@@ -19,6 +19,9 @@ ROUNDS, ROUNDS_OF_RANDOM = 4, 2
 """Most rounds of support and interpolation, and those for outliers of random values: with more of these, a support that
 is too small is confirmed by what it leaves out."""
 
+RANDOM = 0.5
+"""Diversity of the values of outliers above which they count as random."""
+
 SETTLED = 3e-4
 """Mean change of w in a round below which there is no further one."""
 
@@ -42,12 +45,17 @@ class FirstSupport(NamedTuple):
     Attributes:
         clean: probability that each entry is clean, ``(C, H, W)``.
         diversity: of the values of outliers: 0 if they are few, such as those of dead and hot pixels, 1 if random.
-        estimate: x̃ that they were found with, ``(C, H, W)``.
+        estimate: x̃ that they were found with, ``(C, H, W)``, if any.
     """
 
     clean: Tensor
     diversity: float
-    estimate: Tensor
+    estimate: Tensor | None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether outliers have random values: such a support is uncertain."""
+        return self.diversity > RANDOM
 
 
 def first_support(
@@ -81,7 +89,7 @@ def first_support(
         found = FirstSupport(
             *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
         )
-        last = (ROUNDS_OF_RANDOM if found.diversity > 0 else ROUNDS) - 1
+        last = (ROUNDS_OF_RANDOM if found.is_random else ROUNDS) - 1
         if number >= last or float((found.clean - before).abs().mean()) < SETTLED:
             break
         estimate = interpolate(y, found.clean, first=estimate)

@@ -1,0 +1,85 @@
+"""What is known of the corruption of a problem before any fit: damage, flat borders, first look and first support.
+
+Shapes: ``*m`` one observation, C×H×W for an image.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dop_lightning.engine.steps.clean_entries.border import border_of
+from dop_lightning.engine.steps.clean_entries.damage import damage_of
+from dop_lightning.engine.steps.clean_entries.recurrence import with_recurrence
+from dop_lightning.engine.steps.clean_entries.sharp import Sign
+from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
+from dop_lightning.engine.steps.clean_entries.support import FirstSupport, better_support, first_support
+from dop_lightning.problems.problem import Problem, scale
+
+
+class Initial(NamedTuple):
+    """Result of :func:`initial`.
+
+    Attributes:
+        look: the first look, at the entries of ``mask``.
+        mask: bool, the observed entries without structured damage.
+        damaged: bool, structured damage and flat border lines.
+        border: value of flat border lines; NaN elsewhere.
+    """
+
+    look: FirstLook
+    mask: Tensor
+    damaged: Tensor
+    border: Tensor
+
+    @property
+    def flat(self) -> Tensor:
+        """Entries of flat border lines, bool."""
+        return self.border.isfinite()
+
+
+def initial(
+    problem: Problem, damage: str = "auto", per_pixel: bool = False, sign: Sign = "auto", y: Tensor | None = None
+) -> Initial:
+    """Detect structured damage and flat borders, and take the first look at the other entries.
+
+    Args:
+        problem: whose entries are entries of the signal.
+        damage: see :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`.
+        per_pixel: whether the channels of a pixel are corrupted together.
+        sign: of the outliers.
+        y: its observation on the device to work on; by default where it is.
+    """
+    y = problem.observation if y is None else y
+    border = border_of(problem, damage).to(y.device)
+    damaged = damage_of(problem, damage).to(y.device) | border.isfinite()
+    mask = ~damaged if problem.mask is None else problem.mask.to(y.device) & ~damaged
+    look = first_look(y, scale(problem), mask, per_pixel, problem.noise, sign)
+    if not look.by_noise:
+        look = look._replace(clean=with_recurrence(y, look.clean, mask, per_pixel))
+    return Initial(look, mask, damaged, border)
+
+
+def initial_support(
+    found: Initial, y: Tensor, scale: float = 1.0, per_pixel: bool = False, sign: Sign = "auto"
+) -> FirstSupport:
+    """Estimate which entries of an image are clean: those of the first look if it decides or is better.
+
+    Recurring patterns are evidence for both (:func:`~dop_lightning.engine.steps.clean_entries.with_recurrence`).
+
+    Args:
+        found: by :func:`initial`.
+        y: the observation, ``(C, H, W)``.
+        scale: of the observation, above 0.
+        per_pixel: whether the channels of a pixel are corrupted together.
+        sign: of the outliers.
+
+    Returns:
+        The support, without an estimate if it is that of the first look.
+    """
+    look = found.look.clean * found.mask
+    if found.look.decides:
+        return FirstSupport(look, 0.0, None)
+    support = first_support(y, scale, found.mask, per_pixel, sign)
+    better = better_support(y, look, support.clean * found.mask)
+    estimate = None if better is look else support.estimate
+    return FirstSupport(with_recurrence(y, better, found.mask, per_pixel), support.diversity, estimate)

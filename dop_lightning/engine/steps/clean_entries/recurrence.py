@@ -1,0 +1,100 @@
+r"""Evidence from recurring patterns: in drawings, text and screenshots the same pixels recur with the same neighbours.
+
+An outlier falls on its place whatever its neighbours are, so other places with exactly these neighbours have other
+values. Let entry i have the value v and the probability w of being clean from other evidence. Let n be the sum of w
+over the other places with the same 8 neighbours, and m that over those with the value v as well. With the share p of
+outliers, and the share q(v) of them that have this value,
+
+    ``c = p·q(v) / (1 − p)``,   ``P₀ = min(1, c·w/(1 − w))``,   ``P = (m + P₀)/(n + 1)``,   ``w' = P/(P + c)``.
+
+P₀ is the probability of v in a clean entry that w implies, and P the same once the recurrences are counted, with a
+pseudocount of 1. In photographs nothing recurs: ``n = 0`` and ``w' = w``.
+
+Shapes: C×H×W, an image.
+"""
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.steps.clean_entries.neighbours import STEPS
+
+ALIKE = 0.25
+"""Least share of entries that equal the one beside them. Below it, an image is not drawn, and nothing recurs."""
+
+MOST = 0.25
+"""Largest share of outliers: with more, hardly an entry has 8 clean neighbours."""
+
+FACTOR = 6364136223846793005
+"""Odd factor of a linear congruential hash modulo 2⁶⁴ [Knuth, MMIX]."""
+
+
+def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, per_pixel: bool = False) -> Tensor:
+    """Return the probability that each entry is clean, given how often its pattern recurs.
+
+    Args:
+        y: the observation, ``(C, H, W)``.
+        clean: w from other evidence, in [0, 1], the same shape.
+        observed: bool, the same shape; ``None`` for all. Others keep w, as their neighbours do.
+        per_pixel: whether the channels of a pixel are corrupted together.
+
+    >>> y = torch.zeros(1, 32, 32)
+    >>> y[0, ::4] = 1.0  # lines
+    >>> y[0, 8, 9] = 0.0  # a gap in one of them
+    >>> clean = torch.full_like(y, 0.95)
+    >>> clean = with_recurrence(y, clean)[0]
+    >>> bool(clean[8, 9] < 0.8), bool(clean[8, 20] > 0.98)
+    (True, True)
+    """
+    if y.dim() != 3 or min(y.shape[1:]) < 3:
+        return clean
+    known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
+    lost = (1 - clean) * known
+    share = float(lost.sum()) / max(1, int(known.sum()))
+    if not 0 < share <= MOST or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < ALIKE:
+        return clean
+    values, told = _values(y), clean
+    if per_pixel:
+        values, known, lost = _hash(values), known.all(dim=0, keepdim=True), lost.amax(dim=0, keepdim=True)
+        told = clean.amin(dim=0, keepdim=True)
+    inner = (..., slice(1, -1), slice(1, -1))
+    around = _hash(torch.stack([_shifted(values, *step) for step in STEPS]))[0]  # C H-2 W-2
+    around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # each channel has its own patterns
+    whole = torch.stack([_shifted(known, *step) for step in STEPS]).all(dim=0) & known[inner]
+    prior = told[inner]
+    weights = prior * whole
+    m, n = (
+        (_sums(key, weights) - weights).clamp_min(0) for key in (_hash(torch.stack([around, values[inner]]))[0], around)
+    )
+    chance = _sums(values, lost)[inner] / (float(known.sum()) * (1 - share))  # p·q(v)/(1 − p)
+    implied = (chance * prior / (1 - prior).clamp_min(1e-30)).clamp_max(1)  # P₀
+    probability = (m + implied) / (n + 1)
+    found = torch.where(whole & (n > 0), probability / (probability + chance).clamp_min(1e-30), prior)
+    result = clean.clone()
+    result[inner] = found.to(clean.dtype).expand_as(clean[inner])
+    return result
+
+
+def _values(y: Tensor) -> Tensor:
+    """Return an integer for each value, equal for equal values: int64, the shape of ``y``."""
+    return y.unique(return_inverse=True)[1]
+
+
+def _hash(parts: Tensor) -> Tensor:
+    """Combine integers along the first dimension into one, ``(1, …)``."""
+    mixed = torch.zeros_like(parts[:1])
+    for part in parts:
+        mixed = (mixed ^ (mixed >> 29)) * FACTOR + part + 1
+    return mixed
+
+
+def _shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """Return the entries that are ``down − 1`` below and ``right − 1`` beside the inner ones, ``(C, H−2, W−2)``."""
+    height, width = image.shape[1:]
+    return image[:, down : height - 2 + down, right : width - 2 + right]
+
+
+def _sums(keys: Tensor, weights: Tensor) -> Tensor:
+    """Return the sum of the weights of all entries with the same key, for each."""
+    places = keys.unique(return_inverse=True)[1]
+    sums = weights.new_zeros(keys.numel()).index_add_(0, places.flatten(), weights.flatten())
+    return sums[places]
