@@ -44,6 +44,26 @@ def test_outliers_are_found_and_filled_and_clean_values_kept(noise: object) -> N
     assert torch.equal(found.signal[kept], problem.observation[kept])
 
 
+def test_half_of_the_values_may_be_random() -> None:
+    """Then no entry is clean for certain."""
+    problem = problem_of(RandomValuedImpulse(0.5), scene())
+    before, after = (
+        float(psnr(x[None], scene()[None], 1.0))
+        for x in (problem.observation, Interpolation().restored(problem).signal)
+    )
+    assert after > before + 10
+
+
+def test_a_texture_is_not_rejected() -> None:
+    """Many of its entries are far from any estimate, but outliers have two values."""
+    grain = torch.rand(1, 96, 96, generator=torch.Generator().manual_seed(0))
+    truth = 0.1 + 0.8 * torch.nn.functional.avg_pool2d(grain, 2, 1, 1)[:, :96, :96]
+    problem = problem_of(SaltAndPepper(0.1), truth)
+    found = Interpolation().restored(problem)
+    clean = problem.observation == truth
+    assert float((found.signal == truth)[clean].float().mean()) > 0.7
+
+
 def test_what_was_not_observed_is_filled_in_and_has_no_influence() -> None:
     truth = scene()
     problem = problem_of(Mixture([SaltAndPepper(0.1), MissingEntries(0.2)]), truth)

@@ -554,3 +554,24 @@ def test_regression_and_network_are_compared_at_each_look() -> None:
     mean = float((both * state.problems.observation).sum() / both.sum())
     assert float(state.memory["regression_error"]) == pytest.approx(mean, rel=0.2)
     assert float(state.memory["network_error"]) < 0.5 * mean
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_first_support_replaces_a_w_that_rejects_it_if_it_predicts_better(
+    better: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = SaltAndPepper(0.3)
+    found = noise.corrupt(photograph(), torch.Generator().manual_seed(0))
+    problems = ProblemBatch([Problem("texture", found.observation, seed=0, data_range=1.0)])
+    state = make_state(problems, Refinement(every=10, patience=None))
+    state.advance(1)
+    assert bool(state.memory["few_values"])
+    if not better:
+        state.memory["regression"].zero_()
+        state.memory["regression_error"].fill_(torch.inf)
+    module = "dop_lightning.engine.steps.refinement.clean_probability"
+    rejecting = torch.rand(found.observation.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    monkeypatch.setattr(module, lambda *_, **__: rejecting.float())
+    state.advance(int(state.memory["refined_from"]))
+    expected = state.memory["look"][0] if better else rejecting.float()
+    assert torch.equal(state.memory["clean"][0], expected)
