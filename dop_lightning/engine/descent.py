@@ -78,10 +78,12 @@ class StepRule(ABC):
     Attributes:
         ends_as: the status of a problem that has nothing left to do.
         grid: blocks end at multiples of it, for a rule that looks at a problem only there.
+        first: the first block ends at this iteration, for a rule whose problems may have nothing left to do then.
     """
 
     ends_as: ClassVar[Status] = "done"
     grid: int | None = None
+    first: int | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse rules of version 0.1 whose weights would be ignored."""

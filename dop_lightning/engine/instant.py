@@ -7,8 +7,9 @@ import torch
 
 from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter, Restored
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, interpolate
-from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
+from dop_lightning.engine.steps.clean_entries.errors import mean_errors
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.clean_entries.support import sample_pixels
 from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL, most_error
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
@@ -61,10 +62,12 @@ class Interpolation(ImageFilter):
         """Return X̂ of a problem, and ``1 − w``."""
         y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
         found = initial(problem, self.damage, pixels, self.sign)
-        clean, _, first = initial_support(found, y, size, pixels, self.sign)
+        support = initial_support(found, y, size, pixels, self.sign)
+        clean, estimate = support.clean, support.estimate
         observed = torch.ones_like(found.mask) if problem.mask is None else problem.mask
-        sample = sample_of(clean, LIKELY)
-        estimate = interpolate(y, clean, (clean <= CERTAIN) | sample, first)
+        sample = sample_pixels(y) & (clean > LIKELY)
+        if estimate is None or not support.settled:
+            estimate = interpolate(y, clean, (clean <= CERTAIN) | sample, estimate)
         if not found.look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
             most = min(max(FORETOLD * guessed, SMALL * size), most_error(y, clean, guessed, size))

@@ -69,6 +69,11 @@ class Method:
         """Blocks end at multiples of it, if the steps look at a problem only there."""
         return self.steps.grid
 
+    @property
+    def first(self) -> int | None:
+        """The first block ends at this iteration, if problems may have nothing left to do then."""
+        return self.steps.first
+
     def begin(
         self,
         problems: ProblemBatch,

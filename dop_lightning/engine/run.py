@@ -186,6 +186,9 @@ class Run:
         """
         grids = (self.block, self.evaluate_every, self.roster.method.grid, *self.grids)
         ends = [start - start % every + every for every in grids if every is not None]
+        first = self.roster.method.first
+        if first is not None and start < first:
+            ends.append(first)
         if self.maximum != -1:
             ends.append(self.maximum)
         return min(ends)

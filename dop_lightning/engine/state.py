@@ -154,6 +154,10 @@ class Procedure(Protocol):
     def grid(self) -> int | None:
         """Blocks end at multiples of it, if the procedure looks at its problems only there."""
 
+    @property
+    def first(self) -> int | None:
+        """The first block ends at this iteration, if problems may have nothing left to do then."""
+
     def begin(
         self,
         problems: ProblemBatch,

@@ -23,6 +23,7 @@ class ConvexMethod:
     solver: SolverFactory
     operator: OperatorFactory = operator_of
     grid: ClassVar[None] = None
+    first: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         """Check the arguments of functions that users write.

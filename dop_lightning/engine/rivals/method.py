@@ -32,6 +32,7 @@ class FilterMethod:
 
     filter: ImageFilter
     grid: ClassVar[int] = 1
+    first: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         """Check the filter.

@@ -29,8 +29,10 @@ from dop_lightning.engine.steps.clean_entries import (
     regression,
     with_recurrence,
 )
+from dop_lightning.engine.steps.clean_entries.easy import are_few, is_easy
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.clean_entries.support import FirstSupport
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -135,8 +137,10 @@ class Refinement(StepRule):
     After s is dropped, each estimate of w multiplies it by :data:`CALMER` if the held-out error is a new minimum, else
     by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its value at the start.
 
-    *Stopping.* The held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their
-    error, ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 2 % for ``patience`` iterations.
+    *Stopping.* An image without damage ends after one iteration, and so does one with so few outliers that the
+    interpolation restores it without visible errors (:mod:`~dop_lightning.engine.steps.clean_entries.easy`). In others,
+    the held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their error,
+    ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 2 % for ``patience`` iterations.
 
     *Result.* X̄ is the running average of the output, or the average at the least error if the error has increased
     since. If entries of y are entries of X (A is the identity, with a mask or without), clean entries are kept:
@@ -217,7 +221,7 @@ class Refinement(StepRule):
         self.damage = check_damage(damage)
         one_of("sign", sign, get_args(Sign))
         self.sign = sign
-        self.grid = self.every
+        self.grid, self.first = self.every, 1
 
     @property
     def weights(self) -> EntryWeights:
@@ -256,6 +260,7 @@ class Refinement(StepRule):
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
+            "easy": torch.zeros(size, dtype=torch.bool, device=host),
             "few_values": torch.zeros(size, dtype=torch.bool, device=host),
             "look": torch.ones_like(guide),
             "regression": torch.zeros_like(guide),
@@ -295,23 +300,35 @@ class Refinement(StepRule):
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
-            held_out = memory["held_out"][k]
             support = initial_support(found, y, size, pixels, self.sign)
-            guide = self._regression(y, support.clean.masked_fill(held_out, 0))
-            if "guide" in memory:
-                memory["guide"][k] = guide
-            if look.by_noise:
-                continue
-            estimate = guide
-            if support.is_random:
-                estimate = self._regression(y, clean.masked_fill(held_out, 0))
-            else:
-                memory["look"][k] = clean = support.clean
-            memory["few_values"][k] = not (look.decides or support.is_random)
-            error, guessed = mean_errors(y, estimate, clean * held_out)
-            memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
-            memory["regression"][k] = estimate
-            memory["most_dense"][k] = dense_noise(y, estimate, clean, held_out) / size
+            if not look.by_noise:
+                self._regress(state, k, clean, support)
+            if "guide" in memory and not memory["easy"][k]:
+                estimate = memory["regression"][k]
+                if look.by_noise or support.is_random:
+                    estimate = self._regression(y, support.clean.masked_fill(memory["held_out"][k], 0))
+                memory["guide"][k] = estimate
+
+    def _regress(self, state: BatchState, k: int, look: Tensor, support: FirstSupport) -> None:
+        """Predict the held-out entries of problem k without the network, and decide whether that is good enough."""
+        memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
+        held_out, size, kind = memory["held_out"][k], scale(problem), memory["structure"][k]
+        clean = look if support.is_random else support.clean
+        memory["look"][k] = clean
+        memory["few_values"][k] = not (kind or support.is_random)
+        known = clean.masked_fill(held_out, 0)
+        observed = problem.mask is None and not bool(memory["damaged"][k].any())
+        if memory["few_values"][k] and observed and are_few(clean):
+            estimate = self._regression(y, known, held_out | (clean <= CERTAIN))
+            dense = float(dense_noise(y, estimate, clean, held_out)) / size
+            keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
+            memory["easy"][k] = keeps and is_easy(y, clean, estimate, held_out, size)
+        if not memory["easy"][k]:
+            estimate = self._regression(y, known)
+        error, guessed = mean_errors(y, estimate, clean * held_out)
+        memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
+        memory["regression"][k] = estimate
+        memory["most_dense"][k] = dense_noise(y, estimate, clean, held_out) / size
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
         """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
@@ -466,7 +483,9 @@ class Refinement(StepRule):
             if not dropped[k]:
                 continue
             at = clean[k] <= CERTAIN if keeps[k] else None
-            if regressed[k]:
+            if regressed[k] and memory["easy"][k]:
+                average[k] = memory["regression"][k]
+            elif regressed[k]:
                 average[k] = self._regression(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
@@ -559,14 +578,17 @@ class Refinement(StepRule):
         return state.memory["regression_error"] < most * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
-        """Return the problems that have nothing left to do, at multiples of ``every``.
+        """Return the problems that have nothing left to do, after the first iteration and at multiples of ``every``.
 
-        Those without damage, and those whose held-out error has almost stopped decreasing.
+        Those without damage, those that the interpolation restores without visible errors
+        (:mod:`~dop_lightning.engine.steps.clean_entries.easy`), and those whose held-out error has almost stopped
+        decreasing.
         """
-        if state.iteration == 0 or state.iteration % self.every:
+        if state.iteration != self.first and (state.iteration == 0 or state.iteration % self.every):
             return []
         memory = state.memory
         done = memory["structure"] & _same_entries(state) & self._is_clean(state)
+        done = done | (memory["easy"] & self._is_regressed(state))
         if self.patience is not None:
             since = state.iteration - memory["progress_at"]
             done = done | (memory["least_error"].isfinite() & (since >= self.patience))
@@ -630,7 +652,8 @@ def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
 
 def _is_dropped(state: BatchState, iteration: int) -> Tensor:
     """Return for each problem whether s has been dropped: bool ``(K,)`` on the CPU."""
-    return (state.memory["refined_from"] < iteration) | (state.memory["structure"] & (iteration > 0))
+    known = state.memory["structure"] | state.memory["easy"]
+    return (state.memory["refined_from"] < iteration) | (known & (iteration > 0))
 
 
 def _same_entries(state: BatchState) -> bool:

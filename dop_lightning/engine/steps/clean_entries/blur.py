@@ -31,10 +31,21 @@ def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
     """
     reach = len(line) // 2
     result = image[:, None]
-    for shape, sides in (((1, 1, -1, 1), (0, 0, reach, reach)), ((1, 1, 1, -1), (reach, reach, 0, 0))):
+    for axis, sides in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
         around = _mirrored(result, sides) if border == "reflect" else pad(result, sides, mode="replicate")
-        result = conv2d(around, line.view(shape))
+        result = _convolved(around, line, axis)
     return result[:, 0]
+
+
+def _convolved(around: Tensor, line: Tensor, axis: int) -> Tensor:
+    """Convolve ``(C, 1, H, W)`` along one axis."""
+    if around.device.type != "cpu":
+        return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
+    length = around.shape[axis] - len(line) + 1  # conv2d takes about nine times as long on one thread
+    result = torch.zeros_like(around.narrow(axis, 0, length), memory_format=torch.contiguous_format)
+    for number, weight in enumerate(line.tolist()):
+        result.add_(around.narrow(axis, number, length), alpha=weight)
+    return result
 
 
 def local_mean(y: Tensor, places: Tensor, scale: float) -> Tensor:

@@ -81,5 +81,7 @@ def initial_support(
         return FirstSupport(look, 0.0, None)
     support = first_support(y, scale, found.mask, per_pixel, sign)
     better = better_support(y, look, support.clean * found.mask)
-    estimate = None if better is look else support.estimate
-    return FirstSupport(with_recurrence(y, better, found.mask, per_pixel), support.diversity, estimate)
+    if better is look:
+        return FirstSupport(look, support.diversity, None)
+    clean = with_recurrence(y, better, found.mask, per_pixel)
+    return support._replace(clean=clean, settled=support.settled and clean is better)

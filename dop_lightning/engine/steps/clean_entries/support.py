@@ -19,11 +19,17 @@ ROUNDS, ROUNDS_OF_RANDOM = 4, 2
 """Most rounds of support and interpolation, and those for outliers of random values: with more of these, a support that
 is too small is confirmed by what it leaves out."""
 
+SAME = 0.01
+"""The same, as a share of the outliers, below which the interpolation from the last w would be the same."""
+
 RANDOM = 0.5
 """Diversity of the values of outliers above which they count as random."""
 
 SETTLED = 3e-4
 """Mean change of w in a round below which there is no further one."""
+
+DECIDED = 0.9999
+"""With outliers of few values, entries that are clean with more than this probability are not predicted again."""
 
 SAMPLE = 2000
 """Approximate number of pixels from which the error of the estimates is measured."""
@@ -46,11 +52,14 @@ class FirstSupport(NamedTuple):
         clean: probability that each entry is clean, ``(C, H, W)``.
         diversity: of the values of outliers: 0 if they are few, such as those of dead and hot pixels, 1 if random.
         estimate: x̃ that they were found with, ``(C, H, W)``, if any.
+        settled: whether the estimate is the interpolation from almost the same clean entries, at those that may be
+            corrupted.
     """
 
     clean: Tensor
     diversity: float
     estimate: Tensor | None
+    settled: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -80,8 +89,7 @@ def first_support(
     (True, True)
     """
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
-    drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
-    sample = (drawn < SAMPLE / drawn.numel()).to(y.device).expand(y.shape)
+    sample = sample_pixels(y)
     estimate = window_median(y, known, SIDE)
     found = FirstSupport(known.to(y.dtype), 0.0, estimate)
     for number in range(ROUNDS):
@@ -90,10 +98,23 @@ def first_support(
             *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
         )
         last = (ROUNDS_OF_RANDOM if found.is_random else ROUNDS) - 1
-        if number >= last or float((found.clean - before).abs().mean()) < SETTLED:
+        change = float((found.clean - before).abs().mean())
+        if change < SETTLED:
+            return found._replace(settled=number > 0 and change < SAME * float((1 - found.clean).mean()))
+        if number >= last:
             break
-        estimate = interpolate(y, found.clean, first=estimate)
+        if found.diversity > 0:
+            estimate = interpolate(y, found.clean, first=estimate)
+        else:  # most entries are clean by their values
+            at = (found.clean <= DECIDED) | (sample & known)
+            estimate = torch.where(at, interpolate(y, found.clean, at, first=estimate), estimate)
     return found
+
+
+def sample_pixels(y: Tensor) -> Tensor:
+    """Draw the pixels from which the error of the estimates is measured, with a fixed seed: bool ``(C, H, W)``."""
+    drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
+    return (drawn < SAMPLE / drawn.numel()).to(y.device).expand(y.shape)
 
 
 def better_support(y: Tensor, look: Tensor, support: Tensor) -> Tensor:
