@@ -17,6 +17,7 @@ INTERNAL = {
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.progress"),
     *("foundation.native", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
+    "lightning.saved_batches",
     *("runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
 }
 """Helpers. The command line has pages of its own, and what the root exports is described there."""
