@@ -47,6 +47,15 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
+def requested_threads() -> int | None:
+    """Return ``OMP_NUM_THREADS``, or in a task of SLURM the cores that it was given; ``None`` if neither is set."""
+    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        requested = os.environ.get(variable, "")
+        if requested.isdigit() and int(requested) > 0:
+            return int(requested)
+    return None
+
+
 def set_threads(processes: int = 1) -> int:
     """Set torch's threads and return their number.
 
@@ -57,13 +66,7 @@ def set_threads(processes: int = 1) -> int:
     Args:
         processes: that work on this machine beside each other.
     """
-    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
-        asked = os.environ.get(variable, "")
-        if asked.isdigit() and int(asked) > 0:
-            threads = int(asked)
-            break
-    else:
-        threads = max(1, usable_cores() // processes)
+    threads = requested_threads() or max(1, usable_cores() // processes)
     torch.set_num_threads(threads)
     return threads
 
