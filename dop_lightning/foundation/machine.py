@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from dop_lightning.foundation.processor import this_processor
+
 
 def has_bfloat16_units(device: torch.device | str) -> bool:
     """Whether bf16 convolutions run on units of their own there, so that they are faster than float32 ones."""
@@ -15,7 +17,7 @@ def has_bfloat16_units(device: torch.device | str) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+        return bool(this_processor().bf16_units)
     return False
 
 
