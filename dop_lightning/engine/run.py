@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.abreast import Abreast, turns
+from dop_lightning.engine.abreast import Abreast, threads_of, turns
 from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
@@ -222,7 +222,8 @@ class Run:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")
             reached, state.iteration = state.iteration, at  # they are scored where they stand again
-            look = Look(state, self.scorer, state.evaluate())
+            look = Look(state, self.scorer)
+            _ = look.evaluation
             state.iteration = reached
             self._end_stopped(state, look, diverged)
 
@@ -334,7 +335,8 @@ class Run:
                 alone.load_problem_state(0, earlier)
                 alone.iteration = self.records[name].iteration = earlier["iteration"]
                 state.load_problem_state(k, earlier)
-                then = alone.evaluate()
+                with threads_of(alone):
+                    then = alone.evaluate()
                 for key, of_problems in rows.items():
                     of_problems[k] = getattr(then, key)[0]
         return replace(evaluation, **rows)
