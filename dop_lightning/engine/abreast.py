@@ -38,8 +38,7 @@ def is_small(tile: Sequence[int]) -> bool:
 def has_one_thread(state: State) -> bool:
     """Return whether a batch is advanced on one thread: small tiles and tiny images on a CPU, with a network each.
 
-    Networks that draw random numbers from the process (see :attr:`Signal.capturable`) are advanced in turn if they are
-    not of tiles.
+    Whole images whose network may draw random numbers from the process (``capturable`` is false) are advanced in turn.
     """
     problems = state.problems
     if problems.device.type != "cpu" or not state.runs_one_by_one:
