@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dop_lightning.foundation import moved
+from dop_lightning.foundation.waiting import limit_spinning
 
 EXPERIMENT = "dop_lightning.cli.experiments.help"
 
@@ -34,10 +35,6 @@ GROUPS = {
     },
 }
 """The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
-
-SPINS = "10000"
-"""Turns that a thread of torch waits in a loop before it sleeps: by default so many that on a busy machine threads that
-wait keep others from working."""
 
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 
@@ -78,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         moved.show_warnings()
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
+        limit_spinning()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
     if argv[:1] == ["help"] and len(argv) > 1:

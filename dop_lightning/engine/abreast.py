@@ -1,13 +1,15 @@
-"""Tiles of images side by side on a CPU, one thread each.
+"""Tiles of images, and tiny images, side by side on a CPU, one thread each.
 
 The network of a small tile gains little from a second thread; two networks with one thread each gain much more. Each
 tile always has one thread, with one core or many, and even if only one tile is left. Its result therefore depends
-neither on the other tiles nor on how many run at a time.
+neither on the other tiles nor on how many run at a time. The same holds for images of up to 32×32 pixels: on a busy
+machine, several threads would spend most of the time waiting for each other.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import groupby
 
 import torch
@@ -16,6 +18,9 @@ from dop_lightning.engine.state import OutOfMemoryError, State
 
 LARGEST = 256 * 256
 """Pixels above which tiles run one at a time on all threads: they gain from them, and they need memory."""
+
+TINY = 32 * 32
+"""Pixels up to which whole images have one thread: their network works at 64×64 pixels, as for a single pixel."""
 
 Advanced = list[int] | OutOfMemoryError
 """Result of a batch: the positions of the problems that diverged, or the error if it did not fit in memory."""
@@ -31,11 +36,31 @@ def is_small(tile: Sequence[int]) -> bool:
 
 
 def has_one_thread(state: State) -> bool:
-    """Return whether a batch is advanced on one thread: small tiles on a CPU, each with its own network."""
+    """Return whether a batch is advanced on one thread: small tiles and tiny images on a CPU, with a network each.
+
+    Whole images whose network may draw random numbers from the process (``capturable`` is false) are advanced in turn.
+    """
     problems = state.problems
-    small = is_small(problems.signal_shape[1:])
-    tiles = all(problem.part is not None for problem in problems)
-    return small and tiles and problems.device.type == "cpu" and state.runs_one_by_one
+    if problems.device.type != "cpu" or not state.runs_one_by_one:
+        return False
+    size = problems.signal_shape[1:]
+    if all(problem.part is not None for problem in problems):
+        return is_small(size)
+    return len(size) == 2 and math.prod(size) <= TINY and state.signal is not None and state.signal.capturable
+
+
+@contextmanager
+def threads_of(state: State) -> Iterator[None]:
+    """Let a batch have in the block as many threads as when it is advanced."""
+    threads = torch.get_num_threads()
+    if threads == 1 or not has_one_thread(state):
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def abreast(state: State) -> int:

@@ -21,6 +21,7 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.snapshot import Snapshot
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State, one_per_problem
 from dop_lightning.foundation.checks import at_least, one_of
+from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.signatures import made_by, require_result
 from dop_lightning.model.corruption import Corruption, NoCorruption
@@ -207,8 +208,9 @@ class BatchState(State):
         self.iteration = 0
         self.loss = method.loss
         self.operator = made_by(method.operator, Operator, problems).to(problems.device)
-        self.signal = made_by(method.signal, Signal, problems).to(problems.device)
-        self.corruption = made_by(method.corruption or NoCorruption, Corruption, problems).to(problems.device)
+        self.signal = place_module(made_by(method.signal, Signal, problems), problems.device)
+        corruption = made_by(method.corruption or NoCorruption, Corruption, problems)
+        self.corruption = place_module(corruption, problems.device)
         if self.has_corruption and not list(self.corruption.parameters()):
             raise ValueError(
                 f"{type(self.corruption).__name__} must have parameters, or is_modelled = False if s stays as it is"

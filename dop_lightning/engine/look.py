@@ -6,6 +6,7 @@ Shapes: K problems of a batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+from dop_lightning.engine.abreast import threads_of
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.state import Evaluation, State
 from dop_lightning.problems.problem import ProblemBatch
@@ -47,7 +48,8 @@ class Look:
     @cached_property
     def evaluation(self) -> Evaluation:
         """X̂, ŝ and the loss."""
-        return self.state.evaluate()
+        with threads_of(self.state):
+            return self.state.evaluate()
 
     @cached_property
     def scores(self) -> list[dict[str, float]]:

@@ -13,8 +13,8 @@ from dop_lightning.problems.problem import ProblemBatch
 class Roster:
     """Keeps a record of every problem, and works on those that are unfinished.
 
-    A problem is either in one of :attr:`states`, or has left it and its record holds its state. Nothing that is saved
-    depends on how problems were batched.
+    A problem is either in one of :attr:`states`, or has left it: then a batch at rest or its record holds its state.
+    Nothing that is saved depends on how problems were batched.
 
     Args:
         method: begins batches: ``Method``, ``ConvexMethod``, ``FilterMethod``.
@@ -30,7 +30,8 @@ class Roster:
     Attributes:
         records: how far each problem is, by name.
         states: the batches at work.
-        resting: batches that hold problems which are not at work, see :meth:`rest`.
+        resting: batches that hold problems which are not at work: those that left together on a CPU, see also
+            :meth:`rest`.
 
     Raises:
         ValueError: a list of rates has another length.
@@ -100,27 +101,30 @@ class Roster:
             maximum: iterations at which a problem is finished; -1 for no such number.
         """
         states: list[State] = []
+        resting: list[State] = []
         for state in self.all_states():
             keep = [k for k, name in enumerate(state.problems.names) if not self.records[name].is_finished(maximum)]
             for name in (state.problems.names[k] for k in keep):
                 self.records[name].status = "running"
                 self.records[name].state = None
+            if not keep and self._is_at_rest(state):
+                resting.append(state)
+                continue
             for k in set(range(len(state))) - set(keep) if self._keeps_states else ():
                 if self.records[state.problems.names[k]].state is None:
                     self._remember(state, k)
             if keep:
                 states.append(state if len(keep) == len(state) else state.select(keep))
-        self.states, self.resting = states, []
+        self.states, self.resting = states, resting
 
     def rest(self) -> None:
         """Let batches hold the problems that have left, so that their parameters can be seen. They stay at rest."""
         at_work, resting = {name for state in self.states for name in state.problems.names}, []
-        for batch in self.batches:
-            for state in self._states_of(batch):
-                if not at_work & set(state.problems.names):
-                    resting.append(state)
-                    for name in state.problems.names:
-                        self.records[name].state = None
+        for state in self.all_states():
+            if not at_work & set(state.problems.names):
+                resting.append(state)
+                for name in state.problems.names:
+                    self.records[name].state = None
         self.resting = resting
 
     def move(self, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -144,11 +148,11 @@ class Roster:
 
     def all_states(self) -> list[State]:
         """Every problem, at work or not, batched with those of its batch that are equally far."""
-        return [state for batch in self.batches for state in self._states_of(batch)]
-
-    def _states_of(self, batch: ProblemBatch) -> Iterator[State]:
-        """Yield the problems of a batch, those that are equally far together."""
         holders = self._holders()
+        return [state for batch in self.batches for state in self._states_of(batch, holders)]
+
+    def _states_of(self, batch: ProblemBatch, holders: Mapping[str, tuple[State, int]]) -> Iterator[State]:
+        """Yield the problems of a batch, those that are equally far together."""
         groups: dict[int, list[int]] = {}
         for k, name in enumerate(batch.names):
             iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
@@ -179,12 +183,26 @@ class Roster:
         return state
 
     def leave(self, state: State, which: Sequence[int]) -> None:
-        """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one."""
-        for k in which if self._keeps_states else ():
-            self._remember(state, k)
+        """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one.
+
+        A batch that all of them leave on a CPU is kept as it is, which saves a copy of its state.
+        """
         keep = [k for k in range(len(state)) if k not in which]
+        if self._keeps_states and not keep and self._can_rest(state):
+            self.resting.append(state)
+        else:
+            for k in which if self._keeps_states else ():
+                self._remember(state, k)
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(keep)] if keep else []
+
+    def _can_rest(self, state: State) -> bool:
+        """Whether a batch can hold its problems at rest: on a GPU it would keep memory that others need."""
+        reached = {self.records[name].iteration for name in state.problems.names}
+        return self.device.type == "cpu" and reached == {state.iteration}
+
+    def _is_at_rest(self, state: State) -> bool:
+        return self._can_rest(state) and any(state is other for other in self.resting)
 
     def _remember(self, state: State, k: int) -> None:
         """Keep the state of a problem in its record."""
@@ -209,11 +227,18 @@ class Roster:
 
     def save(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
+        return {label: self.save_batch(label) for label in self.labels}
+
+    def save_batch(self, label: str) -> dict[str, dict[str, Any]]:
+        """Record and state of the problems of one batch, by name.
+
+        Raises:
+            KeyError: no batch has this label.
+        """
+        if label not in self.labels:
+            raise KeyError(label)
         holders = self._holders()
-        return {
-            label: {name: self._entry(name, holders) for name in batch.names}
-            for label, batch in zip(self.labels, self.batches, strict=True)
-        }
+        return {name: self._entry(name, holders) for name in self.batches[self.labels.index(label)].names}
 
     def has_left(self, name: str) -> bool:
         """Whether a problem has begun and is not at work."""
@@ -268,7 +293,7 @@ class Roster:
     def _state_of(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any] | None:
         if name in holders:
             state, k = holders[name]
-            return state.problem_state(k)
+            return {**state.problem_state(k), "iteration": state.iteration}
         return self.records[name].state
 
     def parts(self) -> Iterator[torch.nn.Module]:

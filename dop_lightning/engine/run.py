@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.abreast import Abreast, turns
+from dop_lightning.engine.abreast import Abreast, threads_of, turns
 from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
@@ -29,7 +29,10 @@ class Listener:
     """Follows a run. Each hook does nothing by default."""
 
     def on_states_change(self, run: "Run") -> None:
-        """The batches at work changed: one began, was split, or lost a problem."""
+        """The batches at work changed: they began, one was split, or problems have left.
+
+        It is called once for all problems that leave in the same block or evaluation.
+        """
 
     def on_block(self, run: "Run", state: State, iterations: int) -> None:
         """A batch did a block of iterations."""
@@ -99,6 +102,7 @@ class Run:
         self._stopping: dict[str, Status] = {}
         self._going_back: dict[str, Mapping[str, Any]] = {}
         self._abreast = Abreast()
+        self._have_states_changed = False
 
     @property
     def states(self) -> list[State]:
@@ -171,6 +175,7 @@ class Run:
                 self.stop(name, status)
             if self._stopping:
                 self._end_stopped(state, Look(state, self.scorer))
+        self._tell_changes()
         last = end == self.maximum
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
@@ -220,7 +225,8 @@ class Run:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")
             reached, state.iteration = state.iteration, at  # they are scored where they stand again
-            look = Look(state, self.scorer, state.evaluate())
+            look = Look(state, self.scorer)
+            _ = look.evaluation
             state.iteration = reached
             self._end_stopped(state, look, diverged)
 
@@ -253,6 +259,7 @@ class Run:
                 for name in state.problems.names:
                     self._stopping.setdefault(name, "done")
             self._end_stopped(state, look)
+        self._tell_changes()
         for listener in self.listeners:
             listener.on_evaluated(self)
 
@@ -287,6 +294,7 @@ class Run:
                 self.records[name].ended = for_good
                 self.stop(name, "done")
             self._end_stopped(state, Look(state, self.scorer))
+        self._tell_changes()
 
     def interrupt(self) -> None:
         """End all problems at work where they are, as ``interrupted``. They stay in their batches' checkpoints."""
@@ -314,8 +322,9 @@ class Run:
         for listener in self.listeners:
             listener.on_end(self, ending)
         self.roster.leave(state, list(ends))
+        self._scorers.pop(state, None)
         state.release()
-        self._tell_change()
+        self._have_states_changed = True
 
     def _go_back(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Evaluation:
         """Put the problems that end in an earlier state into it; the evaluation with theirs in its place."""
@@ -329,12 +338,18 @@ class Run:
                 alone.load_problem_state(0, earlier)
                 alone.iteration = self.records[name].iteration = earlier["iteration"]
                 state.load_problem_state(k, earlier)
-                then = alone.evaluate()
+                with threads_of(alone):
+                    then = alone.evaluate()
                 for key, of_problems in rows.items():
                     of_problems[k] = getattr(then, key)[0]
         return replace(evaluation, **rows)
 
+    def _tell_changes(self) -> None:
+        if self._have_states_changed:
+            self._tell_change()
+
     def _tell_change(self) -> None:
+        self._have_states_changed = False
         for listener in self.listeners:
             listener.on_states_change(self)
 

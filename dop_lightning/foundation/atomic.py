@@ -1,13 +1,21 @@
 """Files that are there whole or not at all: whoever reads one never sees half of it, whatever stopped the writer."""
 
+import functools
 import io
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
+
+WAITING = 8
+"""Maximum number of files of a group that wait for the disk at the same time."""
+
+_GROUP: ContextVar["_Group | None"] = ContextVar("group", default=None)
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True) -> None:
@@ -19,7 +27,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
         path: the file to write.
         write: gets a file in memory, open for binary writing; ``lambda file: torch.save(state, file)``.
         durable: whether to wait until the content is on the disk. A file that is replaced every second need not
-            survive a power cut.
+            survive a power cut. Inside of :func:`written_together`, the wait and the replacement come at its end.
 
     Raises:
         OSError: the folder cannot be made or written, or ``path`` is a folder.
@@ -32,16 +40,82 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
     # In the same folder, since a file cannot be renamed across file systems; with a random name, since several
     # processes may write the same file; and not by `tempfile`, whose files only their owner may read.
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    if durable and (group := _GROUP.get()) is not None:
+        group.add(path, temporary, content)
+        return
     try:
-        with naming(path), temporary.open("xb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            if durable:  # else the new name may reach the disk before the content does
-                os.fsync(file.fileno())
+        _fill(path, temporary, content, durable)
         temporary.replace(path)
     except BaseException:  # an interrupt, too, leaves nothing behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> None:
+    with naming(path), temporary.open("xb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        if durable:  # else the new name may reach the disk before the content does
+            os.fsync(file.fileno())
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that write the files of groups."""
+    return ThreadPoolExecutor(WAITING, "write")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+class _Group:
+    """Files that are written together, each by a thread, since each of them mostly waits for the disk."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[Path, Path, Future[None]]] = []
+
+    def add(self, path: Path, temporary: Path, content: io.BytesIO) -> None:
+        self._files.append((path, temporary, _pool().submit(_fill, path, temporary, content, True)))
+
+    def replace(self) -> None:
+        """Wait for all files, then put them in their places in the order in which they were added."""
+        for _, _, filled in self._files:
+            filled.result()
+        for path, temporary, _ in self._files:
+            temporary.replace(path)
+
+    def discard(self) -> None:
+        """Remove the temporary files that are left."""
+        wait([filled for _, _, filled in self._files if not filled.cancel()])
+        for _, temporary, _ in self._files:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_together() -> Iterator[None]:
+    """Write the durable files of a ``with`` block together, which takes about as long as to write one of them.
+
+    They get their places at the end of the block, in the order in which they were written, once the contents of all are
+    on the disk. If the block or one of the files fails, none of them replaces its old content. Files that are written
+    inside of the block cannot be read inside of it.
+
+    Raises:
+        OSError: as :func:`write_atomically`, at the end of the block.
+    """
+    if _GROUP.get() is not None:  # a part of the group around it
+        yield
+        return
+    group = _Group()
+    token = _GROUP.set(group)
+    try:
+        yield
+        group.replace()
+    except BaseException:
+        group.discard()
+        raise
+    finally:
+        _GROUP.reset(token)
 
 
 def append_text(path: str | Path, text: str) -> None:

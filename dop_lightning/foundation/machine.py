@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from dop_lightning.foundation.processor import this_processor
+
 
 def has_bfloat16_units(device: torch.device | str) -> bool:
     """Whether bf16 convolutions run on units of their own there, so that they are faster than float32 ones."""
@@ -15,7 +17,7 @@ def has_bfloat16_units(device: torch.device | str) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+        return bool(this_processor().bf16_units)
     return False
 
 
@@ -47,6 +49,15 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
+def requested_threads() -> int | None:
+    """Return ``OMP_NUM_THREADS``, or in a task of SLURM the cores that it was given; ``None`` if neither is set."""
+    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        requested = os.environ.get(variable, "")
+        if requested.isdigit() and int(requested) > 0:
+            return int(requested)
+    return None
+
+
 def set_threads(processes: int = 1) -> int:
     """Set torch's threads and return their number.
 
@@ -57,13 +68,7 @@ def set_threads(processes: int = 1) -> int:
     Args:
         processes: that work on this machine beside each other.
     """
-    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
-        asked = os.environ.get(variable, "")
-        if asked.isdigit() and int(asked) > 0:
-            threads = int(asked)
-            break
-    else:
-        threads = max(1, usable_cores() // processes)
+    threads = requested_threads() or max(1, usable_cores() // processes)
     torch.set_num_threads(threads)
     return threads
 

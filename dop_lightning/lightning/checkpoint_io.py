@@ -3,7 +3,9 @@
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ RECOVERY = "recovery"
 
 CALLBACKS = "callbacks"
 """The file of a folder that holds what Lightning's callbacks remember, such as the patience of early stopping."""
+
+WRITERS = 4
+"""Files that are written at the same time, since each of them mostly waits for the disk."""
 
 Problems = dict[str, dict[str, Any]]
 """What is saved of each problem of a batch, by name."""
@@ -64,6 +69,8 @@ class FolderCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write the batches of ``checkpoint["batches"]`` into the folder ``path``; without batches, the file ``path``.
 
+        Files of several batches are written at the same time.
+
         Raises:
             OSError: one cannot be written; the file before it stands.
             ValueError: the file is to be where the run has its checkpoint folder.
@@ -78,14 +85,24 @@ class FolderCheckpointIO(CheckpointIO):
             self.files.save_checkpoint(checkpoint, path, storage_options)
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for batch, problems in checkpoint["batches"].items():
-            file, stage = folder / f"{batch}.pt", _stage(problems)
-            if self._written.get(file) == stage and file.exists():
-                continue
-            self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
-            self._written[file] = stage
+        with ThreadPoolExecutor(WRITERS, "checkpoint") as pool:
+            writing: deque[Future[None]] = deque()
+            for batch, problems in checkpoint["batches"].items():
+                if len(writing) == WRITERS:  # those that wait would take memory
+                    writing.popleft().result()
+                writing.append(pool.submit(self._save_batch, folder / f"{batch}.pt", problems))
+            for written in writing:
+                written.result()
         if callbacks := checkpoint.get("callbacks"):
             write_atomically(folder / CALLBACKS, lambda stream: torch.save(callbacks, stream))
+
+    def _save_batch(self, file: Path, problems: Problems) -> None:
+        """Write the file of a batch, unless it holds the same already."""
+        stage = _stage(problems)
+        if self._written.get(file) == stage and file.exists():
+            return
+        self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
+        self._written[file] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Put a new file in place of the last one, and that in place of the one before."""

@@ -20,6 +20,7 @@ from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.foundation.devices import without_device_modes
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.clock import IterationClock
 from dop_lightning.lightning.data.base import RecoveryDataModule
@@ -171,7 +172,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             self.trainer.strategy.checkpoint_io = FolderCheckpointIO(files=self.trainer.strategy.checkpoint_io)
         method, dtype = take_precision(self.trainer, self.method)
         device = self.trainer.strategy.root_device
-        with single_by_default():
+        with single_by_default(), without_device_modes(device):
             plan = plan_run(
                 self.trainer, data, lambda problem: self._roster(data, [ProblemBatch([problem])], method).states[0]
             )

@@ -16,6 +16,7 @@ from dop_lightning.lightning.data.base import RecoveryDataModule
 from dop_lightning.lightning.data.saved import load_problems
 from dop_lightning.lightning.hyperparameters import PlainHyperparameters, unsaved_parts
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.lightning.saved_batches import SavedBatches
 from dop_lightning.lightning.state_dict import load_tensors, problem_tensors
 from dop_lightning.problems.problem import Problem
 
@@ -104,13 +105,9 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             rank_zero_info(f"A checkpoint cannot hold {names}: pass it again to load_from_checkpoint")
         add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
 
-    def saved_batches(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def saved_batches(self) -> SavedBatches:
         """Return record and state of every problem, batch by batch, as checkpoint folders hold them."""
-        batches = self.roster.save()
-        for problems in batches.values():
-            for name, saved in problems.items():
-                saved["callbacks"] = self._remembered(name)
-        return batches
+        return SavedBatches(self.roster, self._remembered)
 
     def _remembered(self, name: str) -> dict[str, Any]:
         """What callbacks remember of a problem."""

@@ -40,6 +40,7 @@ class RunManifest:
         batches: names of the problems and tiles that are recovered together.
         version: of the files of the run, at most :data:`VERSION`.
         settings: mark of the settings that concern all problems; empty before version 3.
+        threads: of each process of the run; ``None`` if they were not recorded.
     """
 
     fingerprint: str
@@ -47,6 +48,7 @@ class RunManifest:
     batches: list[list[str]]
     version: int
     settings: str = ""
+    threads: int | None = None
 
 
 class Metric(NamedTuple):
@@ -112,7 +114,8 @@ class RunFolder:
             if version >= VERSION:
                 settings = content["settings"]
                 problems = [{**entry, "mark": entry["mark"], "rates": dict(entry["rates"])} for entry in problems]
-            return RunManifest(content["fingerprint"], problems, batches, version, settings)
+            threads = None if content.get("threads") is None else max(1, int(content["threads"]))
+            return RunManifest(content["fingerprint"], problems, batches, version, settings, threads)
 
     def check_resumable(self) -> RunManifest:
         """Check that this version of the package can resume the run, and return its manifest.

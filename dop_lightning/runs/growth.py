@@ -29,11 +29,13 @@ class KnownRun:
         fingerprint: of the run at its first start.
         entries: of each whole of the request, its problem in the manifest; ``None`` if it is new.
         batches: names of the problems and tiles that are recovered together; those of new problems are not among them.
+        threads: of each process of the run; ``None`` if they were not recorded.
     """
 
     fingerprint: str
     entries: list[Entry | None]
     batches: list[list[str]]
+    threads: int | None = None
 
     @property
     def names(self) -> dict[int, tuple[str, list[str]]]:
@@ -167,7 +169,7 @@ class _Comparison:
             self._refuse_missing(entries, missing)
         if not self._has_marks:
             entries = self._with_rates(entries)
-        return KnownRun(self.manifest.fingerprint, entries, self.manifest.batches)
+        return KnownRun(self.manifest.fingerprint, entries, self.manifest.batches, self.manifest.threads)
 
     def _refuse_missing(self, entries: list[Entry | None], missing: list[Entry]) -> NoReturn:
         before, now = (without_modules(config.get("data") or {}) for config in (self.saved, self.request.config))

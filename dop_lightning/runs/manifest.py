@@ -48,6 +48,7 @@ def write_manifest(
     mosaics: Mapping[str, Mosaic] | None = None,
     batches: Sequence[Sequence[str]] = (),
     fingerprint: str = "",
+    threads: int | None = None,
 ) -> None:
     """Save the resolved config, and the list of all problems with their marks.
 
@@ -59,6 +60,7 @@ def write_manifest(
         mosaics: those of them that are recovered in tiles, by name.
         batches: names of the problems and tiles that are recovered together; kept when the run is resumed.
         fingerprint: of the run at its first start, if this is not the first.
+        threads: of each process, which the run keeps when it is resumed; ``None`` does not record them.
     """
     folder = RunFolder(run)
     problems = request.wholes if problems is None else problems
@@ -85,6 +87,7 @@ def write_manifest(
         "settings": request.settings_mark,
         "problems": entries,
         "batches": [list(batch) for batch in batches],
+        **({} if threads is None else {"threads": threads}),
     }
     # the manifest first: with it the folder is ours, and the next start writes a config that is missing
     atomic_json(folder.manifest_path, manifest)

@@ -15,8 +15,9 @@ INTERNAL = {
     *("foundation.bundled", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.readers", "foundation.spread"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.progress"),
-    *("foundation.native", "images.verdict"),
+    *("foundation.native", "foundation.idle", "foundation.waiting", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
+    "lightning.saved_batches",
     *("runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
 }
 """Helpers. The command line has pages of its own, and what the root exports is described there."""

@@ -9,10 +9,14 @@ import torch
 
 from dop_lightning.engine.abreast import Abreast, abreast, has_one_thread, turns
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.engine.look import Look
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.images.tiles import cut
+from dop_lightning.model.signals import NetworkSignal
 from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.scoring import Scorer
 from tests.engine.test_run import Counter, Counting
 
 
@@ -21,6 +25,10 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def no_scorer(state: State) -> Scorer:
+    raise AssertionError("nothing is scored here")
 
 
 def tiles(size: tuple[int, int] = (16, 40)) -> list[Problem]:
@@ -55,7 +63,7 @@ def test_bits_are_those_of_one_thread(threads: int) -> None:
 
 def test_turns_keep_the_order_and_take_tiles_together() -> None:
     first, second, third = states(tiles())
-    (whole,) = states([Problem("whole", torch.rand(1, 16, 16))])
+    (whole,) = states([Problem("whole", torch.rand(1, 40, 40))])
     assert [len(turn) for turn in turns([first, second, third, whole], 2)] == [2, 1, 1]
     assert list(turns([first, whole, second, third], 2)) == [[first], [whole], [second, third]]
     assert list(turns([], 2)) == []
@@ -64,11 +72,49 @@ def test_turns_keep_the_order_and_take_tiles_together() -> None:
 def test_what_is_large_or_no_tile_has_all_threads() -> None:
     torch.set_num_threads(3)
     assert abreast(states(tiles()[:1])[0]) == 3
-    (whole,) = states([Problem("whole", torch.rand(1, 16, 16))])
+    (whole,) = states([Problem("whole", torch.rand(1, 32, 33))])
     assert not has_one_thread(whole)
     large = Problem("large", torch.rand(1, 300, 300))
     (large,) = (replace(large, part=part.part) for part in tiles()[:1])
     assert abreast(states([large])[0]) == 1
+
+
+def test_a_tiny_image_has_one_thread() -> None:
+    tiny, other = states([Problem(name, torch.rand(1, 32, 32)) for name in ("tiny", "other")])
+    assert has_one_thread(tiny)
+    assert list(turns([tiny, other], 2)) == [[tiny, other]]
+
+
+def test_a_network_that_draws_numbers_of_the_process_has_its_turn_alone() -> None:
+    def network(problems: ProblemBatch) -> NetworkSignal:
+        return NetworkSignal(problems, lambda shape: torch.nn.Conv2d(1, 1, 1), torch.ones(1, 1, 8, 8))
+
+    state = BatchState(Method(network), ProblemBatch([Problem("own", torch.rand(1, 8, 8))]), 1.0, alpha=[1.0])
+    assert not has_one_thread(state)
+
+
+@pytest.mark.parametrize("size", [16, 40])
+def test_an_evaluation_has_the_threads_of_an_advance(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(3)
+    (state,) = states([Problem("photo", torch.rand(1, size, size))])
+    seen = []
+    monkeypatch.setattr(state, "evaluate", lambda: seen.append(torch.get_num_threads()))
+    assert Look(state, no_scorer).evaluation is None
+    assert seen == [1 if size == 16 else 3]
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_a_tiny_image_has_the_bits_of_one_thread(threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    problems = [Problem(name, torch.rand(1, 9, 12, generator=generator), seed=3) for name in "ab"]
+    signals = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        at_work = states(problems)
+        Abreast().advance(at_work, [20, 20])
+        signals.append([Look(state, no_scorer).evaluation.signal for state in at_work])
+    assert all(torch.equal(one, other) for one, other in zip(*signals, strict=True))
 
 
 def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,11 +272,68 @@ def test_the_scores_of_an_evaluation_are_those_of_the_end() -> None:
 def test_final_states_are_kept_only_where_they_are_wanted() -> None:
     kept, _ = make_run(Counter(), batch("a"), maximum=10)
     kept.to_end()
-    assert kept.records["a"].state == {"count": 10, "iteration": 10}
+    assert kept.roster.entries()["a"]["state"] == {"count": 10, "iteration": 10}
     roster = Roster(Counter(), [batch("a")], 1.0, 1.0, ["a"], torch.device("cpu"), keeps_states=False)
     run = Run(roster, maximum=10)
     run.to_end()
     assert run.records["a"].state is None
+
+
+def test_a_batch_that_all_its_problems_leave_rests_as_it_is() -> None:
+    run, _ = make_run(Counter(finish={"b": 10}), batch("a"), batch("b", "c"), block=10, maximum=20)
+    at_work = run.roster.states[0]
+    run.to_end()
+    assert [state.problems.names for state in run.roster.resting] == [["a"], ["c"]]
+    assert run.roster.resting[0] is at_work
+    assert run.records["b"].state == {"count": 10, "iteration": 10}
+    assert all(run.roster.has_left(name) for name in "abc")
+    saved = run.roster.entries()
+    assert [saved[name]["state"]["count"] for name in "abc"] == [20, 10, 20]
+
+
+def test_a_batch_at_rest_goes_on_when_more_iterations_are_allowed() -> None:
+    run, _ = make_run(Counter(), batch("a"), batch("b"), block=10, maximum=20)
+    run.to_end()
+    run.begin()
+    assert run.states == []
+    assert len(run.roster.resting) == 2
+    run.maximum = 30
+    run.begin()
+    assert run.roster.resting == []
+    run.to_end()
+    assert [entry["state"]["count"] for entry in run.roster.entries().values()] == [30, 30]
+
+
+def test_a_batch_whose_problem_diverged_does_not_rest_as_it_is() -> None:
+    run, _ = make_run(Counter(diverge={"a": 15}), batch("a"), block=10, maximum=20)
+    run.to_end()
+    assert run.roster.resting == []
+    assert run.records["a"].state == {"count": 10, "iteration": 10}
+
+
+def test_batches_on_a_gpu_do_not_rest_as_they_are() -> None:
+    roster = Roster(Counter(), [batch("a")], 1.0, 1.0, ["a"], torch.device("cpu"))
+    roster.device = torch.device("cuda")
+    run = Run(roster, maximum=10)
+    run.to_end()
+    assert roster.resting == []
+    assert run.records["a"].state == {"count": 10, "iteration": 10}
+
+
+def test_a_change_is_told_once_for_all_batches_that_end() -> None:
+    run, log = make_run(Counter(), *(batch(name) for name in "abcd"), block=10, maximum=20)
+    run.begin()
+    run.to_end()
+    assert [event for event in log.said if event[0] == "change"][1:] == [("change", [])]
+
+
+def test_a_batch_is_saved_by_its_label() -> None:
+    run, _ = make_run(Counter(), batch("a"), batch("b", "c"), block=10, maximum=20)
+    run.to_end()
+    assert run.roster.save() == {label: run.roster.save_batch(label) for label in ("batch-0000", "batch-0001")}
+    assert list(run.roster.save_batch("batch-0001")) == ["b", "c"]
+    with pytest.raises(KeyError):
+        run.roster.save_batch("batch-0002")
 
 
 @pytest.mark.parametrize("options", [{"block": 0}, {"evaluate_every": 0}])

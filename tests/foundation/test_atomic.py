@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically
+from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically, written_together
 
 
 def half(file: BinaryIO) -> None:
@@ -89,3 +89,99 @@ class TestJson:
         with pytest.raises(TypeError):
             atomic_json(tmp_path / "a.json", {"path": tmp_path})
         assert list(tmp_path.iterdir()) == []
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def write_two(folder: Path, error: BaseException | None = None) -> None:
+    with written_together():
+        atomic_text(folder / "a", "new")
+        atomic_text(folder / "b", "new")
+        if error is not None:
+            raise error
+
+
+class TestWrittenTogether:
+    def test_files_get_their_places_at_the_end(self, tmp_path: Path) -> None:
+        atomic_text(tmp_path / "a", "old")
+        with written_together():
+            atomic_text(tmp_path / "a", "new")
+            atomic_text(tmp_path / "b", "new")
+            assert (tmp_path / "a").read_text() == "old"
+            assert not (tmp_path / "b").exists()
+        assert contents(tmp_path) == {"a": "new", "b": "new"}
+
+    def test_the_order_is_that_in_which_they_were_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replaced = []
+        replace = Path.replace
+
+        def record(temporary: Path, path: Path) -> Path:
+            replaced.append(path.name)
+            return replace(temporary, path)
+
+        monkeypatch.setattr(Path, "replace", record)
+        names = [str(k) for k in range(20)]
+        with written_together():
+            for name in names:
+                atomic_text(tmp_path / name, name)
+        assert replaced == names
+
+    def test_nothing_is_replaced_before_all_contents_are_on_the_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events = []
+        fsync, replace = os.fsync, Path.replace
+        monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), events.append("on the disk"))[0])
+        monkeypatch.setattr(Path, "replace", lambda *paths: (events.append("replaced"), replace(*paths))[1])
+        with written_together():
+            for name in "abc":
+                atomic_text(tmp_path / name, name)
+        assert events == ["on the disk"] * 3 + ["replaced"] * 3
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_nothing_is_left_of_a_block_that_fails(self, tmp_path: Path, error: type[BaseException]) -> None:
+        atomic_text(tmp_path / "a", "old")
+        with pytest.raises(error):
+            write_two(tmp_path, error())
+        assert contents(tmp_path) == {"a": "old"}
+
+    def test_one_file_that_fails_keeps_the_others_from_their_places(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(file: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        atomic_text(tmp_path / "a", "old")
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            write_two(tmp_path)
+        assert contents(tmp_path) == {"a": "old"}
+
+    def test_a_block_inside_of_another_ends_with_it(self, tmp_path: Path) -> None:
+        with written_together():
+            with written_together():
+                atomic_text(tmp_path / "a", "new")
+            assert not (tmp_path / "a").exists()
+        assert contents(tmp_path) == {"a": "new"}
+
+    def test_a_file_that_need_not_survive_a_power_cut_does_not_wait(self, tmp_path: Path) -> None:
+        with written_together():
+            write_atomically(tmp_path / "a", lambda file: file.write(b"new"), durable=False)
+            assert (tmp_path / "a").read_text() == "new"
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+    def test_works_in_a_fork(self, tmp_path: Path) -> None:
+        with written_together():
+            atomic_text(tmp_path / "a", "parent")
+        child = os.fork()
+        if child == 0:
+            with written_together():
+                atomic_text(tmp_path / "b", "child")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert contents(tmp_path) == {"a": "parent", "b": "child"}

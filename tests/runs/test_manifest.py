@@ -34,6 +34,15 @@ def test_a_folder_is_free_until_a_run_is_written_there(tmp_path: Path) -> None:
     assert known.fingerprint == request().fingerprint
 
 
+@pytest.mark.parametrize("threads", [3, None])
+def test_the_threads_of_a_run_are_known_when_it_is_started_again(threads: int | None, tmp_path: Path) -> None:
+    write_manifest(tmp_path, request(), CONFIG, threads=threads)
+    known = claim(tmp_path, request())
+    assert known is not None
+    assert known.threads == threads
+    assert ("threads" in json.loads((tmp_path / "manifest.json").read_text())) is (threads is not None)
+
+
 def test_a_folder_with_other_files_is_free(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert claim(tmp_path, request()) is None

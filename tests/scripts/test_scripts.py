@@ -116,6 +116,16 @@ def test_tiles_are_timed() -> None:
     assert len(re.findall(r"^(?:tiles|whole) .* +\d+\.\d +\d+\.\d\d$", said, re.MULTILINE)) == 4, said
 
 
+def test_a_recovery_beside_busy_processes_is_timed() -> None:
+    said = run("benchmark_busy.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
+    assert re.fullmatch(r"threads 1: took 1, \d+\.\d s beside 0 busy processes, 1\.00 times the first\n", said), said
+
+
+def test_small_pictures_are_timed() -> None:
+    said = run("benchmark_small.py", "--count", "2", "--presets", "quick")
+    assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
+
+
 def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
     few = ["--kinds", "lines 1.0", "rectangles colour", "--photographs", "coffee", "--side", "128"]
     said = run("measure_damage.py", "--out", str(tmp_path), *few).splitlines()

@@ -42,14 +42,13 @@ def _runtime() -> Any:
 
 
 def _processor() -> tuple[State, str]:
-    cpu = _torch().cpu
-    units = [
-        name
-        for name, has in (("AMX", cpu._is_amx_tile_supported()), ("AVX-512 BF16", cpu._is_avx512_bf16_supported()))
-        if has
-    ]
-    bf16 = f"bf16 by {' and '.join(units)}" if units else "no bf16 units: networks use fp32"
-    return "ok", f"{_processor_name()}, {bf16}"
+    processor = _this_processor()
+    text = f"{_processor_name()}, {processor.architecture} with {processor.vectors}"
+    return "ok", f"{text}; networks run in {processor.precision}, since {processor.reason}"
+
+
+def _this_processor() -> Any:
+    return importlib.import_module("dop_lightning.foundation.processor").this_processor()
 
 
 def _processor_name() -> str:
@@ -104,7 +103,7 @@ def _driver() -> str:
 
 def _kernels() -> tuple[State, str]:
     compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
-    slower = "networks take up to twice as long on a processor"
+    slower = "networks run by plain PyTorch operations and take up to twice as long on a processor"
     try:
         path = compiled.build(compiled.cache_folder())
     except (RuntimeError, OSError) as error:
@@ -112,7 +111,9 @@ def _kernels() -> tuple[State, str]:
         return "missing", f"{error}{install}; {slower}"
     if compiled.library() is None:
         return "problem", f"{path} cannot be loaded; {slower}"
-    return "ok", f"{' '.join(compiled.compiler())}, {path}"
+    tuning = _this_processor().tuning_flags if compiled.is_tuned(path) else ("without tuning to this processor",)
+    compiler = " ".join([*compiled.compiler(), *tuning])
+    return "ok", f"networks run by compiled kernels: {compiler}, {path}"
 
 
 def _cache() -> tuple[State, str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 
 from dop_lightning.cli import hints
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
+from dop_lightning.foundation.threads import ThreadChoice, choose_threads
 from dop_lightning.lightning.callbacks import (
     CheckpointFolder,
     Manifest,
@@ -103,11 +105,14 @@ def fit(
     if known is not None:
         _follow(data, known)
         checkpoint = checkpoint or last_checkpoint(run)
+    threads = _set_threads(trainer, known)
     if trainer.is_global_zero:
         if known is not None and checkpoint is not None:
             print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
+        if threads.reason:
+            print(threads.reason, file=sys.stderr)
         if hint := _hint(trainer, data, config["trainer"].get("accelerator")):
             print(f"Hint: {hint}", file=sys.stderr)
         masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
@@ -145,6 +150,15 @@ def _growth(known: KnownRun) -> str:
     """What a run grows by, in words; empty if it does not."""
     new = known.entries.count(None)
     return f", with {new} new problem{'s' if new > 1 else ''}" if new else ""
+
+
+def _set_threads(trainer: pl.Trainer, known: KnownRun | None) -> ThreadChoice:
+    """Set the threads of a run in one process on a CPU; several processes divide the cores among them."""
+    if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
+        return ThreadChoice(torch.get_num_threads())
+    choice = choose_threads(None if known is None else known.threads, is_resumed=known is not None)
+    torch.set_num_threads(choice.threads)
+    return choice
 
 
 def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:

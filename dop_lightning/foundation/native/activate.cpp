@@ -8,7 +8,7 @@ static void activate_of(const T* x, const float* mean, const float* inverse, con
     const int64_t pixels = group(columns, channels), wide = channels * pixels, length = columns * channels;
     const Affine norm(channels, mean, inverse, gamma, beta);
     const std::vector<float> a = repeat(norm.a, channels, pixels), b = repeat(norm.b, channels, pixels);
-    deal(rows, threads, [&](int64_t begin, int64_t end, int) {
+    deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; row++) {
             const T* from = x + row * length;
             T* to = y + (row + pad) * (columns + 2 * pad) * channels + pad * channels;
@@ -33,7 +33,7 @@ static void activate_backward_of(const T* gradient, const T* x, const float* mea
     const std::vector<float> a = repeat(norm.a, channels, pixels), b = repeat(norm.b, channels, pixels);
     const std::vector<float> center = repeat(std::vector<float>(mean, mean + channels), channels, pixels);
     Sums sums(2 * channels, threads);
-    deal(rows, threads, [&](int64_t begin, int64_t end, int share) {
+    deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int share) {
         float* g = scratch(0, length + LANES);
         double* total = sums.of(share);
         for (int64_t row = begin; row < end; row++) {
@@ -57,7 +57,7 @@ static void activate_backward_of(const T* gradient, const T* x, const float* mea
     });
     const NormGradient by(sums, channels, double(rows) * columns, norm, mean, inverse, dgamma, dbeta);
     const std::vector<float> s = repeat(by.slopes, channels, pixels), k = repeat(by.constants, channels, pixels);
-    deal(rows, threads, [&](int64_t begin, int64_t end, int) {
+    deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int) {
         float* g = scratch(0, length + LANES);
         for (int64_t row = begin; row < end; row++) {
             fold_row(gradient, row, rows, columns, channels, pad, g);
@@ -77,7 +77,7 @@ static void activate_backward_of(const T* gradient, const T* x, const float* mea
 template <class T>
 static void pad_of(const float* z, int64_t rows, int64_t columns, int64_t channels, T* y, int threads) {
     const int64_t length = columns * channels;
-    deal(rows, threads, [&](int64_t begin, int64_t end, int) {
+    deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; row++) {
             T* to = y + (row + 1) * (columns + 2) * channels + channels;
             over_channels(length, [&](int64_t i, int n) { put(to + i, get(z + row * length + i, n), n); });

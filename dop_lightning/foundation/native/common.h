@@ -15,6 +15,10 @@
 
 constexpr int LANES = 16;
 
+// Values below which all shares of some rows are done by one thread: to wake another one takes longer, and much longer
+// where other processes keep it from its core.
+constexpr int64_t GRAIN = 32768;
+
 using Floats = float __attribute__((vector_size(4 * LANES)));
 using Words = uint32_t __attribute__((vector_size(4 * LANES)));
 using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
@@ -110,6 +114,13 @@ static void deal(int64_t rows, int threads, F f) {
         for (int share = omp_get_thread_num(); share < threads; share += omp_get_num_threads())
             f(rows * share / threads, rows * (share + 1) / threads, share);
     }
+}
+
+// The same for rows of `row_size` values: one thread does all shares where these are few. The bits are the same.
+template <class F>
+static void deal(int64_t rows, int64_t row_size, int threads, F f) {
+    if (threads <= 1 || rows * row_size >= GRAIN) return deal(rows, threads, f);
+    for (int share = 0; share < threads; share++) f(rows * share / threads, rows * (share + 1) / threads, share);
 }
 
 // Several sums over pixels for each channel, of each share by itself; added up in the order of the shares.

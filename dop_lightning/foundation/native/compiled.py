@@ -11,15 +11,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from dop_lightning.foundation.processor import this_processor
 
 log = logging.getLogger(__name__)
 
 SOURCES = ("activate.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
 HEADERS = ("common.h", "norm.h", "branches.h")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """-fopenmp is for compiling alone: linked without it, the kernels find the OpenMP that torch has loaded, and share its
-threads. Threads of a second one would wait for work while those of the first are at it."""
+threads. Threads of a second one would wait for work while those of the first are at it. What tunes the kernels to the
+processor comes besides, see :attr:`~dop_lightning.foundation.processor.Processor.tuning_flags`."""
+
+UNTUNED = "-untuned"
+"""The end of the name of kernels that run on every processor of the architecture."""
 
 
 def cache_folder() -> Path:
@@ -49,7 +56,7 @@ def _version(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on."""
+    """What the flags that tune the kernels depend on."""
     info, telling = Path("/proc/cpuinfo"), ("model name", "flags", "Features", "CPU implementer", "CPU part")
     lines = info.read_text().splitlines() if info.is_file() else [platform.processor()]
     return "".join([platform.machine(), *sorted({line for line in lines if line.startswith(telling)})])
@@ -58,32 +65,56 @@ def _processor() -> str:
 def build(folder: Path) -> Path:
     """Compile the kernels into ``folder``, unless they lie there already.
 
+    They are tuned to the processor, or compiled for all of its architecture if the compiler cannot do that: GCC 12
+    fails on vectors of SVE.
+
     Returns:
-        The shared library. Its name tells sources, compiler and processor.
+        The shared library. Its name tells sources, compiler and processor, see also :func:`is_tuned`.
 
     Raises:
         RuntimeError: there is no compiler that will do, or it failed.
         OSError: the folder cannot be written.
     """
-    cxx = compiler()
-    here = Path(__file__).parent
-    identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor(), *FLAGS]).encode())
+    cxx, tuning = compiler(), this_processor().tuning_flags
+    identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor(), *tuning, *FLAGS]).encode())
     for name in (*HEADERS, *SOURCES):
-        identity.update((here / name).read_bytes())
-    target = folder / f"kernels-{identity.hexdigest()[:16]}.so"
-    if target.is_file():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        objects = [str(Path(made) / f"{Path(name).stem}.o") for name in SOURCES]
-        for name, compiled in zip(SOURCES, objects, strict=True):
-            _run([*cxx, *FLAGS, "-c", str(here / name), "-o", compiled])
-        linked = Path(made) / "kernels.so"
-        _run([*cxx, "-shared", *objects, "-o", str(linked)])
+        identity.update((Path(__file__).parent / name).read_bytes())
+    tuned = folder / f"kernels-{identity.hexdigest()[:16]}.so"
+    plain = tuned.with_stem(tuned.stem + UNTUNED)
+    if made := next((path for path in (tuned, plain) if path.is_file()), None):
+        return made
+    if tuning:
+        try:
+            return _make([*cxx, *tuning, *FLAGS], cxx, tuned)
+        except RuntimeError:  # of the sources, or of the compiler: without tuning it is told
+            pass
+    return _make([*cxx, *FLAGS], cxx, plain)
+
+
+def is_tuned(library: Path) -> bool:
+    """Return whether what :func:`build` returned is tuned to the processor."""
+    return not library.stem.endswith(UNTUNED)
+
+
+def _make(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
+    """Compile and link ``target``, which is there as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as made:
+        linked = _compile(command, linker, Path(made))
         with linked.open("rb+") as file:
             os.fsync(file.fileno())  # to load a file that a power cut has left short would end the process
         linked.replace(target)  # other processes may be at the same
     return target
+
+
+def _compile(command: Sequence[str], linker: Sequence[str], folder: Path) -> Path:
+    """Compile and link all sources, and return the shared library."""
+    objects = [str(folder / f"{Path(name).stem}.o") for name in SOURCES]
+    for name, compiled in zip(SOURCES, objects, strict=True):
+        _run([*command, "-c", str(Path(__file__).parent / name), "-o", compiled])
+    linked = folder / "kernels.so"
+    _run([*linker, "-shared", *objects, "-o", str(linked)])
+    return linked
 
 
 def _run(command: list[str]) -> None:

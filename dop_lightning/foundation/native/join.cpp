@@ -20,7 +20,7 @@ void moments_of_join(const Branches<T>& x, float epsilon, float* mean, float* in
     x.mix(0, row.data());
     for (int64_t c = 0; c < C; c++) shift[S + c] = row[c];
     Sums sums(2 * all_channels, threads);
-    deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
+    deal(x.rows, x.columns * (x.S + x.C), threads, [&](int64_t begin, int64_t end, int share) {
         float *v = scratch(0, length + LANES), *s = scratch(1, x.columns * S + LANES);
         double *total = sums.of(share), *squared = total + all_channels;
         for (int64_t row = begin; row < end; row++) {
@@ -66,7 +66,7 @@ void moments_of_join(const Branches<T>& x, float epsilon, float* mean, float* in
 template <class T>
 void write_join(const Branches<T>& x, const Affine& norm, T* y, int threads) {
     const int64_t S = x.S, C = x.C, pixel = S + C;
-    deal(x.rows, threads, [&](int64_t begin, int64_t end, int) {
+    deal(x.rows, x.columns * (x.S + x.C), threads, [&](int64_t begin, int64_t end, int) {
         float *v = scratch(0, x.width() * C + LANES), *s = scratch(1, x.columns * S + LANES);
         for (int64_t row = begin; row < end; row++) {
             T* to = y + ((row + 1) * (x.columns + 2) + 1) * pixel;

@@ -8,7 +8,7 @@ namespace {
 template <class T>
 void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Sums& sums, int threads) {
     const int64_t S = x.S, C = x.C, pixel = S + C;
-    deal(x.rows, threads, [&](int64_t begin, int64_t end, int share) {
+    deal(x.rows, x.columns * pixel, threads, [&](int64_t begin, int64_t end, int share) {
         float *v = scratch(0, x.width() * C + LANES), *g = scratch(1, x.columns * pixel + LANES),
               *s = scratch(2, x.columns * S + LANES);
         double *total = sums.of(share), *products = total + pixel;
@@ -116,7 +116,7 @@ void backward(const Branches<T>& x, const T* gradient, const Norm& joint, const 
     const int64_t wide = x.wide();
     const std::vector<float> center = repeat(std::vector<float>(skip.mean, skip.mean + S), S, wide / S);
     // each share of the coarse rows takes the fine rows in and next to it; those in it are its own for the skip branch
-    deal(coarse, threads, [&](int64_t begin, int64_t end, int share) {
+    deal(coarse, 2 * x.columns * pixel, threads, [&](int64_t begin, int64_t end, int share) {
         if (begin == end) return;
         float *v = scratch(0, length + LANES), *g = scratch(1, x.columns * pixel + LANES),
               *h = scratch(2, length + LANES), *rows = scratch(3, 2 * length + LANES);
@@ -168,7 +168,7 @@ void backward(const Branches<T>& x, const T* gradient, const Norm& joint, const 
     const NormGradient skip_by(of_skip, S, count, x.of_skip, skip.mean, skip.inverse, skip.dgamma, skip.dbeta);
     const std::vector<float> slopes = repeat(skip_by.slopes, S, wide / S),
                              constants = repeat(skip_by.constants, S, wide / S);
-    deal(coarse, threads, [&](int64_t begin, int64_t end, int) {
+    deal(coarse, 2 * x.columns * pixel, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t at = begin * length; at < end * length; at += C)
             over_channels(C, [&](int64_t c, int n) {
                 Floats r = get(dlow + at + c, n) * load(x.of_low.a.data() + c) +

@@ -13,7 +13,7 @@ static void moments_of(const T* x, int64_t rows, int64_t columns, int64_t channe
     for (int64_t c = 0; c < channels; c++) first[c] = load(x + c, 1)[0];
     const std::vector<float> shift = repeat(first, channels, pixels);  // against cancellation in the squares
     Sums sums(2 * channels, threads);
-    deal(rows, threads, [&](int64_t begin, int64_t end, int share) {
+    deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int share) {
         double* total = sums.of(share);
         for (int64_t row = begin; row < end; row++) {
             const T* p = x + row * pitch;

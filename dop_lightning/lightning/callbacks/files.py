@@ -1,5 +1,6 @@
 """What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
 
+import functools
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import write_atomically, written_together
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.images.formats import write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
@@ -64,13 +65,14 @@ class RecoveredFiles(RecoveryCallback):
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write all of one problem."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
-        self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
-        _say(outcome)
-        best: dict[str, float] = {}
-        for callback in module.recovery_callbacks:
-            if isinstance(callback, RecoveryMetrics):
-                best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
-        write_result(folder, outcome, best, machine(module), module.metrics.higher_is_better(outcome.scores))
+        with written_together():
+            self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
+            _say(outcome)
+            best: dict[str, float] = {}
+            for callback in module.recovery_callbacks:
+                if isinstance(callback, RecoveryMetrics):
+                    best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
+            write_result(folder, outcome, best, machine(module), module.metrics.higher_is_better(outcome.scores))
 
     def _has_pictures(self, trainer: pl.Trainer, problem: Problem) -> bool:
         wholes = data_of(trainer).wholes[: self.most_pictures]
@@ -179,6 +181,7 @@ def machine(module: pl.LightningModule) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _own_version() -> dict[str, str]:
     """Nothing where the package is used without having been installed."""
     try:

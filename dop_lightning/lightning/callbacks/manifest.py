@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.data.base import data_of
@@ -49,7 +50,14 @@ class Manifest(RecoveryCallback):
             )
         batches = [batch.names for batch in data.batches]
         write_manifest(
-            run, self.request, self.config_text, data.wholes, data.mosaics, batches, fingerprint=self.fingerprint
+            run,
+            self.request,
+            self.config_text,
+            data.wholes,
+            data.mosaics,
+            batches,
+            fingerprint=self.fingerprint,
+            threads=torch.get_num_threads(),
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.signatures import require_arguments
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -94,14 +95,14 @@ class NetworkSignal(Signal):
         for problem in problems:
             # Lightning builds models on their device, where another generator would draw
             with lent_stream(problem.seed, "init"), torch.device("cpu"):
-                networks.append(_checked(network(self.shape)).to(problems.dtype))
+                networks.append(_with_type(_checked(network(self.shape)), problems.dtype))
         if sum(len(list(made.parameters())) for made in networks) > len({p for m in networks for p in m.parameters()}):
             raise ValueError("network must make a new module for each problem, got one that shares its parameters")
         if type(self).draw_input is NetworkSignal.draw_input:
             for made in networks:
                 arguments = [] if input is None else ["input"]
                 require_arguments(f"{type(made).__name__}.forward", made.forward, arguments, "a Tensor")
-        self.networks = nn.ModuleList(networks).to(problems.device)
+        self.networks = place_module(nn.ModuleList(networks), problems.device)
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:
         """What network k is called with, as it is made: once, and again where it has been let go."""
@@ -181,3 +182,10 @@ def _checked(network: object) -> nn.Module:
         kind = "only found at the first call" if parameters else "none"
         raise ValueError(f"network must make modules with parameters, got {type(network).__name__}, whose are {kind}")
     return network
+
+
+def _with_type(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """``network.to(dtype)``, which goes through all layers, only where something has another type."""
+    tensors = (*network.parameters(), *network.buffers())
+    has_type = all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point() or tensor.is_complex())
+    return network if has_type else network.to(dtype)

@@ -11,6 +11,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from dop_lightning.foundation.waiting import limit_spinning
 from dop_lightning.runs.sweeps.ended import Ended, judge
 from dop_lightning.runs.sweeps.points import Point
 from dop_lightning.runs.sweeps.record import LOG
@@ -96,13 +97,15 @@ class _Process:
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self.connection, theirs = Pipe()
+        variables = {**os.environ, **environment}
+        limit_spinning(variables)  # it imports PyTorch before anything else
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", PROGRAM, str(theirs.fileno()), "fork" if FORKS else "single"],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env=variables,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # a terminal sends Ctrl-C to all of a session; the sweep handles it
             )

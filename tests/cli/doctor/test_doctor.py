@@ -27,6 +27,7 @@ from dop_lightning.cli.doctor import (
     trial,
 )
 from dop_lightning.cli.doctor import command as doctor
+from dop_lightning.foundation import processor
 from dop_lightning.foundation.native import compiled
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
@@ -201,7 +202,7 @@ def no_space(**_: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "patch", "state", "text"),
     [
-        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks take"),
+        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks run"),
         ("kernels", (compiled, "library", lambda: None), "problem", "cannot be loaded"),
         ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU alone"),
         ("cache", (tempfile, "NamedTemporaryFile", no_space), "problem", "(Read-only file system); set XDG_CACHE_HOME"),
@@ -239,6 +240,24 @@ def test_a_recovery_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_trial_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert [finding.state for finding in check_trial() if finding.name != "network, bf16"] == ["ok", "ok"]
+
+
+def test_the_path_of_networks_on_a_processor_without_bf16_units_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "this_processor", lambda: processor.Processor("x86_64", "AVX2"))
+    told = found(check_machine())["processor"]
+    assert told.state == "ok"
+    assert "x86_64 with AVX2; networks run in fp32, since it has neither AMX nor AVX-512 BF16" in told.text
+
+
+def test_kernels_tell_how_they_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = tmp_path / "kernels-0.so"
+    monkeypatch.setattr(compiled, "library", lambda: object())
+    monkeypatch.setattr(compiled, "compiler", lambda: ["g++"])
+    monkeypatch.setattr(compiled, "build", lambda folder: made)
+    monkeypatch.setattr(processor, "this_processor", lambda: processor.Processor("aarch64"))
+    assert found(check_machine())["kernels"].text == f"networks run by compiled kernels: g++ -mcpu=native, {made}"
+    made = tmp_path / "kernels-0-untuned.so"
+    assert "g++ without tuning to this processor" in found(check_machine())["kernels"].text
 
 
 @pytest.mark.parametrize(

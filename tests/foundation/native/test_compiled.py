@@ -10,6 +10,7 @@ import pytest
 
 from dop_lightning.foundation.native import compiled
 from dop_lightning.foundation.native.compiled import build, cache_folder, compiler, library
+from dop_lightning.foundation.processor import Processor
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
 
@@ -44,6 +45,29 @@ def test_other_flags_are_another_library(tmp_path, monkeypatch):
     made = build(tmp_path)
     monkeypatch.setattr(compiled, "FLAGS", (*compiled.FLAGS, "-DOTHER"))
     assert build(tmp_path) != made
+
+
+@needs_compiler
+@pytest.mark.parametrize("flag", ["-mcpu=no-such-processor", "-fno-such-flag"])
+def test_a_compiler_that_cannot_tune_compiles_for_the_architecture(flag, tmp_path, monkeypatch):
+    monkeypatch.setattr(Processor, "tuning_flags", (flag,))
+    made = build(tmp_path)
+    assert not compiled.is_tuned(made)
+    assert ctypes.CDLL(str(made)).join_backward
+    changed = made.stat().st_mtime_ns
+    assert build(tmp_path) == made  # and does not try again
+    assert made.stat().st_mtime_ns == changed
+
+
+@needs_compiler
+def test_an_architecture_without_a_flag_for_tuning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processor, "tuning_flags", ())
+    assert not compiled.is_tuned(build(tmp_path))
+
+
+@needs_compiler
+def test_kernels_are_tuned_to_the_processor(tmp_path):
+    assert compiled.is_tuned(build(tmp_path))
 
 
 def test_the_cache_follows_the_convention(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dop_lightning.foundation.waiting import SPINS
 from dop_lightning.runs.sweeps import worker
 from dop_lightning.runs.sweeps.local import run
 from dop_lightning.runs.sweeps.points import Point
@@ -155,3 +156,25 @@ def test_a_process_with_threads_does_not_fork() -> None:
     finally:
         release.set()
         thread.join()
+
+
+@pytest.mark.parametrize("chosen", [None, "7"])
+def test_threads_of_a_worker_wait_as_those_of_dop(
+    chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", chosen)
+    started: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], env: dict[str, str], **options: object) -> None:
+            started.append(env)
+
+        terminate = kill = wait = staticmethod(lambda: 0)
+
+    monkeypatch.setattr(worker.subprocess, "Popen", Process)
+    worker.Worker({"OMP_NUM_THREADS": "2"}, tmp_path / "log.txt").close()
+    assert started[0]["GOMP_SPINCOUNT"] == (chosen or SPINS)
+    assert started[0]["OMP_NUM_THREADS"] == "2"

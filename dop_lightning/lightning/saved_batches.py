@@ -1,0 +1,33 @@
+"""What a checkpoint folder holds of a run, one batch at a time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dop_lightning.engine.roster import Roster
+
+
+class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
+    """Record and state of every problem, by batch and by name.
+
+    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once.
+
+    Args:
+        roster: the problems.
+        remembered: returns what callbacks remember of a problem, given its name.
+    """
+
+    def __init__(self, roster: Roster, remembered: Callable[[str], dict[str, Any]]) -> None:
+        self._roster = roster
+        self._remembered = remembered
+
+    def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
+        """Record and state of the problems of a batch, with what callbacks remember of them."""
+        problems = self._roster.save_batch(label)
+        return {name: {**saved, "callbacks": self._remembered(name)} for name, saved in problems.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the batches."""
+        return iter(self._roster.labels)
+
+    def __len__(self) -> int:
+        return len(self._roster.labels)
