@@ -45,6 +45,11 @@ class TrainerListener(Listener):
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
         self.module.follow_states()
 
+    def on_block(self, run: Run, state: State, iterations: int) -> None:
+        """Let the callbacks follow a block."""
+        for callback in self.callbacks:
+            callback.on_block(self.module.trainer, self.module, state, iterations)
+
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Let the callbacks look at a batch."""
         for problem, scores in zip(look.problems, look.scores, strict=True):

@@ -18,6 +18,9 @@ from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.runs.folder import saved_settings
 
+PREVIEW_EVERY = 2.0
+"""Seconds between two previews, at least."""
+
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The config of ``dop fit`` that options stand for, and what memory it takes, in words.
@@ -56,6 +59,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             "accelerator": DEVICES[options.device],
         },
         "progress": {"estimate": True},
+        "preview": {"every": PREVIEW_EVERY},
     }
     return settings, _memory_note(cost, tile)
 
