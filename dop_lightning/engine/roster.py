@@ -209,11 +209,12 @@ class Roster:
 
     def save(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
+        return {label: self.save_batch(label) for label in self.labels}
+
+    def save_batch(self, label: str) -> dict[str, dict[str, Any]]:
+        """Record and state of every problem of one batch, see :meth:`save`."""
         holders = self._holders()
-        return {
-            label: {name: self._entry(name, holders) for name in batch.names}
-            for label, batch in zip(self.labels, self.batches, strict=True)
-        }
+        return {name: self._entry(name, holders) for name in self.batches[self.labels.index(label)].names}
 
     def has_left(self, name: str) -> bool:
         """Whether a problem has begun and is not at work."""

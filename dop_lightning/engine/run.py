@@ -164,19 +164,26 @@ class Run:
             if self._interrupted():
                 break  # the batches of a run may be many: they need not be equally far to go on later
             self._advance(turn, end)
-        for state in [state for state in self.states if state.iteration == end]:
-            for k, status in state.finished().items():
-                name = state.problems.names[k]
-                self.records[name].ended = True
-                self.stop(name, status)
-            if self._stopping:
-                self._end_stopped(state, Look(state, self.scorer))
+            self._end_finished([state for state in turn if any(state is other for other in self.states)], end)
+        self._end_finished(self.states[:], end)
         last = end == self.maximum
         reached = end if not self.states else min(end, self.iteration)
         if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
             self._evaluate(last)
             self.has_evaluated = True
         return reached - start
+
+    def _end_finished(self, states: Iterable[State], end: int) -> None:
+        """Let the problems of batches that are at iteration ``end`` leave if they have nothing left to do."""
+        for state in states:
+            if state.iteration != end:
+                continue
+            for k, status in state.finished().items():
+                name = state.problems.names[k]
+                self.records[name].ended = True
+                self.stop(name, status)
+            if self._stopping:
+                self._end_stopped(state, Look(state, self.scorer))
 
     def block_end(self, start: int) -> int:
         """Return where a block that begins at iteration ``start`` ends.

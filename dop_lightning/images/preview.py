@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.images.pictures import MISSING_GREY, Picture, image_picture, observed
+from dop_lightning.images.pictures import MISSING_GREY, Picture, image_picture
 from dop_lightning.images.tiles import Grid
 from dop_lightning.problems.problem import Problem
 
@@ -50,23 +50,29 @@ class Preview:
         self._factor = math.ceil(max(height, width) / limit)
         self._counts = [self._sums_of_ones(side) for side in (height, width)]
         self._shown: dict[Place, Tensor] = {}
-        self._picture = self._reduced(self._levels(self._observed()), (0, 0))
+        self._ended: set[Place] = set()
+        everything = (slice(None), slice(None))
+        # channel by channel, which takes less memory
+        planes = (self._levels(self._observed(slice(k, k + 1), *everything)) for k in range(self._channels))
+        self._picture = torch.cat([self._reduced(levels, (0, 0)) for levels in planes])
 
     def _sums_of_ones(self, side: int) -> Tensor:
         """Return how many of ``side`` rows or columns each of the picture stands for."""
         count = math.ceil(side / self._factor)
         return (side - self._factor * torch.arange(count)).clamp(max=self._factor).float()
 
-    def _observed(self) -> Tensor:
-        """Return the observation, or grey where it has another shape than the signal."""
-        if self._whole.observation.shape != self._whole.signal_shape:
-            return torch.full(self._whole.signal_shape, math.nan)
-        return observed(self._whole)
+    def _observed(self, channels: slice, rows: slice, columns: slice) -> Tensor:
+        """Return a part of the observation, NaN where it is missing, or where it has another shape than the signal."""
+        y, mask = self._whole.observation, self._whole.mask
+        if y.shape != self._whole.signal_shape:
+            return torch.full(self._whole.signal_shape, math.nan)[channels, rows, columns]
+        part = y[channels, rows, columns]
+        return part if mask is None else part.masked_fill(~mask[channels, rows, columns], math.nan)
 
     def _levels(self, values: Tensor) -> Tensor:
         """Return the channels that are shown, in [0, 1]; grey where NaN."""
         shown = values[: self._channels].detach().float().cpu() / self._range
-        return shown.nan_to_num(nan=MISSING_GREY / 255).clamp(0, 1)
+        return shown.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
 
     def _reduced(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
         """Average ``(C, h, w)`` over squares of the whole; what of a square lies outside counts 0."""
@@ -91,30 +97,29 @@ class Preview:
 
     def has(self, place: Place = (0, 0)) -> bool:
         """Return whether something recovered is shown of a tile."""
-        return place in self._shown
+        return place in self._shown or place in self._ended
 
-    def show(self, values: Tensor, place: Place = (0, 0)) -> None:
+    def show(self, values: Tensor, place: Place = (0, 0), last: bool = False) -> None:
         """Let what is recovered of a tile replace what is shown of it.
 
         Args:
             values: ``(C, h, w)``, on any device.
             place: (row, column) of the tile.
+            last: whether nothing will replace it; a later call changes nothing.
         """
-        before = self._shown.get(place)
+        if place in self._ended:
+            return
+        before = self._shown.pop(place, None)
         if before is None:
-            before = self._contribution(place, self._observed_tile(place))
+            shown = self._observed(slice(self._channels), *self._grid.window(*place))
+            before = self._contribution(place, shown)
         now = self._contribution(place, values)
         top, left = self._grid.tops[place[0]] // self._factor, self._grid.lefts[place[1]] // self._factor
         self._picture[:, top : top + now.shape[1], left : left + now.shape[2]] += now - before
-        self._shown[place] = now
-
-    def _observed_tile(self, place: Place) -> Tensor:
-        window = self._grid.window(*place)
-        y, mask = self._whole.observation, self._whole.mask
-        if y.shape != self._whole.signal_shape:
-            return self._observed()[:, *window]
-        tile = y[:, *window]
-        return tile if mask is None else tile.masked_fill(~mask[:, *window], math.nan)
+        if last:
+            self._ended.add(place)
+        else:
+            self._shown[place] = now
 
     def picture(self) -> Picture:
         """Return the picture: uint8 ``(H', W')`` or ``(H', W', 3)``, H' and W' at most the limit."""

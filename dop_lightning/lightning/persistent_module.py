@@ -1,6 +1,6 @@
 """Saving a run and loading it: ``state_dict``, checkpoint files of Lightning, and the contents of folders."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,41 @@ from dop_lightning.problems.problem import Problem
 
 _DATA: ContextVar[RecoveryDataModule | None] = ContextVar("datamodule", default=None)
 """The data module given to ``load_from_checkpoint``, which Lightning does not hand on."""
+
+
+class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
+    """Record and state of every problem of the batches of a run, by the labels of the batches.
+
+    Tiles that have not begun are left out, but for the first batch: a run that is resumed starts them anew.
+
+    Args:
+        roster: the problems.
+        remembered: returns what callbacks remember of a problem.
+    """
+
+    def __init__(self, roster: Roster, remembered: Callable[[str], dict[str, Any]]) -> None:
+        self._roster = roster
+        self._remembered = remembered
+        self._labels = [
+            label
+            for place, (label, batch) in enumerate(zip(roster.labels, roster.batches, strict=True))
+            if place == 0 or not all(self._waits(problem) for problem in batch)
+        ]
+
+    def _waits(self, problem: Problem) -> bool:
+        return problem.is_tile and self._roster.records[problem.name].iteration == 0
+
+    def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
+        problems = self._roster.save_batch(label)
+        for name, saved in problems.items():
+            saved["callbacks"] = self._remembered(name)
+        return problems
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
 
 
 class PersistentModule(PlainHyperparameters, pl.LightningModule):
@@ -104,13 +139,12 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             rank_zero_info(f"A checkpoint cannot hold {names}: pass it again to load_from_checkpoint")
         add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
 
-    def saved_batches(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return record and state of every problem, batch by batch, as checkpoint folders hold them."""
-        batches = self.roster.save()
-        for problems in batches.values():
-            for name, saved in problems.items():
-                saved["callbacks"] = self._remembered(name)
-        return batches
+    def saved_batches(self) -> "SavedBatches":
+        """Return record and state of every problem, batch by batch, as checkpoint folders hold them.
+
+        Each batch is copied when it is asked for, so that those of a large image need not lie in memory twice.
+        """
+        return SavedBatches(self.roster, self._remembered)
 
     def _remembered(self, name: str) -> dict[str, Any]:
         """What callbacks remember of a problem."""

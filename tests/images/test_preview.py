@@ -90,3 +90,11 @@ def test_channels_are_those_of_pictures(channels: int, shown: int) -> None:
 def test_only_images_have_one() -> None:
     with pytest.raises(ValueError, match=r"rows: a preview needs an image \(C, H, W\) of a known range, got a signal"):
         Preview(Problem("rows", image(6, 7)))
+
+
+def test_what_has_ended_is_not_replaced() -> None:
+    preview = Preview(Problem("photo", image(1, 8, 8), data_range=1.0))
+    preview.show(torch.ones(1, 8, 8), last=True)
+    assert preview.has()
+    preview.show(torch.zeros(1, 8, 8))
+    assert preview.picture().min() == 255

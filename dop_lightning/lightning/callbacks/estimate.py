@@ -7,14 +7,15 @@ from typing import NamedTuple
 from dop_lightning.engine.abreast import abreast
 from dop_lightning.engine.graphs import iterations_ahead
 from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.rivals.base import ImageFilter
 from dop_lightning.engine.rivals.state import FilterState
-from dop_lightning.engine.state import OutOfMemoryError, State
+from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
-CROP = 128
-"""Side of the part of an image that a filter is timed with, in pixels."""
+CROPS = (64, 192)
+"""Sides of the parts of an image that a filter is timed with, in pixels."""
 
 
 class Estimate(NamedTuple):
@@ -55,24 +56,28 @@ def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
 
 
 def _seconds_of_filter(state: FilterState) -> float:
-    """Return the seconds that a filter takes for the first image of a batch, from those for its centre."""
-    problem = state.problems[0]
-    height, width = problem.observation.shape[1:]
-    rows, columns = (slice(max(0, (side - CROP) // 2), (side + CROP) // 2) for side in (height, width))
-    crop = _cropped(problem, rows, columns)
-    share = crop.observation.numel() / problem.observation.numel()
-    return min(_seconds(FilterState(state.filter, ProblemBatch([crop]))) for _ in range(2)) / share
+    """Return the seconds that a filter takes for the first image of a batch, from those for two parts of its centre."""
+    small, large = (_centre(state.problems[0], side) for side in CROPS)
+    first = min(_seconds(state.filter, small) for _ in range(2))  # the first call may compile kernels
+    pixels = [problem.observation.numel() for problem in (small, large, state.problems[0])]
+    if pixels[0] == pixels[1]:
+        return first
+    slope = max(0.0, (_seconds(state.filter, large) - first) / (pixels[1] - pixels[0]))
+    return first + slope * (pixels[2] - pixels[0])
 
 
-def _seconds(state: State) -> float:
-    """Return the seconds of an iteration."""
+def _seconds(image_filter: ImageFilter, problem: Problem) -> float:
+    """Return the seconds that a filter takes for an image."""
+    state = FilterState(image_filter, ProblemBatch([problem]))
     begin = time.perf_counter()
     state.advance(1)
     return time.perf_counter() - begin
 
 
-def _cropped(problem: Problem, rows: slice, columns: slice) -> Problem:
-    """Return a part of an image, all of it if nothing was observed there."""
+def _centre(problem: Problem, side: int) -> Problem:
+    """Return the centre of an image, all of it if nothing was observed there."""
+    height, width = problem.observation.shape[1:]
+    rows, columns = (slice(max(0, (length - side) // 2), (length + side) // 2) for length in (height, width))
     mask = None if problem.mask is None else problem.mask[:, rows, columns]
     if mask is not None and not mask.any():
         return problem

@@ -119,11 +119,16 @@ class PreviewFile(RecoveryCallback):
             return
         begin = time.perf_counter()
         if outcome.problem.is_tile:
-            self._show(trainer, name, outcome.signal)
+            self._show(trainer, name, outcome.signal, last=outcome.status != "interrupted")
             self._write_if_due(trainer, name)
         else:
             self._remove(trainer, self._wholes[name])
         self._spent += time.perf_counter() - begin
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last previews: after an interruption they show what is recovered so far."""
+        for name in {self._wholes[name].name: name for name in self._wholes}.values():
+            self._write(trainer, name)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the previews of images that have been put together."""
@@ -145,8 +150,8 @@ class PreviewFile(RecoveryCallback):
     def _has(self, trainer: pl.Trainer, name: str) -> bool:
         return self._preview(trainer, name).has(self._places[name])
 
-    def _show(self, trainer: pl.Trainer, name: str, values: Tensor) -> None:
-        self._preview(trainer, name).show(values, self._places[name])
+    def _show(self, trainer: pl.Trainer, name: str, values: Tensor, last: bool = False) -> None:
+        self._preview(trainer, name).show(values, self._places[name], last)
         self._changed.add(self._wholes[name].name)
 
     def _is_due(self, name: str, now: float) -> bool:
@@ -157,15 +162,18 @@ class PreviewFile(RecoveryCallback):
         return seconds == 0.0 or self._spent + seconds <= share * (time.perf_counter() - self._begin)
 
     def _write_if_due(self, trainer: pl.Trainer, name: str) -> None:
+        first = self._wholes[name].name not in self._due
+        if self._is_due(name, time.perf_counter()) and (first or self._may_spend(self._writing, SHARE)):
+            self._write(trainer, name)
+
+    def _write(self, trainer: pl.Trainer, name: str) -> None:
+        """Write the preview of the image of a problem if it has changed."""
         whole, now = self._wholes[name], time.perf_counter()
-        first = whole.name not in self._due
-        if whole.name not in self._changed or not self._is_due(name, now):
-            return
-        if not first and not self._may_spend(self._writing, SHARE):
+        if whole.name not in self._changed:
             return
         path = Path(trainer.default_root_dir) / whole.folder / PREVIEW
         with suppress(OSError):  # a run need not end because nobody can look at it
-            _write(path, self._preview(trainer, name).picture())
+            write_preview(path, self._preview(trainer, name).picture())
             if not self._is_announced and trainer.is_global_zero:
                 self._is_announced = True
                 tqdm.write(f"Preview, renewed from time to time: {path}", file=sys.stderr)
@@ -186,7 +194,7 @@ def _tiles(data: RecoveryDataModule, whole: Problem) -> Mapping[Place, str]:
     return {(0, 0): whole.name} if mosaic is None else {place: tile.name for place, tile in mosaic.tiles.items()}
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
+def write_preview(path: Path, picture: np.ndarray) -> None:
     """Write a picture as a PNG file, quickly rather than small."""
     image = Image.fromarray(picture)
     write_atomically(path, lambda file: image.save(file, format="PNG", compress_level=1), durable=False)

@@ -133,13 +133,13 @@ def test_seconds_must_be_positive() -> None:
 
 def test_recover_asks_for_it(tmp_path: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    write = module._write
+    write = module.write_preview
 
     def watched(path: Path, picture: np.ndarray) -> None:
         write(path, picture)
         seen.append((path, picture.shape))
 
-    monkeypatch.setattr(module, "_write", watched)
+    monkeypatch.setattr(module, "write_preview", watched)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     options = ("--preset", "quick", "--width", "4", "--iterations", "2", "--device", "cpu")
