@@ -300,7 +300,8 @@ class Run:
             ending = Ending(state, self.scorer, self.records, dict.fromkeys(range(len(state)), "interrupted"))
             for listener in self.listeners:
                 listener.on_end(self, ending)
-            state.release()
+            if state.iteration > 0:
+                state.release()
 
     def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
         """Let the problems of a batch that are to stop leave it, or those of them at the positions ``which``."""
