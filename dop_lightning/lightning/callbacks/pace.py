@@ -106,6 +106,4 @@ class Pace:
     def is_slow(self) -> bool:
         """Whether blocks take much longer than expected."""
         seconds, work = self._seconds, self._work
-        if self.maximum == 1:  # the first iteration is all there is
-            seconds, work = self._first_seconds, self._first_work
         return self.expected is not None and seconds >= LEAST and seconds > SLOW * self.expected * work

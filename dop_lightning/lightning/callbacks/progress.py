@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.callbacks.estimate import estimate_time
 from dop_lightning.lightning.callbacks.load import OtherLoad, describe
 from dop_lightning.lightning.callbacks.pace import Pace
@@ -34,7 +35,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
     Args:
         lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
         estimate: whether to time a few iterations of the largest problem before the start, and to say how long the run
-            is going to take. Worth it where a run takes minutes.
+            is going to take. Worth it where a run takes minutes. If there is one iteration, the first problem is timed.
     """
 
     def __init__(self, lines: int = 20, estimate: bool = False) -> None:
@@ -49,6 +50,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         self._maximum = -1
         self._pace: Pace | None = None
         self._load: OtherLoad | None = None
+        self._is_estimated = False
 
     def disable(self) -> None:
         """Show nothing."""
@@ -77,12 +79,13 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             print(hint, file=sys.stderr)
         self._maximum = pl_module.maximum
         expected = None
-        if self.estimate and self._maximum > 0:
+        if self.estimate and self._maximum > 1:  # of one iteration each, the first one tells
             estimate = estimate_time(pl_module, self._maximum)
             expected = estimate.rate
             print(estimate.text, file=sys.stderr)
         begin, now = pl_module.iteration, time.monotonic()
         self._start, self._shown_at = (now, begin), now
+        self._is_estimated = False
         self._pace = Pace(self._maximum, pl_module.states, expected, now) if self._maximum > 0 else None
         self._load = OtherLoad() if self.estimate else None
         self._next_line = begin + self._stride()
@@ -105,6 +108,10 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             return
         now = time.monotonic()
         self._pace.note(state, iterations, now)
+        if self.estimate and self._maximum == 1 and not self._is_estimated:
+            self._is_estimated = True
+            if left := self._pace.seconds_left:
+                tqdm.write(f"The other parts take {format_duration(left)}", file=sys.stderr)
         if now - self._shown_at >= PAUSE:
             self._show(trainer, self._pace.done)
 
