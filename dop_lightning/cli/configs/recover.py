@@ -1,6 +1,8 @@
 """``dop recover IMAGE… --out DIR``: restore image files. It writes a config and lets ``dop fit`` do the work."""
 
 import argparse
+import atexit
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,4 +113,5 @@ def run(options: argparse.Namespace) -> int:
         ValueError: see :func:`config`.
     """
     runner.prepare()
+    atexit.register(gc.freeze)  # at the end the system frees the networks of many tiles faster than Python does
     return lightning.fit_config(*config(options))
