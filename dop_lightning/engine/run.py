@@ -168,13 +168,8 @@ class Run:
             if self._interrupted():
                 break  # the batches of a run may be many: they need not be equally far to go on later
             self._advance(turn, end)
-        for state in [state for state in self.states if state.iteration == end]:
-            for k, status in state.finished().items():
-                name = state.problems.names[k]
-                self.records[name].ended = True
-                self.stop(name, status)
-            if self._stopping:
-                self._end_stopped(state, Look(state, self.scorer))
+            self._end_finished([state for state in turn if any(state is other for other in self.states)], end)
+        self._end_finished(self.states[:], end)
         self._tell_changes()
         last = end == self.maximum
         reached = end if not self.states else min(end, self.iteration)
@@ -182,6 +177,18 @@ class Run:
             self._evaluate(last)
             self.has_evaluated = True
         return reached - start
+
+    def _end_finished(self, states: Iterable[State], end: int) -> None:
+        """Let the problems of batches that are at iteration ``end`` leave if they have nothing left to do."""
+        for state in states:
+            if state.iteration != end:
+                continue
+            for k, status in state.finished().items():
+                name = state.problems.names[k]
+                self.records[name].ended = True
+                self.stop(name, status)
+            if self._stopping:
+                self._end_stopped(state, Look(state, self.scorer))
 
     def block_end(self, start: int) -> int:
         """Return where a block that begins at iteration ``start`` ends.
@@ -304,7 +311,8 @@ class Run:
             ending = Ending(state, self.scorer, self.records, dict.fromkeys(range(len(state)), "interrupted"))
             for listener in self.listeners:
                 listener.on_end(self, ending)
-            state.release()
+            if state.iteration > 0:
+                state.release()
 
     def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
         """Let the problems of a batch that are to stop leave it, or those of them at the positions ``which``."""

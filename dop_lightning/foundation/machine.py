@@ -86,6 +86,15 @@ ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES
 """Where users say how glibc is to go about it."""
 
 
+def return_freed_memory() -> None:
+    """Give the memory that this process has freed back to the system; does nothing without glibc.
+
+    To be called before other arrays are made than those that were freed, see :func:`keep_freed_memory`.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of arrays that it frees, for those that come next.
 

@@ -27,6 +27,13 @@ operations, and of one that runs by kernels.
 By ``python scripts/measure_memory.py``, with and without ``--plain``; single cases are up to a fifth off.
 """
 
+BYTES_OF_FILTER = {"working": 1600.0, "tile": 20.0, "whole": 32.0}
+"""Bytes without a network: for a pixel of the tile that is restored; kept for an entry of each tile (y, X̂ and the
+probability of corruption); and for an entry of the whole (the file, y, what is blended, pictures).
+
+By ``python scripts/measure_large.py``, with and without ``--size 2000 1500``.
+"""
+
 SAFETY = 1.25
 """Iterations are taken to need this much more than the measured model says."""
 
@@ -51,7 +58,7 @@ def run_memory(
 
     Args:
         shapes: (C, H, W) of the images.
-        width: channels of the network.
+        width: channels of the network, 0 without one.
         bf16: whether it computes in bf16.
         tile: side of the tiles, ``None`` for whole images.
         fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
@@ -61,6 +68,11 @@ def run_memory(
     kept, working = 0.0, 0.0
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
+        if width == 0:
+            kept += c * len(grid.places) * math.prod(grid.tile) * BYTES_OF_FILTER["tile"]
+            kept += c * h * w * BYTES_OF_FILTER["whole"]
+            working = max(working, BYTES_OF_FILTER["working"] * math.prod(grid.tile))
+            continue
         pixels = math.prod(working_size(grid.tile))
         network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies

@@ -1,6 +1,7 @@
 """The recovery of a large image, blended from those of its tiles."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
+
+Place = tuple[int, int]
+"""(row, column) of a tile."""
 
 WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
@@ -26,25 +30,27 @@ def combine(
 
     Args:
         mosaic: the image and its tiles.
-        outcomes: of every tile, by its (row, column).
+        outcomes: of every tile, by its (row, column). They are asked for one by one, and once for each of their
+            tensors, so that a mapping that reads them from files holds one at a time.
         metrics: metrics of the user, computed on the whole image.
     """
-    parts = list(outcomes.values())
-    signal = mosaic.grid.blend({place: outcome.signal for place, outcome in outcomes.items()})
-    corruption = mosaic.grid.blend({place: outcome.corruption for place, outcome in outcomes.items()})
-    # what each tile has kept is blended of equal values, which rounding may have changed
-    same = (corruption == 0) & ((signal - mosaic.whole.observation).abs() < ROUNDING)
-    signal = torch.where(same, mosaic.whole.observation, signal)
-    probability = _blended_probability(mosaic, outcomes)
-    losses = [outcome.scores["loss"] for outcome in parts if "loss" in outcome.scores]
+    parts = [_Summary.of(outcome) for outcome in outcomes.values()]
+    signal = mosaic.grid.blend(_Field(outcomes, lambda outcome: outcome.signal))
+    corruption = mosaic.grid.blend(_Field(outcomes, lambda outcome: outcome.corruption))
+    for x, s, y in zip(signal, corruption, mosaic.whole.observation, strict=True):  # channel by channel: less memory
+        # what each tile has kept is blended of equal values, which rounding may have changed
+        same = (s == 0) & ((x - y).abs_() < ROUNDING)
+        x[same] = y[same]
+    probability = _blended_probability(mosaic, outcomes, parts)
+    losses = [part.loss for part in parts if part.loss is not None]
     loss = torch.tensor([sum(losses) / len(losses) if losses else float("nan")])
-    has_corruption = parts[0].alpha is not None or "corruption_density" in parts[0].scores  # filters have no α
+    has_corruption = parts[0].alpha is not None or parts[0].has_density  # filters have no α
     scorer = Scorer(ProblemBatch([mosaic.whole]), corruption=has_corruption, metrics=metrics)
     return Outcome(
         problem=mosaic.whole,
-        status=min((outcome.status for outcome in parts), key=WORST_FIRST.index),
-        iteration=min(outcome.iteration for outcome in parts),
-        seconds=sum(outcome.seconds for outcome in parts),
+        status=min((part.status for part in parts), key=WORST_FIRST.index),
+        iteration=min(part.iteration for part in parts),
+        seconds=sum(part.seconds for part in parts),
         tau=parts[0].tau,
         alpha=parts[0].alpha,
         signal=signal,
@@ -54,11 +60,60 @@ def combine(
     )
 
 
-def _blended_probability(mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome]) -> Tensor | None:
+def _blended_probability(
+    mosaic: Mosaic, outcomes: Mapping[Place, Outcome], parts: Sequence["_Summary"]
+) -> Tensor | None:
     """That of the whole; ``None`` where a tile has none."""
-    parts = {place: outcome.corruption_probability for place, outcome in outcomes.items()}
-    known = {place: part for place, part in parts.items() if part is not None}
-    if len(known) < len(parts):
+    if not all(part.has_probability for part in parts):
         return None
-    blended = mosaic.grid.blend(known).clamp(0, 1)
-    return blended if mosaic.whole.mask is None else blended * mosaic.whole.mask
+    blended = mosaic.grid.blend(_Field(outcomes, _probability)).clamp_(0, 1)
+    return blended if mosaic.whole.mask is None else blended.mul_(mosaic.whole.mask)
+
+
+def _probability(outcome: Outcome) -> Tensor:
+    if outcome.corruption_probability is None:
+        raise ValueError(f"{outcome.problem.name}: the tile must have a probability, got none")
+    return outcome.corruption_probability
+
+
+class _Summary(NamedTuple):
+    """What is kept of the outcome of a tile: no tensor."""
+
+    status: Status
+    iteration: int
+    seconds: float
+    tau: float
+    alpha: float | None
+    loss: float | None
+    has_density: bool
+    has_probability: bool
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "_Summary":
+        return cls(
+            status=outcome.status,
+            iteration=outcome.iteration,
+            seconds=outcome.seconds,
+            tau=outcome.tau,
+            alpha=outcome.alpha,
+            loss=outcome.scores.get("loss"),
+            has_density="corruption_density" in outcome.scores,
+            has_probability=outcome.corruption_probability is not None,
+        )
+
+
+class _Field(Mapping[Place, Tensor]):
+    """One tensor of each outcome, taken when it is asked for."""
+
+    def __init__(self, outcomes: Mapping[Place, Outcome], take: Callable[[Outcome], Tensor]) -> None:
+        self._outcomes = outcomes
+        self._take = take
+
+    def __getitem__(self, place: Place) -> Tensor:
+        return self._take(self._outcomes[place])
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._outcomes)
+
+    def __len__(self) -> int:
+        return len(self._outcomes)

@@ -221,7 +221,7 @@ def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
 def _levels(values: Tensor, data_range: float) -> Picture:
     """Values of [0, data_range] as levels 0 … 255; grey where NaN. Any shape, and the same shape back."""
     scaled = values.detach().float().cpu() / positive("data_range", data_range)
-    levels = scaled.nan_to_num(nan=MISSING_GREY / 255).clamp(0, 1).mul(255).round()
+    levels = scaled.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1).mul_(255).round_()  # of a large image, once
     return levels.to(torch.uint8).numpy()
 
 

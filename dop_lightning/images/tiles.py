@@ -66,6 +66,10 @@ class Grid:
         top, left = self.tops[i], self.lefts[j]
         return slice(top, top + self.tile[0]), slice(left, left + self.tile[1])
 
+    def weights(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights of the rows ``(h,)`` and of the columns ``(w,)`` of tiles, float64; that of a pixel is a product."""
+        return _weights(self.size[0], self.tile[0], self.tops), _weights(self.size[1], self.tile[1], self.lefts)
+
     def blend(self, tiles: Mapping[tuple[int, int], Tensor]) -> Tensor:
         r"""The image of which ``tiles`` are parts: ``X = Σ_t w_t∘X_t`` with ``Σ_t w_t = 1`` at every pixel.
 
@@ -80,8 +84,7 @@ class Grid:
         Returns:
             ``(C, H, W)``, of the type of the tiles.
         """
-        rows = _weights(self.size[0], self.tile[0], self.tops)
-        columns = _weights(self.size[1], self.tile[1], self.lefts)
+        rows, columns = self.weights()
         first = next(iter(tiles.values()))
         whole = first.new_zeros(first.shape[0], *self.size)  # C H W
         total = first.new_zeros(self.size)

@@ -14,6 +14,9 @@ from dop_lightning.problems.scoring import CURVES
 MOST_KEYS = 40
 """Problems with metrics of their own, ``psnr/photo``; of more, a sample that is spread over all."""
 
+MOST_INTERRUPTED = 9
+"""Tiles at work that are evaluated when a run is interrupted; of more, their states are saved alone."""
+
 SHOWN = ("psnr", "relative_error", "loss")
 """A progress bar shows the first of these that is known."""
 
@@ -45,6 +48,11 @@ class TrainerListener(Listener):
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
         self.module.follow_states()
 
+    def on_block(self, run: Run, state: State, iterations: int) -> None:
+        """Let the callbacks follow a block."""
+        for callback in self.callbacks:
+            callback.on_block(self.module.trainer, self.module, state, iterations)
+
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Let the callbacks look at a batch."""
         for problem, scores in zip(look.problems, look.scores, strict=True):
@@ -65,7 +73,9 @@ class TrainerListener(Listener):
         self.metrics, self.shown = {**self.mean_scores, **single}, shown
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Hand out what is recovered."""
+        """Hand out what is recovered; of many tiles that are interrupted nothing, since evaluating them takes long."""
+        if "interrupted" in ending.ends.values() and _is_left(run, ending):
+            return
         for outcome in ending.outcomes():
             record = run.records[outcome.problem.name]
             record.scores |= {
@@ -77,6 +87,14 @@ class TrainerListener(Listener):
     def on_split(self, run: Run, state: State, error: OutOfMemoryError) -> None:
         """Print that the batch is split."""
         print(f"\n{error}: going on with half of them at a time", file=sys.stderr)
+
+
+def _is_left(run: Run, ending: Ending) -> bool:
+    """Whether interrupted problems are tiles that have not begun, or of more than :data:`MOST_INTERRUPTED`."""
+    if not all(problem.is_tile for problem in ending.problems):
+        return False
+    at_work = sum(len(state) for state in run.states)
+    return at_work > MOST_INTERRUPTED or ending.state.iteration == 0
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -106,7 +106,10 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
 
     def saved_batches(self) -> SavedBatches:
-        """Return record and state of every problem, batch by batch, as checkpoint folders hold them."""
+        """Return record and state of every problem, batch by batch, as checkpoint folders hold them.
+
+        Each batch is copied when it is asked for, so that those of a large image need not lie in memory twice.
+        """
         return SavedBatches(self.roster, self._remembered)
 
     def _remembered(self, name: str) -> dict[str, Any]:

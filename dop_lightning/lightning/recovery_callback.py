@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.state import State
 from dop_lightning.foundation.signatures import require_part
 
 
@@ -23,6 +24,16 @@ class RecoveryCallback(pl.Callback):
     def name(self) -> str:
         """The key of this callback's state in a checkpoint."""
         return type(self).__name__
+
+    def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
+        """After a block of iterations of one batch; the other batches may be elsewhere.
+
+        Args:
+            trainer: the trainer.
+            module: the module.
+            state: the batch, to be read and not to be advanced.
+            iterations: of the block.
+        """
 
     def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
         """After every ``evaluate_every`` iterations, once per batch.

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dop_lightning.engine.roster import Roster
+from dop_lightning.problems.problem import Problem
 
 
 class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     """Record and state of every problem, by batch and by name.
 
-    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once.
+    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once. Tiles that
+    have not begun are left out, except in the first batch: a resumed run starts them anew.
 
     Args:
         roster: the problems.
@@ -19,6 +21,15 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     def __init__(self, roster: Roster, remembered: Callable[[str], dict[str, Any]]) -> None:
         self._roster = roster
         self._remembered = remembered
+        self._labels = [
+            label
+            for place, (label, batch) in enumerate(zip(roster.labels, roster.batches, strict=True))
+            if place == 0 or not all(self._waits(problem) for problem in batch)
+        ]
+
+    def _waits(self, problem: Problem) -> bool:
+        """Return whether a problem is a tile that has not begun."""
+        return problem.is_tile and self._roster.records[problem.name].iteration == 0
 
     def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
         """Record and state of the problems of a batch, with what callbacks remember of them."""
@@ -27,7 +38,7 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of the batches."""
-        return iter(self._roster.labels)
+        return iter(self._labels)
 
     def __len__(self) -> int:
-        return len(self._roster.labels)
+        return len(self._labels)

@@ -1,5 +1,6 @@
 """The recovery of a large image, read from the results of its tiles in the folder of a run."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,24 @@ def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) ->
     """
     if not all((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values()):
         return None
-    return combine(mosaic, {place: _read(run, tile) for place, tile in mosaic.tiles.items()}, metrics)
+    return combine(mosaic, _Outcomes(run, mosaic), metrics)
+
+
+class _Outcomes(Mapping[tuple[int, int], Outcome]):
+    """The outcomes of the tiles of an image, each read when it is asked for."""
+
+    def __init__(self, run: Path, mosaic: Mosaic) -> None:
+        self._run = run
+        self._tiles = mosaic.tiles
+
+    def __getitem__(self, place: tuple[int, int]) -> Outcome:
+        return _read(self._run, self._tiles[place])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._tiles)
+
+    def __len__(self) -> int:
+        return len(self._tiles)
 
 
 def is_assembled(run: Path, mosaic: Mosaic) -> bool:
@@ -80,7 +98,7 @@ def _read(run: Path, tile: Problem) -> Outcome:
 
 
 def _array(path: Path, tile: Problem) -> Tensor:
-    array = torch.from_numpy(np.load(path))
+    array = torch.from_numpy(np.load(path, mmap_mode="c"))  # what is not used of it takes no memory
     if array.shape != tile.observation.shape:
         raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tuple(tile.observation.shape)}")
     return array

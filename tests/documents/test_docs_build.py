@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 INTERNAL = {
     *("foundation.bundled", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.readers", "foundation.spread"),
-    *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.progress"),
-    *("foundation.native", "foundation.idle", "foundation.waiting", "images.verdict"),
+    *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
+    *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
     "lightning.saved_batches",
     *("runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),

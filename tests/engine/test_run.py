@@ -171,6 +171,14 @@ def test_a_problem_that_is_finished_leaves_before_the_maximum_and_is_not_taken_u
     assert [state.problems.names for state in run.states] == [["b"]]
 
 
+def test_a_problem_that_is_finished_leaves_before_the_turn_of_the_next() -> None:
+    run, log = make_run(Counter(finish={"a": 10, "b": 10}), batch("a"), batch("b"), block=10, maximum=30)
+    run.to_end()
+    events = [event for event in log.said if event[0] in ("block", "end")]
+    assert [event[0] for event in events] == ["block", "end"] * 2
+    assert run.states == []
+
+
 def test_a_listener_ends_a_problem_after_an_evaluation() -> None:
     class Ends(Listener):
         def on_evaluation(self, run: Run, look: Look) -> None:

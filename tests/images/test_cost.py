@@ -54,6 +54,14 @@ class TestChooseTile:
             choose_tile([LARGE], 64, False, 100 * 2**20)
 
 
+def test_a_filter_takes_less_than_a_network() -> None:
+    photograph = (3, 3000, 4000)
+    needs = [run_memory([photograph], width, False, 512) for width in (0, 8)]
+    assert needs[0] < 0.6 * needs[1]
+    assert run_memory([photograph], 0, False, 256) < needs[0] < run_memory([photograph], 0, False)
+    assert choose_tile([photograph], 0, False, 4 * GIB) == 512
+
+
 def test_the_advised_amount_is_enough() -> None:
     for width in (8, 32, 64, 128):
         for shape in ((3, 1000, 1500), (1, 3000, 1500)):

@@ -3,6 +3,7 @@
 Shapes: K images ``(K, C, H, W)``.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.rivals.base import ImageFilter
+from dop_lightning.engine.rivals.base import ImageFilter, Restored
 from dop_lightning.engine.state import Evaluation, State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.losses import SquaredLoss
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+
+
+class RestorationInterrupted(KeyboardInterrupt):
+    """To be raised by a signal handler while a filter is at work: the image stays as it was observed."""
 
 
 class FilterState(State):
@@ -30,6 +35,7 @@ class FilterState(State):
         tau: 0 for each problem: there is no learning rate.
         alpha: 0 for each problem: there is no ratio.
         optimizers: none.
+        restoring_in: the thread in which the filter is at work, by its identifier; ``None`` while it is not.
 
     Raises:
         ValueError: the problems are no images of a known range, or measured through a sensing.
@@ -53,9 +59,10 @@ class FilterState(State):
         self.tau = [0.0] * len(problems)
         self.alpha = [0.0] * len(problems)
         self.optimizers: list[Optimizer] = []
-        self._signal = problems.observation.clone()
+        self._signal = problems.observation  # replaced, and never changed in place
         self._is_done = [False] * len(problems)
         self._probability: dict[int, Tensor] = {}
+        self.restoring_in: int | None = None
 
     @property
     def has_ratio(self) -> bool:
@@ -80,18 +87,22 @@ class FilterState(State):
     def advance(self, iterations: int) -> list[int]:
         """Restore the images that are not, if there is an iteration to do.
 
+        After :class:`RestorationInterrupted` in the filter, no iteration is done.
+
         Args:
             iterations: at least 0.
 
         Returns:
             Positions of the problems whose result is not finite; they keep their observation.
         """
-        failed = []
+        failed: list[int] = []
         if at_least("iterations", iterations, 0):
             signal = self._signal.clone()
             for k, problem in enumerate(self.problems):
                 if not self._is_done[k]:
-                    restored = self.filter.restored(problem)
+                    restored = self._restored(problem)
+                    if restored is None:
+                        return failed
                     if torch.isfinite(restored.signal).all():
                         signal[k], self._is_done[k] = restored.signal.to(signal), True
                         if restored.probability is not None:
@@ -101,6 +112,18 @@ class FilterState(State):
             self._signal = signal
         self.iteration += iterations
         return failed
+
+    def _restored(self, problem: Problem) -> Restored | None:
+        """Return the result of the filter, ``None`` if it was interrupted."""
+        try:
+            try:
+                self.restoring_in = threading.get_ident()
+                return self.filter.restored(problem)
+            finally:
+                self.restoring_in = None
+        except RestorationInterrupted:  # also from within the inner clause
+            self.restoring_in = None
+            return None
 
     def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
         """Return the probability that each entry of problem k is corrupted, if the filter estimates it."""

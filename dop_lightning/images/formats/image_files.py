@@ -95,8 +95,7 @@ def load_raster(
         raster, colours, observed = resized(raster, new_size(resize, *raster.size))
     if crop is not None:
         rows, columns = centre(pair("crop", crop), raster.size)
-        alpha = None if raster.alpha is None else raster.alpha[rows, columns]
-        raster = replace(raster, samples=raster.samples[rows, columns], alpha=alpha)
+        raster = _window(raster, rows, columns)
         colours, observed = colours[rows, columns], None if observed is None else observed[rows, columns]
     _check_observed(observed)
     mask = None if observed is None or observed.all() else flags_to_tensor(observed)
@@ -148,18 +147,43 @@ def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
     write_atomically(path, lambda file: write_raster(file, raster))
 
 
+PIXELS_AT_ONCE = 2**20
+"""Pixels that take new values at once: the arrays in between are several times as large as an image of 8 bits."""
+
+CORNER = 512
+"""Rows and columns of an image that are enough to try whether it can be written."""
+
+
 def check_writable(path: str | Path, image: LoadedImage) -> None:
-    """Write an image as it was read, but to memory: what cannot come back should not be worked on for hours.
+    """Write a corner of an image as it was read, to memory: what cannot come back should not be worked on for hours.
 
     Raises:
         ValueError: it cannot be written.
     """
+    image = _corner(image)
     try:
         write_raster(io.BytesIO(), repainted(image.values, image.format).as_stored())
     except Exception as error:  # encoders raise errors of any kind
         raise ValueError(
             f"{path}: an image like this cannot be written ({error}); convert it to PNG or TIFF first"
         ) from error
+
+
+def _corner(image: LoadedImage) -> LoadedImage:
+    """The first rows and columns of an image, which are written like the whole in a fraction of the time."""
+    rows = columns = slice(CORNER)
+    part = _window(image.format.raster, rows, columns)
+    return LoadedImage(
+        image.values[:, rows, columns],
+        None if image.mask is None else image.mask[:, rows, columns],
+        replace(image.format, size=part.size, raster=part),
+    )
+
+
+def _window(raster: Raster, rows: slice, columns: slice = slice(None)) -> Raster:
+    """A part of an image, upright."""
+    alpha = None if raster.alpha is None else raster.alpha[rows, columns]
+    return replace(raster, samples=raster.samples[rows, columns], alpha=alpha)
 
 
 def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
@@ -172,16 +196,25 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
         tensor: ``(C, H, W)``, floating point, finite.
         format: of the image it was recovered from.
     """
+    samples = np.empty_like(format.raster.samples)
+    height, width = format.size
+    strip = max(1, PIXELS_AT_ONCE // width)
+    for top in range(0, height, strip):
+        rows = slice(top, top + strip)
+        samples[rows] = _repainted(tensor[:, rows], _window(format.raster, rows), format.value_range).samples
+    return replace(format.raster, samples=samples)
+
+
+def _repainted(tensor: Tensor, raster: Raster, value_range: tuple[float, float]) -> Raster:
+    """Some rows of :func:`repainted`."""
     # Single precision is enough for 8 bits, and has always given their pixels.
-    precision = torch.float32 if format.raster.limits == (0, 255) else torch.float64
+    precision = torch.float32 if raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32)
-    colours = inverse(
-        x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), format.value_range
-    )  # (C, H, W) -> (H, W, C)
-    observed = format.raster.observed()
-    before = _normalised(format.raster.colours(), observed, format.value_range)
+    colours = inverse(x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), value_range)  # (C, H, W) -> (H, W, C)
+    observed = raster.observed()
+    before = _normalised(raster.colours(), observed, value_range)
     kept = (x == before.clamp(-BEYOND, 1 + BEYOND)).permute(1, 2, 0).numpy()
-    return repaint(format.raster, colours, kept if observed is None else kept & observed)
+    return repaint(raster, colours, kept if observed is None else kept & observed)
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:

@@ -18,6 +18,9 @@ def within_reach(image: LoadedImage) -> Tensor:
     Values beyond the range are outliers; by how much changes nothing of the image, but steps as large as that would not
     be stable. They are brought to half a range beyond it.
     """
+    low, high = image.values.aminmax()
+    if low >= -BEYOND and high <= 1 + BEYOND:
+        return image.values  # the same memory: an image may be large
     return image.values.clamp(-BEYOND, 1 + BEYOND)
 
 

@@ -7,6 +7,7 @@ from dop_lightning.lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.lightning.callbacks.manifest import Manifest
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.callbacks.optuna_pruning import OptunaPruning
+from dop_lightning.lightning.callbacks.preview import PreviewFile
 from dop_lightning.lightning.callbacks.progress import IterationProgress
 from dop_lightning.lightning.callbacks.stable import StableOutput
 from dop_lightning.lightning.callbacks.standard import STANDARD, standard_callbacks
@@ -24,6 +25,7 @@ __all__ = [
     "IterationProgress",
     "Manifest",
     "OptunaPruning",
+    "PreviewFile",
     "ProblemTensorBoard",
     "ProcessHeartbeat",
     "RecoveredFiles",

@@ -15,11 +15,13 @@ from tqdm import tqdm
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.atomic import write_atomically, written_together
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.machine import return_freed_memory
 from dop_lightning.images.formats import write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.images.verdict import verdict
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.lightning.callbacks.preview import PREVIEW
 from dop_lightning.lightning.data.base import Source, data_of
 from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
@@ -123,10 +125,13 @@ class RecoveredFiles(RecoveryCallback):
         for mosaic in data_of(trainer).mosaics.values():
             if not is_assembled(run, mosaic):
                 self._assemble(trainer, pl_module, mosaic)
+                _say_what_is_left(run, mosaic)
         rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
 
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
         run, whole, metrics = Path(trainer.default_root_dir), mosaic.whole, recovery_module(module).metrics
+
+        return_freed_memory()  # of the tiles: those of the whole have other sizes
 
         def build() -> None:
             outcome = assemble(run, mosaic, metrics)
@@ -144,6 +149,19 @@ def _say(outcome: Outcome) -> None:
     problem = outcome.problem
     if isinstance(problem.source, ImageFile) and not problem.is_tile and (line := verdict(outcome)):
         tqdm.write(line, file=sys.stderr)  # above the bar, if there is one
+
+
+def _say_what_is_left(run: Path, mosaic: Mosaic) -> None:
+    """Tell where an image can be seen of which tiles are missing."""
+    there = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
+    if there < len(mosaic.tiles):
+        whole = run / mosaic.whole.folder
+        seen = f"; {whole / PREVIEW} shows what is recovered so far" if (whole / PREVIEW).is_file() else ""
+        print(
+            f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} parts are done, and the others saved{seen}. Start "
+            "again to continue.",
+            file=sys.stderr,
+        )
 
 
 def _histogram(outcome: Outcome) -> Histogram:

@@ -9,27 +9,33 @@ import pytorch_lightning as pl
 import torch
 from tqdm import tqdm
 
-from dop_lightning.engine.abreast import abreast
-from dop_lightning.engine.graphs import iterations_ahead
-from dop_lightning.engine.measure import seconds_an_iteration
-from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.units import format_duration
+from dop_lightning.lightning.callbacks.estimate import estimate_time
+from dop_lightning.lightning.callbacks.load import OtherLoad, describe
+from dop_lightning.lightning.callbacks.pace import Pace
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+
+PAUSE = 1.0
+"""Seconds between two looks at the progress within a block of all batches, at least."""
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.3g}", "loss": "loss {:.3g}"}
 
 
-class IterationProgress(pl.callbacks.ProgressBar):
+class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
     """A bar on a terminal, and a line now and then in a log: iterations, rate, time left, and a score.
 
-    The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation.
+    The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation. The time
+    left follows from the time of the last blocks, see :class:`~.pace.Pace`. If these are much slower than estimated and
+    other processes use the machine, a line in a log says so.
 
     Args:
         lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
         estimate: whether to time a few iterations of the largest problem before the start, and to say how long the run
-            is going to take. Worth it where a run takes minutes.
+            is going to take. Worth it where a run takes minutes. If there is one iteration, the first problem is timed.
     """
 
     def __init__(self, lines: int = 20, estimate: bool = False) -> None:
@@ -39,8 +45,12 @@ class IterationProgress(pl.callbacks.ProgressBar):
         self._bar: tqdm | None = None
         self._enabled = lines > 0
         self._start = (0.0, 0)
-        self._next_line = 0
+        self._next_line = 0.0
+        self._shown_at = 0.0
         self._maximum = -1
+        self._pace: Pace | None = None
+        self._load: OtherLoad | None = None
+        self._is_estimated = False
 
     def disable(self) -> None:
         """Show nothing."""
@@ -68,42 +78,89 @@ class IterationProgress(pl.callbacks.ProgressBar):
         if hint := _hint(pl_module):
             print(hint, file=sys.stderr)
         self._maximum = pl_module.maximum
-        if self.estimate and self._maximum > 0:
-            print(_estimate(pl_module, self._maximum), file=sys.stderr)
-        total = self._maximum if self._maximum > 0 else None
-        begin = pl_module.iteration
-        self._start = (time.monotonic(), begin)
+        expected = None
+        if self.estimate and self._maximum > 1:  # of one iteration each, the first one tells
+            estimate = estimate_time(pl_module, self._maximum)
+            expected = estimate.rate
+            print(estimate.text, file=sys.stderr)
+        begin, now = pl_module.iteration, time.monotonic()
+        self._start, self._shown_at = (now, begin), now
+        self._is_estimated = False
+        self._pace = Pace(self._maximum, pl_module.states, expected, now) if self._maximum > 0 else None
+        self._load = OtherLoad() if self.estimate else None
         self._next_line = begin + self._stride()
         if sys.stderr.isatty():
-            form = "{n_fmt}/{total_fmt} iterations |{bar}| {rate_fmt}, {remaining} left{postfix}"
+            form = "{n:.0f}/{total_fmt} iterations |{bar}|{postfix}"
+            if self._maximum == 1:
+                form = "{percentage:.0f} % |{bar}|{postfix}"
+            total = self._maximum if self._maximum > 0 else None
             self._bar = tqdm(total=total, initial=begin, unit="it", bar_format=form if total else None, leave=True)
 
-    def _stride(self) -> int:
-        return max(1, -(-self._maximum // self.lines)) if self._maximum > 0 else 1000
+    def _stride(self) -> float:
+        """Return the iterations between two lines."""
+        if self._maximum < 1:
+            return 1000
+        return 1 / self.lines if self._maximum == 1 else max(1, -(-self._maximum // self.lines))
+
+    def on_block(self, trainer: pl.Trainer, module: DoubleOverparameterization, state: State, iterations: int) -> None:
+        """Measure a block of one batch, and show how far all are if a block of each takes long."""
+        if not self._enabled or self._pace is None:
+            return
+        now = time.monotonic()
+        self._pace.note(state, iterations, now)
+        if self.estimate and self._maximum == 1 and not self._is_estimated:
+            self._is_estimated = True
+            if left := self._pace.seconds_left:
+                tqdm.write(f"The other parts take {format_duration(left)}", file=sys.stderr)
+        if now - self._shown_at >= PAUSE:
+            self._show(trainer, self._pace.done)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on by a block."""
+        """Move on by a block of all batches."""
         if not self._enabled:
             return
-        done = trainer.global_step
+        states = recovery_module(pl_module).states
+        if self._pace is not None:
+            self._pace.renew(states)
+        done = trainer.global_step if self._pace is None or not states else self._pace.done
+        self._show(trainer, done)
+
+    def _show(self, trainer: pl.Trainer, done: float) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(_score(trainer), refresh=False)
+            self._bar.set_postfix_str(", ".join([*self._times(done), *filter(None, [_score(trainer)])]), refresh=False)
             self._bar.update(done - self._bar.n)
         elif done >= self._next_line or done == self._maximum:
             self._next_line = done + self._stride()
             print(self._line(trainer, done), file=sys.stderr, flush=True)
+        else:
+            return
+        self._shown_at = time.monotonic()
 
-    def _line(self, trainer: pl.Trainer, done: int) -> str:
+    def _line(self, trainer: pl.Trainer, done: float) -> str:
+        if self._maximum == 1:
+            parts = [f"{100 * done:.0f} %"]
+        else:
+            parts = [f"{int(done)}/{self._maximum} iterations" if self._maximum > 0 else f"{done} iterations"]
+        return ", ".join([*parts, *self._times(done), *filter(None, [_score(trainer), self._slowness()])])
+
+    def _times(self, done: float) -> list[str]:
+        """Return the rate, and the time left."""
         since, begin = self._start
         rate = (done - begin) / max(time.monotonic() - since, 1e-9)
-        parts = [f"{done}/{self._maximum} iterations" if self._maximum > 0 else f"{done} iterations"]
-        parts.append(f"{rate:.3g} it/s")
-        if self._maximum > 0:
-            left = timedelta(seconds=round((self._maximum - done) / max(rate, 1e-9)))
-            parts.append(f"{left} left")
-        return ", ".join([*parts, *filter(None, [_score(trainer)])])
+        parts = [f"{rate:.3g} it/s"] if self._maximum != 1 else []
+        if self._pace is not None:
+            left = self._pace.seconds_left if done < self._maximum else 0.0
+            if left is not None:
+                parts.append(f"{timedelta(seconds=round(left))} left")
+        return parts
+
+    def _slowness(self) -> str:
+        if self._load is None or self._pace is None:
+            return ""
+        cores = self._load.measure()
+        return describe(cores) if self._pace.is_slow else ""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -132,20 +189,6 @@ def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> st
     elif data.mosaics:
         what = f"{len(data.wholes)} problem{'s' if len(data.wholes) != 1 else ''} in {problems} parts"
     return f"{what}, {length} on {where}, results in {trainer.default_root_dir}"
-
-
-def _estimate(module: DoubleOverparameterization, last: int) -> str:
-    """How long a run is going to take: by the largest problem, others in proportion to their entries."""
-    sizes = [state.problems.observation[0].numel() for state in module.states]
-    largest = module.states[sizes.index(max(sizes))]
-    try:
-        ahead, number = iterations_ahead(largest.problems.device), min(abreast(largest), sizes.count(max(sizes)))
-        one, *beside = (largest.select([0]) for _ in range(number))
-        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
-    except OutOfMemoryError as error:
-        return f"{error}"  # the first step will say what to do
-    work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))
-    return f"The iterations take {format_duration(seconds * work / max(sizes))}, {seconds:.2g} s each of the largest"
 
 
 def _score(trainer: pl.Trainer) -> str:

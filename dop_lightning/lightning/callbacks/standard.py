@@ -6,6 +6,7 @@ from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder
 from dop_lightning.lightning.callbacks.files import RecoveredFiles
 from dop_lightning.lightning.callbacks.interrupt import GracefulStop
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
+from dop_lightning.lightning.callbacks.preview import PreviewFile
 from dop_lightning.lightning.callbacks.progress import IterationProgress
 from dop_lightning.lightning.callbacks.stable import StableOutput
 from dop_lightning.lightning.callbacks.tensorboard import ProblemTensorBoard
@@ -17,6 +18,7 @@ STANDARD: dict[str, type[pl.Callback]] = {
     "early_stop": VarianceStopping,
     "tensorboard": ProblemTensorBoard,
     "files": RecoveredFiles,
+    "preview": PreviewFile,  # after the files, whose end it removes the preview at
     "checkpoint": CheckpointFolder,
     "interrupt": GracefulStop,
     "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start

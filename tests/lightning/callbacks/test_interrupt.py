@@ -6,8 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
+
+from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter
+from dop_lightning.lightning.callbacks import PreviewFile
+from dop_lightning.lightning.module import DoubleOverparameterization
 
 
 def handlers() -> list[Any]:
@@ -77,3 +82,36 @@ def test_a_run_in_another_thread_goes_without_signals(fit, matrix_method, matric
     thread.join()
     assert runs[0].statuses == ["done"] * 3
     assert handlers() == before
+
+
+class Interrupted(ImageFilter):
+    """Presses Ctrl-C while it restores its second image."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def restore(self, image: Image, missing: Flags) -> Image:
+        self.images += 1
+        if self.images == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the filter was not interrupted")
+        return np.zeros_like(image)
+
+
+def test_a_filter_is_interrupted_within_an_image(fit, images, tmp_path: Path, capsys) -> None:
+    """The first tile is done, the second starts anew, and the others have not begun."""
+    data = images(noise=None, resize=40, tile=24)
+    run = fit(tmp_path, DoubleOverparameterization(filter=Interrupted()), data, 1, PreviewFile(1e-9))
+    assert run.module.stopped_by == "SIGINT"
+    assert sorted(record.iteration for record in run.module.records.values()) == [0, 0, 0, 1]
+    (mosaic,) = data.mosaics.values()
+    whole = tmp_path / mosaic.whole.folder
+    assert not (whole / "recovered.png").exists()
+    seen = f"; {whole / 'preview.png'} shows what is recovered so far"
+    assert f"1 of 4 parts are done, and the others saved{seen}. Start again to continue." in capsys.readouterr().err
+    (state,) = run.states().values()  # those that have not begun are not saved
+    assert state["/iteration"] == 1
+    again = images(noise=None, resize=40, tile=24)
+    resumed = fit(tmp_path, DoubleOverparameterization(filter=Interrupted()), again, 1, resume=True, max_time=None)
+    assert resumed.module.stopped_by == "SIGINT"  # by its own second image
+    assert sorted(record.iteration for record in resumed.module.records.values()) == [0, 0, 1, 1]

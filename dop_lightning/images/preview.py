@@ -1,0 +1,126 @@
+"""A picture of an image while it is recovered, reduced to the size of a screen.
+
+Shapes: C channels, H×W pixels of the whole, h×w of a tile.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dop_lightning.images.pictures import MISSING_GREY, Picture, image_picture
+from dop_lightning.images.tiles import Grid
+from dop_lightning.problems.problem import Problem
+
+LIMIT = 2048
+"""A preview is at most this wide and high, in pixels; larger images are averaged down by a whole factor."""
+
+Place = tuple[int, int]
+
+
+class Preview:
+    """The observation of an image, in which recovered tiles replace what they cover.
+
+    Tiles are blended as :meth:`~dop_lightning.images.tiles.Grid.blend` blends them, and then averaged down. Both are
+    linear, so one tile is replaced without the others.
+
+    Args:
+        whole: an image ``(C, H, W)`` of a known range; of two channels the first is shown, of four and more the first
+            three.
+        grid: its tiles; ``None`` for an image that is recovered whole.
+        limit: the most pixels of a side, at least 1.
+
+    Raises:
+        ValueError: the problem is no image.
+    """
+
+    def __init__(self, whole: Problem, grid: Grid | None = None, limit: int = LIMIT) -> None:
+        if len(whole.signal_shape) != 3 or whole.data_range is None:
+            raise ValueError(
+                f"{whole.name}: a preview needs an image (C, H, W) of a known range, got a signal of shape "
+                f"{whole.signal_shape}"
+            )
+        channels, height, width = whole.signal_shape
+        self._whole = whole
+        self._channels = 1 if channels < 3 else 3
+        self._range = whole.data_range
+        self._grid = grid or Grid((height, width), (height, width), (0,), (0,))
+        self._weights = self._grid.weights()
+        self._factor = math.ceil(max(height, width) / limit)
+        self._counts = [self._sums_of_ones(side) for side in (height, width)]
+        self._shown: dict[Place, Tensor] = {}
+        self._ended: set[Place] = set()
+        everything = (slice(None), slice(None))
+        # channel by channel, which takes less memory
+        planes = (self._levels(self._observed(slice(k, k + 1), *everything)) for k in range(self._channels))
+        self._picture = torch.cat([self._reduced(levels, (0, 0)) for levels in planes])
+
+    def _sums_of_ones(self, side: int) -> Tensor:
+        """Return how many of ``side`` rows or columns each of the picture stands for."""
+        count = math.ceil(side / self._factor)
+        return (side - self._factor * torch.arange(count)).clamp(max=self._factor).float()
+
+    def _observed(self, channels: slice, rows: slice, columns: slice) -> Tensor:
+        """Return a part of the observation, NaN where it is missing, or where it has another shape than the signal."""
+        y, mask = self._whole.observation, self._whole.mask
+        if y.shape != self._whole.signal_shape:
+            return torch.full(self._whole.signal_shape, math.nan)[channels, rows, columns]
+        part = y[channels, rows, columns]
+        return part if mask is None else part.masked_fill(~mask[channels, rows, columns], math.nan)
+
+    def _levels(self, values: Tensor) -> Tensor:
+        """Return the channels that are shown, in [0, 1]; grey where NaN."""
+        shown = values[: self._channels].detach().float().cpu() / self._range
+        return shown.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
+
+    def _reduced(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
+        """Average ``(C, h, w)`` over squares of the whole; what of a square lies outside counts 0."""
+        factor = self._factor
+        if factor == 1:
+            return levels
+        before = [begin % factor for begin in corner]
+        ends = [(begin + side) for begin, side in zip(before, levels.shape[1:], strict=True)]
+        after = [-end % factor for end in ends]
+        padded = nn.functional.pad(levels, (before[1], after[1], before[0], after[0]))
+        rows, columns = ((end + more) // factor for end, more in zip(ends, after, strict=True))
+        sums = padded.view(len(levels), rows, factor, columns, factor).sum((2, 4))
+        top, left = (begin // factor for begin in corner)
+        counts = self._counts[0][top : top + rows, None] * self._counts[1][left : left + columns]
+        return sums / counts
+
+    def _contribution(self, place: Place, values: Tensor) -> Tensor:
+        """Return what a tile adds to the picture."""
+        rows, columns = self._weights
+        weight = (rows[place[0]].unsqueeze(1) * columns[place[1]]).float()
+        return self._reduced(self._levels(values) * weight, (self._grid.tops[place[0]], self._grid.lefts[place[1]]))
+
+    def has(self, place: Place = (0, 0)) -> bool:
+        """Return whether something recovered is shown of a tile."""
+        return place in self._shown or place in self._ended
+
+    def show(self, values: Tensor, place: Place = (0, 0), last: bool = False) -> None:
+        """Let what is recovered of a tile replace what is shown of it.
+
+        Args:
+            values: ``(C, h, w)``, on any device.
+            place: (row, column) of the tile.
+            last: whether nothing will replace it; a later call changes nothing.
+        """
+        if place in self._ended:
+            return
+        before = self._shown.pop(place, None)
+        if before is None:
+            shown = self._observed(slice(self._channels), *self._grid.window(*place))
+            before = self._contribution(place, shown)
+        now = self._contribution(place, values)
+        top, left = self._grid.tops[place[0]] // self._factor, self._grid.lefts[place[1]] // self._factor
+        self._picture[:, top : top + now.shape[1], left : left + now.shape[2]] += now - before
+        if last:
+            self._ended.add(place)
+        else:
+            self._shown[place] = now
+
+    def picture(self) -> Picture:
+        """Return the picture: uint8 ``(H', W')`` or ``(H', W', 3)``, H' and W' at most the limit."""
+        return np.ascontiguousarray(image_picture(self._picture))

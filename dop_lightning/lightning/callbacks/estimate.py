@@ -1,0 +1,42 @@
+"""How long a run is going to take, by a few iterations of its largest problem."""
+
+from typing import NamedTuple
+
+from dop_lightning.engine.abreast import abreast
+from dop_lightning.engine.graphs import iterations_ahead
+from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.foundation.units import format_duration
+from dop_lightning.lightning.module import DoubleOverparameterization
+
+
+class Estimate(NamedTuple):
+    """What is expected of a run.
+
+    Attributes:
+        text: a line for people.
+        rate: seconds per entry and iteration, ``None`` if it could not be measured.
+    """
+
+    text: str
+    rate: float | None
+
+
+def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
+    """Estimate how long the batches at work take: others in proportion to the entries of the largest problem.
+
+    Args:
+        module: with batches at work.
+        last: iterations of each problem.
+    """
+    sizes = [state.problems.observation[0].numel() for state in module.states]
+    largest = module.states[sizes.index(max(sizes))]
+    try:
+        ahead, number = iterations_ahead(largest.problems.device), min(abreast(largest), sizes.count(max(sizes)))
+        one, *beside = (largest.select([0]) for _ in range(number))
+        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
+    except OutOfMemoryError as error:
+        return Estimate(f"{error}", None)  # the first step will say what to do
+    work = sum(size * len(state) * (last - state.iteration) for size, state in zip(sizes, module.states, strict=True))
+    rate = seconds / max(sizes)
+    return Estimate(f"The iterations take {format_duration(rate * work)}, {seconds:.2g} s each of the largest", rate)

@@ -1,0 +1,40 @@
+"""The processor time that other processes use."""
+
+import time
+
+import psutil
+
+LEAST = 0.25
+"""Cores that other processes must use to be worth a word."""
+
+
+class OtherLoad:
+    """Measures the cores that other processes of the machine use, from when it is made on, or from the last measure."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        """Return seconds of a clock, and processor seconds of all other processes."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user and nice as well
+        return time.monotonic(), sum(times) - guest - idle - time.process_time()
+
+    def measure(self) -> float:
+        """Return the mean number of cores since the last call."""
+        (begin, before), self._before = self._before, self._now()
+        now, busy = self._before
+        return max(0.0, busy - before) / max(1e-3, now - begin)
+
+
+def describe(cores: float) -> str:
+    """Say which share of the machine other processes use; empty if it is not worth a word.
+
+    >>> describe(0.1)
+    ''
+    """
+    if cores < LEAST:
+        return ""
+    return f"slower than expected: other processes use {cores:.1f} of {psutil.cpu_count() or 1} cores"

@@ -1,0 +1,109 @@
+"""Time left of a run, from the time that its blocks take."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from dop_lightning.engine.state import State
+
+WINDOW = 30.0
+"""Seconds over which speed is measured, at least."""
+
+CYCLE = 25
+"""Iterations of each batch over which speed is measured, at least: refinement looks at its weights so often."""
+
+SLOW = 1.5
+"""Blocks that take more than so many times what was expected are slow."""
+
+LEAST = 5.0
+"""Seconds that must be measured before a run is called slow."""
+
+
+def entries(state: State) -> int:
+    """Return the entries of a batch, by which the work of its iterations is weighed."""
+    return int(state.problems.observation.numel())
+
+
+class Pace:
+    """Measures the work that is left of a run, and the time that it takes.
+
+    Work is counted in entries × iterations. The first block of a batch is measured apart, since it holds what precedes
+    all iterations, such as the first look of :class:`~dop_lightning.engine.steps.Refinement`.
+
+    Args:
+        maximum: iterations of each problem, at least 1.
+        states: the batches at work.
+        expected: seconds per entry and iteration, if known.
+        now: seconds of a clock.
+    """
+
+    def __init__(self, maximum: int, states: Iterable[State], expected: float | None, now: float) -> None:
+        states = list(states)
+        self.maximum = maximum
+        self.expected = expected
+        self._entries = max(1, sum(entries(state) for state in states))
+        self._course: deque[tuple[float, float]] = deque()
+        self._seconds, self._work = 0.0, 0.0
+        self._first_seconds, self._first_work, self._first_entries = 0.0, 0.0, 0.0
+        self._now = now
+        self.renew(states)
+
+    def renew(self, states: Iterable[State]) -> None:
+        """Take the batches at work, some of whose problems may have ended early."""
+        self._left, self._waiting = 0.0, 0.0
+        for state in states:
+            self._left += entries(state) * max(0, self.maximum - state.iteration)
+            self._waiting += entries(state) if state.iteration == 0 else 0
+
+    def note(self, state: State, iterations: int, now: float) -> None:
+        """Measure a block.
+
+        Args:
+            state: the batch, after it.
+            iterations: of the block.
+            now: seconds of the same clock.
+        """
+        seconds, self._now = now - self._now, now
+        work = float(entries(state) * iterations)
+        self._left = max(0.0, self._left - work)
+        if state.iteration == iterations:
+            self._waiting = max(0.0, self._waiting - entries(state))
+            self._first_seconds += seconds
+            self._first_work += work
+            self._first_entries += entries(state)
+            return
+        self._course.append((seconds, work))
+        self._seconds += seconds
+        self._work += work
+        while self._seconds - self._course[0][0] >= WINDOW and self._work - self._course[0][1] >= CYCLE * self._entries:
+            seconds, work = self._course.popleft()
+            self._seconds -= seconds
+            self._work -= work
+
+    @property
+    def done(self) -> float:
+        """Iterations done, the mean over all entries."""
+        return self.maximum - self._left / self._entries
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last iteration; ``None`` before anything is known."""
+        rate = self._rate()
+        if rate is None:
+            return None
+        extra = max(0.0, self._first_seconds - rate * self._first_work) / max(1.0, self._first_entries)
+        return self._left * rate + self._waiting * extra
+
+    def _rate(self) -> float | None:
+        """Return seconds per entry and iteration, without what precedes all iterations."""
+        if self._work > 0:
+            return self._seconds / self._work
+        known = [] if self.expected is None else [self.expected]
+        if self._first_work > 0:
+            known.append(self._first_seconds / self._first_work)
+        return min(known, default=None)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether blocks take much longer than expected."""
+        seconds, work = self._seconds, self._work
+        return self.expected is not None and seconds >= LEAST and seconds > SLOW * self.expected * work

@@ -1,0 +1,200 @@
+"""A picture of what is recovered so far, in the folder of each image."""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dop_lightning.engine.look import Look
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.state import State
+from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.checks import positive
+from dop_lightning.images.preview import Place, Preview
+from dop_lightning.lightning.data.base import RecoveryDataModule, data_of
+from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.folder import RESULT
+
+PREVIEW = "preview.png"
+
+SHARE = 0.02
+"""Previews take at most this share of the time, after the first ones."""
+
+SHARE_FOR_LOOKING = 0.01
+"""Of that, evaluations of tiles that a preview alone asks for."""
+
+
+class PreviewFile(RecoveryCallback):
+    """Writes ``RUN/<image>/preview.png`` while an image is recovered: what would be returned now.
+
+    Tiles that have not begun are shown as they were observed, those after their first block as the interpolation that
+    guides their network, if it has one. Sides of more than 2048 pixels are averaged down by a whole factor. The file is
+    replaced in one step, and removed when the recovered image has been written.
+
+    Previews take 2 % of the time at most, so that they come less often where an image is large. They change no result.
+
+    Args:
+        every: least number of seconds between two previews, above 0; ``None`` writes none.
+    """
+
+    def __init__(self, every: float | None = None) -> None:
+        self.every = None if every is None else positive("every", every)
+        self._begin = 0.0
+        self._spent = 0.0
+        self._looking = 0.0
+        self._writing = 0.0
+        self._is_announced = False
+        self._wholes: dict[str, Problem] = {}
+        self._places: dict[str, Place] = {}
+        self._previews: dict[str, Preview] = {}
+        self._due: dict[str, float] = {}
+        self._changed: set[str] = set()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """List the images of this process; an image whose tiles several processes share has no preview."""
+        self._previews, self._due, self._wholes, self._changed = {}, {}, {}, set()
+        if self.every is None:
+            return
+        data, records = data_of(trainer), recovery_module(pl_module).records
+        for whole in data.wholes:
+            if len(whole.signal_shape) != 3 or whole.data_range is None:
+                continue
+            tiles = _tiles(data, whole)
+            if all(name in records for name in tiles.values()):
+                self._wholes |= dict.fromkeys(tiles.values(), whole)
+                self._places |= {name: place for place, name in tiles.items()}
+        self._begin, self._spent, self._looking, self._writing = time.perf_counter(), 0.0, 0.0, 0.0
+
+    def on_block(self, trainer: pl.Trainer, module: DoubleOverparameterization, state: State, iterations: int) -> None:
+        """Look at a batch if there is time for it, and write what has changed."""
+        names = [name for name in state.problems.names if name in self._wholes]
+        if not names:
+            return
+        begin = time.perf_counter()
+        if any(problem.is_tile for problem in state.problems):
+            self._look_at_tiles(trainer, state)
+        elif self._is_due(names[0], begin) and self._may_spend(self._looking + self._writing, SHARE):
+            self._look_at(trainer, state)
+        for name in {self._wholes[name].name: name for name in names}.values():
+            self._write_if_due(trainer, name)
+        self._spent += time.perf_counter() - begin
+
+    def _look_at_tiles(self, trainer: pl.Trainer, state: State) -> None:
+        """Show the interpolations of tiles that begin, and evaluate others now and then."""
+        guides = getattr(state, "memory", {}).get("guide")
+        begun = [self._has(trainer, name) for name in state.problems.names]
+        if guides is not None and not all(begun):
+            for name, guide in zip(state.problems.names, guides, strict=True):
+                self._show(trainer, name, guide)
+        elif self._may_spend(self._looking, SHARE_FOR_LOOKING):
+            self._look_at(trainer, state)
+
+    def _look_at(self, trainer: pl.Trainer, state: State) -> None:
+        begin = time.perf_counter()
+        for name, signal in zip(state.problems.names, state.evaluate().signal, strict=True):
+            self._show(trainer, name, signal)
+        self._looking = time.perf_counter() - begin
+
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+        """Show what is evaluated anyway."""
+        if any(name in self._wholes for name in look.problems.names):
+            begin = time.perf_counter()
+            for name, signal in zip(look.problems.names, look.evaluation.signal, strict=True):
+                self._show(trainer, name, signal)
+            self._spent += time.perf_counter() - begin
+
+    def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
+        """Show the end of a tile; remove the preview of an image that is recovered whole, which is written."""
+        name = outcome.problem.name
+        if name not in self._wholes:
+            return
+        begin = time.perf_counter()
+        if outcome.problem.is_tile:
+            self._show(trainer, name, outcome.signal, last=outcome.status != "interrupted")
+            self._write_if_due(trainer, name)
+        else:
+            self._remove(trainer, self._wholes[name])
+        self._spent += time.perf_counter() - begin
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last previews: after an interruption they show what is recovered so far."""
+        for name in {self._wholes[name].name: name for name in self._wholes}.values():
+            self._write(trainer, name)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the previews of images that have been put together."""
+        for whole in {whole.name: whole for whole in self._wholes.values()}.values():
+            if (Path(trainer.default_root_dir) / whole.folder / RESULT).is_file():
+                self._remove(trainer, whole)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Free the pictures."""
+        self._previews, self._wholes, self._changed = {}, {}, set()
+
+    def _preview(self, trainer: pl.Trainer, name: str) -> Preview:
+        whole = self._wholes[name]
+        if whole.name not in self._previews:
+            mosaic = data_of(trainer).mosaics.get(whole.name)
+            self._previews[whole.name] = Preview(whole, None if mosaic is None else mosaic.grid)
+        return self._previews[whole.name]
+
+    def _has(self, trainer: pl.Trainer, name: str) -> bool:
+        return self._preview(trainer, name).has(self._places[name])
+
+    def _show(self, trainer: pl.Trainer, name: str, values: Tensor, last: bool = False) -> None:
+        self._preview(trainer, name).show(values, self._places[name], last)
+        self._changed.add(self._wholes[name].name)
+
+    def _is_due(self, name: str, now: float) -> bool:
+        return now >= self._due.get(self._wholes[name].name, 0.0)
+
+    def _may_spend(self, seconds: float, share: float) -> bool:
+        """Whether so much more time stays within a share of all; the first times are free."""
+        return seconds == 0.0 or self._spent + seconds <= share * (time.perf_counter() - self._begin)
+
+    def _write_if_due(self, trainer: pl.Trainer, name: str) -> None:
+        first = self._wholes[name].name not in self._due
+        if self._is_due(name, time.perf_counter()) and (first or self._may_spend(self._writing, SHARE)):
+            self._write(trainer, name)
+
+    def _write(self, trainer: pl.Trainer, name: str) -> None:
+        """Write the preview of the image of a problem if it has changed."""
+        whole, now = self._wholes[name], time.perf_counter()
+        if whole.name not in self._changed:
+            return
+        path = Path(trainer.default_root_dir) / whole.folder / PREVIEW
+        with suppress(OSError):  # a run need not end because nobody can look at it
+            write_preview(path, self._preview(trainer, name).picture())
+            if not self._is_announced and trainer.is_global_zero:
+                self._is_announced = True
+                tqdm.write(f"Preview, renewed from time to time: {path}", file=sys.stderr)
+        self._changed.discard(whole.name)
+        self._writing = time.perf_counter() - now
+        self._due[whole.name] = now + (self.every or 0.0)
+
+    def _remove(self, trainer: pl.Trainer, whole: Problem) -> None:
+        self._previews.pop(whole.name, None)
+        self._changed.discard(whole.name)
+        with suppress(OSError):
+            (Path(trainer.default_root_dir) / whole.folder / PREVIEW).unlink(missing_ok=True)
+
+
+def _tiles(data: RecoveryDataModule, whole: Problem) -> Mapping[Place, str]:
+    """The names of the problems that an image is recovered by, by their (row, column)."""
+    mosaic = data.mosaics.get(whole.name)
+    return {(0, 0): whole.name} if mosaic is None else {place: tile.name for place, tile in mosaic.tiles.items()}
+
+
+def write_preview(path: Path, picture: np.ndarray) -> None:
+    """Write a picture as a PNG file, quickly rather than small."""
+    image = Image.fromarray(picture)
+    write_atomically(path, lambda file: image.save(file, format="PNG", compress_level=1), durable=False)
