@@ -16,9 +16,6 @@ import torch
 
 from dop_lightning.engine.state import OutOfMemoryError, State
 
-LARGEST = 256 * 256
-"""Pixels above which tiles run one at a time on all threads: they gain from them, and they need memory."""
-
 TINY = 32 * 32
 """Pixels up to which whole images have one thread: their network works at 64×64 pixels, as for a single pixel."""
 
@@ -27,12 +24,12 @@ Advanced = list[int] | OutOfMemoryError
 
 
 def is_small(tile: Sequence[int]) -> bool:
-    """Return whether tiles of (h, w) pixels are advanced side by side.
+    """Return whether tiles of (h, w) pixels are advanced side by side by their networks.
 
     >>> is_small((128, 128)), is_small((512, 512))
     (True, False)
     """
-    return math.prod(tile) <= LARGEST
+    return math.prod(tile) <= State.largest_abreast
 
 
 def has_one_thread(state: State) -> bool:
@@ -45,7 +42,7 @@ def has_one_thread(state: State) -> bool:
         return False
     size = problems.signal_shape[1:]
     if all(problem.part is not None for problem in problems):
-        return is_small(size)
+        return math.prod(size) <= state.largest_abreast
     return len(size) == 2 and math.prod(size) <= TINY and state.signal is not None and state.signal.capturable
 
 

@@ -1,6 +1,6 @@
 """Restore an image without a network: support, then interpolation by kriging."""
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class Interpolation(ImageFilter):
     True
     """
 
+    largest_abreast: ClassVar[int] = 512 * 512
+
     def __init__(self, per: Literal["entry", "pixel"] = "entry", damage: str = "auto", sign: Sign = "auto") -> None:
         one_of("per", per, ["entry", "pixel"])
         one_of("sign", sign, get_args(Sign))
@@ -62,7 +64,9 @@ class Interpolation(ImageFilter):
         """Return X̂ of a problem, and ``1 − w``."""
         y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
         found = initial(problem, self.damage, pixels, self.sign)
-        support = initial_support(found, y, size, pixels, self.sign)
+        self.poll()
+        support = initial_support(found, y, size, pixels, self.sign, self.poll)
+        self.poll()
         clean, estimate = support.clean, support.estimate
         observed = torch.ones_like(found.mask) if problem.mask is None else problem.mask
         sample = sample_pixels(y) & (clean > LIKELY)

@@ -53,6 +53,8 @@ class State(ABC):
         alpha: ratio of the learning rates of each problem, ``λ = 1/α``.
         optimizers: with their parameters, if any.
         signal: φ(θ); ``None`` if X itself is the unknown.
+        largest_abreast: pixels up to which tiles have one thread each and run side by side on a CPU. Larger ones gain
+            from all threads, and they need memory.
         corruption: s as a module; ``None`` if s itself is the unknown.
     """
 
@@ -62,6 +64,7 @@ class State(ABC):
     alpha: list[float]
     optimizers: list[Optimizer]
     signal: Signal | None = None
+    largest_abreast: int = 256 * 256
     corruption: Corruption | None = None
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from dop_lightning.engine.abreast import is_small
+from dop_lightning.engine.instant import Interpolation
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
@@ -71,7 +72,8 @@ def run_memory(
         if width == 0:
             kept += c * len(grid.places) * math.prod(grid.tile) * BYTES_OF_FILTER["tile"]
             kept += c * h * w * BYTES_OF_FILTER["whole"]
-            working = max(working, BYTES_OF_FILTER["working"] * math.prod(grid.tile))
+            at_once = min(threads, len(grid.places)) if math.prod(grid.tile) <= Interpolation.largest_abreast else 1
+            working = max(working, at_once * BYTES_OF_FILTER["working"] * math.prod(grid.tile))
             continue
         pixels = math.prod(working_size(grid.tile))
         network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with

@@ -71,6 +71,7 @@ class Counter:
         grid: int | None = None,
     ) -> None:
         self.diverge, self.finish, self.most, self.grid = diverge or {}, finish or {}, most, grid
+        self.first: int | None = None
         self.turns: list[Any] = []
         self.evaluations = 0
 
@@ -177,6 +178,15 @@ def test_a_problem_that_is_finished_leaves_before_the_turn_of_the_next() -> None
     events = [event for event in log.said if event[0] in ("block", "end")]
     assert [event[0] for event in events] == ["block", "end"] * 2
     assert run.states == []
+
+
+def test_the_first_block_ends_where_the_method_asks_for_it() -> None:
+    method = Counter(finish={"a": 1})
+    method.first = 1
+    run, log = make_run(method, batch("a", "b"), block=10, maximum=30)
+    run.to_end()
+    assert ("end", {"a": "stable"}, {"a": 1}) in log.said
+    assert blocks(log) == [1, 9, 10, 10]
 
 
 def test_a_listener_ends_a_problem_after_an_evaluation() -> None:

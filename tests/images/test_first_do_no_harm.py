@@ -62,14 +62,14 @@ def test_a_drawing_is_not_touched(make: Any) -> None:
     assert not np.any(found.corruption)
 
 
-def test_what_is_not_damaged_takes_no_iterations() -> None:
+def test_what_is_not_damaged_takes_one_iteration() -> None:
     """A tile without damage is not worked on; its neighbour is."""
     image = np.hstack([page(), page()])
     rng = np.random.default_rng(2)
     image[:, 96:][rng.random((96, 96)) < 0.3] = 255
     found = recover_image(page(), progress=False, **{**SETTINGS, "iterations": 100})
     assert found.status == "stable"
-    assert found.iterations == 25
+    assert found.iterations == 1
     tiles = recover_image(image, progress=False, tile=96, **{**SETTINGS, "iterations": 50})
     assert np.array_equal(tiles.image[:, :40], image[:, :40])
 

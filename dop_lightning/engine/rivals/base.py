@@ -5,7 +5,7 @@ Shapes: an image ``(C, H, W)``, float64, whose range is [0, 1]; one channel ``(H
 
 from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +31,30 @@ class Restored(NamedTuple):
     probability: Tensor | None = None
 
 
+class RestorationInterrupted(KeyboardInterrupt):
+    """Raised in a filter at work: by a signal handler in the main thread, elsewhere by :meth:`ImageFilter.poll`."""
+
+
 class ImageFilter(ABC):
-    """Restores one image without iterations. Its arguments are kept as attributes under their own names."""
+    """Restores one image without iterations. Its arguments are kept as attributes under their own names.
+
+    Attributes:
+        largest_abreast: pixels up to which tiles are restored side by side, one thread each; 0 if the filter is not
+            thread-safe.
+        is_interrupted: whether the filter is to stop at the next :meth:`poll`.
+    """
+
+    largest_abreast: ClassVar[int] = 0
+    is_interrupted: bool = False
+
+    def poll(self) -> None:
+        """Stop if the filter is interrupted; to be called at least every second.
+
+        Raises:
+            RestorationInterrupted: it is.
+        """
+        if self.is_interrupted:
+            raise RestorationInterrupted
 
     @abstractmethod
     def restore(self, image: Image, missing: Flags) -> Image:

@@ -12,15 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.rivals.base import ImageFilter, Restored
+from dop_lightning.engine.rivals.base import ImageFilter, RestorationInterrupted, Restored
 from dop_lightning.engine.state import Evaluation, State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
-
-
-class RestorationInterrupted(KeyboardInterrupt):
-    """To be raised by a signal handler while a filter is at work: the image stays as it was observed."""
 
 
 class FilterState(State):
@@ -63,6 +59,18 @@ class FilterState(State):
         self._is_done = [False] * len(problems)
         self._probability: dict[int, Tensor] = {}
         self.restoring_in: int | None = None
+        self.largest_abreast = image_filter.largest_abreast
+        image_filter.is_interrupted = False
+
+    def interrupt(self) -> None:
+        """Interrupt the filter if it is at work; for signal handlers, in the main thread.
+
+        Raises:
+            RestorationInterrupted: it is at work in this thread.
+        """
+        if self.restoring_in == threading.get_ident():
+            raise RestorationInterrupted
+        self.filter.is_interrupted = self.filter.is_interrupted or self.restoring_in is not None
 
     @property
     def has_ratio(self) -> bool:

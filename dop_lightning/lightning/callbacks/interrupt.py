@@ -3,15 +3,13 @@
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.rivals.state import FilterState, RestorationInterrupted
-from dop_lightning.engine.state import State
+from dop_lightning.engine.rivals.state import FilterState
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies.launched import is_child
@@ -63,12 +61,8 @@ class GracefulStop(RecoveryCallback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print("\nStopping: writing what is recovered so far (again: stop at once)", file=sys.stderr)
-            if any(_is_restoring(state) for state in module.states):
-                raise RestorationInterrupted  # a filter may take seconds for an image, which start anew
+            for state in module.states:  # a filter may take seconds for an image, which starts anew
+                if isinstance(state, FilterState):
+                    state.interrupt()
 
         return handle
-
-
-def _is_restoring(state: State) -> bool:
-    """Whether a filter is at work on a batch in this thread, where an exception ends it."""
-    return isinstance(state, FilterState) and state.restoring_in == threading.get_ident()

@@ -1,5 +1,6 @@
 """Filters in the place of gradient descent."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,24 @@ def test_a_module_takes_a_filter_or_a_solver() -> None:
     assert isinstance(DoubleOverparameterization(filter=FILL).method, FilterMethod)
     with pytest.raises(ValueError, match="filter and solver must not both be given"):
         DoubleOverparameterization(filter=FILL, solver=lambda problems: None)  # type: ignore[arg-type,return-value]
+
+
+def test_a_filter_in_another_thread_stops_at_its_next_poll() -> None:
+    class Waiting(ImageFilter):
+        def restore(self, image: Image, missing: Flags) -> Image:
+            started.set()
+            while True:
+                self.poll()
+
+    started = threading.Event()
+    problem = Problem("one", torch.zeros(1, 8, 8), data_range=1.0)
+    state = FilterMethod(Waiting()).begin(ProblemBatch([problem]))
+    state.interrupt()  # nothing is at work
+    worker = threading.Thread(target=state.advance, args=(1,))
+    worker.start()
+    assert started.wait(60)
+    state.interrupt()
+    worker.join(60)
+    assert not worker.is_alive()
+    assert state.iteration == 0
+    assert state.finished() == {}

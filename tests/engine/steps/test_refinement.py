@@ -575,3 +575,27 @@ def test_the_first_support_replaces_a_w_that_rejects_it_if_it_predicts_better(
     state.advance(int(state.memory["refined_from"]))
     expected = state.memory["look"][0] if better else rejecting.float()
     assert torch.equal(state.memory["clean"][0], expected)
+
+
+def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
+    x = torch.linspace(0, 3, 96)
+    grain = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(1))
+    truth = (0.5 + 0.3 * torch.sin(x[None] + x[:, None]) + 0.01 * grain).clamp(0.05, 0.95)
+    found = SaltAndPepper(0.01).corrupt(truth, torch.Generator().manual_seed(0))
+    noisy = SaltAndPepper(0.1).corrupt(truth, torch.Generator().manual_seed(0))
+    for observation, expected in ((found.observation, True), (noisy.observation, False)):
+        state = make_state(
+            ProblemBatch([Problem("few", observation, truth=truth, seed=0, data_range=1.0)]),
+            Refinement(every=10, patience=None),
+        )
+        state.advance(1)
+        assert bool(state.memory["easy"]) is expected
+        assert bool(state.method.steps.finished(state)) is expected
+        if expected:
+            evaluated = state.evaluate()
+            clean = observation == truth
+            assert torch.equal(evaluated.signal[0][clean], truth[clean])
+            assert float(psnr(evaluated.signal, truth[None], 1.0)) > 50
+            probability = state.method.steps.corruption_probability(state, 0, 1)
+            assert probability is not None
+            assert bool((probability[~clean] > 0.9).all())

@@ -36,6 +36,7 @@ def is_easy(y: Tensor, clean: Tensor, estimate: Tensor, held_out: Tensor, scale:
         held_out: bool, entries that it was made without, the same shape.
         scale: of the observation, above 0.
 
+    >>> import torch
     >>> y = torch.linspace(0, 1, 64).expand(1, 64, 64)
     >>> clean = torch.ones_like(y)
     >>> clean[0, ::16, ::16] = 0

@@ -3,6 +3,7 @@
 Shapes: ``*m`` one observation, C×H×W for an image.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -60,7 +61,12 @@ def initial(
 
 
 def initial_support(
-    found: Initial, y: Tensor, scale: float = 1.0, per_pixel: bool = False, sign: Sign = "auto"
+    found: Initial,
+    y: Tensor,
+    scale: float = 1.0,
+    per_pixel: bool = False,
+    sign: Sign = "auto",
+    poll: Callable[[], None] | None = None,
 ) -> FirstSupport:
     """Estimate which entries of an image are clean: those of the first look if it decides or is better.
 
@@ -72,6 +78,7 @@ def initial_support(
         scale: of the observation, above 0.
         per_pixel: whether the channels of a pixel are corrupted together.
         sign: of the outliers.
+        poll: called between the steps; an exception that it raises ends the work.
 
     Returns:
         The support, without an estimate if it is that of the first look.
@@ -79,7 +86,7 @@ def initial_support(
     look = found.look.clean * found.mask
     if found.look.decides:
         return FirstSupport(look, 0.0, None)
-    support = first_support(y, scale, found.mask, per_pixel, sign)
+    support = first_support(y, scale, found.mask, per_pixel, sign, poll)
     better = better_support(y, look, support.clean * found.mask)
     if better is look:
         return FirstSupport(look, support.diversity, None)

@@ -3,6 +3,7 @@
 Shapes: C×H×W, an image.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -68,7 +69,12 @@ class FirstSupport(NamedTuple):
 
 
 def first_support(
-    y: Tensor, scale: float = 1.0, observed: Tensor | None = None, per_pixel: bool = False, sign: Sign = "auto"
+    y: Tensor,
+    scale: float = 1.0,
+    observed: Tensor | None = None,
+    per_pixel: bool = False,
+    sign: Sign = "auto",
+    poll: Callable[[], None] | None = None,
 ) -> FirstSupport:
     """Estimate which entries are clean, from medians and then by interpolation.
 
@@ -81,6 +87,7 @@ def first_support(
         observed: bool, ``(C, H, W)``; ``None`` for all.
         per_pixel: whether the channels of a pixel are corrupted together.
         sign: of the outliers.
+        poll: called between the rounds; an exception that it raises ends the work.
 
     >>> y = torch.full((1, 32, 32), 0.5)
     >>> y[0, ::5, ::5] = 1.0
@@ -94,6 +101,8 @@ def first_support(
     found = FirstSupport(known.to(y.dtype), 0.0, estimate)
     for number in range(ROUNDS):
         before = found.clean
+        if poll is not None:
+            poll()
         found = FirstSupport(
             *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
         )

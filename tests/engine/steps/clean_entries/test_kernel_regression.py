@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dop_lightning.engine.steps.clean_entries import leave_one_out, regression
+from dop_lightning.engine.steps.clean_entries.blur import Border, blur, gaussian
 from dop_lightning.problems.metrics import psnr
 
 
@@ -77,3 +78,13 @@ def test_dense_noise_is_taken_out_by_larger_scales() -> None:
     noisy = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     clean = torch.ones_like(truth)
     assert _psnr(regression(noisy, clean), truth) > _psnr(leave_one_out(noisy, clean), truth) + 3
+
+
+@pytest.mark.parametrize("border", ["reflect", "replicate"])
+def test_a_blur_is_a_convolution(border: Border) -> None:
+    image = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0))
+    line = gaussian(3, 1.5, like=image)
+    around = torch.nn.functional.pad(image[None], (3, 3, 3, 3), mode=border)
+    kernel = torch.outer(line, line)[None, None].expand(2, 1, -1, -1)
+    expected = torch.nn.functional.conv2d(around, kernel, groups=2)[0]
+    torch.testing.assert_close(blur(image, line, border), expected)
