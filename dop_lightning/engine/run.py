@@ -136,6 +136,8 @@ class Run:
         """
         self._stopping, self._going_back = {}, {}
         self.roster.work_on_unfinished(self.maximum)
+        for state in self.states:
+            state.resume()
         if self.metrics:
             self._try_metrics()
         self._tell_change()

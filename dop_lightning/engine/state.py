@@ -90,6 +90,9 @@ class State(ABC):
         """What holds parameters."""
         return []
 
+    def resume(self) -> None:  # noqa: B027 — most states remember no interruption
+        """Forget an earlier interruption; called when a run begins or goes on."""
+
     @abstractmethod
     def advance(self, iterations: int) -> list[int]:
         """Do iterations on all problems, in place.

@@ -83,7 +83,10 @@ class _Group:
         for _, _, filled in self._files:
             filled.result()
         for path, temporary, _ in self._files:
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except OSError as error:  # named after the temporary file
+                raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
     def discard(self) -> None:
         """Remove the temporary files that are left."""
@@ -97,7 +100,8 @@ def written_together() -> Iterator[None]:
     """Write the durable files of a ``with`` block together, which takes about as long as to write one of them.
 
     They get their places at the end of the block, in the order in which they were written, once the contents of all are
-    on the disk. If the block or one of the files fails, none of them replaces its old content. Files that are written
+    on the disk. If the block fails, or one of the files cannot be written, none of
+    them replaces its old content. Files that are written
     inside of the block cannot be read inside of it.
 
     Raises:

@@ -10,7 +10,7 @@ SECONDS = 0.2
 """Length of a measurement; the system counts hundredths of a second."""
 
 TRIES = 3
-"""Measurements where the machine seems busy: what takes less than a few tenths of a second is not waited for."""
+"""Measurements where the machine seems busy: short bursts of load do not count."""
 
 Times = Sequence[tuple[float, float]]
 """(idle, total) seconds of each core since the system has started."""

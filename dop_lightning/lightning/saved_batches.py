@@ -29,7 +29,8 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
 
     def _waits(self, problem: Problem) -> bool:
         """Return whether a problem is a tile that has not begun."""
-        return problem.is_tile and self._roster.records[problem.name].iteration == 0
+        record = self._roster.records[problem.name]
+        return problem.is_tile and record.iteration == 0 and not record.ended and record.status != "diverged"
 
     def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
         """Record and state of the problems of a batch, with what callbacks remember of them."""

@@ -56,4 +56,4 @@ def test_a_number_that_the_user_sets_overrides_that_of_the_run(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert main([*COMMAND, "--iterations", "3"]) == 0
     assert "Using" not in capsys.readouterr().err
-    assert recorded() == [1, 1]
+    assert recorded() == [2, 1]  # of the start, and of this process

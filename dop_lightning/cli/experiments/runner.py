@@ -106,6 +106,9 @@ def fit(
         _follow(data, known)
         checkpoint = checkpoint or last_checkpoint(run)
     threads = _set_threads(trainer, known)
+    recorded = threads.threads if known is None else known.threads
+    if not _is_one_on_cpu(trainer):
+        recorded = None
     if trainer.is_global_zero:
         if known is not None and checkpoint is not None:
             print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
@@ -119,7 +122,7 @@ def fit(
         for name, mask in masks[:MOST_ROWS]:
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks.insert(0, Manifest(request, config_text, mark))
+    callbacks.insert(0, Manifest(request, config_text, mark, recorded))
     callbacks.append(ProcessHeartbeat())  # its last sign says that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
@@ -154,11 +157,16 @@ def _growth(known: KnownRun) -> str:
 
 def _set_threads(trainer: pl.Trainer, known: KnownRun | None) -> ThreadChoice:
     """Set the threads of a run in one process on a CPU; several processes divide the cores among them."""
-    if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
+    if not _is_one_on_cpu(trainer):
         return ThreadChoice(torch.get_num_threads())
     choice = choose_threads(None if known is None else known.threads, is_resumed=known is not None)
     torch.set_num_threads(choice.threads)
     return choice
+
+
+def _is_one_on_cpu(trainer: pl.Trainer) -> bool:
+    """Return whether the run has one process, on a CPU."""
+    return trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
 
 
 def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:

@@ -60,7 +60,10 @@ class FilterState(State):
         self._probability: dict[int, Tensor] = {}
         self.restoring_in: int | None = None
         self.largest_abreast = image_filter.largest_abreast
-        image_filter.is_interrupted = False
+
+    def resume(self) -> None:
+        """Forget an interruption."""
+        self.filter.is_interrupted = False
 
     def interrupt(self) -> None:
         """Interrupt the filter if it is at work; for signal handlers, in the main thread.

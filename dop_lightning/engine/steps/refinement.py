@@ -326,7 +326,8 @@ class Refinement(StepRule):
         if not memory["easy"][k]:
             estimate = self._regression(y, known)
         error, guessed = mean_errors(y, estimate, clean * held_out)
-        memory["regression_error"][k] = error if error < FORETOLD * guessed else math.inf
+        most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # a flat image is its mean
+        memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense_noise(y, estimate, clean, held_out) / size
 
@@ -652,7 +653,7 @@ def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
 
 def _is_dropped(state: BatchState, iteration: int) -> Tensor:
     """Return for each problem whether s has been dropped: bool ``(K,)`` on the CPU."""
-    known = state.memory["structure"] | state.memory["easy"]
+    known = state.memory["structure"] | (state.memory["easy"] & state.memory["network_error"].isinf())
     return (state.memory["refined_from"] < iteration) | (known & (iteration > 0))
 
 

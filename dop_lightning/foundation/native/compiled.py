@@ -69,7 +69,7 @@ def build(folder: Path) -> Path:
     fails on vectors of SVE.
 
     Returns:
-        The shared library. Its name tells sources, compiler and processor, see also :func:`is_tuned`.
+        The shared library. Its name depends on the sources, the compiler and the processor, see also :func:`is_tuned`.
 
     Raises:
         RuntimeError: there is no compiler that will do, or it failed.
@@ -86,7 +86,7 @@ def build(folder: Path) -> Path:
     if tuning:
         try:
             return _make([*cxx, *tuning, *FLAGS], cxx, tuned)
-        except RuntimeError:  # of the sources, or of the compiler: without tuning it is told
+        except RuntimeError:  # of the sources or the compiler: the untuned build reports it
             pass
     return _make([*cxx, *FLAGS], cxx, plain)
 

@@ -158,8 +158,8 @@ def _say_what_is_left(run: Path, mosaic: Mosaic) -> None:
         whole = run / mosaic.whole.folder
         seen = f"; {whole / PREVIEW} shows what is recovered so far" if (whole / PREVIEW).is_file() else ""
         print(
-            f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} parts are done, and the others saved{seen}. Start "
-            "again to continue.",
+            f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} tiles are done{seen}. Run the same command again to "
+            "continue.",
             file=sys.stderr,
         )
 

@@ -5,7 +5,7 @@ import time
 import psutil
 
 LEAST = 0.25
-"""Cores that other processes must use to be worth a word."""
+"""Cores that other processes must use to be mentioned."""
 
 
 class OtherLoad:
@@ -30,7 +30,7 @@ class OtherLoad:
 
 
 def describe(cores: float) -> str:
-    """Say which share of the machine other processes use; empty if it is not worth a word.
+    """Format the load of other processes; empty if it is small.
 
     >>> describe(0.1)
     ''

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 
 from dop_lightning.engine.roster import batch_labels
 from dop_lightning.lightning.data.base import data_of
@@ -25,12 +24,16 @@ class Manifest(RecoveryCallback):
         request: the settings and problems of this start.
         config_text: the resolved config, YAML.
         fingerprint: of the run at its first start, if this is not the first.
+        threads: of the run at its first start; ``None`` if they are unknown or depend on the number of processes.
     """
 
-    def __init__(self, request: RunRequest, config_text: str, fingerprint: str = "") -> None:
+    def __init__(
+        self, request: RunRequest, config_text: str, fingerprint: str = "", threads: int | None = None
+    ) -> None:
         self.request = request
         self.config_text = config_text
         self.fingerprint = fingerprint
+        self.threads = threads
         self._claims: Claims | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,7 +60,7 @@ class Manifest(RecoveryCallback):
             data.mosaics,
             batches,
             fingerprint=self.fingerprint,
-            threads=torch.get_num_threads(),
+            threads=self.threads,
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

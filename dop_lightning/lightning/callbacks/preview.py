@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from dop_lightning.engine.abreast import threads_of
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
@@ -94,13 +96,16 @@ class PreviewFile(RecoveryCallback):
         begun = [self._has(trainer, name) for name in state.problems.names]
         if guides is not None and not all(begun):
             for name, guide in zip(state.problems.names, guides, strict=True):
-                self._show(trainer, name, guide)
+                if bool(guide.any()):  # else the tile has none, and ends now
+                    self._show(trainer, name, guide)
         elif self._may_spend(self._looking, SHARE_FOR_LOOKING):
             self._look_at(trainer, state)
 
     def _look_at(self, trainer: pl.Trainer, state: State) -> None:
         begin = time.perf_counter()
-        for name, signal in zip(state.problems.names, state.evaluate().signal, strict=True):
+        with threads_of(state):
+            signals = state.evaluate().signal
+        for name, signal in zip(state.problems.names, signals, strict=True):
             self._show(trainer, name, signal)
         self._looking = time.perf_counter() - begin
 
@@ -144,7 +149,12 @@ class PreviewFile(RecoveryCallback):
         whole = self._wholes[name]
         if whole.name not in self._previews:
             mosaic = data_of(trainer).mosaics.get(whole.name)
-            self._previews[whole.name] = Preview(whole, None if mosaic is None else mosaic.grid)
+            preview = self._previews[whole.name] = Preview(whole, None if mosaic is None else mosaic.grid)
+            for place, tile in ({} if mosaic is None else mosaic.tiles).items():
+                folder = Path(trainer.default_root_dir) / tile.folder
+                if (folder / RESULT).is_file():  # recovered by an earlier start
+                    with suppress(OSError, ValueError):
+                        preview.show(torch.from_numpy(np.load(folder / "recovered.npy")), place, last=True)
         return self._previews[whole.name]
 
     def _has(self, trainer: pl.Trainer, name: str) -> bool:

@@ -10,6 +10,8 @@ import torch
 from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.rivals import DetectAndFill, ExtremeValues, FilterMethod, ImageFilter, NormalisedConvolution
 from dop_lightning.engine.rivals.base import Flags, Image
+from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.run import Run
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.operators import Downsampling
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -125,3 +127,21 @@ def test_a_filter_in_another_thread_stops_at_its_next_poll() -> None:
     assert not worker.is_alive()
     assert state.iteration == 0
     assert state.finished() == {}
+
+
+def test_a_run_goes_on_after_an_interruption() -> None:
+    class Polling(ImageFilter):
+        def restore(self, image: Image, missing: Flags) -> Image:
+            self.poll()
+            return image
+
+    method = FilterMethod(Polling())
+    batches = [ProblemBatch([problem(name)]) for name in ("a", "b")]
+    run = Run(Roster(method, batches, 1.0, None, ["a", "b"], torch.device("cpu")), maximum=10)
+    run.begin()
+    method.filter.is_interrupted = True
+    run.step()
+    assert all(not record.ended for record in run.records.values())
+    run.begin()
+    run.to_end()
+    assert all(record.ended for record in run.records.values())

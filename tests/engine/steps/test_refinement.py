@@ -599,3 +599,17 @@ def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
             probability = state.method.steps.corruption_probability(state, 0, 1)
             assert probability is not None
             assert bool((probability[~clean] > 0.9).all())
+
+
+def test_hot_pixels_of_a_flat_image_need_no_network() -> None:
+    """Its mean predicts it as well as anything else."""
+    grain = torch.randn(1, 48, 48, generator=torch.Generator().manual_seed(0))
+    truth = 0.5 + 0.003 * grain
+    hot = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < 0.01
+    observation = torch.where(hot, 1.0, truth)
+    state = make_state(
+        ProblemBatch([Problem("flat", observation, seed=0, data_range=1.0)]), Refinement(every=10, patience=None)
+    )
+    state.advance(1)
+    assert state.method.steps.finished(state) == [0]
+    assert float((state.evaluate().signal[0] - truth)[hot].abs().max()) < 0.02

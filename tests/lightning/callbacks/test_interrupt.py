@@ -108,7 +108,7 @@ def test_a_filter_is_interrupted_within_an_image(fit, images, tmp_path: Path, ca
     whole = tmp_path / mosaic.whole.folder
     assert not (whole / "recovered.png").exists()
     seen = f"; {whole / 'preview.png'} shows what is recovered so far"
-    assert f"1 of 4 parts are done, and the others saved{seen}. Start again to continue." in capsys.readouterr().err
+    assert f"1 of 4 tiles are done{seen}. Run the same command again to continue." in capsys.readouterr().err
     (state,) = run.states().values()  # those that have not begun are not saved
     assert state["/iteration"] == 1
     again = images(noise=None, resize=40, tile=24)

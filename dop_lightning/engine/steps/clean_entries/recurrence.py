@@ -48,29 +48,28 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
     if y.dim() != 3 or min(y.shape[1:]) < 3:
         return clean
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
-    lost = (1 - clean) * known
-    share = float(lost.sum()) / max(1, int(known.sum()))
-    if not 0 < share <= MOST or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < ALIKE:
-        return clean
-    values, told = _values(y), clean
+    lost, prior, values = (1 - clean) * known, clean, _values(y)
     if per_pixel:
         values, known, lost = _hash(values), known.all(dim=0, keepdim=True), lost.amax(dim=0, keepdim=True)
-        told = clean.amin(dim=0, keepdim=True)
+        prior = clean.amin(dim=0, keepdim=True)
+    share = float((lost * known).sum()) / max(1, int(known.sum()))
+    if not 0 < share <= MOST or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < ALIKE:
+        return clean
     inner = (..., slice(1, -1), slice(1, -1))
     around = _hash(torch.stack([_shifted(values, *step) for step in STEPS]))[0]  # C H-2 W-2
     around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # each channel has its own patterns
     whole = torch.stack([_shifted(known, *step) for step in STEPS]).all(dim=0) & known[inner]
-    prior = told[inner]
+    prior = prior[inner]
     weights = prior * whole
     m, n = (
         (_sums(key, weights) - weights).clamp_min(0) for key in (_hash(torch.stack([around, values[inner]]))[0], around)
     )
-    chance = _sums(values, lost)[inner] / (float(known.sum()) * (1 - share))  # p·q(v)/(1 − p)
+    chance = _sums(values, lost * known)[inner] / (float(known.sum()) * (1 - share))  # p·q(v)/(1 − p)
     implied = (chance * prior / (1 - prior).clamp_min(1e-30)).clamp_max(1)  # P₀
     probability = (m + implied) / (n + 1)
-    found = torch.where(whole & (n > 0), probability / (probability + chance).clamp_min(1e-30), prior)
+    found = (probability / (probability + chance)).to(clean.dtype)
     result = clean.clone()
-    result[inner] = found.to(clean.dtype).expand_as(clean[inner])
+    result[inner] = torch.where(whole & (n > 0) & (chance > 0), found, clean[inner])
     return result
 
 

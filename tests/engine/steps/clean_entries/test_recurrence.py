@@ -66,3 +66,19 @@ def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
     found = with_recurrence(y, torch.full_like(y, 0.9), per_pixel=True)
     assert torch.equal(found[:1].expand_as(found), found)
     assert float(found[SPECK]) < 0.75 < float(found[0, 16, 20])
+
+
+def test_channels_without_a_missing_value_keep_theirs() -> None:
+    y = drawing(3)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    observed[0, 16, 20] = False
+    clean = torch.full_like(y, 0.9) * observed
+    found = with_recurrence(y, clean, observed, per_pixel=True)
+    assert torch.equal(found[:, 16, 20], clean[:, 16, 20])
+
+
+def test_a_value_that_no_outlier_has_stays_clean() -> None:
+    y = drawing()
+    y[0, 20, 20] = 0.4
+    clean = torch.where(y == 0, 0.9, 1.0)
+    assert float(with_recurrence(y, clean)[0, 20, 20]) == 1.0
