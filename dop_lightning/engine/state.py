@@ -90,8 +90,8 @@ class State(ABC):
         """What holds parameters."""
         return []
 
-    def resume(self) -> None:  # noqa: B027 — most states remember no interruption
-        """Forget an earlier interruption; called when a run begins or goes on."""
+    def resume(self) -> None:  # noqa: B027 — most states have nothing to clear
+        """Clear the effect of an earlier interruption. The run calls it whenever it begins or resumes."""
 
     @abstractmethod
     def advance(self, iterations: int) -> list[int]:

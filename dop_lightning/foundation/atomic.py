@@ -100,9 +100,8 @@ def written_together() -> Iterator[None]:
     """Write the durable files of a ``with`` block together, which takes about as long as to write one of them.
 
     They get their places at the end of the block, in the order in which they were written, once the contents of all are
-    on the disk. If the block fails, or one of the files cannot be written, none of
-    them replaces its old content. Files that are written
-    inside of the block cannot be read inside of it.
+    on the disk. If the block fails, or one of the files cannot be written, none of them replaces its old content. Files
+    that are written inside of the block cannot be read inside of it.
 
     Raises:
         OSError: as :func:`write_atomically`, at the end of the block.

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome, Status
-from dop_lightning.images.tiles import Mosaic
+from dop_lightning.images.tiles import Mosaic, Place
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.scoring import Scorer
-
-Place = tuple[int, int]
-"""(row, column) of a tile."""
 
 WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
@@ -21,9 +18,7 @@ ROUNDING = 1e-6
 """The sum of weights of tiles is 1 but for less than this."""
 
 
-def combine(
-    mosaic: Mosaic, outcomes: Mapping[tuple[int, int], Outcome], metrics: CustomMetrics | None = None
-) -> Outcome:
+def combine(mosaic: Mosaic, outcomes: Mapping[Place, Outcome], metrics: CustomMetrics | None = None) -> Outcome:
     """Blend the tiles of an image, and score the whole.
 
     Its status is the worst of its tiles', its iterations the fewest, its seconds their sum, its loss their mean.

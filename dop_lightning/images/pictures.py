@@ -220,9 +220,14 @@ def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
 
 def _levels(values: Tensor, data_range: float) -> Picture:
     """Values of [0, data_range] as levels 0 … 255; grey where NaN. Any shape, and the same shape back."""
-    scaled = values.detach().float().cpu() / positive("data_range", data_range)
-    levels = scaled.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1).mul_(255).round_()  # of a large image, once
+    levels = shades(values, data_range).mul_(255).round_()  # in place: an image may be large
     return levels.to(torch.uint8).numpy()
+
+
+def shades(values: Tensor, data_range: float = 1.0) -> Tensor:
+    """Return values of [0, data_range] as shades in [0, 1]; grey where NaN. Any shape, float32 on the CPU."""
+    scaled = values.detach().float().cpu() / positive("data_range", data_range)
+    return scaled.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
 
 
 def _thin(matrix: Tensor) -> Tensor:

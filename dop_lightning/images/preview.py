@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.images.pictures import MISSING_GREY, Picture, image_picture
-from dop_lightning.images.tiles import Grid
+from dop_lightning.images.pictures import Picture, image_picture, shades
+from dop_lightning.images.tiles import Grid, Place
 from dop_lightning.problems.problem import Problem
 
 LIMIT = 2048
 """A preview is at most this wide and high, in pixels; larger images are averaged down by a whole factor."""
-
-Place = tuple[int, int]
 
 
 class Preview:
@@ -71,8 +69,7 @@ class Preview:
 
     def _levels(self, values: Tensor) -> Tensor:
         """Return the channels that are shown, in [0, 1]; grey where NaN."""
-        shown = values[: self._channels].detach().float().cpu() / self._range
-        return shown.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
+        return shades(values[: self._channels], self._range)
 
     def _reduced(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
         """Average ``(C, h, w)`` over squares of the whole; what of a square lies outside counts 0."""

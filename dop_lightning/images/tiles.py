@@ -17,6 +17,9 @@ from dop_lightning.problems.randomness import stream_seed
 
 Size = tuple[int, int]
 
+Place = tuple[int, int]
+"""(row, column) of a tile."""
+
 TILES = "tiles"
 """Where the results of tiles lie in the folder of their image."""
 
@@ -57,7 +60,7 @@ class Grid:
     lefts: tuple[int, ...]
 
     @property
-    def places(self) -> list[tuple[int, int]]:
+    def places(self) -> list[Place]:
         """(row, column) of every tile in the grid."""
         return [(i, j) for i in range(len(self.tops)) for j in range(len(self.lefts))]
 
@@ -70,7 +73,7 @@ class Grid:
         """Weights of the rows ``(h,)`` and of the columns ``(w,)`` of tiles, float64; that of a pixel is a product."""
         return _weights(self.size[0], self.tile[0], self.tops), _weights(self.size[1], self.tile[1], self.lefts)
 
-    def blend(self, tiles: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    def blend(self, tiles: Mapping[Place, Tensor]) -> Tensor:
         r"""The image of which ``tiles`` are parts: ``X = Σ_t w_t∘X_t`` with ``Σ_t w_t = 1`` at every pixel.
 
         Where a tile ends inside the image its weight falls to 0, in proportion to the square root of the distance from
@@ -146,7 +149,7 @@ class Mosaic:
 
     whole: Problem
     grid: Grid
-    tiles: dict[tuple[int, int], Problem]
+    tiles: dict[Place, Problem]
 
 
 def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | None:

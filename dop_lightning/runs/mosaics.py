@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.images.mosaics import WORST_FIRST, combine
-from dop_lightning.images.tiles import Mosaic
+from dop_lightning.images.tiles import Mosaic, Place
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.folder import RESULT, RunFolder
@@ -36,17 +36,17 @@ def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) ->
     return combine(mosaic, _Outcomes(run, mosaic), metrics)
 
 
-class _Outcomes(Mapping[tuple[int, int], Outcome]):
+class _Outcomes(Mapping[Place, Outcome]):
     """The outcomes of the tiles of an image, each read when it is asked for."""
 
     def __init__(self, run: Path, mosaic: Mosaic) -> None:
         self._run = run
         self._tiles = mosaic.tiles
 
-    def __getitem__(self, place: tuple[int, int]) -> Outcome:
+    def __getitem__(self, place: Place) -> Outcome:
         return _read(self._run, self._tiles[place])
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Place]:
         return iter(self._tiles)
 
     def __len__(self) -> int:

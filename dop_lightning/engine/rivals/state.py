@@ -62,7 +62,7 @@ class FilterState(State):
         self.largest_abreast = image_filter.largest_abreast
 
     def resume(self) -> None:
-        """Forget an interruption."""
+        """Clear an earlier interruption of the filter."""
         self.filter.is_interrupted = False
 
     def interrupt(self) -> None:

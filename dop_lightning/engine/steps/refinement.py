@@ -292,7 +292,7 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
             found = initial(problem, self.damage, pixels, self.sign, y)
-            look, clean = found.look, found.look.clean * found.mask
+            look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
             memory["border"][k] = found.border.nan_to_num(0)
             memory["structure"][k] = look.decides
@@ -318,18 +318,18 @@ class Refinement(StepRule):
         memory["few_values"][k] = not (kind or support.is_random)
         known = clean.masked_fill(held_out, 0)
         observed = problem.mask is None and not bool(memory["damaged"][k].any())
-        if memory["few_values"][k] and observed and are_few(clean):
-            estimate = self._regression(y, known, held_out | (clean <= CERTAIN))
-            dense = float(dense_noise(y, estimate, clean, held_out)) / size
-            keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
-            memory["easy"][k] = keeps and is_easy(y, clean, estimate, held_out, size)
-        if not memory["easy"][k]:
-            estimate = self._regression(y, known)
+        few = bool(memory["few_values"][k]) and observed and are_few(clean)
+        estimate = self._regression(y, known, held_out | (clean <= CERTAIN) if few else None)
+        dense = float(dense_noise(y, estimate, clean, held_out)) / size
+        keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
+        memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
+        if few and not memory["easy"][k]:
+            estimate = self._regression(y, known)  # the network is guided everywhere
         error, guessed = mean_errors(y, estimate, clean * held_out)
         most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # a flat image is its mean
         memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
-        memory["most_dense"][k] = dense_noise(y, estimate, clean, held_out) / size
+        memory["most_dense"][k] = dense
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
         """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""

@@ -152,7 +152,7 @@ def _say(outcome: Outcome) -> None:
 
 
 def _say_what_is_left(run: Path, mosaic: Mosaic) -> None:
-    """Tell where an image can be seen of which tiles are missing."""
+    """Print how many tiles are done, and where the preview is, if tiles are missing."""
     there = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
     if there < len(mosaic.tiles):
         whole = run / mosaic.whole.folder

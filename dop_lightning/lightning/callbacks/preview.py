@@ -19,7 +19,8 @@ from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import write_atomically
 from dop_lightning.foundation.checks import positive
-from dop_lightning.images.preview import Place, Preview
+from dop_lightning.images.preview import Preview
+from dop_lightning.images.tiles import Place
 from dop_lightning.lightning.data.base import RecoveryDataModule, data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback

@@ -21,7 +21,7 @@ class Initial(NamedTuple):
     """Result of :func:`initial`.
 
     Attributes:
-        look: the first look, at the entries of ``mask``.
+        look: the first look, at the entries of ``mask``; others have probability 0.
         mask: bool, the observed entries without structured damage.
         damaged: bool, structured damage and flat border lines.
         border: value of flat border lines; NaN elsewhere.
@@ -83,11 +83,11 @@ def initial_support(
     Returns:
         The support, without an estimate if it is that of the first look.
     """
-    look = found.look.clean * found.mask
+    look = found.look.clean
     if found.look.decides:
         return FirstSupport(look, 0.0, None)
     support = first_support(y, scale, found.mask, per_pixel, sign, poll)
-    better = better_support(y, look, support.clean * found.mask)
+    better = better_support(y, look, support.clean)
     if better is look:
         return FirstSupport(look, support.diversity, None)
     clean = with_recurrence(y, better, found.mask, per_pixel)
