@@ -7,6 +7,9 @@ from typing import NoReturn
 DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
 """Names of devices, and Lightning's names for them."""
 
+METHODS = ("auto", "dop", "projections", "convex")
+"""How ``dop separate`` takes a matrix apart."""
+
 
 class OptionParser(argparse.ArgumentParser):
     """Its errors are the caller's one line, not a page of usage, with the word that may have been meant."""

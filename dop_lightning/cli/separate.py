@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dop_lightning.cli.options import DEVICES, OptionParser
+from dop_lightning.cli.options import DEVICES, METHODS, OptionParser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
     matrices = result.add_argument_group("matrices")
+    matrices.add_argument(
+        "--method",
+        default="auto",
+        metavar="M",
+        help=f"one of {', '.join(METHODS)}. auto: alternating projections if entries that they have not seen confirm "
+        "them, else DOP; dop: double over-parameterization; convex: min ‖L‖_* + ‖S‖₁/α. Default: %(default)s, and dop "
+        "with --alpha",
+    )
     matrices.add_argument("--key", metavar="NAME", help="which array of .npz and .mat files")
     matrices.add_argument(
         "--truth", nargs="+", metavar="FILE", help="clean matrices, one a file or one for all, for scores alone"

@@ -115,4 +115,5 @@ class Ending(Look):
                 corruption=seen.corruption[k].cpu(),
                 scores=dict(scores[k]),
                 corruption_probability=state.corruption_probability(k, record.iteration),
+                report=state.report(k),
             )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import Attribute, Problem
 
 Status = Literal["running", "done", "stable", "diverged", "interrupted"]
 
@@ -56,6 +56,7 @@ class Outcome:
         corruption_probability: of each entry, float32 ``(*m)`` in [0, 1], on the CPU; 0 where nothing was observed.
             ``None`` where the method has none, or not yet: see
             :class:`~dop_lightning.engine.steps.Refinement`.
+        report: what the method says of the result, such as the one that was chosen and why; may be empty.
     """
 
     problem: Problem
@@ -68,6 +69,7 @@ class Outcome:
     corruption: Tensor
     scores: dict[str, float] = field(default_factory=dict)
     corruption_probability: Tensor | None = None
+    report: dict[str, Attribute] = field(default_factory=dict)
 
     def to(self, device: object) -> "Outcome":
         """Itself, which lies on the CPU: for ``Trainer.predict``, which moves what it returns there."""

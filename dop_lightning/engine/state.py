@@ -133,6 +133,10 @@ class State(ABC):
     def settings(self, k: int) -> dict[str, Attribute]:
         """Return the rates of problem k and the names of the parts it is recovered by, for tables of settings."""
 
+    def report(self, k: int) -> dict[str, Attribute]:
+        """Return what the method says of the result of problem k, for its ``result.json``; empty if nothing."""
+        return {}
+
     @abstractmethod
     def problem_state(self, k: int) -> dict[str, Any]:
         """Return all that problem k needs to go on elsewhere, bit for bit: tensors on the CPU and plain numbers."""

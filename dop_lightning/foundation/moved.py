@@ -96,7 +96,7 @@ MODULES = {
     "presets": "images.presets",
     "randomness": "problems.randomness",
     "recovery_callback": "lightning.recovery_callback",
-    "regression": "matrices.robust_codes",
+    "regression": "engine.robust_codes",
     "reporting.html": "runs.report",
     "reporting.many": "runs.tables.many",
     "reporting.merge": "runs.curves",

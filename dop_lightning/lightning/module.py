@@ -34,6 +34,7 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_
 from dop_lightning.lightning.requirements import check_trainer, silence_what_does_not_apply, step_grids, stopped_early
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
+from dop_lightning.matrices.robust_separation import RobustSeparation
 from dop_lightning.model.corruption import Corruption, HadamardCorruption
 from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
@@ -72,6 +73,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         filter: a classical filter instead, for images: :class:`~dop_lightning.engine.rivals.DetectAndFill`,
             :class:`~dop_lightning.engine.rivals.AdaptiveMedian` and others. No other part has a meaning then, and each
             problem ends after one iteration.
+        separation: robust PCA that chooses its method instead, for matrices:
+            :class:`~dop_lightning.matrices.robust_separation.RobustSeparation`. No other part has a meaning then.
         block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
             than about a second, since signals and time limits are looked at between steps. A problem that ends by
             itself (a horizon, a solver that has converged) stays as it is until the end of its block.
@@ -97,6 +100,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         steps: StepRule | None = None,
         solver: Callable[[ProblemBatch], ConvexSolver] | None = None,
         filter: ImageFilter | None = None,
+        separation: RobustSeparation | None = None,
         block: int = 100,
         evaluate_every: int = 1000,
         graphs: bool = True,
@@ -108,10 +112,13 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         steps = steps or GradientDescent()
         loss = loss or SquaredLoss()
         self.method: Procedure
+        given = {"filter": filter, "solver": solver, "separation": separation}
+        if len(several := [name for name, part in given.items() if part is not None]) > 1:
+            raise ValueError(f"{' and '.join(several)} must not both be given; set one of them to null")
         if filter is not None:
-            if solver is not None:
-                raise ValueError("filter and solver must not both be given; set one of them to null")
             self.method = FilterMethod(filter)
+        elif separation is not None:
+            self.method = separation
         elif solver is not None:
             self.method = ConvexMethod(solver, operator)
         else:

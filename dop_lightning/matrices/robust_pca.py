@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.robust_codes import robust_codes
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
-from dop_lightning.matrices.robust_codes import robust_codes
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
@@ -138,7 +138,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Return the codes of samples, whatever outliers and gaps they have.
 
-        See :func:`~dop_lightning.matrices.robust_codes.robust_codes`.
+        See :func:`~dop_lightning.engine.robust_codes.robust_codes`.
 
         Args:
             X: ``(n, m)``; NaN are missing. A sample in which nothing was observed has the codes of the mean, 0.

@@ -75,13 +75,14 @@ def write_result(
             "attributes": dict(outcome.problem.attributes),
             "seed": outcome.problem.seed,
             "tau": outcome.tau,
-            "alpha": outcome.alpha,
+            "alpha": outcome.report.get("alpha") if outcome.alpha is None else outcome.alpha,
             "status": outcome.status,
             "iterations": outcome.iteration,
             "seconds": round(outcome.seconds, 3),
             # JSON has neither inf nor nan: what is not a finite number is unknown to a reader
             **{key: scores[key] for key in (*SCORES, *custom) if key in scores and math.isfinite(scores[key])},
             **({HIGHER_IS_BETTER: dict(higher_is_better)} if higher_is_better else {}),
+            **({"report": dict(outcome.report)} if outcome.report else {}),
             "machine": dict(machine),
         },
     )

@@ -36,8 +36,7 @@ def test_a_matrix_is_taken_apart_whatever_its_units(tmp_path: Path, capsys, unit
     low_rank, sparse = (np.load(out / "a" / f"{name}.npy") for name in ("recovered", "corruption"))
     assert np.linalg.norm(low_rank - clean) < 0.02 * np.linalg.norm(clean)
     np.testing.assert_allclose(low_rank + sparse, observed, atol=1e-2 * unit)
-    said = capsys.readouterr()
-    assert "a: alpha " in said.err
+    assert "a: double over-parameterization, alpha " in capsys.readouterr().err
     result = json.loads((out / "a" / "result.json").read_text())
     assert result["status"] == "done"
     assert result["iterations"] < 500
@@ -46,7 +45,15 @@ def test_a_matrix_is_taken_apart_whatever_its_units(tmp_path: Path, capsys, unit
 def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsys) -> None:
     for seed, name in enumerate("ab"):
         matrix(tmp_path / f"{name}.npy", seed)
-    command = ["separate", str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), "--out", str(tmp_path / "parts")]
+    command = [
+        "separate",
+        str(tmp_path / "a.npy"),
+        str(tmp_path / "b.npy"),
+        "--out",
+        str(tmp_path / "parts"),
+        "--method",
+        "dop",
+    ]
     assert main(command) == 0
     alphas = yaml.safe_load((tmp_path / "parts" / "config.yaml").read_text())["model"]["alpha"]
     assert len(alphas) == 2
@@ -59,11 +66,11 @@ def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys)
     for seed, name in enumerate("abc"):
         matrix(tmp_path / f"{name}.npy", seed, unit=10.0**seed)
     files, out = {name: str(tmp_path / f"{name}.npy") for name in "abc"}, tmp_path / "parts"
-    assert main(["separate", files["b"], "--out", str(out)]) == 0
+    assert main(["separate", files["b"], "--out", str(out), "--method", "dop"]) == 0
     before = {path: path.read_bytes() for path in (out / "b").iterdir()}
     for asked, new in ((["a", "b"], "a"), (["a", "b", "c"], "c")):
         capsys.readouterr()
-        assert main(["separate", *(files[name] for name in asked), "--out", str(out)]) == 0
+        assert main(["separate", *(files[name] for name in asked), "--out", str(out), "--method", "dop"]) == 0
         said = capsys.readouterr().err
         assert [line.partition(":")[0] for line in said.splitlines() if "held-out" in line] == [new]
     assert before == {path: path.read_bytes() for path in (out / "b").iterdir()}
@@ -118,7 +125,7 @@ def test_a_table_that_changes_while_alpha_is_chosen_is_read_again(
 
     monkeypatch.setattr("dop_lightning.cli.configs.separate.choose_alpha", change)
     out = tmp_path / "out"
-    assert main(["separate", str(tmp_path / "a.csv"), "--out", str(out)]) == 0
+    assert main(["separate", str(tmp_path / "a.csv"), "--out", str(out), "--method", "dop"]) == 0
     both = sum(np.load(out / "a" / f"{name}.npy") for name in ("recovered", "corruption"))
     np.testing.assert_allclose(both, 2 * matrix(tmp_path / "a.npy")[0], atol=0.1)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dop_lightning.cli import hints
-from dop_lightning.cli.options import DEVICES
+from dop_lightning.cli.options import DEVICES, METHODS
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.images.formats import IMAGE_SUFFIXES
@@ -19,7 +19,7 @@ from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
-from dop_lightning.matrices.separation import MATRIX, SCENE
+from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
@@ -59,7 +59,7 @@ def _is_scene(path: Path) -> bool:
 
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    _refuse(options, {"key": None, "truth": None}, "scenes")
+    _refuse(options, {"key": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MOST_COMPONENTS:
         raise ValueError(
             f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
@@ -75,7 +75,7 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             "seeds": [options.seed],
         },
     }
-    return _settings(options, SCENE.recipe(options.rank, options.alpha), data), []
+    return _with_model(options, SCENE.recipe(options.rank, options.alpha).model(), data), []
 
 
 def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -96,12 +96,42 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
+    data = {"class_path": "MatrixDataModule", "init_args": arguments}
+    method = _method(options)
+    if method == "convex":
+        return _with_model(options, _convex(options), data), []
+    if method != "dop":
+        return _with_model(options, _robust(options, method), data), []
     unit = statistics.median(scale(problem) for problem in module.problems) ** 0.5
     recipe = _with_start(MATRIX.recipe(options.rank, options.alpha, unit), saved_settings(options.out, "model"))
     notes: list[str] = []
     if recipe.alpha is None:
         recipe, notes = _choose_alphas(recipe, options, module.problems)
-    return _settings(options, recipe, {"class_path": "MatrixDataModule", "init_args": arguments}), notes
+    return _with_model(options, recipe.model(), data), notes
+
+
+def _method(options: argparse.Namespace) -> str:
+    """The method of matrices: that of the options, or that of the run that is resumed."""
+    method = one_of("method", options.method, METHODS)
+    if options.alpha is not None and method == "projections":
+        raise ValueError(f"--alpha has no meaning for --method projections, got {options.alpha:g}")
+    if method != "auto":
+        return method
+    saved = saved_settings(options.out, "model")
+    return "dop" if options.alpha is not None or (saved.get("signal") and not saved.get("separation")) else "auto"
+
+
+def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
+    arguments = {"fallback": method == "auto", "rank": options.rank, "iterations": options.iterations}
+    section = {"class_path": "RobustSeparation", "init_args": arguments}
+    return {"separation": section, "block": BLOCK, "evaluate_every": BLOCK}
+
+
+def _convex(options: argparse.Namespace) -> dict[str, Any]:
+    if options.rank is not None:
+        raise ValueError(f"--rank has no meaning for --method convex, got {options.rank}")
+    section = {"class_path": "InexactALM", "init_args": {"svd": "partial"}}
+    return {"solver": section, "alpha": options.alpha, "block": BLOCK, "evaluate_every": BLOCK}
 
 
 def _check_sizes(problem: Problem) -> None:
@@ -161,9 +191,9 @@ def _note(problem: Problem, choice: AlphaChoice) -> str:
     return f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})"
 
 
-def _settings(options: argparse.Namespace, recipe: Recipe, data: Mapping[str, Any]) -> dict[str, Any]:
+def _with_model(options: argparse.Namespace, model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "model": recipe.model(),
+        "model": dict(model),
         "data": data,
         "trainer": {
             "max_steps": options.iterations,

@@ -26,6 +26,7 @@ from dop_lightning.lightning.data.base import Source, data_of
 from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.folder import RESULT
@@ -85,7 +86,8 @@ class RecoveredFiles(RecoveryCallback):
         """Everything but the result."""
         folder.mkdir(parents=True, exist_ok=True)
         source = outcome.problem.source
-        if with_pictures and outcome.alpha is not None and not outcome.problem.is_tile:
+        models_corruption = outcome.alpha is not None or bool(outcome.report)
+        if with_pictures and models_corruption and not outcome.problem.is_tile:
             write_histogram(folder / HISTOGRAM, _histogram(outcome))
         if isinstance(source, Source) and source.write(folder, outcome):
             return
@@ -145,8 +147,10 @@ class RecoveredFiles(RecoveryCallback):
 
 
 def _say(outcome: Outcome) -> None:
-    """Tell what was done to an image file, where it is not plain to see."""
+    """Print what was done to an image file if it is not plain to see, and the method that a matrix was recovered by."""
     problem = outcome.problem
+    if outcome.report:
+        tqdm.write(f"{problem.name}: {describe(outcome.report)}", file=sys.stderr)
     if isinstance(problem.source, ImageFile) and not problem.is_tile and (line := verdict(outcome)):
         tqdm.write(line, file=sys.stderr)  # above the bar, if there is one
 

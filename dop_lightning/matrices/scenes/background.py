@@ -3,7 +3,7 @@ r"""The background of a scene: what its frames have in common, and how that chan
 Frames are columns of a matrix, ``y_f = median + b_f + s_f``: the background is the median frame and a low-rank part b,
 such as lamps that go on and off; what moves is the corruption s. The low-rank part has few columns of its own,
 ``b_f = B·v_f``, so that it is enough to recover it from some frames and some pixels (Eqs. 3 and 6): the other pixels
-follow from V, the other frames from B, each by itself (:func:`~dop_lightning.matrices.robust_codes.robust_codes`).
+follow from V, the other frames from B, each by itself (:func:`~dop_lightning.engine.robust_codes.robust_codes`).
 Thousands of frames never lie in memory together.
 
 Shapes: P entries of a frame (C·H·W), p of them looked at, F frames, f of them looked at, r the rank of b.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dop_lightning.matrices.robust_codes import robust_codes
+from dop_lightning.engine.robust_codes import robust_codes
 
 MOST_COMPONENTS = 16
 """The largest of them alone are taken: the others are a hundredth of the background's change, and cost as much."""

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from dop_lightning.matrices.robust_codes import robust_codes
+from dop_lightning.engine.robust_codes import robust_codes
 
 
 def rows_and_components(share: float = 0.2) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +65,7 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) ->
     rows, _, V = rows_and_components()
     whole = robust_codes(rows, V)
     torch.testing.assert_close(robust_codes(rows[5:7], V), whole[5:7], atol=1e-10, rtol=0)
-    monkeypatch.setattr("dop_lightning.matrices.robust_codes.AT_ONCE", 4 * V.shape[1])
+    monkeypatch.setattr("dop_lightning.engine.robust_codes.AT_ONCE", 4 * V.shape[1])
     torch.testing.assert_close(robust_codes(rows, V), whole, atol=1e-10, rtol=0)
 
 

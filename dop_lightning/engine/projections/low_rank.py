@@ -1,0 +1,106 @@
+"""A matrix of low rank by its singular value decomposition, and how a step changes it.
+
+Shapes: n rows, m columns, k singular triplets.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import qr, svd
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """``L = Σ_{i<rank} values_i·left_i·right_iᵀ``. The triplets beyond the rank are candidates.
+
+    Attributes:
+        left: ``(n, k)``, orthonormal columns.
+        values: ``(k,)`` from the largest on, float64.
+        right: ``(m, k)``, orthonormal columns.
+        rank: number of triplets that belong to L, from 0 to k.
+    """
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+    rank: int
+
+    @property
+    def scaled_left(self) -> Tensor:
+        """``left·values``, ``(n, rank)``."""
+        return self.left[:, : self.rank] * self.values[: self.rank].to(self.left)
+
+    @property
+    def scaled_right(self) -> Tensor:
+        """``right·values``, ``(m, rank)``."""
+        return self.right[:, : self.rank] * self.values[: self.rank].to(self.right)
+
+    @property
+    def norm(self) -> float:
+        """``‖L‖_F``."""
+        return float(torch.linalg.vector_norm(self.values[: self.rank]))
+
+    def dense(self) -> Tensor:
+        """L, ``(n, m)``."""
+        return self.scaled_left @ self.right[:, : self.rank].mT
+
+    def entries(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """``L[rows, columns]`` for index tensors of one shape."""
+        return (self.scaled_left[rows] * self.right[columns, : self.rank]).sum(dim=-1)
+
+    def cut(self, rank: int, width: int) -> "LowRank":
+        """Return the first ``width`` triplets, of which ``rank`` belong to L."""
+        return LowRank(self.left[:, :width], self.values[:width], self.right[:, :width], rank)
+
+
+def stepped(start: LowRank, forward: Tensor, backward: Tensor) -> LowRank:
+    r"""Project ``L + E`` onto the tangent space at L and decompose it.
+
+    With U, V the left and right vectors of ``start`` and ``Z = L + E``, the result is the decomposition of
+    ``P_T(Z) = Z·VVᵀ + UUᵀ·Z − UUᵀ·Z·VVᵀ``, which has rank at most 2k [Vandereycken, 2013; Cai, Cai and Wei, 2019].
+    The candidate triplets take part, so that each step is also one of subspace iteration for them.
+
+    Args:
+        start: L.
+        forward: ``E·V``, ``(n, k)``.
+        backward: ``Eᵀ·U``, ``(m, k)``.
+
+    Returns:
+        2k triplets, or ``min(n, m)``; the rank is that of ``start``.
+    """
+    U, V, r, k = start.left, start.right, start.rank, start.left.shape[1]
+    ZV, ZtU = forward.clone(), backward.clone()
+    ZV[:, :r] += start.scaled_left
+    ZtU[:, :r] += start.scaled_right
+    Qu, Ru = qr(torch.cat([U, ZV], dim=1))
+    Qv, Rv = qr(torch.cat([V, ZtU], dim=1))
+    Ru, Rv = Ru.double(), Rv.double()
+    core = Ru[:, k:] @ Rv[:, :k].mT + Ru[:, :k] @ (Rv[:, k:].mT - (Ru[:, :k].mT @ Ru[:, k:]) @ Rv[:, :k].mT)
+    u, values, vh = svd(core, full_matrices=False)
+    return LowRank(Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv), r)
+
+
+def leading(M: Tensor, width: int, generator: torch.Generator, rounds: int = 2) -> LowRank:
+    """Return the ``width`` leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
+
+    Args:
+        M: ``(n, m)``.
+        width: at most ``min(n, m)``.
+        generator: of the random start, on the CPU.
+        rounds: of subspace iteration.
+    """
+    draws = torch.randn(M.shape[1], width, generator=generator, dtype=torch.float32).to(M)
+    Q = qr(M @ draws)[0]
+    for _ in range(rounds):
+        Q = qr(M @ qr(M.mT @ Q)[0])[0]
+    right, values, uh = svd(M.mT @ Q, full_matrices=False)
+    return LowRank(Q @ uh.mT, values.double(), right, width)
+
+
+def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int) -> LowRank:
+    """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns each."""
+    Qu, Ru = qr(left)
+    Qv, Rv = qr(right)
+    u, s, vh = svd((Ru.double() * values) @ Rv.double().mT)
+    return LowRank(Qu @ u.to(Qu), s, Qv @ vh.mT.to(Qv), rank)

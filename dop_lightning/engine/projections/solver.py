@@ -1,0 +1,401 @@
+r"""Robust PCA of one matrix by alternating projections, without the rank.
+
+Shapes: n rows, m columns, k singular triplets.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import hardshrink
+
+from dop_lightning.engine.projections.certificate import EXACT, Certificate, certify, rejected
+from dop_lightning.engine.projections.locked import MOST, lost_rows, refitted
+from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
+from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
+from dop_lightning.engine.projections.sweep import Observation, Sweep, sweep
+from dop_lightning.foundation.checks import at_least, fraction, positive
+from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.randomness import stream
+
+WIDTH = 8
+"""Triplets at first."""
+
+CANDIDATES = 4
+"""Triplets beyond the rank that are followed."""
+
+WIDEST = 4
+"""A rank above one WIDEST-th of the smaller side is no low rank."""
+
+SAMPLE = 2**12
+"""Entries that the scale of the residual is taken from."""
+
+QUARTILE = 0.3186
+"""Of |x| for standard normal x."""
+
+LARGE = 20.0
+"""The first threshold, in units of the median absolute value of the observation."""
+
+WAIT = 2
+"""Steps at the first threshold, and after a change of the rank, before it falls."""
+
+SLOW = 0.9
+"""The threshold falls by this factor at least, until it reaches LOW times the scale of the residual."""
+
+LOW = 3.0
+
+NOISE = 3.0
+"""Standard deviations of dense noise beyond which an entry is an outlier."""
+
+REST = 3
+"""Steps without progress after which the recovery is at rest."""
+
+STILL = 0.95
+"""A residual that has not fallen below so much of itself, REST steps before, makes no progress."""
+
+FITS = 5
+"""How often lost rows and columns are fitted anew, at most."""
+
+POLISH = 12
+"""Steps with all entries, at most."""
+
+HIDDEN, MOST_HIDDEN, LEAST_HIDDEN = 0.05, 20_000, 200
+"""Share and number of the entries that are hidden."""
+
+Phase = Literal["search", "polish", "ended"]
+
+
+@dataclass
+class Progress:
+    """How far a recovery is.
+
+    Attributes:
+        estimate: L.
+        threshold: of outliers.
+        rule: follows the rank.
+        phase: ``search`` with hidden entries, ``polish`` with all, ``ended``.
+        steps: done in this phase.
+        wait: steps before the threshold falls.
+        share: of outliers in the last pass.
+        noise: the largest singular value of noise of the size of the last step.
+        scales: of the residual, of the last steps.
+        energies: root mean squares of the residual without outliers, of the last steps.
+        fits: how often lost rows were fitted anew.
+        certificate: the verdict, once there is one.
+    """
+
+    estimate: LowRank
+    threshold: float
+    rule: RankRule
+    phase: Phase = "search"
+    steps: int = 0
+    wait: int = WAIT
+    share: float = 0.0
+    noise: float = 0.0
+    scales: list[float] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
+    fits: int = 0
+    certificate: Certificate | None = None
+
+
+class AlternatingProjections:
+    r"""``D = L + S`` with L of low rank and S sparse, by hard thresholding and projection in turns.
+
+    A step takes the residual ``R = D − L``, drops what exceeds the threshold θ, and moves L towards the rest E,
+
+        ``L ← H_r(P_T(L + E/(1 − ρ)))``,   ``E = R∘[|R| ≤ θ]``,
+
+    with ``P_T`` the projection onto the tangent space at L, ``H_r`` truncation to rank r, and ρ the share of entries
+    that were dropped: an entry that is not known holds L back, and the factor makes up for that on average. Projections
+    in turns are due to Netrapalli, Niranjan, Sanghavi, Anandkumar and Jain (2014), the tangent space to Cai, Cai and
+    Wei (2019). Both need the rank and fixed thresholds. Here
+
+    * the rank is the number of singular values above the edge of what is left
+      (:mod:`~dop_lightning.engine.projections.rank`); no gap in the spectrum is needed,
+    * the threshold falls geometrically, but not below a multiple of the scale of R, from its lower quartile,
+    * rows and columns that were lost are fitted anew (:mod:`~dop_lightning.engine.projections.locked`),
+    * a share of the entries is hidden until the recovery is at rest, and certifies it
+      (:mod:`~dop_lightning.engine.projections.certificate`). Then a few steps with all entries follow.
+
+    Each step is one pass over D, in strips, and needs U and V alone.
+
+    Args:
+        tolerance: a recovery is exact where the root mean square of E is below this part of that of L; above 0.
+        rank: bound on the rank, at least 1; ``None`` is a quarter of the smaller side.
+        decay: factor by which the threshold falls, above 0 and below 1. A smaller one needs fewer steps and fails
+            with more outliers.
+        floor: the threshold stays above so many times the scale of the residual, above 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self, tolerance: float = 1e-6, rank: int | None = None, decay: float = 0.5, floor: float = 4.5
+    ) -> None:
+        self.tolerance = positive("tolerance", tolerance)
+        self.bound = None if rank is None else at_least("rank", rank, 1)
+        self.decay = positive("decay", fraction("decay", decay))
+        self.floor = positive("floor", floor)
+
+    def begin(self, problem: Problem) -> "Recovery":
+        """Return the recovery of a problem at its start."""
+        return Recovery(self, problem)
+
+
+class Recovery:
+    """One matrix on its way.
+
+    Args:
+        solver: the settings.
+        problem: with a matrix, observed by entries.
+
+    Attributes:
+        progress: how far it is.
+    """
+
+    def __init__(self, solver: AlternatingProjections, problem: Problem) -> None:
+        self.solver = solver
+        D = problem.observation
+        self._transposed = D.shape[0] < D.shape[1]
+        self._name, self._seed = problem.name, problem.seed
+        mask = problem.mask
+        if self._transposed:
+            D, mask = D.mT.contiguous(), None if mask is None else mask.mT.contiguous()
+        self._mask = mask
+        self._D = D
+        self._shown = D.numel() if mask is None else int(mask.sum())
+        self._hidden, self._sample = self._drawn()
+        self._sampled = self._entries(self._sample)
+        self.progress = self._start()
+        if len(self._hidden) == 0:
+            self._end(rejected("the matrix is too small to tell"))
+
+    # ------------------------------------------------------------------------------------------------- what is known
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        """Flat positions of the hidden entries and of the sample, observed and apart from each other."""
+        generator = stream(self._seed, "held_out", 2)
+        count = min(int(HIDDEN * self._shown), MOST_HIDDEN)
+        hidden = min(count, self._shown // 2) if count >= LEAST_HIDDEN else 0
+        want = hidden + min(SAMPLE, self._shown - hidden)
+        if want * 4 < self._shown:
+            found = torch.empty(0, dtype=torch.int64)
+            while len(found) < want:
+                more = torch.randint(self._D.numel(), (2 * want,), generator=generator).to(self._D.device)
+                if self._mask is not None:
+                    more = more[self._mask.view(-1)[more]]
+                found = torch.unique(torch.cat([found.to(more), more]))
+        else:
+            every = torch.ones_like(self._D, dtype=torch.bool) if self._mask is None else self._mask
+            found = torch.nonzero(every.view(-1)).flatten()
+        order = torch.randperm(len(found), generator=generator).to(found.device)[:want]
+        return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
+
+    def _entries(self, positions: Tensor) -> Tensor:
+        return self._D.view(-1)[positions]
+
+    def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
+        """``|D − L|`` there."""
+        m = self._D.shape[1]
+        at = torch.div(positions, m, rounding_mode="floor")
+        return (values - self.progress.estimate.entries(at, positions - at * m)).abs()
+
+    def _observation(self) -> Observation:
+        hidden = self._hidden if self.progress.phase == "search" else self._hidden[:0]
+        return Observation(self._D, self._mask, hidden)
+
+    @property
+    def _decay(self) -> float:
+        """The factor by which the threshold falls: slower where rows have few entries, and differ more."""
+        return max(self.solver.decay, min(0.8, 0.4 + 2.1 / min(self._D.shape) ** 0.5))
+
+    @property
+    def _limit(self) -> int:
+        """The largest rank."""
+        smaller = min(self._D.shape)
+        return max(1, smaller // WIDEST) if self.solver.bound is None else min(self.solver.bound, smaller)
+
+    # ------------------------------------------------------------------------------------------------------ the steps
+
+    def _start(self) -> Progress:
+        """Threshold, rank and triplets of D without its largest entries."""
+        D = self._D if self._mask is None else self._D * self._mask
+        n, m = D.shape
+        generator = stream(self._seed, "init", 3)
+        sizes = self._sampled.abs()
+        nonzero = sizes[sizes > 0]
+        threshold = float(D.abs().amax())
+        if len(nonzero):
+            threshold = min(threshold, LARGE * float(nonzero.median()))
+        Z = torch.where(D.abs() <= threshold, D, 0)
+        if self._mask is not None:
+            Z = Z * (D.numel() / max(1, self._shown))
+        limit = edge(float(torch.linalg.vector_norm(Z)) / (n * m) ** 0.5, n, m)
+        width = min(WIDTH, n, m)
+        while True:
+            estimate = leading(Z, width, generator)
+            rank = first_rank(estimate.values, limit)
+            if rank + 2 <= width or width == min(n, m) or rank > self._limit:
+                break
+            width = min(2 * width, n, m)
+        rank = min(rank, self._limit)
+        estimate = estimate.cut(rank, self._width(rank, width))
+        return Progress(estimate, threshold, RankRule(estimate.values))
+
+    def _width(self, rank: int, available: int) -> int:
+        return min(max(rank + CANDIDATES, WIDTH), available, *self._D.shape)
+
+    def step(self) -> None:
+        """Do one step, unless the recovery has ended."""
+        now = self.progress
+        if now.phase == "ended":
+            return
+        residuals = self._residuals(self._sample, self._sampled)
+        scale = self._scale(residuals)
+        if now.phase == "polish":
+            now.threshold = NOISE * scale
+        elif now.wait > 0:
+            now.wait -= 1
+        else:
+            fallen = max(self.solver.floor * scale, self._decay * now.threshold)
+            now.threshold = max(LOW * scale, min(fallen, SLOW * now.threshold))
+        now.share = min(0.9, float((residuals > now.threshold).double().mean()))
+        self._move(sweep(self._observation(), now.estimate, now.threshold))
+        now.steps += 1
+        now.scales = [*now.scales, scale][-REST - 1 :]
+        self._look(scale)
+
+    def _scale(self, residuals: Tensor) -> float:
+        """The standard deviation of the residuals that are no outliers, from their lower quartile."""
+        place = max(1, round(0.25 * (1 - self.progress.share) * len(residuals)))
+        return float(residuals.kthvalue(place).values) / QUARTILE
+
+    def _move(self, found: Sweep) -> None:
+        """Step L, and decide on its rank."""
+        now, (n, m) = self.progress, self._D.shape
+        longer = 1 / max(0.1, (1 - now.share) * self._shown / (n * m))
+        moved = stepped(now.estimate, found.forward * longer, found.backward * longer)
+        now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-REST - 1 :]
+        now.noise = edge(longer * now.energies[-1], n, m)
+        limit = max(
+            now.noise, float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps
+        )  # as of a numerical rank
+        rank = now.rule.rank(moved.values, now.estimate.rank, limit, now.threshold)
+        rank = min(rank, self._limit)
+        if rank > now.estimate.rank:
+            now.wait = WAIT
+        now.estimate = moved.cut(rank, self._width(rank, len(moved.values)))
+
+    def _look(self, scale: float) -> None:
+        """End a phase where there is no more progress."""
+        now = self.progress
+        rms = now.estimate.norm / self._D.numel() ** 0.5
+        if not rms > 0 or not scale < float("inf"):
+            self._end(rejected("nothing of low rank was found"))
+            return
+        done = now.energies[-1] <= self.solver.tolerance * rms
+        smallest = 8 * torch.finfo(self._D.dtype).eps * rms
+        low = scale <= smallest or now.threshold <= 1.2 * self.solver.floor * scale
+        rests = len(now.scales) > REST and (
+            now.scales[-1] >= STILL * now.scales[0] and now.energies[-1] >= STILL * now.energies[0]
+        )
+        if now.phase == "polish":
+            if now.steps >= POLISH or (now.steps >= REST and (done or rests)):
+                now.phase = "ended"
+        elif (done or (low and rests)) and not self._fit_lost(scale):
+            self._certify(rms)
+
+    def _fit_lost(self, scale: float) -> bool:
+        """Fit lost rows and columns anew; whether there were any."""
+        now = self.progress
+        if now.fits >= FITS:
+            return False
+        found = sweep(self._observation(), now.estimate, self.solver.floor * scale, counts=True)
+        assert found.of_rows is not None
+        assert found.of_columns is not None
+        estimate, changed = now.estimate, False
+        n, m = self._D.shape
+        mask = self._mask
+        seen_rows = torch.full((n,), m) if mask is None else mask.sum(dim=1)
+        rows = lost_rows(found.of_rows, seen_rows.to(found.of_rows))
+        if 0 < len(rows) <= MOST * n:
+            estimate, changed = _with_rows(estimate, rows, self._D[rows], None if mask is None else mask[rows])
+        seen_columns = torch.full((m,), n) if mask is None else mask.sum(dim=0)
+        columns = lost_rows(found.of_columns, seen_columns.to(found.of_columns))
+        if 0 < len(columns) <= MOST * m:
+            flipped = LowRank(estimate.right, estimate.values, estimate.left, estimate.rank)
+            part = self._D[:, columns].mT.contiguous()
+            flipped, better = _with_rows(flipped, columns, part, None if mask is None else mask[:, columns].mT)
+            estimate = LowRank(flipped.right, flipped.values, flipped.left, flipped.rank)
+            changed = changed or better
+        now.fits += 1
+        if changed:
+            now.estimate, now.scales, now.energies = estimate, [], []
+        return changed
+
+    def _certify(self, rms: float) -> None:
+        """Judge, and go on with all entries if the model holds."""
+        now, (n, m) = self.progress, self._D.shape
+        r = now.estimate.rank
+        values = self._entries(self._hidden)
+        beyond = float(now.estimate.values[r]) if len(now.estimate.values) > r else 0.0
+        verdict = certify(
+            self._residuals(self._hidden, values),
+            self._residuals(self._sample, self._sampled),
+            values.abs(),
+            rms,
+            self.solver.tolerance,
+            r * (n + m - r) / max(1.0, self._shown * (1 - now.share)),
+            beyond / now.noise if now.noise > 0 else 0.0,
+        )
+        if not verdict.is_accepted:
+            self._end(verdict)
+            return
+        now.certificate = verdict
+        if verdict.kind == "exact":
+            now.phase = "ended"
+            return
+        now.phase, now.steps, now.scales, now.energies = "polish", 0, [], []
+
+    def _end(self, verdict: Certificate) -> None:
+        self.progress.certificate, self.progress.phase = verdict, "ended"
+
+    # ----------------------------------------------------------------------------------------------------- what is left
+
+    @property
+    def estimate(self) -> LowRank:
+        """L, in the orientation of the problem."""
+        now = self.progress.estimate
+        return LowRank(now.right, now.values, now.left, now.rank) if self._transposed else now
+
+    @property
+    def cutoff(self) -> float:
+        """Return the residual above which an entry is an outlier."""
+        now = self.progress
+        rms = now.estimate.norm / self._D.numel() ** 0.5
+        if now.certificate is not None and now.certificate.kind == "exact":
+            return EXACT * self.solver.tolerance * rms
+        return now.threshold
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
+        L = self.progress.estimate.dense()
+        S = hardshrink(self._D - L, self.cutoff)
+        if self._mask is not None:
+            S = S * self._mask
+        return (L.mT, S.mT) if self._transposed else (L, S)
+
+
+def _with_rows(estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None) -> tuple[LowRank, bool]:
+    """The estimate with some of its rows fitted to what was observed of them, and whether that has changed any."""
+    r = estimate.rank
+    left = estimate.left * estimate.values.to(estimate.left)
+    before = left[rows, :r]
+    after = refitted(observed, mask, before, estimate.right[:, :r])
+    if torch.equal(before, after):
+        return estimate, False
+    left[rows, :r] = after
+    left[rows, r:] = 0
+    return orthonormal(left, torch.ones_like(estimate.values), estimate.right, r), True

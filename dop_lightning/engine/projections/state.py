@@ -1,0 +1,211 @@
+"""A batch under alternating projections, see :class:`~dop_lightning.engine.state.State`.
+
+Shapes: K matrices ``(K, n, m)``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.projections.certificate import Certificate
+from dop_lightning.engine.projections.low_rank import LowRank
+from dop_lightning.engine.projections.rank import RankRule
+from dop_lightning.engine.projections.solver import AlternatingProjections, Progress, Recovery
+from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
+from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.model.losses import SquaredLoss
+from dop_lightning.problems.problem import Attribute, ProblemBatch
+
+NAME = "AlternatingProjections"
+
+
+class ProjectionsState(State):
+    """K matrices on their way, one after the other. A matrix that has ended stays as it is while the others go on.
+
+    Args:
+        solver: the settings.
+        problems: the batch, of matrices observed by entries, on the device where it is to run.
+
+    Attributes:
+        iteration: iterations done, also by problems that have ended.
+        tau: 0 for each problem: there is no learning rate.
+        alpha: 0 for each problem: there is no ratio.
+        optimizers: none.
+        recoveries: one per problem.
+
+    Raises:
+        ValueError: the signals are no matrices, or measured through a sensing.
+    """
+
+    def __init__(self, solver: AlternatingProjections, problems: ProblemBatch) -> None:
+        check_matrices(problems, NAME)
+        self.problems = problems
+        self.solver = solver
+        self.iteration = 0
+        self.tau = [0.0] * len(problems)
+        self.alpha = [0.0] * len(problems)
+        self.optimizers: list[Optimizer] = []
+        self.recoveries = self._begun()
+
+    def _begun(self) -> list[Recovery]:
+        try:
+            with torch.no_grad():
+                return [self.solver.begin(problem) for problem in self.problems]
+        except (RuntimeError, MemoryError) as error:
+            raise _as_out_of_memory(error, self.problems) from None
+
+    @property
+    def has_ratio(self) -> bool:
+        """False: there is no α."""
+        return False
+
+    @property
+    def runs_one_by_one(self) -> bool:
+        """True."""
+        return True
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Return L, the outliers, and a quarter of the squared residual."""
+        signals, corruptions = zip(*(recovery.parts() for recovery in self.recoveries), strict=True)
+        X, s = torch.stack(signals), torch.stack(corruptions)
+        residual = X + s - self.problems.observation
+        if self.problems.mask is not None:
+            residual = residual * self.problems.mask
+        return Evaluation(self.iteration, X, s, SquaredLoss().value(residual))
+
+    @torch.no_grad()
+    def advance(self, iterations: int) -> list[int]:
+        """Do iterations on every problem that has not ended.
+
+        Args:
+            iterations: at least 0.
+
+        Returns:
+            No position: a recovery that is not finite ends as rejected.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit in memory; it is where it was at the start of this call.
+        """
+        at_least("iterations", iterations, 0)
+        before = [self.problem_state(k) for k in range(len(self))] if iterations else []
+        try:
+            for recovery in self.recoveries:
+                for _ in range(iterations):
+                    recovery.step()
+        except (RuntimeError, MemoryError) as error:
+            for k, state in enumerate(before):
+                self.load_problem_state(k, state)
+            raise _as_out_of_memory(error, self.problems) from None
+        self.iteration += iterations
+        return []
+
+    def finished(self) -> dict[int, Status]:
+        """Return the positions of the problems that have ended."""
+        return {k: "stable" for k, recovery in enumerate(self.recoveries) if recovery.progress.phase == "ended"}
+
+    def settings(self, k: int) -> dict[str, Attribute]:
+        """Return the name of the solver."""
+        return {"solver": NAME}
+
+    def report(self, k: int) -> dict[str, Attribute]:
+        """Return the rank of problem k and the verdict on it."""
+        progress = self.recoveries[k].progress
+        verdict = progress.certificate
+        found: dict[str, Attribute] = {"method": "projections", "rank": progress.estimate.rank}
+        if verdict is not None:
+            found["certificate"] = verdict.kind
+            if verdict.reason:
+                found["reason"] = verdict.reason
+        return found
+
+    def problem_state(self, k: int) -> dict[str, Any]:
+        """Return all that problem k needs to go on: tensors on the CPU and plain numbers."""
+        progress = self.recoveries[k].progress
+        estimate = progress.estimate
+        tensors = {
+            "left": estimate.left,
+            "values": estimate.values,
+            "right": estimate.right,
+            "last_values": progress.rule.last,
+        }
+        verdict = progress.certificate
+        return {
+            "solver": NAME,
+            "tensors": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+            "rank": estimate.rank,
+            "streak": progress.rule.streak,
+            "progress": {name: getattr(progress, name) for name in _NUMBERS},
+            "scales": list(progress.scales),
+            "energies": list(progress.energies),
+            "certificate": None if verdict is None else asdict(verdict),
+        }
+
+    def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
+        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+
+        Raises:
+            ValueError: the state is of another method or shape.
+        """
+        name, now = self.problems[k].name, self.recoveries[k].progress
+        if state.get("solver") != NAME:
+            raise ValueError(f"{name}: the state of another method, {state.get('solver')!r}, not of {NAME}")
+        tensors = state["tensors"]
+        own = (len(now.estimate.left), len(now.estimate.right))
+        given = (len(tensors["left"]), len(tensors["right"]))
+        if given != own:
+            raise ValueError(
+                f"{name}: state must hold {own[0]} rows and {own[1]} columns, got {given[0]} and {given[1]}"
+            )
+        like = now.estimate.left
+        estimate = LowRank(
+            tensors["left"].to(like),
+            tensors["values"].to(like.device, torch.float64),
+            tensors["right"].to(like),
+            int(state["rank"]),
+        )
+        verdict = state["certificate"]
+        self.recoveries[k].progress = Progress(
+            estimate,
+            rule=RankRule(tensors["last_values"].to(like.device, torch.float64), int(state["streak"])),
+            **state["progress"],
+            scales=list(state["scales"]),
+            energies=list(state["energies"]),
+            certificate=None if verdict is None else Certificate(**verdict),
+        )
+
+    def select(self, keep: Sequence[int]) -> "ProjectionsState":
+        """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
+        other = object.__new__(ProjectionsState)
+        other.problems, other.solver, other.iteration = self.problems.select(keep), self.solver, self.iteration
+        other.tau, other.alpha, other.optimizers = [0.0] * len(keep), [0.0] * len(keep), []
+        other.recoveries = [self.recoveries[k] for k in keep]
+        return other
+
+
+_NUMBERS = ("threshold", "phase", "steps", "wait", "share", "noise", "fits")
+
+
+def check_matrices(problems: ProblemBatch, name: str) -> None:
+    """Refuse what is no matrix observed by entries.
+
+    Raises:
+        ValueError: the signals are no matrices, or measured through a sensing.
+    """
+    if len(problems.signal_shape) != 2:
+        raise ValueError(f"{name} needs matrices, got signals of shape {problems.signal_shape}")
+    if problems.sensing is not None:
+        raise ValueError(f"{name} needs matrices observed by entries, got a measurement ({problems.sensing})")
+
+
+def _as_out_of_memory(error: Exception, problems: ProblemBatch) -> Exception:
+    """Return the error to raise: itself, if it is of another kind."""
+    if not is_out_of_memory(error):
+        return error
+    many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    return OutOfMemoryError(f"out of memory with {many} of shape {problems.signal_shape}")

@@ -1,0 +1,109 @@
+"""One pass over an observation, strip by strip: its residual without outliers, multiplied with the factors.
+
+Shapes: n rows, m columns, k singular triplets.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import hardshrink
+
+from dop_lightning.engine.projections.low_rank import LowRank
+
+IN_CACHE = 2**18
+"""Entries of a strip of rows on a CPU: it stays in the cache of a core."""
+
+ON_DEVICE = 2**28
+"""Entries of a strip elsewhere."""
+
+
+@dataclass
+class Observation:
+    """What was observed of a matrix.
+
+    Attributes:
+        values: D, ``(n, m)``, finite wherever observed.
+        mask: ``(n, m)`` bool, true where observed; ``None`` if all is.
+        hidden: sorted flat positions of observed entries that are kept from the recovery; may be empty.
+    """
+
+    values: Tensor
+    mask: Tensor | None
+    hidden: Tensor
+
+    @property
+    def strips(self) -> Iterator[slice]:
+        """Rows that are worked on at once."""
+        n, m = self.values.shape
+        most = IN_CACHE if self.values.device.type == "cpu" else ON_DEVICE
+        height = max(1, most // m)
+        for start in range(0, n, height):
+            yield slice(start, min(n, start + height))
+
+    def conceal(self, strip: Tensor, rows: slice) -> None:
+        """Set what is not known of these rows to 0 in ``strip``."""
+        if self.mask is not None:
+            strip.mul_(self.mask[rows])
+        if len(self.hidden):
+            m = self.values.shape[1]
+            ends = torch.tensor([rows.start * m, rows.stop * m], device=self.hidden.device)
+            first, last = torch.searchsorted(self.hidden, ends).tolist()
+            if last > first:
+                strip.view(-1).index_fill_(0, self.hidden[first:last] - rows.start * m, 0)
+
+
+@dataclass
+class Sweep:
+    """What a pass gives. E is the residual ``D − L`` where it was observed and is no outlier, else 0.
+
+    Attributes:
+        forward: ``E·V``, ``(n, k)``.
+        backward: ``Eᵀ·U``, ``(m, k)``.
+        energy: ``‖E‖_F²``.
+        of_rows: number of outliers in each row ``(n,)``, if they were counted.
+        of_columns: and in each column ``(m,)``.
+    """
+
+    forward: Tensor
+    backward: Tensor
+    energy: float
+    of_rows: Tensor | None = None
+    of_columns: Tensor | None = None
+
+
+def sweep(observation: Observation, estimate: LowRank, threshold: float, counts: bool = False) -> Sweep:
+    """Pass over the observation once.
+
+    Args:
+        observation: D.
+        estimate: L, with its candidates: U and V have all k columns.
+        threshold: entries whose residual is larger in magnitude are outliers.
+        counts: whether outliers are counted by row and by column.
+    """
+    D, U, V = observation.values, estimate.left, estimate.right
+    n, m = D.shape
+    left, right = estimate.scaled_left, V[:, : estimate.rank].mT
+    forward = U.new_empty(n, U.shape[1])
+    backward = torch.zeros_like(V)
+    energy = torch.zeros((), dtype=torch.float64, device=U.device)
+    of_rows = torch.zeros(n, dtype=torch.int64, device=U.device) if counts else None
+    of_columns = torch.zeros(m, dtype=torch.int64, device=U.device) if counts else None
+    buffer: Tensor | None = None
+    for rows in observation.strips:
+        height = rows.stop - rows.start
+        buffer = U.new_empty(height, m) if buffer is None else buffer
+        E = buffer[:height]
+        torch.addmm(D[rows].to(U), left[rows], right, alpha=-1, out=E)
+        observation.conceal(E, rows)
+        large = hardshrink(E, threshold)
+        E.sub_(large)
+        if of_rows is not None and of_columns is not None:
+            flags = large != 0
+            of_rows[rows] = flags.sum(dim=1)
+            of_columns += flags.sum(dim=0)
+        energy += torch.linalg.vector_norm(E).double().square()
+        torch.mm(E, V, out=forward[rows])
+        backward.addmm_(E.mT, U[rows])
+    return Sweep(forward, backward, float(energy), of_rows, of_columns)

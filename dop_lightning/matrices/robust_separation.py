@@ -1,0 +1,277 @@
+"""Robust PCA that chooses its method: alternating projections if their certificate accepts, else DOP.
+
+Shapes: K matrices ``(K, n, m)``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.outcome import Status
+from dop_lightning.engine.projections import AlternatingProjections, ProjectionsState
+from dop_lightning.engine.projections.state import check_matrices
+from dop_lightning.engine.state import Evaluation, State
+from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.matrices.alpha_search import choose_alpha
+from dop_lightning.matrices.separation import MATRIX, separation
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, scale
+
+
+class RobustSeparation:
+    r"""``D = L + S`` with L of low rank and S sparse: nothing else is known.
+
+    Alternating projections (:class:`~dop_lightning.engine.projections.AlternatingProjections`) come first. They are
+    exact and fast where a low-rank model holds, up to outliers and white noise, and a share of entries that they have
+    not seen certifies that. Where it does not hold, as in most data of the world, double over-parameterization recovers
+    the matrix instead, with α chosen by entries that are held out (:mod:`dop_lightning.matrices.alpha_search`).
+
+    Projections are a non-convex companion and not double over-parameterization. :meth:`SeparationState.report` and
+    ``result.json`` name the method that was used, and the reason.
+
+    Args:
+        fallback: whether DOP recovers a matrix whose certificate was rejected; otherwise the projections' result stays.
+        tolerance: of the projections, above 0.
+        rank: bound on the rank, at least 1; ``None`` lets it grow.
+        alpha: ratio of the rates of DOP, above 0; ``None`` chooses it.
+        dop_tolerance: ends DOP where the residual is this part of what is recovered, above 0.
+        start: scale of the start of DOP, above 0, in units of the square root of the data.
+        iterations: of DOP while α is chosen, at most; at least 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    grid: ClassVar[None] = None
+    first: ClassVar[None] = None
+
+    def __init__(
+        self,
+        fallback: bool = True,
+        tolerance: float = 1e-6,
+        rank: int | None = None,
+        alpha: float | None = None,
+        dop_tolerance: float = MATRIX.tolerance,
+        start: float = MATRIX.start,
+        iterations: int = MATRIX.iterations,
+    ) -> None:
+        self.fallback = fallback
+        self.solver = AlternatingProjections(tolerance, rank)
+        self.rank = rank
+        self.alpha = None if alpha is None else positive("alpha", alpha)
+        self.dop_tolerance = positive("dop_tolerance", dop_tolerance)
+        self.start = positive("start", start)
+        self.iterations = at_least("iterations", iterations, 1)
+
+    def begin(
+        self,
+        problems: ProblemBatch,
+        tau: float | Sequence[float] | Literal["auto"] = "auto",
+        alpha: float | Sequence[float] | None = None,
+    ) -> "SeparationState":
+        """Return a batch at its start. There are no rates to set: ``tau`` and ``alpha`` are not used."""
+        return SeparationState(self, problems)
+
+    def descent(self, problem: Problem, alpha: float | None, device: torch.device) -> BatchState:
+        """Return double over-parameterization of a problem at its start.
+
+        Args:
+            problem: the matrix.
+            alpha: ratio of the rates; ``None`` chooses it.
+            device: where it is to run.
+        """
+        method = separation(self.start * scale(problem) ** 0.5, self.dop_tolerance, self.rank)
+        chosen = self.alpha if alpha is None else alpha
+        if chosen is None:
+            chosen = choose_alpha(problem, method, max_iterations=self.iterations, device=device).alpha
+        return method.begin(ProblemBatch([problem], device), "auto", chosen)
+
+
+class SeparationState(State):
+    """K matrices, each under the method that suits it.
+
+    Args:
+        method: the settings.
+        problems: the batch, of matrices observed by entries, on the device where it is to run.
+
+    Attributes:
+        iteration: iterations done, also by problems that have ended.
+        tau: 0 for each problem.
+        alpha: 0 for each problem; :meth:`report` has the one of DOP.
+        optimizers: none.
+        parts: the state of each problem.
+
+    Raises:
+        ValueError: the signals are no matrices, or measured through a sensing.
+    """
+
+    def __init__(self, method: RobustSeparation, problems: ProblemBatch) -> None:
+        check_matrices(problems, "RobustSeparation")
+        self.method = method
+        self.problems = problems
+        self.iteration = 0
+        self.tau = [0.0] * len(problems)
+        self.alpha = [0.0] * len(problems)
+        self.optimizers: list[Optimizer] = []
+        self.parts: list[ProjectionsState | BatchState] = [
+            ProjectionsState(method.solver, ProblemBatch([problem], problems.device)) for problem in problems
+        ]
+        self._reasons = [""] * len(problems)
+
+    @property
+    def has_ratio(self) -> bool:
+        """False: α may differ, or not be used at all."""
+        return False
+
+    @property
+    def runs_one_by_one(self) -> bool:
+        """True."""
+        return True
+
+    def evaluate(self) -> Evaluation:
+        """Return L, S and the loss of each problem."""
+        seen = [part.evaluate() for part in self.parts]
+        signal, corruption, loss = (
+            torch.cat([getattr(evaluation, name) for evaluation in seen]) for name in ("signal", "corruption", "loss")
+        )
+        return Evaluation(self.iteration, signal, corruption, loss)
+
+    def advance(self, iterations: int) -> list[int]:
+        """Do iterations on every problem that has not ended, and hand those that were rejected over to DOP.
+
+        Args:
+            iterations: at least 0.
+
+        Returns:
+            Positions of the problems that diverged.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit in memory.
+        """
+        at_least("iterations", iterations, 0)
+        diverged = []
+        for k in range(len(self)):
+            if iterations:
+                self._hand_over(k)  # a matrix that is too small for a certificate
+            if not self.parts[k].finished() and self.parts[k].advance(iterations):
+                diverged.append(k)
+            self._hand_over(k)
+        self.iteration += iterations
+        return diverged
+
+    def _hand_over(self, k: int) -> None:
+        """Begin DOP on a matrix whose certificate was rejected."""
+        part = self.parts[k]
+        if isinstance(part, ProjectionsState) and self.method.fallback:
+            verdict = part.recoveries[0].progress.certificate
+            if verdict is not None and not verdict.is_accepted:
+                self._reasons[k] = verdict.reason
+                self.parts[k] = self.method.descent(self.problems[k], None, self.problems.device)
+
+    def finished(self) -> dict[int, Status]:
+        """Return the positions of the problems that have ended."""
+        ended = {k: part.finished() for k, part in enumerate(self.parts)}
+        return {k: status[0] for k, status in ended.items() if status}
+
+    def release(self) -> None:
+        """Free what can be made again."""
+        for part in self.parts:
+            part.release()
+
+    def settings(self, k: int) -> dict[str, Attribute]:
+        """Return the name of the method."""
+        return {"solver": "RobustSeparation"}
+
+    def report(self, k: int) -> dict[str, Attribute]:
+        """Return the method that recovers problem k, and why."""
+        part = self.parts[k]
+        if isinstance(part, ProjectionsState):
+            return part.report(0)
+        reason = f"projections rejected: {self._reasons[k]}"
+        return {"method": "dop", "alpha": part.alpha[0], "certificate": "rejected", "reason": reason}
+
+    def problem_state(self, k: int) -> dict[str, Any]:
+        """Return all that problem k needs to go on: tensors on the CPU and plain numbers."""
+        part = self.parts[k]
+        method = "projections" if isinstance(part, ProjectionsState) else "dop"
+        return {
+            "solver": "RobustSeparation",
+            "method": method,
+            "alpha": part.alpha[0],
+            "iteration": part.iteration,
+            "reason": self._reasons[k],
+            "part": part.problem_state(0),
+        }
+
+    def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
+        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+
+        Raises:
+            ValueError: the state is of another method or shape.
+        """
+        if state.get("solver") != "RobustSeparation":
+            raise ValueError(f"{self.problems[k].name}: the state of another method, not of RobustSeparation")
+        part: ProjectionsState | BatchState = self.parts[k]
+        if state["method"] == "dop":
+            part = self.method.descent(self.problems[k], state["alpha"], self.problems.device)
+        elif not isinstance(part, ProjectionsState):
+            part = ProjectionsState(self.method.solver, ProblemBatch([self.problems[k]], self.problems.device))
+        part.load_problem_state(0, state["part"])
+        part.iteration = int(state["iteration"])
+        self.parts[k], self._reasons[k] = part, str(state["reason"])
+
+    def select(self, keep: Sequence[int]) -> "SeparationState":
+        """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
+        other = object.__new__(SeparationState)
+        other.method, other.problems, other.iteration = self.method, self.problems.select(keep), self.iteration
+        other.tau, other.alpha, other.optimizers = [0.0] * len(keep), [0.0] * len(keep), []
+        other.parts = [self.parts[k] for k in keep]
+        other._reasons = [self._reasons[k] for k in keep]
+        return other
+
+
+def describe(report: Mapping[str, Attribute]) -> str:
+    """Return a line for the report of a state.
+
+    >>> describe({"method": "projections", "rank": 5, "certificate": "exact"})
+    'alternating projections, rank 5; hidden entries are predicted exactly'
+    >>> describe({"method": "dop", "alpha": 12.5, "reason": "projections rejected: hidden entries are not predicted"})
+    'double over-parameterization, alpha 12.5; projections rejected: hidden entries are not predicted'
+    """
+    if report.get("method") == "dop":
+        return f"double over-parameterization, alpha {report['alpha']:.3g}; {report['reason']}"
+    ends = {
+        "exact": "hidden entries are predicted exactly",
+        "noisy": "hidden entries are predicted up to noise",
+        "rejected": f"not certified: {report.get('reason', '')}",
+    }
+    certificate = ends.get(str(report.get("certificate")), "not at its end")
+    return f"alternating projections, rank {report.get('rank')}; {certificate}"
+
+
+@torch.no_grad()
+def singular_values(state: State, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the singular value decomposition of L of problem k, whatever recovers it.
+
+    Args:
+        state: a batch of matrices.
+        k: position of the problem.
+
+    Returns:
+        Left vectors ``(n, r)``, values ``(r,)`` from the largest on, right vectors ``(r, m)``.
+    """
+    if isinstance(state, SeparationState):
+        return singular_values(state.parts[k], 0)
+    if isinstance(state, ProjectionsState):
+        found = state.recoveries[k].estimate
+        r = found.rank
+        return found.left[:, :r], found.values[:r].to(found.left), found.right[:, :r].mT
+    factors = None if state.signal is None else state.signal.factors
+    if factors is None:
+        return torch.linalg.svd(state.evaluate().signal[k], full_matrices=False)
+    (Q_left, R_left), (Q_right, R_right) = (torch.linalg.qr(factor[k]) for factor in factors.pair)
+    left, values, right = torch.linalg.svd(R_left @ R_right.mT)
+    return Q_left @ left, values, right @ Q_right.mT

@@ -1,0 +1,119 @@
+"""Robust PCA that chooses its method."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dop_lightning.cli.main import main
+from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.projections import ProjectionsState
+from dop_lightning.matrices.robust_separation import RobustSeparation, singular_values
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
+
+
+def decaying(n: int = 90, m: int = 70) -> Problem:
+    """Of full rank: no certificate holds."""
+    U, V = (torch.linalg.qr(low_rank(side, m, m, seed))[0] for side, seed in ((n, 1), (m, 2)))
+    L = U @ torch.diag(100 / torch.arange(1.0, m + 1)) @ V.mT
+    return Problem("decaying", corrupted(L, 0.1), truth=L)
+
+
+def test_projections_stay_where_they_are_certified() -> None:
+    outcome = next(run_to_end(RobustSeparation(), problem(), 300, block=25).outcomes())
+    assert outcome.report["method"] == "projections"
+    assert outcome.scores["relative_error"] < 2e-6
+
+
+def test_dop_takes_over_where_they_are_not_and_says_why() -> None:
+    given = decaying()
+    method = RobustSeparation(iterations=100)
+    outcome = next(run_to_end(method, given, 300, block=25).outcomes())
+    assert outcome.report["method"] == "dop"
+    assert str(outcome.report["reason"]).startswith("projections rejected: ")
+    alone = next(run_to_end(RobustSeparation(fallback=False), given, 300, block=25).outcomes())
+    assert alone.report["method"] == "projections"
+    assert alone.report["certificate"] == "rejected"
+    descent = method.descent(given, float(outcome.report["alpha"]), torch.device("cpu"))
+    while not descent.finished():
+        descent.advance(25)
+    assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP by itself"
+
+
+def test_each_matrix_of_a_batch_has_its_own_method() -> None:
+    problems = [decaying(150, 120), problem(150, 120)]
+    state = RobustSeparation(iterations=50).begin(ProblemBatch(problems))
+    for _ in range(8):
+        state.advance(25)
+    assert [state.report(k)["method"] for k in range(2)] == ["dop", "projections"]
+    assert relative_error(state.evaluate().signal[1], problems[1].truth) < 2e-6
+    for k in range(2):
+        left, values, right = singular_values(state, k)
+        torch.testing.assert_close((left * values) @ right, state.evaluate().signal[k], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("done", [0, 5, 25, 60])
+def test_a_separation_goes_on_bit_for_bit(done: int) -> None:
+    batch = ProblemBatch([decaying(150, 120), problem(150, 120)])
+    method = RobustSeparation(iterations=50)
+    whole, first, second = (method.begin(batch) for _ in range(3))
+    for _ in range(20):
+        whole.advance(5)
+    for _ in range(done // 5):
+        first.advance(5)
+    for k in range(2):
+        second.load_problem_state(k, first.problem_state(k))
+    for _ in range(20 - done // 5):
+        second.advance(5)
+    assert torch.equal(whole.evaluate().signal, second.evaluate().signal)
+    assert [whole.report(k) for k in range(2)] == [second.report(k) for k in range(2)]
+
+
+def test_too_small_a_matrix_goes_to_dop_at_once() -> None:
+    state = RobustSeparation(iterations=50).begin(ProblemBatch([problem(30, 20, 1)]))
+    assert isinstance(state.parts[0], ProjectionsState)
+    state.advance(5)
+    assert state.parts[0].iteration == 5
+    assert state.report(0)["reason"] == "projections rejected: the matrix is too small to tell"
+
+
+def test_the_command_names_the_method_in_its_output_and_its_result(tmp_path: Path, capsys) -> None:
+    given = problem()
+    np.save(tmp_path / "a.npy", given.observation.numpy())
+    out = tmp_path / "out"
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", str(out)]) == 0
+    assert "a: alternating projections, rank 3; hidden entries are predicted exactly" in capsys.readouterr().err
+    assert json.loads((out / "a" / "result.json").read_text())["report"]["certificate"] == "exact"
+    assert given.truth is not None
+    error = np.linalg.norm(np.load(out / "a" / "recovered.npy") - given.truth.numpy())
+    assert error < 2e-6 * float(torch.linalg.vector_norm(given.truth))
+    before = (out / "a" / "recovered.npy").read_bytes()
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", str(out)]) == 0
+    assert (out / "a" / "recovered.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["dop", "convex", "projections"])
+def test_each_method_can_be_asked_for(tmp_path: Path, method: str) -> None:
+    given = problem(80, 60, 2)
+    np.save(tmp_path / "a.npy", given.observation.numpy())
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--method", method]) == 0
+    found = torch.from_numpy(np.load(tmp_path / "out" / "a" / "recovered.npy"))
+    assert relative_error(found, given.truth) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "fast"], "method must be one of auto, dop, projections, convex, got 'fast'"),
+        (["--method", "projections", "--alpha", "3"], "--alpha has no meaning for --method projections, got 3"),
+        (["--method", "convex", "--rank", "3"], "--rank has no meaning for --method convex, got 3"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, options: list[str], message: str) -> None:
+    np.save(tmp_path / "a.npy", np.eye(30))
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), *options]) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
