@@ -3,6 +3,7 @@ r"""Does a low-rank and sparse model hold? Judged by entries that the recovery h
 Shapes: n rows, m columns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,11 @@ freedom explain."""
 FREEDOM = 0.25
 """Degrees of freedom of L per entry that is left, at most."""
 
-WHITE = 1.15
-"""Largest singular value of the residual in units of the edge of noise, at most."""
+MOST_OUTLIERS = 0.6
+"""Share of outliers, at most: a sparse part is sparse."""
+
+CHANCE = 5.0
+"""Standard deviations by which the next components may predict hidden entries better than chance."""
 
 PREDICTS = 0.5
 """Residual of hidden entries in units of their own size, at most."""
@@ -53,14 +57,20 @@ def rejected(reason: str, hidden: float = float("nan"), shown: float = float("na
 
 
 def certify(
-    hidden: Tensor, shown: Tensor, size: Tensor, rms: float, tolerance: float, freedom: float, whiteness: float
+    hidden: Tensor,
+    shown: Tensor,
+    size: Tensor,
+    rms: float,
+    tolerance: float,
+    freedom: float,
+    structure: Callable[[], float],
 ) -> Certificate:
     r"""Compare the residuals of hidden entries with those of others.
 
     An L that fits what it has seen but not what was hidden is no model of the matrix. Hidden entries are as corrupted
     as the others, so that the share of outliers must be the same, and the rest must have the same size: up to the
     tolerance if the model is exact, up to the degrees of freedom that L takes if there is dense noise. Then the
-    residual must also be white, or components are missing.
+    next components of the residual must not predict hidden entries, or they belong to L.
 
     Args:
         hidden: ``|D − L|`` of entries that were kept from the recovery, ``(h,)``.
@@ -69,7 +79,8 @@ def certify(
         rms: root mean square of L.
         tolerance: of an exact recovery, relative to ``rms``.
         freedom: ``r(n + m − r)`` over the number of entries that are no outliers.
-        whiteness: largest singular value of the residual beyond L, in units of the edge of noise.
+        structure: returns how well the next components predict hidden entries
+            (:func:`~dop_lightning.engine.projections.structure.prediction`); called if nothing else speaks against L.
     """
     if not rms > 0:
         return rejected("nothing of low rank was found")
@@ -77,22 +88,24 @@ def certify(
     exact = _share_above(hidden, floor), _share_above(shown, floor)
     both = len(hidden), len(shown)
     hidden_level, shown_level = _level(hidden, exact[1]) / rms, _level(shown, exact[1]) / rms
-    if exact[1] < 1 - 1e-3 and hidden_level <= EXACT * tolerance and _same_share(*exact, *both):
+    if exact[1] <= MOST_OUTLIERS and hidden_level <= EXACT * tolerance and _same_share(*exact, *both):
         return Certificate("exact", "", hidden_level, shown_level)
     scale = _noise(shown)
     beyond = _share_above(hidden, 5 * scale), _share_above(shown, 5 * scale)
     hidden_level, shown_level = _level(hidden, beyond[1]) / rms, _level(shown, beyond[1]) / rms
     found = {"hidden": hidden_level, "shown": shown_level}
+    if beyond[1] > MOST_OUTLIERS:
+        return rejected(f"most entries would be outliers ({beyond[1]:.2f})", **found)
     if freedom > FREEDOM:
         return rejected(f"the rank is high for the size of the matrix ({freedom:.2f} degrees of freedom per entry)")
-    if not whiteness <= WHITE:
-        return rejected("the residual has structure beyond the rank that was found", **found)
     if not hidden_level <= PREDICTS * float(size.median()) / rms:
         return rejected("hidden entries are not predicted", **found)
     if not hidden_level <= (OVERFIT + 2 * freedom) * shown_level:
         return rejected("hidden entries are predicted worse than the others are fitted", **found)
     if not _same_share(*beyond, *both):
         return rejected("there are more outliers among hidden entries than among the others", **found)
+    if not structure() <= CHANCE:
+        return rejected("the residual has structure beyond the rank that was found", **found)
     return Certificate("noisy", "", hidden_level, shown_level)
 
 

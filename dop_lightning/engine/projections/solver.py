@@ -14,6 +14,7 @@ from dop_lightning.engine.projections.certificate import EXACT, Certificate, cer
 from dop_lightning.engine.projections.locked import MOST, lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
+from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import Observation, Sweep, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
 from dop_lightning.problems.problem import Problem
@@ -38,7 +39,7 @@ LARGE = 20.0
 """The first threshold, in units of the median absolute value of the observation."""
 
 WAIT = 2
-"""Steps at the first threshold, and after a change of the rank, before it falls."""
+"""Steps after a change of the rank before the threshold falls."""
 
 SLOW = 0.9
 """The threshold falls by this factor at least, until it reaches LOW times the scale of the residual."""
@@ -78,7 +79,6 @@ class Progress:
         steps: done in this phase.
         wait: steps before the threshold falls.
         share: of outliers in the last pass.
-        noise: the largest singular value of noise of the size of the last step.
         scales: of the residual, of the last steps.
         energies: root mean squares of the residual without outliers, of the last steps.
         fits: how often lost rows were fitted anew.
@@ -90,9 +90,8 @@ class Progress:
     rule: RankRule
     phase: Phase = "search"
     steps: int = 0
-    wait: int = WAIT
+    wait: int = 0
     share: float = 0.0
-    noise: float = 0.0
     scales: list[float] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     fits: int = 0
@@ -196,11 +195,28 @@ class Recovery:
     def _entries(self, positions: Tensor) -> Tensor:
         return self._D.view(-1)[positions]
 
-    def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
-        """``|D − L|`` there."""
+    def _places(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns of flat positions."""
         m = self._D.shape[1]
-        at = torch.div(positions, m, rounding_mode="floor")
-        return (values - self.progress.estimate.entries(at, positions - at * m)).abs()
+        rows = torch.div(positions, m, rounding_mode="floor")
+        return rows, positions - rows * m
+
+    def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
+        """``D − L`` there."""
+        return values - self.progress.estimate.entries(*self._places(positions))
+
+    def _structure(self) -> float:
+        """How well the next components predict hidden entries."""
+        now = self.progress
+        generator = stream(self._seed, "init", 4)
+        wide = next_components(self._observation(), now.estimate, now.threshold, self._longer, generator)
+        residuals = self._residuals(self._hidden, self._entries(self._hidden))
+        return prediction(wide, *self._places(self._hidden), residuals, now.threshold)
+
+    @property
+    def _longer(self) -> float:
+        """The factor of a step for entries that are missing, hidden or outliers."""
+        return 1 / max(0.1, (1 - self.progress.share) * self._shown / self._D.numel())
 
     def _observation(self) -> Observation:
         hidden = self._hidden if self.progress.phase == "search" else self._hidden[:0]
@@ -252,7 +268,9 @@ class Recovery:
         now = self.progress
         if now.phase == "ended":
             return
-        residuals = self._residuals(self._sample, self._sampled)
+        residuals = self._residuals(self._sample, self._sampled).abs()
+        if now.phase == "search" and now.steps == 0:
+            now.threshold = min(now.threshold, float(residuals.max()))
         scale = self._scale(residuals)
         if now.phase == "polish":
             now.threshold = NOISE * scale
@@ -275,13 +293,12 @@ class Recovery:
     def _move(self, found: Sweep) -> None:
         """Step L, and decide on its rank."""
         now, (n, m) = self.progress, self._D.shape
-        longer = 1 / max(0.1, (1 - now.share) * self._shown / (n * m))
+        longer = self._longer
         moved = stepped(now.estimate, found.forward * longer, found.backward * longer)
         now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-REST - 1 :]
-        now.noise = edge(longer * now.energies[-1], n, m)
-        limit = max(
-            now.noise, float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps
-        )  # as of a numerical rank
+        noise = edge(longer * now.energies[-1], n, m)
+        rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as for a numerical rank
+        limit = max(noise, rounding)
         rank = now.rule.rank(moved.values, now.estimate.rank, limit, now.threshold)
         rank = min(rank, self._limit)
         if rank > now.estimate.rank:
@@ -340,15 +357,14 @@ class Recovery:
         now, (n, m) = self.progress, self._D.shape
         r = now.estimate.rank
         values = self._entries(self._hidden)
-        beyond = float(now.estimate.values[r]) if len(now.estimate.values) > r else 0.0
         verdict = certify(
-            self._residuals(self._hidden, values),
-            self._residuals(self._sample, self._sampled),
+            self._residuals(self._hidden, values).abs(),
+            self._residuals(self._sample, self._sampled).abs(),
             values.abs(),
             rms,
             self.solver.tolerance,
             r * (n + m - r) / max(1.0, self._shown * (1 - now.share)),
-            beyond / now.noise if now.noise > 0 else 0.0,
+            self._structure,
         )
         if not verdict.is_accepted:
             self._end(verdict)

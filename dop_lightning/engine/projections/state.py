@@ -188,7 +188,7 @@ class ProjectionsState(State):
         return other
 
 
-_NUMBERS = ("threshold", "phase", "steps", "wait", "share", "noise", "fits")
+_NUMBERS = ("threshold", "phase", "steps", "wait", "share", "fits")
 
 
 def check_matrices(problems: ProblemBatch, name: str) -> None:

@@ -7,6 +7,7 @@ from dop_lightning.engine.projections import certify
 from dop_lightning.engine.projections.locked import lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
 from dop_lightning.engine.projections.rank import STREAK, RankRule, edge
+from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import IN_CACHE, Observation, sweep
 from tests.engine.projections.builders import corrupted, low_rank
 
@@ -101,21 +102,35 @@ def residuals(size: float, share: float, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "freedom", "whiteness", "kind"),
+    ("hidden", "freedom", "structure", "kind"),
     [
         ((1e-7, 0.1), 0.1, 1.0, "exact"),
         ((0.01, 0.1), 0.1, 1.0, "rejected"),
         ((0.1, 0.1), 0.1, 1.0, "noisy"),
         ((0.1, 0.1), 0.3, 1.0, "rejected"),
-        ((0.1, 0.1), 0.1, 1.3, "rejected"),
+        ((0.1, 0.1), 0.1, 9.0, "rejected"),
         ((0.1, 0.3), 0.1, 1.0, "rejected"),
         ((0.2, 0.1), 0.1, 1.0, "rejected"),
+        ((0.1, 0.7), 0.1, 1.0, "rejected"),
     ],
 )
 def test_the_certificate_compares_hidden_entries_with_others(
-    hidden: tuple[float, float], freedom: float, whiteness: float, kind: str
+    hidden: tuple[float, float], freedom: float, structure: float, kind: str
 ) -> None:
-    shown = residuals(1e-7 if hidden[0] < 0.1 else 0.1, 0.1, 1)
-    found = certify(residuals(*hidden, 2), shown, torch.ones(4000), 1.0, 1e-6, freedom, whiteness)
+    shown = residuals(1e-7 if hidden[0] < 0.1 else 0.1, 0.7 if hidden[1] == 0.7 else 0.1, 1)
+    found = certify(residuals(*hidden, 2), shown, torch.ones(4000), 1.0, 1e-6, freedom, lambda: structure)
     assert found.kind == kind
     assert bool(found.reason) == (kind == "rejected")
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_components_that_are_missing_predict_hidden_entries(more: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    D = 3 * low_rank(120, 100, 2) + low_rank(120, 100, more, 7) + 0.5 * torch.randn(120, 100, generator=generator)
+    hidden = torch.randperm(D.numel(), generator=generator)[:600].sort().values
+    rows, columns = hidden // 100, hidden % 100
+    estimate = decomposed(3 * low_rank(120, 100, 2), 6, 2)
+    wide = next_components(Observation(D, None, hidden), estimate, 10.0, 1 / 0.95, generator)
+    assert wide.rank == estimate.rank
+    t = prediction(wide, rows, columns, (D - estimate.dense()).view(-1)[hidden], 10.0)
+    assert (t > 8) if more else (abs(t) < 4)
