@@ -80,9 +80,11 @@ class StepRule(ABC):
         ends_as: the status of a problem that has nothing left to do.
         grid: blocks end at multiples of it, for a rule that looks at a problem only there.
         first: the first block ends at this iteration, for a rule whose problems may have nothing left to do then.
+        added_memory: names that states of earlier versions lack; they keep their start.
     """
 
     ends_as: ClassVar[Status] = "done"
+    added_memory: ClassVar[frozenset[str]] = frozenset()
     grid: int | None = None
     first: int | None = None
 
@@ -411,10 +413,12 @@ class BatchState(State):
         """
         self.signal.load_problem_state(k, state["signal"])
         self.corruption.load_problem_state(k, state["corruption"])
-        if len(state["optimizers"]) != len(self.optimizers) or set(state["memory"]) != set(self.memory):
+        missing = set(self.memory) - set(state["memory"]) - self.method.steps.added_memory
+        if len(state["optimizers"]) != len(self.optimizers) or missing or set(state["memory"]) - set(self.memory):
             raise ValueError(f"{self.problems[k].name}: the state has other optimizers or steps than this method")
         for name, remembered in self.memory.items():
-            remembered[k].copy_(state["memory"][name])
+            if name in state["memory"]:  # else of an earlier version
+                remembered[k].copy_(state["memory"][name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, self.owned(k), saved)
 

@@ -28,7 +28,7 @@ def require_closed_form(state: BatchState, what: str) -> None:
 def grow_if_due(state: BatchState, iteration: int) -> bool:
     """Let the rank of a growing factor grow, at iterations that do not depend on the blocks."""
     growth = None if iteration % GROW_EVERY else state.signal.growth
-    return growth is not None and growth.grow_(lambda: _pulled_dual(state, iteration))
+    return growth is not None and growth.grow_(lambda: _pulled_dual(state, iteration), state.memory.get("settled"))
 
 
 def _pulled_dual(state: BatchState, iteration: int) -> Tensor:

@@ -22,6 +22,21 @@ DAMPING = 1.5
 """κ: both factors move at once, each by a whole Gauss–Newton step where it is 1; the part they share is then corrected
 twice."""
 
+PRUNE_EVERY = 10
+"""Iterations between two looks at whether there are surplus components."""
+
+LEAST_SIDE = 100
+"""Rows and columns from which the largest singular value of noise is predictable enough."""
+
+CLOSE = 0.05
+"""Norm of the residual, relative to X, below which surplus components are looked for."""
+
+EDGE = 3.0
+"""A component is surplus below so many times the largest singular value of noise of the size of the residual."""
+
+WHITE = 1.2
+"""The largest singular value of a residual without structure is at most so many times that of noise."""
+
 ROUNDING = 10.0
 """A residual of so many units in the last place of y is none."""
 
@@ -59,13 +74,21 @@ class SemiImplicit(StepRule):
         tolerance: a problem is done where ``‖r‖ ≤ tolerance·‖X‖``, above 0, or where r is rounding: nothing moves
             without a residual. X it is since outliers may be larger than it by any factor. ``None`` goes on as long as
             a run allows.
+        prune: whether surplus components of a growing factor are dropped, if there is a corruption.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
+    added_memory = frozenset({"settled"})
+
     def __init__(
-        self, growth: float = 1.3, trust: float = 0.3, longest: float = 2.0, tolerance: float | None = None
+        self,
+        growth: float = 1.3,
+        trust: float = 0.3,
+        longest: float = 2.0,
+        tolerance: float | None = None,
+        prune: bool = True,
     ) -> None:
         if positive("growth", growth) <= 1:
             raise ValueError(f"growth must be above 1, got {growth!r}")
@@ -75,6 +98,7 @@ class SemiImplicit(StepRule):
             raise ValueError(f"longest must be at most 2, got {longest!r}")
         self.longest = longest
         self.tolerance = None if tolerance is None else positive("tolerance", tolerance)
+        self.prune = prune
 
     def finished(self, state: BatchState) -> list[int]:
         """Problems whose residual was small before the last iteration."""
@@ -127,7 +151,9 @@ class SemiImplicit(StepRule):
         if not state.automatic:
             tau = torch.minimum(tau, torch.tensor(self.automatic_tau(state), dtype=tau.dtype, device=tau.device))
         tau = tau.to(left)
-        return {"tau": tau, "last_loss": torch.full_like(tau, torch.inf), "left": left, "right": right}
+        settled = torch.zeros(len(tau), dtype=torch.bool, device=tau.device)
+        loss = torch.full_like(tau, torch.inf)
+        return {"tau": tau, "last_loss": loss, "left": left, "right": right, "settled": settled}
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """Step s, then X."""
@@ -135,6 +161,8 @@ class SemiImplicit(StepRule):
         loss = memory["last_loss"]
         scratch = _Scratch(state)
         for i in range(state.iteration, state.iteration + iterations):
+            if self.prune and i % PRUNE_EVERY == 0:
+                self._prune(state)
             grow_if_due(state, i)
             tau = memory["tau"]
             swept = self._sweep(state, scratch, tau * ratio)
@@ -147,6 +175,28 @@ class SemiImplicit(StepRule):
             memory["tau"] = torch.where(rose, torch.minimum(longer, tau / 2), longer)
             memory["last_loss"] = loss
         return loss
+
+    @staticmethod
+    def _prune(state: BatchState) -> None:
+        """Drop the surplus components of problems that are close to the observation."""
+        growth, memory = state.signal.growth, state.memory
+        if growth is None or not state.has_corruption or bool(memory["settled"].all()):
+            return
+        n, m = state.problems.signal_shape
+        if min(n, m) < LEAST_SIDE:
+            return
+        left, right = _factors(state).pair
+        size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt().tolist()
+        residual = (4 * memory["last_loss"]).sqrt().tolist()
+        near = [not bool(done) and e < CLOSE * x for done, e, x in zip(memory["settled"], residual, size, strict=True)]
+        if not any(near):
+            return
+        r = state.residual(torch.empty_like(state.problems.observation), state.iteration)
+        norms, _ = spectral_norms(r, state.problems)
+        for k in (k for k, is_near in enumerate(near) if is_near):
+            noise = residual[k] / (n * m) ** 0.5 * (n**0.5 + m**0.5)
+            if float(norms[k]) <= WHITE * noise:
+                memory["settled"][k] = growth.prune_(k, EDGE * noise)
 
     @staticmethod
     def _sweep(state: BatchState, scratch: "_Scratch", rate: Tensor) -> "_Swept":

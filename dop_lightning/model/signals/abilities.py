@@ -36,8 +36,14 @@ class Growth(Protocol):
     def begin_(self, pulled: Tensor) -> None:
         """Start from ``A*(y)``, ``(K, n, m)``."""
 
-    def grow_(self, dual: Callable[[], Tensor]) -> bool:
-        """Grow where it is due, and return whether it was; ``dual`` returns ``A*(ξ)``, ``(K, n, m)``."""
+    def grow_(self, dual: Callable[[], Tensor], settled: Tensor | None = None) -> bool:
+        """Grow where it is due, and return whether it was; ``dual`` returns ``A*(ξ)``, ``(K, n, m)``.
+
+        Problems that are ``settled``, ``(K,)`` bool, keep their size.
+        """
+
+    def prune_(self, k: int, limit: float) -> bool:
+        """Drop the components of problem k below ``limit`` if there is a gap at it, and return whether there was."""
 
 
 class Guided(Protocol):

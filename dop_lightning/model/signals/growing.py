@@ -40,6 +40,13 @@ def matrix_shape(problems: ProblemBatch, signal: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
+GAP = 4.0
+"""Surplus components are dropped where the spectrum falls by this factor."""
+
+CLEAR = 2.0
+"""And where the components that stay are above so many times the limit."""
+
+
 class LowRank(Signal):
     r"""A product of factors with r' columns each.
 
@@ -118,11 +125,12 @@ class LowRank(Signal):
                 factor[k] = self.length * vectors
 
     @torch.no_grad()
-    def grow_(self, dual: Callable[[], Tensor]) -> bool:
+    def grow_(self, dual: Callable[[], Tensor], settled: Tensor | None = None) -> bool:
         """Double the columns of every problem that uses more than three quarters of its own; whether any did.
 
         Args:
             dual: gives ``A*(ξ)``, ``(K, n, m)``.
+            settled: problems that keep their columns, ``(K,)`` bool; ``None`` if there are none.
         """
         left = self.pair[0]
         if not self.growing or min(columns := self.columns()) >= self.largest:
@@ -130,8 +138,10 @@ class LowRank(Signal):
         spectrum = torch.linalg.eigvalsh(torch.bmm(left.mT, left).nan_to_num(0.0, 0.0, 0.0)).clamp_min(0).sqrt()  # K r
         least = (NEGLIGIBLE * spectrum[:, -1:]).clamp_min(GROWN * self.length)
         in_use = (spectrum > least).sum(dim=1).tolist()
+        fixed = [False] * len(columns) if settled is None else settled.tolist()
         wanted = [
-            min(2 * own, self.largest) if 4 * used > 3 * own else own for own, used in zip(columns, in_use, strict=True)
+            min(2 * own, self.largest) if 4 * used > 3 * own and not keeps else own
+            for own, used, keeps in zip(columns, in_use, fixed, strict=True)
         ]
         if wanted == columns:
             return False
@@ -141,6 +151,47 @@ class LowRank(Signal):
             if after > before:
                 self._add(k, before, after, pulled[k])
         return True
+
+    @torch.no_grad()
+    def prune_(self, k: int, limit: float) -> bool:
+        """Drop the components of problem k whose singular values lie below ``limit``, if there is a gap at it.
+
+        X keeps the others. The factors become balanced, ``U = U_r√Σ_r`` and ``V = V_r√Σ_r``.
+
+        Args:
+            k: position of the problem.
+            limit: of singular values of X.
+
+        Returns:
+            Whether the smallest one above it is at least :data:`GAP` times the largest one below it, and
+            :data:`CLEAR` times the limit.
+        """
+        left, right = (factor[k].double() for factor in self.pair)
+        (Q_left, R_left), (Q_right, R_right) = torch.linalg.qr(left), torch.linalg.qr(right)
+        core = R_left @ R_right.mT
+        if not torch.isfinite(core).all():
+            return False
+        U, values, Vh = torch.linalg.svd(core)
+        rank = int((values > limit).sum())
+        if not 0 < rank < len(values) or not values[rank - 1] >= max(GAP * float(values[rank]), CLEAR * limit):
+            return False
+        if self.symmetric:
+            Vh = U.mT  # of a positive semidefinite matrix
+            Q_right = Q_left
+        length = values[:rank].sqrt()
+        new = Q_left @ U[:, :rank] * length, Q_right @ Vh[:rank].mT * length
+        for factor, columns in zip(self.arrays, new, strict=False):
+            factor[k] = 0
+            factor[k, :, :rank] = columns.to(factor)
+        self._narrow(max(1, *self.columns()))
+        return True
+
+    def _narrow(self, width: int) -> None:
+        """Leave out columns that are 0 for all problems."""
+        for p in self.parameters():
+            if p.shape[2] > width:
+                p.data = p.data[:, :, :width].contiguous()
+        self.tie_arrays()
 
     def _add(self, k: int, before: int, after: int, dual: Tensor) -> None:
         """Fill columns of problem k."""
@@ -209,6 +260,8 @@ class LowRank(Signal):
             pad = {name: width - factor.shape[-1] for name, factor in state.items()}
             state = {name: torch.nn.functional.pad(factor, (0, pad[name])) for name, factor in state.items()}
         super().load_problem_state(k, state)
+        if self.growing:
+            self._narrow(max(1, *self.columns()))
 
 
 def _of_order_one(M: Tensor) -> tuple[Tensor, Tensor]:

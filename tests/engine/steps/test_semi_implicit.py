@@ -14,6 +14,7 @@ from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import GaussianMeasurements
 from dop_lightning.model.signals import Factor, HadamardSignal, SymmetricFactor
 from dop_lightning.problems.problem import Problem, ProblemBatch, rename
+from tests.engine.projections.builders import corrupted, low_rank, problem
 from tests.suites.steps import StepRuleSuite, error_of, make_batch, make_problem, make_state
 
 
@@ -159,3 +160,83 @@ def test_where_there_is_no_signal_rounding_is_the_end() -> None:
 def test_a_tolerance_must_be_positive() -> None:
     with pytest.raises(ValueError, match="tolerance must be"):
         SemiImplicit(tolerance=0.0)
+
+
+def growing_state(*problems: Problem, prune: bool = True, symmetric: bool = False) -> BatchState:
+    unit = float(problems[0].observation.abs().median()) ** 0.5
+    signal = partial(SymmetricFactor if symmetric else Factor, growing=True, scale=1e-5 * unit)
+    rule = SemiImplicit(tolerance=1e-5, prune=prune)
+    return BatchState(
+        Method(signal, partial(HadamardCorruption, scale=1e-5 * unit), steps=rule), ProblemBatch(problems), "auto"
+    )
+
+
+def test_surplus_components_are_dropped_at_a_gap_and_the_error_falls() -> None:
+    given = problem(200, 180, 4, 0.3)
+    pruned, whole = growing_state(given), growing_state(given, prune=False)
+    for state in (pruned, whole):
+        while not state.finished():
+            state.advance(25)
+    assert pruned.signal.columns() == [4]  # type: ignore[operator]
+    assert whole.signal.columns()[0] > 4  # type: ignore[operator]
+    assert float(error_of(pruned)) < 1e-3 < 0.3 * float(error_of(whole))
+
+
+def test_a_positive_matrix_stays_one_when_components_are_dropped() -> None:
+    U = 12 * torch.linalg.qr(low_rank(150, 150, 150))[0][:, :3]
+    L = U @ U.mT
+    state = growing_state(Problem("positive", corrupted(L, 0.2), truth=L), symmetric=True)
+    while not state.finished():
+        state.advance(25)
+    assert state.signal.columns() == [3]  # type: ignore[operator]
+    assert float(error_of(state)) < 1e-3
+
+
+@pytest.mark.parametrize("size", [0.1, 0.03, 0.01])
+def test_a_weak_component_is_not_dropped(size: float) -> None:
+    U, V = (torch.linalg.qr(low_rank(200, 200, 200, seed))[0][:, :4] for seed in (1, 2))
+    L = U @ torch.diag(200 * torch.tensor([1.0, 1.0, 1.0, size])) @ V.mT
+    given = Problem("weak", corrupted(L, 0.1), truth=L)
+    pruned, whole = growing_state(given), growing_state(given, prune=False)
+    for state in (pruned, whole):
+        while not state.finished():
+            state.advance(25)
+    assert float(error_of(pruned)) < 1.1 * float(error_of(whole))
+
+
+def test_without_a_gap_nothing_is_dropped() -> None:
+    U, V = (torch.linalg.qr(low_rank(120, 120, 120, seed))[0] for seed in (1, 2))
+    L = U @ torch.diag(120 / torch.arange(1.0, 121.0)) @ V.mT
+    given = Problem("decaying", corrupted(L, 0.1), truth=L)
+    pruned, whole = growing_state(given), growing_state(given, prune=False)
+    for state in (pruned, whole):
+        state.advance(150)
+    assert not pruned.memory["settled"].any()
+    assert torch.equal(pruned.signal(0), whole.signal(0))
+
+
+@pytest.mark.parametrize("done", [50, 90, 130])
+def test_a_run_goes_on_bit_for_bit_across_the_drop(done: int) -> None:
+    problems = problem(150, 120, 3, 0.3), problem(150, 120, 3, 0.1, seed=1)
+    whole, first, second = (growing_state(*problems) for _ in range(3))
+    whole.advance(160)
+    first.advance(done)
+    for k in range(2):
+        second.load_problem_state(k, first.problem_state(k))
+    second.iteration = done
+    second.advance(160 - done)
+    assert whole.memory["settled"].all()
+    assert torch.equal(second.signal(0), whole.signal(0))
+
+
+def test_states_of_earlier_versions_have_nothing_settled() -> None:
+    state = growing_state(problem(60, 50, 2))
+    state.advance(10)
+    saved = state.problem_state(0)
+    saved["memory"] = {name: saved["memory"][name] for name in ("tau", "last_loss", "left", "right")}
+    other = growing_state(problem(60, 50, 2))
+    other.load_problem_state(0, saved)
+    assert not other.memory["settled"].any()
+    del saved["memory"]["tau"]
+    with pytest.raises(ValueError, match="the state has other optimizers or steps"):
+        other.load_problem_state(0, saved)
