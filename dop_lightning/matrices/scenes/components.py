@@ -54,11 +54,11 @@ class Runs(NamedTuple):
 
     def totals(self, values: np.ndarray) -> np.ndarray:
         """Return how many pixels of each run are set in ``values``, bool ``(F, H, W)``; int64 ``(N,)``."""
-        count, height, width = self.shape
-        padded = np.zeros((count, height + 1, width + 2), dtype=np.int64)
-        padded[:, :height, 1 : width + 1] = values
-        sums = np.cumsum(padded.ravel())
-        return sums[self.end - 1] - sums[self.start - 1]
+        _, height, width = self.shape
+        rows, columns = np.divmod(np.flatnonzero(values), width)
+        frames, rows = np.divmod(rows, height)
+        places = (frames * (height + 1) + rows) * (width + 2) + columns + 1
+        return np.searchsorted(places, self.end) - np.searchsorted(places, self.start)
 
     def _overlapping(self, stride: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
         """Return pairs of runs of which the second, moved back by ``stride``, is within ``reach`` of the first."""
