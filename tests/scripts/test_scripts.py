@@ -271,6 +271,15 @@ def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
     assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
 
 
+def test_masks_of_a_made_scene_beat_the_median_frame() -> None:
+    pytest.importorskip("cv2")
+    said = run("compare_scenes.py", "masks", "--seeds", "1", "--size", "72", "96")
+    scores = [float(score) for score in said.splitlines()[-1].split()]
+    dop, _, median_best, median_same = scores[1:5]
+    assert dop >= 0.9
+    assert max(median_best, median_same) < 0.7
+
+
 def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
     small = ("--frames", "150", "--size", "24", "32", "--seed", "3")
     pictures = {}

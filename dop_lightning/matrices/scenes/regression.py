@@ -11,7 +11,7 @@ from dop_lightning.foundation.checks import positive
 EFFICIENCY = 1.345
 """Huber's k in units of the noise: 95 % efficiency under Gaussian noise."""
 
-NARROWING, REST = 7, 5
+NARROWING, REST = 9, 7
 """The threshold falls from half of the range to k·σ within ``NARROWING`` iterations; ``REST`` more follow."""
 
 REJECTED = 4.0
