@@ -224,8 +224,9 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
     persons = np.abs(frames - median) > 60
     assert persons.mean() > 0.02
     assert np.abs(found - median)[persons].mean() < 8
-    front = np.stack(list(find_frames(folder / "foreground.mp4", grey=True)))
-    assert front[persons].mean() > 10 * front[~persons].mean()
+    mask = np.stack(list(find_frames(folder / "mask.mp4", grey=True))) > 127
+    assert mask[persons].mean() > 0.97
+    assert mask[~persons].mean() < 0.15
 
 
 @pytest.mark.parametrize(
