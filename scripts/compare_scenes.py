@@ -2,7 +2,10 @@
 
     python scripts/compare_scenes.py compare VIDEO      # time, and error against the median frame
     python scripts/compare_scenes.py long --frames 3000 # a made scene with known background: time, memory, error
+    python scripts/compare_scenes.py masks              # made scenes with known masks: F-measure beside rivals
 
+`masks` makes the scenes of `made_scenes.py`, separates each by `dop separate`, and prints the F-measure of masks over
+all frames and pixels, and CPU time including that of child processes.
 `long` makes a video of a room whose lamps go on and off, with balls that move in it, hands it to `dop separate`, and
 compares the background video with the truth. Memory is the most that the process of the command has had at once.
 """
@@ -18,11 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from made_scenes import made_scene, write_scene
+from PIL import Image
 
 from dop_lightning.engine import run_to_end
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.data import SceneDataModule
 from dop_lightning.matrices.scenes import VideoFrames, VideoWriter, find_frames
+from dop_lightning.matrices.scenes.masks import candidates, connected_masks, evidence
+from dop_lightning.matrices.scenes.regression import robust_deviation
 from dop_lightning.matrices.separation import BLOCK, SCENE
 
 
@@ -102,6 +109,75 @@ def long(count: int, height: int, width: int, limit: str, out: Path | None) -> N
         print(f"the worst frame {10 * np.log10(255**2 / worst):.1f} dB")
 
 
+def f_measure(found: np.ndarray, truth: np.ndarray) -> float:
+    """The harmonic mean of precision and recall over all frames and pixels."""
+    return float(2 * (found & truth).sum() / max(1, found.sum() + truth.sum()))
+
+
+def best_fixed(residuals: np.ndarray, truth: np.ndarray) -> float:
+    """The best F-measure of `|r| > t` in any channel, with a median filter of 5×5 pixels, over thresholds t in levels.
+
+    An oracle: the truth chooses t.
+    """
+    import cv2
+
+    largest = np.abs(residuals).max(axis=-1)
+    thresholds = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100)
+    filtered = (np.stack([cv2.medianBlur((frame > t).astype(np.uint8), 5) for frame in largest]) for t in thresholds)
+    return max(f_measure(found > 0, truth) for found in filtered)
+
+
+def same_rule(residuals: np.ndarray, truth: np.ndarray) -> float:
+    """The F-measure of the mask of `dop separate` for other residuals `(F, H, W, 3)` in levels."""
+    r = torch.from_numpy(residuals.transpose(0, 3, 1, 2).astype(np.float32)) / 255
+    noise = robust_deviation(r.flatten(1).mT).clamp_min(1 / 255).view(r.shape[1:])
+    found = [candidates(evidence(part, noise)) for part in r.split(16)]
+    weak, strong = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return f_measure(connected_masks(weak, strong).numpy(), truth)
+
+
+def subtracted(name: str, frames: np.ndarray, truth: np.ndarray) -> float:
+    """The F-measure of OpenCV's MOG2 or KNN at their defaults with a median filter of 5×5 pixels; shadows are none.
+
+    They go through the frames twice; the second time counts.
+    """
+    import cv2
+
+    model = getattr(cv2, f"createBackgroundSubtractor{name}")()
+    for frame in frames:
+        model.apply(frame)
+    found = [cv2.medianBlur((model.apply(frame) == 255).astype(np.uint8), 5) for frame in frames]
+    return f_measure(np.stack(found) > 0, truth)
+
+
+def masks(seeds: int, count: int, height: int, width: int) -> None:
+    """One line per made scene."""
+    print("seed   dop   |S| best t   median frame: best t   same rule   MOG2    KNN   CPU s")
+    for seed in range(seeds):
+        scene = made_scene(count, height, width, seed)
+        with tempfile.TemporaryDirectory() as temporary:
+            write_scene(scene, Path(temporary))
+            out = Path(temporary) / "out"
+            command = [sys.executable, "-m", "dop_lightning", "separate", str(Path(temporary) / "frames")]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([*command, "--out", str(out)], check=True, capture_output=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found, background = (
+                np.stack([np.asarray(Image.open(file)) for file in sorted((out / "frames" / name).iterdir())])
+                for name in ("mask", "background")
+            )
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        from_dop = scene.frames.astype(np.int16) - background
+        from_median = scene.frames - np.median(scene.frames, axis=0).astype(np.int16)
+        mog2, knn = (subtracted(name, scene.frames, scene.masks) for name in ("MOG2", "KNN"))
+        print(
+            f"{seed:4d}  {f_measure(found > 0, scene.masks):.3f}  {best_fixed(from_dop, scene.masks):11.3f}  "
+            f"{best_fixed(from_median, scene.masks):21.3f}  {same_rule(from_median, scene.masks):10.3f}  "
+            f"{mog2:5.3f}  {knn:5.3f}  {seconds:6.1f}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,9 +188,15 @@ def main() -> None:
     made.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
     made.add_argument("--max-memory", default="1G")
     made.add_argument("--out", type=Path, help="keep the videos there")
+    known = verbs.add_parser("masks")
+    known.add_argument("--seeds", type=int, default=5)
+    known.add_argument("--frames", type=int, default=300)
+    known.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
     options = parser.parse_args()
     set_threads()
-    if options.verb == "compare":
+    if options.verb == "masks":
+        masks(options.seeds, options.frames, *options.size)
+    elif options.verb == "compare":
         compare(options.video)
     else:
         long(options.frames, *options.size, options.max_memory, options.out)

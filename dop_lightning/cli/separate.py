@@ -51,11 +51,14 @@ def parser() -> argparse.ArgumentParser:
     matrices.add_argument(
         "--truth", nargs="+", metavar="FILE", help="clean matrices, one a file or one for all, for scores alone"
     )
-    scenes = result.add_argument_group("scenes")
-    scenes.add_argument("--grey", action="store_true", help="make frames grey")
-    scenes.add_argument(
-        "--no-pictures", action="store_true", help="write videos alone, without a picture a frame in folders"
+    scenes = result.add_argument_group(
+        "scenes",
+        "Written for each scene: background.mp4, foreground.mp4 (the frame where something moves, black elsewhere), "
+        "mask.mp4 (white where something moves), comparison.mp4, and one PNG per frame in folders of the first three "
+        "names. result.json has the threshold and the share of the mask.",
     )
+    scenes.add_argument("--grey", action="store_true", help="make frames grey")
+    scenes.add_argument("--no-pictures", action="store_true", help="write videos only, no PNG per frame")
     scenes.add_argument(
         "--max-memory",
         default="1G",

@@ -1,9 +1,12 @@
 """``dop separate``: matrices and scenes into their parts."""
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from PIL import Image
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.main import main
+from dop_lightning.lightning.data import scenes
 from dop_lightning.matrices.alpha_search import AlphaChoice
 from dop_lightning.matrices.scenes import find_frames
+from dop_lightning.matrices.scenes.layers import Layers
 from dop_lightning.matrices.tables import Table, read_table
 from tests.matrices.scenes.builders import scene, write_folder, write_video
 
@@ -149,8 +154,15 @@ def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, co
     )
     front = np.stack(list(find_frames(folder / "foreground"))).max(axis=1)
     assert front[moving].mean() > 10 * max(1.0, front[~moving].mean())
-    for name in ("background", "foreground", "comparison"):
+    masks = np.stack(list(find_frames(folder / "mask")))[:, 0]
+    assert set(np.unique(masks)) == {0, 255}
+    assert 2 * (masks[moving] == 255).sum() > 0.9 * (moving.sum() + (masks == 255).sum())
+    for name in ("background", "foreground", "mask", "comparison"):
         assert len(find_frames(folder / f"{name}.mp4")) == len(frames)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["mask_share"] == pytest.approx((masks == 255).mean(), abs=1e-6)
+    assert 3 / 255 - 1e-6 <= result["mask_threshold"] < 0.05
+    assert "mask_threshold,mask_share" in (tmp_path / "out" / "results.csv").read_text().splitlines()[0]
     assert (folder / "histogram.csv").is_file()
     assert main(["report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -159,6 +171,32 @@ def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, co
     for name in ("observation", "recovered", "corruption", "comparison"):
         with Image.open(folder / f"{name}.png") as picture:
             assert picture.size[0] >= 32
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_while_a_scene_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, signals: int) -> None:
+    write_folder(tmp_path / "room", scene()[0])
+    monkeypatch.setattr("dop_lightning.matrices.scenes.layers.AT_ONCE", 20 * 20 * 32 * 3)
+    whole = scenes.layers
+
+    def interrupted(*arguments: Any) -> Iterator[Layers]:
+        for number, part in enumerate(whole(*arguments)):
+            yield part
+            if number == 0:
+                for _ in range(signals):
+                    signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(scenes, "layers", interrupted)
+    command = ["separate", str(tmp_path / "room"), "--out", str(tmp_path / "out"), "--iterations", "50"]
+    assert main(command) == 130
+    assert not (tmp_path / "out" / "room" / "result.json").exists()
+    monkeypatch.setattr(scenes, "layers", whole)
+    capsys.readouterr()
+    assert main(command) == 0
+    result = json.loads((tmp_path / "out" / "room" / "result.json").read_text())
+    assert (result["status"], result["iterations"]) == ("done", 50)
+    assert len(list((tmp_path / "out" / "room" / "mask").iterdir())) == 60
+    assert len(find_frames(tmp_path / "out" / "room" / "mask.mp4")) == 60
 
 
 def test_a_video_of_which_some_frames_and_pixels_are_looked_at(tmp_path: Path) -> None:
@@ -193,8 +231,9 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
     persons = np.abs(frames - median) > 60
     assert persons.mean() > 0.02
     assert np.abs(found - median)[persons].mean() < 8
-    front = np.stack(list(find_frames(folder / "foreground.mp4", grey=True)))
-    assert front[persons].mean() > 10 * front[~persons].mean()
+    mask = np.stack(list(find_frames(folder / "mask.mp4", grey=True))) > 127
+    assert mask[persons].mean() > 0.97
+    assert mask[~persons].mean() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -262,3 +301,4 @@ assert 'torch' not in sys.modules
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--alpha" in said
     assert "chosen by" in said
+    assert "mask" in said

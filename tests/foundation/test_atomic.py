@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import pytest
 
-from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically, written_together
+from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically, write_batch, written_together
 
 
 def half(file: BinaryIO) -> None:
@@ -185,3 +185,14 @@ class TestWrittenTogether:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert contents(tmp_path) == {"a": "parent", "b": "child"}
+
+
+def test_a_batch_of_files_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_batch({tmp_path / "new" / f"{k}.bin": bytes([k]) for k in range(3)})
+    assert [(tmp_path / "new" / f"{k}.bin").read_bytes() for k in range(3)] == [b"\0", b"\1", b"\2"]
+    (tmp_path / "old.bin").write_bytes(b"old")
+    with pytest.raises(OSError, match=r"file"):
+        write_batch({tmp_path / "old.bin": b"x", tmp_path / "old.bin" / "file": b"y"})
+    assert (tmp_path / "old.bin").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old.bin"]
+    write_batch({})

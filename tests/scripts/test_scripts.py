@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -267,6 +269,32 @@ def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
     assert re.search(r"background against the truth: \d+\.\d dB", said)
     said = run("compare_scenes.py", "compare", str(tmp_path / "room.mp4"))
     assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
+
+
+def test_masks_of_a_made_scene_beat_the_median_frame() -> None:
+    pytest.importorskip("cv2")
+    said = run("compare_scenes.py", "masks", "--seeds", "1", "--size", "72", "96")
+    scores = [float(score) for score in said.splitlines()[-1].split()]
+    dop, _, median_best, median_same = scores[1:5]
+    assert dop >= 0.9
+    assert max(median_best, median_same) < 0.7
+
+
+def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
+    small = ("--frames", "150", "--size", "24", "32", "--seed", "3")
+    pictures = {}
+    for name, options in (("a", ()), ("b", ()), ("still", ("--still-light", "--still-leaves"))):
+        said = run("made_scenes.py", str(tmp_path / name), *small, *options)
+        assert re.search(r"150 frames, objects cover \d+\.\d%$", said, re.MULTILINE)
+        files = {kind: sorted((tmp_path / name / kind).iterdir()) for kind in ("frames", "masks")}
+        pictures[name] = {kind: np.stack([np.array(Image.open(file)) for file in files[kind]]) for kind in files}
+    assert pictures["a"]["frames"].shape == (150, 24, 32, 3)
+    for kind in ("frames", "masks"):
+        assert np.array_equal(pictures["a"][kind], pictures["b"][kind]), "equal seeds make equal scenes"
+    assert np.array_equal(pictures["a"]["masks"], pictures["still"]["masks"])
+    background = pictures["a"]["masks"].mean(axis=0) < 0.01 * 255
+    spread = {name: pictures[name]["frames"].std(axis=0)[background].mean() for name in ("a", "still")}
+    assert 1.5 * spread["still"] < spread["a"]
 
 
 def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:

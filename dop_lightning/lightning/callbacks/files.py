@@ -27,6 +27,7 @@ from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.matrices.robust_separation import describe
+from dop_lightning.matrices.scenes.layers import WritingStopped
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.folder import RESULT
@@ -66,10 +67,19 @@ class RecoveredFiles(RecoveryCallback):
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
-        """Write all of one problem."""
+        """Write all of one problem; a signal while a scene is written leaves it to the next run of the same command."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
+        source = outcome.problem.source
+        if isinstance(source, Source) and not module.stopped_by:
+            source.is_stopped = lambda: bool(module.stopped_by)
+        try:
+            self._write(module, folder, outcome, self._has_pictures(trainer, outcome.problem))
+        except WritingStopped:
+            print(f"{outcome.problem.name}: not all is written; the same command again writes it", file=sys.stderr)
+
+    def _write(self, module: DoubleOverparameterization, folder: Path, outcome: Outcome, with_pictures: bool) -> None:
         with written_together():
-            self.write_recovery(folder, outcome, self._has_pictures(trainer, outcome.problem))
+            self.write_recovery(folder, outcome, with_pictures)
             _say(outcome)
             best: dict[str, float] = {}
             for callback in module.recovery_callbacks:

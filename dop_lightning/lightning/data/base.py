@@ -29,10 +29,13 @@ class Source(ABC):
     Attributes:
         name: short, names problems and files.
         data_range: width of the range of the signals, ``None`` where there is none.
+        is_stopped: asked by a long :meth:`write`, which raises
+            :class:`~dop_lightning.matrices.scenes.layers.WritingStopped` where it is true.
     """
 
     name: str
     data_range: float | None = None
+    is_stopped: Callable[[], bool] = staticmethod(lambda: False)
 
     @abstractmethod
     def signal(self, seed: int) -> Tensor:

@@ -20,7 +20,8 @@ from dop_lightning.images.pictures import comparison
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.matrices.scenes import Frames, find_frames
 from dop_lightning.matrices.scenes.background import background_of, median_frame
-from dop_lightning.matrices.scenes.layers import gain_of, layers, write_layers
+from dop_lightning.matrices.scenes.layers import layers, write_layers
+from dop_lightning.matrices.scenes.masks import WEAK
 from dop_lightning.problems.noise import Noise
 from dop_lightning.problems.problem import Attribute, Problem, Sensing
 from dop_lightning.problems.randomness import stream
@@ -90,7 +91,8 @@ class Scene(Source):
                     f"got {format_bytes(self._memory)}"
                 )
             count = min(len(self.frames), self._most_frames, afford)
-            chosen = self.frames.chosen(np.linspace(0, len(self.frames) - 1, count).round().astype(int).tolist())
+            self._numbers = np.linspace(0, len(self.frames) - 1, count).round().astype(int).tolist()
+            chosen = self.frames.chosen(self._numbers)
             self.grey = chosen.shape[1] == 3 and _is_grey(chosen, self.frames.white)
             self._looked_at = np.ascontiguousarray(chosen[:, :1] if self.grey else chosen).reshape(count, -1)
             self._median = median_frame(self._looked_at, self.frames.white)
@@ -115,17 +117,33 @@ class Scene(Source):
         return replace(problem, alpha=scene_alpha(*problem.signal_shape))
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
-        """Write background and foreground of all frames, and pictures of the frame in which most is going on."""
+        """Write background, foreground and mask of all frames, and pictures of the frame with the largest mask.
+
+        The scores of the outcome get ``mask_threshold``, the median over the entries of the weak threshold in units of
+        the range of a frame, and ``mask_share``, the share of the pixels that are in the mask.
+
+        Raises:
+            WritingStopped: :attr:`is_stopped` has returned true.
+        """
         seed, alpha = outcome.problem.seed, outcome.alpha or 1.0
+        looked_at = self._load()
         background = background_of(
-            self._load(), self.frames.white, self._median, outcome.signal.float(), alpha, self._pixels(seed)
+            looked_at,
+            self.frames.white,
+            self._median,
+            outcome.signal.float(),
+            alpha,
+            self._pixels(seed),
+            self._numbers,
         )
-        parts = layers(self.frames, background, gain_of(outcome.corruption), self.grey)
-        shown = write_layers(folder, self.frames, parts, self._pictures)
+        parts = layers(self.frames, background, self.grey, looked_at if len(looked_at) == len(self.frames) else None)
+        written = write_layers(folder, self.frames, parts, self._pictures, self.is_stopped)
         names = {"frame": "observation", "background": "recovered", "foreground": "corruption"}
-        for layer, picture in shown.items():
+        for layer, picture in written.busiest.items():
             write_pixels(folder / f"{names[layer]}.png", picture)
-        write_pixels(folder / "comparison.png", comparison(list(shown.items())))
+        write_pixels(folder / "comparison.png", comparison(list(written.busiest.items())))
+        outcome.scores["mask_threshold"] = WEAK * float(background.noise.median())
+        outcome.scores["mask_share"] = written.share
         return True
 
 
@@ -138,7 +156,8 @@ class SceneDataModule(RecoveryDataModule):
     """Videos and folders of frames × seeds.
 
     The camera is to stand still. What becomes of it is in the folder of each problem: ``background.mp4``,
-    ``foreground.mp4`` (|s|, brightened), ``comparison.mp4``, and a picture a frame in folders of these names.
+    ``foreground.mp4`` (the values of the frame inside of the mask, black elsewhere), ``mask.mp4``, ``comparison.mp4``,
+    and a picture a frame in folders of the first three names.
 
     Args:
         scenes: videos, and folders of pictures of one size, each of which is a scene.
@@ -163,7 +182,7 @@ class SceneDataModule(RecoveryDataModule):
         grey: bool = False,
         pictures: bool = True,
         most_frames: int = 300,
-        most_pixels: int = 16384,
+        most_pixels: int = 8192,
         memory: str = "1G",
         seeds: int | list[int] = 1,
         batch_size: int | Literal["auto"] | None = 1,

@@ -50,6 +50,14 @@ class FolderFrames(Frames):
         for file in self.files:
             yield self._array(file, self._read(file))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a PNG of 8 bits without metadata holds all that these files hold."""
+        raster = self.format.raster
+        plain = raster.palette is None and raster.alpha is None and raster.key is None and raster.nodata is None
+        same = raster.bits == 8 and raster.orientation == 1 and not any(raster.metadata.values())
+        return self.dtype == np.uint8 and self.format.suffix == ".png" and plain and same
+
     def _widest(self, format: ImageFormat) -> ImageFormat:
         """The format of the first picture, with the range of all that are looked at."""
         every = max(1, len(self.files) // RANGES)

@@ -23,6 +23,8 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 QUALITY = "16"
 """x264's constant rate factor: hardly to be told from the frames that went in."""
 
+PRESET = "veryfast"
+"""x264's preset: a third of the time of its default, at the same quality."""
 
 ALL = 0.9
 """Frames that end before this part of a video's duration are not all: sound may be a little longer than pictures."""
@@ -166,7 +168,9 @@ class VideoWriter:
             picture = np.repeat(picture[:, :, None], 3, axis=2)
         height, width = picture.shape[:2]
         if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": QUALITY})
+            self._stream = self._container.add_stream(
+                "libx264", rate=self.rate, options={"crf": QUALITY, "preset": PRESET}
+            )
             self._stream.width, self._stream.height = width, height
             # half the resolution of colour, which all players know, exists for even sizes alone
             self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
