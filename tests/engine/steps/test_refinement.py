@@ -13,6 +13,7 @@ from dop_lightning.engine.alpha import reveal_time
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
+from dop_lightning.engine.steps.clean_entries.support import first_support
 from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
@@ -599,6 +600,23 @@ def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
             probability = state.method.steps.corruption_probability(state, 0, 1)
             assert probability is not None
             assert bool((probability[~clean] > 0.9).all())
+
+
+def test_few_outliers_of_random_values_need_no_network() -> None:
+    x = torch.linspace(0, 3, 96)
+    generator = torch.Generator().manual_seed(1)
+    truth = 0.4 + 0.2 * torch.sin(x[None] + x[:, None]) + 0.003 * torch.randn(3, 96, 96, generator=generator)
+    hot = torch.rand(truth.shape, generator=generator) < 0.01
+    observation = torch.where(hot, 0.8 + 0.2 * torch.rand(truth.shape, generator=generator), truth)
+    support = first_support(observation)
+    assert support.is_random
+    assert not support.is_uncertain
+    state = make_state(
+        ProblemBatch([Problem("few", observation, seed=0, data_range=1.0)]), Refinement(every=10, patience=None)
+    )
+    state.advance(1)
+    assert state.method.steps.finished(state) == [0]
+    assert float(psnr(state.evaluate().signal, truth[None], 1.0)) > 50
 
 
 def test_hot_pixels_of_a_flat_image_need_no_network() -> None:
