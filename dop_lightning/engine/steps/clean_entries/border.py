@@ -87,11 +87,10 @@ def _flat_lines(
         return
     for c in range(len(y)):
         for side in (k for k in range(4) if sides[k]):
-            lines = []
-            for depth in (0, 1):
-                line = _side(y[c], side, depth)
-                lines.append(line if observed is None else line[_side(observed[c], side, depth)])
-            value = _flat_value(*lines, scale)
+            line, beside = (_side(y[c], side, depth) for depth in (0, 1))
+            if observed is not None:
+                line, beside = line[_side(observed[c], side)], beside[_side(observed[c], side, 1)]
+            value = _flat_value(line, beside, scale)
             if value is not None:
                 yield c, side, value
 

@@ -6,14 +6,19 @@ from torch import Tensor
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Return values in ascending order, one dimension; nan last.
+    """Return all values in ascending order, one dimension; nan last.
 
     >>> ascending(torch.tensor([0.3, 0.1, 0.2]))
     tensor([0.1000, 0.2000, 0.3000])
     """
+    return ascending_lines(values.flatten())
+
+
+def ascending_lines(values: Tensor) -> Tensor:
+    """Return values in ascending order along the last dimension; nan last."""
     if values.device.type != "cpu" or not _is_plain(values.dtype):
-        return values.flatten().sort().values
-    return torch.from_numpy(np.sort(values.detach().flatten().numpy()))
+        return values.sort(dim=-1).values
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
 
 
 def stable_order(values: Tensor) -> Tensor:
