@@ -292,6 +292,7 @@ class Refinement(StepRule):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
+            state.poll()
             found = initial(problem, self.damage, pixels, self.sign, y)
             look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
@@ -301,7 +302,8 @@ class Refinement(StepRule):
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
-            support = initial_support(found, y, size, pixels, self.sign)
+            support = initial_support(found, y, size, pixels, self.sign, state.poll)
+            state.poll()
             if not look.by_noise:
                 self._regress(state, k, clean, support)
             if "guide" in memory and not memory["easy"][k]:

@@ -602,6 +602,31 @@ def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
             assert bool((probability[~clean] > 0.9).all())
 
 
+@pytest.mark.parametrize("when", [0, 2])
+def test_the_first_look_at_a_tile_can_be_interrupted(when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation = SaltAndPepper(0.3).corrupt(photograph(), torch.Generator().manual_seed(0)).observation
+    problems = ProblemBatch([Problem("tile", observation, seed=0, data_range=1.0, folder="whole/tile")])
+    undisturbed, state = (make_state(problems, Refinement(every=10, patience=None)) for _ in range(2))
+    start, poll, polls = state.problem_state(0), BatchState.poll, []
+
+    def polled(state: BatchState) -> None:
+        if len(polls) == when:
+            state.interrupt()
+        polls.append(state)
+        poll(state)
+
+    monkeypatch.setattr(BatchState, "poll", polled)
+    assert state.advance(1) == []
+    assert (state.iteration, len(polls)) == (0, when + 1)
+    for name, remembered in state.problem_state(0)["memory"].items():
+        assert torch.equal(remembered, start["memory"][name]), name
+    monkeypatch.undo()
+    state.resume()
+    state.advance(1)
+    undisturbed.advance(1)
+    assert torch.equal(state.evaluate().signal, undisturbed.evaluate().signal)
+
+
 def test_few_outliers_of_random_values_need_no_network() -> None:
     x = torch.linspace(0, 3, 96)
     generator = torch.Generator().manual_seed(1)
