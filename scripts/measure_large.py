@@ -1,4 +1,4 @@
-"""Time, peak memory, first preview and Ctrl-C of `dop recover` on a large photograph.
+"""Time, CPU time, peak memory, first preview and Ctrl-C of `dop recover` on a large photograph.
 
     python scripts/measure_large.py                                      # 4000×3000, preset instant
     python scripts/measure_large.py --damage hot
@@ -10,6 +10,7 @@ enlarged. Damage is 30 % salt and pepper (`salt`), or 0.5 % hot pixels, each val
 
 import argparse
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def main() -> None:
         time.sleep(PAUSE)
     seconds = time.monotonic() - start
     print(f"{width}×{height}, {options.damage}, {options.preset}: exit status {process.returncode}")
-    print(f"{seconds:.1f} s, peak memory {peak / 2**30:.2f} GiB, load {load:.1f} before")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime  # depends less on what else runs
+    print(f"{seconds:.1f} s, CPU time {cpu:.1f} s, peak memory {peak / 2**30:.2f} GiB, load {load:.1f} before")
     for label, when in seen.items():
         print(f"{label} after {when:.1f} s")
     print(f"{len(previews)} previews")

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 
 from dop_lightning.engine.look import Ending
-from dop_lightning.engine.roster import Roster
+from dop_lightning.engine.method import Method
+from dop_lightning.engine.roster import TILES_AT_WORK, Roster
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import Procedure
 from dop_lightning.foundation.checks import at_least
@@ -22,6 +23,11 @@ class _Endings(Listener):
     def on_end(self, run: Run, ending: Ending) -> None:
         """Keep it."""
         self.endings.append(ending)
+
+
+def tiles_at_work(method: Procedure) -> int | None:
+    """Return how many tiles are at work at a time, ``None`` for all: filters keep nothing between iterations."""
+    return max(TILES_AT_WORK, 2 * torch.get_num_threads()) if isinstance(method, Method) else None
 
 
 def run_batches(
@@ -56,7 +62,8 @@ def run_batches(
         ValueError: an argument is out of range.
     """
     names = [name for batch in batches for name in batch.names]
-    roster = Roster(method, batches, tau, alpha, names, torch.device(device), keeps_states=False)
+    at_once = tiles_at_work(method)
+    roster = Roster(method, batches, tau, alpha, names, torch.device(device), keeps_states=False, at_once=at_once)
     Run(
         roster,
         block=block,

@@ -19,7 +19,7 @@ from dop_lightning.engine.optim.of_batch import ThetaOptimizer, make_optimizers
 from dop_lightning.engine.optim.state import load_optimizer_state, optimizer_state
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.snapshot import Snapshot
-from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State, one_per_problem
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, OutOfMemoryError, State, one_per_problem
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.machine import is_out_of_memory
@@ -208,6 +208,7 @@ class BatchState(State):
         self.problems = problems
         size = len(problems)
         self.iteration = 0
+        self._is_interrupted = False
         self.loss = method.loss
         self.operator = made_by(method.operator, Operator, problems).to(problems.device)
         self.signal = place_module(made_by(method.signal, Signal, problems), problems.device)
@@ -290,6 +291,25 @@ class BatchState(State):
         self.corruption.add_to_(out)
         return out
 
+    def interrupt(self) -> None:
+        """End work before the first iteration at the next :meth:`poll`."""
+        self._is_interrupted = True
+
+    def resume(self) -> None:
+        """Clear an earlier interruption."""
+        self._is_interrupted = False
+
+    def poll(self) -> None:
+        """Stop tiles that are interrupted; a step rule calls it in work of seconds before the first iteration.
+
+        Of a whole image, the result after the first iteration is better than none.
+
+        Raises:
+            AdvanceInterrupted: they are.
+        """
+        if self._is_interrupted and all(problem.is_tile for problem in self.problems):
+            raise AdvanceInterrupted
+
     def advance(self, iterations: int) -> list[int]:
         """Do gradient iterations (Eqs. 6 and 10) on every problem.
 
@@ -310,6 +330,9 @@ class BatchState(State):
         snapshot = self.snapshot()
         try:
             diverged = self._descend(iterations)
+        except AdvanceInterrupted:
+            self.restore(snapshot, range(len(self)))
+            return []
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,13 +1,20 @@
 """What becomes of a problem: its status while it runs, and its outcome when it ends."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from dop_lightning.problems.problem import Attribute, Problem
 
 Status = Literal["running", "done", "stable", "diverged", "interrupted"]
+
+
+class StoredState(Protocol):
+    """The state of a problem that is not in memory."""
+
+    def load(self) -> dict[str, Any]:
+        """Read it."""
 
 
 @dataclass
@@ -23,7 +30,8 @@ class Record:
         ended: whether it has come to its end (a horizon, a solver that has converged, early stopping), however many
             iterations a run may do.
         scores: of its last evaluation, by tag.
-        state: the final state of a problem that has left its batch, ``None`` while it is in one.
+        state: the state of a problem that is in no batch: the final one, or that from which it continues. ``None``
+            for a problem in a batch or at its start.
     """
 
     status: Status = "running"
@@ -32,11 +40,21 @@ class Record:
     seconds: float = 0.0
     ended: bool = False
     scores: dict[str, float] = field(default_factory=dict)
-    state: dict[str, Any] | None = None
+    state: dict[str, Any] | StoredState | None = None
+
+    def loaded_state(self) -> dict[str, Any] | None:
+        """Return :attr:`state`, read if it is not in memory."""
+        return self.state if self.state is None or isinstance(self.state, dict) else self.state.load()
 
     def is_finished(self, maximum: int) -> bool:
-        """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number."""
-        return self.ended or self.status in ("stable", "diverged") or (maximum != -1 and self.iteration >= maximum)
+        """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number.
+
+        A problem that was interrupted between its last iteration and its end has to be evaluated.
+        """
+        if self.ended or self.status in ("stable", "diverged"):
+            return True
+        interrupted = self.status == "interrupted" and self.iteration == maximum
+        return maximum != -1 and self.iteration >= maximum and not interrupted
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,23 @@ from typing import Any, Literal
 
 import torch
 
-from dop_lightning.engine.outcome import Record
+from dop_lightning.engine.outcome import Record, StoredState
 from dop_lightning.engine.state import Procedure, State
 from dop_lightning.problems.problem import ProblemBatch
+
+TILES_AT_WORK = 16
+"""Tiles of large images that are at work at a time on a network each, and at least two per thread. It changes no
+result. A network takes megabytes, and an image may have a thousand tiles."""
 
 
 class Roster:
     """Keeps a record of every problem, and works on those that are unfinished.
 
-    A problem is either in one of :attr:`states`, or has left it: then a batch at rest or its record holds its state.
-    Nothing that is saved depends on how problems were batched.
+    A problem is in one of :attr:`states`, has left it, or waits for its turn. A batch at rest or the record of a
+    problem that has left holds its state. Nothing that is saved depends on how problems were batched.
+
+    If there are more tiles than ``at_once``, each in its own batch, the others wait. They begin when at most half of
+    ``at_once`` are left at work. A tile that has ended is not kept in a batch at rest.
 
     Args:
         method: begins batches: ``Method``, ``ConvexMethod``, ``FilterMethod``.
@@ -26,10 +33,12 @@ class Roster:
         labels: names of the batches, by which they are saved; by default their positions.
         dtype: type of all that is computed; by default that of the observations.
         keeps_states: whether the final state of a problem stays in its record when it leaves, to be saved or continued.
+        at_once: maximum number of tiles at work, at least 1; ``None`` for all.
 
     Attributes:
         records: how far each problem is, by name.
         states: the batches at work.
+        waiting: batches that are unfinished and wait for their turn, in this order.
         resting: batches that hold problems which are not at work: those that left together on a CPU, see also
             :meth:`rest`.
 
@@ -48,6 +57,7 @@ class Roster:
         labels: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
         keeps_states: bool = True,
+        at_once: int | None = None,
     ) -> None:
         self.method = method
         self.batches = list(batches)
@@ -61,8 +71,22 @@ class Roster:
             name: label for label, batch in zip(self.labels, self.batches, strict=True) for name in batch.names
         }
         self.records = {name: Record() for name in order if name in self._label_of}
-        self.states: list[State] = [self._new_state(batch) for batch in batches]
+        tiles = {batch.names[0] for batch in self.batches if len(batch) == 1 and batch[0].is_tile}
+        self._at_once = len(self.batches) if at_once is None else at_once
+        self._in_turn = tiles if len(tiles) > self._at_once else set()
+        self._held: tuple[list[State], dict[str, tuple[State, int]]] = ([], {})
+        self.states: list[State] = []
         self.resting: list[State] = []
+        self.waiting: list[ProblemBatch] = []
+        for batch in self.batches:
+            if self.takes_turns(batch.names[0]) and len(self.states) >= self._at_once:
+                self.waiting.append(batch)
+            else:
+                self.states.append(self._new_state(batch))
+
+    def takes_turns(self, name: str) -> bool:
+        """Return whether a problem is a tile of which only some are at work at a time."""
+        return name in self._in_turn
 
     def _new_state(self, problems: ProblemBatch) -> State:
         """A batch at its start, where it is to run."""
@@ -89,10 +113,16 @@ class Roster:
 
     @property
     def iteration(self) -> int:
-        """Iterations that every problem at work has behind it; with none at work, that the furthest one has."""
-        if self.states:
-            return min(state.iteration for state in self.states)
+        """Iterations that every unfinished problem has behind it; if all are finished, that the furthest one has."""
+        at_work = [state.iteration for state in self.states]
+        if at_work or self.waiting:
+            return min([*at_work, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
         return max((record.iteration for record in self.records.values()), default=0)
+
+    def unfinished(self) -> Iterator[tuple[ProblemBatch, int]]:
+        """Yield the batches at work, then those that wait, each with its number of iterations."""
+        yield from ((state.problems, state.iteration) for state in self.states)
+        yield from ((batch, self.records[batch.names[0]].iteration) for batch in self.waiting)
 
     def work_on_unfinished(self, maximum: int) -> None:
         """Set to work the problems that are not finished, those that are equally far together.
@@ -115,7 +145,30 @@ class Roster:
                     self._remember(state, k)
             if keep:
                 states.append(state if len(keep) == len(state) else state.select(keep))
-        self.states, self.resting = states, resting
+        holders, waiting = self._holders(), []
+        for batch in self.batches:
+            name = batch.names[0]
+            if self.takes_turns(name) and name not in holders and not self.records[name].is_finished(maximum):
+                self.records[name].status = "running"
+                waiting.append(batch)
+        self.states, self.resting, self.waiting = states, resting, waiting
+        self.begin_waiting()
+
+    def begin_waiting(self) -> list[State]:
+        """Set waiting tiles to work if at most half of those that may be at work are, and return them."""
+        begun: list[State] = []
+        if len(self.states) > self._at_once // 2:
+            return begun
+        while self.waiting and len(self.states) < self._at_once:
+            batch = self.waiting.pop(0)
+            record, state = self.records[batch.names[0]], self._new_state(batch)
+            saved = record.loaded_state()
+            if saved is not None:
+                state.load_problem_state(0, saved)
+            state.iteration, record.state = record.iteration, None
+            begun.append(state)
+            self.states.append(state)
+        return begun
 
     def rest(self) -> None:
         """Let batches hold the problems that have left, so that their parameters can be seen. They stay at rest."""
@@ -147,9 +200,13 @@ class Roster:
         return moved
 
     def all_states(self) -> list[State]:
-        """Every problem, at work or not, batched with those of its batch that are equally far."""
+        """Problems, at work or not, batched with those of their batch that are equally far.
+
+        Tiles that take turns are left out unless they are at work.
+        """
         holders = self._holders()
-        return [state for batch in self.batches for state in self._states_of(batch, holders)]
+        batches = [batch for batch in self.batches if not self.takes_turns(batch.names[0]) or batch.names[0] in holders]
+        return [state for batch in batches for state in self._states_of(batch, holders)]
 
     def _states_of(self, batch: ProblemBatch, holders: Mapping[str, tuple[State, int]]) -> Iterator[State]:
         """Yield the problems of a batch, those that are equally far together."""
@@ -198,6 +255,8 @@ class Roster:
 
     def _can_rest(self, state: State) -> bool:
         """Whether a batch can hold its problems at rest: on a GPU it would keep memory that others need."""
+        if self.takes_turns(state.problems.names[0]):
+            return False
         reached = {self.records[name].iteration for name in state.problems.names}
         return self.device.type == "cpu" and reached == {state.iteration}
 
@@ -206,6 +265,8 @@ class Roster:
 
     def _remember(self, state: State, k: int) -> None:
         """Keep the state of a problem in its record."""
+        if self.takes_turns(state.problems.names[k]):
+            state.release()
         record = self.records[state.problems.names[k]]
         record.state = {**state.problem_state(k), "iteration": record.iteration}
 
@@ -229,6 +290,15 @@ class Roster:
         """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
         return {label: self.save_batch(label) for label in self.labels}
 
+    def put_away(self, name: str, stored: StoredState) -> None:
+        """Replace the state in the record of a problem by what reads it, if there is one."""
+        if self.records[name].state is not None:
+            self.records[name].state = stored
+
+    def kept(self) -> list[str]:
+        """Return the names of tiles that take turns whose records hold their states in memory."""
+        return [name for name in self.records if name in self._in_turn and isinstance(self.records[name].state, dict)]
+
     def save_batch(self, label: str) -> dict[str, dict[str, Any]]:
         """Record and state of the problems of one batch, by name.
 
@@ -239,6 +309,18 @@ class Roster:
             raise KeyError(label)
         holders = self._holders()
         return {name: self._entry(name, holders) for name in self.batches[self.labels.index(label)].names}
+
+    def progress_of(self, name: str) -> dict[str, Any]:
+        """Return what is saved of a problem besides its state."""
+        record = self.records[name]
+        return {
+            "status": record.status,
+            "iteration": record.iteration,
+            "evaluated": record.evaluated,
+            "seconds": record.seconds,
+            "ended": record.ended,
+            "scores": dict(record.scores),
+        }
 
     def has_left(self, name: str) -> bool:
         """Whether a problem has begun and is not at work."""
@@ -262,23 +344,14 @@ class Roster:
             self.records[name].state = state
 
     def _entry(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
-        record = self.records[name]
-        return {
-            "status": record.status,
-            "iteration": record.iteration,
-            "evaluated": record.evaluated,
-            "seconds": record.seconds,
-            "ended": record.ended,
-            "scores": dict(record.scores),
-            "state": self._state_of(name, holders),
-        }
+        return {**self.progress_of(name), "state": self._state_of(name, holders)}
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what :meth:`save` gave of each problem; one that is missing starts anew.
 
         Nothing is at work afterwards, see :meth:`work_on_unfinished`.
         """
-        self.states, self.resting = [], []
+        self.states, self.resting, self.waiting = [], [], []
         for name, record in self.records.items():
             if name in saved:
                 entry = saved[name]
@@ -287,14 +360,26 @@ class Roster:
                 record.ended, record.scores = entry["ended"], dict(entry.get("scores", {}))
 
     def _holders(self) -> dict[str, tuple[State, int]]:
-        held = (*self.states, *self.resting)
-        return {name: (state, k) for state in held for k, name in enumerate(state.problems.names)}
+        """The batch at work or at rest of each problem that is in one, with its position there."""
+        held = [*self.states, *self.resting]
+        before, holders = self._held
+        if len(held) != len(before) or any(a is not b for a, b in zip(held, before, strict=True)):
+            holders = {name: (state, k) for state in held for k, name in enumerate(state.problems.names)}
+            self._held = held, holders
+        return holders
 
     def _state_of(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any] | None:
         if name in holders:
             state, k = holders[name]
             return {**state.problem_state(k), "iteration": state.iteration}
-        return self.records[name].state
+        if self.takes_turns(name) and self.records[name].state is None and self.records[name].iteration == 0:
+            return self._waiting_state(name)
+        return self.records[name].loaded_state()
+
+    def _waiting_state(self, name: str) -> dict[str, Any]:
+        """The state of a tile at its start."""
+        batch = self.batches[self.labels.index(self._label_of[name])]
+        return {**self._new_state(batch).problem_state(0), "iteration": 0}
 
     def parts(self) -> Iterator[torch.nn.Module]:
         """Signals and corruptions of the batches, at work and at rest."""

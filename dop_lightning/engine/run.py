@@ -155,30 +155,42 @@ class Run:
 
     def to_end(self) -> None:
         """Advance until no problem is left, or until the run is interrupted: then the others end as they are."""
-        while self.states:
+        while self.states:  # if any wait, some are at work
             self.step()
             if self._interrupted():
                 self.interrupt()
                 return
 
     def step(self) -> int:
-        """Do one block of iterations of each batch, and return how many iterations the run has moved on."""
+        """Do one block of iterations of each batch at work, and return how many iterations the run has moved on."""
         start = self.iteration
-        end = self.block_end(start)
+        end = self.block_end(min((state.iteration for state in self.states), default=start))
         self.has_evaluated = False
-        for turn in list(turns(self.states, torch.get_num_threads())):
+        behind = [state for state in self.states if state.iteration < end]
+        for turn in turns(behind, torch.get_num_threads()):
             if self._interrupted():
                 break  # the batches of a run may be many: they need not be equally far to go on later
             self._advance(turn, end)
-            self._end_finished([state for state in turn if any(state is other for other in self.states)], end)
-        self._end_finished(self.states[:], end)
+            at_work = {id(state) for state in self.states}
+            self._end_finished([state for state in turn if id(state) in at_work], end)
+        seen = {id(state) for state in behind}
+        # those that went ahead in an earlier run, and what is left of batches of which a problem has diverged
+        self._end_finished([state for state in self.states if id(state) not in seen], end)
         self._tell_changes()
-        last = end == self.maximum
-        reached = end if not self.states else min(end, self.iteration)
-        if reached == end and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
-            self._evaluate(last)
+        last, is_whole = end == self.maximum, all(state.iteration >= end for state in self.states)
+        if is_whole and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
+            self._evaluate(last, end)
             self.has_evaluated = True
-        return reached - start
+        self._begin_waiting()
+        return max(0, (self.iteration if self.states else end) - start)
+
+    def _begin_waiting(self) -> None:
+        """Let tiles that wait take the place of those that have ended."""
+        if self.roster.waiting and not self._interrupted():
+            for state in self.roster.begin_waiting():
+                state.resume()
+                self._have_states_changed = True
+            self._tell_changes()
 
     def _end_finished(self, states: Iterable[State], end: int) -> None:
         """Let the problems of batches that are at iteration ``end`` leave if they have nothing left to do."""
@@ -250,9 +262,8 @@ class Run:
         if state.problems.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _evaluate(self, last: bool) -> None:
-        """Let the listeners look at every unfinished problem; the last time, end them all."""
-        end = self.iteration
+    def _evaluate(self, last: bool, end: int) -> None:
+        """Let the listeners look at every problem at work at iteration ``end``; the last time, end them all."""
         for listener in self.listeners:
             listener.on_evaluating(self)
         for state in self.states[:]:
@@ -298,11 +309,13 @@ class Run:
         Args:
             for_good: whether they stay ended if a later start allows more iterations.
         """
-        for state in self.states[:]:
-            for name in state.problems.names:
-                self.records[name].ended = for_good
-                self.stop(name, "done")
-            self._end_stopped(state, Look(state, self.scorer))
+        while self.states:
+            for state in self.states[:]:
+                for name in state.problems.names:
+                    self.records[name].ended = for_good
+                    self.stop(name, "done")
+                self._end_stopped(state, Look(state, self.scorer))
+            self._have_states_changed = bool(self.roster.begin_waiting()) or self._have_states_changed
         self._tell_changes()
 
     def interrupt(self) -> None:
@@ -315,6 +328,8 @@ class Run:
                 listener.on_end(self, ending)
             if state.iteration > 0:
                 state.release()
+        for batch in self.roster.waiting:
+            self.records[batch.names[0]].status = "interrupted"
 
     def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
         """Let the problems of a batch that are to stop leave it, or those of them at the positions ``which``."""

@@ -22,6 +22,10 @@ class OutOfMemoryError(RuntimeError):
     """A batch does not fit in memory; a smaller one may."""
 
 
+class AdvanceInterrupted(Exception):
+    """Raised in work before the first iteration that is interrupted."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a batch has recovered so far.
@@ -92,6 +96,9 @@ class State(ABC):
 
     def resume(self) -> None:  # noqa: B027 — most states have nothing to clear
         """Clear the effect of an earlier interruption. The run calls it whenever it begins or resumes."""
+
+    def interrupt(self) -> None:  # noqa: B027 — most states do nothing that takes long
+        """End work before the first iteration soon, which starts anew later; for signal handlers."""
 
     @abstractmethod
     def advance(self, iterations: int) -> list[int]:

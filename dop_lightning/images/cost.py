@@ -11,6 +11,7 @@ import torch
 
 from dop_lightning.engine.abreast import is_small
 from dop_lightning.engine.instant import Interpolation
+from dop_lightning.engine.roster import TILES_AT_WORK
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
@@ -53,9 +54,9 @@ Shape = tuple[int, int, int]
 def run_memory(
     shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False, threads: int = 1
 ) -> int:
-    """Bytes that a run takes: every part of every image is kept, and one at a time does its iterations.
+    """Bytes that a run takes. Images and some of their tiles have a network, and one at a time does its iterations.
 
-    Small tiles do so side by side, one a thread (:mod:`dop_lightning.engine.abreast`).
+    Small tiles do so side by side, one per thread (:mod:`dop_lightning.engine.abreast`).
 
     Args:
         shapes: (C, H, W) of the images.
@@ -67,6 +68,7 @@ def run_memory(
     """
     fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
+    parts: list[float] = []  # of tiles
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
         if width == 0:
@@ -78,10 +80,16 @@ def run_memory(
         pixels = math.prod(working_size(grid.tile))
         network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
-        kept += len(grid.places) * part + 100 * c * h * w  # reading, scores and pictures of the whole
+        if len(grid.places) == 1:
+            kept += part + 100 * c * h * w  # reading, scores and pictures of the whole
+        else:
+            parts += [part] * len(grid.places)
+            # y, truth and mask of each tile; the whole as without a network
+            kept += len(grid.places) * 9 * c * math.prod(grid.tile) + c * h * w * BYTES_OF_FILTER["whole"]
         at_once = min(threads, len(grid.places)) if is_small(grid.tile) else 1
         working = max(working, at_once * SAFETY * (fixed + slope * width) * pixels)
-    return PROCESS + round(kept + working)
+    begun = sum(sorted(parts, reverse=True)[: max(TILES_AT_WORK, 2 * threads)])
+    return PROCESS + round(kept + begun + working)
 
 
 def choose_tile(

@@ -53,10 +53,13 @@ class HistoryListener(Listener):
         """Take the last scores in.
 
         Raises:
-            KeyboardInterrupt: it was interrupted before its first iteration: there is nothing to return.
+            KeyboardInterrupt: an image was interrupted before its first iteration: there is nothing to return. A tile
+                has no outcome then.
         """
         for k, name in ending.names.items():
             if ending.ends[k] == "interrupted" and run.records[name].iteration == 0:
+                if ending.problems[k].is_tile:
+                    return
                 raise KeyboardInterrupt
         self._note(ending)
         done_away = 0 if "interrupted" in ending.ends.values() else self._maximum - ending.state.iteration

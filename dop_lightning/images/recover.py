@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -72,8 +73,8 @@ def recover_image(
     alpha stays as it is.
 
     Ctrl-C, or the stop button of a notebook, ends the work after the block in progress, within about a second: what is
-    recovered so far comes back with the status ``interrupted`` and a warning. A second Ctrl-C raises
-    ``KeyboardInterrupt`` at once, and so does the first where there is nothing to give yet.
+    recovered so far comes back with the status ``interrupted`` and a warning, tiles that have not begun as they were
+    observed. A second Ctrl-C raises ``KeyboardInterrupt`` at once, and so does the first if nothing has begun.
 
     Args:
         image: a NumPy array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` (channels are the shorter of the first and the
@@ -168,10 +169,14 @@ def recover_image(
             )
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
-    outcomes = [history.outcomes[each.name] for each in problems]
+    if not history.outcomes:
+        raise KeyboardInterrupt
+    some = next(iter(history.outcomes.values()))
+    outcomes = [history.outcomes.get(each.name) or _not_begun(each, some) for each in problems]
     outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
     _warn(outcome, maximum)
-    return _recovery(given, loaded, outcome, mean_history([history.curves[each.name] for each in problems]))
+    curves = [history.curves[each.name] for each in problems if each.name in history.curves]
+    return _recovery(given, loaded, outcome, mean_history(curves))
 
 
 def _whole(name: str, value: int) -> int:
@@ -234,6 +239,21 @@ def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
         missing = int((~loaded.mask).sum())
         raise ValueError(f"{given.name}: the truth must be known everywhere, got {missing} NaN or transparent entries")
     return loaded.values
+
+
+def _not_begun(tile: Problem, other: Outcome) -> Outcome:
+    """The outcome of a tile whose turn did not come: the observation. Rates are those of another tile."""
+    return replace(
+        other,
+        problem=tile,
+        status="interrupted",
+        iteration=0,
+        seconds=0.0,
+        signal=tile.observation,
+        corruption=torch.zeros_like(tile.observation),
+        scores={},
+        corruption_probability=None,
+    )
 
 
 def _warn(outcome: Outcome, maximum: int) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,28 @@ Problems = dict[str, dict[str, Any]]
 """What is saved of each problem of a batch, by name."""
 
 
+@dataclass(frozen=True)
+class StateInFile:
+    """The state of a problem, in a file of a checkpoint folder.
+
+    Args:
+        file: of its batch.
+        name: of the problem.
+    """
+
+    file: Path
+    name: str
+
+    def load(self) -> dict[str, Any]:
+        """Read it.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        state: dict[str, Any] = _unpickled(self.file, "cpu")["problems"][self.name]["state"]
+        return state
+
+
 class FolderCheckpointIO(CheckpointIO):
     """Saves a checkpoint as a folder, in which every batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
 
@@ -45,6 +68,7 @@ class FolderCheckpointIO(CheckpointIO):
         mark: the fingerprint of the run; files of another one are refused. Empty takes the files of any.
         only: tells the names of the batches to be read, ``None`` for all.
         files: what reads and writes ordinary files: the plugin that the trainer had.
+        stays: tells the names of problems whose states stay on disk until they are needed.
     """
 
     def __init__(
@@ -52,9 +76,11 @@ class FolderCheckpointIO(CheckpointIO):
         mark: str = "",
         only: Callable[[], set[str] | None] = lambda: None,
         files: CheckpointIO | None = None,
+        stays: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.mark = mark
         self.only = only
+        self.stays = stays
         self.files: CheckpointIO = (
             files.files if isinstance(files, FolderCheckpointIO) else files or TorchCheckpointIO()
         )
@@ -87,20 +113,27 @@ class FolderCheckpointIO(CheckpointIO):
         folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(WRITERS, "checkpoint") as pool:
             writing: deque[Future[None]] = deque()
-            for batch, problems in checkpoint["batches"].items():
+            batches = checkpoint["batches"]
+            progress = getattr(batches, "progress", lambda batch: batches[batch])
+            for batch in batches:
+                file = folder / f"{batch}.pt"
+                if self._is_written(file, progress(batch)):
+                    continue
                 if len(writing) == WRITERS:  # those that wait would take memory
                     writing.popleft().result()
-                writing.append(pool.submit(self._save_batch, folder / f"{batch}.pt", problems))
+                writing.append(pool.submit(self._save_batch, file, batches[batch]))
             for written in writing:
                 written.result()
         if callbacks := checkpoint.get("callbacks"):
             write_atomically(folder / CALLBACKS, lambda stream: torch.save(callbacks, stream))
 
+    def _is_written(self, file: Path, problems: Problems) -> bool:
+        """Return whether the file of a batch holds its problems as they are."""
+        return self._written.get(file) == _stage(problems) and file.exists()
+
     def _save_batch(self, file: Path, problems: Problems) -> None:
-        """Write the file of a batch, unless it holds the same already."""
+        """Write the file of a batch."""
         stage = _stage(problems)
-        if self._written.get(file) == stage and file.exists():
-            return
         self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
         self._written[file] = stage
 
@@ -132,7 +165,7 @@ class FolderCheckpointIO(CheckpointIO):
         if folder.is_file() or "://" in str(path):
             return self._load_file(path, map_location)
         batches, only = self._batches(folder), self.only()
-        contents = [self._load(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
+        contents = [self._load_batch(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
         problems: Problems = {}
         for content in sorted(contents, key=lambda content: content["time"]):
             problems.update(content["problems"])
@@ -167,15 +200,23 @@ class FolderCheckpointIO(CheckpointIO):
             raise ValueError(f"{folder}: not a checkpoint folder written by dop")
         return sorted(names)
 
-    def _load(self, file: Path) -> dict[str, Any]:
-        """The content of a file, or of the one before it."""
+    def _load_batch(self, file: Path) -> dict[str, Any]:
+        """The content of a file, or of the one before it, without the states that stay there."""
+        content, read = self._load(file)
+        for name, problem in content["problems"].items():
+            if self.stays(name) and problem["state"] is not None:
+                problem["state"] = StateInFile(read, name)
+        return content
+
+    def _load(self, file: Path) -> tuple[dict[str, Any], Path]:
+        """The content of a file, or of the one before it, and which of them it is."""
         before = _previous(file)
         if not file.exists():  # stopped between two renames
-            return self._read(before)
+            return self._read(before), before
         try:
             content = self._read(file)
             self._written[file] = _stage(content["problems"])
-            return content
+            return content, file
         except ValueError as error:
             if not before.exists():
                 raise ValueError(f"{error}; there is none before it: remove it to start its problems anew") from error
@@ -187,7 +228,7 @@ class FolderCheckpointIO(CheckpointIO):
                 ) from older
             self._damaged.add(file)
             print(f"{error}: going on from the one before it", file=sys.stderr)
-            return content
+            return content, before
 
     def _read(self, file: Path) -> dict[str, Any]:
         content = _unpickled(file, "cpu")

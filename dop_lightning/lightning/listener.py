@@ -93,7 +93,7 @@ def _is_left(run: Run, ending: Ending) -> bool:
     """Whether interrupted problems are tiles that have not begun, or of more than :data:`MOST_INTERRUPTED`."""
     if not all(problem.is_tile for problem in ending.problems):
         return False
-    at_work = sum(len(state) for state in run.states)
+    at_work = sum(len(batch) for batch, _ in run.roster.unfinished())
     return at_work > MOST_INTERRUPTED or ending.state.iteration == 0
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dop_lightning.engine.at_once import tiles_at_work
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
 from dop_lightning.engine.instant import Interpolation  # noqa: F401 — a config names it
 from dop_lightning.engine.method import Method
@@ -31,7 +32,13 @@ from dop_lightning.lightning.persistent_module import PersistentModule
 from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
 from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
-from dop_lightning.lightning.requirements import check_trainer, silence_what_does_not_apply, step_grids, stopped_early
+from dop_lightning.lightning.requirements import (
+    check_trainer,
+    has_no_common_end,
+    silence_what_does_not_apply,
+    step_grids,
+    stopped_early,
+)
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
 from dop_lightning.matrices.robust_separation import RobustSeparation
@@ -246,7 +253,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     ) -> Roster:
         names = [problem.name for problem in data.problems]
         device = device or self.trainer.strategy.root_device
-        return Roster(method, batches, self.tau, self.alpha, names, device, labels, dtype)
+        at_once = tiles_at_work(method) if self._trainer is None or has_no_common_end(self.trainer) else None
+        return Roster(method, batches, self.tau, self.alpha, names, device, labels, dtype, at_once=at_once)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Bring the batches along to another device or type, with all that iterations need.

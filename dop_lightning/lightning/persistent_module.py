@@ -1,6 +1,6 @@
 """Saving a run and loading it: ``state_dict``, checkpoint files of Lightning, and the contents of folders."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,9 @@ _DATA: ContextVar[RecoveryDataModule | None] = ContextVar("datamodule", default=
 
 class PersistentModule(PlainHyperparameters, pl.LightningModule):
     """A module whose state is saved problem by problem: nothing that is saved depends on batches."""
+
+    _taken: Mapping[str, Any] | None = None
+    """The ``state_dict`` of a checkpoint whose problems the roster has taken over already."""
 
     @property
     def roster(self) -> Roster:
@@ -77,6 +80,10 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         """
         rest = set(self._extras())
         others = {key: value for key, value in state_dict.items() if key in rest}
+        if state_dict is self._taken:  # what is not in the state_dict stays in the files of the checkpoint
+            self._taken = None
+            super().load_state_dict(others, strict=False, assign=assign)
+            return _IncompatibleKeys([], [])
         tensors = {key: value for key, value in state_dict.items() if key not in rest}
         missing, unexpected = load_tensors(self.roster, tensors) if self.is_configured else ([], list(tensors))
         missing += sorted(rest - set(others))
@@ -105,12 +112,15 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             rank_zero_info(f"A checkpoint cannot hold {names}: pass it again to load_from_checkpoint")
         add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
 
-    def saved_batches(self) -> SavedBatches:
+    def saved_batches(self, labels: Collection[str] | None = None) -> SavedBatches:
         """Return record and state of every problem, batch by batch, as checkpoint folders hold them.
 
         Each batch is copied when it is asked for, so that those of a large image need not lie in memory twice.
+
+        Args:
+            labels: of the batches; ``None`` for all.
         """
-        return SavedBatches(self.roster, self._remembered)
+        return SavedBatches(self.roster, self._remembered, labels)
 
     def _remembered(self, name: str) -> dict[str, Any]:
         """What callbacks remember of a problem."""
@@ -143,7 +153,10 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         # what Lightning would restore by position follows the problems: optimizers, and counters in on_fit_start
         extras = self._extras()
         saved = {key: value for key, value in checkpoint.get("state_dict", {}).items() if key in extras}
-        checkpoint["state_dict"] = {**extras, **saved, **problem_tensors(self.roster.entries())}
+        if any(map(self.roster.takes_turns, self.roster.records)):
+            self._taken = checkpoint["state_dict"] = {**extras, **saved}
+        else:
+            checkpoint["state_dict"] = {**extras, **saved, **problem_tensors(self.roster.entries())}
         if not has_run(checkpoint) or "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"], checkpoint["lr_schedulers"] = [], []
         checkpoint.pop("loops", None)

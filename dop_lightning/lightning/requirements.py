@@ -96,6 +96,13 @@ def _check_fit(trainer: Any) -> None:
         )
 
 
+def has_no_common_end(trainer: Any) -> bool:
+    """Whether problems may be recovered one after the other: nothing follows or ends all of them together."""
+    kinds = (callbacks.EarlyStopping, callbacks.ModelCheckpoint)
+    together = any(isinstance(callback, kinds) for callback in trainer.callbacks)
+    return not together and not trainer.loggers and (trainer.max_epochs or -1) < 0
+
+
 def stopped_early(trainer: Any) -> bool:
     """Whether a callback for early stopping has ended a run."""
     stopping = (callback for callback in trainer.callbacks if isinstance(callback, callbacks.EarlyStopping))

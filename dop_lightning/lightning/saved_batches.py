@@ -1,6 +1,6 @@
 """What a checkpoint folder holds of a run, one batch at a time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from dop_lightning.engine.roster import Roster
@@ -16,15 +16,22 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     Args:
         roster: the problems.
         remembered: returns what callbacks remember of a problem, given its name.
+        labels: of the batches; ``None`` for all.
     """
 
-    def __init__(self, roster: Roster, remembered: Callable[[str], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        remembered: Callable[[str], dict[str, Any]],
+        labels: Collection[str] | None = None,
+    ) -> None:
         self._roster = roster
         self._remembered = remembered
+        self._names = {label: batch.names for label, batch in zip(roster.labels, roster.batches, strict=True)}
         self._labels = [
             label
             for place, (label, batch) in enumerate(zip(roster.labels, roster.batches, strict=True))
-            if place == 0 or not all(self._waits(problem) for problem in batch)
+            if (labels is None or label in labels) and (place == 0 or not all(map(self._waits, batch)))
         ]
 
     def _waits(self, problem: Problem) -> bool:
@@ -36,6 +43,10 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
         """Record and state of the problems of a batch, with what callbacks remember of them."""
         problems = self._roster.save_batch(label)
         return {name: {**saved, "callbacks": self._remembered(name)} for name, saved in problems.items()}
+
+    def progress(self, label: str) -> dict[str, dict[str, Any]]:
+        """Return the records of the problems of a batch, without their states."""
+        return {name: self._roster.progress_of(name) for name in self._names[label]}
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of the batches."""

@@ -354,6 +354,81 @@ def test_a_batch_is_saved_by_its_label() -> None:
         run.roster.save_batch("batch-0002")
 
 
+def tiles(*names: str) -> list[ProblemBatch]:
+    return [ProblemBatch([Problem(name, torch.zeros(1, 1), folder=f"whole/{name}")]) for name in names]
+
+
+def tiled_run(method: Counter, *names: str, at_once: int = 2, **options: Any) -> tuple[Run, Log]:
+    log = Log()
+    roster = Roster(method, tiles(*names), 1.0, 1.0, names, torch.device("cpu"), at_once=at_once)
+    return Run(roster, listeners=[log], **options), log
+
+
+def test_tiles_wait_until_half_of_those_at_work_have_ended() -> None:
+    run, log = tiled_run(Counter(finish={"a": 10, "d": 10}), *"abcd", block=10, maximum=20)
+    run.to_end()
+    assert [event for event in log.said if event[0] in ("block", "end")] == [
+        ("block", "a", 10),
+        ("end", {"a": "stable"}, {"a": 10}),
+        ("block", "b", 10),
+        ("block", "c", 10),  # has caught up
+        ("block", "b", 10),
+        ("block", "c", 10),
+        ("end", {"b": "done"}, {"b": 20}),
+        ("end", {"c": "done"}, {"c": 20}),
+        ("block", "d", 10),
+        ("end", {"d": "stable"}, {"d": 10}),
+    ]
+    assert [run.records[name].state["count"] for name in "abcd"] == [10, 20, 20, 10]
+    assert run.roster.resting == []
+
+
+def test_the_run_moves_on_by_the_iterations_of_all_tiles() -> None:
+    run, _ = tiled_run(Counter(), *"abcd", block=10, maximum=20)
+    run.begin()
+    moved = []
+    while run.states:
+        moved.append(run.step())
+    assert moved == [0, 0, 10, 10]
+
+
+def test_an_interrupted_run_begins_no_tile() -> None:
+    run, log = tiled_run(Counter(), *"abc", block=10, maximum=10, interrupted=lambda: len(blocks(log)) == 2)
+    run.to_end()
+    assert [run.records[name].status for name in "abc"] == ["done", "done", "interrupted"]
+    assert run.states == []
+    again = Run(run.roster, listeners=[log], block=10, maximum=10)
+    again.begin()
+    again.to_end()
+    assert [run.records[name].status for name in "abc"] == ["done"] * 3
+
+
+def test_tiles_at_work_are_ended_with_those_that_wait() -> None:
+    run, _ = tiled_run(Counter(), *"abc", block=10, maximum=20)
+    run.step()
+    run.finish()
+    assert [(record.status, record.iteration) for record in run.records.values()] == [
+        ("done", 10),
+        ("done", 10),
+        ("done", 0),
+    ]
+
+
+def test_what_was_interrupted_at_the_last_iteration_ends_later() -> None:
+    run, log = make_run(
+        Counter(), batch("a"), batch("b"), block=10, maximum=10, interrupted=lambda: len(blocks(log)) == 1
+    )
+    run.to_end()
+    assert [(record.status, record.iteration) for record in run.records.values()] == [
+        ("interrupted", 10),
+        ("interrupted", 0),
+    ]
+    again = Run(run.roster, listeners=[log], block=10, maximum=10)
+    again.begin()
+    again.to_end()
+    assert [record.status for record in run.records.values()] == ["done", "done"]
+
+
 @pytest.mark.parametrize("options", [{"block": 0}, {"evaluate_every": 0}])
 def test_arguments_are_checked(options: Any) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))} must be"):

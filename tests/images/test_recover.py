@@ -411,13 +411,28 @@ def test_ctrl_c_does_not_fill_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "20/60" in capsys.readouterr().err.rpartition("\r")[2]
 
 
-@pytest.mark.parametrize(("iteration", "times", "tile"), [(1, 1, 16), (20, 2, None)])
-def test_ctrl_c_before_there_is_anything_and_twice_acts_at_once(
-    iteration: int, times: int, tile: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt_at(iteration, monkeypatch, times)
+def test_ctrl_c_twice_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(20, monkeypatch, times=2)
     with pytest.raises(KeyboardInterrupt):
-        recover_image(damaged(clean())[0], tile=tile, **{**TINY, "iterations": 60})
+        recover_image(damaged(clean())[0], **{**TINY, "iterations": 60})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_there_is_anything_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "step", lambda run: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        recover_image(damaged(clean())[0], tile=16, **TINY)
+
+
+def test_ctrl_c_leaves_tiles_that_have_not_begun_as_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = damaged(clean())[0]
+    interrupt_at(1, monkeypatch)  # within the first tile
+    with pytest.warns(RuntimeWarning, match="interrupted after 0 of 60 iterations"):
+        recovery = recover_image(given, tile=16, **{**TINY, "iterations": 60})
+    assert recovery.status == "interrupted"
+    assert recovery.corruption_probability is None
+    assert (recovery.image[16:, 16:] == given[16:, 16:]).all()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

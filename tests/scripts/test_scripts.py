@@ -33,7 +33,7 @@ def test_a_photograph_of_1500_by_1000_pixels_is_recovered_by_tiles_within_8_gib(
 def test_a_photograph_of_any_size_is_measured(tmp_path: Path) -> None:
     said = run("measure_large.py", "--size", "80", "60", "--damage", "hot", "--out", str(tmp_path))
     assert re.search(r"^80×60, hot, instant: exit status 0$", said, re.MULTILINE)
-    assert re.search(r"^\d+\.\d s, peak memory 0\.\d\d GiB, load", said, re.MULTILINE)
+    assert re.search(r"^\d+\.\d s, CPU time \d+\.\d s, peak memory 0\.\d\d GiB, load", said, re.MULTILINE)
     assert re.search(r"^PSNR \d+\.\d\d dB$", said, re.MULTILINE)
 
 

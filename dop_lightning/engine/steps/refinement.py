@@ -160,10 +160,11 @@ class Refinement(StepRule):
     (:func:`~dop_lightning.engine.steps.clean_entries.flat_border`), unless ``damage`` is ``points``.
 
     *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
-    local mean does. The first support and its interpolation (those of the first look if outliers have random values)
-    replace w and X̄ if that interpolation predicts held-out entries better than the output at its least error, by a
-    tenth. The first support also replaces a w that rejects more than 5 % of its clean entries, if the output predicts
-    held-out entries worse than the interpolation: fitted to few entries, the output would reject ever more of them.
+    local mean does. The first support and its interpolation (those of the first look if many outliers have random
+    values) replace w and X̄ if that interpolation predicts held-out entries better than the output at its least error,
+    by a tenth. The first support also replaces a w that rejects more than 5 % of its clean entries, if the output
+    predicts held-out entries worse than the interpolation: fitted to few entries, the output would reject ever more of
+    them.
 
     *Probability.* The probability that an entry is corrupted, reported beside ŝ, is calibrated at the end
     (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself does not change.
@@ -291,6 +292,7 @@ class Refinement(StepRule):
             return
         for k, problem in enumerate(problems):
             y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
+            state.poll()
             found = initial(problem, self.damage, pixels, self.sign, y)
             look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
@@ -300,12 +302,13 @@ class Refinement(StepRule):
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
-            support = initial_support(found, y, size, pixels, self.sign)
+            support = initial_support(found, y, size, pixels, self.sign, state.poll)
+            state.poll()
             if not look.by_noise:
                 self._regress(state, k, clean, support)
             if "guide" in memory and not memory["easy"][k]:
                 estimate = memory["regression"][k]
-                if look.by_noise or support.is_random:
+                if look.by_noise or support.is_uncertain:
                     estimate = self._regression(y, support.clean.masked_fill(memory["held_out"][k], 0))
                 memory["guide"][k] = estimate
 
@@ -313,27 +316,27 @@ class Refinement(StepRule):
         """Predict the held-out entries of problem k without the network, and decide whether that is good enough."""
         memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
         held_out, size, kind = memory["held_out"][k], scale(problem), memory["structure"][k]
-        clean = look if support.is_random else support.clean
+        clean = look if support.is_uncertain else support.clean
         memory["look"][k] = clean
-        memory["few_values"][k] = not (kind or support.is_random)
+        memory["few_values"][k] = not (kind or support.is_uncertain)
         known = clean.masked_fill(held_out, 0)
         observed = problem.mask is None and not bool(memory["damaged"][k].any())
         few = bool(memory["few_values"][k]) and observed and are_few(clean)
-        estimate = self._regression(y, known, held_out | (clean <= CERTAIN) if few else None)
+        estimate = self._regression(y, known, held_out | (clean <= CERTAIN) if few else None, support.estimate)
         dense = float(dense_noise(y, estimate, clean, held_out)) / size
         keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
         memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
         if few and not memory["easy"][k]:
-            estimate = self._regression(y, known)  # the network is guided everywhere
+            estimate = self._regression(y, known, first=support.estimate)  # the network is guided everywhere
         error, guessed = mean_errors(y, estimate, clean * held_out)
         most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # a flat image is its mean
         memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense
 
-    def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
+    def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None) -> Tensor:
         """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
-        return interpolate(y, clean, at) if self.kriging else regression(y, clean)
+        return interpolate(y, clean, at, first) if self.kriging else regression(y, clean)
 
     def reveal(self, state: BatchState, k: int) -> int:
         """Return ``T(revealed·scale)`` of problem k, rounded up to a multiple of ``every``."""

@@ -2,17 +2,21 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from dop_lightning.foundation.checks import positive
-from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
+from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO, StateInFile
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 LAST = Path("checkpoints") / "last.ckpt"
+
+MOST_KEPT = 8
+"""Ended tiles of a large image that are in memory before they are saved."""
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -40,7 +44,12 @@ class CheckpointFolder(RecoveryCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the strategy read and write folders; comes before a checkpoint is loaded."""
-        files = FolderCheckpointIO(self.mark, lambda: self._own(pl_module), trainer.strategy.checkpoint_io)
+        files = FolderCheckpointIO(
+            self.mark,
+            lambda: self._own(pl_module),
+            trainer.strategy.checkpoint_io,
+            lambda name: _takes_turns(pl_module, name),
+        )
         files.reserve(Path(trainer.default_root_dir) / LAST)
         trainer.strategy.checkpoint_io = files
 
@@ -69,21 +78,40 @@ class CheckpointFolder(RecoveryCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time."""
+        """Save if it is time, and tiles that have ended: their states need not stay in memory."""
         if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
             self.save(trainer)
+        elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
+            self._save_ended(trainer, kept)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end."""
         self.save(trainer)
 
+    def _save_ended(self, trainer: pl.Trainer, names: Sequence[str]) -> None:
+        """Save tiles that have ended, and keep their states in the files."""
+        module, path = recovery_module(trainer.lightning_module), Path(trainer.default_root_dir) / LAST
+        labels = {name: module.roster.label_of(name) for name in names}
+        path.mkdir(parents=True, exist_ok=True)
+        trainer.strategy.save_checkpoint({"batches": module.saved_batches(set(labels.values()))}, os.fspath(path))
+        for name, label in labels.items():
+            module.roster.put_away(name, StateInFile(path / f"{label}.pt", name))
+
     def save(self, trainer: pl.Trainer) -> None:
         """Save now."""
         path = Path(trainer.default_root_dir) / LAST
         path.parent.mkdir(parents=True, exist_ok=True)
-        batches = recovery_module(trainer.lightning_module).saved_batches()
+        module = recovery_module(trainer.lightning_module)
+        if kept := module.roster.kept():
+            self._save_ended(trainer, kept)
+        batches = module.saved_batches()
         trainer.strategy.save_checkpoint({"batches": batches, "callbacks": _remembered(trainer)}, os.fspath(path))
         self._saved_at = time.monotonic()
+
+
+def _takes_turns(module: pl.LightningModule, name: str) -> bool:
+    module = recovery_module(module)
+    return module.is_configured and module.roster.takes_turns(name)
 
 
 def _remembered(trainer: pl.Trainer) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class ProcessHeartbeat(RecoveryCallback):
                     **self._process,
                     time=time.time(),
                     pause=self._pause,
-                    at_work={name: state.iteration for state in module.states for name in state.problems.names},
+                    at_work={name: done for batch, done in module.roster.unfinished() for name in batch.names},
                     iteration=iteration,
                     maximum=module.maximum if module.maximum > 0 else None,
                     rate=self._rate(),

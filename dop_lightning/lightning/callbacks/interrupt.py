@@ -9,7 +9,6 @@ from types import FrameType
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.rivals.state import FilterState
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies.launched import is_child
@@ -61,8 +60,7 @@ class GracefulStop(RecoveryCallback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print("\nStopping: writing what is recovered so far (again: stop at once)", file=sys.stderr)
-            for state in module.states:  # a filter may take seconds for an image, which starts anew
-                if isinstance(state, FilterState):
-                    state.interrupt()
+            for state in module.states:  # a filter, or a first look, may take seconds for an image, which starts anew
+                state.interrupt()
 
         return handle

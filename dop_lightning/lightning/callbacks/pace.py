@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from dop_lightning.engine.state import State
 
@@ -23,6 +24,18 @@ def entries(state: State) -> int:
     return int(state.problems.observation.numel())
 
 
+class Work(NamedTuple):
+    """A batch that is unfinished.
+
+    Attributes:
+        entries: of its observations.
+        iteration: iterations done.
+    """
+
+    entries: int
+    iteration: int
+
+
 class Pace:
     """Measures the work that is left of a run, and the time that it takes.
 
@@ -31,28 +44,28 @@ class Pace:
 
     Args:
         maximum: iterations of each problem, at least 1.
-        states: the batches at work.
+        work: the unfinished batches.
         expected: seconds per entry and iteration, if known.
         now: seconds of a clock.
     """
 
-    def __init__(self, maximum: int, states: Iterable[State], expected: float | None, now: float) -> None:
-        states = list(states)
+    def __init__(self, maximum: int, work: Iterable[Work], expected: float | None, now: float) -> None:
+        work = list(work)
         self.maximum = maximum
         self.expected = expected
-        self._entries = max(1, sum(entries(state) for state in states))
+        self._entries = max(1, sum(batch.entries for batch in work))
         self._course: deque[tuple[float, float]] = deque()
         self._seconds, self._work = 0.0, 0.0
         self._first_seconds, self._first_work, self._first_entries = 0.0, 0.0, 0.0
         self._now = now
-        self.renew(states)
+        self.renew(work)
 
-    def renew(self, states: Iterable[State]) -> None:
-        """Take the batches at work, some of whose problems may have ended early."""
+    def renew(self, work: Iterable[Work]) -> None:
+        """Take the unfinished batches; others may have ended early."""
         self._left, self._waiting = 0.0, 0.0
-        for state in states:
-            self._left += entries(state) * max(0, self.maximum - state.iteration)
-            self._waiting += entries(state) if state.iteration == 0 else 0
+        for batch in work:
+            self._left += batch.entries * max(0, self.maximum - batch.iteration)
+            self._waiting += batch.entries if batch.iteration == 0 else 0
 
     def note(self, state: State, iterations: int, now: float) -> None:
         """Measure a block.

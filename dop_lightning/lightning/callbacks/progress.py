@@ -14,7 +14,7 @@ from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.callbacks.estimate import estimate_time
 from dop_lightning.lightning.callbacks.load import OtherLoad, describe
-from dop_lightning.lightning.callbacks.pace import Pace
+from dop_lightning.lightning.callbacks.pace import Pace, Work
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -86,7 +86,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         begin, now = pl_module.iteration, time.monotonic()
         self._start, self._shown_at = (now, begin), now
         self._is_estimated = False
-        self._pace = Pace(self._maximum, pl_module.states, expected, now) if self._maximum > 0 else None
+        self._pace = Pace(self._maximum, _work(pl_module), expected, now) if self._maximum > 0 else None
         self._load = OtherLoad() if self.estimate else None
         self._next_line = begin + self._stride()
         if sys.stderr.isatty():
@@ -121,10 +121,10 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         """Move on by a block of all batches."""
         if not self._enabled:
             return
-        states = recovery_module(pl_module).states
+        module = recovery_module(pl_module)
         if self._pace is not None:
-            self._pace.renew(states)
-        done = trainer.global_step if self._pace is None or not states else self._pace.done
+            self._pace.renew(_work(module))
+        done = trainer.global_step if self._pace is None or not module.states else self._pace.done
         self._show(trainer, done)
 
     def _show(self, trainer: pl.Trainer, done: float) -> None:
@@ -169,6 +169,11 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             self._bar = None
 
 
+def _work(module: DoubleOverparameterization) -> list[Work]:
+    """What is left to do."""
+    return [Work(batch.observation.numel(), done) for batch, done in module.roster.unfinished()]
+
+
 def _hint(module: DoubleOverparameterization) -> str | None:
     """The first advice of a signal on a problem that it can hardly fit."""
     signals = ((state.signal, problem) for state in module.states for problem in state.problems)
@@ -177,7 +182,7 @@ def _hint(module: DoubleOverparameterization) -> str | None:
 
 def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
     """What is about to happen, in one line."""
-    problems = sum(len(state) for state in module.states)
+    problems = sum(len(batch) for batch, _ in module.roster.unfinished())
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
     length = f"up to {module.maximum} iterations" if module.maximum > 0 else "as long as max_time allows"

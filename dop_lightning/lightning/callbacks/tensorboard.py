@@ -100,6 +100,8 @@ class ProblemTensorBoard(RecoveryCallback):
         """Write the scores, and pictures where they are due."""
         due, evaluation = self._is_due(module, look.iteration), look.evaluation
         for k, problem in enumerate(look.problems):
+            if problem.name in self._wholes and problem.name not in self._writers:  # a tile that has waited
+                self._open(Path(trainer.default_root_dir), problem, look.state, k)
             if problem.name not in self._writers:
                 continue
             with naming(Path(trainer.default_root_dir) / problem.folder):

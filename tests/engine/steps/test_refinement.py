@@ -13,6 +13,7 @@ from dop_lightning.engine.alpha import reveal_time
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
+from dop_lightning.engine.steps.clean_entries.support import first_support
 from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
@@ -599,6 +600,48 @@ def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
             probability = state.method.steps.corruption_probability(state, 0, 1)
             assert probability is not None
             assert bool((probability[~clean] > 0.9).all())
+
+
+@pytest.mark.parametrize("when", [0, 2])
+def test_the_first_look_at_a_tile_can_be_interrupted(when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation = SaltAndPepper(0.3).corrupt(photograph(), torch.Generator().manual_seed(0)).observation
+    problems = ProblemBatch([Problem("tile", observation, seed=0, data_range=1.0, folder="whole/tile")])
+    undisturbed, state = (make_state(problems, Refinement(every=10, patience=None)) for _ in range(2))
+    start, poll, polls = state.problem_state(0), BatchState.poll, []
+
+    def polled(state: BatchState) -> None:
+        if len(polls) == when:
+            state.interrupt()
+        polls.append(state)
+        poll(state)
+
+    monkeypatch.setattr(BatchState, "poll", polled)
+    assert state.advance(1) == []
+    assert (state.iteration, len(polls)) == (0, when + 1)
+    for name, remembered in state.problem_state(0)["memory"].items():
+        assert torch.equal(remembered, start["memory"][name]), name
+    monkeypatch.undo()
+    state.resume()
+    state.advance(1)
+    undisturbed.advance(1)
+    assert torch.equal(state.evaluate().signal, undisturbed.evaluate().signal)
+
+
+def test_few_outliers_of_random_values_need_no_network() -> None:
+    x = torch.linspace(0, 3, 96)
+    generator = torch.Generator().manual_seed(1)
+    truth = 0.4 + 0.2 * torch.sin(x[None] + x[:, None]) + 0.003 * torch.randn(3, 96, 96, generator=generator)
+    hot = torch.rand(truth.shape, generator=generator) < 0.01
+    observation = torch.where(hot, 0.8 + 0.2 * torch.rand(truth.shape, generator=generator), truth)
+    support = first_support(observation)
+    assert support.is_random
+    assert not support.is_uncertain
+    state = make_state(
+        ProblemBatch([Problem("few", observation, seed=0, data_range=1.0)]), Refinement(every=10, patience=None)
+    )
+    state.advance(1)
+    assert state.method.steps.finished(state) == [0]
+    assert float(psnr(state.evaluate().signal, truth[None], 1.0)) > 50
 
 
 def test_hot_pixels_of_a_flat_image_need_no_network() -> None:

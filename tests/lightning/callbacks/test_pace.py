@@ -11,7 +11,9 @@ from dop_lightning.lightning.callbacks.pace import Pace
 
 
 def batch(entries: int = 100, iteration: int = 0) -> Any:
-    return SimpleNamespace(problems=SimpleNamespace(observation=torch.zeros(1, entries)), iteration=iteration)
+    observation = torch.zeros(1, entries)
+    problems = SimpleNamespace(observation=observation)
+    return SimpleNamespace(problems=problems, entries=entries, iteration=iteration)
 
 
 def advance(pace: Pace, state: Any, iterations: int, now: float) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
+
 SIDE = 3
 """Side of the window, pixels."""
 
@@ -48,6 +50,6 @@ def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
     [0, 1, 0, 1]
     """
     flat = values.flatten()
-    ordered = flat[:: max(1, flat.numel() // ENOUGH)].sort().values  # quantile() takes no more than 2^24 entries
+    ordered = ascending(flat[:: max(1, flat.numel() // ENOUGH)])  # quantile() takes no more than 2^24 entries
     edges = ordered[[int(rank * ordered.numel()) for rank in ranks]]
     return torch.bucketize(values, edges, right=True)

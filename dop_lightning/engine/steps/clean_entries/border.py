@@ -12,6 +12,7 @@ Shapes: C×H×W, an image.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,8 +47,14 @@ def border_of(problem: Problem, damage: str) -> Tensor:
     whole = problem if part is None else part.whole
     if damage == "points" or whole.observation.dim() != 3:
         return torch.full_like(problem.observation, math.nan)
-    found = flat_border(whole.observation, scale(whole), whole.mask)
-    return found if part is None else found[..., part.rows, part.columns]
+    if part is None:
+        return flat_border(whole.observation, scale(whole), whole.mask)
+    height, width = whole.observation.shape[1:]
+    sides = (part.rows.start == 0, part.rows.stop == height, part.columns.start == 0, part.columns.stop == width)
+    found = torch.full_like(problem.observation, math.nan)
+    for c, side, value in _flat_lines(whole.observation, scale(whole), whole.mask, sides):
+        _side(found[c], side).fill_(value)
+    return found
 
 
 def flat_border(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
@@ -67,16 +74,30 @@ def flat_border(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
     tensor([0., nan, nan])
     """
     values = torch.full_like(y, math.nan)
-    known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
-    if min(y.shape[1:]) < 2:
-        return values
-    for c in range(len(y)):
-        for found, channel, seen in ((values[c], y[c], known[c]), (values[c].mT, y[c].mT, known[c].mT)):
-            for line, beside in ((0, 1), (-1, -2)):
-                value = _flat_value(channel[line][seen[line]], channel[beside][seen[beside]], scale)
-                if value is not None:
-                    found[line] = value
+    for c, side, value in _flat_lines(y, scale, observed, (True,) * 4):
+        _side(values[c], side).fill_(value)
     return values
+
+
+def _flat_lines(
+    y: Tensor, scale: float, observed: Tensor | None, sides: Sequence[bool]
+) -> Iterator[tuple[int, int, float]]:
+    """Yield the channel, the side and the value of flat border lines; sides are top, bottom, left and right."""
+    if min(y.shape[1:]) < 2:
+        return
+    for c in range(len(y)):
+        for side in (k for k in range(4) if sides[k]):
+            line, beside = (_side(y[c], side, depth) for depth in (0, 1))
+            if observed is not None:
+                line, beside = line[_side(observed[c], side)], beside[_side(observed[c], side, 1)]
+            value = _flat_value(line, beside, scale)
+            if value is not None:
+                yield c, side, value
+
+
+def _side(channel: Tensor, side: int, depth: int = 0) -> Tensor:
+    """Return a line along a side of ``(H, W)``, ``depth`` lines from it."""
+    return (channel if side < 2 else channel.mT)[depth if side % 2 == 0 else -1 - depth]
 
 
 def _flat_value(line: Tensor, beside: Tensor, scale: float) -> float | None:

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
 from dop_lightning.engine.steps.clean_entries.values import FAR
@@ -240,9 +241,13 @@ def _outliers(
     rows = some[apart & (clean[some] < 1)]
     if not len(rows):
         return None
-    weights = (1 - clean[rows]).double() / _rows_share_far(values[rows], expected, far)
+    weights = (1 - clean[rows]).double()
     if values.shape[1] == 1:
-        weights = _lifted(weights, values[rows, 0], expected, far, levels)
+        ordered = ascending(expected)
+        weights /= share_far(ordered, values[rows, 0], far, torch.float64).clamp_min(LEAST_FAR)
+        weights = _lifted(weights, values[rows, 0], ordered, far, levels)
+    else:
+        weights /= _rows_share_far(values[rows], expected, far)
     whole = int(seen[some].all(dim=1).sum())
     share = min(float(weights.sum()) / whole, MOST_SHARE)
     counts = torch.zeros(levels.number, dtype=torch.float64, device="cpu")
@@ -252,11 +257,10 @@ def _outliers(
     return _Outliers(share, rows, weights, density.float())
 
 
-def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, levels: _Levels) -> Tensor:
-    """Increase the weights of outliers, one value each, where c is unreliable."""
+def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
+    """Increase the weights of outliers, one value each, where c is unreliable; ``ordered`` are the estimates."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
-    ordered = expected.flatten().sort().values
     shares, further = (
         share_far(ordered, points, t, torch.float64).clamp_min(LEAST_FAR).view(PARTS, POINTS)
         for t in (far, (1 + SHIFT) * far)
@@ -268,8 +272,6 @@ def _lifted(weights: Tensor, values: Tensor, expected: Tensor, far: float, level
 
 def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     """Return c of rows of values ``(r, g)``, float64: the share of the rows of estimates with one far from them."""
-    if values.shape[1] == 1:
-        return share_far(expected.flatten().sort().values, values[:, 0], far, torch.float64).clamp_min(LEAST_FAR)
     compared = expected[:: max(1, len(expected) // COMPARED)]
     parts = [((part[:, None] - compared).abs() > far).any(dim=2).double().mean(dim=1) for part in values.split(4096)]
     return torch.cat(parts).clamp_min(LEAST_FAR)

@@ -24,6 +24,7 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.activity import classes
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
 from dop_lightning.engine.steps.clean_entries.places import places_like
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 NEAREST = 4
 """Number of nearest companions that count."""
@@ -144,7 +145,7 @@ def _edges(chance: Tensor) -> Tensor:
     if not len(chance):
         return chance
     ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64)[1:-1].square()
-    return chance.sort().values[(ranks * (len(chance) - 1)).long().to(chance.device)]
+    return ascending(chance)[(ranks * (len(chance) - 1)).long().to(chance.device)]
 
 
 def _counts(cells: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
+
 SAMPLE = 20_000
 """Approximate number of entries that an error is measured at."""
 
@@ -34,7 +36,7 @@ def trimmed_error(y: Tensor, expected: Tensor, at: Tensor, share: float) -> floa
         at: bool, the entries.
         share: of them, those with the least errors, in [0, 1].
     """
-    errors = (y - expected).abs()[at].cpu().double().sort().values
+    errors = ascending((y - expected).abs()[at].cpu().double())
     if errors.numel() == 0:
         return math.nan
     return float(errors[: max(1, math.ceil(share * errors.numel()))].mean())

@@ -24,8 +24,12 @@ Once a line is dead for sure, others are told by less: those in front of a black
 Shapes: C×H×W, an image.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from dop_lightning.engine.steps.clean_entries.sorting import ascending_lines
 
 SHORTEST = 48
 """Lines of fewer entries tell nothing."""
@@ -105,7 +109,7 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
     at = torch.linspace(0, width - 1, min(width, SAMPLES), device=y.device).long()
     line = y[:, :, at]
     allowed = _standing_out(line)
-    rough = _quartile((y.roll(-1, 2) - y)[:, :, at])
+    rough = _quartile(y[:, :, (at + 1) % width] - line)
     value, share = _mode(line)
     constant = 1 - share <= allowed
     for c in range(channels):
@@ -164,7 +168,7 @@ def _is_dead(row: Tensor, above: Tensor, below: Tensor, value: float | None, sur
 
 def _quartile(values: Tensor) -> Tensor:
     """Q of the absolute values along the last dimension; those that are not known do not count."""
-    ordered = values.abs().sort(dim=-1).values  # nan comes last
+    ordered = ascending_lines(values.abs())  # nan comes last
     known = ordered.isfinite().sum(dim=-1, keepdim=True)
     return ordered.gather(-1, known // 4)[..., 0]
 
@@ -179,10 +183,10 @@ def _dependence(one: Tensor, other: Tensor) -> Tensor:
 
 def _mode(line: Tensor) -> tuple[Tensor, Tensor]:
     """The most frequent value of each line, to a grey level, and its share."""
-    ordered = line.sort(dim=-1).values.nan_to_num(torch.inf)
+    ordered = ascending_lines(line).nan_to_num(torch.inf)
     known = ordered.isfinite().sum(dim=-1).clamp_min(1)
     begin = torch.arange(line.shape[-1], device=line.device)
-    counts = torch.searchsorted(ordered, (ordered + 2 * LEVEL).contiguous(), right=True) - begin
+    counts = torch.searchsorted(ordered, ordered + 2 * LEVEL, right=True) - begin
     counts = torch.where(ordered.isfinite(), torch.minimum(counts, known[..., None] - begin), 0)
     most = counts.max(dim=-1)
     value = ordered.gather(-1, (most.indices + most.values // 2).clamp_max(line.shape[-1] - 1)[..., None])[..., 0]
@@ -199,7 +203,17 @@ def _standing_out(line: Tensor) -> Tensor:
 
     Negative where there are too many.
     """
-    around = torch.stack([line.roll(k, -1) for k in (-2, -1, 0, 1, 2)]).nanmedian(dim=0).values
+    around = _median_of_five([line.roll(k, -1) for k in (-2, -1, 0, 1, 2)])
     share = ((line - around).abs() > FAR).sum(dim=(1, 2)) / line.isfinite().sum(dim=(1, 2)).clamp_min(1)
     allowed = 1.6 * share + 3 * (share / line.shape[-1]).sqrt() + 0.02
     return torch.where(allowed < MOST, allowed, -1.0)[:, None]
+
+
+def _median_of_five(values: Sequence[Tensor]) -> Tensor:
+    """Return the median of five arrays, without nan."""
+    a, b, c, d, e = values
+    if bool(a.isnan().any()):
+        return torch.stack(list(values)).nanmedian(dim=0).values
+    low = torch.maximum(torch.minimum(a, b), torch.minimum(c, d))
+    high = torch.minimum(torch.maximum(a, b), torch.maximum(c, d))
+    return torch.maximum(torch.minimum(low, high), torch.minimum(e, torch.maximum(low, high)))

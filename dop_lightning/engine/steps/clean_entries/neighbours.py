@@ -34,8 +34,10 @@ def neighbours_at(around: Tensor, places: Tensor) -> Iterator[Tensor]:
     >>> [int(value) for value in neighbours_at(bordered(image), torch.tensor([4]))]
     [0, 1, 2, 3, 5, 6, 7, 8]
     """
-    height, width = around.shape[1] - 2, around.shape[2] - 2
+    bordered_height, bordered_width = around.shape[1:]
+    height, width = bordered_height - 2, bordered_width - 2
     channel, rest = places // (height * width), places % (height * width)
-    row, column = rest // width, rest % width
+    corner = (channel * bordered_height + rest // width) * bordered_width + rest % width  # of the 3×3 block
+    flat = around.flatten()
     for down, right in STEPS:
-        yield around[channel, row + down, column + right]
+        yield flat[corner + (down * bordered_width + right)]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import classes
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
+from dop_lightning.engine.steps.clean_entries.sorting import stable_order
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Boundaries of the cells of d."""
@@ -123,7 +124,7 @@ def _share(found: Tensor, chance: Tensor) -> float:
 def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
     """Draw another place with about the same estimate for each place."""
     shuffled = torch.randperm(expected.numel(), generator=generator, device="cpu").to(at.device)
-    order = shuffled[expected[shuffled].sort(stable=True).indices]  # equal estimates in random order
+    order = shuffled[stable_order(expected[shuffled])]  # equal estimates in random order
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.numel(), device=order.device)
     spread = max(50, round(SPREAD * order.numel()))

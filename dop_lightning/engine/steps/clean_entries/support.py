@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.easy import are_few
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
 from dop_lightning.engine.steps.clean_entries.estimate import clean_and_diversity
 from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
@@ -17,8 +18,8 @@ from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
 
 ROUNDS, ROUNDS_OF_RANDOM = 4, 2
-"""Most rounds of support and interpolation, and those for outliers of random values: with more of these, a support that
-is too small is confirmed by what it leaves out."""
+"""Most rounds of support and interpolation, and those for many outliers of random values: with more of these, a support
+that is too small is confirmed by what it leaves out."""
 
 SAME = 0.01
 """The same, as a share of the outliers, below which the interpolation from the last w would be the same."""
@@ -64,8 +65,13 @@ class FirstSupport(NamedTuple):
 
     @property
     def is_random(self) -> bool:
-        """Whether outliers have random values: such a support is uncertain."""
+        """Whether outliers have random values."""
         return self.diversity > RANDOM
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether the support may be worse than the first look: many outliers have random values."""
+        return self.is_random and not are_few(self.clean)
 
 
 def first_support(
@@ -106,15 +112,15 @@ def first_support(
         found = FirstSupport(
             *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
         )
-        last = (ROUNDS_OF_RANDOM if found.is_random else ROUNDS) - 1
+        last = (ROUNDS_OF_RANDOM if found.is_random and not are_few(found.clean) else ROUNDS) - 1
         change = float((found.clean - before).abs().mean())
         if change < SETTLED:
             return found._replace(settled=number > 0 and change < SAME * float((1 - found.clean).mean()))
         if number >= last:
             break
-        if found.diversity > 0:
+        if found.diversity > 0 and not (number > 0 and are_few(found.clean)):
             estimate = interpolate(y, found.clean, first=estimate)
-        else:  # most entries are clean by their values
+        else:  # most entries are clean by their values, or have hardly changed
             at = (found.clean <= DECIDED) | (sample & known)
             estimate = torch.where(at, interpolate(y, found.clean, at, first=estimate), estimate)
     return found

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
+
 KNOTS = 8
 """Knots of the hats of a score: this many quantiles of the unlabelled examples, and of the positive ones."""
 
@@ -57,7 +59,12 @@ class Logistic(NamedTuple):
 
     def probability(self, examples: Examples) -> Tensor:
         """Return σ(η), ``(r,)``, float64."""
-        return torch.sigmoid(examples.base.double() + _design(examples, self.knots) @ self.coefficients)
+        seen = examples.seen.double()
+        eta, begin = examples.base.double() + self.coefficients[0], 1
+        for f, knots in enumerate(self.knots):
+            heights, begin = self.coefficients[begin : begin + len(knots)], begin + len(knots)
+            eta += (_between(examples.scores[..., f].double(), knots, heights) * seen).sum(1) / seen.sum(1)
+        return torch.sigmoid(eta)
 
 
 def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: Tensor, ridge: float) -> Logistic:
@@ -108,12 +115,23 @@ def hats(scores: Tensor, knots: Tensor) -> Tensor:
     >>> hats(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 1.0, 2.0])).tolist()
     [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
+    below, share = (each[..., None] for each in _places(scores, knots))
+    result = scores.new_zeros(*scores.shape, len(knots))
+    result.scatter_(-1, below, 1 - share)
+    return result.scatter_(-1, below + 1, share)
+
+
+def _places(scores: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the knot below each score, and the score's share of the way to the next one."""
     scores = scores.clamp(knots[0], knots[-1])
     below = torch.bucketize(scores, knots[1:-1], right=True)
-    share = ((scores - knots[below]) / (knots[below + 1] - knots[below]))[..., None]
-    result = scores.new_zeros(*scores.shape, len(knots))
-    result.scatter_(-1, below[..., None], 1 - share)
-    return result.scatter_(-1, below[..., None] + 1, share)
+    return below, (scores - knots[below]) / (knots[below + 1] - knots[below])
+
+
+def _between(scores: Tensor, knots: Tensor, heights: Tensor) -> Tensor:
+    """Return the sum of the hats with these heights."""
+    below, share = _places(scores, knots)
+    return torch.lerp(heights[below], heights[below + 1], share)
 
 
 def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
@@ -125,7 +143,7 @@ def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
 
 
 def _quantiles(scores: Tensor) -> Tensor:
-    ordered = scores.double().sort().values
+    ordered = ascending(scores.double())
     return ordered[[k * (len(ordered) - 1) // (KNOTS - 1) for k in range(KNOTS)]]
 
 

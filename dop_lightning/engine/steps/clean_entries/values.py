@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
+from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 FAR = 0.25
 """t, the distance in scales of the observation beyond which an entry is far from its estimate."""
@@ -127,7 +128,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
     all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
-    ordered = bins.estimates[seen].to(torch.int16).sort().values  # short integers are sorted faster
+    ordered = ascending(bins.estimates[seen].to(torch.int16))  # short integers are sorted faster
     levels = torch.arange(BINS, dtype=ordered.dtype, device=ordered.device)
     shares, further = (
         share_far(ordered, levels, t, outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())

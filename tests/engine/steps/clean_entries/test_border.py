@@ -5,6 +5,9 @@ import torch
 
 from dop_lightning import recover_image
 from dop_lightning.engine.steps.clean_entries import flat_border
+from dop_lightning.engine.steps.clean_entries.border import border_of
+from dop_lightning.images.tiles import cut
+from dop_lightning.problems.problem import Problem
 
 
 def shades(side: int) -> torch.Tensor:
@@ -65,3 +68,16 @@ def test_the_line_is_recovered_to_the_bit_and_its_impulses_are_reported() -> Non
     assert found.corruption_probability is None or bool(
         ((found.corruption_probability[:, 0, 1] > 0.5) == (y[1, :, 0] != 0).numpy()).all()
     )
+
+
+def test_tiles_have_the_lines_of_the_whole() -> None:
+    image = shades(160)
+    image[1, :, 0], image[2, -1], image[0, :, -1], image[0, 0] = 0, 1, 1, 0
+    whole = Problem("whole", impulses(image, 0.3), data_range=1.0)
+    expected = border_of(whole, "auto")
+    assert bool(expected.isfinite().any())
+    mosaic = cut(whole, 64)
+    assert mosaic is not None
+    for place, tile in mosaic.tiles.items():
+        found = border_of(tile, "auto")
+        assert torch.equal(found.nan_to_num(7), expected[..., *mosaic.grid.window(*place)].nan_to_num(7))

@@ -1,0 +1,42 @@
+"""Sort many values on a CPU. NumPy is many times faster than torch there, with the same result."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Return all values in ascending order, one dimension; nan last.
+
+    >>> ascending(torch.tensor([0.3, 0.1, 0.2]))
+    tensor([0.1000, 0.2000, 0.3000])
+    """
+    return ascending_lines(values.flatten())
+
+
+def ascending_lines(values: Tensor) -> Tensor:
+    """Return values in ascending order along the last dimension; nan last."""
+    if values.device.type != "cpu" or not _is_plain(values.dtype):
+        return values.sort(dim=-1).values
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
+
+
+def stable_order(values: Tensor) -> Tensor:
+    """Return the positions of values in ascending order, equal ones in their order, int64.
+
+    Args:
+        values: one dimension, without nan.
+
+    >>> stable_order(torch.tensor([0.3, -0.1, 0.3, 0.2]))
+    tensor([1, 3, 0, 2])
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32 or len(values) >= 1 << 32:
+        return values.sort(stable=True).indices
+    bits = (values.detach() + 0.0).numpy().view(np.uint32)  # -0 becomes 0
+    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)  # unsigned, in the same order
+    keys = (keys << np.uint64(32)) | np.arange(len(keys), dtype=np.uint64)
+    return torch.from_numpy((np.sort(keys) & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+def _is_plain(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)

@@ -1,0 +1,81 @@
+"""Tiles of which only some are at work at a time: results, memory, interruption and resuming."""
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+
+from dop_lightning.engine import at_once
+from dop_lightning.lightning.callbacks import checkpoint
+from dop_lightning.lightning.checkpoint_io import StateInFile
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+
+DATA = {"noise": None, "resize": 56, "tile": 24}
+"""Nine tiles."""
+
+
+class Follow(RecoveryCallback):
+    """Notes how many tiles are at work, and stops the run after a number of blocks."""
+
+    def __init__(self, stop_after: int = -1) -> None:
+        self.at_work: list[int] = []
+        self.left = stop_after
+
+    def on_block(self, trainer: pl.Trainer, module, state, iterations: int) -> None:
+        self.at_work.append(len(module.states))
+        self.left -= 1
+        if self.left == 0:
+            module.stopped_by = "SIGINT"
+            trainer.should_stop = True
+
+
+@pytest.fixture
+def in_turn(monkeypatch) -> None:
+    monkeypatch.setattr(at_once, "TILES_AT_WORK", 4)
+    monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
+
+
+@pytest.fixture(scope="module")
+def all_at_once(fit, image_method, images, tmp_path_factory):
+    follow = Follow()
+    run = fit(tmp_path_factory.mktemp("all") / "run", image_method(), images(**DATA), 20, follow)
+    assert set(follow.at_work) == {9}
+    return run
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_some_tiles_at_a_time_give_the_same_results(fit, image_method, images, all_at_once, tmp_path: Path) -> None:
+    follow = Follow()
+    run = fit(tmp_path, image_method(), images(**DATA), 20, follow)
+    assert max(follow.at_work) == 4
+    run.assert_equals(all_at_once)
+    assert run.trainer.global_step == 20
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_the_states_of_ended_tiles_are_in_files(fit, image_method, images, all_at_once, tmp_path: Path) -> None:
+    run = fit(tmp_path, image_method(), images(**DATA), 20)
+    assert run.module.roster.resting == []
+    states = [record.state for record in run.module.records.values()]
+    assert all(isinstance(state, StateInFile) for state in states)
+    name = next(iter(run.module.records))
+    assert (run.module.recovered(name).signal == all_at_once.module.recovered(name).signal).all()
+    assert run.module.state_dict().keys() == all_at_once.module.state_dict().keys()
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize("blocks", [1, 5, 9, 14])
+def test_an_interrupted_run_continues(blocks: int, fit, image_method, images, all_at_once, tmp_path: Path) -> None:
+    stopped = fit(tmp_path / "run", image_method(), images(**DATA), 20, Follow(blocks))
+    assert sum(record.iteration for record in stopped.module.records.values()) == 10 * blocks
+    follow = Follow()
+    resumed = fit(tmp_path / "run", image_method(), images(**DATA), 20, follow, resume=True)
+    assert max(follow.at_work) <= 4
+    resumed.assert_equals(all_at_once)
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_an_ended_run_continues_with_more_iterations(fit, image_method, images, all_at_once, tmp_path: Path) -> None:
+    fit(tmp_path / "run", image_method(), images(**DATA), 10)
+    resumed = fit(tmp_path / "run", image_method(), images(**DATA), 20, resume=True)
+    resumed.assert_equals(all_at_once)
