@@ -4,7 +4,7 @@ Shapes: n rows, m columns.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,21 @@ def read_matrix(path: str | Path, key: str | None = None) -> Matrix:
     if suffix not in MATRIX_SUFFIXES:
         raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
     return parse_file(_parse, path, key)
+
+
+def thin_matrix_note(shape: Sequence[int]) -> str | None:
+    """Return a warning for a single row or column, else ``None``.
+
+    Args:
+        shape: ``(n, m)``.
+    """
+    if min(shape) > 1:
+        return None
+    kind = "row" if shape[0] == 1 else "column"
+    return (
+        f"a matrix of shape {shape[0]} × {shape[1]} always has rank 1, so outliers cannot be told from data in a "
+        f"{kind}; pass several"
+    )
 
 
 def _parse(path: Path, key: str | None) -> Matrix:
