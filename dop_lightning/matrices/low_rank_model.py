@@ -28,7 +28,7 @@ LEAST_NOISE = 1e-6
 BOUND = 100.0
 """Entries are bounded by this many times the median absolute entry of their row before the first fit."""
 
-ITERATIONS, SWEEPS = 8, 3
+ITERATIONS, SWEEPS, FIRST_ITERATIONS = 8, 2, 30
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class LowRankModel:
         sizes = np.linalg.norm(self.loadings, axis=0)
         basis = np.ascontiguousarray((self.loadings / np.where(sizes > 0, sizes, 1.0)).T)
         codes = robust_codes(
-            torch.from_numpy(np.clip(rows, -bound, bound)), torch.from_numpy(basis), torch.from_numpy(observed)
+            torch.from_numpy(np.clip(rows, -bound, bound)),
+            torch.from_numpy(basis),
+            torch.from_numpy(observed),
+            iterations=FIRST_ITERATIONS,
         ).numpy()
         kept = observed & (np.abs(rows - codes @ basis) <= LIMIT * self.noise**0.5)
         for _ in range(SWEEPS):
@@ -107,8 +110,10 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
         rows = np.where(observed, Z - mean, 0.0)
         cells = predict_cells(rows, kept, loadings, noise)
         noise = _noise(rows - cells.fitted, observed)
-        kept = observed & (np.abs(cells.residual) <= LIMIT * np.sqrt(cells.variance))
+        before, kept = kept, observed & (np.abs(cells.residual) <= LIMIT * np.sqrt(cells.variance))
         values = np.where(kept, rows, cells.fitted) + mean
+        if np.array_equal(before, kept):
+            break
     return LowRankModel(mean, loadings, noise)
 
 

@@ -173,10 +173,9 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self.scale_ = self._scale.astype(X.dtype)
         self._unit = float(self._scale.max())
         Z = np.where(observed, (deviations / units).astype(np.float64) / unit, np.nan)
-        self._fit_models(Z, state)
+        kept, values = self._fit_models(Z, state)
         self.mean_ = (location + self._mean * self._scale).astype(X.dtype) if self.center else location
         self._location = location.astype(np.float64)
-        kept, values, _ = self._model.cells(Z)
         self._prior = float(np.clip((observed & ~kept).sum() / observed.sum(), 1e-3, 0.5))
         low_rank = self._projected(values).astype(X.dtype) + self.mean_
         self.low_rank_ = _labelled(low_rank, given)
@@ -295,8 +294,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
     # ----------------------------------------------------------------------------------------------------- its parts
 
-    def _fit_models(self, Z: NDArray[Any], state: State) -> None:
-        """Fit the model of cells, and the principal components in the units of X."""
+    def _fit_models(self, Z: NDArray[Any], state: State) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fit all models; return which entries are clean, and the table with the others replaced."""
         n, m = Z.shape
         left, values, right = (part.astype(np.float64) for part in _decomposed(state))
         found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
@@ -313,17 +312,19 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
-        self._fit_components(Z)
+        kept, values, _ = model.cells(Z)
+        self._fit_components(values)
+        return kept, values
 
-    def _fit_components(self, Z: NDArray[Any]) -> None:
+    def _fit_components(self, values: NDArray[Any]) -> None:
         """Take the principal components of the clean table."""
-        n, m = Z.shape
+        n, m = values.shape
         model, weights = self._model, self._scale / self._unit
         covariance = None
         if model.covariance is not None:
             extra = 0.0 if self.center else np.outer(model.mean, model.mean)
             covariance = model.covariance + extra
-        values = model.cells(Z)[1] - self._mean
+        values = values - self._mean
         if self.n_components is not None:
             rank = int(self.n_components)
         elif covariance is None:
