@@ -21,8 +21,8 @@ def parser() -> argparse.ArgumentParser:
         "data",
         nargs="+",
         metavar="DATA",
-        help="matrices: .npy, .npz, .csv or .mat, NaN being missing. Scenes of a camera that stands still: videos, and "
-        "folders of pictures of one size, a folder being a scene",
+        help="matrices: .npy, .npz, .csv, .tsv, .csv.gz, .mat or .parquet, NaN being missing. Scenes of a camera that "
+        "stands still: videos, and folders of pictures of one size, a folder being a scene",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     result.add_argument(
@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "with --alpha",
     )
     matrices.add_argument("--key", metavar="NAME", help="which array of .npz and .mat files")
+    matrices.add_argument(
+        "--index", nargs="+", metavar="NAME", help="columns of tables that hold labels; default: a first column of text"
+    )
     matrices.add_argument(
         "--truth", nargs="+", metavar="FILE", help="clean matrices, one a file or one for all, for scores alone"
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 from dop_lightning.foundation.nearest import did_you_mean
 
@@ -13,14 +14,14 @@ def positive(name: str, value: float) -> float:
     Traceback (most recent call last):
     ValueError: alpha must be a finite number above 0, got 0.0
     """
-    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return value
 
 
 def not_negative(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number of at least zero."""
-    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+    if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return value
 
@@ -32,7 +33,7 @@ def share(name: str, value: float) -> float:
     Traceback (most recent call last):
     ValueError: ratio must lie between 0 and 1, got 1.5
     """
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
+    if not (isinstance(value, Real) and 0 <= value <= 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
     return value
 
@@ -44,7 +45,7 @@ def fraction(name: str, value: float) -> float:
     Traceback (most recent call last):
     ValueError: average must be at least 0 and below 1, got 1.0
     """
-    if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < 1):
+    if isinstance(value, bool) or not (isinstance(value, Real) and 0 <= value < 1):
         raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
     return value
 
@@ -56,7 +57,7 @@ def at_least(name: str, value: int, minimum: int) -> int:
     Traceback (most recent call last):
     ValueError: rank must be a whole number of at least 1, got 0
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
     return value
 

@@ -1,10 +1,11 @@
-"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv``, MATLAB's ``.mat``.
+"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv`` and ``.tsv``, MATLAB's ``.mat``, ``.parquet``.
 
 Shapes: n rows, m columns.
 """
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,25 @@ from torch import Tensor
 
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
-from dop_lightning.matrices.tables import TableLabels, read_table
+from dop_lightning.matrices.tables import Table, TableLabels, read_table
 
-MATRIX_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
+TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+"""Text tables."""
+
+MATRIX_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES, ".mat", ".parquet")
+
+_SPARSE = {"data", "format", "shape"}
+"""Arrays in the files of scipy.sparse.save_npz."""
+
+
+def matrix_suffix(path: Path) -> str:
+    """Return the suffix of a matrix in lower case, such as ``.csv.gz``; the last suffix of other files.
+
+    >>> matrix_suffix(Path("a.b.CSV.gz"))
+    '.csv.gz'
+    """
+    name = path.name.lower()
+    return max((suffix for suffix in MATRIX_SUFFIXES if name.endswith(suffix)), key=len, default=path.suffix.lower())
 
 
 class Matrix(NamedTuple):
@@ -33,15 +50,17 @@ class Matrix(NamedTuple):
     labels: TableLabels | None = None
 
 
-def read_matrix(path: str | Path, key: str | None = None) -> Matrix:
+def read_matrix(path: str | Path, key: str | None = None, index: Sequence[str] = ()) -> Matrix:
     """Read a matrix. Entries that are NaN, or empty in a table, are missing.
 
     Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is parsed once.
 
     Args:
-        path: ``.npy``, ``.npz``, ``.csv`` (see :func:`~dop_lightning.matrices.tables.read_table`), or ``.mat`` up to
-            version 7, which needs scipy.
+        path: ``.npy``, ``.npz``, ``.csv``, ``.tsv``, either compressed as ``.gz`` (see
+            :func:`~dop_lightning.matrices.tables.read_table`), ``.mat`` up to version 7, which needs scipy, or
+            ``.parquet``, which needs pyarrow.
         key: the name of the array in an ``.npz`` or ``.mat``; not needed where there is one only.
+        index: names of the columns of a table that hold labels.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,23 +70,67 @@ def read_matrix(path: str | Path, key: str | None = None) -> Matrix:
         ImportError: a ``.mat`` without scipy.
     """
     path = existing_file(path)
-    suffix = path.suffix.lower()
+    suffix = matrix_suffix(path)
     if suffix not in MATRIX_SUFFIXES:
         raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
-    return parse_file(_parse, path, key)
+    return parse_file(_parse, path, key, tuple(index))
 
 
-def _parse(path: Path, key: str | None) -> Matrix:
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
+def thin_matrix_note(shape: Sequence[int]) -> str | None:
+    """Return a warning for a single row or column, else ``None``.
+
+    Args:
+        shape: ``(n, m)``.
+    """
+    if min(shape) > 1:
+        return None
+    kind = "row" if shape[0] == 1 else "column"
+    return (
+        f"a matrix of shape {shape[0]} × {shape[1]} always has rank 1, so outliers cannot be told from data in a "
+        f"{kind}; pass several"
+    )
+
+
+def _parse(path: Path, key: str | None, index: tuple[str, ...]) -> Matrix:
+    suffix = matrix_suffix(path)
+    if suffix in TABLE_SUFFIXES or suffix == ".parquet":
         _refuse_key(path, key)
-        table = read_table(path)
+        table = _read_parquet(path, index) if suffix == ".parquet" else read_table(path, index)
         return Matrix(*_to_matrix(path, table.values), table.labels)
+    if index:
+        raise ValueError(f"{path}: index names columns of a table, a {suffix} has none; got {', '.join(index)}")
     with warnings.catch_warnings():
         # Of files by old writers, and of names that occur twice: what is read is checked below.
         warnings.simplefilter("ignore")
         array = _read_mat(path, key) if suffix == ".mat" else _read_numpy(path, key)
     return Matrix(*_to_matrix(path, array))
+
+
+def _read_parquet(path: Path, index: tuple[str, ...]) -> Table:
+    try:
+        from pyarrow import parquet, types
+    except ImportError as error:
+        raise ImportError(f'{path}: .parquet files need pyarrow: pip install "dop_lightning[parquet]"') from error
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:  # damaged bytes make readers raise errors of any kind
+        raise ValueError(f"{path}: must be a Parquet file, got another, or a damaged one ({error!r})") from None
+    names = [name for name in table.column_names if name not in index]
+    for name in index:
+        if name not in table.column_names:
+            raise ValueError(f"{path}: index must name columns, {', '.join(table.column_names)}, got {name!r}")
+    for name in names:
+        kind = table.schema.field(name).type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
+            raise ValueError(
+                f"{path}: columns must hold numbers, got {kind} in column {name!r}; label the rows by it with "
+                f"--index {name}, or remove it"
+            )
+    columns = [[math.nan if v is None else float(v) for v in table.column(name).to_pylist()] for name in names]
+    values = np.array(columns, dtype=np.float64).reshape(len(names), table.num_rows).T
+    beside = [list(row) for row in zip(*(map(str, table.column(name).to_pylist()) for name in index), strict=True)]
+    labels = TableLabels([], [[*index, *names]], beside or [[] for _ in range(table.num_rows)], ",")
+    return Table(np.ascontiguousarray(values), labels)
 
 
 def _read_numpy(path: Path, key: str | None) -> Any:
@@ -83,6 +146,8 @@ def _read_numpy(path: Path, key: str | None) -> Any:
         # Opened here, since NumPy leaves a damaged archive open.
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
+            if zipped:
+                _refuse_sparse(path, loaded.files)
             return loaded[_choose(path, key, loaded.files)] if zipped else loaded
     except _Choice:
         raise
@@ -120,6 +185,13 @@ def _choose(path: Path, key: str | None, names: list[str]) -> str:
     if key is not None and key not in names:
         raise _Choice(f"{path}: key must be one of {listed}, got {key!r}")
     return names[0] if key is None else key
+
+
+def _refuse_sparse(path: Path, names: Sequence[str]) -> None:
+    if set(names) >= _SPARSE:
+        raise _Choice(
+            f"{path}: the matrix must be dense, got a sparse one of scipy; save it with numpy.save(…, matrix.toarray())"
+        )
 
 
 def _refuse_key(path: Path, key: str | None) -> None:

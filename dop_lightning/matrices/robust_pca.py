@@ -1,6 +1,6 @@
-r"""Robust PCA as an estimator of scikit-learn: a matrix with gross outliers, of unknown rank.
+r"""Robust PCA as an estimator of scikit-learn: PCA of a table with outliers, and a detector of outliers.
 
-Shapes: n samples, m features, r the components that were found.
+Shapes: n samples, m features, r components.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ import numpy as np
 import torch
 
 from dop_lightning.engine.at_once import run_to_end
-from dop_lightning.engine.robust_codes import robust_codes
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
+from dop_lightning.matrices.arrays import thin_matrix_note
+from dop_lightning.matrices.cell_model import DENSE_COLUMNS, CellModel, fit_cell_model, predict_cells, row_distances
+from dop_lightning.matrices.column_scale import robust_location, robust_scale
+from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
+from dop_lightning.matrices.low_rank_model import LowRankModel, fit_low_rank_model
+from dop_lightning.matrices.principal import principal_components
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
 
 try:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from scipy.sparse import issparse
+    from scipy.stats import chi2
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
@@ -38,45 +45,77 @@ NEGLIGIBLE = 1e-4
 NOTHING = 1e-6
 """What |s| must exceed to be an outlier, in units of the median absolute value: g and h have grown there."""
 
+EXACT = 1e-2
+"""Standard deviation of the noise, in units of the median absolute entry, below which there is no dense noise."""
 
-class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    r"""PCA of a matrix with gross outliers and missing entries, by double over-parameterization (Eqs. 3 and 6).
+CLEARLY = 0.95
+"""The model of low rank must predict better by this factor, and have fewer components than half of the columns."""
 
-    ``X = 1·meanᵀ + L + S`` with L of low rank and S sparse: gradient descent on ``L = UVᵀ`` and ``S = g∘g − h∘h`` at
-    the rates 2τ and α·τ, in semi-implicit steps (:class:`~dop_lightning.engine.steps.SemiImplicit`), from a small
-    start. Neither the rank nor the share of the outliers need be known; the ratio α does all the regularising, and
-    tends to the solution of ``min ‖L‖_* + ‖S‖₁/α``. Columns should have similar units, as for PCA (scikit-learn's
-    ``RobustScaler`` before it in a pipeline).
+TRIMMED = 0.8
+"""The fraction of the errors by which the models are compared; the largest are those of outliers."""
+
+QUANTILE = 0.975
+"""Of the distances of clean rows, beyond which ``contamination="auto"`` calls a row an outlier."""
+
+
+class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin, BaseEstimator):
+    r"""PCA of a table with outlying and missing entries, and a detector of outlying rows and entries.
+
+    ``X = 1·meanᵀ + L + S + E`` with L of low rank, S sparse and E dense noise. Neither the rank nor the fraction of the
+    outliers is needed.
+
+    1. Columns are centered by the median and divided by a robust scale
+       (:func:`~dop_lightning.matrices.column_scale.robust_scale`).
+    2. Double over-parameterization separates L and S (Eqs. 3 and 6): gradient descent on ``L = UVᵀ`` and
+       ``S = g∘g − h∘h`` at the rates 2τ and α·τ, in semi-implicit steps
+       (:class:`~dop_lightning.engine.steps.SemiImplicit`), from a small start. The ratio α does all the regularizing.
+    3. Each entry is compared with its prediction from the other entries of its row, and replaced by it if it is an
+       outlier. The model is L with dense noise (:mod:`~dop_lightning.matrices.low_rank_model`), or all of the
+       covariance with thresholds for heavy tails (:mod:`~dop_lightning.matrices.cell_model`), for at most 256
+       columns: whichever predicts better.
+    4. ``components_`` are the principal components of the clean table, in the units of X, as those of
+       :class:`sklearn.decomposition.PCA`: without outliers they agree.
 
     Args:
-        n_components: bound on the rank, at least 1; ``None`` finds it.
-        alpha: the ratio of the rates, above 0. ``auto`` chooses it by the prediction of entries that are held out
-            (:mod:`dop_lightning.matrices.alpha_search`); ``None`` is √max(n, m), right for matrices that are of low
-            rank up to their outliers.
-        center: whether the median of each feature is taken away first; it is ``mean_`` then, else that is 0.
-        tol: ends where the residual is below this part of L, above 0.
-        max_iter: most iterations, at least 1.
-        device: where to compute: ``cpu``, ``cuda``, …
-        random_state: of the start, and of the entries that are held out: an integer, a ``RandomState``, or ``None``.
+        n_components: number of components r, at least 1 and at most min(n, m). ``None`` keeps all whose singular value
+            exceeds a twentieth of the largest, in scaled columns.
+        alpha: ratio of the learning rates, positive. ``auto`` chooses the one that predicts held-out entries best
+            (:mod:`dop_lightning.matrices.alpha_search`); ``None`` is √max(n, m), the theoretical value for matrices of
+            exactly low rank.
+        center: whether to subtract a robust mean from each column.
+        scale: whether to detect outliers in units of a robust scale of each column. It does not change the units of
+            ``components_``. Disable it if all columns have the same unit, such as pixels.
+        contamination: fraction of outlying rows in the training data, above 0 and at most 0.5, which sets ``offset_``
+            as in :class:`sklearn.covariance.EllipticEnvelope`. ``auto`` sets it at the 0.975 quantile of the distances
+            of Gaussian rows, scaled to the median distance: the data determine the number of outlying rows.
+        tol: stops where the residual is below this fraction of L, positive.
+        max_iter: maximum number of iterations, at least 1.
+        device: where to run the separation: ``cpu``, ``cuda``, …
+        random_state: seed of the start and of the held-out entries: an integer, a ``RandomState``, or ``None``.
 
     Attributes:
-        low_rank_: ``1·meanᵀ + L``, ``(n, m)``, known everywhere; with the labels of X where that is a DataFrame.
-        sparse_: S, ``(n, m)``; labelled likewise. Exactly 0 where g and h have not grown, and where X is missing; small
-            where it takes up what is neither of low rank nor an outlier. Outliers are what is large.
-        components_: ``(r, m)``, orthonormal: the right singular vectors of L, the largest first.
-        singular_values_: of L, ``(r,)``.
-        mean_: ``(m,)``.
-        n_components_: r, the number of components.
-        rank_: how many of them have more than a twentieth of the largest singular value, as in the tables of runs: a
-            little of what is neither of low rank nor an outlier has components of its own.
+        components_: ``(r, m)``, orthonormal, by decreasing variance.
+        explained_variance_: ``(r,)``, variance of the clean table along each component, with n − 1 degrees of freedom.
+        explained_variance_ratio_: ``(r,)``, the same as fractions of the variance of the clean table.
+        singular_values_: ``(r,)``, ``√((n − 1)·explained_variance_)``.
+        mean_: ``(m,)``, mean of the clean table; 0 without ``center``.
+        scale_: ``(m,)``, scale of each column in which outliers are detected.
+        n_components_: r.
+        rank_: r, the rank of ``low_rank_ − mean_``.
+        low_rank_: ``(n, m)``, the training data without outliers, projected onto the components; known everywhere. A
+            DataFrame if X is one. Equal to ``inverse_transform(transform(X))``.
+        sparse_: ``(n, m)``, the outliers: ``X − low_rank_`` at outlying entries, else 0; also 0 where X is missing. A
+            DataFrame if X is one.
+        offset_: threshold of ``score_samples``: ``decision_function`` is ``score_samples − offset_``.
         alpha_: the ratio that was used.
-        alpha_choice_: what ``auto`` has tried, else ``None``.
-        n_iter_: iterations done.
+        alpha_choice_: the ratios that ``auto`` has tried, else ``None``.
+        n_iter_: number of iterations.
         n_features_in_: m.
-        feature_names_in_: the names of the features, where X has some.
+        feature_names_in_: names of the features, if X has any.
 
     Raises:
         ValueError: an argument is out of range, or X has infinite entries, or no observed ones.
+        TypeError: X is a sparse matrix.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -93,6 +132,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         *,
         alpha: float | Literal["auto"] | None = "auto",
         center: bool = True,
+        scale: bool = True,
+        contamination: float | Literal["auto"] = 0.1,
         tol: float = MATRIX.tolerance,
         max_iter: int = MATRIX.iterations,
         device: str = "cpu",
@@ -101,17 +142,19 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self.n_components = n_components
         self.alpha = alpha
         self.center = center
+        self.scale = scale
+        self.contamination = contamination
         self.tol = tol
         self.max_iter = max_iter
         self.device = device
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Take a matrix apart.
+        """Fit the model to a table.
 
         Args:
             X: ``(n, m)``, numbers; NaN are missing. A DataFrame keeps its labels.
-            y: not looked at.
+            y: ignored.
         """
         given = X
         X = self._validated(X, reset=True)
@@ -119,52 +162,50 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         observed = ~np.isnan(X)
         if not observed.any():
             raise ValueError("X must have at least one observed entry, got NaN alone")
-        self.mean_ = _medians(X) if self.center else np.zeros(X.shape[1], X.dtype)
-        centred = np.where(observed, X - self.mean_, 0)
-        problem, unit = self._problem(centred, observed)
+        if note := thin_matrix_note(X.shape):
+            warnings.warn(note, UserWarning, stacklevel=2)
+        location = robust_location(X) if self.center else np.zeros(X.shape[1], X.dtype)
+        deviations = np.where(observed, X - location, 0)
+        units = robust_scale(np.where(observed, deviations, np.nan)) if self.scale else np.ones(X.shape[1], X.dtype)
+        problem, unit = self._problem(deviations / units, observed)
         state = self._recover(problem)
-        left, values, right = _decomposed(state)
-        kept = int((values > NEGLIGIBLE * values[0]).sum()) if values[0] > NOTHING else 0
-        self.rank_ = int((values[:kept] > RANK_TOLERANCE * values[0]).sum())
-        left, values, right = left[:, :kept], values[:kept] * unit, right[:kept]
-        self.n_components_ = kept
-        self.components_, self.singular_values_ = _signed(right), values
-        self.low_rank_ = _labelled((left * values) @ right + self.mean_, given)
-        sparse = _modelled(state.corruption).value()[0].detach().cpu().numpy() * X.dtype.type(unit)
-        sparse[(np.abs(sparse) <= NOTHING * unit) | ~observed] = 0
-        self.sparse_ = _labelled(sparse, given)
+        self._scale = units.astype(np.float64) * unit
+        self.scale_ = self._scale.astype(X.dtype)
+        self._unit = float(self._scale.max())
+        Z = np.where(observed, (deviations / units).astype(np.float64) / unit, np.nan)
+        kept, values = self._fit_models(Z, state)
+        self.mean_ = (location + self._mean * self._scale).astype(X.dtype) if self.center else location
+        self._location = location.astype(np.float64)
+        self._prior = float(np.clip((observed & ~kept).sum() / observed.sum(), 1e-3, 0.5))
+        low_rank = self._projected(values).astype(X.dtype) + self.mean_
+        self.low_rank_ = _labelled(low_rank, given)
+        self.sparse_ = _labelled(np.where(observed & ~kept, np.nan_to_num(X, nan=0.0) - low_rank, 0), given)
+        self._set_offset(Z)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the codes of samples, whatever outliers and gaps they have.
-
-        See :func:`~dop_lightning.engine.robust_codes.robust_codes`.
+        """Return the codes of samples. Outlying and missing entries are replaced by their prediction from the rest.
 
         Args:
-            X: ``(n, m)``; NaN are missing. A sample in which nothing was observed has the codes of the mean, 0.
+            X: ``(n, m)``; NaN are missing. A sample without observed entries has the codes of the mean, 0.
 
         Returns:
             ``(n, r)``.
         """
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        observed = torch.from_numpy(~np.isnan(X))
-        rows = torch.from_numpy(np.nan_to_num(X - self.mean_, nan=0.0))
-        values = self.singular_values_
-        # by a power of two, which rounds nothing: squares of very large or small numbers are none of their type
-        unit = float(np.ldexp(1.0, np.frexp(values[0])[1] - 1)) if len(values) else 1.0
-        penalty = torch.from_numpy(self.alpha_ / (values / values.dtype.type(unit)))
-        return robust_codes(rows / unit, torch.from_numpy(self.components_), observed, penalty).mul_(unit).numpy()
+        _, values, _ = self._model.cells(self._scaled(X))
+        return (self._codes(values) * self._unit).astype(X.dtype)
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
-        """The codes of the samples that it is fitted to, as :meth:`transform` gives them."""
+        """Fit the model, and return the codes of the samples as :meth:`transform` does."""
         return self.fit(X, y).transform(X)
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
-        """``mean + codes·components``, ``(n, m)``: clean samples from their codes, ``(n, r)``.
+        """Return ``mean + codes·components``, ``(n, m)``: clean samples from their codes, ``(n, r)``.
 
         Raises:
-            ValueError: there are not r codes a sample.
+            ValueError: there are not r codes per sample.
         """
         check_is_fitted(self)
         codes = np.asarray(X, dtype=self.components_.dtype)
@@ -174,9 +215,177 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             )
         return codes @ self.components_ + self.mean_
 
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        r"""Return minus the mean absolute error of hidden entries; higher is better.
+
+        A fifth of the observed entries is hidden by a fixed draw, and predicted by the r components from the other
+        entries of their rows. Errors are in units of ``scale_``. Unlike a reconstruction error it rises with surplus
+        components, so :class:`sklearn.model_selection.GridSearchCV` can choose ``n_components``.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+            y: ignored.
+        """
+        check_is_fitted(self)
+        Z = self._scaled(self._validated(X, reset=False))
+        observed = ~np.isnan(Z)
+        if not observed.any():
+            raise ValueError("X must have at least one observed entry, got NaN alone")
+        hidden = draw_hidden(observed)
+        visible = np.where(hidden, np.nan, Z)
+        kept, values, _ = self._model.cells(visible)
+        loadings, noise = self._component_model()
+        predicted = predict_cells(np.where(kept, values - self._mean, 0.0), kept, loadings, noise).fitted + self._mean
+        return negative_error(np.nan_to_num(Z, nan=0.0), predicted, hidden, np.ones(Z.shape[1]))
+
+    def score_samples(self, X: ArrayLike) -> NDArray[Any]:
+        """Return how normal each row is, ``(n,)``: minus its Mahalanobis distance, as EllipticEnvelope does.
+
+        The squared distance in the model of clean rows, divided by the number of observed entries; about 1 for clean
+        rows with Gaussian noise.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+        """
+        check_is_fitted(self)
+        return self._row_scores(self._scaled(self._validated(X, reset=False)))
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Return ``score_samples − offset_``, ``(n,)``: negative for outlying rows.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return −1 for outlying rows and 1 for the others, ``(n,)``.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def predict_entries(self, X: ArrayLike) -> NDArray[Any]:
+        """Return −1 for outlying entries and 1 for the others, ``(n, m)``; 1 where X is missing.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+        """
+        check_is_fitted(self)
+        Z = self._scaled(self._validated(X, reset=False))
+        kept, _, _ = self._model.cells(Z)
+        return np.where(kept | np.isnan(Z), 1, -1)
+
+    def predict_entries_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the probability of each entry to be an outlier, ``(n, m)``; NaN where X is missing.
+
+        See :meth:`~dop_lightning.matrices.residual_tails.Tails.outlier_probability`; the prior is the fraction of
+        outlying entries in the training data.
+
+        Args:
+            X: ``(n, m)``; NaN are missing.
+        """
+        check_is_fitted(self)
+        Z = self._scaled(self._validated(X, reset=False))
+        _, _, cells = self._model.cells(Z)
+        probability = self._model.tails.outlier_probability(cells.t, self._prior)
+        return np.where(np.isnan(Z), np.nan, probability)
+
     # ----------------------------------------------------------------------------------------------------- its parts
 
+    def _fit_models(self, Z: NDArray[Any], state: State) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fit all models; return which entries are clean, and the table with the others replaced."""
+        n, m = Z.shape
+        left, values, right = (part.astype(np.float64) for part in _decomposed(state))
+        found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
+        is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
+        model: LowRankModel | CellModel
+        if is_table and 2 * found >= min(n, m):
+            model = fit_cell_model(Z)
+        else:
+            low_rank = (left[:, :found] * values[:found]) @ right[:found]
+            model = fit_low_rank_model(Z, low_rank, found, self.center, RANK_TOLERANCE)
+            if is_table and model.noise >= EXACT**2:
+                table = fit_cell_model(Z)
+                if not _prediction_error(model, Z) < CLEARLY * _prediction_error(table, Z):
+                    model = table
+        self._model = model
+        self._mean = model.mean if self.center else np.zeros(m)
+        kept, values, _ = model.cells(Z)
+        self._fit_components(values)
+        return kept, values
+
+    def _fit_components(self, values: NDArray[Any]) -> None:
+        """Take the principal components of the clean table."""
+        n, m = values.shape
+        model, weights = self._model, self._scale / self._unit
+        covariance = None
+        if model.covariance is not None:
+            extra = 0.0 if self.center else np.outer(model.mean, model.mean)
+            covariance = model.covariance + extra
+        values = values - self._mean
+        if self.n_components is not None:
+            rank = int(self.n_components)
+        elif covariance is None:
+            rank = model.loadings.shape[1]
+        else:
+            spectrum = np.linalg.eigvalsh(covariance)[::-1]
+            rank = max(1, min(int((spectrum > RANK_TOLERANCE**2 * spectrum[0]).sum()), n - self.center))
+        if covariance is None and m <= DENSE_COLUMNS:
+            covariance = values.T @ values / n
+        if covariance is not None:
+            covariance = covariance * weights[:, None] * weights
+        components, variances, total = principal_components(covariance, values * weights, rank)
+        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
+        self._set_components(components[kept], variances[kept] * n, total * n, n)
+
+    def _set_components(self, components: NDArray[Any], squares: NDArray[Any], total: float, n: int) -> None:
+        """Take components, the squares of their singular values and the total of all, in units of ``_unit``."""
+        dtype = self.scale_.dtype
+        self._components = _signed(components)
+        self._squares, self._total, self._count = squares, total, n
+        self.components_ = self._components.astype(dtype)
+        self.singular_values_ = (np.sqrt(squares) * self._unit).astype(dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            self.explained_variance_ = (squares / max(n - 1, 1) * self._unit * self._unit).astype(dtype)
+        self.explained_variance_ratio_ = (squares / total if total > 0 else squares).astype(dtype)
+        self.rank_ = self.n_components_ = len(components)
+
+    def _component_model(self) -> tuple[NDArray[Any], float]:
+        """Loadings and noise of the model with r components, in scaled columns."""
+        weights = self._unit / self._scale
+        loadings = self._components.T * np.sqrt(self._squares / self._count) * weights[:, None]
+        full = (self._model.loadings**2).sum() + len(weights) * self._model.noise
+        rest = (float(full) - float((loadings**2).sum())) / len(weights)
+        return loadings, max(rest, self._model.noise)
+
+    def _scaled(self, X: NDArray[Any]) -> NDArray[Any]:
+        return (X.astype(np.float64) - self._location) / self._scale
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        return ((values - self._mean) * (self._scale / self._unit)) @ self._components.T
+
+    def _projected(self, values: NDArray[Any]) -> NDArray[Any]:
+        return (self._codes(values) @ self._components) * self._unit
+
+    def _row_scores(self, Z: NDArray[Any]) -> NDArray[Any]:
+        return -row_distances(Z, self._model.mean, self._model.loadings, self._model.noise)
+
+    def _set_offset(self, Z: NDArray[Any]) -> None:
+        scores = self._row_scores(Z)
+        if self.contamination == "auto":
+            m = Z.shape[1]
+            self.offset_ = float(np.median(scores) * chi2.ppf(QUANTILE, m) / chi2.median(m))
+        else:
+            self.offset_ = float(np.percentile(scores, 100.0 * self.contamination))
+
     def _validated(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
+        if issparse(X):
+            raise TypeError(
+                f"X must be dense, got a sparse {type(X).__name__} of shape {np.shape(X)}; zeros are data to "
+                "RobustPCA: pass X.toarray()"
+            )
         return validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", ensure_min_samples=1
         )
@@ -191,12 +400,17 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
         elif self.alpha is not None:
             positive("alpha", self.alpha)
+        if isinstance(self.contamination, str):
+            if self.contamination != "auto":
+                raise ValueError(f"contamination must be 'auto' or in (0, 0.5], got {self.contamination!r}")
+        elif positive("contamination", self.contamination) > 0.5:
+            raise ValueError(f"contamination must be 'auto' or in (0, 0.5], got {self.contamination!r}")
         check_device(self.device, "one that PyTorch can use")
         positive("tol", self.tol)
         at_least("max_iter", self.max_iter, 1)
 
     def _problem(self, centred: NDArray[Any], observed: NDArray[Any]) -> tuple[Problem, float]:
-        """In a unit, its median absolute value, so that results do not depend on the units of X."""
+        """Return it in a unit, its median absolute value, so that results do not depend on the units of X."""
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -206,14 +420,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
     def _recover(self, problem: Problem) -> State:
-        method = separation(MATRIX.start, self.tol, self.n_components)
+        method = separation(MATRIX.start, float(self.tol))
         self.alpha_choice_: AlphaChoice | None = None
         if self.alpha == "auto":
-            self.alpha_choice_ = choose_alpha(problem, method, max_iterations=self.max_iter, device=self.device)
+            self.alpha_choice_ = choose_alpha(problem, method, max_iterations=int(self.max_iter), device=self.device)
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        ending = run_to_end(method, problem, self.max_iter, block=BLOCK, device=self.device, alpha=self.alpha_)
+        ending = run_to_end(method, problem, int(self.max_iter), block=BLOCK, device=self.device, alpha=self.alpha_)
         if ending.ends[0] == "diverged":
             raise ValueError("X must have entries whose products do not overflow, got larger ones")
         self.n_iter_ = ending.iteration
@@ -256,12 +470,10 @@ def _decomposed(state: State) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
     return (Q_left @ left).cpu().numpy(), values.cpu().numpy(), (right @ Q_right.mT).cpu().numpy()
 
 
-def _medians(X: NDArray[Any]) -> NDArray[Any]:
-    """The median of what was observed of each feature, 0 where nothing was."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
-        medians = np.nanmedian(X, axis=0)
-    return np.nan_to_num(medians, nan=0.0).astype(X.dtype)
+def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any]) -> float:
+    """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
+    errors = np.sort(np.abs(model.cells(Z)[2].residual[~np.isnan(Z)]))
+    return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
 
 
 def _signed(components: Any) -> Any:

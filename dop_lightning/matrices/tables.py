@@ -1,9 +1,12 @@
 """Tables of numbers as text, as spreadsheets, pandas, R and NumPy write them."""
 
 import csv
+import gzip
 import io
 import math
 import re
+import zlib
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +15,15 @@ import numpy as np
 
 from dop_lightning.foundation.atomic import atomic_text
 
-_MISSING = ("", "nan", "na")
+_MISSING = (
+    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
+    *("<na>", "n/a", "na", "nan", "none", "null"),
+)
+"""What pandas reads as missing, in any case."""
+
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}:\d{2})([T: ].*)?")
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
 class TableLabels(NamedTuple):
@@ -23,12 +34,14 @@ class TableLabels(NamedTuple):
         header: the row above the numbers, its corner included; none where there is none.
         beside: the label of each row; none where there are none.
         separator: of cells.
+        decimal: decimal mark, ``.`` or ``,``.
     """
 
     comments: list[str]
     header: list[list[str]]
     beside: list[list[str]]
     separator: str
+    decimal: str = "."
 
 
 class Table(NamedTuple):
@@ -43,33 +56,41 @@ class Table(NamedTuple):
     labels: TableLabels
 
 
-def read_table(path: Path) -> Table:
-    """Read a text table of numbers.
+def read_table(path: Path, index: Sequence[str] = ()) -> Table:
+    """Read a text table of numbers, compressed by gzip if its name ends in ``.gz``.
 
-    Cells are parted by a tab, a semicolon, a comma or blanks: the first of these, in this order, that the last row
-    has. Empty cells, ``nan`` and ``NA`` are missing. Lines at the top that start with ``#`` are comments. A first row
-    without any number is a header, a first column without any number holds labels. Around an empty corner, and below a
-    header that is one cell shorter than the rows, labels may be numbers too.
+    Cells are separated by a tab, a semicolon, a comma or blanks: the first of these, in this order, in the last row.
+    With semicolons or tabs, decimals may have a comma. Empty cells, ``nan``, ``n/a`` and the other marks of pandas are
+    missing. Lines at the top that start with ``#`` are comments. A first row without any number, or with text in its
+    first and another cell, is the header. Without ``index``, a first column of text holds labels. Around an empty
+    corner, and below a header that is one cell shorter than the rows, labels may be numbers too.
 
     Args:
         path: a text file in UTF-8.
+        index: names of the columns that hold labels. They need a header.
 
     Raises:
-        ValueError: there is no row, a cell is no number, rows have different lengths, or the file is not such a text.
+        ValueError: there is no row, a cell is not a number, rows have different lengths, ``index`` names no column, or
+            the file is not such a text.
     """
     try:
         # Excel starts UTF-8 with a byte order mark.
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line for line in _text(path).splitlines() if line.strip()]
         comments = list(takewhile(lambda line: line.lstrip().startswith("#"), lines))
         lines = lines[len(comments) :]
         separator = _separator(lines)
         rows = _cells(lines, separator)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: a table must be text in UTF-8, got another file ({error})") from None
     if not rows:
         raise ValueError(f"{path}: a table must hold at least one row, got none")
-    numbers = [[_number(cell) for cell in row] for row in rows]
-    top, left = _frame(rows, numbers)
+    decimal = _decimal(path, rows, separator)
+    numbers = [[_number(cell, decimal) for cell in row] for row in rows]
+    if index:
+        rows, numbers = _with_index(path, rows, numbers, index)
+        top, left = 1, len(index)
+    else:
+        top, left = _frame(rows, numbers)
     width = len(rows[-1])
     for k, row in enumerate(rows):
         # The header of R's write.table has no cell above the labels.
@@ -80,13 +101,9 @@ def read_table(path: Path) -> Table:
     for k in range(top, len(rows)):
         for j in range(left, width):
             if numbers[k][j] is None:
-                hint = "; decimals have a point" if re.fullmatch(r"[-+]?\d+,\d+", rows[k][j]) else ""
-                raise ValueError(
-                    f"{path}: cells must be numbers, or empty where missing, got {rows[k][j]!r} in row {k + 1}, "
-                    f"column {j + 1}{hint}"
-                )
+                raise ValueError(f"{path}: {_mistake(rows, k, j, top)}")
     values = np.array([row[left:] for row in numbers[top:]], dtype=np.float64)
-    return Table(values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator))
+    return Table(values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator, decimal))
 
 
 def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
@@ -105,7 +122,7 @@ def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
     writer = csv.writer(text, delimiter=labels.separator, lineterminator="\n")
     writer.writerows(labels.header)
     for label, row in zip(labels.beside, values.tolist(), strict=True):
-        writer.writerow([*label, *(f"{number:.9g}" for number in row)])
+        writer.writerow([*label, *(f"{number:.9g}".replace(".", labels.decimal) for number in row)])
     atomic_text(path, text.getvalue())
 
 
@@ -119,7 +136,7 @@ def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[in
         counted = header[1:] == list(range(len(header) - 1)) and below == list(range(len(below)))
         framed = int(counted or _is_text(header[1:]) or _is_text(below))
         return framed, framed
-    top = int(_is_text(header))
+    top = int(_is_text(header) or (header[0] is None and None in header[1:]))
     short = top and len(header) == len(rows[-1]) - 1
     return top, int(short or _is_text(below))
 
@@ -136,10 +153,69 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
 
 
-def _number(cell: str) -> float | None:
+def _text(path: Path) -> str:
+    if path.suffix.lower() != ".gz":
+        return path.read_text(encoding="utf-8-sig")
+    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+        return file.read()
+
+
+def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:
+    """The decimal mark. Thousands look like three decimals: they are taken for decimals between semicolons alone."""
+    cells = [cell for row in rows for cell in row]
+    commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    if separator not in "\t;" or not commas:
+        return "."
+    points = [cell for cell in cells if "." in cell and _number(cell, ".") is not None]
+    grouped = separator == "\t" and all(re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", cell) for cell in commas)
+    if points or grouped:
+        both = f" and {points[0]!r}" if points else ""
+        raise ValueError(
+            f"{path}: the decimal mark is unclear, got {commas[0]!r}{both}; write all numbers with a decimal point and "
+            "without thousands separators"
+        )
+    return ","
+
+
+def _with_index(
+    path: Path, rows: list[list[str]], numbers: list[list[float | None]], index: Sequence[str]
+) -> tuple[list[list[str]], list[list[float | None]]]:
+    """Move the columns of these names to the left."""
+    names, width = rows[0], len(rows[-1])
+    for name in index:
+        if names.count(name) != 1 or len(names) != width:
+            raise ValueError(
+                f"{path}: index must name columns of the header {', '.join(names)}, each once, got {name!r}"
+            )
+    chosen = [names.index(name) for name in index]
+    if len(set(chosen)) == width:
+        raise ValueError(f"{path}: index must leave at least one column of numbers, got all {width}")
+    order = [*chosen, *(j for j in range(width) if j not in chosen)]
+    if short := [k for k, row in enumerate(rows) if len(row) != width]:
+        raise ValueError(
+            f"{path}: rows must have equal lengths, got {len(rows[short[0]])} cells in row {short[0] + 1} and {width} "
+            "in the last"
+        )
+    return [[row[j] for j in order] for row in rows], [[row[j] for j in order] for row in numbers]
+
+
+def _mistake(rows: list[list[str]], k: int, j: int, top: int) -> str:
+    """What is wrong with a cell."""
+    cell = rows[k][j]
+    name = f" {rows[0][j]!r}" if top and len(rows[0]) == len(rows[k]) else ""
+    if _DATE.fullmatch(cell):
+        option = f"; label the rows by it with --index {rows[0][j]}, or remove it" if name else "; remove it"
+        return f"columns must hold numbers, got the date {cell!r} in column{name or f' {j + 1}'}, row {k + 1}{option}"
+    hint = "; decimals have a point" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
+    return f"cells must be numbers, or empty where missing, got {cell!r} in row {k + 1}, column {j + 1}{name}{hint}"
+
+
+def _number(cell: str, decimal: str) -> float | None:
     """The value of a cell, NaN where it is missing, ``None`` where it is no number."""
     if cell.lower() in _MISSING:
         return math.nan
+    if decimal == "," and _DECIMAL_COMMA.fullmatch(cell):
+        cell = cell.replace(",", ".")
     try:
         # Python reads 1_000 as a number; whoever wrote a table did not mean that.
         return None if "_" in cell else float(cell)

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,9 @@ def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
 def test_a_table_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def counted(path: Path) -> Table:
+    def counted(path: Path, index: Sequence[str] = ()) -> Table:
         names.append(path.name)
-        return read_table(path)
+        return read_table(path, index)
 
     monkeypatch.setattr("dop_lightning.matrices.arrays.read_table", counted)
     for seed, name in enumerate(("a", "b", "truth")):
@@ -302,3 +302,16 @@ assert 'torch' not in sys.modules
     assert "--alpha" in said
     assert "chosen by" in said
     assert "mask" in said
+
+
+def test_index_columns_by_name_and_one_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "a.tsv", tmp_path / "out"
+    data.write_text("a\tyear\n1,5\t2019\n2,5\t2020\n4,5\t2021\n")
+    assert (
+        main(["separate", str(data), "--index", "year", "--out", str(out), "--iterations", "25", "--alpha", "2"]) == 0
+    )
+    printed = capsys.readouterr()
+    assert "a matrix of shape 3 × 1 always has rank 1" in printed.out + printed.err
+    rows = (out / "a" / "recovered.tsv").read_text().splitlines()
+    assert rows[0] == "year\ta"
+    assert [row.split("\t")[0] for row in rows[1:]] == ["2019", "2020", "2021"]

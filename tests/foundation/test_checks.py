@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from dop_lightning.foundation.checks import at_least, not_negative, one_of, positive, share
@@ -63,3 +64,12 @@ def test_one_of() -> None:
 def test_not_one_of(value) -> None:
     with pytest.raises(ValueError, match="kind must be one of a, b, got "):
         one_of("kind", value, iter(["a", "b"]))
+
+
+def test_numpy_scalars_are_numbers() -> None:
+    assert at_least("rank", np.int64(3), 1) == 3
+    assert positive("tau", np.float32(0.5)) == 0.5
+    assert share("ratio", np.float64(1)) == 1
+    for wrong in (np.float64(2), np.bool_(True), np.int64(0)):
+        with pytest.raises(ValueError, match="rank must be"):
+            at_least("rank", wrong, 1)

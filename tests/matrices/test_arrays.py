@@ -1,8 +1,10 @@
+import gzip
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -10,6 +12,7 @@ from scipy.io import savemat
 
 from dop_lightning.foundation.find import find_files
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
+from dop_lightning.matrices.tables import write_table
 
 NAN = float("nan")
 WHOLE = np.array([[1.0, 2.5, -3.0], [4.0, 5.0, 6e-3]])
@@ -23,8 +26,10 @@ def write(path: Path, array: Any) -> Path:
         np.savez(path, x=array)
     elif path.suffix == ".mat":
         savemat(path, {"x": array})
+    elif path.suffix == ".parquet":
+        pd.DataFrame(array, columns=[f"c{j}" for j in range(array.shape[1])]).to_parquet(path)
     else:
-        np.savetxt(path, array, delimiter=",")
+        np.savetxt(path, array, delimiter="\t" if ".tsv" in path.name else ",")
     return path
 
 
@@ -37,6 +42,8 @@ def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 class TestEveryKind:
     @pytest.fixture(params=MATRIX_SUFFIXES)
     def path(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        if request.param == ".parquet":
+            pytest.importorskip("pyarrow")
         return tmp_path / f"a{request.param}"
 
     def test_comes_back_as_float64(self, path: Path) -> None:
@@ -68,7 +75,7 @@ class TestEveryKind:
         with pytest.raises(ValueError, match="is empty"):
             read_matrix(path)
         path.write_bytes(b"\x93 something else\xff")
-        with pytest.raises(ValueError, match=f"a{path.suffix}: .*got another"):
+        with pytest.raises(ValueError, match=f"{path.name}: .*got another"):
             read_matrix(path)
 
 
@@ -118,7 +125,7 @@ class TestTypes:
 
     def test_refuses_other_suffixes_and_folders(self, tmp_path: Path) -> None:
         (tmp_path / "a.xlsx").write_text("x")
-        with pytest.raises(ValueError, match=r"a\.xlsx: .*\.npy, \.npz, \.csv, \.mat, got '\.xlsx'"):
+        with pytest.raises(ValueError, match=r"a\.xlsx: .*\.npy, \.npz, \.csv, .*\.mat, \.parquet, got '\.xlsx'"):
             read_matrix(tmp_path / "a.xlsx")
         (tmp_path / "a.npy").mkdir()
         with pytest.raises(ValueError, match="got a folder"):
@@ -154,6 +161,12 @@ class TestKeys:
         np.savez(tmp_path / "a.npz")
         with pytest.raises(ValueError, match="at least one array, got none"):
             read_matrix(tmp_path / "a.npz")
+
+
+def test_sparse_archives_are_refused(tmp_path: Path) -> None:
+    sparse.save_npz(tmp_path / "a.npz", sparse.eye_array(3).tocsr())
+    with pytest.raises(ValueError, match=r"a\.npz: the matrix must be dense, got a sparse one of scipy"):
+        read_matrix(tmp_path / "a.npz")
 
 
 class TestMatlab:
@@ -225,7 +238,10 @@ class TestTables:
             ("a,b\n1,2\nc,d\n", "got 'c' in row 3, column 1"),
             ("1,2\n3,1_0\n", "got '1_0'"),
             ("1,2\n3,1+2j\n", r"got '1\+2j'"),
-            ("1;2,5\n3;4,5\n", "got '2,5' in row 1, column 2; decimals have a point"),
+            ('1,"2,5"\n3,"4,5"\n', "got '2,5' in row 1, column 2; decimals have a point"),
+            ("1;2,5\n3;4.5\n", "decimal mark is unclear, got '2,5' and '4.5'"),
+            ("1\t2,500\n3\t4,500\n", "decimal mark is unclear, got '2,500'"),
+            ("a,day\n1,2020-01-31\n2,2020-02-01\n", "got the date '2020-01-31' in column 'day', row 2.*--index day"),
             ("1,2,3\n4,5\n", "equal lengths, got 3 cells in row 1 and 2"),
             ("a,b,c\n1,2\n", "equal lengths, got 3 cells in row 1 and 2"),
             ("text\n", "got 'text'"),
@@ -236,6 +252,39 @@ class TestTables:
     def test_mistakes_are_shown_where_they_are(self, tmp_path: Path, text: str, message: str) -> None:
         with pytest.raises(ValueError, match=rf"a\.csv: .*{message}"):
             read_matrix(table(tmp_path, text))
+
+    def test_decimal_commas(self, tmp_path: Path) -> None:
+        matrix, mask, labels = read_matrix(table(tmp_path, "a;b\n1,5;2\n2,5;n/a\n"))
+        assert matrix.tolist() == [[1.5, 2], [2.5, 0]]
+        assert mask is not None
+        assert labels is not None
+        write_table(tmp_path / "b.csv", np.array([[1.5, 2], [0.25, 3]]), labels)
+        assert (tmp_path / "b.csv").read_text() == "a;b\n1,5;2\n0,25;3\n"
+
+    def test_a_first_column_of_missing_values_is_data(self, tmp_path: Path) -> None:
+        matrix, mask, _ = read_matrix(table(tmp_path, "a,b\nn/a,1\nN/A,2\n"))
+        assert matrix.tolist() == [[0, 1], [0, 2]]
+        assert mask is not None
+
+    def test_a_header_may_hold_numbers(self, tmp_path: Path) -> None:
+        assert read_matrix(table(tmp_path, "id,2019,b\nx,1,2\ny,3,4\n"))[0].tolist() == [[1, 2], [3, 4]]
+
+    def test_index_columns_are_labels(self, tmp_path: Path) -> None:
+        path = table(tmp_path, "a,year,b,day\n1,2019,2,2020-01-31\n3,2020,4,2020-02-01\n")
+        matrix, _, labels = read_matrix(path, index=["year", "day"])
+        assert matrix.tolist() == [[1, 2], [3, 4]]
+        assert labels is not None
+        assert labels.header == [["year", "day", "a", "b"]]
+        assert labels.beside == [["2019", "2020-01-31"], ["2020", "2020-02-01"]]
+        with pytest.raises(ValueError, match=r"index must name columns of the header a, year, b, day, .* got 'month'"):
+            read_matrix(path, index=["month"])
+        with pytest.raises(ValueError, match="index names columns of a table"):
+            read_matrix(write(tmp_path / "a.npy", WHOLE), index=["year"])
+
+    def test_compressed(self, tmp_path: Path) -> None:
+        with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+            file.write("a,b\n1,2\n3,4\n")
+        assert read_matrix(tmp_path / "a.csv.gz")[0].tolist() == [[1, 2], [3, 4]]
 
     def test_other_encodings_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a\.csv: .*UTF-8"):

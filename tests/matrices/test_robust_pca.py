@@ -5,8 +5,11 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -47,13 +50,13 @@ def test_it_recovers_a_matrix_of_unknown_rank(shape: tuple[int, int]) -> None:
     assert pca.n_iter_ < 500
 
 
-def test_the_median_of_a_feature_is_its_mean() -> None:
+def test_the_mean_is_that_of_the_clean_table() -> None:
     clean, X = low_rank(rank=1, share=0.05)
     offsets = np.linspace(-40, 40, 50)
     pca = RobustPCA(alpha=None).fit(X + offsets)
-    np.testing.assert_allclose(pca.mean_, np.median(X + offsets, axis=0))
-    assert error(pca.low_rank_, clean + offsets) < 0.01
-    assert error(pca.low_rank_ - offsets, clean) < 0.1
+    np.testing.assert_allclose(pca.mean_, (clean + offsets).mean(axis=0), atol=0.01)
+    assert pca.rank_ == 1
+    assert error(pca.low_rank_ - offsets, clean) < 0.01
     assert (RobustPCA(center=False, alpha=None).fit(X).mean_ == 0).all()
 
 
@@ -203,3 +206,118 @@ def test_wrong_data_is_named() -> None:
     pca = RobustPCA().fit(low_rank(30, 20, 1)[1])
     with pytest.raises(ValueError, match="codes of each sample"):
         pca.inverse_transform(np.ones((5, pca.n_components_ + 1)))
+
+
+# -------------------------------------------------------------------------------------------------------------- as PCA
+
+
+def table_of(n: int = 150, seed: int = 0, bad: float = 0.03) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Correlated columns in different units, the same with bad cells, and where these are."""
+    rng = np.random.default_rng(seed)
+    clean = rng.normal(size=(n, 3)) @ rng.normal(size=(3, 8)) + 0.3 * rng.normal(size=(n, 8))
+    clean = clean * 10.0 ** np.arange(-3, 5) + 5
+    where = rng.random(clean.shape) < bad
+    signs = rng.choice([-1, 1], clean.shape)
+    return clean, clean + where * signs * rng.uniform(8, 20, clean.shape) * clean.std(axis=0), where
+
+
+def test_without_outliers_it_is_pca() -> None:
+    clean, X, _ = table_of()
+    plain = PCA(2).fit(clean)
+    pca = RobustPCA(2).fit(X)
+    assert np.abs(pca.components_ @ plain.components_.T).diagonal().min() > 0.9999
+    np.testing.assert_allclose(pca.explained_variance_, plain.explained_variance_, rtol=0.1)
+    np.testing.assert_allclose(pca.explained_variance_ratio_, plain.explained_variance_ratio_, rtol=0.1)
+    np.testing.assert_allclose(pca.singular_values_, np.sqrt(149 * pca.explained_variance_))
+    assert pca.explained_variance_ratio_.sum() <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_there_is_one_rank(share: float) -> None:
+    _, X = low_rank(share=share)
+    for data in (X, table_of()[1]):
+        pca = RobustPCA().fit(data)
+        assert (
+            pca.rank_ == pca.n_components_ == len(pca.components_) == np.linalg.matrix_rank(pca.low_rank_ - pca.mean_)
+        )
+        own = pca.inverse_transform(pca.transform(data))
+        np.testing.assert_allclose(own, pca.low_rank_, rtol=1e-6, atol=1e-8 * np.abs(data).max())
+
+
+def test_the_units_of_columns_do_not_matter() -> None:
+    _, X, _ = table_of()
+    units = np.array([1e-4, 1, 8, 3.7, 100, 1e5, 2, 0.3])
+    first, second = RobustPCA().fit(X), RobustPCA().fit(X * units)
+    assert ((first.sparse_ != 0) == (second.sparse_ != 0)).mean() > 0.99
+    np.testing.assert_allclose(second.scale_ / units, first.scale_, rtol=1e-9)
+    assert np.ptp(RobustPCA(scale=False).fit(X).scale_) == 0
+
+
+def test_grid_search_finds_the_rank() -> None:
+    _, X = low_rank(90, 30, rank=3, share=0.03)
+    X = X + 0.05 * np.random.default_rng(1).normal(size=X.shape)
+    search = GridSearchCV(RobustPCA(alpha=None), {"n_components": np.arange(1, 8)}, cv=3).fit(X)
+    assert search.best_params_["n_components"] == 3
+    scores = cross_val_score(make_pipeline(RobustScaler(), RobustPCA(3, alpha=None)), X, cv=3)
+    assert (scores < 0).all()
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"n_components": np.int64(2)}, {"alpha": np.float32(6)}, {"tol": np.float64(1e-4)}, {"max_iter": np.int32(300)}],
+)
+def test_numpy_scalars_are_numbers(settings: dict[str, object]) -> None:
+    RobustPCA(**{"alpha": None, **settings}).fit(low_rank(30, 20, 1)[1])
+
+
+# ---------------------------------------------------------------------------------------------------- outlier detection
+
+
+def test_outlying_rows_and_entries_are_found() -> None:
+    clean, X, where = table_of()
+    pca = RobustPCA(contamination="auto").fit(X)
+    found = pca.predict_entries(X) == -1
+    assert found[where].mean() > 0.95
+    assert found[~where].mean() < 0.02
+    np.testing.assert_array_equal(found, np.asarray(pca.sparse_) != 0)
+    rows = where.any(axis=1)
+    assert (pca.predict(X)[rows] == -1).mean() > 0.9
+    assert (pca.predict(X)[~rows] == 1).mean() > 0.9
+    assert (pca.predict(clean) == 1).mean() > 0.9
+    probability = pca.predict_entries_proba(X)
+    assert probability[where].mean() > 0.9
+    assert probability[~where].mean() < 0.05
+    assert ((probability >= 0) & (probability <= 1)).all()
+
+
+def test_contamination_sets_the_offset() -> None:
+    _, X, _ = table_of()
+    pca = RobustPCA(contamination=0.2).fit(X)
+    assert (pca.predict(X) == -1).sum() == 30
+    np.testing.assert_allclose(pca.decision_function(X), pca.score_samples(X) - pca.offset_)
+    for wrong in (0.0, 0.6, "none"):
+        with pytest.raises(ValueError, match="contamination must be"):
+            RobustPCA(contamination=wrong).fit(X)
+
+
+def test_missing_cells_are_not_outliers() -> None:
+    _, X, _ = table_of()
+    X[3] = np.nan
+    X[4, 2] = np.nan
+    pca = RobustPCA().fit(X)
+    assert (pca.predict_entries(X)[3] == 1).all()
+    assert np.isnan(pca.predict_entries_proba(X)[4, 2])
+    assert pca.score_samples(X)[3] == 0
+    assert np.isfinite(pca.score(X))
+
+
+def test_sparse_matrices_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"X must be dense, got a sparse csr_matrix of shape \(4, 4\).*toarray"):
+        RobustPCA().fit(sparse.csr_matrix(np.eye(4)))
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((1, 6), "row"), ((6, 1), "column")])
+def test_one_row_or_column_is_warned_of(shape: tuple[int, int], kind: str) -> None:
+    with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* a {kind}"):
+        RobustPCA(alpha=None).fit(np.arange(6.0).reshape(shape))

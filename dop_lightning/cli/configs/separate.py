@@ -16,7 +16,7 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
-from dop_lightning.matrices.arrays import MATRIX_SUFFIXES
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
@@ -52,14 +52,15 @@ def _is_scene(path: Path) -> bool:
     if path.is_dir():
         suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
         pictures = suffixes & set(IMAGE_SUFFIXES)
-        return bool(pictures - set(MATRIX_SUFFIXES)) or not suffixes & set(MATRIX_SUFFIXES)
+        tables = {matrix_suffix(file) for file in path.iterdir()} & set(MATRIX_SUFFIXES)
+        return bool(pictures - set(MATRIX_SUFFIXES)) or not tables
     if any(mark in path.name for mark in "*?[") and not path.exists():
         return path.suffix.lower() in VIDEO_SUFFIXES
-    return path.suffix.lower() not in MATRIX_SUFFIXES
+    return matrix_suffix(path) not in MATRIX_SUFFIXES
 
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    _refuse(options, {"key": None, "truth": None, "method": "auto"}, "scenes")
+    _refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MOST_COMPONENTS:
         raise ValueError(
             f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
@@ -85,6 +86,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         "truth": options.truth,
         "key": options.key,
         "seeds": [options.seed],
+        **({"index": options.index} if options.index else {}),
     }
     folders = [file for file in arguments["files"] if Path(file).is_dir()]
     if any(Path(folder).resolve() == options.out.expanduser().resolve() for folder in folders):
@@ -96,18 +98,20 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
+    shapes = [(problem.name, thin_matrix_note(problem.signal_shape)) for problem in module.problems]
+    thin = [f"Warning: {name}: {note}" for name, note in shapes if note]
     data = {"class_path": "MatrixDataModule", "init_args": arguments}
     method = _method(options)
     if method == "convex":
-        return _with_model(options, _convex(options), data), []
+        return _with_model(options, _convex(options), data), thin
     if method != "dop":
-        return _with_model(options, _robust(options, method), data), []
+        return _with_model(options, _robust(options, method), data), thin
     unit = statistics.median(scale(problem) for problem in module.problems) ** 0.5
     recipe = _with_start(MATRIX.recipe(options.rank, options.alpha, unit), saved_settings(options.out, "model"))
     notes: list[str] = []
     if recipe.alpha is None:
         recipe, notes = _choose_alphas(recipe, options, module.problems)
-    return _with_model(options, recipe.model(), data), notes
+    return _with_model(options, recipe.model(), data), [*thin, *notes]
 
 
 def _method(options: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ NAME = "dop_lightning"
 PURPOSES = {
     "astro": "reads and writes FITS files",
     "matlab": "reads and writes .mat files",
+    "parquet": "reads .parquet tables",
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",
     "cluster": "dop sweep submits jobs to SLURM",

@@ -14,7 +14,7 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.find import find_files
 from dop_lightning.foundation.names import legible, safe_name
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
-from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, Matrix, read_matrix
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, TABLE_SUFFIXES, Matrix, matrix_suffix, read_matrix
 from dop_lightning.matrices.tables import write_table
 from dop_lightning.problems.noise import Noise
 from dop_lightning.problems.problem import Attribute, Problem, Sensing, rename
@@ -76,24 +76,29 @@ class LowRankMatrix(Source):
 
 
 class MatrixFile(Source):
-    """A matrix of a ``.npy``, ``.npz``, ``.csv`` or ``.mat`` file; NaN are missing entries.
+    """A matrix of a file (see :func:`~dop_lightning.matrices.arrays.read_matrix`); NaN are missing entries.
 
     Args:
         path: the file.
         truth: a file with the clean matrix, of the same shape, where it is known.
         key: which array of an ``.npz`` or ``.mat`` file.
+        index: names of the columns of a table that hold labels.
     """
 
-    def __init__(self, path: Path, truth: Path | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, path: Path, truth: Path | None = None, key: str | None = None, index: Sequence[str] = ()
+    ) -> None:
         self.path = path
-        self.name = path.stem
+        suffix = matrix_suffix(path)
+        self.name = path.name[: -len(suffix)] if suffix in MATRIX_SUFFIXES else path.stem
+        self._index = tuple(index)
         self._truth = truth
         self._key = key
         self._read: Matrix | None = None
 
     def _load(self) -> Matrix:
         if self._read is None:
-            self._read = read_matrix(self.path, self._key)
+            self._read = read_matrix(self.path, self._key, self._index)
         return self._read
 
     @property
@@ -106,7 +111,8 @@ class MatrixFile(Source):
         labels = self._load().labels
         if labels is not None:
             for name, part in (("recovered", outcome.signal), ("corruption", outcome.corruption)):
-                write_table(folder / f"{name}.csv", part.numpy(), labels)
+                suffix = ".tsv" if matrix_suffix(self.path).startswith(".tsv") else ".csv"
+                write_table(folder / f"{name}{suffix}", part.numpy(), labels)
         return False
 
     def signal(self, seed: int) -> Tensor:
@@ -117,6 +123,10 @@ class MatrixFile(Source):
         """The entries that are not NaN."""
         return self._load().mask
 
+    def _truth_index(self) -> tuple[str, ...]:
+        is_table = self._truth is not None and matrix_suffix(self._truth) in (*TABLE_SUFFIXES, ".parquet")
+        return self._index if is_table else ()
+
     def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
         """The clean matrix.
 
@@ -125,7 +135,7 @@ class MatrixFile(Source):
         """
         if self._truth is None:
             return None
-        truth, mask, _ = read_matrix(self._truth, self._key)
+        truth, mask, _ = read_matrix(self._truth, self._key, self._truth_index())
         if truth.shape != self.signal(0).shape or mask is not None:
             raise ValueError(
                 f"{self._truth}: the truth must be complete and have the shape of {self.path}, "
@@ -153,6 +163,7 @@ class MatrixDataModule(RecoveryDataModule):
         alphas: ratios of the rates in units of √max(n, columns), one or several: each problem once for each of them,
             from the same truth, corruption and start. They count where the model's alpha is null.
         max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
+        index: names of the columns of tables that hold labels; by default a first column of text.
 
     Raises:
         ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
@@ -175,6 +186,7 @@ class MatrixDataModule(RecoveryDataModule):
         dtype: Float = "float32",
         alphas: float | list[float] | None = None,
         max_memory: str | None = None,
+        index: list[str] | None = None,
     ) -> None:
         super().__init__(noise, seeds, batch_size, sensing, max_memory)
         self.n = n if isinstance(n, list) else [n]
@@ -186,6 +198,9 @@ class MatrixDataModule(RecoveryDataModule):
         self.files = files
         self.truth = truth
         self.key = key
+        self.index = index or []
+        if self.index and files is None:
+            raise ValueError(f"index must go with files, got {', '.join(self.index)} without")
         if truth is not None and (files is None or noise is not None):
             raise ValueError(f"truth must go with files and without noise, got {truth!r}")
         if files is not None and sensing is not None:
@@ -219,4 +234,4 @@ class MatrixDataModule(RecoveryDataModule):
             return [LowRankMatrix(n, rank, self.columns, self.dtype) for n, rank in sizes]
         paths = find_files(self.files, MATRIX_SUFFIXES)
         truths = one_file_each("truth", paths, self.truth, lambda entry: find_files(entry, MATRIX_SUFFIXES))
-        return [MatrixFile(path, truth, self.key) for path, truth in zip(paths, truths, strict=True)]
+        return [MatrixFile(path, truth, self.key, self.index) for path, truth in zip(paths, truths, strict=True)]

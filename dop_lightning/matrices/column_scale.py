@@ -1,0 +1,57 @@
+r"""Robust location and scale of the columns of a table.
+
+Shapes: n rows, m columns.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONSISTENT = 1.4826
+"""MAD of a Gaussian, times this, is its standard deviation."""
+
+
+def robust_location(X: NDArray[Any]) -> NDArray[Any]:
+    """Return the median of each column, ``(m,)``; 0 for columns without an observed entry.
+
+    Args:
+        X: ``(n, m)``, NaN where missing.
+    """
+    return np.nan_to_num(_median(X), nan=0.0).astype(X.dtype)
+
+
+def robust_scale(deviations: NDArray[Any]) -> NDArray[Any]:
+    r"""Return the scale of each column, ``(m,)``, positive.
+
+    ``1.4826·median |d|``, the median absolute deviation [Hampel, 1974], which estimates the standard deviation of
+    Gaussian columns and is unaffected by outliers in up to half of the rows. It is 0 where more than half of the
+    entries are equal. There the scale is ``√f·median |d|`` of the entries with d ≠ 0, f their fraction: the root mean
+    square of a column that is 0 but for entries of one size. Constant columns have scale 1.
+
+    Args:
+        deviations: d, ``(n, m)``: columns minus their location; NaN where missing.
+    """
+    size = np.abs(deviations)
+    scale = CONSISTENT * _median(size)
+    sparse = ~(scale > 0)
+    if sparse.any():
+        some = size[:, sparse]
+        observed, nonzero = ~np.isnan(some), some > 0
+        fraction = nonzero.sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+        scale[sparse] = np.sqrt(fraction) * _median(np.where(nonzero, some, np.nan))
+    scale = np.maximum(scale, 0.01 * _quantile(size, 0.75))
+    return np.where(scale > 0, scale, 1.0).astype(deviations.dtype)
+
+
+def _median(X: NDArray[Any]) -> NDArray[Any]:
+    return _quantile(X, 0.5)
+
+
+def _quantile(X: NDArray[Any], probability: float) -> NDArray[Any]:
+    if not np.isnan(X).any():
+        return np.median(X, axis=0) if probability == 0.5 else np.quantile(X, probability, axis=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        return np.nanmedian(X, axis=0) if probability == 0.5 else np.nanquantile(X, probability, axis=0)
