@@ -143,8 +143,12 @@ def row_distances(Z: NDArray[Any], mean: NDArray[Any], loadings: NDArray[Any], n
     """
     observed = ~np.isnan(Z)
     rows = np.where(observed, Z - mean, 0.0)
-    cells = predict_cells(rows, observed, loadings, noise)
-    squares = (rows * np.where(observed, rows - cells.fitted, 0.0)).sum(axis=1) / noise
+    if observed.all():  # one Gram matrix for all rows
+        precision = np.eye(loadings.shape[1]) + loadings.T @ loadings / noise
+        fitted = np.linalg.solve(precision, (rows @ loadings).T / noise).T @ loadings.T
+    else:
+        fitted = predict_cells(rows, observed, loadings, noise).fitted
+    squares = (rows * np.where(observed, rows - fitted, 0.0)).sum(axis=1) / noise
     return np.maximum(squares, 0.0) / np.maximum(observed.sum(axis=1), 1)
 
 

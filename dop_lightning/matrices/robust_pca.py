@@ -6,22 +6,24 @@ Shapes: n samples, m features, r components.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 
 from dop_lightning.engine.at_once import run_to_end
-from dop_lightning.engine.state import State
-from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.engine.projections import Certificate, ProjectionsMethod, ProjectionsState
+from dop_lightning.engine.state import Procedure, State
+from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import thin_matrix_note
 from dop_lightning.matrices.cell_model import DENSE_COLUMNS, CellModel, fit_cell_model, predict_cells, row_distances
 from dop_lightning.matrices.column_scale import robust_location, robust_scale
 from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
-from dop_lightning.matrices.low_rank_model import LowRankModel, fit_low_rank_model
+from dop_lightning.matrices.low_rank_model import LowRankModel, certified_model, fit_low_rank_model
 from dop_lightning.matrices.principal import principal_components
+from dop_lightning.matrices.robust_separation import singular_values
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
@@ -48,7 +50,7 @@ NOTHING = 1e-6
 EXACT = 1e-2
 """Standard deviation of the noise, in units of the median absolute entry, below which there is no dense noise."""
 
-CLEARLY = 0.95
+CLEARLY = 1.0
 """The model of low rank must predict better by this factor, and have fewer components than half of the columns."""
 
 TRIMMED = 0.8
@@ -66,10 +68,12 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
     1. Columns are centered by the median and divided by a robust scale
        (:func:`~dop_lightning.matrices.column_scale.robust_scale`).
-    2. Double over-parameterization separates L and S (Eqs. 3 and 6): gradient descent on ``L = UVᵀ`` and
+    2. Alternating projections (:class:`~dop_lightning.engine.projections.AlternatingProjections`) separate L and S. If
+       entries that they have not seen confirm the result, up to white noise, L is the model.
+    3. Otherwise double over-parameterization separates L and S (Eqs. 3 and 6): gradient descent on ``L = UVᵀ`` and
        ``S = g∘g − h∘h`` at the rates 2τ and α·τ, in semi-implicit steps
        (:class:`~dop_lightning.engine.steps.SemiImplicit`), from a small start. The ratio α does all the regularizing.
-    3. Each entry is compared with its prediction from the other entries of its row, and replaced by it if it is an
+       Then each entry is compared with its prediction from the other entries of its row, and replaced by it if it is an
        outlier. The model is L with dense noise (:mod:`~dop_lightning.matrices.low_rank_model`), or all of the
        covariance with thresholds for heavy tails (:mod:`~dop_lightning.matrices.cell_model`), for at most 256
        columns: whichever predicts better.
@@ -79,6 +83,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     Args:
         n_components: number of components r, at least 1 and at most min(n, m). ``None`` keeps all whose singular value
             exceeds a twentieth of the largest, in scaled columns.
+        method: ``auto`` does as above, ``dop`` leaves out the projections, and ``projections`` keeps their result in
+            any case. ``auto`` is ``dop`` if ``alpha`` is not ``auto``.
         alpha: ratio of the learning rates, positive. ``auto`` chooses the one that predicts held-out entries best
             (:mod:`dop_lightning.matrices.alpha_search`); ``None`` is √max(n, m), the theoretical value for matrices of
             exactly low rank.
@@ -107,7 +113,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         sparse_: ``(n, m)``, the outliers: ``X − low_rank_`` at outlying entries, else 0; also 0 where X is missing. A
             DataFrame if X is one.
         offset_: threshold of ``score_samples``: ``decision_function`` is ``score_samples − offset_``.
-        alpha_: the ratio that was used.
+        method_: ``projections`` or ``dop``: what has separated L and S.
+        certificate_: the verdict on the projections
+            (:class:`~dop_lightning.engine.projections.Certificate`); ``None`` if they were left out.
+        alpha_: the ratio that was used; ``None`` with projections.
         alpha_choice_: the ratios that ``auto`` has tried, else ``None``.
         n_iter_: number of iterations.
         n_features_in_: m.
@@ -130,6 +139,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self,
         n_components: int | None = None,
         *,
+        method: Literal["auto", "dop", "projections"] = "auto",
         alpha: float | Literal["auto"] | None = "auto",
         center: bool = True,
         scale: bool = True,
@@ -140,6 +150,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         random_state: Any = 0,
     ) -> None:
         self.n_components = n_components
+        self.method = method
         self.alpha = alpha
         self.center = center
         self.scale = scale
@@ -297,7 +308,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     def _fit_models(self, Z: NDArray[Any], state: State) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fit all models; return which entries are clean, and the table with the others replaced."""
         n, m = Z.shape
-        left, values, right = (part.astype(np.float64) for part in _decomposed(state))
+        left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
+        if isinstance(state, ProjectionsState):
+            cutoff = state.recoveries[0].cutoff
+            return self._take_low_rank(Z, left * values, right, cutoff)
         found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
         is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
         model: LowRankModel | CellModel
@@ -313,6 +327,18 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
         kept, values, _ = model.cells(Z)
+        self._fit_components(values)
+        return kept, values
+
+    def _take_low_rank(
+        self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], cutoff: float
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Take a certified L = left·right as the model; return what :meth:`_fit_models` does."""
+        model = certified_model(left, right, cutoff, self.center)
+        low_rank = left @ right
+        kept = ~np.isnan(Z) & (np.abs(np.nan_to_num(Z, nan=np.inf) - low_rank) <= cutoff)
+        values = np.where(kept, Z, low_rank)
+        self._model, self._mean = model, model.mean
         self._fit_components(values)
         return kept, values
 
@@ -336,7 +362,9 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             covariance = values.T @ values / n
         if covariance is not None:
             covariance = covariance * weights[:, None] * weights
-        components, variances, total = principal_components(covariance, values * weights, rank)
+        loadings = model.loadings * weights[:, None]
+        start = loadings[:, :rank] if self.method_ == "projections" and rank <= loadings.shape[1] else None
+        components, variances, total = principal_components(covariance, values * weights, rank, start)
         kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
         self._set_components(components[kept], variances[kept] * n, total * n, n)
 
@@ -395,6 +423,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             raise ValueError(
                 f"n_components must be at most {min(X.shape)}, the smaller side of X, got {self.n_components}"
             )
+        one_of("method", self.method, ["auto", "dop", "projections"])
         if isinstance(self.alpha, str):
             if self.alpha != "auto":
                 raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
@@ -420,23 +449,38 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
     def _recover(self, problem: Problem) -> State:
-        method = separation(MATRIX.start, float(self.tol))
         self.alpha_choice_: AlphaChoice | None = None
+        self.certificate_: Certificate | None = None
+        self.alpha_: float | None = None
+        if self.method == "projections" or (self.method == "auto" and self.alpha == "auto"):
+            state = self._ended(ProjectionsMethod(), problem, None)
+            if isinstance(state, ProjectionsState):
+                self.certificate_ = state.recoveries[0].progress.certificate
+            accepted = self.certificate_ is not None and self.certificate_.is_accepted
+            if accepted or self.method == "projections":
+                self.method_ = "projections"
+                return state
+        self.method_ = "dop"
+        method = separation(MATRIX.start, float(self.tol))
         if self.alpha == "auto":
             self.alpha_choice_ = choose_alpha(problem, method, max_iterations=int(self.max_iter), device=self.device)
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        ending = run_to_end(method, problem, int(self.max_iter), block=BLOCK, device=self.device, alpha=self.alpha_)
-        if ending.ends[0] == "diverged":
-            raise ValueError("X must have entries whose products do not overflow, got larger ones")
-        self.n_iter_ = ending.iteration
-        if not ending.state.finished():
+        state = self._ended(method, problem, self.alpha_)
+        if not state.finished():
             warnings.warn(
                 f"not converged to tol={self.tol:g} in max_iter={self.max_iter} iterations",
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        return state
+
+    def _ended(self, method: Procedure, problem: Problem, alpha: float | None) -> State:
+        ending = run_to_end(method, problem, int(self.max_iter), block=BLOCK, device=self.device, alpha=alpha)
+        if ending.ends[0] == "diverged":
+            raise ValueError("X overflows during the factorization; rescale it")
+        self.n_iter_ = ending.iteration
         return ending.state
 
     @property
@@ -449,25 +493,6 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-Part = TypeVar("Part")
-
-
-def _modelled(part: Part | None) -> Part:
-    """Refuse a state whose unknowns are no modules, which :func:`separation` does not make."""
-    if part is None:
-        raise TypeError("RobustPCA needs a signal with factors and a corruption")
-    return part
-
-
-@torch.no_grad()
-def _decomposed(state: State) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The singular value decomposition of ``UVᵀ``, out of U and V."""
-    factors = _modelled(_modelled(state.signal).factors)
-    (Q_left, R_left), (Q_right, R_right) = (torch.linalg.qr(factor[0]) for factor in factors.pair)
-    left, values, right = torch.linalg.svd(R_left @ R_right.mT)
-    return (Q_left @ left).cpu().numpy(), values.cpu().numpy(), (right @ Q_right.mT).cpu().numpy()
 
 
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any]) -> float:

@@ -161,7 +161,8 @@ class Recovery:
         self._name, self._seed = problem.name, problem.seed
         mask = problem.mask
         if self._transposed:
-            D, mask = D.mT.contiguous(), None if mask is None else mask.mT.contiguous()
+            D, mask = D.mT, None if mask is None else mask.mT
+        D, mask = D.contiguous(), None if mask is None else mask.contiguous()
         self._mask = mask
         self._D = D
         self._shown = D.numel() if mask is None else int(mask.sum())
