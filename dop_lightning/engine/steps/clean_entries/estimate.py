@@ -231,7 +231,7 @@ def _clean(
             classes=kinds,
             outlying=values.outliers.log() + place,
             missed=torch.where(far, values.missed.log(), NEVER),
-            pardon=doubt * values.pardon,
+            pardon=torch.lerp(values.certain, values.pardon, doubt),
             groups=groups,
             seen=seen,
         )

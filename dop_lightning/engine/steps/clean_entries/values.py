@@ -13,6 +13,9 @@ value that many outliers have condemns it, however close it is to its estimate.
 Clean entries can have that value as well, as black ink, white paper and a night sky do. The rest of the histogram of
 all values is that of clean entries, ``c = h − ρ`` (slightly less, since ρ is not exact). If c(v) exceeds the average
 c̄(v) around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its log odds.
+
+If nearly all far entries are outliers, they may be half of the image, and ρ is too inexact for that. Then only a value
+is pardoned that has more than twice as many entries as outliers, and by ``log (h(v) − 2ρ(v))/c̄(v)``.
 """
 
 from typing import NamedTuple
@@ -54,6 +57,10 @@ INEXACT = 0.1
 """Relative margin by which ρ may be too small."""
 
 
+CERTAIN = 1.0
+"""The same for values that are pardoned although most far entries are outliers."""
+
+
 class Bins(NamedTuple):
     """Bins of the values and of the estimates in the histogram.
 
@@ -85,12 +92,14 @@ class Values(NamedTuple):
         outliers: q(yᵢ) of each entry, above 0, in units of 1/y, with :data:`CAUTION`.
         missed: density at yᵢ of the values of clean entries that are far from their estimate, in the same units.
         pardon: log c(yᵢ)/c̄(yᵢ) of each entry, at least 0 and at most what q adds.
+        certain: the same for values that mostly clean entries have, if ρ is inexact.
     """
 
     share: Tensor
     outliers: Tensor
     missed: Tensor
     pardon: Tensor
+    certain: Tensor
 
 
 def other_values(bins: Bins, outlying: Tensor) -> Tensor:
@@ -141,17 +150,20 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     share = rate.sum()
     even = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
-    left = _levels((all_of_them / number - (1 + INEXACT) * rate).clamp_min(0))
+    left, surely = (
+        _levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, CERTAIN)
+    )
     caution = (CAUTION * (all_of_them > 0).to(q.dtype).mean()).clamp(1, CAUTION)
     smooth = _smooth(left) + 1e-3 / BINS
     condemned = (_levels(q) * BINS).log().clamp_min(0)
     missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
-    pardon = torch.minimum((left / smooth).clamp_min(1).log(), condemned)
+    pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
     return Values(
         share,
         (caution * q / bins.width)[bins.values],
         (missed / missed.sum() / bins.width)[bins.values],
         pardon[bins.values],
+        certain[bins.values],
     )
 
 
