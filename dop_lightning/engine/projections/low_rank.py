@@ -3,6 +3,7 @@
 Shapes: n rows, m columns, k singular triplets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -81,21 +82,25 @@ def stepped(start: LowRank, forward: Tensor, backward: Tensor) -> LowRank:
     return LowRank(Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv), r)
 
 
-def leading(M: Tensor, width: int, generator: torch.Generator, rounds: int = 2) -> LowRank:
-    """Return the ``width`` leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
+def leading(
+    forward: Callable[[Tensor], Tensor],
+    backward: Callable[[Tensor], Tensor],
+    start: Tensor,
+    rounds: int = 2,
+) -> LowRank:
+    """Return leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
 
     Args:
-        M: ``(n, m)``.
-        width: at most ``min(n, m)``.
-        generator: of the random start, on the CPU.
+        forward: returns ``M·V`` for V ``(m, k)``.
+        backward: returns ``Mᵀ·U`` for U ``(n, k)``.
+        start: random, ``(m, k)`` with k at most ``min(n, m)``.
         rounds: of subspace iteration.
     """
-    draws = torch.randn(M.shape[1], width, generator=generator, dtype=torch.float32).to(M)
-    Q = qr(M @ draws)[0]
+    Q = qr(forward(start))[0]
     for _ in range(rounds):
-        Q = qr(M @ qr(M.mT @ Q)[0])[0]
-    right, values, uh = svd(M.mT @ Q, full_matrices=False)
-    return LowRank(Q @ uh.mT, values.double(), right, width)
+        Q = qr(forward(qr(backward(Q))[0]))[0]
+    right, values, uh = svd(backward(Q), full_matrices=False)
+    return LowRank(Q @ uh.mT, values.double(), right, start.shape[1])
 
 
 def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int) -> LowRank:

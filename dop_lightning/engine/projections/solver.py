@@ -3,6 +3,7 @@ r"""Robust PCA of one matrix by alternating projections, without the rank.
 Shapes: n rows, m columns, k singular triplets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,9 +16,9 @@ from dop_lightning.engine.projections.locked import MOST, lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
 from dop_lightning.engine.projections.structure import next_components, prediction
-from dop_lightning.engine.projections.sweep import Observation, Sweep, sweep
+from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import Attribute, Problem
 from dop_lightning.problems.randomness import stream
 
 WIDTH = 8
@@ -140,7 +141,12 @@ class AlternatingProjections:
 
     def begin(self, problem: Problem) -> "Recovery":
         """Return the recovery of a problem at its start."""
-        return Recovery(self, problem)
+        D, mask = problem.observation, problem.mask
+        if D.shape[0] < D.shape[1]:  # strips of rows are then long
+            D, mask = D.mT, None if mask is None else mask.mT
+        mask = None if mask is None else mask.contiguous()
+        observation = Observation(D.contiguous(), mask, torch.empty(0, dtype=torch.int64, device=D.device))
+        return Recovery(self, observation, problem.seed, is_transposed=D is not problem.observation)
 
 
 class Recovery:
@@ -148,24 +154,22 @@ class Recovery:
 
     Args:
         solver: the settings.
-        problem: with a matrix, observed by entries.
+        observation: the matrix, which may be mapped from a file: it is read strip by strip, and never changed.
+        seed: of the hidden entries and of the start.
+        is_transposed: whether it is the transpose of what was asked for.
 
     Attributes:
         progress: how far it is.
     """
 
-    def __init__(self, solver: AlternatingProjections, problem: Problem) -> None:
+    def __init__(
+        self, solver: AlternatingProjections, observation: Observation, seed: int, is_transposed: bool = False
+    ) -> None:
         self.solver = solver
-        D = problem.observation
-        self._transposed = D.shape[0] < D.shape[1]
-        self._name, self._seed = problem.name, problem.seed
-        mask = problem.mask
-        if self._transposed:
-            D, mask = D.mT, None if mask is None else mask.mT
-        D, mask = D.contiguous(), None if mask is None else mask.contiguous()
-        self._mask = mask
-        self._D = D
-        self._shown = D.numel() if mask is None else int(mask.sum())
+        self._transposed = is_transposed
+        self._seed = seed
+        self._D, self._mask, self._has_gaps = observation.values, observation.mask, observation.has_gaps
+        self._shown = self._observed()
         self._hidden, self._sample = self._drawn()
         self._sampled = self._entries(self._sample)
         self.progress = self._start()
@@ -173,6 +177,19 @@ class Recovery:
             self._end(rejected("the matrix is too small to tell"))
 
     # ------------------------------------------------------------------------------------------------- what is known
+
+    def _observed(self) -> int:
+        """The number of observed entries."""
+        if self._mask is not None:
+            return int(self._mask.sum())
+        if not self._has_gaps:
+            return self._D.numel()
+        return sum(int((~torch.isnan(self._D[rows])).sum()) for rows in Observation(self._D, None, self._D).strips)
+
+    def _is_observed(self, positions: Tensor) -> Tensor:
+        if self._mask is not None:
+            return self._mask.view(-1)[positions]
+        return ~torch.isnan(self._entries(positions))
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
         """Flat positions of the hidden entries and of the sample, observed and apart from each other."""
@@ -184,12 +201,12 @@ class Recovery:
             found = torch.empty(0, dtype=torch.int64)
             while len(found) < want:
                 more = torch.randint(self._D.numel(), (2 * want,), generator=generator).to(self._D.device)
-                if self._mask is not None:
-                    more = more[self._mask.view(-1)[more]]
+                if self._mask is not None or self._has_gaps:
+                    more = more[self._is_observed(more)]
                 found = torch.unique(torch.cat([found.to(more), more]))
         else:
-            every = torch.ones_like(self._D, dtype=torch.bool) if self._mask is None else self._mask
-            found = torch.nonzero(every.view(-1)).flatten()
+            every = torch.arange(self._D.numel(), device=self._D.device)
+            found = every if self._shown == len(every) else every[self._is_observed(every)]
         order = torch.randperm(len(found), generator=generator).to(found.device)[:want]
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
@@ -221,7 +238,7 @@ class Recovery:
 
     def _observation(self) -> Observation:
         hidden = self._hidden if self.progress.phase == "search" else self._hidden[:0]
-        return Observation(self._D, self._mask, hidden)
+        return Observation(self._D, self._mask, hidden, self._has_gaps)
 
     @property
     def _decay(self) -> float:
@@ -238,21 +255,19 @@ class Recovery:
 
     def _start(self) -> Progress:
         """Threshold, rank and triplets of D without its largest entries."""
-        D = self._D if self._mask is None else self._D * self._mask
-        n, m = D.shape
+        n, m = self._D.shape
         generator = stream(self._seed, "init", 3)
+        everything = Observation(self._D, self._mask, self._hidden[:0], self._has_gaps)
         sizes = self._sampled.abs()
         nonzero = sizes[sizes > 0]
-        threshold = float(D.abs().amax())
-        if len(nonzero):
-            threshold = min(threshold, LARGE * float(nonzero.median()))
-        Z = torch.where(D.abs() <= threshold, D, 0)
-        if self._mask is not None:
-            Z = Z * (D.numel() / max(1, self._shown))
-        limit = edge(float(torch.linalg.vector_norm(Z)) / (n * m) ** 0.5, n, m)
+        threshold = LARGE * float(nonzero.median()) if len(nonzero) else 0.0
+        clipped = Clipped(everything, threshold, self._D.numel() / max(1, self._shown))
+        like = self._sampled
+        limit = edge((clipped.energy(like) / (n * m)) ** 0.5, n, m)
         width = min(WIDTH, n, m)
         while True:
-            estimate = leading(Z, width, generator)
+            draws = torch.randn(m, width, generator=generator, dtype=torch.float32).to(like)
+            estimate = leading(clipped.forward, clipped.backward, draws)
             rank = first_rank(estimate.values, limit)
             if rank + 2 <= width or width == min(n, m) or rank > self._limit:
                 break
@@ -334,24 +349,40 @@ class Recovery:
         assert found.of_rows is not None
         assert found.of_columns is not None
         estimate, changed = now.estimate, False
-        n, m = self._D.shape
-        mask = self._mask
-        seen_rows = torch.full((n,), m) if mask is None else mask.sum(dim=1)
-        rows = lost_rows(found.of_rows, seen_rows.to(found.of_rows))
+        (n, m), (of_rows, of_columns) = self._D.shape, self._seen()
+        rows = lost_rows(found.of_rows, of_rows.to(found.of_rows))
         if 0 < len(rows) <= MOST * n:
-            estimate, changed = _with_rows(estimate, rows, self._D[rows], None if mask is None else mask[rows])
-        seen_columns = torch.full((m,), n) if mask is None else mask.sum(dim=0)
-        columns = lost_rows(found.of_columns, seen_columns.to(found.of_columns))
+            estimate, changed = _with_rows(estimate, rows, *self._known(self._D[rows], lambda mask: mask[rows]))
+        columns = lost_rows(found.of_columns, of_columns.to(found.of_columns))
         if 0 < len(columns) <= MOST * m:
             flipped = LowRank(estimate.right, estimate.values, estimate.left, estimate.rank)
-            part = self._D[:, columns].mT.contiguous()
-            flipped, better = _with_rows(flipped, columns, part, None if mask is None else mask[:, columns].mT)
+            part, mask = self._known(self._D[:, columns], lambda mask: mask[:, columns])
+            flipped, better = _with_rows(flipped, columns, part.mT, None if mask is None else mask.mT)
             estimate = LowRank(flipped.right, flipped.values, flipped.left, flipped.rank)
             changed = changed or better
         now.fits += 1
         if changed:
             now.estimate, now.scales, now.energies = estimate, [], []
         return changed
+
+    def _known(self, part: Tensor, of_mask: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """A part of D in the type of the estimate, and where it was observed, if not everywhere."""
+        part = part.to(self._sampled, copy=True)
+        if self._has_gaps:
+            return part.nan_to_num(nan=0.0), ~torch.isnan(part)
+        return part, None if self._mask is None else of_mask(self._mask)
+
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """Numbers of the observed entries of each row and of each column."""
+        n, m = self._D.shape
+        if self._mask is not None:
+            return self._mask.sum(dim=1), self._mask.sum(dim=0)
+        if not self._has_gaps:
+            return torch.full((n,), m), torch.full((m,), n)
+        flags = [~torch.isnan(self._D[rows]) for rows in self._observation().strips]
+        return torch.cat([flag.sum(dim=1) for flag in flags]), torch.stack([flag.sum(dim=0) for flag in flags]).sum(
+            dim=0
+        )
 
     def _certify(self, rms: float) -> None:
         """Judge, and go on with all entries if the model holds."""
@@ -387,6 +418,16 @@ class Recovery:
         now = self.progress.estimate
         return LowRank(now.right, now.values, now.left, now.rank) if self._transposed else now
 
+    def report(self) -> dict[str, Attribute]:
+        """Return the rank, and the verdict if there is one."""
+        verdict = self.progress.certificate
+        found: dict[str, Attribute] = {"method": "projections", "rank": self.progress.estimate.rank}
+        if verdict is not None:
+            found["certificate"] = verdict.kind
+            if verdict.reason:
+                found["reason"] = verdict.reason
+        return found
+
     @property
     def cutoff(self) -> float:
         """Return the residual above which an entry is an outlier."""
@@ -398,11 +439,19 @@ class Recovery:
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
-        L = self.progress.estimate.dense()
-        S = hardshrink(self._D - L, self.cutoff)
-        if self._mask is not None:
-            S = S * self._mask
+        L, S = self.rows_of_parts(slice(0, len(self._D)))
         return (L.mT, S.mT) if self._transposed else (L, S)
+
+    def rows_of_parts(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return some rows of L and S, of the matrix that is worked on."""
+        estimate = self.progress.estimate
+        L = estimate.scaled_left[rows] @ estimate.right[:, : estimate.rank].mT
+        S = hardshrink(self._D[rows].to(L) - L, self.cutoff)
+        if self._has_gaps:
+            S.nan_to_num_(nan=0.0)
+        if self._mask is not None:
+            S.mul_(self._mask[rows])
+        return L, S
 
 
 def _with_rows(estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None) -> tuple[LowRank, bool]:

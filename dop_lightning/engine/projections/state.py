@@ -4,17 +4,14 @@ Shapes: K matrices ``(K, n, m)``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.projections.certificate import Certificate
-from dop_lightning.engine.projections.low_rank import LowRank
-from dop_lightning.engine.projections.rank import RankRule
-from dop_lightning.engine.projections.solver import AlternatingProjections, Progress, Recovery
+from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
+from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
@@ -115,36 +112,11 @@ class ProjectionsState(State):
 
     def report(self, k: int) -> dict[str, Attribute]:
         """Return the rank of problem k and the verdict on it."""
-        progress = self.recoveries[k].progress
-        verdict = progress.certificate
-        found: dict[str, Attribute] = {"method": "projections", "rank": progress.estimate.rank}
-        if verdict is not None:
-            found["certificate"] = verdict.kind
-            if verdict.reason:
-                found["reason"] = verdict.reason
-        return found
+        return self.recoveries[k].report()
 
     def problem_state(self, k: int) -> dict[str, Any]:
         """Return all that problem k needs to go on: tensors on the CPU and plain numbers."""
-        progress = self.recoveries[k].progress
-        estimate = progress.estimate
-        tensors = {
-            "left": estimate.left,
-            "values": estimate.values,
-            "right": estimate.right,
-            "last_values": progress.rule.last,
-        }
-        verdict = progress.certificate
-        return {
-            "solver": NAME,
-            "tensors": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
-            "rank": estimate.rank,
-            "streak": progress.rule.streak,
-            "progress": {name: getattr(progress, name) for name in _NUMBERS},
-            "scales": list(progress.scales),
-            "energies": list(progress.energies),
-            "certificate": None if verdict is None else asdict(verdict),
-        }
+        return {"solver": NAME, **saved_progress(self.recoveries[k].progress)}
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
         """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
@@ -162,22 +134,7 @@ class ProjectionsState(State):
             raise ValueError(
                 f"{name}: state must hold {own[0]} rows and {own[1]} columns, got {given[0]} and {given[1]}"
             )
-        like = now.estimate.left
-        estimate = LowRank(
-            tensors["left"].to(like),
-            tensors["values"].to(like.device, torch.float64),
-            tensors["right"].to(like),
-            int(state["rank"]),
-        )
-        verdict = state["certificate"]
-        self.recoveries[k].progress = Progress(
-            estimate,
-            rule=RankRule(tensors["last_values"].to(like.device, torch.float64), int(state["streak"])),
-            **state["progress"],
-            scales=list(state["scales"]),
-            energies=list(state["energies"]),
-            certificate=None if verdict is None else Certificate(**verdict),
-        )
+        self.recoveries[k].progress = loaded_progress(state, now.estimate.left)
 
     def select(self, keep: Sequence[int]) -> "ProjectionsState":
         """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
@@ -186,9 +143,6 @@ class ProjectionsState(State):
         other.tau, other.alpha, other.optimizers = [0.0] * len(keep), [0.0] * len(keep), []
         other.recoveries = [self.recoveries[k] for k in keep]
         return other
-
-
-_NUMBERS = ("threshold", "phase", "steps", "wait", "share", "fits")
 
 
 def check_matrices(problems: ProblemBatch, name: str) -> None:

@@ -15,6 +15,9 @@ from dop_lightning.engine.projections.low_rank import LowRank
 IN_CACHE = 2**18
 """Entries of a strip of rows on a CPU: it stays in the cache of a core."""
 
+LEAST_HEIGHT = 16
+"""Fewest rows of a strip: thinner products are slow."""
+
 ON_DEVICE = 2**28
 """Entries of a strip elsewhere."""
 
@@ -27,23 +30,27 @@ class Observation:
         values: D, ``(n, m)``, finite wherever observed.
         mask: ``(n, m)`` bool, true where observed; ``None`` if all is.
         hidden: sorted flat positions of observed entries that are kept from the recovery; may be empty.
+        has_gaps: whether entries that were not observed are NaN in D, instead of a mask.
     """
 
     values: Tensor
     mask: Tensor | None
     hidden: Tensor
+    has_gaps: bool = False
 
     @property
     def strips(self) -> Iterator[slice]:
         """Rows that are worked on at once."""
         n, m = self.values.shape
         most = IN_CACHE if self.values.device.type == "cpu" else ON_DEVICE
-        height = max(1, most // m)
+        height = max(LEAST_HEIGHT, most // m)
         for start in range(0, n, height):
             yield slice(start, min(n, start + height))
 
     def conceal(self, strip: Tensor, rows: slice) -> None:
         """Set what is not known of these rows to 0 in ``strip``."""
+        if self.has_gaps:
+            strip.nan_to_num_(nan=0.0)
         if self.mask is not None:
             strip.mul_(self.mask[rows])
         if len(self.hidden):
@@ -52,6 +59,12 @@ class Observation:
             first, last = torch.searchsorted(self.hidden, ends).tolist()
             if last > first:
                 strip.view(-1).index_fill_(0, self.hidden[first:last] - rows.start * m, 0)
+
+    def below(self, rows: slice, threshold: float, like: Tensor) -> Tensor:
+        """Return a copy of these rows in the type of ``like``, 0 at entries that are unknown or above the threshold."""
+        strip = self.values[rows].to(like, copy=True)
+        self.conceal(strip, rows)
+        return strip.sub_(hardshrink(strip, threshold))
 
 
 @dataclass
@@ -71,6 +84,42 @@ class Sweep:
     energy: float
     of_rows: Tensor | None = None
     of_columns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """D without its largest entries, as an operator that passes over D strip by strip.
+
+    Attributes:
+        observation: D.
+        threshold: entries of larger magnitude are 0.
+        factor: of all entries.
+    """
+
+    observation: Observation
+    threshold: float
+    factor: float = 1.0
+
+    def forward(self, V: Tensor) -> Tensor:
+        """Return its product with V ``(m, k)``."""
+        result = V.new_empty(len(self.observation.values), V.shape[1])
+        for rows in self.observation.strips:
+            torch.mm(self.observation.below(rows, self.threshold, V), V, out=result[rows])
+        return result.mul_(self.factor)
+
+    def backward(self, U: Tensor) -> Tensor:
+        """Return the product of its transpose with U ``(n, k)``."""
+        result = U.new_zeros(self.observation.values.shape[1], U.shape[1])
+        for rows in self.observation.strips:
+            result.addmm_(self.observation.below(rows, self.threshold, U).mT, U[rows])
+        return result.mul_(self.factor)
+
+    def energy(self, like: Tensor) -> float:
+        """Return its squared Frobenius norm, computed in the type of ``like``."""
+        total = 0.0
+        for rows in self.observation.strips:
+            total += float(torch.linalg.vector_norm(self.observation.below(rows, self.threshold, like))) ** 2
+        return total * self.factor**2
 
 
 def sweep(observation: Observation, estimate: LowRank, threshold: float, counts: bool = False) -> Sweep:

@@ -150,9 +150,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     share = rate.sum()
     even = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
-    left, surely = (
-        _levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, CERTAIN)
-    )
+    left, surely = (_levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, CERTAIN))
     caution = (CAUTION * (all_of_them > 0).to(q.dtype).mean()).clamp(1, CAUTION)
     smooth = _smooth(left) + 1e-3 / BINS
     condemned = (_levels(q) * BINS).log().clamp_min(0)
