@@ -38,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--iterations", type=int, default=500, metavar="N", help="at most; default: %(default)s")
     result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
+    result.add_argument(
+        "--max-memory",
+        default="1G",
+        metavar="SIZE",
+        help="memory for the data. Long or large videos are recovered from some of their frames; .npy matrices above a "
+        "quarter of it are read and written in pieces, by projections alone. Default: %(default)s",
+    )
     matrices = result.add_argument_group("matrices")
     matrices.add_argument(
         "--method",
@@ -62,13 +69,6 @@ def parser() -> argparse.ArgumentParser:
     )
     scenes.add_argument("--grey", action="store_true", help="make frames grey")
     scenes.add_argument("--no-pictures", action="store_true", help="write videos only, no PNG per frame")
-    scenes.add_argument(
-        "--max-memory",
-        default="1G",
-        metavar="SIZE",
-        help="what the frames looked at may take: of long or large videos some are, and the others follow from these; "
-        "default: %(default)s",
-    )
     return result
 
 
@@ -79,12 +79,14 @@ def run(_: str, arguments: Sequence[str]) -> int:
         ValueError: an option is unknown, missing or out of range, or the data are of two kinds.
     """
     options = parser().parse_args(arguments)
-    from dop_lightning.cli.configs.separate import config
+    from dop_lightning.cli.configs.separate import config, mapped_files, separate_files
     from dop_lightning.cli.experiments import lightning_cli as lightning  # torch is imported from here on
     from dop_lightning.cli.experiments import runner
     from dop_lightning.foundation.parsing import parse_once
 
     runner.prepare()
+    if files := mapped_files(options):
+        return separate_files(options, files)
     with parse_once():  # the search of α and the run read the same files
         settings, notes = config(options)
         return lightning.fit_config(settings, "\n".join(notes))

@@ -53,6 +53,30 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
         raise
 
 
+def stream_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, piece by piece, then put it in the place of ``path``.
+
+    For content that is too large for memory, see :func:`write_atomically` for others. It is on the disk on return.
+
+    Args:
+        path: the file to write, in an existing folder.
+        write: gets the temporary file, open for binary writing.
+
+    Raises:
+        OSError: the folder cannot be written, or ``path`` is a folder.
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with naming(path), temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> None:
     with naming(path), temporary.open("xb") as file:
         file.write(content.getbuffer())

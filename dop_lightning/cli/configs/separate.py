@@ -2,6 +2,7 @@
 
 import argparse
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,16 @@ import torch
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.options import DEVICES, METHODS
+from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
+from dop_lightning.matrices.mapped import separate_mapped
+from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
@@ -44,6 +49,48 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         scenes = [data for data, scene in kinds.items() if scene]
         raise ValueError(f"DATA must be matrices or scenes, not both at once, got the scenes {', '.join(scenes)}")
     return _scenes(options) if all(kinds.values()) else _matrices(options)
+
+
+MAPPED_SHARE = 4
+"""Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
+
+
+def mapped_files(options: argparse.Namespace) -> list[Path]:
+    """Return the files if all are ``.npy`` matrices and one is too large to be read at once, else none.
+
+    Raises:
+        ValueError: the size is not a size.
+    """
+    files = [Path(data).expanduser() for data in options.data]
+    limit = parse_bytes(options.max_memory) / MAPPED_SHARE
+    if options.method not in ("auto", "projections") or options.alpha is not None:
+        return []
+    if not all(file.suffix.lower() == ".npy" and file.is_file() for file in files):
+        return []
+    return files if any(file.stat().st_size > limit for file in files) else []
+
+
+def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
+    """Separate matrices in pieces, one after the other.
+
+    Raises:
+        ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
+    """
+    _refuse(options, {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}, "large matrices")
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
+    if options.rank is not None:
+        at_least("rank", options.rank, 1)
+    solver = AlternatingProjections(rank=options.rank)
+    for file in files:
+        folder = options.out.expanduser() / file.stem
+        report = separate_mapped(file, folder, solver, options.seed, lambda line: print(line, file=sys.stderr))[
+            "report"
+        ]
+        print(f"{file.stem}: {describe(report)}", file=sys.stderr)
+    print(f"Files: {options.out}")
+    return 0
 
 
 def _is_scene(path: Path) -> bool:
@@ -80,7 +127,7 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    _refuse(options, {"grey": False, "no_pictures": False, "max_memory": "1G"}, "matrices")
+    _refuse(options, {"grey": False, "no_pictures": False}, "matrices")
     arguments = {
         "files": [str(Path(file).expanduser().absolute()) for file in options.data],
         "truth": options.truth,

@@ -157,28 +157,40 @@ class Recovery:
         observation: the matrix, which may be mapped from a file: it is read strip by strip, and never changed.
         seed: of the hidden entries and of the start.
         is_transposed: whether it is the transpose of what was asked for.
+        begins: whether it begins; else ``progress`` is to be set.
 
     Attributes:
         progress: how far it is.
+        steps_done: number of calls of :meth:`step` with something left to do.
+        observed: number of observed entries.
     """
 
+    progress: Progress
+
     def __init__(
-        self, solver: AlternatingProjections, observation: Observation, seed: int, is_transposed: bool = False
+        self,
+        solver: AlternatingProjections,
+        observation: Observation,
+        seed: int,
+        is_transposed: bool = False,
+        begins: bool = True,
     ) -> None:
         self.solver = solver
         self._transposed = is_transposed
         self._seed = seed
         self._D, self._mask, self._has_gaps = observation.values, observation.mask, observation.has_gaps
-        self._shown = self._observed()
+        self.observed = self._count()
         self._hidden, self._sample = self._drawn()
         self._sampled = self._entries(self._sample)
-        self.progress = self._start()
-        if len(self._hidden) == 0:
+        self.steps_done = 0
+        if begins:
+            self.progress = self._start()
+        if begins and len(self._hidden) == 0:
             self._end(rejected("the matrix is too small to tell"))
 
     # ------------------------------------------------------------------------------------------------- what is known
 
-    def _observed(self) -> int:
+    def _count(self) -> int:
         """The number of observed entries."""
         if self._mask is not None:
             return int(self._mask.sum())
@@ -194,10 +206,10 @@ class Recovery:
     def _drawn(self) -> tuple[Tensor, Tensor]:
         """Flat positions of the hidden entries and of the sample, observed and apart from each other."""
         generator = stream(self._seed, "held_out", 2)
-        count = min(int(HIDDEN * self._shown), MOST_HIDDEN)
-        hidden = min(count, self._shown // 2) if count >= LEAST_HIDDEN else 0
-        want = hidden + min(SAMPLE, self._shown - hidden)
-        if want * 4 < self._shown:
+        count = min(int(HIDDEN * self.observed), MOST_HIDDEN)
+        hidden = min(count, self.observed // 2) if count >= LEAST_HIDDEN else 0
+        want = hidden + min(SAMPLE, self.observed - hidden)
+        if want * 4 < self.observed:
             found = torch.empty(0, dtype=torch.int64)
             while len(found) < want:
                 more = torch.randint(self._D.numel(), (2 * want,), generator=generator).to(self._D.device)
@@ -206,7 +218,7 @@ class Recovery:
                 found = torch.unique(torch.cat([found.to(more), more]))
         else:
             every = torch.arange(self._D.numel(), device=self._D.device)
-            found = every if self._shown == len(every) else every[self._is_observed(every)]
+            found = every if self.observed == len(every) else every[self._is_observed(every)]
         order = torch.randperm(len(found), generator=generator).to(found.device)[:want]
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
@@ -234,7 +246,7 @@ class Recovery:
     @property
     def _longer(self) -> float:
         """The factor of a step for entries that are missing, hidden or outliers."""
-        return 1 / max(0.1, (1 - self.progress.share) * self._shown / self._D.numel())
+        return 1 / max(0.1, (1 - self.progress.share) * self.observed / self._D.numel())
 
     def _observation(self) -> Observation:
         hidden = self._hidden if self.progress.phase == "search" else self._hidden[:0]
@@ -261,7 +273,7 @@ class Recovery:
         sizes = self._sampled.abs()
         nonzero = sizes[sizes > 0]
         threshold = LARGE * float(nonzero.median()) if len(nonzero) else 0.0
-        clipped = Clipped(everything, threshold, self._D.numel() / max(1, self._shown))
+        clipped = Clipped(everything, threshold, self._D.numel() / max(1, self.observed))
         like = self._sampled
         limit = edge((clipped.energy(like) / (n * m)) ** 0.5, n, m)
         width = min(WIDTH, n, m)
@@ -284,6 +296,7 @@ class Recovery:
         now = self.progress
         if now.phase == "ended":
             return
+        self.steps_done += 1
         residuals = self._residuals(self._sample, self._sampled).abs()
         if now.phase == "search" and now.steps == 0:
             now.threshold = min(now.threshold, float(residuals.max()))
@@ -395,7 +408,7 @@ class Recovery:
             values.abs(),
             rms,
             self.solver.tolerance,
-            r * (n + m - r) / max(1.0, self._shown * (1 - now.share)),
+            r * (n + m - r) / max(1.0, self.observed * (1 - now.share)),
             self._structure,
         )
         if not verdict.is_accepted:

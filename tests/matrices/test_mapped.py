@@ -1,0 +1,137 @@
+"""Matrices that are read and written in pieces."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dop_lightning.cli.main import main
+from dop_lightning.engine.projections import AlternatingProjections, Recovery
+from dop_lightning.matrices.mapped import PROGRESS, map_matrix, separate_mapped
+from dop_lightning.problems.problem import Problem
+from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    np.save(tmp_path / "a.npy", problem().observation.numpy())
+    return tmp_path / "a.npy"
+
+
+def parts(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    low, sparse = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("recovered", "corruption"))
+    return low, sparse
+
+
+def test_the_result_is_that_of_the_matrix_in_memory(file: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lines.append)
+    low, sparse = parts(tmp_path / "out")
+    given = problem()
+    assert relative_error(low, given.truth) < 2e-6
+    assert relative_error(low + sparse, given.observation) < 2e-5
+    inside = AlternatingProjections().begin(Problem("a", given.observation, seed=0))
+    while inside.progress.phase != "ended":
+        inside.step()
+    assert torch.equal(inside.parts()[0], low)
+    assert result["report"] == {"method": "projections", "rank": 3, "certificate": "exact"}
+    assert len([line for line in lines if "pass " in line]) == result["iterations"]
+    assert result["corruption_density"] == pytest.approx(0.1, abs=0.02)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "corruption.npy",
+        "recovered.npy",
+        "result.json",
+    ]
+
+
+@pytest.mark.parametrize("shape", [(60, 400), (400, 60)])
+def test_missing_entries_are_nan_and_any_shape_goes(tmp_path: Path, shape: tuple[int, int]) -> None:
+    L = low_rank(*shape, 2, dtype=torch.float64)
+    D = corrupted(L, 0.1)
+    missing = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.2
+    D[missing] = torch.nan
+    np.save(tmp_path / "a.npy", D.numpy())
+    separate_mapped(tmp_path / "a.npy", tmp_path / "out", AlternatingProjections(), say=lambda _: None)
+    low, sparse = parts(tmp_path / "out")
+    assert low.dtype == torch.float64
+    assert relative_error(low, L) < 1e-5
+    assert not sparse[missing].any()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9])
+def test_an_interruption_is_resumed_with_the_same_bits(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    separate_mapped(file, tmp_path / "whole", AlternatingProjections(), say=lambda _: None)
+    step = Recovery.step
+
+    def interrupted(recovery: Recovery) -> None:
+        if recovery.steps_done == stop:
+            recovery.progress.threshold = 0.0  # in the middle of a step
+            raise KeyboardInterrupt
+        step(recovery)
+
+    monkeypatch.setattr(Recovery, "step", interrupted)
+    out, lines = tmp_path / "out", list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        separate_mapped(file, out, AlternatingProjections(), say=lines.append)
+    assert f"stopped after {stop} passes; the same command goes on" in lines[-1]
+    assert [path.name for path in out.iterdir()] == [PROGRESS]
+    monkeypatch.setattr(Recovery, "step", step)
+    with pytest.raises(ValueError, match=r"another separation \(rank differ\)"):
+        separate_mapped(file, out, AlternatingProjections(rank=7), say=lambda _: None)
+    result = separate_mapped(file, out, AlternatingProjections(), say=lines.append)
+    assert f"going on after {stop} passes" in " ".join(lines)
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert result["iterations"] == whole["iterations"]
+    for one, other in zip(parts(out), parts(tmp_path / "whole"), strict=True):
+        assert torch.equal(one, other)
+    lines.clear()
+    separate_mapped(file, out, AlternatingProjections(), say=lines.append)
+    assert lines == [f"a.npy: already separated in {out}"]
+
+
+@pytest.mark.parametrize("name", ["cut", "integers", "cube", "infinite", "missing"])
+def test_what_cannot_be_read_in_pieces_is_named(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a.npy"
+    arrays = {
+        "integers": np.ones((80, 80), dtype=np.int32),
+        "cube": np.ones((8, 8, 8), dtype=np.float32),
+        "infinite": np.full((80, 80), np.inf, dtype=np.float32),
+        "missing": np.full((80, 80), np.nan, dtype=np.float32),
+    }
+    np.save(file, arrays.get(name, np.ones((80, 80), dtype=np.float32)))
+    if name == "cut":
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"a\.npy: "):
+        separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None)
+
+
+def test_a_file_is_mapped_and_not_read(file: Path) -> None:
+    mapped = map_matrix(file)
+    changed = np.load(file, mmap_mode="r+")
+    changed[3, 4] = 77.0
+    changed.flush()
+    assert mapped[3, 4] == 77.0
+
+
+def test_the_command_reads_large_matrices_in_pieces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = problem(600, 500, 4)
+    np.save(tmp_path / "a.npy", given.observation.numpy())
+    out = tmp_path / "out"
+    command = ["separate", str(tmp_path / "a.npy"), "--out", str(out), "--max-memory", "2M"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "a.npy: pass 1, rank 4" in printed.err
+    assert "a: alternating projections, rank 4; hidden entries are predicted exactly" in printed.err
+    assert relative_error(parts(out / "a")[0], given.truth) < 2e-6
+
+
+def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32))
+    command = ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--max-memory", "100K"]
+    assert main(command) != 0
+    assert "DOP needs the matrix in memory, raise --max-memory" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*/recovered.npy"))
