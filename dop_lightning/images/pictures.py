@@ -73,6 +73,10 @@ def probability_map(probability: Tensor) -> Picture:
     return _levels(probability.amax(0), 1.0)
 
 
+AT_ONCE = 2**20
+"""Entries of a matrix that are coloured at once, and that its limit is taken from."""
+
+
 def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
     """Colours of the entries: blue below 0, white at 0, red above; grey where NaN.
 
@@ -90,18 +94,26 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
     if matrix.ndim != 2:
         raise ValueError(f"matrix must have shape (n, m), got {tuple(matrix.shape)}")
     limit = colour_limit(matrix) if limit is None else positive("limit", limit)
-    values = matrix.detach().double().cpu().numpy()
-    with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
-        position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
     anchors = np.linspace(-1, 1, len(_COLOURS))
-    colours = np.stack([np.interp(position, anchors, channel) for channel in _COLOURS.T], axis=-1)
-    colours[np.isnan(values)] = MISSING_GREY
-    return colours.round().astype(np.uint8)
+    picture = np.empty((*matrix.shape, 3), dtype=np.uint8)
+    height = max(1, AT_ONCE // matrix.shape[1])
+    for top in range(0, len(matrix), height):
+        values = matrix[top : top + height].detach().double().cpu().numpy()
+        with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
+            position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
+        colours = np.stack([np.interp(position, anchors, channel) for channel in _COLOURS.T], axis=-1)
+        colours[np.isnan(values)] = MISSING_GREY
+        picture[top : top + height] = colours.round()
+    return picture
 
 
 def colour_limit(matrix: Tensor) -> float:
-    """The 98th percentile of the finite absolute values; their maximum where that is 0; else 1."""
-    values = matrix.detach().double().cpu().abs()
+    """Return the 98th percentile of the finite absolute values; their maximum where that is 0; else 1.
+
+    Of a large matrix, evenly spaced entries are looked at.
+    """
+    entries = matrix.detach().flatten()
+    values = entries[:: -(-entries.numel() // AT_ONCE)].double().cpu().abs()
     finite = values[values.isfinite()].numpy()
     if finite.size == 0:
         return 1.0

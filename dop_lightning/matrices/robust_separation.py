@@ -134,6 +134,8 @@ class SeparationState(State):
     def evaluate(self) -> Evaluation:
         """Return L, S and the loss of each problem."""
         seen = [part.evaluate() for part in self.parts]
+        if len(seen) == 1:  # without a copy
+            return Evaluation(self.iteration, seen[0].signal, seen[0].corruption, seen[0].loss)
         signal, corruption, loss = (
             torch.cat([getattr(evaluation, name) for evaluation in seen]) for name in ("signal", "corruption", "loss")
         )

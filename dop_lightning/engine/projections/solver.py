@@ -459,7 +459,7 @@ class Recovery:
         """Return some rows of L and S, of the matrix that is worked on."""
         estimate = self.progress.estimate
         L = estimate.scaled_left[rows] @ estimate.right[:, : estimate.rank].mT
-        S = hardshrink(self._D[rows].to(L) - L, self.cutoff)
+        S = hardshrink(torch.sub(self._D[rows].to(L), L), self.cutoff)
         if self._has_gaps:
             S.nan_to_num_(nan=0.0)
         if self._mask is not None:

@@ -70,10 +70,13 @@ class ProjectionsState(State):
     def evaluate(self) -> Evaluation:
         """Return L, the outliers, and a quarter of the squared residual."""
         signals, corruptions = zip(*(recovery.parts() for recovery in self.recoveries), strict=True)
-        X, s = torch.stack(signals), torch.stack(corruptions)
-        residual = X + s - self.problems.observation
+        if len(self) == 1:  # without a copy
+            X, s = signals[0][None], corruptions[0][None]
+        else:
+            X, s = torch.stack(signals), torch.stack(corruptions)
+        residual = (X + s).sub_(self.problems.observation)
         if self.problems.mask is not None:
-            residual = residual * self.problems.mask
+            residual.mul_(self.problems.mask)
         return Evaluation(self.iteration, X, s, SquaredLoss().value(residual))
 
     @torch.no_grad()

@@ -19,6 +19,15 @@ SSIM_WINDOW = 11  # what truncation at 3.5 sigma makes of it, in torchmetrics as
 SSIM_STRIP = 2**16  # pixels whose windows are looked at together: they lie in the cache, and large images need no more
 
 
+LARGE_SIDE = 512
+"""Rows and columns from which the rank follows from leading singular values, if they decide."""
+
+FIRST_WIDTH = 32
+
+ROUNDING = 1e-10
+"""Share of the energy of a matrix that may be lost to rounding in float32."""
+
+
 def psnr(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Peak signal-to-noise ratio, ``10·log10(data_range² / mean((X̂ − X*)²))`` in dB; inf where they are equal.
 
@@ -197,6 +206,10 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
     tensor([3., 1., 0.], dtype=torch.float64)
     """
     share("tolerance", tolerance)
+    if X.ndim == 3 and min(X.shape[1:]) >= LARGE_SIDE:
+        device = "cpu" if X.device.type == "mps" else X.device
+        ranks = [_rank_of_large(matrix, tolerance) for matrix in X.detach()]
+        return torch.tensor(ranks, dtype=torch.float64, device=device)
     x = _exact("X", X)
     if x.ndim != 3:
         raise ValueError(f"X must have the shape (K, n, m), got {tuple(x.shape)}")
@@ -204,6 +217,35 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
     # the solver raises for the whole batch where one matrix is not finite
     values = torch.linalg.svdvals(torch.where(finite[:, None, None], x, 0.0))  # (K, min(n, m)), descending
     return torch.where(finite, _count(values > tolerance * values[:, :1]), torch.nan)
+
+
+def _rank_of_large(M: Tensor, tolerance: float) -> float:
+    """Return the numerical rank of one matrix, from its leading singular values if they decide.
+
+    With Q an orthonormal basis, ``B = QᵀM`` and ``e² = ‖M‖_F² − ‖B‖_F²``, singular values satisfy
+    ``σᵢ(B) ≤ σᵢ(M) ≤ √(σᵢ(B)² + e²)``. A few columns of Q suffice if e is small.
+    """
+    if not bool(torch.isfinite(M).all()):
+        return float("nan")
+    size = float(torch.linalg.vector_norm(M, dtype=torch.float64))
+    if size == 0:
+        return 0.0
+    M = M / M.abs().amax() if not 1e-15 < size < 1e15 else M  # squares must be numbers
+    size = float(torch.linalg.vector_norm(M, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    width = FIRST_WIDTH
+    while 4 * width <= min(M.shape):
+        Q = torch.linalg.qr(M @ torch.randn(M.shape[1], width, generator=generator).to(M))[0]
+        Q = torch.linalg.qr(M @ (M.mT @ Q))[0]
+        values = torch.linalg.svdvals(Q.mT @ M).double().tolist()
+        rest = max(size**2 - sum(value**2 for value in values), ROUNDING * size**2)
+        count = sum(value > tolerance * (values[0] ** 2 + rest) ** 0.5 for value in values)
+        largest_left = ((values[count] if count < width else 0.0) ** 2 + rest) ** 0.5
+        if largest_left < tolerance * values[0]:
+            return float(count)
+        width *= 2
+    values = torch.linalg.svdvals(M)
+    return float((values > tolerance * values[0]).sum())
 
 
 def _exact(name: str, tensor: Tensor) -> Tensor:

@@ -191,6 +191,16 @@ class TestNumericalRank:
         products = [rand(shape[0], r, seed=r) @ rand(r, shape[1], seed=10 + r) for r in ranks]
         close(numerical_rank(torch.stack(products), 1e-9), list(ranks))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(("rank", "noise"), [(5, 0.0), (30, 0.01), (20, 0.3), (600, 0.0)])
+    def test_of_large_matrices(self, rank: int, noise: float, dtype: torch.dtype) -> None:
+        X = rand(600, rank, seed=1) @ rand(rank, 550, seed=2) + noise * rank**0.5 * rand(600, 550, seed=3)
+        values = torch.linalg.svdvals(X)
+        expected = float((values > 0.05 * values[0]).sum())
+        close(numerical_rank(torch.stack([X, X * 1e-18, 0 * X]).to(dtype), 0.05), [expected, expected, 0.0])
+        X[3, 3] = torch.nan
+        assert bool(numerical_rank(X[None], 0.05).isnan().all())
+
     def test_the_tolerance_is_relative(self) -> None:
         X = torch.diag(torch.tensor([100.0, 10.0, 2.0, 0.5])).expand(1, 4, 4)
         for scale in (1e-6, 1.0, 1e6):
