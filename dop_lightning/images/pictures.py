@@ -96,7 +96,7 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
     limit = colour_limit(matrix) if limit is None else positive("limit", limit)
     anchors = np.linspace(-1, 1, len(_COLOURS))
     picture = np.empty((*matrix.shape, 3), dtype=np.uint8)
-    height = max(1, AT_ONCE // matrix.shape[1])
+    height = max(1, AT_ONCE // max(1, matrix.shape[1]))
     for top in range(0, len(matrix), height):
         values = matrix[top : top + height].detach().double().cpu().numpy()
         with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
@@ -110,10 +110,13 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
 def colour_limit(matrix: Tensor) -> float:
     """Return the 98th percentile of the finite absolute values; their maximum where that is 0; else 1.
 
-    Of a large matrix, evenly spaced entries are looked at.
+    Of a large matrix, a random sample of entries is looked at, drawn with a fixed seed.
     """
     entries = matrix.detach().flatten()
-    values = entries[:: -(-entries.numel() // AT_ONCE)].double().cpu().abs()
+    if entries.numel() > AT_ONCE:
+        drawn = torch.randint(entries.numel(), (AT_ONCE,), generator=torch.Generator().manual_seed(0))
+        entries = entries[drawn.to(entries.device)]
+    values = entries.double().cpu().abs()
     finite = values[values.isfinite()].numpy()
     if finite.size == 0:
         return 1.0

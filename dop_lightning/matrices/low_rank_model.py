@@ -117,23 +117,23 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
     return LowRankModel(mean, loadings, noise)
 
 
-def certified_model(left: NDArray[Any], right: NDArray[Any], cutoff: float, center: bool) -> LowRankModel:
+def certified_model(left: NDArray[Any], right: NDArray[Any], noise: float, center: bool) -> LowRankModel:
     """Return the model of a separation that is known to hold: the covariance of the rows of L, and its noise.
 
     Args:
-        left: ``(n, q)``, with L = left·right.
+        left: ``(n, q)``, with L = left·right; of rows that were observed.
         right: ``(q, m)``, orthonormal rows.
-        cutoff: residual beyond which an entry is an outlier, above 0: :data:`LIMIT` standard deviations of the noise.
+        noise: standard deviation of the residual without outliers, at least 0.
         center: whether μ is the mean of the columns of L; else it is 0.
     """
     codes = left.mean(axis=0) if center else np.zeros(left.shape[1])
     variances, vectors = np.linalg.eigh((left - codes).T @ (left - codes) / len(left))
-    noise = max(cutoff / LIMIT, LEAST_NOISE) ** 2
+    variance = max(noise, LEAST_NOISE) ** 2
     n, m = len(left), right.shape[1]
     # Without its mean, L may have one component less.
-    strong = np.nonzero(variances * n > noise * (n**0.5 + m**0.5) ** 2)[0][::-1]
+    strong = np.nonzero(variances * n > variance * (n**0.5 + m**0.5) ** 2)[0][::-1]
     loadings = right.T @ vectors[:, strong] * np.sqrt(variances[strong])
-    return LowRankModel(codes @ right, loadings, noise)
+    return LowRankModel(codes @ right, loadings, variance)
 
 
 def _noise(residual: NDArray[Any], observed: NDArray[Any]) -> float:

@@ -23,11 +23,15 @@ from dop_lightning.engine.projections.saved import loaded_progress, saved_progre
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation
 from dop_lightning.foundation.atomic import atomic_json, stream_atomically, write_atomically
+from dop_lightning.foundation.checks import at_least
 
 PROGRESS, RESULT = "progress.pt", "result.json"
 
 SAVE_AFTER = 30.0
 """Seconds between two saves of the progress."""
+
+SMALLEST, LARGEST = 1e-15, 1e15
+"""Bounds of the largest entry: squares of others are no numbers of float32."""
 
 TYPES = {np.dtype("float32"): torch.float32, np.dtype("float64"): torch.float64}
 
@@ -55,8 +59,34 @@ def map_matrix(file: Path) -> Tensor:
         return torch.from_numpy(array)
 
 
+def can_be_mapped(file: Path) -> bool:
+    """Return whether a file holds a matrix that :func:`map_matrix` maps."""
+    if file.suffix.lower() != ".npy" or not file.is_file():
+        return False
+    try:
+        map_matrix(file)
+    except ValueError:
+        return False
+    return True
+
+
+def is_separated(folder: Path) -> bool:
+    """Return whether a folder holds results, or the progress, of :func:`separate_mapped`."""
+    if (folder / PROGRESS).is_file():
+        return True
+    try:
+        return "about" in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
 def separate_mapped(
-    file: Path, folder: Path, solver: AlternatingProjections, seed: int = 0, say: Callable[[str], object] = print
+    file: Path,
+    folder: Path,
+    solver: AlternatingProjections,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+    passes: int = 500,
 ) -> dict[str, Any]:
     """Separate the matrix of a file into ``recovered.npy`` and ``corruption.npy``, of its type and shape.
 
@@ -69,6 +99,7 @@ def separate_mapped(
         solver: the settings.
         seed: of the start and of the hidden entries.
         say: gets a line per pass.
+        passes: at most, at least 1.
 
     Returns:
         The contents of ``result.json``.
@@ -88,7 +119,9 @@ def separate_mapped(
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     recovery, seconds = _begun(D, folder, about, solver, seed, say)
-    _run(recovery, folder, about, seconds, say, file.name)
+    _run(recovery, folder, about, seconds, say, file.name, at_least("passes", passes, 1))
+    if recovery.progress.phase != "ended":
+        raise ValueError(f"{file}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
     verdict = recovery.progress.certificate
     if verdict is None or not verdict.is_accepted:
         reason = "" if verdict is None else verdict.reason
@@ -174,14 +207,20 @@ def _checked(D: Tensor, name: str) -> bool:
     Raises:
         ValueError: one is infinite, or all are missing.
     """
-    missing = 0
+    missing, largest = 0, 0.0
     for rows in Observation(D, None, D).strips:
         strip = D[rows]
         missing += int(torch.isnan(strip).sum())
         if bool(torch.isinf(strip).any()):
             raise ValueError(f"{name}: entries must be finite, or NaN where missing, got an infinite one")
+        largest = max(largest, float(torch.nan_to_num(strip, nan=0.0).abs().max()))
     if missing == D.numel():
         raise ValueError(f"{name}: all entries are missing")
+    if largest and not SMALLEST < largest < LARGEST:
+        raise ValueError(
+            f"{name}: the largest entry must lie between {SMALLEST:.0e} and {LARGEST:.0e}, got {largest:.3g}; use "
+            "another unit"
+        )
     return missing > 0
 
 
@@ -192,6 +231,7 @@ def _run(
     seconds: float,
     say: Callable[[str], object],
     name: str,
+    passes: int,
 ) -> None:
     """Do all steps, and save the progress from time to time and if interrupted."""
     start = saved_at = time.monotonic()
@@ -209,7 +249,7 @@ def _run(
         write_atomically(folder / PROGRESS, lambda file: file.write(buffer.getvalue()))
 
     try:
-        while recovery.progress.phase != "ended":
+        while recovery.progress.phase != "ended" and recovery.steps_done < passes:
             recovery.step()
             done = recovery.steps_done
             kept = saved_progress(recovery.progress)
@@ -222,6 +262,8 @@ def _run(
             if time.monotonic() - saved_at > SAVE_AFTER:
                 save(kept)
                 saved_at = time.monotonic()
+        if recovery.progress.phase != "ended":
+            save(kept)
     except KeyboardInterrupt:
         save(kept)
         say(f"{name}: stopped after {done} passes; the same command goes on")

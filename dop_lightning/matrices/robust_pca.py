@@ -21,7 +21,7 @@ from dop_lightning.matrices.arrays import thin_matrix_note
 from dop_lightning.matrices.cell_model import DENSE_COLUMNS, CellModel, fit_cell_model, predict_cells, row_distances
 from dop_lightning.matrices.column_scale import robust_location, robust_scale
 from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
-from dop_lightning.matrices.low_rank_model import LowRankModel, certified_model, fit_low_rank_model
+from dop_lightning.matrices.low_rank_model import LIMIT, LowRankModel, certified_model, fit_low_rank_model
 from dop_lightning.matrices.principal import principal_components
 from dop_lightning.matrices.robust_separation import singular_values
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
@@ -55,6 +55,9 @@ CLEARLY = 1.0
 
 TRIMMED = 0.8
 """The fraction of the errors by which the models are compared; the largest are those of outliers."""
+
+SMALL = 2**18
+"""Entries up to which each cell is judged by the model, so that ``transform`` repeats the result to the last digits."""
 
 QUANTILE = 0.975
 """Of the distances of clean rows, beyond which ``contamination="auto"`` calls a row an outlier."""
@@ -105,7 +108,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         explained_variance_ratio_: ``(r,)``, the same as fractions of the variance of the clean table.
         singular_values_: ``(r,)``, ``√((n − 1)·explained_variance_)``.
         mean_: ``(m,)``, mean of the clean table; 0 without ``center``.
-        scale_: ``(m,)``, scale of each column in which outliers are detected.
+        scale_: ``(m,)``, scale of each column in which outliers are detected; the same for all columns if projections
+            are confirmed in the units of X.
         n_components_: r.
         rank_: r, the rank of ``low_rank_ − mean_``.
         low_rank_: ``(n, m)``, the training data without outliers, projected onto the components; known everywhere. A
@@ -134,6 +138,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     >>> pca.rank_, bool(np.linalg.norm(pca.low_rank_ - clean) < 1e-2 * np.linalg.norm(clean))
     (1, True)
     """
+
+    certificate_: Certificate | None
+    alpha_: float | None
+    alpha_choice_: AlphaChoice | None
 
     def __init__(
         self,
@@ -178,8 +186,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         location = robust_location(X) if self.center else np.zeros(X.shape[1], X.dtype)
         deviations = np.where(observed, X - location, 0)
         units = robust_scale(np.where(observed, deviations, np.nan)) if self.scale else np.ones(X.shape[1], X.dtype)
-        problem, unit = self._problem(deviations / units, observed)
-        state = self._recover(problem)
+        state, units, unit = self._separate(deviations, observed, units)
         self._scale = units.astype(np.float64) * unit
         self.scale_ = self._scale.astype(X.dtype)
         self._unit = float(self._scale.max())
@@ -310,8 +317,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         n, m = Z.shape
         left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
         if isinstance(state, ProjectionsState):
-            cutoff = state.recoveries[0].cutoff
-            return self._take_low_rank(Z, left * values, right, cutoff)
+            return self._take_low_rank(Z, left * values, right, state.recoveries[0].noise)
         found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
         is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
         model: LowRankModel | CellModel
@@ -331,13 +337,18 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return kept, values
 
     def _take_low_rank(
-        self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], cutoff: float
+        self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], noise: float
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Take a certified L = left·right as the model; return what :meth:`_fit_models` does."""
-        model = certified_model(left, right, cutoff, self.center)
-        low_rank = left @ right
-        kept = ~np.isnan(Z) & (np.abs(np.nan_to_num(Z, nan=np.inf) - low_rank) <= cutoff)
-        values = np.where(kept, Z, low_rank)
+        observed = ~np.isnan(Z)
+        model = certified_model(left[observed.any(axis=1)], right, noise, self.center)
+        is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
+        if is_exact and observed.all() and Z.size > SMALL:  # the same up to rounding, and much faster
+            low_rank = left @ right
+            kept = np.abs(Z - low_rank) <= LIMIT * model.noise**0.5
+            values = np.where(kept, Z, low_rank)
+        else:
+            kept, values, _ = model.cells(Z)
         self._model, self._mean = model, model.mean
         self._fit_components(values)
         return kept, values
@@ -424,6 +435,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                 f"n_components must be at most {min(X.shape)}, the smaller side of X, got {self.n_components}"
             )
         one_of("method", self.method, ["auto", "dop", "projections"])
+        if self.method == "projections" and self.alpha != "auto":
+            raise ValueError(f"alpha must be 'auto' with method='projections', which has no alpha, got {self.alpha!r}")
         if isinstance(self.alpha, str):
             if self.alpha != "auto":
                 raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
@@ -448,18 +461,44 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         unit = scale(Problem("X", y, mask=mask))
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
-    def _recover(self, problem: Problem) -> State:
-        self.alpha_choice_: AlphaChoice | None = None
-        self.certificate_: Certificate | None = None
-        self.alpha_: float | None = None
+    def _separate(
+        self, deviations: NDArray[Any], observed: NDArray[Any], units: NDArray[Any]
+    ) -> tuple[State, NDArray[Any], float]:
+        """Separate L and S; return the state, and the units of the columns and of all that they were separated in."""
+        self.certificate_ = None
         if self.method == "projections" or (self.method == "auto" and self.alpha == "auto"):
+            found = self._projected_state(deviations, observed, units)
+            if found is not None:
+                return found
+        problem, unit = self._problem(deviations / units, observed)
+        return self._recover(problem), units, unit
+
+    def _projected_state(
+        self, deviations: NDArray[Any], observed: NDArray[Any], units: NDArray[Any]
+    ) -> tuple[State, NDArray[Any], float] | None:
+        """Separate by projections; ``None`` if they are not confirmed and another method may be used.
+
+        First in the units of X: white noise there is not white in scaled columns. Then in scaled columns, where only
+        an exact model is accepted.
+        """
+        self.method_, self.alpha_, self.alpha_choice_ = "projections", None, None
+        attempts = [np.ones_like(units), units] if self.scale else [units]
+        for number, scales in enumerate(attempts):
+            problem, unit = self._problem(deviations / scales, observed)
             state = self._ended(ProjectionsMethod(), problem, None)
             if isinstance(state, ProjectionsState):
                 self.certificate_ = state.recoveries[0].progress.certificate
-            accepted = self.certificate_ is not None and self.certificate_.is_accepted
-            if accepted or self.method == "projections":
-                self.method_ = "projections"
-                return state
+            kind = "unfinished" if self.certificate_ is None else self.certificate_.kind
+            if kind == "exact" or (kind == "noisy" and number == 0):
+                return state, scales, unit
+        if self.method == "auto":
+            return None
+        reason = "" if self.certificate_ is None else f": {self.certificate_.reason}"
+        warnings.warn(f"the result of the projections is not confirmed{reason}", ConvergenceWarning, stacklevel=4)
+        return state, scales, unit
+
+    def _recover(self, problem: Problem) -> State:
+        self.alpha_choice_ = None
         self.method_ = "dop"
         method = separation(MATRIX.start, float(self.tol))
         if self.alpha == "auto":

@@ -135,3 +135,44 @@ def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, caps
     assert main(command) != 0
     assert "DOP needs the matrix in memory, raise --max-memory" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*/recovered.npy"))
+
+
+def test_files_of_any_order_are_mapped_and_others_read_as_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = problem(200, 150, 2)
+    np.save(tmp_path / "f.npy", np.asfortranarray(given.observation.numpy()))
+    small = ["--max-memory", "1K"]
+    assert main(["separate", str(tmp_path / "f.npy"), "--out", str(tmp_path / "f"), *small]) == 0
+    assert relative_error(parts(tmp_path / "f" / "f")[0], given.truth) < 2e-6
+    np.save(tmp_path / "i.npy", given.observation.mul(100).round().numpy().astype(np.int32))
+    assert main(["separate", str(tmp_path / "i.npy"), "--out", str(tmp_path / "i"), *small]) == 0
+    assert (tmp_path / "i" / "manifest.json").is_file()
+
+
+def test_one_failure_does_not_stop_the_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).normal(size=(200, 100)))
+    np.save(tmp_path / "good.npy", problem().observation.numpy())
+    files = [str(tmp_path / f"{name}.npy") for name in ("noise", "good")]
+    assert main(["separate", *files, "--out", str(tmp_path / "out"), "--max-memory", "1K"]) != 0
+    assert "noise.npy: alternating projections are not confirmed" in capsys.readouterr().err
+    assert (tmp_path / "out" / "good" / "result.json").is_file()
+    assert main(["separate", files[1], "--out", str(tmp_path / "out")]) != 0
+    assert "holds the parts of a matrix that was read in pieces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--device", "gpu"), ("--truth", "7"), ("--key", "x")])
+def test_options_without_meaning_are_refused(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    command = ["separate", str(file), "--out", str(tmp_path / "out"), "--max-memory", "1K", option, value]
+    assert main(command) != 0
+    assert option in capsys.readouterr().err
+
+
+def test_passes_are_bounded_and_a_larger_bound_goes_on(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not finished after 5 passes; raise --iterations"):
+        separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None, passes=5)
+    lines: list[str] = []
+    separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lines.append)
+    assert "going on after 5 passes" in lines[0]

@@ -321,3 +321,44 @@ def test_sparse_matrices_are_refused() -> None:
 def test_one_row_or_column_is_warned_of(shape: tuple[int, int], kind: str) -> None:
     with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* a {kind}"):
         RobustPCA(alpha=None).fit(np.arange(6.0).reshape(shape))
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_white_noise_has_few_outliers_and_typical_rows(spread: float) -> None:
+    rng = np.random.default_rng(2)
+    L = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 120))
+    X = L + spread * rng.normal(size=L.shape)
+    pca = RobustPCA(contamination="auto").fit(X)
+    assert (pca.method_, pca.rank_) == ("projections", 3)
+    assert np.mean(pca.predict_entries(X) == -1) < 2e-3
+    assert np.mean(pca.predict(X) == -1) < 0.06
+    assert -np.mean(pca.score_samples(X)) == pytest.approx(1, abs=0.2)
+    np.testing.assert_allclose(pca.inverse_transform(pca.transform(X)), pca.low_rank_, atol=1e-9)
+
+
+def test_rows_without_entries_add_no_component() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 80)) + 5
+    X[::10] = np.nan
+    pca = RobustPCA().fit(X)
+    assert pca.rank_ == 2
+    np.testing.assert_allclose(pca.low_rank_[0], pca.mean_, atol=1e-6)
+
+
+def test_narrow_tables_are_not_certified() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 20)) + 9 * (rng.random((400, 20)) < 0.1) * rng.normal(
+        size=(400, 20)
+    )
+    pca = RobustPCA().fit(X)
+    assert pca.method_ == "dop"
+    assert pca.certificate_ is not None
+    assert pca.certificate_.kind == "rejected"
+
+
+def test_projections_that_are_not_confirmed_warn() -> None:
+    X = np.random.default_rng(0).normal(size=(100, 80))
+    with pytest.warns(ConvergenceWarning, match="the result of the projections is not confirmed: "):
+        RobustPCA(method="projections").fit(X)
+    with pytest.raises(ValueError, match="alpha must be 'auto' with method='projections'"):
+        RobustPCA(method="projections", alpha=3.0).fit(X)

@@ -20,7 +20,7 @@ from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
-from dop_lightning.matrices.mapped import separate_mapped
+from dop_lightning.matrices.mapped import can_be_mapped, is_separated, separate_mapped
 from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
@@ -56,7 +56,7 @@ MAPPED_SHARE = 4
 
 
 def mapped_files(options: argparse.Namespace) -> list[Path]:
-    """Return the files if all are ``.npy`` matrices and one is too large to be read at once, else none.
+    """Return the files if all are ``.npy`` matrices that are too large to be read at once, else none.
 
     Raises:
         ValueError: the size is not a size.
@@ -65,9 +65,7 @@ def mapped_files(options: argparse.Namespace) -> list[Path]:
     limit = parse_bytes(options.max_memory) / MAPPED_SHARE
     if options.method not in ("auto", "projections") or options.alpha is not None:
         return []
-    if not all(file.suffix.lower() == ".npy" and file.is_file() for file in files):
-        return []
-    return files if any(file.stat().st_size > limit for file in files) else []
+    return files if all(can_be_mapped(file) and file.stat().st_size > limit for file in files) else []
 
 
 def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
@@ -76,19 +74,31 @@ def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
     Raises:
         ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
     """
-    _refuse(options, {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}, "large matrices")
+    refused = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
+    _refuse(options, refused, "matrices that are read in pieces (see --max-memory)")
+    if options.device not in ("auto", "cpu"):
+        raise ValueError(f"--device must be cpu for matrices that are read in pieces, got {options.device!r}")
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
     if options.rank is not None:
         at_least("rank", options.rank, 1)
     solver = AlternatingProjections(rank=options.rank)
+    failures = []
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
     for file in files:
         folder = options.out.expanduser() / file.stem
-        report = separate_mapped(file, folder, solver, options.seed, lambda line: print(line, file=sys.stderr))[
-            "report"
-        ]
-        print(f"{file.stem}: {describe(report)}", file=sys.stderr)
+        try:
+            result = separate_mapped(file, folder, solver, options.seed, say, options.iterations)
+        except ValueError as error:  # the others may be separated all the same
+            failures.append(str(error))
+            continue
+        print(f"{file.stem}: {describe(result['report'])}", file=sys.stderr)
+    if failures:
+        raise ValueError("; ".join(failures))
     print(f"Files: {options.out}")
     return 0
 
@@ -141,6 +151,12 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
+        if is_separated(options.out.expanduser() / problem.name):
+            raise ValueError(
+                f"{options.out.expanduser() / problem.name} holds the parts of a matrix that was read in pieces; use "
+                "another --out"
+            )
+    for problem in module.problems:
         _check_sizes(problem)
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
@@ -176,6 +192,13 @@ def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
     arguments = {"fallback": method == "auto", "rank": options.rank, "iterations": options.iterations}
     section = {"class_path": "RobustSeparation", "init_args": arguments}
     return {"separation": section, "block": BLOCK, "evaluate_every": BLOCK}
+
+
+def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
+    """The device of Lightning; projections need float64, which Apple's GPUs do not have."""
+    if "separation" in model and options.device in ("auto", "mps") and torch.backends.mps.is_available():
+        return "cpu"
+    return DEVICES[options.device]
 
 
 def _convex(options: argparse.Namespace) -> dict[str, Any]:
@@ -249,7 +272,7 @@ def _with_model(options: argparse.Namespace, model: Mapping[str, Any], data: Map
         "trainer": {
             "max_steps": options.iterations,
             "default_root_dir": str(options.out),
-            "accelerator": DEVICES[options.device],
+            "accelerator": _accelerator(options, model),
         },
     }
 

@@ -88,7 +88,12 @@ def certify(
     exact = _share_above(hidden, floor), _share_above(shown, floor)
     both = len(hidden), len(shown)
     hidden_level, shown_level = _level(hidden, exact[1]) / rms, _level(shown, exact[1]) / rms
-    if exact[1] <= MOST_OUTLIERS and hidden_level <= EXACT * tolerance and _same_share(*exact, *both):
+    if (
+        exact[1] <= MOST_OUTLIERS
+        and freedom <= FREEDOM
+        and hidden_level <= EXACT * tolerance
+        and _same_share(*exact, *both)
+    ):
         return Certificate("exact", "", hidden_level, shown_level)
     scale = _noise(shown)
     beyond = _share_above(hidden, 5 * scale), _share_above(shown, 5 * scale)

@@ -62,6 +62,9 @@ FITS = 5
 POLISH = 12
 """Steps with all entries, at most."""
 
+NARROW = 40
+"""Rows and columns below which no verdict is possible: components of a few columns fit their outliers."""
+
 HIDDEN, MOST_HIDDEN, LEAST_HIDDEN = 0.05, 20_000, 200
 """Share and number of the entries that are hidden."""
 
@@ -185,7 +188,7 @@ class Recovery:
         self.steps_done = 0
         if begins:
             self.progress = self._start()
-        if begins and len(self._hidden) == 0:
+        if begins and (len(self._hidden) == 0 or min(self._D.shape) < NARROW):
             self._end(rejected("the matrix is too small to tell"))
 
     # ------------------------------------------------------------------------------------------------- what is known
@@ -223,7 +226,8 @@ class Recovery:
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
     def _entries(self, positions: Tensor) -> Tensor:
-        return self._D.view(-1)[positions]
+        rows, columns = self._places(positions)  # a mapped file may have any order
+        return self._D[rows, columns]
 
     def _places(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of flat positions."""
@@ -454,6 +458,13 @@ class Recovery:
         """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
         L, S = self.rows_of_parts(slice(0, len(self._D)))
         return (L.mT, S.mT) if self._transposed else (L, S)
+
+    @property
+    def noise(self) -> float:
+        """Return the standard deviation of the residual without outliers, or a bound on it if L is exact."""
+        now = self.progress
+        is_exact = now.certificate is not None and now.certificate.kind == "exact"
+        return self.cutoff / 4 if is_exact else now.threshold / NOISE
 
     def rows_of_parts(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return some rows of L and S, of the matrix that is worked on."""

@@ -22,6 +22,9 @@ SSIM_STRIP = 2**16  # pixels whose windows are looked at together: they lie in t
 LARGE_SIDE = 512
 """Rows and columns from which the rank follows from leading singular values, if they decide."""
 
+LEAST_TOLERANCE = 1e-3
+"""Relative tolerance from which single precision is enough for that."""
+
 FIRST_WIDTH = 32
 
 ROUNDING = 1e-10
@@ -206,9 +209,10 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
     tensor([3., 1., 0.], dtype=torch.float64)
     """
     share("tolerance", tolerance)
-    if X.ndim == 3 and min(X.shape[1:]) >= LARGE_SIDE:
+    if X.ndim == 3 and min(X.shape[1:]) >= LARGE_SIDE and tolerance >= LEAST_TOLERANCE:
         device = "cpu" if X.device.type == "mps" else X.device
-        ranks = [_rank_of_large(matrix, tolerance) for matrix in X.detach()]
+        real = X.detach().to(device, X.dtype if X.dtype in (torch.float32, torch.float64) else torch.float32)
+        ranks = [_rank_of_large(matrix, tolerance) for matrix in real]
         return torch.tensor(ranks, dtype=torch.float64, device=device)
     x = _exact("X", X)
     if x.ndim != 3:

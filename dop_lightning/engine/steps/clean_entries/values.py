@@ -15,7 +15,7 @@ all values is that of clean entries, ``c = h − ρ`` (slightly less, since ρ i
 c̄(v) around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its log odds.
 
 If nearly all far entries are outliers, they may be half of the image, and ρ is too inexact for that. Then only a value
-is pardoned that has more than twice as many entries as outliers, and by ``log (h(v) − 2ρ(v))/c̄(v)``.
+is pardoned that 5 % of the entries have, more than twice as many as outliers do, and by ``log (h(v) − 2ρ(v))/c̄(v)``.
 """
 
 from typing import NamedTuple
@@ -59,6 +59,10 @@ INEXACT = 0.1
 
 CERTAIN = 1.0
 """The same for values that are pardoned although most far entries are outliers."""
+
+
+FREQUENT = 0.05
+"""Share of the entries that such a value has at least: that of an area, and not of a few entries by chance."""
 
 
 class Bins(NamedTuple):
@@ -156,6 +160,8 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     condemned = (_levels(q) * BINS).log().clamp_min(0)
     missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
+    surplus = all_of_them > (1 + CERTAIN) * rate * number
+    certain = torch.where(surplus & (all_of_them >= FREQUENT * number), certain, 0)
     return Values(
         share,
         (caution * q / bins.width)[bins.values],
