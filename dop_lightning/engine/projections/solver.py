@@ -50,6 +50,9 @@ LOW = 3.0
 NOISE = 3.0
 """Standard deviations of dense noise beyond which an entry is an outlier."""
 
+BOUND = 4.0
+"""Standard deviations that the cutoff of an exact L is taken for."""
+
 REST = 3
 """Steps without progress after which the recovery is at rest."""
 
@@ -182,7 +185,8 @@ class Recovery:
         self._transposed = is_transposed
         self._seed = seed
         self._D, self._mask, self._has_gaps = observation.values, observation.mask, observation.has_gaps
-        self.observed = self._count()
+        self._of_rows, self._of_columns = self._counts()
+        self.observed = int(self._of_rows.sum())
         self._hidden, self._sample = self._drawn()
         self._sampled = self._entries(self._sample)
         self.steps_done = 0
@@ -193,13 +197,18 @@ class Recovery:
 
     # ------------------------------------------------------------------------------------------------- what is known
 
-    def _count(self) -> int:
-        """The number of observed entries."""
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """Numbers of the observed entries of each row and of each column."""
+        n, m = self._D.shape
         if self._mask is not None:
-            return int(self._mask.sum())
-        if not self._has_gaps:
-            return self._D.numel()
-        return sum(int((~torch.isnan(self._D[rows])).sum()) for rows in Observation(self._D, None, self._D).strips)
+            return self._mask.sum(dim=1), self._mask.sum(dim=0)
+        of_rows, of_columns = (torch.full((side,), other, device=self._D.device) for side, other in ((n, m), (m, n)))
+        if self._has_gaps:
+            for rows in Observation(self._D, None, self._D).strips:
+                missing = torch.isnan(self._D[rows])
+                of_rows[rows] -= missing.sum(dim=1)
+                of_columns -= missing.sum(dim=0)
+        return of_rows, of_columns
 
     def _is_observed(self, positions: Tensor) -> Tensor:
         if self._mask is not None:
@@ -366,11 +375,11 @@ class Recovery:
         assert found.of_rows is not None
         assert found.of_columns is not None
         estimate, changed = now.estimate, False
-        (n, m), (of_rows, of_columns) = self._D.shape, self._seen()
-        rows = lost_rows(found.of_rows, of_rows.to(found.of_rows))
+        n, m = self._D.shape
+        rows = lost_rows(found.of_rows, self._of_rows)
         if 0 < len(rows) <= MOST * n:
             estimate, changed = _with_rows(estimate, rows, *self._known(self._D[rows], lambda mask: mask[rows]))
-        columns = lost_rows(found.of_columns, of_columns.to(found.of_columns))
+        columns = lost_rows(found.of_columns, self._of_columns)
         if 0 < len(columns) <= MOST * m:
             flipped = LowRank(estimate.right, estimate.values, estimate.left, estimate.rank)
             part, mask = self._known(self._D[:, columns], lambda mask: mask[:, columns])
@@ -388,18 +397,6 @@ class Recovery:
         if self._has_gaps:
             return part.nan_to_num(nan=0.0), ~torch.isnan(part)
         return part, None if self._mask is None else of_mask(self._mask)
-
-    def _seen(self) -> tuple[Tensor, Tensor]:
-        """Numbers of the observed entries of each row and of each column."""
-        n, m = self._D.shape
-        if self._mask is not None:
-            return self._mask.sum(dim=1), self._mask.sum(dim=0)
-        if not self._has_gaps:
-            return torch.full((n,), m), torch.full((m,), n)
-        flags = [~torch.isnan(self._D[rows]) for rows in self._observation().strips]
-        return torch.cat([flag.sum(dim=1) for flag in flags]), torch.stack([flag.sum(dim=0) for flag in flags]).sum(
-            dim=0
-        )
 
     def _certify(self, rms: float) -> None:
         """Judge, and go on with all entries if the model holds."""
@@ -446,13 +443,16 @@ class Recovery:
         return found
 
     @property
+    def _is_exact(self) -> bool:
+        verdict = self.progress.certificate
+        return verdict is not None and verdict.kind == "exact"
+
+    @property
     def cutoff(self) -> float:
         """Return the residual above which an entry is an outlier."""
         now = self.progress
         rms = now.estimate.norm / self._D.numel() ** 0.5
-        if now.certificate is not None and now.certificate.kind == "exact":
-            return EXACT * self.solver.tolerance * rms
-        return now.threshold
+        return EXACT * self.solver.tolerance * rms if self._is_exact else now.threshold
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
@@ -462,15 +462,13 @@ class Recovery:
     @property
     def noise(self) -> float:
         """Return the standard deviation of the residual without outliers, or a bound on it if L is exact."""
-        now = self.progress
-        is_exact = now.certificate is not None and now.certificate.kind == "exact"
-        return self.cutoff / 4 if is_exact else now.threshold / NOISE
+        return self.cutoff / (BOUND if self._is_exact else NOISE)
 
     def rows_of_parts(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return some rows of L and S, of the matrix that is worked on."""
         estimate = self.progress.estimate
         L = estimate.scaled_left[rows] @ estimate.right[:, : estimate.rank].mT
-        S = hardshrink(torch.sub(self._D[rows].to(L), L), self.cutoff)
+        S = hardshrink(self._D[rows].to(L) - L, self.cutoff)
         if self._has_gaps:
             S.nan_to_num_(nan=0.0)
         if self._mask is not None:
