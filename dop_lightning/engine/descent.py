@@ -19,7 +19,7 @@ from dop_lightning.engine.optim.of_batch import ThetaOptimizer, make_optimizers
 from dop_lightning.engine.optim.state import load_optimizer_state, optimizer_state
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.snapshot import Snapshot
-from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, OutOfMemoryError, State, one_per_problem
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, State, one_per_problem, out_of_memory
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.machine import is_out_of_memory
@@ -338,8 +338,7 @@ class BatchState(State):
                 raise
             self.release()
             self.restore(snapshot, range(len(self)))
-            many = f"{len(self)} problem{'s' * (len(self) > 1)}"
-            raise OutOfMemoryError(f"out of memory with {many} of shape {self.problems.signal_shape}") from None
+            raise out_of_memory(self.problems) from None
         self.restore(snapshot, diverged)
         self.iteration += iterations
         return diverged

@@ -161,6 +161,36 @@ class State(ABC):
         """Return the problems at the positions ``keep`` as their own batch, at the same iteration."""
 
 
+class RatelessState(State):
+    """K problems that are worked on one after the other, by a method without learning rates.
+
+    Args:
+        problems: the batch, on the device where it is to run.
+
+    Attributes:
+        tau: 0 for each problem.
+        alpha: 0 for each problem.
+        optimizers: none.
+    """
+
+    def __init__(self, problems: ProblemBatch) -> None:
+        self.problems = problems
+        self.iteration = 0
+        self.tau = [0.0] * len(problems)
+        self.alpha = [0.0] * len(problems)
+        self.optimizers = []
+
+    @property
+    def has_ratio(self) -> bool:
+        """False: there is no α."""
+        return False
+
+    @property
+    def runs_one_by_one(self) -> bool:
+        """True."""
+        return True
+
+
 class Procedure(Protocol):
     """What makes the state of a batch.
 
@@ -193,6 +223,12 @@ class Procedure(Protocol):
         Raises:
             ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
         """
+
+
+def out_of_memory(problems: ProblemBatch) -> OutOfMemoryError:
+    """Return the error of a batch that does not fit in memory."""
+    many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    return OutOfMemoryError(f"out of memory with {many} of shape {problems.signal_shape}")
 
 
 def one_per_problem(name: str, value: float | Sequence[float], size: int) -> list[float]:

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.projections import AlternatingProjections, ProjectionsState
 from dop_lightning.engine.projections.state import check_matrices
-from dop_lightning.engine.state import Evaluation, State
+from dop_lightning.engine.state import Evaluation, RatelessState, State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.matrices.alpha_search import choose_alpha
 from dop_lightning.matrices.separation import MATRIX, separation
@@ -90,8 +89,8 @@ class RobustSeparation:
         return method.begin(ProblemBatch([problem], device), "auto", chosen)
 
 
-class SeparationState(State):
-    """K matrices, each under the method that suits it.
+class SeparationState(RatelessState):
+    """K matrices, each under the method that suits it. :meth:`report` has the α of DOP.
 
     Args:
         method: the settings.
@@ -99,9 +98,6 @@ class SeparationState(State):
 
     Attributes:
         iteration: iterations done, also by problems that have ended.
-        tau: 0 for each problem.
-        alpha: 0 for each problem; :meth:`report` has the one of DOP.
-        optimizers: none.
         parts: the state of each problem.
 
     Raises:
@@ -110,26 +106,12 @@ class SeparationState(State):
 
     def __init__(self, method: RobustSeparation, problems: ProblemBatch) -> None:
         check_matrices(problems, "RobustSeparation")
+        super().__init__(problems)
         self.method = method
-        self.problems = problems
-        self.iteration = 0
-        self.tau = [0.0] * len(problems)
-        self.alpha = [0.0] * len(problems)
-        self.optimizers: list[Optimizer] = []
         self.parts: list[ProjectionsState | BatchState] = [
             ProjectionsState(method.solver, ProblemBatch([problem], problems.device)) for problem in problems
         ]
         self._reasons = [""] * len(problems)
-
-    @property
-    def has_ratio(self) -> bool:
-        """False: α may differ, or not be used at all."""
-        return False
-
-    @property
-    def runs_one_by_one(self) -> bool:
-        """True."""
-        return True
 
     def evaluate(self) -> Evaluation:
         """Return L, S and the loss of each problem."""
@@ -228,8 +210,8 @@ class SeparationState(State):
     def select(self, keep: Sequence[int]) -> "SeparationState":
         """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
         other = object.__new__(SeparationState)
-        other.method, other.problems, other.iteration = self.method, self.problems.select(keep), self.iteration
-        other.tau, other.alpha, other.optimizers = [0.0] * len(keep), [0.0] * len(keep), []
+        RatelessState.__init__(other, self.problems.select(keep))
+        other.method, other.iteration = self.method, self.iteration
         other.parts = [self.parts[k] for k in keep]
         other._reasons = [self._reasons[k] for k in keep]
         return other

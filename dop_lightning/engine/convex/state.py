@@ -16,7 +16,7 @@ from dop_lightning.engine.convex.program import column, convex_program
 from dop_lightning.engine.convex.solver import ConvexSolver, Tensors
 from dop_lightning.engine.descent import OperatorFactory
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State, one_per_problem
+from dop_lightning.engine.state import Evaluation, State, one_per_problem, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.signatures import made_by
@@ -109,8 +109,7 @@ class ConvexState(State):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            many = f"{len(self)} problem{'s' * (len(self) > 1)}"
-            raise OutOfMemoryError(f"out of memory with {many} of shape {self.problems.signal_shape}") from None
+            raise out_of_memory(self.problems) from None
         healthy = _finite(state, self.problems.dtype)
         self._state = _merged(state, before, healthy)
         self.iteration += iterations

@@ -1,4 +1,4 @@
-"""How far a recovery is, as tensors on the CPU and plain numbers: it goes on from them bit for bit."""
+"""Save and load the progress of a recovery, as tensors on the CPU and plain numbers, without loss of bits."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ NUMBERS = ("threshold", "phase", "steps", "wait", "share", "fits")
 
 
 def saved_progress(progress: Progress) -> dict[str, Any]:
-    """Return all of it."""
+    """Return the progress as a state of a checkpoint."""
     estimate, verdict = progress.estimate, progress.certificate
     tensors = {
         "left": estimate.left,

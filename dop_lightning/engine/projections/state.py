@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
-from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
+from dop_lightning.engine.state import Evaluation, RatelessState, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.model.losses import SquaredLoss
@@ -21,7 +20,7 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch
 NAME = "AlternatingProjections"
 
 
-class ProjectionsState(State):
+class ProjectionsState(RatelessState):
     """K matrices on their way, one after the other. A matrix that has ended stays as it is while the others go on.
 
     Args:
@@ -30,9 +29,6 @@ class ProjectionsState(State):
 
     Attributes:
         iteration: iterations done, also by problems that have ended.
-        tau: 0 for each problem: there is no learning rate.
-        alpha: 0 for each problem: there is no ratio.
-        optimizers: none.
         recoveries: one per problem.
 
     Raises:
@@ -41,12 +37,8 @@ class ProjectionsState(State):
 
     def __init__(self, solver: AlternatingProjections, problems: ProblemBatch) -> None:
         check_matrices(problems, NAME)
-        self.problems = problems
+        super().__init__(problems)
         self.solver = solver
-        self.iteration = 0
-        self.tau = [0.0] * len(problems)
-        self.alpha = [0.0] * len(problems)
-        self.optimizers: list[Optimizer] = []
         self.recoveries = self._begun()
 
     def _begun(self) -> list[Recovery]:
@@ -54,17 +46,9 @@ class ProjectionsState(State):
             with torch.no_grad():
                 return [self.solver.begin(problem) for problem in self.problems]
         except (RuntimeError, MemoryError) as error:
-            raise _as_out_of_memory(error, self.problems) from None
-
-    @property
-    def has_ratio(self) -> bool:
-        """False: there is no α."""
-        return False
-
-    @property
-    def runs_one_by_one(self) -> bool:
-        """True."""
-        return True
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(self.problems) from None
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -101,7 +85,9 @@ class ProjectionsState(State):
         except (RuntimeError, MemoryError) as error:
             for k, state in enumerate(before):
                 self.load_problem_state(k, state)
-            raise _as_out_of_memory(error, self.problems) from None
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(self.problems) from None
         self.iteration += iterations
         return []
 
@@ -142,8 +128,8 @@ class ProjectionsState(State):
     def select(self, keep: Sequence[int]) -> "ProjectionsState":
         """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
         other = object.__new__(ProjectionsState)
-        other.problems, other.solver, other.iteration = self.problems.select(keep), self.solver, self.iteration
-        other.tau, other.alpha, other.optimizers = [0.0] * len(keep), [0.0] * len(keep), []
+        RatelessState.__init__(other, self.problems.select(keep))
+        other.solver, other.iteration = self.solver, self.iteration
         other.recoveries = [self.recoveries[k] for k in keep]
         return other
 
@@ -158,11 +144,3 @@ def check_matrices(problems: ProblemBatch, name: str) -> None:
         raise ValueError(f"{name} needs matrices, got signals of shape {problems.signal_shape}")
     if problems.sensing is not None:
         raise ValueError(f"{name} needs matrices observed by entries, got a measurement ({problems.sensing})")
-
-
-def _as_out_of_memory(error: Exception, problems: ProblemBatch) -> Exception:
-    """Return the error to raise: itself, if it is of another kind."""
-    if not is_out_of_memory(error):
-        return error
-    many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-    return OutOfMemoryError(f"out of memory with {many} of shape {problems.signal_shape}")

@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.rivals.base import ImageFilter, RestorationInterrupted, Restored
-from dop_lightning.engine.state import Evaluation, State
+from dop_lightning.engine.state import Evaluation, RatelessState
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
 
 
-class FilterState(State):
+class FilterState(RatelessState):
     """K images that a filter restores, one by one on the CPU, in the first iteration. Later ones change nothing.
 
     Args:
@@ -28,9 +27,6 @@ class FilterState(State):
 
     Attributes:
         iteration: iterations done.
-        tau: 0 for each problem: there is no learning rate.
-        alpha: 0 for each problem: there is no ratio.
-        optimizers: none.
         restoring_in: the thread in which the filter is at work, by its identifier; ``None`` while it is not.
 
     Raises:
@@ -49,12 +45,8 @@ class FilterState(State):
                 f"{first.name}: {type(image_filter).__name__} needs the image itself, got a measurement of it "
                 f"({problems.sensing})"
             )
-        self.problems = problems
+        super().__init__(problems)
         self.filter = image_filter
-        self.iteration = 0
-        self.tau = [0.0] * len(problems)
-        self.alpha = [0.0] * len(problems)
-        self.optimizers: list[Optimizer] = []
         self._signal = problems.observation  # replaced, and never changed in place
         self._is_done = [False] * len(problems)
         self._probability: dict[int, Tensor] = {}
@@ -74,16 +66,6 @@ class FilterState(State):
         if self.restoring_in == threading.get_ident():
             raise RestorationInterrupted
         self.filter.is_interrupted = self.filter.is_interrupted or self.restoring_in is not None
-
-    @property
-    def has_ratio(self) -> bool:
-        """False: a filter has no α."""
-        return False
-
-    @property
-    def runs_one_by_one(self) -> bool:
-        """True."""
-        return True
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
