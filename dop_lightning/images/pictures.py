@@ -110,7 +110,7 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
 def colour_limit(matrix: Tensor) -> float:
     """Return the 98th percentile of the finite absolute values; their maximum where that is 0; else 1.
 
-    Of a large matrix, a random sample of entries is looked at, drawn with a fixed seed.
+    For large matrices, it is estimated from a random sample of entries with a fixed seed.
     """
     entries = matrix.detach().flatten()
     if entries.numel() > AT_ONCE:

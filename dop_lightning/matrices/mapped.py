@@ -33,7 +33,7 @@ SAVE_AFTER = 30.0
 SMALLEST, LARGEST = 1e-15, 1e15
 """Bounds of the largest entry: squares of others are no numbers of float32."""
 
-TYPES = {np.dtype("float32"): torch.float32, np.dtype("float64"): torch.float64}
+TYPES = np.dtype("float32"), np.dtype("float64")
 
 
 def map_matrix(file: Path) -> Tensor:
@@ -90,8 +90,7 @@ def separate_mapped(
 ) -> dict[str, Any]:
     """Separate the matrix of a file into ``recovered.npy`` and ``corruption.npy``, of its type and shape.
 
-    Entries that are NaN are missing. ``progress.pt`` is saved between passes, so that the same call goes on after an
-    interruption.
+    NaN entries are missing. ``progress.pt`` is saved between passes; call the function again to resume.
 
     Args:
         file: ``.npy``.
@@ -272,21 +271,22 @@ def _run(
 
 def _write(recovery: Recovery, D: Tensor, folder: Path) -> int:
     """Write both parts, strip by strip; return the number of outliers."""
-    outliers = 0
+    kind = np.lib.format.dtype_to_descr(np.dtype(str(D.dtype).removeprefix("torch.")))
+    header = {"descr": kind, "fortran_order": False, "shape": tuple(D.shape)}
 
-    def both(name: str, which: int) -> None:
+    def write(name: str, which: int) -> int:
+        entries = 0
+
         def fill(file: BinaryIO) -> None:
-            nonlocal outliers
-            kind = np.lib.format.dtype_to_descr(np.dtype(str(D.dtype).removeprefix("torch.")))
-            header = {"descr": kind, "fortran_order": False, "shape": tuple(D.shape)}
+            nonlocal entries
             np.lib.format.write_array_header_2_0(file, header)
             for rows in Observation(D, None, D).strips:
                 part = recovery.rows_of_parts(rows)[which].to(D.dtype)
-                outliers += int(torch.count_nonzero(part)) * which
+                entries += int(torch.count_nonzero(part))
                 file.write(part.numpy().tobytes())
 
         stream_atomically(folder / name, fill)
+        return entries
 
-    for which, name in enumerate(("recovered.npy", "corruption.npy")):
-        both(name, which)
-    return outliers
+    write("recovered.npy", 0)
+    return write("corruption.npy", 1)
