@@ -83,6 +83,7 @@ def run_to_end(
     device: torch.device | str = "cpu",
     tau: float | Literal["auto"] = "auto",
     alpha: float | None = None,
+    interrupted: Callable[[], object] = lambda: False,
 ) -> Ending:
     """Recover one problem by itself, and return how it ended, with its state.
 
@@ -94,6 +95,7 @@ def run_to_end(
         device: where.
         tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
         alpha: ratio of the rates, likewise.
+        interrupted: see :class:`~dop_lightning.engine.run.Run`.
 
     Raises:
         OutOfMemoryError: it does not fit in memory.
@@ -109,5 +111,6 @@ def run_to_end(
         device=device,
         tau=tau,
         alpha=alpha,
+        interrupted=interrupted,
     )
     return kept.endings[0]

@@ -23,7 +23,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 class AdvanceInterrupted(Exception):
-    """Raised in work before the first iteration that is interrupted."""
+    """Raised in work before the first iteration of a method that is interrupted."""
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ Shapes: n × m a matrix.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dop_lightning.engine.at_once import run_to_end
-from dop_lightning.engine.state import Procedure
+from dop_lightning.engine.state import AdvanceInterrupted, Procedure
 from dop_lightning.foundation.checks import fraction, positive
 from dop_lightning.matrices.separation import BLOCK
 from dop_lightning.problems.problem import Problem
@@ -64,6 +64,7 @@ def choose_alpha(
     held_out: float = HELD_OUT,
     max_iterations: int = 300,
     device: torch.device | str = "cpu",
+    interrupted: Callable[[], object] = lambda: False,
 ) -> AlphaChoice:
     """Choose α for a matrix.
 
@@ -74,9 +75,11 @@ def choose_alpha(
         held_out: share of the observed entries, above 0 and below 1.
         max_iterations: of each, at least 1.
         device: where to.
+        interrupted: asked after each block of iterations; the search ends when it is true.
 
     Raises:
         ValueError: an argument is out of range, or the problem is no matrix.
+        AdvanceInterrupted: the search was interrupted.
     """
     if len(problem.observation.shape) != 2 or problem.sensing is not None:
         raise ValueError(f"{problem.name}: alpha can be chosen for matrices that were observed by entries alone")
@@ -94,7 +97,7 @@ def choose_alpha(
     errors: list[float] = []
     best = 0
     for k, scale in enumerate(scales):
-        errors.append(_error(method, shown, scale * unit, hidden, y, max_iterations, device))
+        errors.append(_error(method, shown, scale * unit, hidden, y, max_iterations, device, interrupted))
         if errors[k] < errors[best] * (1 - GAIN):
             best = k
         elif k > best + 1:
@@ -127,9 +130,12 @@ def _error(
     y: Tensor,
     max_iterations: int,
     device: torch.device | str,
+    interrupted: Callable[[], object],
 ) -> float:
     """The mean absolute error of what is hidden; infinite where the recovery diverges."""
-    ending = run_to_end(method, shown, max_iterations, block=BLOCK, device=device, alpha=alpha)
+    ending = run_to_end(method, shown, max_iterations, block=BLOCK, device=device, alpha=alpha, interrupted=interrupted)
+    if ending.ends[0] == "interrupted":
+        raise AdvanceInterrupted
     if ending.ends[0] == "diverged":
         return math.inf
     return float((ending.evaluation.signal[0].cpu() - y)[hidden].abs().double().mean())

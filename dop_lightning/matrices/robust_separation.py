@@ -3,7 +3,7 @@
 Shapes: K matrices ``(K, n, m)``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +13,7 @@ from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.projections import AlternatingProjections, ProjectionsState
 from dop_lightning.engine.projections.state import check_matrices
-from dop_lightning.engine.state import Evaluation, RatelessState, State
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, RatelessState, State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.matrices.alpha_search import choose_alpha
 from dop_lightning.matrices.separation import MATRIX, separation
@@ -74,18 +74,30 @@ class RobustSeparation:
         """Return a batch at its start. There are no rates to set: ``tau`` and ``alpha`` are not used."""
         return SeparationState(self, problems)
 
-    def descent(self, problem: Problem, alpha: float | None, device: torch.device) -> BatchState:
+    def descent(
+        self,
+        problem: Problem,
+        alpha: float | None,
+        device: torch.device,
+        interrupted: Callable[[], object] = lambda: False,
+    ) -> BatchState:
         """Return double over-parameterization of a problem at its start.
 
         Args:
             problem: the matrix.
             alpha: ratio of the rates; ``None`` chooses it.
             device: where it is to run.
+            interrupted: asked while α is chosen, which ends when it is true.
+
+        Raises:
+            AdvanceInterrupted: the choice of α was interrupted.
         """
         method = separation(self.start * scale(problem) ** 0.5, self.dop_tolerance, self.rank)
         chosen = self.alpha if alpha is None else alpha
         if chosen is None:
-            chosen = choose_alpha(problem, method, max_iterations=self.iterations, device=device).alpha
+            chosen = choose_alpha(
+                problem, method, max_iterations=self.iterations, device=device, interrupted=interrupted
+            ).alpha
         return method.begin(ProblemBatch([problem], device), "auto", chosen)
 
 
@@ -112,6 +124,15 @@ class SeparationState(RatelessState):
             ProjectionsState(method.solver, ProblemBatch([problem], problems.device)) for problem in problems
         ]
         self._reasons = [""] * len(problems)
+        self._is_interrupted = False
+
+    def resume(self) -> None:
+        """Clear an earlier interruption."""
+        self._is_interrupted = False
+
+    def interrupt(self) -> None:
+        """End the choice of α after its present block. The estimate of the projections stays, and α is chosen later."""
+        self._is_interrupted = True
 
     def evaluate(self) -> Evaluation:
         """Return L, S and the loss of each problem."""
@@ -126,6 +147,9 @@ class SeparationState(RatelessState):
     def advance(self, iterations: int) -> list[int]:
         """Do iterations on every problem that has not ended, and hand those that were rejected over to DOP.
 
+        If the choice of α is interrupted, the matrix keeps the estimate of the projections and DOP begins at the next
+        call.
+
         Args:
             iterations: at least 0.
 
@@ -135,29 +159,43 @@ class SeparationState(RatelessState):
         Raises:
             OutOfMemoryError: the batch does not fit in memory.
         """
-        at_least("iterations", iterations, 0)
+        if at_least("iterations", iterations, 0) == 0:
+            return []
+        # those that are too small for a certificate, and those whose α was not chosen before an interruption
+        if not all(self._hand_over(k) for k in range(len(self))):
+            return []
         diverged = []
         for k in range(len(self)):
-            if iterations:
-                self._hand_over(k)  # a matrix that is too small for a certificate
             if not self.parts[k].finished() and self.parts[k].advance(iterations):
                 diverged.append(k)
             self._hand_over(k)
         self.iteration += iterations
         return diverged
 
-    def _hand_over(self, k: int) -> None:
-        """Begin DOP on a matrix whose certificate was rejected."""
+    def _is_rejected(self, k: int) -> bool:
+        """Whether a matrix is to be handed over to DOP."""
         part = self.parts[k]
-        if isinstance(part, ProjectionsState) and self.method.fallback:
-            verdict = part.recoveries[0].progress.certificate
-            if verdict is not None and not verdict.is_accepted:
-                self._reasons[k] = verdict.reason
-                self.parts[k] = self.method.descent(self.problems[k], None, self.problems.device)
+        if not isinstance(part, ProjectionsState) or not self.method.fallback:
+            return False
+        verdict = part.recoveries[0].progress.certificate
+        return verdict is not None and not verdict.is_accepted
+
+    def _hand_over(self, k: int) -> bool:
+        """Begin DOP on a matrix whose certificate was rejected; return false if that was interrupted."""
+        if self._is_rejected(k):
+            reason = self.parts[k].report(0)["reason"]
+            try:
+                self.parts[k] = self.method.descent(
+                    self.problems[k], None, self.problems.device, lambda: self._is_interrupted
+                )
+            except AdvanceInterrupted:
+                return False
+            self._reasons[k] = str(reason)
+        return True
 
     def finished(self) -> dict[int, Status]:
         """Return the positions of the problems that have ended."""
-        ended = {k: part.finished() for k, part in enumerate(self.parts)}
+        ended = {k: part.finished() for k, part in enumerate(self.parts) if not self._is_rejected(k)}
         return {k: status[0] for k, status in ended.items() if status}
 
     def release(self) -> None:
@@ -214,6 +252,7 @@ class SeparationState(RatelessState):
         other.method, other.iteration = self.method, self.iteration
         other.parts = [self.parts[k] for k in keep]
         other._reasons = [self._reasons[k] for k in keep]
+        other._is_interrupted = self._is_interrupted
         return other
 
 

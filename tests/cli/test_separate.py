@@ -20,6 +20,7 @@ from dop_lightning.matrices.alpha_search import AlphaChoice
 from dop_lightning.matrices.scenes import find_frames
 from dop_lightning.matrices.scenes.layers import Layers
 from dop_lightning.matrices.tables import Table, read_table
+from tests.engine.projections.builders import problem
 from tests.matrices.scenes.builders import scene, write_folder, write_video
 
 LOBBY = Path(__file__).parents[3] / "shared" / "data" / "video" / "lobby.avi"
@@ -65,6 +66,24 @@ def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsy
     capsys.readouterr()
     assert main(command) == 0
     assert "held-out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["convex", "projections", "dop", "auto"])
+def test_a_run_is_resumed_by_its_method_without_naming_it(tmp_path: Path, capsys, method: str) -> None:
+    np.save(tmp_path / "a.npy", problem(120, 90, 2).observation.numpy())
+    command = ["separate", str(tmp_path / "a.npy"), "--out"]
+    assert main([*command, str(tmp_path / "whole"), "--method", method, "--iterations", "60"]) == 0
+    out = str(tmp_path / "out")
+    assert main([*command, out, "--method", method, "--iterations", "4"]) == 0
+    capsys.readouterr()
+    assert main([*command, out, "--iterations", "60"]) == 0
+    assert "Resuming the run" in capsys.readouterr().err
+    whole, resumed = (json.loads((tmp_path / name / "a" / "result.json").read_text()) for name in ("whole", "out"))
+    assert resumed["iterations"] == whole["iterations"]
+    assert resumed.get("report", {}).get("method") == whole.get("report", {}).get("method")
+    if method == "projections":
+        assert main([*command, out, "--alpha", "3"]) != 0
+        assert "--alpha has no meaning for --method projections" in capsys.readouterr().err
 
 
 def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys) -> None:

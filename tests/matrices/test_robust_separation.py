@@ -1,6 +1,9 @@
 """Robust PCA that chooses its method."""
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ import torch
 
 from dop_lightning.cli.main import main
 from dop_lightning.engine.at_once import run_to_end
-from dop_lightning.engine.projections import ProjectionsState
+from dop_lightning.engine.descent import BatchState
+from dop_lightning.engine.projections import ProjectionsState, Recovery
 from dop_lightning.matrices.robust_separation import RobustSeparation, singular_values
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
@@ -117,3 +121,70 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, opt
     assert main(["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), *options]) != 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], object]) -> list[float]:
+    """Call ``interrupt`` in the second block of the choice of α; the values of α that were begun."""
+    advance, tried, blocks = BatchState.advance, list[float](), list[int]()
+
+    def noted(state: BatchState, iterations: int) -> list[int]:
+        tried.append(state.alpha[0])
+        blocks.append(iterations)
+        if len(blocks) == 2:
+            interrupt()
+        return advance(state, iterations)
+
+    monkeypatch.setattr(BatchState, "advance", noted)
+    return tried
+
+
+def test_an_interrupted_choice_of_alpha_keeps_the_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, method = ProblemBatch([decaying()]), RobustSeparation(iterations=100)
+    whole, state, later = (method.begin(batch) for _ in range(3))
+    while whole.iteration < 400:
+        whole.advance(25)
+    with monkeypatch.context() as patch:
+        tried = interrupting(patch, state.interrupt)
+        while not tried:
+            state.advance(25)
+        assert len(tried) == 2, "the search ends after the block in which it is interrupted"
+        assert state.finished() == {}, "DOP is still to come"
+        done = state.iteration
+        assert state.advance(25) == []
+        assert state.iteration == done, "nothing is done until the run is resumed"
+    assert state.report(0)["method"] == "projections"
+    assert state.report(0)["certificate"] == "rejected"
+    later.load_problem_state(0, state.problem_state(0))
+    later.iteration = done
+    monkeypatch.setattr(Recovery, "step", lambda _: pytest.fail("the projections are repeated"))
+    for resumed in (state, later):
+        resumed.resume()
+        while resumed.iteration < 400:
+            resumed.advance(25)
+        assert torch.equal(resumed.evaluate().signal, whole.evaluate().signal)
+        assert resumed.report(0) == whole.report(0)
+
+
+def test_ctrl_c_while_alpha_is_chosen_and_the_same_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", decaying().observation.numpy())
+
+    def command(out: str) -> list[str]:
+        return ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / out), "--iterations", "150"]
+
+    assert main(command("whole")) == 0
+    with monkeypatch.context() as patch:
+        tried = interrupting(patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert main(command("out")) == 130
+        assert len(tried) == 2
+    assert "not certified" in capsys.readouterr().err
+    stopped = json.loads((tmp_path / "out" / "a" / "result.json").read_text())
+    assert stopped["status"] == "interrupted"
+    assert stopped["report"]["method"] == "projections"
+    monkeypatch.setattr(Recovery, "step", lambda _: pytest.fail("the projections are repeated"))
+    assert main(command("out")) == 0
+    results = [json.loads((tmp_path / out / "a" / "result.json").read_text()) for out in ("whole", "out")]
+    assert results[0]["report"] == results[1]["report"]
+    recovered = [np.load(tmp_path / out / "a" / "recovered.npy") for out in ("whole", "out")]
+    np.testing.assert_array_equal(*recovered)

@@ -180,16 +180,29 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def _method(options: argparse.Namespace) -> str:
     """The method of matrices: that of the options, or that of the run that is resumed."""
     method = one_of("method", options.method, METHODS)
+    if method == "auto":
+        method = _saved_method(options) or ("dop" if options.alpha is not None else "auto")
     if options.alpha is not None and method == "projections":
         raise ValueError(f"--alpha has no meaning for --method projections, got {options.alpha:g}")
-    if method != "auto":
-        return method
+    return method
+
+
+def _saved_method(options: argparse.Namespace) -> str | None:
+    """The method of the run in the folder of the results, if it has one. ``--alpha`` asks for DOP."""
     saved = saved_settings(options.out, "model")
-    return "dop" if options.alpha is not None or (saved.get("signal") and not saved.get("separation")) else "auto"
+    if saved.get("solver"):
+        return "convex"
+    if separation := saved.get("separation"):
+        falls_back = (separation.get("init_args") or {}).get("fallback", True)
+        return ("dop" if options.alpha is not None else "auto") if falls_back else "projections"
+    return "dop" if saved.get("signal") else None
 
 
 def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
-    arguments = {"fallback": method == "auto", "rank": options.rank, "iterations": options.iterations}
+    # Those of the choice of α are part of the method: a run is resumed with its own, whatever --iterations allows.
+    saved = (saved_settings(options.out, "model").get("separation") or {}).get("init_args") or {}
+    iterations = saved.get("iterations", options.iterations)
+    arguments = {"fallback": method == "auto", "rank": options.rank, "iterations": iterations}
     section = {"class_path": "RobustSeparation", "init_args": arguments}
     return {"separation": section, "block": BLOCK, "evaluate_every": BLOCK}
 
