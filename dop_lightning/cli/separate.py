@@ -21,8 +21,9 @@ def parser() -> argparse.ArgumentParser:
         "data",
         nargs="+",
         metavar="DATA",
-        help="matrices: .npy, .npz, .csv, .tsv, .csv.gz, .mat or .parquet, NaN being missing. Scenes of a camera that "
-        "stands still: videos, and folders of pictures of one size, a folder being a scene",
+        help="matrices: .npy, .npz, .csv, .tsv, .csv.gz, .mat, .parquet, .h5, .hdf5, .zarr or .zarr.zip, NaN being "
+        "missing; file.h5::/path/of/array chooses an array of several. Scenes of a camera that stands still: videos, "
+        "and folders of pictures of one size, a folder being a scene",
     )
     result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     result.add_argument(
@@ -42,8 +43,9 @@ def parser() -> argparse.ArgumentParser:
         "--max-memory",
         default="1G",
         metavar="SIZE",
-        help="memory for the data. Long or large videos are recovered from some of their frames; .npy matrices above a "
-        "quarter of it are read and written in pieces, by projections alone. Default: %(default)s",
+        help="memory for the data. Long or large videos are recovered from some of their frames; .npy, HDF5 and "
+        "Zarr matrices above a quarter of it are read and written in pieces, by projections alone. "
+        "Default: %(default)s",
     )
     matrices = result.add_argument_group("matrices")
     matrices.add_argument(
@@ -54,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "them, else DOP; dop: double over-parameterization; convex: min ‖L‖_* + ‖S‖₁/α. Default: %(default)s, and dop "
         "with --alpha",
     )
-    matrices.add_argument("--key", metavar="NAME", help="which array of .npz and .mat files")
+    matrices.add_argument("--key", metavar="NAME", help="which array of .npz, .mat, HDF5 and Zarr files")
     matrices.add_argument(
         "--index", nargs="+", metavar="NAME", help="columns of tables that hold labels; default: a first column of text"
     )

@@ -9,7 +9,7 @@ from dop_lightning.foundation.nearest import nearest
 _VERB_OF_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".bmp"), "recover"),
     **dict.fromkeys((".fits", ".fit", ".fts", ".gz", ".fz"), "recover"),
-    **dict.fromkeys((".npy", ".npz", ".csv", ".mat"), "separate"),
+    **dict.fromkeys((".npy", ".npz", ".csv", ".mat", ".h5", ".hdf5", ".zarr"), "separate"),
     **dict.fromkeys((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"), "separate"),
     **dict.fromkeys((".yaml", ".yml"), "fit"),
 }

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -53,26 +54,31 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
         raise
 
 
-def stream_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, piece by piece, then put it in the place of ``path``.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file or folder beside ``path``, which is put in the place of ``path`` at the end.
 
-    For content that is too large for memory, see :func:`write_atomically` for others. It is on the disk on return.
+    For content that is too large for memory, see :func:`write_atomically` for others. It is on the disk at the end. If
+    the block fails, it is removed. A folder that is replaced is removed just before.
 
     Args:
-        path: the file to write, in an existing folder.
-        write: gets the temporary file, open for binary writing.
+        path: the file or folder to write, in an existing folder.
 
     Raises:
-        OSError: the folder cannot be written, or ``path`` is a folder.
+        OSError: the folder cannot be written, or a file is to replace a folder.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with naming(path), temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            is_folder = temporary.is_dir()
+            _sync([file for file in temporary.rglob("*") if file.is_file()] if is_folder else [temporary])
+            if is_folder and path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
     except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
         raise
 

@@ -18,9 +18,10 @@ def find_files(patterns: Patterns, suffixes: Sequence[str], samples: Mapping[str
     """List the files that ``patterns`` name, in the order of the patterns, each file once.
 
     Args:
-        patterns: one entry or several. An entry is a file (of any suffix: its reader judges it); a folder, for the
-            files in it with one of the ``suffixes``, sorted by name; a pattern with ``*``, ``?``, ``[…]`` or ``**``,
-            likewise; or a key of ``samples``. ``~`` is the home folder. What exists wins over a sample of that name.
+        patterns: one entry or several. An entry is a file (of any suffix: its reader judges it), or a folder whose own
+            name has one of the ``suffixes``; another folder, for the files in it with one of them, sorted by name; a
+            pattern with ``*``, ``?``, ``[…]`` or ``**``, likewise; or a key of ``samples``. ``~`` is the home folder.
+            What exists wins over a sample of that name.
         suffixes: lower case, with their dot; files match in any case.
         samples: bundled files by name.
 
@@ -64,7 +65,7 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
         raise ValueError(
             f"{text!r} names no file; allowed are a file, a folder, a pattern such as *{suffixes[0]}{hint}"
         )
-    if path.is_dir():
+    if path.is_dir() and path.suffix.lower() not in suffixes:  # as a store of many files has
         found = _matching([path / name for name in os.listdir(path) if not name.startswith(".")], suffixes)  # noqa: PTH208
         if not found:
             raise ValueError(f"{text}: the folder must hold a file with suffix {wanted}, got none{hint}")

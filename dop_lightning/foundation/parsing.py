@@ -35,7 +35,7 @@ def parse_file(parse: Callable[..., T], path: Path, *arguments: object) -> T:
         arguments: of ``parse``, hashable.
     """
     kept = _KEPT.get()
-    if kept is None:
+    if kept is None or path.is_dir():  # the folder of a store is read each time
         return parse(path, *arguments)
     key = (parse, path.resolve(), *arguments)
     digest = _digest(path)

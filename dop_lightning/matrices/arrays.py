@@ -1,4 +1,4 @@
-"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv`` and ``.tsv``, MATLAB's ``.mat``, ``.parquet``.
+"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv`` and ``.tsv``, ``.mat``, ``.parquet``, HDF5, Zarr.
 
 Shapes: n rows, m columns.
 """
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
+from dop_lightning.matrices.storage.formats import read_array
+from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place
 from dop_lightning.matrices.tables import Table, TableLabels, read_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Text tables."""
 
-MATRIX_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES, ".mat", ".parquet")
+MATRIX_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES, ".mat", ".parquet", *STORE_SUFFIXES)
 
 _SPARSE = {"data", "format", "shape"}
 """Arrays in the files of scipy.sparse.save_npz."""
@@ -57,9 +59,11 @@ def read_matrix(path: str | Path, key: str | None = None, index: Sequence[str] =
 
     Args:
         path: ``.npy``, ``.npz``, ``.csv``, ``.tsv``, either compressed as ``.gz`` (see
-            :func:`~dop_lightning.matrices.tables.read_table`), ``.mat`` up to version 7, which needs scipy, or
-            ``.parquet``, which needs pyarrow.
-        key: the name of the array in an ``.npz`` or ``.mat``; not needed where there is one only.
+            :func:`~dop_lightning.matrices.tables.read_table`), ``.mat`` up to version 7, which needs scipy,
+            ``.parquet``, which needs pyarrow, ``.h5`` or ``.hdf5``, which need h5py, or ``.zarr`` or ``.zarr.zip``,
+            which need zarr.
+        key: the name of the array in an ``.npz``, ``.mat``, HDF5 file or Zarr store, where it is a path; not needed
+            where there is one only.
         index: names of the columns of a table that hold labels.
 
     Raises:
@@ -67,10 +71,12 @@ def read_matrix(path: str | Path, key: str | None = None, index: Sequence[str] =
         ValueError: the file is a folder, empty, damaged, or of another suffix; ``key`` names no array in it, or does
             not choose one of several; the array is not a matrix of real numbers with at least one observed entry, or
             holds an infinite one.
-        ImportError: a ``.mat`` without scipy.
+        ImportError: a library that reads the format is not installed.
     """
-    path = existing_file(path)
+    path = Path(path)
     suffix = matrix_suffix(path)
+    if suffix != ".zarr":  # a folder
+        existing_file(path)
     if suffix not in MATRIX_SUFFIXES:
         raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
     return parse_file(_parse, path, key, tuple(index))
@@ -99,6 +105,8 @@ def _parse(path: Path, key: str | None, index: tuple[str, ...]) -> Matrix:
         return Matrix(*_to_matrix(path, table.values), table.labels)
     if index:
         raise ValueError(f"{path}: index names columns of a table, a {suffix} has none; got {', '.join(index)}")
+    if suffix in STORE_SUFFIXES:
+        return Matrix(*_to_matrix(path, read_array(Place(path, key.strip("/") if key else None))))
     with warnings.catch_warnings():
         # Of files by old writers, and of names that occur twice: what is read is checked below.
         warnings.simplefilter("ignore")

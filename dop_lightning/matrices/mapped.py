@@ -1,4 +1,4 @@
-"""Separate a matrix that is larger than memory: a mapped file, read and written strip by strip.
+"""Separate a matrix that is larger than memory: a stored matrix, read and written strip by strip.
 
 U and V alone lie in memory, ``(n + m)·k`` numbers. Each step of alternating projections
 (:class:`~dop_lightning.engine.projections.AlternatingProjections`) is one sequential pass over the file; the sparse
@@ -10,10 +10,9 @@ Shapes: n rows, m columns.
 import io
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,53 +20,20 @@ from torch import Tensor
 
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
-from dop_lightning.engine.projections.sweep import Observation
-from dop_lightning.foundation.atomic import atomic_json, stream_atomically, write_atomically
+from dop_lightning.engine.projections.sweep import Observation, strips_of
+from dop_lightning.foundation.atomic import atomic_json, write_atomically
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix, write_matrix
+from dop_lightning.matrices.storage.places import Place, locate
+from dop_lightning.matrices.storage.source import BLOCK_BYTES, StripMatrix
 
-PROGRESS, RESULT = "progress.pt", "result.json"
+PROGRESS, RESULT, REJECTED = "progress.pt", "result.json", "rejected.json"
 
 SAVE_AFTER = 30.0
 """Seconds between two saves of the progress."""
 
 SMALLEST, LARGEST = 1e-15, 1e15
 """Bounds of the largest entry: squares of others are no numbers of float32."""
-
-TYPES = np.dtype("float32"), np.dtype("float64")
-
-
-def map_matrix(file: Path) -> Tensor:
-    """Return the matrix in a ``.npy`` file without reading it.
-
-    Args:
-        file: of float32 or float64 numbers.
-
-    Raises:
-        ValueError: the file is damaged, or no matrix of these types.
-    """
-    try:
-        array = np.load(file, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file}: not a readable .npy file ({error})") from None
-    if array.ndim != 2 or array.dtype not in TYPES or 0 in array.shape:
-        shape = "×".join(map(str, array.shape))
-        raise ValueError(
-            f"{file}: must be a matrix of float32 or float64 to be read in pieces, got {array.dtype} {shape}"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it is not writable, and is not written to
-        return torch.from_numpy(array)
-
-
-def can_be_mapped(file: Path) -> bool:
-    """Return whether a file holds a matrix that :func:`map_matrix` maps."""
-    if file.suffix.lower() != ".npy" or not file.is_file():
-        return False
-    try:
-        map_matrix(file)
-    except ValueError:
-        return False
-    return True
 
 
 def is_separated(folder: Path) -> bool:
@@ -81,19 +47,23 @@ def is_separated(folder: Path) -> bool:
 
 
 def separate_mapped(
-    file: Path,
+    file: str | Path,
     folder: Path,
     solver: AlternatingProjections,
     seed: int = 0,
     say: Callable[[str], object] = print,
     passes: int = 500,
 ) -> dict[str, Any]:
-    """Separate the matrix of a file into ``recovered.npy`` and ``corruption.npy``, of its type and shape.
+    """Separate the matrix of a file into ``recovered`` and ``corruption``, two files of its format and shape.
 
-    NaN entries are missing. ``progress.pt`` is saved between passes; call the function again to resume.
+    They are of its type if that is float32 or float64; other types become float32, and longer floats float64. NaN
+    entries are missing. ``progress.pt`` is saved between passes; call the function again to resume.
+
+    A rejection is recorded in ``rejected.json``: the next call with the same file and settings does no pass.
 
     Args:
-        file: ``.npy``.
+        file: ``.npy``, ``.h5``, ``.hdf5``, ``.zarr`` or ``.zarr.zip``. ``file.h5::/path/of/array`` chooses an array of
+            several.
         folder: of the results, which are written last; ``result.json`` after the others.
         solver: the settings.
         seed: of the start and of the hidden entries.
@@ -104,36 +74,41 @@ def separate_mapped(
         The contents of ``result.json``.
 
     Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the library that reads the format is not installed.
         ValueError: the file is no such matrix, the folder holds results of another one, or the projections are not
             confirmed.
         KeyboardInterrupt: after the progress was saved.
     """
-    about = _about(file, solver, seed)
+    place = locate(file)
+    name, suffix = place.path.name, strip_suffix(place.path)
+    D = open_matrix(place)
+    about = _about(place, solver, seed)
     if (folder / RESULT).is_file():
         known: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         _require_same(known.get("about"), about, folder)
-        say(f"{file.name}: already separated in {folder}")
+        say(f"{name}: already separated in {folder}")
         return known
-    D = map_matrix(file)
+    _refuse_rejected(place, folder, about)
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(D, StripMatrix) and D.decodings > 1:
+        say(f"{name}: chunks are larger than {BLOCK_BYTES >> 20} MiB and decoded {D.decodings} times per pass")
     start = time.monotonic()
     recovery, seconds = _begun(D, folder, about, solver, seed, say)
-    _run(recovery, folder, about, seconds, say, file.name, at_least("passes", passes, 1))
+    _run(recovery, folder, about, seconds, say, name, at_least("passes", passes, 1))
     if recovery.progress.phase != "ended":
         raise ValueError(f"{file}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
     verdict = recovery.progress.certificate
     if verdict is None or not verdict.is_accepted:
         reason = "" if verdict is None else verdict.reason
-        raise ValueError(
-            f"{file}: alternating projections are not confirmed ({reason}); DOP needs the matrix in memory, raise "
-            "--max-memory"
-        )
-    say(f"{file.name}: writing {folder}")
-    outliers = _write(recovery, D, folder)
+        _reject(folder, about, reason, recovery.steps_done)
+        raise ValueError(f"{place}: alternating projections are not confirmed ({reason}); {_IN_MEMORY}")
+    say(f"{name}: writing {folder}")
+    outliers = _write(recovery, D, folder, str(suffix))
     report = recovery.report()
     result = {
         "problem": folder.name,
-        "attributes": {"matrix": file.stem},
+        "attributes": {"matrix": folder.name},
         "seed": seed,
         "tau": 0.0,
         "alpha": None,
@@ -150,13 +125,46 @@ def separate_mapped(
     return result
 
 
-def _about(file: Path, solver: AlternatingProjections, seed: int) -> dict[str, Any]:
+_IN_MEMORY = "DOP needs the matrix in memory, raise --max-memory"
+
+
+def _reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> None:
+    """Record that the projections were not confirmed."""
+    atomic_json(folder / REJECTED, {"reason": reason, "passes": passes, "about": dict(about)})
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def _refuse_rejected(place: Place, folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuse to repeat the passes of a rejection; one of another file or of other settings is removed.
+
+    Raises:
+        ValueError: the same separation was rejected before.
+    """
+    file = folder / REJECTED
+    if not file.is_file():
+        return
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        is_same, reason, passes = known["about"] == about, known["reason"], known["passes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: damaged ({error!r}); remove it to begin anew") from None
+    if is_same:
+        raise ValueError(
+            f"{place}: alternating projections were not confirmed before, after {passes} passes ({reason}); "
+            f"{_IN_MEMORY}, or remove {file} to repeat them"
+        )
+    file.unlink()
+
+
+def _about(place: Place, solver: AlternatingProjections, seed: int) -> dict[str, Any]:
     """What a result is of: it is not mixed with that of another file or of other settings."""
-    state = file.stat()
+    files = [place.path] if place.path.is_file() else [file for file in place.path.rglob("*") if file.is_file()]
+    states = [file.stat() for file in files]
     return {
-        "file": str(file.resolve()),
-        "bytes": state.st_size,
-        "modified": state.st_mtime_ns,
+        "file": str(place.path.resolve()),
+        **({} if place.array is None else {"array": place.array}),
+        "bytes": sum(state.st_size for state in states),
+        "modified": max(state.st_mtime_ns for state in states),
         "rank": solver.bound,
         "tolerance": solver.tolerance,
         "seed": seed,
@@ -173,7 +181,7 @@ def _require_same(known: object, about: Mapping[str, Any], folder: Path) -> None
 
 
 def _begun(
-    D: Tensor,
+    D: Tensor | StripMatrix,
     folder: Path,
     about: Mapping[str, Any],
     solver: AlternatingProjections,
@@ -200,14 +208,14 @@ def _begun(
     return recovery, float(saved["seconds"])
 
 
-def _checked(D: Tensor, name: str) -> bool:
+def _checked(D: Tensor | StripMatrix, name: str) -> bool:
     """Whether entries are missing.
 
     Raises:
         ValueError: one is infinite, or all are missing.
     """
     missing, largest = 0, 0.0
-    for rows in Observation(D, None, D).strips:
+    for rows in strips_of(D):
         strip = D[rows]
         missing += int(torch.isnan(strip).sum())
         if bool(torch.isinf(strip).any()):
@@ -269,24 +277,18 @@ def _run(
         raise
 
 
-def _write(recovery: Recovery, D: Tensor, folder: Path) -> int:
+def _write(recovery: Recovery, D: Tensor | StripMatrix, folder: Path, suffix: str) -> int:
     """Write both parts, strip by strip; return the number of outliers."""
-    kind = np.lib.format.dtype_to_descr(np.dtype(str(D.dtype).removeprefix("torch.")))
-    header = {"descr": kind, "fortran_order": False, "shape": tuple(D.shape)}
+    kind = np.dtype(str(D.dtype).removeprefix("torch."))
 
     def write(name: str, which: int) -> int:
         entries = 0
-
-        def fill(file: BinaryIO) -> None:
-            nonlocal entries
-            np.lib.format.write_array_header_2_0(file, header)
-            for rows in Observation(D, None, D).strips:
+        with write_matrix(folder / f"{name}{suffix}", (D.shape[0], D.shape[1]), kind) as append:
+            for rows in strips_of(D):
                 part = recovery.rows_of_parts(rows)[which].to(D.dtype)
                 entries += int(torch.count_nonzero(part))
-                file.write(part.numpy().tobytes())
-
-        stream_atomically(folder / name, fill)
+                append(part.numpy())
         return entries
 
-    write("recovered.npy", 0)
-    return write("corruption.npy", 1)
+    write("recovered", 0)
+    return write("corruption", 1)

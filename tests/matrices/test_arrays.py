@@ -11,8 +11,10 @@ from scipy import sparse
 from scipy.io import savemat
 
 from dop_lightning.foundation.find import find_files
-from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, read_matrix
+from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, read_matrix
+from dop_lightning.matrices.storage.places import STORE_SUFFIXES
 from dop_lightning.matrices.tables import write_table
+from tests.matrices.storage.builders import store
 
 NAN = float("nan")
 WHOLE = np.array([[1.0, 2.5, -3.0], [4.0, 5.0, 6e-3]])
@@ -26,6 +28,8 @@ def write(path: Path, array: Any) -> Path:
         np.savez(path, x=array)
     elif path.suffix == ".mat":
         savemat(path, {"x": array})
+    elif matrix_suffix(path) in STORE_SUFFIXES:
+        store(path, array)
     elif path.suffix == ".parquet":
         pd.DataFrame(array, columns=[f"c{j}" for j in range(array.shape[1])]).to_parquet(path)
     else:
@@ -65,8 +69,9 @@ class TestEveryKind:
     def test_refuses_what_was_never_observed_and_what_is_infinite(self, path: Path) -> None:
         with pytest.raises(ValueError, match="at least one observed entry, got 4 missing"):
             read_matrix(write(path, np.full((2, 2), NAN)))
+        other = path.with_name(f"b{path.name[1:]}")
         with pytest.raises(ValueError, match=r"finite.* got -inf in row 2, column 1"):
-            read_matrix(write(path, np.array([[1.0, 2.0], [-np.inf, 4.0]])))
+            read_matrix(write(other, np.array([[1.0, 2.0], [-np.inf, 4.0]])))
 
     def test_refuses_what_is_no_such_file(self, path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no such file"):
@@ -125,7 +130,7 @@ class TestTypes:
 
     def test_refuses_other_suffixes_and_folders(self, tmp_path: Path) -> None:
         (tmp_path / "a.xlsx").write_text("x")
-        with pytest.raises(ValueError, match=r"a\.xlsx: .*\.npy, \.npz, \.csv, .*\.mat, \.parquet, got '\.xlsx'"):
+        with pytest.raises(ValueError, match=r"a\.xlsx: .*\.npy, \.npz, \.csv, .*\.mat, \.parquet, .*, got '\.xlsx'"):
             read_matrix(tmp_path / "a.xlsx")
         (tmp_path / "a.npy").mkdir()
         with pytest.raises(ValueError, match="got a folder"):

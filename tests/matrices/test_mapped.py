@@ -9,7 +9,9 @@ import torch
 
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
-from dop_lightning.matrices.mapped import PROGRESS, map_matrix, separate_mapped
+from dop_lightning.matrices.mapped import PROGRESS, REJECTED, separate_mapped
+from dop_lightning.matrices.storage.formats import open_matrix
+from dop_lightning.matrices.storage.places import Place
 from dop_lightning.problems.problem import Problem
 from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
 
@@ -93,11 +95,12 @@ def test_an_interruption_is_resumed_with_the_same_bits(
     assert lines == [f"a.npy: already separated in {out}"]
 
 
-@pytest.mark.parametrize("name", ["cut", "integers", "cube", "infinite", "missing"])
+@pytest.mark.parametrize("name", ["cut", "complex", "text", "cube", "infinite", "missing"])
 def test_what_cannot_be_read_in_pieces_is_named(tmp_path: Path, name: str) -> None:
     file = tmp_path / "a.npy"
     arrays = {
-        "integers": np.ones((80, 80), dtype=np.int32),
+        "complex": np.ones((80, 80), dtype=np.complex64),
+        "text": np.full((80, 80), "a"),
         "cube": np.ones((8, 8, 8), dtype=np.float32),
         "infinite": np.full((80, 80), np.inf, dtype=np.float32),
         "missing": np.full((80, 80), np.nan, dtype=np.float32),
@@ -110,7 +113,7 @@ def test_what_cannot_be_read_in_pieces_is_named(tmp_path: Path, name: str) -> No
 
 
 def test_a_file_is_mapped_and_not_read(file: Path) -> None:
-    mapped = map_matrix(file)
+    mapped = open_matrix(Place(file))
     changed = np.load(file, mmap_mode="r+")
     changed[3, 4] = 77.0
     changed.flush()
@@ -134,20 +137,44 @@ def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, caps
     command = ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--max-memory", "100K"]
     assert main(command) != 0
     assert "DOP needs the matrix in memory, raise --max-memory" in capsys.readouterr().err
-    assert not list((tmp_path / "out").glob("*/recovered.npy"))
+    assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == [REJECTED]
 
 
-def test_files_of_any_order_are_mapped_and_others_read_as_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rejection_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32))
+    out = tmp_path / "out"
+    command = ["separate", str(tmp_path / "a.npy"), "--out", str(out), "--max-memory", "100K"]
+    assert main(command) != 0
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(Recovery, "step", lambda _: pytest.fail("the passes are repeated"))
+        assert main(command) != 0
+    said = capsys.readouterr().err
+    assert "were not confirmed before, after " in said
+    assert "raise --max-memory, or remove" in said
+    assert "pass 1" not in said
+    assert main([*command, "--seed", "1"]) != 0
+    assert "pass 1" in capsys.readouterr().err, "other settings are tried"
+    (out / "a" / REJECTED).write_text("{}")
+    assert main(command) != 0
+    assert "damaged" in capsys.readouterr().err
+    assert main([*command[:4], "--iterations", "5"]) == 0, "the matrix in memory goes into the same folder"
+
+
+def test_files_of_any_order_and_type_are_mapped(tmp_path: Path) -> None:
     given = problem(200, 150, 2)
     np.save(tmp_path / "f.npy", np.asfortranarray(given.observation.numpy()))
     small = ["--max-memory", "1K"]
     assert main(["separate", str(tmp_path / "f.npy"), "--out", str(tmp_path / "f"), *small]) == 0
     assert relative_error(parts(tmp_path / "f" / "f")[0], given.truth) < 2e-6
-    np.save(tmp_path / "i.npy", given.observation.mul(100).round().numpy().astype(np.int32))
-    assert main(["separate", str(tmp_path / "i.npy"), "--out", str(tmp_path / "i"), *small]) == 0
-    assert (tmp_path / "i" / "manifest.json").is_file()
+    scaled = given.observation.mul(1000).round().numpy()
+    for kind in ("<f4", ">f4", "<i4", ">i2", ">f8"):
+        np.save(tmp_path / "i.npy", scaled.astype(kind))
+        assert main(["separate", str(tmp_path / "i.npy"), "--out", str(tmp_path / kind), *small]) == 0
+        low = parts(tmp_path / kind / "i")[0]
+        assert low.dtype == (torch.float64 if kind == ">f8" else torch.float32)
+        if low.dtype == torch.float32:
+            assert torch.equal(low, parts(tmp_path / "<f4" / "i")[0])
 
 
 def test_one_failure_does_not_stop_the_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,13 @@ from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
-from dop_lightning.matrices.mapped import can_be_mapped, is_separated, separate_mapped
+from dop_lightning.matrices.mapped import is_separated, separate_mapped
 from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
+from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix
+from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
@@ -55,20 +57,31 @@ MAPPED_SHARE = 4
 """Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
 
 
-def mapped_files(options: argparse.Namespace) -> list[Path]:
-    """Return the files if all are ``.npy`` matrices that are too large to be read at once, else none.
+def mapped_files(options: argparse.Namespace) -> list[Place]:
+    """Return the matrices if all are stored in strips of rows and too large to be read at once, else none.
 
     Raises:
         ValueError: the size is not a size.
     """
-    files = [Path(data).expanduser() for data in options.data]
+    places = [locate(data) for data in options.data]
     limit = parse_bytes(options.max_memory) / MAPPED_SHARE
     if options.method not in ("auto", "projections") or options.alpha is not None:
         return []
-    return files if all(can_be_mapped(file) and file.stat().st_size > limit for file in files) else []
+    return places if all(_stored_bytes(place) > limit for place in places) else []
 
 
-def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
+def _stored_bytes(place: Place) -> int:
+    """The memory of a matrix that can be read in strips of rows; 0 of others, which their reader refuses if need be."""
+    if strip_suffix(place.path) is None:
+        return 0
+    try:
+        D = open_matrix(place)
+    except (ImportError, OSError, ValueError):
+        return 0
+    return D.numel() * D.dtype.itemsize
+
+
+def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
     """Separate matrices in pieces, one after the other.
 
     Raises:
@@ -78,7 +91,7 @@ def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
     _refuse(options, refused, "matrices that are read in pieces (see --max-memory)")
     if options.device not in ("auto", "cpu"):
         raise ValueError(f"--device must be cpu for matrices that are read in pieces, got {options.device!r}")
-    names = [file.stem for file in files]
+    names = [_name(place) for place in files]
     if len(set(names)) < len(names):
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
     if options.rank is not None:
@@ -89,23 +102,31 @@ def separate_files(options: argparse.Namespace, files: Sequence[Path]) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    for file in files:
-        folder = options.out.expanduser() / file.stem
+    for place, name in zip(files, names, strict=True):
+        folder = options.out.expanduser() / name
         try:
-            result = separate_mapped(file, folder, solver, options.seed, say, options.iterations)
+            result = separate_mapped(str(place), folder, solver, options.seed, say, options.iterations)
         except ValueError as error:  # the others may be separated all the same
             failures.append(str(error))
             continue
-        print(f"{file.stem}: {describe(result['report'])}", file=sys.stderr)
+        print(f"{name}: {describe(result['report'])}", file=sys.stderr)
     if failures:
         raise ValueError("; ".join(failures))
     print(f"Files: {options.out}")
     return 0
 
 
+def _name(place: Place) -> str:
+    """The name of a problem: that of the file, and of the array if one is chosen."""
+    name = place.path.name[: -len(matrix_suffix(place.path))]
+    return name if place.array is None else f"{name}-{place.array.replace('/', '-')}"
+
+
 def _is_scene(path: Path) -> bool:
     """A video, or a folder of pictures; everything else is a matrix, or named as none by its reader."""
-    path = path.expanduser()
+    path = locate(path).path
+    if matrix_suffix(path) in STORE_SUFFIXES:
+        return False
     if path.is_dir():
         suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
         pictures = suffixes & set(IMAGE_SUFFIXES)
@@ -138,14 +159,15 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     _refuse(options, {"grey": False, "no_pictures": False}, "matrices")
+    places = [locate(data) for data in options.data]
     arguments = {
-        "files": [str(Path(file).expanduser().absolute()) for file in options.data],
+        "files": [str(place.path.absolute()) for place in places],
         "truth": options.truth,
-        "key": options.key,
+        "key": _key(options, places),
         "seeds": [options.seed],
         **({"index": options.index} if options.index else {}),
     }
-    folders = [file for file in arguments["files"] if Path(file).is_dir()]
+    folders = [str(place.path.absolute()) for place in places if place.path.is_dir()]
     if any(Path(folder).resolve() == options.out.expanduser().resolve() for folder in folders):
         raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
     module = MatrixDataModule(**arguments)
@@ -185,6 +207,21 @@ def _method(options: argparse.Namespace) -> str:
     if options.alpha is not None and method == "projections":
         raise ValueError(f"--alpha has no meaning for --method projections, got {options.alpha:g}")
     return method
+
+
+def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
+    """The array of files that are read into memory: that of ``--key``, or after ``::``.
+
+    Raises:
+        ValueError: the files do not have the same.
+    """
+    arrays = {place.array for place in places}
+    if arrays == {None}:
+        return str(options.key) if options.key is not None else None
+    if len(arrays) > 1 or options.key is not None:
+        given = ", ".join(options.data)
+        raise ValueError(f"matrices that are read into memory must name one array, by --key or after ::, got {given}")
+    return str(*arrays)
 
 
 def _saved_method(options: argparse.Namespace) -> str | None:

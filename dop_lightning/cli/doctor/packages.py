@@ -20,6 +20,8 @@ PURPOSES = {
     "astro": "reads and writes FITS files",
     "matlab": "reads and writes .mat files",
     "parquet": "reads .parquet tables",
+    "hdf5": "reads and writes HDF5 matrices",
+    "zarr": "reads and writes Zarr matrices",
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",
     "cluster": "dop sweep submits jobs to SLURM",

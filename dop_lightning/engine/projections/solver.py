@@ -16,7 +16,7 @@ from dop_lightning.engine.projections.locked import MOST, lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
 from dop_lightning.engine.projections.structure import next_components, prediction
-from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, sweep
+from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, strips_of, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
 from dop_lightning.problems.problem import Attribute, Problem
 from dop_lightning.problems.randomness import stream
@@ -160,7 +160,7 @@ class Recovery:
 
     Args:
         solver: the settings.
-        observation: the matrix, which may be mapped from a file: it is read strip by strip, and never changed.
+        observation: the matrix, which may be in a file: it is read strip by strip, and never changed.
         seed: of the hidden entries and of the start.
         is_transposed: whether it is the transpose of what was asked for.
         begins: whether it begins; else ``progress`` is to be set.
@@ -204,7 +204,7 @@ class Recovery:
             return self._mask.sum(dim=1), self._mask.sum(dim=0)
         of_rows, of_columns = (torch.full((side,), other, device=self._D.device) for side, other in ((n, m), (m, n)))
         if self._has_gaps:
-            for rows in Observation(self._D, None, self._D).strips:
+            for rows in strips_of(self._D):
                 missing = torch.isnan(self._D[rows])
                 of_rows[rows] -= missing.sum(dim=1)
                 of_columns -= missing.sum(dim=0)

@@ -5,6 +5,7 @@ Shapes: n rows, m columns, k singular triplets.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,38 @@ ON_DEVICE = 2**28
 """Entries of a strip elsewhere."""
 
 
+class Rows(Protocol):
+    """A matrix that is read strip by strip: a tensor, or one that reads its rows from a file."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(n, m)``."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the entries."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are."""
+
+    def numel(self) -> int:
+        """Return the number of entries."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Tensor: ...
+
+
+def strips_of(values: Rows) -> Iterator[slice]:
+    """Yield the rows of a matrix that are worked on at once."""
+    n, m = values.shape
+    most = IN_CACHE if values.device.type == "cpu" else ON_DEVICE
+    height = max(LEAST_HEIGHT, most // m)
+    for start in range(0, n, height):
+        yield slice(start, min(n, start + height))
+
+
 @dataclass
 class Observation:
     """What was observed of a matrix.
@@ -33,7 +66,7 @@ class Observation:
         has_gaps: whether entries that were not observed are NaN in D, instead of a mask.
     """
 
-    values: Tensor
+    values: Rows
     mask: Tensor | None
     hidden: Tensor
     has_gaps: bool = False
@@ -41,11 +74,7 @@ class Observation:
     @property
     def strips(self) -> Iterator[slice]:
         """Rows that are worked on at once."""
-        n, m = self.values.shape
-        most = IN_CACHE if self.values.device.type == "cpu" else ON_DEVICE
-        height = max(LEAST_HEIGHT, most // m)
-        for start in range(0, n, height):
-            yield slice(start, min(n, start + height))
+        return strips_of(self.values)
 
     def conceal(self, strip: Tensor, rows: slice) -> None:
         """Set what is not known of these rows to 0 in ``strip``."""

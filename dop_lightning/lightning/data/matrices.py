@@ -81,7 +81,7 @@ class MatrixFile(Source):
     Args:
         path: the file.
         truth: a file with the clean matrix, of the same shape, where it is known.
-        key: which array of an ``.npz`` or ``.mat`` file.
+        key: which array of an ``.npz``, ``.mat``, HDF5 or Zarr file.
         index: names of the columns of a table that hold labels.
     """
 
@@ -153,7 +153,7 @@ class MatrixDataModule(RecoveryDataModule):
         columns: their columns; ``None`` for symmetric ``U*U*ᵀ``.
         files: files, folders or globs instead of synthetic matrices.
         truth: files with the clean matrices, one a file in the same order, or one for all; only without noise.
-        key: which array of ``.npz`` and ``.mat`` files.
+        key: which array of ``.npz``, ``.mat``, HDF5 and Zarr files.
         noise: what is done to each matrix; ``None`` adds nothing.
         seeds: seeds, or how many.
         batch_size: matrices of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and

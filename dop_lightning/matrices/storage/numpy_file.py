@@ -1,0 +1,69 @@
+"""``.npy`` files, mapped."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dop_lightning.foundation.atomic import replacing
+from dop_lightning.matrices.storage.source import StripMatrix, require_matrix
+
+NATIVE = np.dtype("float32"), np.dtype("float64")
+"""Types of tensors that are mapped as they are."""
+
+
+class NumpySource:
+    """An array that is mapped from a ``.npy`` file.
+
+    Args:
+        array: the mapped array.
+    """
+
+    chunk = 1
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape, self.dtype = array.shape, array.dtype
+        self._array = array
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Read the rows from ``start`` to ``stop``."""
+        return self._array[start:stop]
+
+
+def map_numpy(path: Path) -> Tensor | StripMatrix:
+    """Return the matrix in a ``.npy`` file without reading it; numbers of other types are converted as they are read.
+
+    Raises:
+        ValueError: the file is damaged, or holds no matrix of real numbers.
+    """
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy file ({error})") from None
+    if array.dtype not in NATIVE:
+        return StripMatrix(str(path), NumpySource(array))
+    require_matrix(str(path), array.shape, array.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is not writable, and is not written to
+        return torch.from_numpy(array)
+
+
+@contextmanager
+def numpy_writer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a matrix in strips of rows. The file gets its name at the end.
+
+    Yields:
+        A function that appends rows.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+
+        def append(rows: np.ndarray) -> None:
+            file.write(np.ascontiguousarray(rows, dtype=dtype).tobytes())
+
+        yield append

@@ -1,0 +1,141 @@
+"""A stored matrix that is read strip by strip, in place of a tensor.
+
+Shapes: n rows, m columns.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 2**26
+"""Memory of the rows that are read at once."""
+
+
+class ArraySource(Protocol):
+    """An array in a file.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its entries.
+        chunk: rows that are stored together, at least 1.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: int
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Read the rows from ``start`` to ``stop``."""
+
+
+def working_type(dtype: np.dtype) -> torch.dtype:
+    """Return the type that the numbers of a file are read as: float64 for floats of 64 bits and more, else float32.
+
+    >>> working_type(np.dtype(">f8")), working_type(np.dtype("int16"))
+    (torch.float64, torch.float32)
+    """
+    return torch.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else torch.float32
+
+
+def require_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse arrays that are no matrix of real numbers.
+
+    Raises:
+        ValueError: the array is empty, has no two dimensions, or holds something else.
+    """
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name}: the array must hold real numbers, got {dtype}")
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(
+            f"{name}: the array must be a matrix with at least one row and one column, got shape {tuple(shape)}"
+        )
+
+
+class StripMatrix:
+    """A matrix in a file, with the part of the interface of a tensor that the projections use.
+
+    Indexing reads from the file: ``D[2:5]`` rows, ``D[rows]`` rows by number, ``D[:, columns]`` columns by number,
+    ``D[rows, columns]`` single entries. The last three may pass over the whole file. Blocks of whole chunks of rows are
+    read, and the last one is kept.
+
+    Args:
+        name: of the file, for errors.
+        source: the array.
+
+    Attributes:
+        shape: ``(n, m)``.
+        dtype: float32 or float64, see :func:`working_type`.
+        device: the CPU.
+
+    Raises:
+        ValueError: the array is no matrix of real numbers.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, name: str, source: ArraySource) -> None:
+        require_matrix(name, source.shape, source.dtype)
+        self.shape = torch.Size(source.shape)
+        self.dtype = working_type(source.dtype)
+        self._source = source
+        row = self.shape[1] * max(self.dtype.itemsize, source.dtype.itemsize)
+        chunks = BLOCK_BYTES // (source.chunk * row)
+        # of chunks that are larger than a block, parts are read, and each part decodes the whole chunk
+        self._height = max(1, chunks * source.chunk if chunks else BLOCK_BYTES // row)
+        self._step = source.chunk if chunks else 1
+        self._start = 0
+        self._block = torch.empty(0, self.shape[1], dtype=self.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def decodings(self) -> int:
+        """How often each chunk is decoded in a pass over the matrix."""
+        return -(-self._source.chunk // self._height)
+
+    def numel(self) -> int:
+        """Return the number of entries."""
+        return self.shape.numel()
+
+    def __getitem__(self, key: Any) -> Tensor:
+        if isinstance(key, slice):
+            start, stop, _ = key.indices(len(self))
+            return self._rows(start, max(start, stop))
+        if isinstance(key, Tensor):
+            return self._picked(key, None)
+        rows, columns = key
+        if isinstance(rows, slice):
+            strips = [self._rows(start, min(start + self._height, len(self)))[:, columns] for start in self._starts()]
+            return torch.cat(strips)
+        return self._picked(rows, columns)
+
+    def _starts(self) -> range:
+        return range(0, len(self), self._height)
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        if not (self._start <= start and stop <= self._start + len(self._block)):
+            first = start - start % self._step
+            last = min(len(self), max(stop, first + self._height))
+            self._block = torch.empty(0, self.shape[1], dtype=self.dtype)  # its memory is free for the next one
+            array = self._source.rows(first, last)
+            kind = np.float64 if self.dtype == torch.float64 else np.float32
+            with np.errstate(over="ignore"):  # infinite entries are refused
+                self._block = torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
+            self._start = first
+        return self._block[start - self._start : stop - self._start]
+
+    def _picked(self, rows: Tensor, columns: Tensor | None) -> Tensor:
+        """Rows, or entries, by number."""
+        beside = () if columns is not None else (self.shape[1],)
+        result = torch.empty(len(rows), *beside, dtype=self.dtype)
+        of_block = torch.div(rows, self._height, rounding_mode="floor")
+        for block in torch.unique(of_block).tolist():
+            here = (of_block == block).nonzero()[:, 0]
+            start = block * self._height
+            strip = self._rows(start, min(start + self._height, len(self)))
+            inner = rows[here] - start
+            result[here] = strip[inner] if columns is None else strip[inner, columns[here]]
+        return result
