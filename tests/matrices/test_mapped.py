@@ -1,5 +1,6 @@
 """Matrices that are read and written in pieces."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -203,3 +204,33 @@ def test_passes_are_bounded_and_a_larger_bound_goes_on(file: Path, tmp_path: Pat
     lines: list[str] = []
     separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lines.append)
     assert "going on after 5 passes" in lines[0]
+
+
+def test_results_are_in_tables_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, small = tmp_path / "out", ["--max-memory", "1K"]
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", problem().observation.numpy())
+        assert main(["separate", str(tmp_path / f"{name}.npy"), "--out", str(out), *small]) == 0
+        assert f"\n{name}        stable" in capsys.readouterr().out
+    (out / "results.csv").unlink()
+    assert main(["table", str(out), "--csv", "-"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["problem"], row["status"], row["rank"]) for row in rows] == [
+        ("a", "stable", "3"),
+        ("b", "stable", "3"),
+    ]
+    assert main(["table", str(out), "--each"]) == 0
+    assert main(["report", str(out)]) == 0
+    assert "stable" in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["status", str(out)]) == 0
+    assert "2 problems: 2 stable" in capsys.readouterr().out
+
+
+def test_a_folder_holds_one_kind_of_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", problem(60, 50, 1).observation.numpy())
+    np.save(tmp_path / "b.npy", problem(60, 50, 1).observation.numpy())
+    out = str(tmp_path / "out")
+    assert main(["separate", str(tmp_path / "a.npy"), "--out", out, "--iterations", "2"]) == 0
+    assert main(["separate", str(tmp_path / "b.npy"), "--out", out, "--max-memory", "1K"]) != 0
+    assert "holds a run of matrices that were read into memory" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "b").exists()

@@ -30,6 +30,8 @@ from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
+from dop_lightning.runs.pieces import add_piece, holds_pieces, require_pieces
+from dop_lightning.runs.results import render_table, summary_columns, write_table
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -96,6 +98,8 @@ def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
     if options.rank is not None:
         at_least("rank", options.rank, 1)
+    out = options.out.expanduser()
+    require_pieces(out)
     solver = AlternatingProjections(rank=options.rank)
     failures = []
 
@@ -103,15 +107,17 @@ def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
         print(line, file=sys.stderr)
 
     for place, name in zip(files, names, strict=True):
-        folder = options.out.expanduser() / name
         try:
-            result = separate_mapped(str(place), folder, solver, options.seed, say, options.iterations)
+            result = separate_mapped(str(place), out / name, solver, options.seed, say, options.iterations)
         except ValueError as error:  # the others may be separated all the same
             failures.append(str(error))
             continue
+        add_piece(out, name, result["seed"], open_matrix(place).shape, result["attributes"])
         print(f"{name}: {describe(result['report'])}", file=sys.stderr)
     if failures:
         raise ValueError("; ".join(failures))
+    results = write_table(out)
+    print(render_table(results, summary_columns(results)))
     print(f"Files: {options.out}")
     return 0
 
@@ -173,7 +179,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
-        if is_separated(options.out.expanduser() / problem.name):
+        if holds_pieces(options.out.expanduser()) or is_separated(options.out.expanduser() / problem.name):
             raise ValueError(
                 f"{options.out.expanduser() / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"

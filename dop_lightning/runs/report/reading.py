@@ -59,13 +59,13 @@ class ProblemFiles:
         """
         if "scene" in self.result.get("attributes", {}):
             return False
-        array = self.folder / "recovered.npy"
-        if len(self.shape) == 3 or not array.is_file():
+        array, picture_file = self.folder / "recovered.npy", self.folder / "recovered.png"
+        if len(self.shape) == 3 or not array.is_file() or not picture_file.is_file():
             return len(self.shape) != 3
         shape = _array(array).shape  # of a signal that was measured the observation has another shape
         if len(shape) != 2:
             return False
-        with Image.open(self.folder / "recovered.png") as picture:
+        with Image.open(picture_file) as picture:
             return picture.size == tuple(thinned_side(side) for side in reversed(shape))
 
     def histogram(self) -> Histogram | None:

@@ -1,0 +1,60 @@
+"""The run of matrices that are read in pieces: a manifest that grows with each result. It is resumed per matrix."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dop_lightning.foundation.atomic import atomic_json
+from dop_lightning.problems.problem import Attribute
+from dop_lightning.runs.folder import VERSION, RunFolder
+
+PIECES = "pieces"
+"""In the manifest, in place of the fingerprint of the settings."""
+
+
+def holds_pieces(run: Path) -> bool:
+    """Return whether a folder holds the results of matrices that were read in pieces.
+
+    Raises:
+        ValueError: the manifest is damaged, or of a later version.
+        OSError: it cannot be read.
+    """
+    folder = RunFolder(run)
+    return folder.has_run and folder.manifest().fingerprint == PIECES
+
+
+def require_pieces(run: Path) -> None:
+    """Refuse a folder that holds another run.
+
+    Raises:
+        ValueError: it does, or its manifest is damaged.
+        OSError: the manifest cannot be read.
+    """
+    if RunFolder(run).has_run and not holds_pieces(run):
+        raise ValueError(
+            f"{run}: holds a run of matrices that were read into memory; use another --out for one that is read in "
+            "pieces"
+        )
+
+
+def add_piece(run: Path, name: str, seed: int, shape: Sequence[int], attributes: Mapping[str, Attribute]) -> None:
+    """Add a matrix with its result to the manifest of a folder, and write the manifest if there is none.
+
+    Args:
+        run: the folder.
+        name: of the matrix, and of its folder.
+        seed: of its recovery.
+        shape: ``(n, m)``.
+        attributes: as in its result.
+
+    Raises:
+        ValueError: the manifest is damaged.
+        OSError: it cannot be read or written.
+    """
+    folder = RunFolder(run)
+    problems = list(folder.manifest().problems) if folder.has_run else []
+    entry = {"name": name, "seed": seed, "shape": list(shape), "attributes": dict(attributes), "mark": "", "rates": {}}
+    if entry in problems:
+        return
+    problems = [*(other for other in problems if other["name"] != name), entry]
+    manifest = {"version": VERSION, "fingerprint": PIECES, "settings": PIECES, "problems": problems, "batches": []}
+    atomic_json(folder.manifest_path, manifest)
