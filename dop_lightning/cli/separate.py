@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "--max-memory",
         default="1G",
         metavar="SIZE",
-        help="memory for the data. Long or large videos are recovered from some of their frames; .npy, HDF5 and "
-        "Zarr matrices above a quarter of it are read and written in pieces, by projections alone. "
+        help="memory for the data. Long or large videos are recovered from some of their frames; .npy, HDF5 "
+        "and Zarr matrices and tables above a quarter of it are read and written in pieces, by projections alone. "
         "Default: %(default)s",
     )
     matrices = result.add_argument_group("matrices")

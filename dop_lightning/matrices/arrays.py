@@ -114,26 +114,57 @@ def _parse(path: Path, key: str | None, index: tuple[str, ...]) -> Matrix:
     return Matrix(*_to_matrix(path, array))
 
 
-def _read_parquet(path: Path, index: tuple[str, ...]) -> Table:
+def open_parquet(path: Path) -> Any:
+    """Return the ``ParquetFile`` of pyarrow, to be closed by the caller.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: the file is damaged, or no Parquet file.
+    """
     try:
-        from pyarrow import parquet, types
+        from pyarrow import parquet
     except ImportError as error:
         raise ImportError(f'{path}: .parquet files need pyarrow: pip install "dop_lightning[parquet]"') from error
     try:
-        table = parquet.read_table(path)
+        return parquet.ParquetFile(path)
     except Exception as error:  # damaged bytes make readers raise errors of any kind
         raise ValueError(f"{path}: must be a Parquet file, got another, or a damaged one ({error!r})") from None
-    names = [name for name in table.column_names if name not in index]
+
+
+def parquet_numbers(path: Path, schema: Any, index: Sequence[str]) -> list[str]:
+    """Return the names of the columns of a Parquet file that hold numbers: all but those of ``index``.
+
+    Args:
+        path: of the file, for errors.
+        schema: its schema, of pyarrow.
+        index: names of columns that hold labels.
+
+    Raises:
+        ValueError: ``index`` names no column, or another column holds something else.
+    """
+    from pyarrow import types
+
     for name in index:
-        if name not in table.column_names:
-            raise ValueError(f"{path}: index must name columns, {', '.join(table.column_names)}, got {name!r}")
+        if name not in schema.names:
+            raise ValueError(f"{path}: index must name columns, {', '.join(schema.names)}, got {name!r}")
+    names = [str(name) for name in schema.names if name not in index]
     for name in names:
-        kind = table.schema.field(name).type
+        kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
             raise ValueError(
                 f"{path}: columns must hold numbers, got {kind} in column {name!r}; label the rows by it with "
                 f"--index {name}, or remove it"
             )
+    return names
+
+
+def _read_parquet(path: Path, index: tuple[str, ...]) -> Table:
+    with open_parquet(path) as file:
+        names = parquet_numbers(path, file.schema_arrow, index)
+        try:
+            table = file.read()
+        except Exception as error:  # as above
+            raise ValueError(f"{path}: must be a Parquet file, got another, or a damaged one ({error!r})") from None
     columns = [[math.nan if v is None else float(v) for v in table.column(name).to_pylist()] for name in names]
     values = np.array(columns, dtype=np.float64).reshape(len(names), table.num_rows).T
     beside = [list(row) for row in zip(*(map(str, table.column(name).to_pylist()) for name in index), strict=True)]

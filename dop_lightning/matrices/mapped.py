@@ -7,10 +7,11 @@ part is computed anew whenever it is needed.
 Shapes: n rows, m columns.
 """
 
+import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ from dop_lightning.engine.projections.solver import AlternatingProjections, Reco
 from dop_lightning.engine.projections.sweep import Observation, strips_of
 from dop_lightning.foundation.atomic import atomic_json, write_atomically
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.find import existing_file
 from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix, write_matrix
+from dop_lightning.matrices.storage.numpy_file import map_numpy
 from dop_lightning.matrices.storage.places import Place, locate
 from dop_lightning.matrices.storage.source import BLOCK_BYTES, StripMatrix
+from dop_lightning.matrices.table_strips import convert_table, is_table
 
 PROGRESS, RESULT, REJECTED = "progress.pt", "result.json", "rejected.json"
+
+COPY = "observation"
+"""Start of the name of the copy of a table."""
 
 SAVE_AFTER = 30.0
 """Seconds between two saves of the progress."""
@@ -53,22 +60,27 @@ def separate_mapped(
     seed: int = 0,
     say: Callable[[str], object] = print,
     passes: int = 500,
+    index: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Separate the matrix of a file into ``recovered`` and ``corruption``, two files of its format and shape.
 
     They are of its type if that is float32 or float64; other types become float32, and longer floats float64. NaN
     entries are missing. ``progress.pt`` is saved between passes; call the function again to resume.
 
+    Tables are copied into a ``.npy`` of float64 in the folder first, which is removed at the end; their parts are
+    ``.npy`` without labels.
+
     A rejection is recorded in ``rejected.json``: the next call with the same file and settings does no pass.
 
     Args:
-        file: ``.npy``, ``.h5``, ``.hdf5``, ``.zarr`` or ``.zarr.zip``. ``file.h5::/path/of/array`` chooses an array of
-            several.
+        file: ``.npy``, ``.h5``, ``.hdf5``, ``.zarr`` or ``.zarr.zip``; ``file.h5::/path/of/array`` chooses an array of
+            several. Or a table: ``.csv``, ``.tsv``, either as ``.gz``, or ``.parquet``.
         folder: of the results, which are written last; ``result.json`` after the others.
         solver: the settings.
         seed: of the start and of the hidden entries.
         say: gets a line per pass.
         passes: at most, at least 1.
+        index: names of the columns of a table that hold labels.
 
     Returns:
         The contents of ``result.json``.
@@ -81,9 +93,9 @@ def separate_mapped(
         KeyboardInterrupt: after the progress was saved.
     """
     place = locate(file)
-    name, suffix = place.path.name, strip_suffix(place.path)
-    D = open_matrix(place)
-    about = _about(place, solver, seed)
+    name, suffix = place.path.name, strip_suffix(place.path) or ".npy"
+    D = None if is_table(place.path) else open_matrix(place)
+    about = _about(place, solver, seed, index)
     if (folder / RESULT).is_file():
         known: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         _require_same(known.get("about"), about, folder)
@@ -91,6 +103,7 @@ def separate_mapped(
         return known
     _refuse_rejected(place, folder, about)
     folder.mkdir(parents=True, exist_ok=True)
+    D = _copied(place, folder, about, index, say) if D is None else D
     if isinstance(D, StripMatrix) and D.decodings > 1:
         say(f"{name}: chunks are larger than {BLOCK_BYTES >> 20} MiB and decoded {D.decodings} times per pass")
     start = time.monotonic()
@@ -104,12 +117,13 @@ def separate_mapped(
         _reject(folder, about, reason, recovery.steps_done)
         raise ValueError(f"{place}: alternating projections are not confirmed ({reason}); {_IN_MEMORY}")
     say(f"{name}: writing {folder}")
-    outliers = _write(recovery, D, folder, str(suffix))
+    outliers = _write(recovery, D, folder, suffix)
     report = recovery.report()
     result = {
         "problem": folder.name,
         "attributes": {"matrix": folder.name},
         "seed": seed,
+        "shape": list(D.shape),
         "tau": 0.0,
         "alpha": None,
         "status": "stable",
@@ -121,8 +135,32 @@ def separate_mapped(
         "about": about,
     }
     atomic_json(folder / RESULT, result)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    _clear(folder)
     return result
+
+
+def _copied(
+    place: Place, folder: Path, about: Mapping[str, Any], index: Sequence[str], say: Callable[[str], object]
+) -> Tensor | StripMatrix:
+    """The numbers of a table, mapped; its copy is made unless there is one of the same file."""
+    content = json.dumps([about["file"], about["bytes"], about["modified"], *index])
+    copy = folder / f"{COPY}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.npy"
+    if not copy.is_file():
+        _remove_copies(folder)
+        say(f"{place.path.name}: copying the table to {copy}")
+        convert_table(place.path, copy, index)
+    return map_numpy(copy)
+
+
+def _remove_copies(folder: Path) -> None:
+    for file in folder.glob(f"{COPY}-*.npy"):
+        file.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a separation that has ended does not need."""
+    (folder / PROGRESS).unlink(missing_ok=True)
+    _remove_copies(folder)
 
 
 _IN_MEMORY = "DOP needs the matrix in memory, raise --max-memory"
@@ -131,7 +169,7 @@ _IN_MEMORY = "DOP needs the matrix in memory, raise --max-memory"
 def _reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> None:
     """Record that the projections were not confirmed."""
     atomic_json(folder / REJECTED, {"reason": reason, "passes": passes, "about": dict(about)})
-    (folder / PROGRESS).unlink(missing_ok=True)
+    _clear(folder)
 
 
 def _refuse_rejected(place: Place, folder: Path, about: Mapping[str, Any]) -> None:
@@ -156,13 +194,18 @@ def _refuse_rejected(place: Place, folder: Path, about: Mapping[str, Any]) -> No
     file.unlink()
 
 
-def _about(place: Place, solver: AlternatingProjections, seed: int) -> dict[str, Any]:
+def _about(place: Place, solver: AlternatingProjections, seed: int, index: Sequence[str]) -> dict[str, Any]:
     """What a result is of: it is not mixed with that of another file or of other settings."""
-    files = [place.path] if place.path.is_file() else [file for file in place.path.rglob("*") if file.is_file()]
+    files = (
+        [existing_file(place.path)]
+        if not place.path.is_dir()
+        else [file for file in place.path.rglob("*") if file.is_file()]
+    )
     states = [file.stat() for file in files]
     return {
         "file": str(place.path.resolve()),
         **({} if place.array is None else {"array": place.array}),
+        **({"index": list(index)} if index else {}),
         "bytes": sum(state.st_size for state in states),
         "modified": max(state.st_mtime_ns for state in states),
         "rank": solver.bound,

@@ -6,10 +6,11 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -24,6 +25,10 @@ _MISSING = (
 _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}:\d{2})([T: ].*)?")
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+
+
+SAMPLE = 1000
+"""Rows at the top of a table from which :func:`text_strips` takes its layout."""
 
 
 class TableLabels(NamedTuple):
@@ -73,15 +78,13 @@ def read_table(path: Path, index: Sequence[str] = ()) -> Table:
         ValueError: there is no row, a cell is not a number, rows have different lengths, ``index`` names no column, or
             the file is not such a text.
     """
-    try:
-        # Excel starts UTF-8 with a byte order mark.
-        lines = [line for line in _text(path).splitlines() if line.strip()]
-        comments = list(takewhile(lambda line: line.lstrip().startswith("#"), lines))
+    with _reading(path):
+        with _opened(path) as file:
+            lines = [line for line in file.read().splitlines() if line.strip()]
+        comments = list(takewhile(_is_comment, lines))
         lines = lines[len(comments) :]
         separator = _separator(lines)
         rows = _cells(lines, separator)
-    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: a table must be text in UTF-8, got another file ({error})") from None
     if not rows:
         raise ValueError(f"{path}: a table must hold at least one row, got none")
     decimal = _decimal(path, rows, separator)
@@ -126,6 +129,97 @@ def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
     atomic_text(path, text.getvalue())
 
 
+def text_strips(path: Path, index: Sequence[str], entries: int) -> tuple[tuple[int, int], Iterator[np.ndarray]]:
+    """Read the numbers of a text table in strips of rows, with the rules of :func:`read_table`.
+
+    The separator follows from the last row, and the header, labels and decimal mark from the first :data:`SAMPLE`. The
+    file is read twice: once to count its rows.
+
+    Args:
+        path: a text file in UTF-8.
+        index: names of the columns that hold labels. They need a header.
+        entries: in a strip, at most, but at least one row.
+
+    Returns:
+        The shape ``(n, m)`` of the numbers, and an iterator over strips ``(h, m)``, float64, NaN where missing.
+
+    Raises:
+        ValueError: as :func:`read_table`, some of it while strips are read.
+    """
+    sample, count, last = [], 0, ""
+    with _reading(path):
+        for line in _rows_of_text(path):
+            count, last = count + 1, line
+            if count <= SAMPLE:
+                sample.append(line)
+        separator = _separator([last])
+        rows = _cells(sample, separator)
+    if not rows:
+        raise ValueError(f"{path}: a table must hold at least one row, got none")
+    decimal, width = _decimal(path, rows, separator), len(rows[-1])
+    numbers = [[_number(cell, decimal) for cell in row] for row in rows]
+    if index:
+        _with_index(path, rows, numbers, index)
+        top, columns = 1, [j for j, name in enumerate(rows[0]) if name not in index]
+    else:
+        top, left = _frame(rows, numbers)
+        columns = list(range(left, width))
+    height = max(1, entries // max(1, len(columns)))
+    shape = count - top, len(columns)
+    return shape, _number_strips(path, separator, decimal, top, width, columns, height)
+
+
+def _number_strips(
+    path: Path, separator: str, decimal: str, top: int, width: int, columns: Sequence[int], height: int
+) -> Iterator[np.ndarray]:
+    lines, done = islice(_rows_of_text(path), top, None), top
+    while True:
+        with _reading(path):
+            rows = _cells(list(islice(lines, height)), separator)
+        if not rows:
+            return
+        strip = np.empty((len(rows), len(columns)))
+        for k, row in enumerate(rows):
+            if len(row) != width:
+                raise ValueError(
+                    f"{path}: rows must have equal lengths, got {len(row)} cells in row {done + k + 1} and {width} "
+                    "above"
+                )
+            for place, j in enumerate(columns):
+                number = _number(row[j], decimal)
+                if number is None:
+                    raise ValueError(
+                        f"{path}: cells must be numbers, or empty where missing, got {row[j]!r} in row "
+                        f"{done + k + 1}, column {j + 1}"
+                    )
+                strip[k, place] = number
+        done += len(rows)
+        yield strip
+
+
+def _rows_of_text(path: Path) -> Iterator[str]:
+    """The lines of a table that are not blank, without the comments above them."""
+    with _opened(path) as file:
+        is_above = True
+        for line in file:
+            is_above = is_above and (not line.strip() or _is_comment(line))
+            if not is_above and line.strip():
+                yield line.rstrip("\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of reading a table into one that names it."""
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: a table must be text in UTF-8, got another file ({error})") from None
+
+
 def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:
     """How many rows at the top (a header) and columns at the left (labels) are not data: 0 or 1."""
     if len(rows) == 1 or len(rows[-1]) == 1:
@@ -153,11 +247,11 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
 
 
-def _text(path: Path) -> str:
+def _opened(path: Path) -> TextIO:
+    encoding = "utf-8-sig"  # Excel starts UTF-8 with a byte order mark
     if path.suffix.lower() != ".gz":
-        return path.read_text(encoding="utf-8-sig")
-    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
-        return file.read()
+        return path.open(encoding=encoding)
+    return gzip.open(path, "rt", encoding=encoding)
 
 
 def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:

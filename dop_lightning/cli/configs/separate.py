@@ -27,6 +27,7 @@ from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
 from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
+from dop_lightning.matrices.table_strips import is_table, table_bytes
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
@@ -60,7 +61,7 @@ MAPPED_SHARE = 4
 
 
 def mapped_files(options: argparse.Namespace) -> list[Place]:
-    """Return the matrices if all are stored in strips of rows and too large to be read at once, else none.
+    """Return the matrices if all can be read in strips of rows and are too large to be read at once, else none.
 
     Raises:
         ValueError: the size is not a size.
@@ -74,9 +75,11 @@ def mapped_files(options: argparse.Namespace) -> list[Place]:
 
 def _stored_bytes(place: Place) -> int:
     """The memory of a matrix that can be read in strips of rows; 0 of others, which their reader refuses if need be."""
-    if strip_suffix(place.path) is None:
-        return 0
     try:
+        if is_table(place.path):
+            return table_bytes(place.path)
+        if strip_suffix(place.path) is None:
+            return 0
         D = open_matrix(place)
     except (ImportError, OSError, ValueError):
         return 0
@@ -90,6 +93,8 @@ def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
         ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
     """
     refused = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
+    if all(is_table(place.path) for place in files):
+        del refused["index"]
     _refuse(options, refused, "matrices that are read in pieces (see --max-memory)")
     if options.device not in ("auto", "cpu"):
         raise ValueError(f"--device must be cpu for matrices that are read in pieces, got {options.device!r}")
@@ -108,11 +113,13 @@ def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
 
     for place, name in zip(files, names, strict=True):
         try:
-            result = separate_mapped(str(place), out / name, solver, options.seed, say, options.iterations)
+            result = separate_mapped(
+                str(place), out / name, solver, options.seed, say, options.iterations, options.index or ()
+            )
         except ValueError as error:  # the others may be separated all the same
             failures.append(str(error))
             continue
-        add_piece(out, name, result["seed"], open_matrix(place).shape, result["attributes"])
+        add_piece(out, name, result["seed"], result["shape"], result["attributes"])
         print(f"{name}: {describe(result['report'])}", file=sys.stderr)
     if failures:
         raise ValueError("; ".join(failures))
