@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from dop_lightning.foundation.find import find_files
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, read_matrix
-from dop_lightning.matrices.storage.places import STORE_SUFFIXES
+from dop_lightning.matrices.storage.places import HDF5_SUFFIXES, STORE_SUFFIXES
 from dop_lightning.matrices.tables import write_table
 from tests.matrices.storage.builders import store
 
@@ -48,6 +48,8 @@ class TestEveryKind:
     def path(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         if request.param == ".parquet":
             pytest.importorskip("pyarrow")
+        if request.param in STORE_SUFFIXES:
+            pytest.importorskip("h5py" if request.param in HDF5_SUFFIXES else "zarr")
         return tmp_path / f"a{request.param}"
 
     def test_comes_back_as_float64(self, path: Path) -> None:

@@ -53,6 +53,17 @@ def require_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         )
 
 
+class _Part:
+    """Successive rows of a source. A block may begin within a chunk, which is then decoded twice per pass."""
+
+    def __init__(self, source: ArraySource, start: int, stop: int) -> None:
+        self.shape, self.dtype, self.chunk = (stop - start, *source.shape[1:]), source.dtype, source.chunk
+        self._source, self._start = source, start
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self._source.rows(self._start + start, self._start + stop)
+
+
 class StripMatrix:
     """A matrix in a file, with the part of the interface of a tensor that the projections use.
 
@@ -79,7 +90,7 @@ class StripMatrix:
         require_matrix(name, source.shape, source.dtype)
         self.shape = torch.Size(source.shape)
         self.dtype = working_type(source.dtype)
-        self._source = source
+        self._name, self._source = name, source
         row = self.shape[1] * max(self.dtype.itemsize, source.dtype.itemsize)
         chunks = BLOCK_BYTES // (source.chunk * row)
         # of chunks that are larger than a block, parts are read, and each part decodes the whole chunk
@@ -95,6 +106,11 @@ class StripMatrix:
     def decodings(self) -> int:
         """How often each chunk is decoded in a pass over the matrix."""
         return -(-self._source.chunk // self._height)
+
+    def part(self, rows: slice) -> "StripMatrix":
+        """Return some successive rows as a matrix of their own, without reading them."""
+        start, stop, _ = rows.indices(len(self))
+        return StripMatrix(self._name, _Part(self._source, start, stop))
 
     def numel(self) -> int:
         """Return the number of entries."""

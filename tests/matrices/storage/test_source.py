@@ -33,6 +33,15 @@ def test_a_stored_matrix_is_indexed_as_a_tensor(monkeypatch: pytest.MonkeyPatch,
         assert torch.equal(stored[key], tensor[key])
 
 
+def test_a_part_is_read_where_it_is() -> None:
+    counted = Counted(np.arange(300, dtype=np.float32).reshape(50, 6), 4)
+    part = StripMatrix("a", counted).part(slice(10, 30))
+    assert part.shape == (20, 6)
+    assert counted.reads == []
+    np.testing.assert_array_equal(part[3:20].numpy(), counted.array[13:30])
+    assert counted.reads == [(10, 30)]
+
+
 def test_a_pass_reads_each_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "BLOCK_BYTES", 25 * 6 * 4)
     counted = Counted(np.ones((100, 6), dtype=np.float32), 10)
