@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dop_lightning.matrices.column_scale import robust_location
 from dop_lightning.matrices.principal import principal_components
+from dop_lightning.matrices.residual_spread import Spread, fit_spread
 from dop_lightning.matrices.residual_tails import Tails, fit_tails
 
 COMPONENTS = 20
@@ -99,7 +100,8 @@ class CellModel:
         loadings: W, ``(m, q)``.
         noise: ψ.
         first: thresholds of deviations from ``center``.
-        tails: thresholds of t.
+        tails: thresholds of t, divided by its spread.
+        spread: of t, which may grow with the prediction.
     """
 
     center: NDArray[Any]
@@ -109,6 +111,7 @@ class CellModel:
     noise: float
     first: Tails
     tails: Tails
+    spread: Spread
 
     def cells(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Cells]:
         """Judge each cell of a table; a row does not depend on the others.
@@ -125,9 +128,44 @@ class CellModel:
         kept = observed & (self.first.ratio(np.where(observed, Z - self.center, 0.0)) <= 1)
         for _ in range(LAST_SWEEPS):
             cells = predict_cells(rows, kept, self.loadings, self.noise)
-            kept = _swept(kept, observed, self.tails.ratio(cells.t))
+            kept = _swept(kept, observed, self.ratio(rows, cells))
+        kept = self._reconsidered(rows, kept, observed)
         cells = predict_cells(rows, kept, self.loadings, self.noise)
         return kept, np.where(kept, rows, cells.fitted) + self.mean, cells
+
+    def ratio(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
+        """Return |t| in units of its threshold, ``(n, m)``; above 1 the cell is an outlier.
+
+        Args:
+            rows: z − μ, ``(n, m)``.
+            cells: what the model says of them.
+        """
+        return self.tails.ratio(self.residuals(rows, cells))
+
+    def residuals(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
+        """Return t divided by its spread, ``(n, m)``."""
+        return cells.t / self.spread.at(rows - cells.residual)
+
+    def _reconsidered(self, rows: NDArray[Any], kept: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
+        """Judge rows that have lost more than half of their cells anew, starting from all of their cells.
+
+        Cells far from the center are dropped first. Two such cells of a row may confirm each other, which is not seen
+        while both are dropped. The new verdict is used if the cells that it keeps agree, and are at least half.
+        """
+        some = np.nonzero(2 * kept.sum(axis=1) < observed.sum(axis=1))[0]
+        if not len(some):
+            return kept
+        part, seen = rows[some], observed[some]
+        again = seen
+        for _ in range(LAST_SWEEPS):
+            cells = predict_cells(part, again, self.loadings, self.noise)
+            ratio = self.ratio(part, cells)
+            again = _swept(again, seen, ratio)
+        ratio = self.ratio(part, predict_cells(part, again, self.loadings, self.noise))
+        agree = ~(again & (ratio > 1)).any(axis=1) & (2 * again.sum(axis=1) >= seen.sum(axis=1))
+        result = kept.copy()
+        result[some[agree]] = again[agree]
+        return result
 
 
 def row_distances(Z: NDArray[Any], mean: NDArray[Any], loadings: NDArray[Any], noise: float) -> NDArray[Any]:
@@ -177,13 +215,19 @@ def fit_cell_model(Z: NDArray[Any]) -> CellModel:
         loadings = components.T * np.sqrt(np.maximum(spectrum - noise, 0.0))
         rows = np.where(observed, Z - mean, 0.0)
         cells = predict_cells(rows, kept, loadings, noise)
+        spread = fit_spread(cells.t, rows - cells.residual, observed)
         for _ in range(SWEEPS):
-            tails = fit_tails(cells.t, observed)
-            kept = _swept(kept, observed, tails.ratio(cells.t))
+            t = cells.t / spread.at(rows - cells.residual)
+            tails = fit_tails(t, observed)
+            kept = _swept(kept, observed, tails.ratio(t))
+            cells = predict_cells(rows, kept, loadings, noise)
+        model = CellModel(center, mean, covariance, loadings, noise, first, tails, spread)
+        before, kept = kept, model._reconsidered(rows, kept, observed)
+        if not np.array_equal(before, kept):
             cells = predict_cells(rows, kept, loadings, noise)
         values = np.where(kept, rows, cells.fitted) + mean
         extra = _uncertainty(cells.gram, ~kept, loadings, noise)
-    return CellModel(center, mean, covariance, loadings, noise, first, tails)
+    return model
 
 
 def _swept(kept: NDArray[Any], observed: NDArray[Any], ratio: NDArray[Any]) -> NDArray[Any]:

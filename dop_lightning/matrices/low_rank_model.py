@@ -53,6 +53,10 @@ class LowRankModel:
         m = len(self.mean)
         return Tails(np.full((2, m), LIMIT), np.full((2, m), 0.75))
 
+    def residuals(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
+        """Return t, ``(n, m)``."""
+        return cells.t
+
     def cells(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Cells]:
         """Judge each cell by least absolute deviations of its row; a row does not depend on the others.
 

@@ -307,7 +307,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
         _, _, cells = self._model.cells(Z)
-        probability = self._model.tails.outlier_probability(cells.t, self._prior)
+        rows = np.where(np.isnan(Z), 0.0, Z - self._model.mean)
+        probability = self._model.tails.outlier_probability(self._model.residuals(rows, cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
 
     # ----------------------------------------------------------------------------------------------------- its parts
