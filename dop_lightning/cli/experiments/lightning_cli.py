@@ -148,6 +148,11 @@ class DopCLI(LightningCLI):
         files = self.config.get("config") or []
         experiment = Path(str(files[-1])).stem if files else "run"
         if outer_ranks() is None:
+            if self.config["trainer"].get("num_nodes") not in (None, 1):
+                raise ValueError(
+                    "trainer.default_root_dir must be given with trainer.num_nodes: each machine would choose another "
+                    "folder, got none"
+                )
             return default_folder(experiment)
         job = job_name()
         if job is None:

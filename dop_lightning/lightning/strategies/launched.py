@@ -8,6 +8,9 @@ CHILD = "DOP_CHILD"
 RUN_FOLDER = "DOP_RUN_FOLDER"
 """The folder of the run that such a process belongs to, where it was chosen by the first one."""
 
+START = "DOP_START"
+"""A name that such processes and the first one have in common, and no other start: where all are on one machine."""
+
 
 def is_child() -> bool:
     """Whether another process of the run has started this one, and tells it of signals."""
@@ -47,3 +50,8 @@ def job_name() -> str | None:
         return f"slurm-{array}-{env['SLURM_ARRAY_TASK_ID']}" if array else f"slurm-{env['SLURM_JOB_ID']}"
     run = env.get("TORCHELASTIC_RUN_ID", "none")
     return None if run == "none" else f"torchrun-{run}"
+
+
+def start_name() -> str:
+    """Return a name that all processes of this start have in common, and as few others as possible."""
+    return os.environ.get(START) or job_name() or "run"

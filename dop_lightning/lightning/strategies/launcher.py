@@ -1,6 +1,7 @@
 """The processes of a run on this machine: started by the first one, which waits for them and passes signals on."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER
+from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER, START
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -32,6 +33,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         processes: on this machine.
         nodes: machines.
         has_shared: returns whether the first process has told the others what to work on.
+        on_end: called when all processes have ended.
 
     Attributes:
         command: what starts a process; by default the command that has started this one.
@@ -39,10 +41,17 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
     """
 
     def __init__(
-        self, environment: "ClusterEnvironment", processes: int, nodes: int, has_shared: Callable[[], bool]
+        self,
+        environment: "ClusterEnvironment",
+        processes: int,
+        nodes: int,
+        has_shared: Callable[[], bool],
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(environment, processes, nodes)
         self._has_shared = has_shared
+        self._on_end = on_end
+        self._start_name = secrets.token_hex(16)
         self.command: Sequence[str] | None = None
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
@@ -70,12 +79,13 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
                 raise
             finally:
                 self._wait()
+                self._on_end()
 
     def _environment(self, folder: str | Path) -> dict[str, str]:
         cluster = self.cluster_environment
         return {
+            **({START: self._start_name} if self.num_nodes == 1 else {}),
             "MASTER_ADDR": cluster.main_address,
-            "MASTER_PORT": str(cluster.main_port),
             "NODE_RANK": str(cluster.node_rank()),
             "WORLD_SIZE": str(self.num_processes * self.num_nodes),
             RUN_FOLDER: os.fspath(folder),

@@ -22,8 +22,9 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
         data: a data module.
         begin: makes the state of one problem alone, which is thrown away.
     """
-    share = getattr(trainer.strategy, "share", lambda _, decide: decide())
-    plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json()))
+    share = getattr(trainer.strategy, "share", lambda _, decide, __: decide())
+    run = Path(trainer.default_root_dir)
+    plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json(), run))
     data.group(plan.batches)
     return plan
 

@@ -1,6 +1,7 @@
 """``problem_parallel``: whole batches of problems dealt to processes, without a process group."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -59,6 +60,7 @@ class ProblemParallelStrategy(ParallelStrategy):
             self.num_processes,
             self.num_nodes,
             lambda: self.has_shared,
+            self._end_sharing,
         )
 
     def set_world_ranks(self) -> None:
@@ -74,20 +76,22 @@ class ProblemParallelStrategy(ParallelStrategy):
         set_threads(self.num_processes)
         super().setup_environment()
 
-    def share(self, name: str, decide: Callable[[], Any]) -> Any:
+    def share(self, name: str, decide: Callable[[], Any], run: Path) -> Any:
         """What the first process decides, for all of them; of a single one, its own decision.
 
         Args:
-            name: of the decision.
+            name: of the decision, of letters.
             decide: called by the first process; gives what JSON can hold.
+            run: the folder of the run, which all processes see.
 
         Raises:
-            ValueError: the first process cannot be reached, or has not decided in time.
+            ValueError: the first process has ended, or has not decided in time.
+            OSError: the folder cannot be written.
         """
         if self.world_size == 1:
             return decide()
         if self._rendezvous is None:
-            self._rendezvous = Rendezvous(_known("cluster_environment", self.cluster_environment))
+            self._rendezvous = Rendezvous(_known("cluster_environment", self.cluster_environment), run)
         decided = self._rendezvous.share(name, decide)
         self.has_shared = True
         return decided
@@ -98,6 +102,11 @@ class ProblemParallelStrategy(ParallelStrategy):
         if self._rendezvous is not None and not started:
             self._rendezvous.close()
         super().teardown()
+
+    def _end_sharing(self) -> None:
+        """After the end of all processes that this one has started."""
+        if self._rendezvous is not None:
+            self._rendezvous.close(wait=False)
 
     def model_to_device(self) -> None:
         """Bring the module to the device."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER
+from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER, START
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
@@ -33,7 +33,7 @@ def _not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_know_who_they_are_and_are_waited_for(tmp_path) -> None:
     before = dict(os.environ)
-    names = ["LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", CHILD, RUN_FOLDER]
+    names = ["LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", CHILD, RUN_FOLDER, START]
     told = f"repr([os.environ[name] for name in {names}])"
     code = f"time.sleep(0.2); open({str(tmp_path)!r} + '/' + os.environ['LOCAL_RANK'], 'w').write({told})"
     made = launcher(code, 3)
@@ -46,6 +46,7 @@ def test_they_know_who_they_are_and_are_waited_for(tmp_path) -> None:
             "127.0.0.1",
             str(os.getpid()),
             "runs/mine",
+            made._start_name,
         ]
     assert made.failures() == {}
     assert dict(os.environ) == before
