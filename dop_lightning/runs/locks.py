@@ -62,6 +62,7 @@ class Claims:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._numbers: list[int] = []
 
     def take(self, numbers: Iterable[int]) -> list[int]:
         """Hold numbers until :meth:`release` or the end of the process.
@@ -82,12 +83,35 @@ class Claims:
         for number in numbers:
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+                self._numbers.append(number)
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
                     taken.append(number)
                 elif error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
                     raise
         return taken
+
+    def renew(self) -> list[int]:
+        """Take the numbers that are held in a new file if somebody has removed the file.
+
+        Returns:
+            Those that another process has taken meanwhile.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        if self._descriptor is None or self._is_intact():
+            return []
+        numbers = self._numbers
+        self.release()
+        self._numbers = []
+        return self.take(numbers)
+
+    def _is_intact(self) -> bool:
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor or 0))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let go of all."""

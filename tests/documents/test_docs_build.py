@@ -12,7 +12,7 @@ import dop_lightning
 ROOT = Path(__file__).parents[2]
 
 INTERNAL = {
-    *("foundation.bundled", "foundation.lazy", "foundation.moved", "foundation.parsing"),
+    *("foundation.bundled", "foundation.folder_lock", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.readers", "foundation.spread"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),

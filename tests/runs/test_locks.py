@@ -77,3 +77,23 @@ def test_where_there_are_no_locks_nothing_is_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "lock").touch()
     monkeypatch.setattr("dop_lightning.runs.locks.sys.platform", "plan9")
     assert is_held(tmp_path / "lock", 1) is None
+
+
+def test_numbers_are_taken_again_if_the_file_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    claims = Claims(path)
+    assert claims.take([1, 2]) == []
+    assert claims.renew() == []
+    path.unlink()
+    assert claims.renew() == []
+    assert other(path, 1, 3).communicate("")[0] == "[1]\n"
+    path.unlink()
+    process = other(path, 2)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[]\n"
+        assert claims.renew() == [2]
+    finally:
+        process.kill()
+        process.communicate()
+        claims.release()

@@ -95,7 +95,7 @@ class ProcessHeartbeat(RecoveryCallback):
         self._beat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
 
     def _beat(self, trainer: pl.Trainer, module: DoubleOverparameterization, end: End = "", reason: str = "") -> None:
-        if self._run is None:
+        if self._run is None or not self._run.is_dir():  # moved: it must not be made anew
             return
         before, iteration = time.monotonic(), module.iteration
         if not end and trainer.training:

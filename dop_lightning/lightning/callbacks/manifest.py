@@ -1,10 +1,13 @@
 """The config of a run, the list of its problems, and who works on them, when all parts have been built."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
 from dop_lightning.engine.roster import batch_labels
+from dop_lightning.engine.state import State
+from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -17,8 +20,8 @@ from dop_lightning.runs.request import RunRequest
 class Manifest(RecoveryCallback):
     """Writes ``config.yaml`` and ``manifest.json``: the folder belongs to this run from then on.
 
-    The batches of this process are claimed until it ends, so that a run that is started a second time while it is still
-    at work is refused instead of being written by both.
+    The folder and the batches of this process are locked until it ends, so that a second start of a run that is still
+    at work is refused. If somebody removes or moves the folder meanwhile, this process ends.
 
     Args:
         request: the settings and problems of this start.
@@ -35,6 +38,24 @@ class Manifest(RecoveryCallback):
         self.fingerprint = fingerprint
         self.threads = threads
         self._claims: Claims | None = None
+        self._lock: FolderLock | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lock the folder before this process lets others take part.
+
+        Raises:
+            ValueError: another start is at work in the folder.
+        """
+        self._lock = FolderLock(Path(trainer.default_root_dir))
+        if trainer.is_global_zero and trainer.world_size > 1:
+            self._require_folder(first=True)
+
+    def _require_folder(self, first: bool) -> None:
+        if self._lock is not None and not self._lock.acquire(first):
+            raise ValueError(
+                f"{self._lock.folder}: another process is at work in this folder; wait for its end, or end it, and "
+                "start again"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After everything that can be wrong with the settings.
@@ -44,6 +65,7 @@ class Manifest(RecoveryCallback):
             TypeError: the module is not :class:`DoubleOverparameterization`.
         """
         run, data = Path(trainer.default_root_dir), data_of(trainer)
+        self._require_folder(first=trainer.world_size == 1)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
@@ -63,7 +85,27 @@ class Manifest(RecoveryCallback):
             threads=self.threads,
         )
 
+    def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
+        """Before anything is written: check that the folder is still the one of this run.
+
+        Raises:
+            ValueError: it was moved, removed or replaced, or another process works on one of the batches.
+        """
+        run = trainer.default_root_dir
+        if self._lock is not None and not self._lock.is_intact:
+            raise ValueError(
+                f"{run}: was moved, removed or replaced while this run was at work; move it back and start again, or "
+                "start with the new folder"
+            )
+        if self._claims is not None and (taken := self._claims.renew()):
+            raise ValueError(
+                f"{run}: {LOCK} was removed while this run was at work, and another process works on "
+                f"batch-{taken[0]:04d} now; wait for its end, and start again"
+            )
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Others may go on."""
         if self._claims is not None:
             self._claims.release()
+        if self._lock is not None:
+            self._lock.release()

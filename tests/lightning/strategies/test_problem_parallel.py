@@ -124,6 +124,28 @@ def test_a_run_that_is_at_work_is_refused(dop) -> None:
     assert dop(*FIT, "--trainer.default_root_dir", "out").status == 0
 
 
+def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_removed(dop, tmp_path: Path) -> None:
+    endless = [*FIT, "--trainer.max_steps", "100000000", "--trainer.default_root_dir", str(tmp_path / "out")]
+    process = subprocess.Popen([sys.executable, "-m", "dop_lightning", *endless], stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not Path("out/manifest.json").exists():
+            time.sleep(0.05)
+        for removed in ("out/checkpoints/lock", "out/manifest.json", "out/config.yaml"):
+            Path(removed).unlink(missing_ok=True)
+        for devices in ("1", "2"):
+            said = dop(*FIT, "--trainer.default_root_dir", "out", "--trainer.devices", devices)
+            assert (said.status, said.err.count("\n")) == (2, 1)
+            assert "out: another process is at work in this folder; wait for its end" in said.err
+        Path("out").rename("moved")
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 2, err
+    assert "out: was moved, removed or replaced while this run was at work" in err
+    assert "Traceback" not in err
+    assert not Path("out").exists()
+
+
 def trainer_of(monkeypatch: pytest.MonkeyPatch, **environment: str) -> pl.Trainer:
     """The trainer that the command makes in an environment."""
     runner.prepare()

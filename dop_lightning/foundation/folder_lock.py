@@ -1,0 +1,103 @@
+"""A lock on a folder itself, which holds when the files in it are removed, and ends with the process."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF, errno.EACCES)
+"""Errors of systems and file systems that cannot lock a folder, or where it cannot be opened."""
+
+_HELD: dict[tuple[int, int], tuple[int, int]] = {}
+"""Of each folder that this process has locked, by device and inode, the descriptor and how often it is held."""
+
+_GUARD = threading.Lock()
+
+
+class FolderLock:
+    """The processes of one start hold a folder together; no process of another start gets it meanwhile.
+
+    It is ``flock`` on the folder: on a local file system it holds for all processes of the machine, whatever is removed
+    from the folder. Network file systems do not pass it on to other machines. A process may lock a folder again. If the
+    system has no such locks, they are granted.
+
+    Args:
+        folder: is made if it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._inode: tuple[int, int] | None = None
+
+    def acquire(self, first: bool = True) -> bool:
+        """Hold the folder until :meth:`release` or the end of the process.
+
+        Args:
+            first: whether this is the first process of a start, which must find the folder free.
+
+        Returns:
+            Whether it is held; ``False`` if a process of another start holds it.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _GUARD:
+            state = self.folder.stat()
+            inode = (state.st_dev, state.st_ino)
+            if fcntl is None or self._inode == inode:
+                self._inode = inode
+                return True
+            if inode in _HELD:
+                descriptor, count = _HELD[inode]
+            else:
+                descriptor, count = -1, 0
+                try:
+                    descriptor = os.open(self.folder, os.O_RDONLY)
+                    if first:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError as error:
+                    if descriptor >= 0:
+                        os.close(descriptor)
+                    if isinstance(error, BlockingIOError):
+                        return False
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    self._inode = inode
+                    return True
+            _HELD[inode] = descriptor, count + 1
+            self._inode = inode
+        return True
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the folder that was locked is still there by its name, neither moved nor replaced."""
+        try:
+            state = self.folder.stat()
+        except OSError:
+            return False
+        return (state.st_dev, state.st_ino) == self._inode
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        with _GUARD:
+            if self._inode in _HELD:
+                descriptor, count = _HELD.pop(self._inode)
+                if count > 1:
+                    _HELD[self._inode] = descriptor, count - 1
+                else:
+                    os.close(descriptor)
+            self._inode = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
