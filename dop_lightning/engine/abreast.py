@@ -15,6 +15,7 @@ from itertools import groupby
 import torch
 
 from dop_lightning.engine.state import OutOfMemoryError, State
+from dop_lightning.foundation.thread_count import set_threads_here, threads_here
 
 TINY = 32 * 32
 """Pixels up to which whole images have one thread: their network works at 64×64 pixels, as for a single pixel."""
@@ -53,11 +54,8 @@ def threads_of(state: State) -> Iterator[None]:
     if threads == 1 or not has_one_thread(state):
         yield
         return
-    torch.set_num_threads(1)
-    try:
+    with threads_here(1):
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def abreast(state: State) -> int:
@@ -96,7 +94,6 @@ class Abreast:
             for state, number in zip(states, iterations, strict=True)
         ]
         wait(works)
-        torch.set_num_threads(threads)  # for new threads; that of this thread has not changed
         return [work.result() for work in works]
 
 
@@ -108,5 +105,5 @@ def _advance(state: State, iterations: int) -> Advanced:
 
 
 def _advance_on_one_thread(state: State, iterations: int) -> Advanced:
-    torch.set_num_threads(1)
+    set_threads_here(1)
     return _advance(state, iterations)

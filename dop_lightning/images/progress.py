@@ -1,10 +1,11 @@
 """A bar in notebooks and on terminals."""
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from dop_lightning.foundation.quiet import quiet
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
 
@@ -23,8 +24,7 @@ def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
     if not (in_notebook() or sys.stderr.isatty() if wanted is None else wanted):
         yield lambda *_: None
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets it is a bar of text, which will do
+    with quiet():  # without ipywidgets it is a bar of text, which will do
         from tqdm.auto import tqdm
     with tqdm(total=total, unit="it") as bar:
 

@@ -4,7 +4,6 @@ Shapes: n rows, m columns.
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
+from dop_lightning.foundation.quiet import quiet
 from dop_lightning.matrices.storage.formats import read_array
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place
 from dop_lightning.matrices.tables import Table, TableLabels, read_table
@@ -107,9 +107,7 @@ def _parse(path: Path, key: str | None, index: tuple[str, ...]) -> Matrix:
         raise ValueError(f"{path}: index names columns of a table, a {suffix} has none; got {', '.join(index)}")
     if suffix in STORE_SUFFIXES:
         return Matrix(*_to_matrix(path, read_array(Place(path, key.strip("/") if key else None))))
-    with warnings.catch_warnings():
-        # Of files by old writers, and of names that occur twice: what is read is checked below.
-        warnings.simplefilter("ignore")
+    with quiet():  # of files by old writers, and of names that occur twice: what is read is checked below
         array = _read_mat(path, key) if suffix == ".mat" else _read_numpy(path, key)
     return Matrix(*_to_matrix(path, array))
 

@@ -3,11 +3,12 @@ r"""Robust location and scale of the columns of a table.
 Shapes: n rows, m columns.
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dop_lightning.foundation.quiet import quiet
 
 CONSISTENT = 1.4826
 """MAD of a Gaussian, times this, is its standard deviation."""
@@ -52,6 +53,5 @@ def _median(X: NDArray[Any]) -> NDArray[Any]:
 def _quantile(X: NDArray[Any], probability: float) -> NDArray[Any]:
     if not np.isnan(X).any():
         return np.median(X, axis=0) if probability == 0.5 else np.quantile(X, probability, axis=0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+    with quiet(RuntimeWarning):  # of columns without an entry
         return np.nanmedian(X, axis=0) if probability == 0.5 else np.nanquantile(X, probability, axis=0)

@@ -8,6 +8,7 @@ stay paired: the same seed is the same truth, the same corruption and the same i
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from threading import RLock
 from typing import Literal
 
 import torch
@@ -40,11 +41,16 @@ def stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | s
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *counters))
 
 
+_LENDING = RLock()
+"""One thread at a time has the global generators."""
+
+
 @contextmanager
 def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Lend the stream (seed, purpose, counters) to code that draws from PyTorch's global generator, such as layers.
 
-    The generator is afterwards where it was before.
+    The generator is afterwards where it was before. One thread at a time is inside. Threads of the user that draw from
+    it meanwhile are not kept out.
 
     Args:
         seed: the problem's seed.
@@ -52,10 +58,14 @@ def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.devic
         counters: further integers, such as an iteration.
         device: whose global generator.
     """
-    kind = torch.device(device)
+    with _LENDING:
+        yield from _lent(stream_seed(seed, purpose, *counters), torch.device(device))
+
+
+def _lent(seed: int, kind: torch.device) -> Iterator[None]:
     if kind.type == "cpu":
         before = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(stream_seed(seed, purpose, *counters))
+        torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:
@@ -64,7 +74,7 @@ def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.devic
     backend = torch.get_device_module(kind)
     before = backend.get_rng_state(kind)
     with backend.device(kind) if kind.type == "cuda" else nullcontext():  # seeds the current device
-        backend.manual_seed(stream_seed(seed, purpose, *counters))
+        backend.manual_seed(seed)
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
 """Random streams: what names them, and that their names mean the same numbers for ever."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -84,3 +87,17 @@ def test_the_generator_of_a_gpu_is_lent() -> None:
     assert torch.equal(*draws)
     assert torch.equal(torch.cuda.get_rng_state(), before)
     assert torch.equal(torch.get_rng_state(), on_cpu)
+
+
+def test_threads_have_the_global_generator_one_after_the_other() -> None:
+    def draw(seed: int) -> list[float]:
+        with lent_stream(seed, "init"):
+            first = torch.rand(1)
+            time.sleep(0.002)
+            return [float(first), float(torch.rand(1))]
+
+    before = torch.get_rng_state()
+    alone = [draw(seed) for seed in range(20)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(draw, range(20))) == alone
+    assert torch.equal(torch.get_rng_state(), before)

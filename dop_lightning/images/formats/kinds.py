@@ -1,6 +1,5 @@
 """Which kind of image a file is, by its first bytes, and who reads and writes that kind."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from PIL import Image
 
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.parsing import parse_file
+from dop_lightning.foundation.quiet import quiet
 from dop_lightning.images.formats import bmp, fits, numpy_files, photographs, png, tiff, tiff_writing
 from dop_lightning.images.formats.fits_hdu import split_hdu
 from dop_lightning.images.formats.png_chunks import SIGNATURE
@@ -94,9 +94,7 @@ def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
     where = (path, hdu) if hdu else (path,)
     if hdu and kind is not fits:
         raise ValueError(f"{path}: only FITS files have HDUs, got [{hdu}] for a file of another kind")
-    with warnings.catch_warnings():
-        # Decoders warn of odd metadata, which is taken over as it is; and of bombs, which are refused.
-        warnings.simplefilter("ignore")
+    with quiet():  # decoders warn of odd metadata, which is taken over as it is; and of bombs, which are refused
         try:
             return decode(kind, *where)
         except Unsuitable as error:

@@ -1,6 +1,5 @@
 """``.npy`` files, mapped."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.atomic import replacing
+from dop_lightning.foundation.quiet import quiet
 from dop_lightning.matrices.storage.source import StripMatrix, require_matrix
 
 NATIVE = np.dtype("float32"), np.dtype("float64")
@@ -47,8 +47,7 @@ def map_numpy(path: Path) -> Tensor | StripMatrix:
     if array.dtype not in NATIVE:
         return StripMatrix(str(path), NumpySource(array))
     require_matrix(str(path), array.shape, array.dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it is not writable, and is not written to
+    with quiet(UserWarning):  # it is not writable, and is not written to
         return torch.from_numpy(array)
 
 

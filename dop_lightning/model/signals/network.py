@@ -94,8 +94,8 @@ class NetworkSignal(Signal):
         networks = []
         for problem in problems:
             # Lightning builds models on their device, where another generator would draw
-            with lent_stream(problem.seed, "init"), torch.device("cpu"):
-                networks.append(_with_type(_checked(network(self.shape)), problems.dtype))
+            with torch.device("cpu"):
+                networks.append(_with_type(_checked(self._make_network(network, problem)), problems.dtype))
         if sum(len(list(made.parameters())) for made in networks) > len({p for m in networks for p in m.parameters()}):
             raise ValueError("network must make a new module for each problem, got one that shares its parameters")
         if type(self).draw_input is NetworkSignal.draw_input:
@@ -103,6 +103,11 @@ class NetworkSignal(Signal):
                 arguments = [] if input is None else ["input"]
                 require_arguments(f"{type(made).__name__}.forward", made.forward, arguments, "a Tensor")
         self.networks = place_module(nn.ModuleList(networks), problems.device)
+
+    def _make_network(self, network: NetworkFactory, problem: Problem) -> object:
+        """The network of a problem, whose layers draw from the global generator."""
+        with lent_stream(problem.seed, "init"):
+            return network(self.shape)
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:
         """What network k is called with, as it is made: once, and again where it has been let go."""

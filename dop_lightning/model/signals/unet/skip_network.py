@@ -3,8 +3,10 @@
 Shapes: images ``(1, C, H, W)``.
 """
 
+import math
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +25,54 @@ def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
     return [max(-(-side // multiple) * multiple, 2 * multiple) for side in size]
 
 
+class Convolution(nn.Conv2d):
+    """A convolution whose parameters start as those of ``nn.Conv2d``, from a generator of your own.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        kernel: side of the kernel.
+        generator: draws the parameters; ``None`` is PyTorch's global one.
+        **options: of ``nn.Conv2d``.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, generator: torch.Generator | None, **options: Any
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, **options)
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
+        if self.bias is not None:
+            bound = 1 / math.sqrt(inputs * kernel**2)
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    def reset_parameters(self) -> None:
+        """Draw nothing yet."""
+
+
 class Activated(nn.Sequential):
     """Convolution with reflection padding, batch norm by the batch's own statistics, LeakyReLU(0.2)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool, stride: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        bias: bool,
+        stride: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        padding = (kernel - 1) // 2
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, padding_mode="reflect", bias=bias),
+            Convolution(
+                inputs,
+                outputs,
+                kernel,
+                generator,
+                stride=stride,
+                padding=padding,
+                padding_mode="reflect",
+                bias=bias,
+            ),
             nn.BatchNorm2d(outputs, track_running_stats=False),  # one image is the batch, also when it is scored
             nn.LeakyReLU(0.2),
         )
@@ -55,14 +99,23 @@ class Scale(nn.Module):
     deeper: "Scale | None"
     norm: nn.BatchNorm2d
 
-    def __init__(self, inputs: int, width: int, skip_width: int, bias: bool, deeper: "Scale | None") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        skip_width: int,
+        bias: bool,
+        deeper: "Scale | None",
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        self.skip = Activated(inputs, skip_width, 1, bias)
-        self.down = nn.Sequential(Activated(inputs, width, 3, bias, stride=2), Activated(width, width, 3, bias))
+        activated = partial(Activated, bias=bias, generator=generator)
+        self.skip = activated(inputs, skip_width, 1)
+        self.down = nn.Sequential(activated(inputs, width, 3, stride=2), activated(width, width, 3))
         self.deeper = deeper
         self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.norm = nn.BatchNorm2d(skip_width + width, track_running_stats=False)
-        self.merge = nn.Sequential(Activated(skip_width + width, width, 3, bias), Activated(width, width, 1, bias))
+        self.merge = nn.Sequential(activated(skip_width + width, width, 3), activated(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(1, inputs, H, W)`` to ``(1, width, H, W)``."""
@@ -74,13 +127,20 @@ class Scale(nn.Module):
 
 
 def skip_network(
-    channels: int, width: int, scales: int, input_channels: int, skip_width: int, bias: bool = True
+    channels: int,
+    width: int,
+    scales: int,
+    input_channels: int,
+    skip_width: int,
+    bias: bool = True,
+    generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """The network of one image: ``(1, input_channels, H', W')`` to ``(1, channels, H', W')``, before the sigmoid.
 
-    At 3 channels, width 128, 5 scales it has 2 217 831 parameters.
+    At 3 channels, width 128, 5 scales it has 2 217 831 parameters. They are drawn from ``generator``, by default the
+    global one.
     """
-    network = Scale(input_channels if scales == 1 else width, width, skip_width, bias, None)
+    network = Scale(input_channels if scales == 1 else width, width, skip_width, bias, None, generator)
     for scale in reversed(range(scales - 1)):
-        network = Scale(input_channels if scale == 0 else width, width, skip_width, bias, network)
-    return nn.Sequential(network, nn.Conv2d(width, channels, 1))
+        network = Scale(input_channels if scale == 0 else width, width, skip_width, bias, network, generator)
+    return nn.Sequential(network, Convolution(width, channels, 1, generator))

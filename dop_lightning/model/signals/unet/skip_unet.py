@@ -21,7 +21,7 @@ from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.fused_unet import fused_forward
 from dop_lightning.model.signals.unet.skip_network import SCALES, skip_network, working_size
 from dop_lightning.model.signals.unet.streams import side_by_side
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
 GUIDE = 0.5
@@ -83,7 +83,11 @@ class SkipUNet(NetworkSignal):
         not_negative("perturbation", perturbation)
         one_of("precision", precision, ["auto", "bf16", "fp32"])
         channels = problems.signal_shape[0]
-        super().__init__(problems, lambda _: skip_network(channels, width, scales, input_channels, skip_width, bias))
+
+        def network(_: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Module:
+            return skip_network(channels, width, scales, input_channels, skip_width, bias, generator)
+
+        super().__init__(problems, network)
         for weight in self.networks.parameters():  # as Module.to(memory_format=...), which takes three times as long
             if weight.dim() == 4:
                 weight.data = weight.data.to(memory_format=torch.channels_last)
@@ -101,6 +105,10 @@ class SkipUNet(NetworkSignal):
         self._prepared_for: int | None = None
         self._factors: Tensor | None = None  # of the perturbation, see calm_by
         self._guides: Tensor | None = None  # estimates in the inputs, see guide_by
+
+    def _make_network(self, network: Callable[..., nn.Module], problem: Problem) -> nn.Module:
+        """The network of a problem, from a generator of its own: threads do not wait for each other."""
+        return network(self.shape, stream(problem.seed, "init"))
 
     def _working_buffer(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """An empty H'×W'×channels array: channels last, the layout the convolutions want."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.signals import Signal, SkipUNet
 from dop_lightning.model.signals.unet import kernels
-from dop_lightning.model.signals.unet.skip_network import skip_network
+from dop_lightning.model.signals.unet.skip_network import Convolution, skip_network
 from dop_lightning.model.signals.unet.skip_unet import GUIDE
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
@@ -388,3 +388,15 @@ def test_precision_is_checked() -> None:
 def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="SkipUNet needs images, C×H×W"):
         small(batch(*shape))
+
+
+def test_parameters_are_those_of_pytorch_and_the_global_generator_is_not_used() -> None:
+    generator = stream(5, "init")
+    torch.manual_seed(generator.initial_seed())
+    with torch.no_grad():
+        expected = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1, bias=False)]
+        before = torch.get_rng_state()
+        made = [Convolution(3, 4, 3, generator), Convolution(4, 2, 1, generator, bias=False)]
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(made, expected, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))

@@ -1,0 +1,35 @@
+"""Calls from several threads, by ``scripts/call_in_threads.py``: fewer of them than it makes by itself."""
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "call_in_threads.py"
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """With one, there is no number of threads to get wrong."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_four_threads_have_the_bits_of_one() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    works = [script["WORKS"][k] for k in (0, 2, 3, 6)]
+    assert script["differing"](threads=4, calls=4, works=works) == []
+
+
+def test_what_differs_is_named() -> None:
+    results = iter([b"sequential", b"another"])
+    assert runpy.run_path(str(SCRIPT))["differing"](1, 1, [lambda: next(results)]) == ["work 0 in thread 0"]
+
+
+def test_a_change_of_the_process_is_noticed() -> None:
+    differing = runpy.run_path(str(SCRIPT))["differing"]
+    assert differing(1, 1, [lambda: bytes(torch.rand(1) > 2)]) == ["the settings of the process"]
