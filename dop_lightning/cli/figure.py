@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dop_lightning.cli.options import DEVICES, OptionParser
+from dop_lightning.foundation.user_paths import out_folder
 from dop_lightning.paper.figures import FIGURES, load_figure
 
 if TYPE_CHECKING:  # the help needs no torch
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("name", choices=FIGURES, metavar="NAME", help="see below")
-    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder of the results")
     result.add_argument(
         "--scale",
         choices=["small", "paper"],

@@ -3,9 +3,9 @@
 import argparse
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from dop_lightning.cli.options import DEVICES, OptionParser
+from dop_lightning.foundation.user_paths import out_folder
 
 PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
 """Those of :mod:`dop_lightning.images.presets`, which imports PyTorch."""
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, of 8 or 16 bits or floats, of any number of channels; "
         "folders; globs; 'frame.fits[SCI]' for one HDU. Transparent pixels and NaN are missing",
     )
-    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder of the results")
     result.add_argument(
         "--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE or one for all, for scores alone"
     )

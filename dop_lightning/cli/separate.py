@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from dop_lightning.cli.options import DEVICES, METHODS, OptionParser
+from dop_lightning.foundation.user_paths import out_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         "missing; file.h5::/path/of/array chooses an array of several. Scenes of a camera that stands still: videos, "
         "and folders of pictures of one size, a folder being a scene",
     )
-    result.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
+    result.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder of the results")
     result.add_argument(
         "--alpha",
         type=float,

@@ -14,6 +14,7 @@ from dop_lightning.cli.options import OptionParser
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.nearest import nearest
+from dop_lightning.foundation.user_paths import out_folder
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.sweeps import debug, local, plan, slurm
 from dop_lightning.runs.sweeps.axes import Axis, check_key, parse_axis
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="a setting, such as model.alpha, and its values; commas in brackets, braces and quotes separate nothing. "
         "config=A.yaml,B.yaml layers config files, several for a value as A.yaml+B.yaml, and none adds no file",
     )
-    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the sweep")
+    result.add_argument("--out", type=out_folder, required=True, metavar="DIR", help="the folder of the sweep")
     result.add_argument(
         "--cluster",
         choices=["local", "slurm", "debug"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dop_lightning.foundation.nearest import did_you_mean, nearest
+from dop_lightning.foundation.user_paths import user_path
 
 MOST_COMPARED = 1000
 """Files of a folder that are compared with a name that does not exist."""
@@ -58,7 +59,7 @@ def existing_file(path: str | Path) -> Path:
 
 def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path]) -> list[Path]:
     text = str(entry)
-    path = Path(text).expanduser()
+    path = user_path(text)
     wanted = ", ".join(suffixes)
     hint = f", or the name of a sample: {', '.join(samples)}" if samples else ""
     if not text.strip():

@@ -50,11 +50,19 @@ def usable_cores() -> int:
 
 
 def requested_threads() -> int | None:
-    """Return ``OMP_NUM_THREADS``, or in a task of SLURM the cores that it was given; ``None`` if neither is set."""
+    """Return ``OMP_NUM_THREADS``, or in a task of SLURM the cores that it was given; ``None`` if neither is set.
+
+    Raises:
+        ValueError: the variable is no whole number of at least 1.
+    """
     for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
-        requested = os.environ.get(variable, "")
-        if requested.isdigit() and int(requested) > 0:
-            return int(requested)
+        given = os.environ.get(variable, "").strip()
+        if not given:
+            continue
+        requested = given.split(",")[0].strip()  # OpenMP takes a list, one number per level
+        if not requested.isdigit() or int(requested) < 1:
+            raise ValueError(f"the environment variable {variable} must be a whole number of at least 1, got {given!r}")
+        return int(requested)
     return None
 
 

@@ -109,6 +109,8 @@ class RunFolder:
             )
         with _parsing(self.manifest_path, "a manifest"):
             problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
+            for entry in problems:
+                _require_inside(entry["name"])
             batches = content.get("batches", []) if version == 1 else content["batches"]
             settings = ""
             if version >= VERSION:
@@ -207,6 +209,12 @@ class RunFolder:
                     yield Metric(row["problem"], int(row["iteration"]), row["tag"], float(row["value"]))
                 except (KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"{self.metrics_path}: not curves written by dop ({error})") from error
+
+
+def _require_inside(name: str) -> None:
+    """Check that the name of a problem is that of a folder in the run."""
+    if name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
+        raise ValueError(f"the name of a problem must be that of a folder in the run, got {name!r}")
 
 
 @contextmanager

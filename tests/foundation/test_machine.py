@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dop_lightning.foundation import machine as runtime
-from dop_lightning.foundation.machine import has_bfloat16_units, set_threads, usable_cores
+from dop_lightning.foundation.machine import has_bfloat16_units, requested_threads, set_threads, usable_cores
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("asked", [None, "", "0", "-1", "many"])
+@pytest.mark.parametrize("asked", [None, ""])
 def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.MonkeyPatch, quota) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
@@ -89,6 +89,20 @@ def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.Mon
     affinity(monkeypatch, 2)
     assert set_threads() == 2
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"])
+@pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5"])
+def test_a_wrong_number_of_threads_is_named(variable: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv(variable, asked)
+    with pytest.raises(ValueError, match=f"{variable} must be a whole number of at least 1, got '{asked}'"):
+        requested_threads()
+
+
+def test_the_first_number_of_a_list_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4, 2")
+    assert requested_threads() == 4
 
 
 FAULTS = """

@@ -91,3 +91,14 @@ def test_a_folder_by_experiment_and_time() -> None:
     folder = default_folder("image")
     assert folder.parent == Path("runs") / "image"
     assert folder.name.count("-") == 4
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "/etc", "a/b", "a\\b"])
+def test_a_problem_outside_of_the_run_is_refused(name: str, tmp_path: Path) -> None:
+    manifest = {"fingerprint": "0", "problems": [{"name": name}], "batches": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest.json: not a manifest .* must be that of a folder in the run, got"):
+        RunFolder(tmp_path).manifest()
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"manifest.json: not a manifest"):
+        RunFolder(tmp_path).manifest()

@@ -16,6 +16,7 @@ from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.units import parse_bytes
+from dop_lightning.foundation.user_paths import user_path
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
@@ -103,7 +104,7 @@ def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
     if options.rank is not None:
         at_least("rank", options.rank, 1)
-    out = options.out.expanduser()
+    out = user_path(options.out)
     require_pieces(out)
     solver = AlternatingProjections(rank=options.rank)
     failures = []
@@ -160,7 +161,7 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     data = {
         "class_path": "SceneDataModule",
         "init_args": {
-            "scenes": [str(Path(scene).expanduser().resolve()) for scene in options.data],
+            "scenes": [str(user_path(scene).resolve()) for scene in options.data],
             "grey": options.grey,
             "pictures": not options.no_pictures,
             "memory": options.max_memory,
@@ -181,14 +182,14 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         **({"index": options.index} if options.index else {}),
     }
     folders = [str(place.path.absolute()) for place in places if place.path.is_dir()]
-    if any(Path(folder).resolve() == options.out.expanduser().resolve() for folder in folders):
+    if any(Path(folder).resolve() == user_path(options.out).resolve() for folder in folders):
         raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
-        if holds_pieces(options.out.expanduser()) or is_separated(options.out.expanduser() / problem.name):
+        if holds_pieces(user_path(options.out)) or is_separated(user_path(options.out) / problem.name):
             raise ValueError(
-                f"{options.out.expanduser() / problem.name} holds the parts of a matrix that was read in pieces; use "
+                f"{user_path(options.out) / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"
             )
     for problem in module.problems:

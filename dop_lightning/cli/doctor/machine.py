@@ -60,7 +60,10 @@ def _processor_name() -> str:
 
 def _threads() -> tuple[State, str]:
     runtime = _runtime()
-    usable, threads = runtime.usable_cores(), runtime.set_threads()
+    try:
+        usable, threads = runtime.usable_cores(), runtime.set_threads()
+    except ValueError as error:
+        return "problem", str(error)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores to use"
     text += f" and OMP_NUM_THREADS={asked}" if asked else ""

@@ -25,6 +25,7 @@ from dop_lightning.cli.experiments.explain import describe, explained
 from dop_lightning.cli.user_code import fault_of
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.moved import new_class_paths
+from dop_lightning.foundation.yaml_size import require_small
 from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
 from dop_lightning.lightning.data import (
     ImageDataModule,  # noqa: F401
@@ -73,6 +74,7 @@ class DopCLI(LightningCLI):
     """Module, data module and Trainer from YAML and the command line, with the standard callbacks."""
 
     verb = "fit"
+    _has_folder_option = False
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """A section for each standard callback, and where to resume."""
@@ -85,6 +87,7 @@ class DopCLI(LightningCLI):
         if not isinstance(args, list):
             super().parse_arguments(parser, args)
             return
+        self._has_folder_option = any(word.startswith("--trainer.default_root_dir") for word in args)
         with explained(parser, args):
             super().parse_arguments(parser, args)
 
@@ -102,8 +105,25 @@ class DopCLI(LightningCLI):
         if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
             trainer["enable_progress_bar"] = None
             self.config["progress"]["lines"] = 0
+        if trainer.get("default_root_dir") == "":
+            raise ValueError("trainer.default_root_dir must be a folder, got ''; use . for the current one")
+        self._follow_moved(trainer)
         if trainer.get("default_root_dir") is None:
             trainer["default_root_dir"] = str(self._default_folder())
+
+    def _follow_moved(self, trainer: Any) -> None:
+        """Let a run whose folder was moved go on where its ``config.yaml`` is, unless an option says otherwise."""
+        files = self.config.get("config") or []
+        if not files or self._has_folder_option:
+            return
+        file = Path(str(files[-1]))
+        run = RunFolder(file.parent)
+        if file.name != run.config_path.name or not run.has_run or trainer.get("default_root_dir") is None:
+            return
+        saved = (run.section().get("trainer") or {}).get("default_root_dir")
+        if saved == trainer["default_root_dir"] and Path(saved).resolve() != run.path.resolve():
+            print(f"The run of {saved} is in {run.path} now, and goes on there", file=sys.stderr)
+            trainer["default_root_dir"] = str(run.path)
 
     def _has_callback(self, kind: type[Callback]) -> bool:
         """Whether the user asks for a callback of this kind."""
@@ -193,6 +213,7 @@ def _check_config_files(arguments: Sequence[str]) -> None:
             settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"{name}: not a YAML file of settings ({error})") from error
+        require_small(settings, name)
         if not isinstance(settings, dict):
             raise ValueError(f"{name}: must hold settings such as «model:» and «data:», got {settings!r:.60}")
 

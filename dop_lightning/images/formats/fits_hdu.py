@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from dop_lightning.foundation.user_paths import user_path
+
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
 
 _BRACKETS = re.compile(r"(?P<file>.+\.(?:fits|fit|fts)(?:\.gz|\.fz)?)\[(?P<hdu>[^\[\]/]+)\]", re.IGNORECASE)
@@ -52,7 +54,7 @@ def split_pattern(entry: str | Path) -> tuple[str, str]:
     match = _BRACKETS.fullmatch(text)
     if match is None:
         return text, ""
-    whole = Path(text).expanduser()
+    whole = user_path(text)
     matches = [name for name in glob.glob(str(whole)) if name.lower().endswith(FITS_SUFFIXES)]  # noqa: PTH207
     if whole.exists() or matches:
         return text, ""

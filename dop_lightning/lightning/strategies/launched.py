@@ -19,7 +19,7 @@ def is_child() -> bool:
 
 def is_orphan() -> bool:
     """Whether the process of the run that has started this one has ended."""
-    return is_child() and os.getppid() != int(os.environ[CHILD])
+    return is_child() and os.getppid() != _number(CHILD)
 
 
 def outer_ranks() -> tuple[int, int] | None:
@@ -29,11 +29,18 @@ def outer_ranks() -> tuple[int, int] | None:
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env and {"WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= env.keys():
-        return _grid(int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
+        return _grid(_number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE"))
     if "SLURM_PROCID" in env and env.get("SLURM_NTASKS", "1") != "1":
-        tasks, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", "1"))
+        tasks, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES", "1")
         return _grid(tasks, -(-tasks // nodes))
     return None
+
+
+def _number(name: str, default: str = "") -> int:
+    given = os.environ.get(name, default)
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(f"the environment variable {name} must be a whole number of at least 1, got {given!r}")
+    return int(given)
 
 
 def _grid(world: int, local: int) -> tuple[int, int]:

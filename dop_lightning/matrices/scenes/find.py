@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dop_lightning.foundation.user_paths import user_path
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.matrices.scenes.folder import FolderFrames
 from dop_lightning.matrices.scenes.frames import Frames
@@ -20,7 +21,7 @@ def find_frames(path: str | Path, grey: bool = False) -> Frames:
         ValueError: it is no video, a folder without pictures, or there are less than two frames.
         ImportError: a video without PyAV.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     frames: Frames = FolderFrames(path, grey) if path.is_dir() else VideoFrames(path, grey)
     if len(frames) < 2:
         hint = "; pictures are a scene in a folder of their own" if path.suffix.lower() in IMAGE_SUFFIXES else ""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from dop_lightning.foundation.user_paths import user_path
+
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
 ZARR_SUFFIXES = (".zarr", ".zarr.zip")
@@ -39,8 +41,8 @@ def locate(text: str | Path) -> Place:
     """
     before, mark, after = str(text).partition(MARK)
     if mark and before.lower().endswith(STORE_SUFFIXES):
-        return Place(Path(before).expanduser(), after.strip("/") or None)
-    return Place(Path(text).expanduser())
+        return Place(user_path(before), after.strip("/") or None)
+    return Place(user_path(text))
 
 
 def choose_array(place: Place, shapes: dict[str, tuple[int, ...]]) -> str:

@@ -37,3 +37,10 @@ def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch: pyte
         monkeypatch.setenv(key, value)
     with pytest.raises(ValueError, match="every node must have as many processes as every other, got 5 with 2 on one"):
         outer_ranks()
+
+
+def test_a_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "many", "LOCAL_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="variable WORLD_SIZE must be a whole number of at least 1, got 'many'"):
+        outer_ranks()

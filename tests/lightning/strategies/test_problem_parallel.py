@@ -146,6 +146,18 @@ def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_remove
     assert not Path("out").exists()
 
 
+def test_a_run_that_was_moved_goes_on_where_its_config_is(dop) -> None:
+    assert dop(*FIT, "--trainer.default_root_dir", "out").status == 0
+    Path("out").rename("moved")
+    said = dop("fit", "--config", "moved/config.yaml", "--trainer.max_steps", "40")
+    assert said.status == 0, said.err
+    assert "The run of out is in moved now, and goes on there" in said.err
+    assert not Path("out").exists()
+    assert {result["iterations"] for result in read_results(Path("moved"))} == {40}
+    said = dop("fit", "--config", "moved/config.yaml", "--trainer.default_root_dir", "")
+    assert (said.status, "default_root_dir must be a folder, got ''" in said.err) == (2, True)
+
+
 def trainer_of(monkeypatch: pytest.MonkeyPatch, **environment: str) -> pl.Trainer:
     """The trainer that the command makes in an environment."""
     runner.prepare()
