@@ -48,7 +48,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
         return
     try:
         _fill(path, temporary, content, durable)
-        temporary.replace(path)
+        with naming(path):
+            temporary.replace(path)
     except BaseException:  # an interrupt, too, leaves nothing behind
         temporary.unlink(missing_ok=True)
         raise
@@ -210,11 +211,11 @@ def append_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Give errors of writing, such as «No space left on device», the name of the file."""
+    """Give errors of writing, such as «No space left on device», the name of the file in place of a temporary one."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and not str(error.filename).endswith(".tmp"):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 

@@ -6,7 +6,14 @@ from typing import BinaryIO
 
 import pytest
 
-from dop_lightning.foundation.atomic import atomic_json, atomic_text, write_atomically, write_batch, written_together
+from dop_lightning.foundation.atomic import (
+    atomic_json,
+    atomic_text,
+    stream_atomically,
+    write_atomically,
+    write_batch,
+    written_together,
+)
 
 
 def half(file: BinaryIO) -> None:
@@ -196,3 +203,17 @@ def test_a_batch_of_files_is_written_whole_or_not_at_all(tmp_path: Path) -> None
     assert (tmp_path / "old.bin").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old.bin"]
     write_batch({})
+
+
+@pytest.mark.parametrize("fails", ["open", "replace"])
+def test_an_error_names_the_file_and_no_temporary_one(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, fails, refuse)
+    for write in (write_atomically, stream_atomically):
+        with pytest.raises(PermissionError) as caught:
+            write(tmp_path / "a.csv", lambda file: file.write(b"1"))
+        assert caught.value.filename == str(tmp_path / "a.csv")
