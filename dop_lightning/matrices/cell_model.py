@@ -8,15 +8,18 @@ Shapes: n rows, m columns, q components of the model.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dop_lightning.matrices.column_scale import robust_location
 from dop_lightning.matrices.principal import principal_components
 from dop_lightning.matrices.residual_spread import Spread, fit_spread
 from dop_lightning.matrices.residual_tails import Tails, fit_tails
+from dop_lightning.matrices.row_regression import RowRegression
 
 COMPONENTS = 20
 """Components of the model of a table, at most, unless a larger rank is known."""
@@ -28,65 +31,97 @@ DENSE_COLUMNS = 256
 
 ITERATIONS, SWEEPS, LAST_SWEEPS = 10, 2, 10
 
-AT_ONCE = 2**22
-"""Entries of the Gram matrices of rows that are worked on at once."""
+AT_ONCE = 2**18
+"""Entries of rows, or of their Gram matrices, that are worked on at once."""
 
 
-class Cells(NamedTuple):
+@dataclass(frozen=True)
+class Cells:
     """What the model says of each cell.
 
     Attributes:
+        rows: z − μ, ``(n, m)``.
+        kept: ``(n, m)``, true for the cells that were used.
         fitted: ``(n, m)``: prediction from all kept cells of the row.
-        residual: ``(n, m)``: cell minus its prediction from the other kept cells of the row.
-        variance: ``(n, m)``: variance of that residual, in the model.
-        gram: ``(n, q, q)``: covariance of the codes.
+        factors: ``(n, q, q)``: Cholesky factors of A of the regression.
+        regression: of the rows.
     """
 
+    rows: NDArray[Any]
+    kept: NDArray[Any]
     fitted: NDArray[Any]
-    residual: NDArray[Any]
-    variance: NDArray[Any]
-    gram: NDArray[Any]
+    factors: NDArray[Any]
+    regression: RowRegression
+
+    @property
+    def gram(self) -> NDArray[Any]:
+        """Covariance of the codes, ``(n, q, q)``."""
+        sizes = self.regression.sizes
+        return self._inverse * (self.regression.noise / (sizes[:, None] * sizes))
+
+    @cached_property
+    def residual(self) -> NDArray[Any]:
+        """Cell minus its prediction from the other kept cells of the row, ``(n, m)``."""
+        residual = self.rows - self.fitted
+        return np.divide(residual, self._rest, out=residual, where=self.kept)
+
+    @property
+    def variance(self) -> NDArray[Any]:
+        """Variance of that residual, in the model, ``(n, m)``."""
+        noise = self.regression.noise
+        return np.where(self.kept, noise / self._rest, noise * (1 + self._leverage))
 
     @property
     def t(self) -> NDArray[Any]:
         """The standardized residual, ``(n, m)``."""
         return self.residual / np.sqrt(self.variance)
 
+    def within(self, limit: float) -> NDArray[Any]:
+        """Return which cells have ``|t| ≤ limit``, ``(n, m)``.
 
-def predict_cells(rows: NDArray[Any], kept: NDArray[Any], loadings: NDArray[Any], noise: float) -> Cells:
+        Args:
+            limit: above 0.
+        """
+        bound = self.regression.leverage(self._inverse, np.float32)
+        np.negative(bound, out=bound, where=self.kept)
+        bound += 1
+        residual = self.rows - self.fitted
+        residual *= residual
+        return residual / (limit**2 * self.regression.noise) <= bound
+
+    @cached_property
+    def _inverse(self) -> NDArray[Any]:
+        return torch.cholesky_inverse(torch.from_numpy(self.factors)).numpy()
+
+    @cached_property
+    def _leverage(self) -> NDArray[Any]:
+        return self.regression.leverage(self._inverse)
+
+    @cached_property
+    def _rest(self) -> NDArray[Any]:
+        return np.maximum(1 - self._leverage, 1e-9)
+
+
+def predict_cells(rows: NDArray[Any], kept: NDArray[Any], regression: RowRegression) -> Cells:
     r"""Predict each cell of centered rows from the kept cells of its row.
 
-    With M = I + Σ_j w_j w_jᵀ/ψ over the kept cells of a row, its codes are ``M⁻¹ Σ_j w_j z_j/ψ``. Leaving out cell j
-    divides its residual by ``1 − h_j``, ``h_j = w_jᵀ M⁻¹ w_j/ψ``; the variance is ``ψ/(1 − h_j)``, and
+    Leaving out cell j divides its residual by ``1 − h_j``, ``h_j = v_jᵀ A⁻¹ v_j``; the variance is ``ψ/(1 − h_j)``, and
     ``ψ(1 + h_j)`` for cells that are not kept.
 
     Args:
         rows: z − μ, ``(n, m)``, finite.
         kept: ``(n, m)``, true for the cells that are used.
-        loadings: W, ``(m, q)``.
-        noise: ψ, above 0.
+        regression: of rows onto the loadings.
     """
     n, m = rows.shape
-    q = loadings.shape[1]
-    products = (loadings[:, :, None] * loadings[:, None, :]).reshape(m, q * q)
-    chunk = max(1, AT_ONCE // max(q * q, m, 1))
-    fitted, leverage, gram = np.empty((n, m)), np.empty((n, m)), np.empty((n, q, q))
-    for begin in range(0, n, chunk):
-        part = slice(begin, begin + chunk)
-        weights = kept[part].astype(rows.dtype)
-        precision = (weights @ products).reshape(len(weights), q, q) / noise + np.eye(q)
-        gram[part] = np.linalg.inv(precision)
-        codes = np.einsum("nab,nb->na", gram[part], (weights * rows[part]) @ loadings / noise)
-        fitted[part] = codes @ loadings.T
-        leverage[part] = gram[part].reshape(len(weights), q * q) @ products.T / noise
-    residual = rows - fitted
-    rest = np.maximum(1 - leverage, 1e-9)
-    return Cells(
-        fitted,
-        np.where(kept, residual / rest, residual),
-        np.where(kept, noise / rest, noise * (1 + leverage)),
-        gram,
-    )
+    V = regression.V
+    q = V.shape[1]
+    fitted, factors = torch.empty(n, m, dtype=V.dtype), torch.empty(n, q, q, dtype=V.dtype)
+    for begin in range(0, n, regression.height):
+        part = slice(begin, begin + regression.height)
+        codes, factors[part] = regression.codes(torch.from_numpy(rows[part]), torch.from_numpy(kept[part]))
+        torch.mm(codes, V.mT, out=fitted[part])
+    return Cells(rows, kept, fitted.numpy(), factors.numpy(), regression)
 
 
 @dataclass(frozen=True)
@@ -113,40 +148,44 @@ class CellModel:
     tails: Tails
     spread: Spread
 
-    def cells(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Cells]:
-        """Judge each cell of a table; a row does not depend on the others.
+    def clean(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
+
+        A row does not depend on the others.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
+        """
+        cells = self.cells(Z)
+        return cells.kept, np.where(cells.kept, cells.rows, cells.fitted) + self.mean
 
-        Returns:
-            Which cells are observed and clean, ``(n, m)``; the table with the predictions of all others, ``(n, m)``;
-            what the model says of each cell.
+    def cells(self, Z: NDArray[Any]) -> Cells:
+        """Return what the model says of each cell, as in :meth:`clean`.
+
+        Args:
+            Z: ``(n, m)``, NaN where missing.
         """
         observed = ~np.isnan(Z)
         rows = np.where(observed, Z - self.mean, 0.0)
+        regression = RowRegression(self.loadings, self.noise)
         kept = observed & (self.first.ratio(np.where(observed, Z - self.center, 0.0)) <= 1)
         for _ in range(LAST_SWEEPS):
-            cells = predict_cells(rows, kept, self.loadings, self.noise)
-            kept = _swept(kept, observed, self.ratio(rows, cells))
-        kept = self._reconsidered(rows, kept, observed)
-        cells = predict_cells(rows, kept, self.loadings, self.noise)
-        return kept, np.where(kept, rows, cells.fitted) + self.mean, cells
+            cells = predict_cells(rows, kept, regression)
+            kept = _swept(kept, observed, self.ratio(cells))
+        kept = self._reconsidered(rows, kept, observed, regression)
+        return predict_cells(rows, kept, regression)
 
-    def ratio(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
-        """Return |t| in units of its threshold, ``(n, m)``; above 1 the cell is an outlier.
+    def ratio(self, cells: Cells) -> NDArray[Any]:
+        """Return |t| in units of its threshold, ``(n, m)``; above 1 the cell is an outlier."""
+        return self.tails.ratio(self.residuals(cells))
 
-        Args:
-            rows: z − μ, ``(n, m)``.
-            cells: what the model says of them.
-        """
-        return self.tails.ratio(self.residuals(rows, cells))
-
-    def residuals(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
+    def residuals(self, cells: Cells) -> NDArray[Any]:
         """Return t divided by its spread, ``(n, m)``."""
-        return cells.t / self.spread.at(rows - cells.residual)
+        return cells.t / self.spread.at(cells.rows - cells.residual)
 
-    def _reconsidered(self, rows: NDArray[Any], kept: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
+    def _reconsidered(
+        self, rows: NDArray[Any], kept: NDArray[Any], observed: NDArray[Any], regression: RowRegression
+    ) -> NDArray[Any]:
         """Judge rows that have lost more than half of their cells anew, starting from all of their cells.
 
         Cells far from the center are dropped first. Two such cells of a row may confirm each other, which is not seen
@@ -158,10 +197,10 @@ class CellModel:
         part, seen = rows[some], observed[some]
         again = seen
         for _ in range(LAST_SWEEPS):
-            cells = predict_cells(part, again, self.loadings, self.noise)
-            ratio = self.ratio(part, cells)
+            cells = predict_cells(part, again, regression)
+            ratio = self.ratio(cells)
             again = _swept(again, seen, ratio)
-        ratio = self.ratio(part, predict_cells(part, again, self.loadings, self.noise))
+        ratio = self.ratio(predict_cells(part, again, regression))
         agree = ~(again & (ratio > 1)).any(axis=1) & (2 * again.sum(axis=1) >= seen.sum(axis=1))
         result = kept.copy()
         result[some[agree]] = again[agree]
@@ -179,15 +218,25 @@ def row_distances(Z: NDArray[Any], mean: NDArray[Any], loadings: NDArray[Any], n
         loadings: W, ``(m, q)``.
         noise: ψ, above 0.
     """
-    observed = ~np.isnan(Z)
-    rows = np.where(observed, Z - mean, 0.0)
-    if observed.all():  # one Gram matrix for all rows
-        precision = np.eye(loadings.shape[1]) + loadings.T @ loadings / noise
-        fitted = np.linalg.solve(precision, (rows @ loadings).T / noise).T @ loadings.T
-    else:
-        fitted = predict_cells(rows, observed, loadings, noise).fitted
-    squares = (rows * np.where(observed, rows - fitted, 0.0)).sum(axis=1) / noise
-    return np.maximum(squares, 0.0) / np.maximum(observed.sum(axis=1), 1)
+    regression = RowRegression(loadings, noise)
+    V = regression.V
+    A = torch.diag(regression.ridge) + V.mT @ V
+    result = np.empty(len(Z))
+    for begin in range(0, len(Z), regression.height):
+        part = slice(begin, begin + regression.height)
+        observed = ~np.isnan(Z[part])
+        complete = observed.all()
+        rows = torch.from_numpy(Z[part] - mean if complete else np.where(observed, Z[part] - mean, 0.0))
+        if complete:  # one Gram matrix for all rows
+            codes = torch.linalg.solve(A, rows @ V, left=False)
+        else:
+            codes, _ = regression.codes(rows, torch.from_numpy(observed))
+        residual = torch.addmm(rows, codes, V.mT, alpha=-1)
+        if not complete:
+            residual.mul_(torch.from_numpy(observed))
+        squares = residual.square().sum(dim=1) / noise + (codes.square() * (regression.ridge / noise)).sum(dim=1)
+        result[part] = squares.numpy() / np.maximum(observed.sum(axis=1), 1)
+    return result
 
 
 def fit_cell_model(Z: NDArray[Any]) -> CellModel:
@@ -214,17 +263,18 @@ def fit_cell_model(Z: NDArray[Any]) -> CellModel:
         noise = max(rest, 1e-6 * float(spectrum[0]), np.finfo(float).tiny ** 0.5)
         loadings = components.T * np.sqrt(np.maximum(spectrum - noise, 0.0))
         rows = np.where(observed, Z - mean, 0.0)
-        cells = predict_cells(rows, kept, loadings, noise)
+        regression = RowRegression(loadings, noise)
+        cells = predict_cells(rows, kept, regression)
         spread = fit_spread(cells.t, rows - cells.residual, observed)
         for _ in range(SWEEPS):
             t = cells.t / spread.at(rows - cells.residual)
             tails = fit_tails(t, observed)
             kept = _swept(kept, observed, tails.ratio(t))
-            cells = predict_cells(rows, kept, loadings, noise)
+            cells = predict_cells(rows, kept, regression)
         model = CellModel(center, mean, covariance, loadings, noise, first, tails, spread)
-        before, kept = kept, model._reconsidered(rows, kept, observed)
+        before, kept = kept, model._reconsidered(rows, kept, observed, regression)
         if not np.array_equal(before, kept):
-            cells = predict_cells(rows, kept, loadings, noise)
+            cells = predict_cells(rows, kept, regression)
         values = np.where(kept, rows, cells.fitted) + mean
         extra = _uncertainty(cells.gram, ~kept, loadings, noise)
     return model

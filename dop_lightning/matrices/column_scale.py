@@ -52,6 +52,20 @@ def _median(X: NDArray[Any]) -> NDArray[Any]:
 
 def _quantile(X: NDArray[Any], probability: float) -> NDArray[Any]:
     if not np.isnan(X).any():
-        return np.median(X, axis=0) if probability == 0.5 else np.quantile(X, probability, axis=0)
+        return _interpolated(np.array(X.T, order="C"), probability)  # contiguous columns are partitioned quickly
     with quiet(RuntimeWarning):  # of columns without an entry
         return np.nanmedian(X, axis=0) if probability == 0.5 else np.nanquantile(X, probability, axis=0)
+
+
+def _interpolated(columns: NDArray[Any], probability: float) -> NDArray[Any]:
+    """The quantile of each row by linear interpolation, as NumPy's; the rows are reordered."""
+    position = probability * (columns.shape[1] - 1)
+    low = int(position)
+    columns.partition(low, axis=1)
+    below = columns[:, low]
+    if position == low:
+        return below.copy()
+    above = columns[:, low + 1 :].min(axis=1)
+    if probability == 0.5:
+        return (below + above) / 2
+    return below + (above - below) * (position - low)

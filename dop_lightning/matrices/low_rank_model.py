@@ -3,18 +3,18 @@ r"""Probabilistic PCA of a matrix of low rank with many outliers, from a separat
 Shapes: n rows, m columns, q components of the model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dop_lightning.engine.robust_codes import robust_codes
 from dop_lightning.matrices.cell_model import Cells, predict_cells
-from dop_lightning.matrices.column_scale import robust_scale
+from dop_lightning.matrices.clipped_codes import clipped_codes
 from dop_lightning.matrices.principal import principal_components
 from dop_lightning.matrices.residual_tails import Tails
+from dop_lightning.matrices.row_regression import AT_ONCE, RowRegression
 
 LIMIT = 4.0
 """Standardized residual beyond which an entry is an outlier."""
@@ -25,10 +25,7 @@ QUANTILE, CONSISTENT = 0.4, 0.524
 LEAST_NOISE = 1e-6
 """Lower bound on the standard deviation of the noise, in units of the median absolute entry."""
 
-BOUND = 100.0
-"""Entries are bounded by this many times the median absolute entry of their row before the first fit."""
-
-ITERATIONS, SWEEPS, FIRST_ITERATIONS = 8, 2, 30
+ITERATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -53,38 +50,57 @@ class LowRankModel:
         m = len(self.mean)
         return Tails(np.full((2, m), LIMIT), np.full((2, m), 0.75))
 
-    def residuals(self, rows: NDArray[Any], cells: Cells) -> NDArray[Any]:
+    def residuals(self, cells: Cells) -> NDArray[Any]:
         """Return t, ``(n, m)``."""
         return cells.t
 
-    def cells(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Cells]:
-        """Judge each cell by least absolute deviations of its row; a row does not depend on the others.
+    def clean(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
+
+        Each row is judged by robust regression, and does not depend on the others.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
-
-        Returns:
-            Which cells are observed and clean, ``(n, m)``; the table with the predictions of all others, ``(n, m)``;
-            what the model says of each cell.
         """
-        observed = ~np.isnan(Z)
-        rows = np.where(observed, Z - self.mean, 0.0)
-        # Bounded, since the precision of least absolute deviations is relative to the largest entries.
-        bound = BOUND * robust_scale(np.where(rows != 0, rows, np.nan).T)[:, None]
-        sizes = np.linalg.norm(self.loadings, axis=0)
-        basis = np.ascontiguousarray((self.loadings / np.where(sizes > 0, sizes, 1.0)).T)
-        codes = robust_codes(
-            torch.from_numpy(np.clip(rows, -bound, bound)),
-            torch.from_numpy(basis),
-            torch.from_numpy(observed),
-            iterations=FIRST_ITERATIONS,
-        ).numpy()
-        kept = observed & (np.abs(rows - codes @ basis) <= LIMIT * self.noise**0.5)
-        for _ in range(SWEEPS):
-            cells = predict_cells(rows, kept, self.loadings, self.noise)
-            kept = observed & (np.abs(cells.t) <= LIMIT)
-        cells = predict_cells(rows, kept, self.loadings, self.noise)
-        return kept, np.where(kept, rows, cells.fitted) + self.mean, cells
+        kept, values = np.empty(Z.shape, dtype=bool), np.empty(Z.shape)
+        for part, cells in self._strips(Z):
+            kept[part] = cells.kept
+            np.copyto(cells.fitted, cells.rows, where=cells.kept)
+            np.add(cells.fitted, self.mean, out=values[part])
+        return kept, values
+
+    def cells(self, Z: NDArray[Any]) -> Cells:
+        """Return what the model says of each cell, as in :meth:`clean`.
+
+        Args:
+            Z: ``(n, m)``, NaN where missing.
+        """
+        parts = [cells for _, cells in self._strips(Z)]
+        rows, kept, fitted, factors = (
+            np.concatenate([getattr(cells, name) for cells in parts]) for name in ("rows", "kept", "fitted", "factors")
+        )
+        return Cells(rows, kept, fitted, factors, parts[0].regression)
+
+    def _strips(self, Z: NDArray[Any]) -> Iterator[tuple[slice, Cells]]:
+        regression = RowRegression(self.loadings, self.noise)
+        for begin in range(0, len(Z), regression.height):
+            part = slice(begin, begin + regression.height)
+            observed = ~np.isnan(Z[part])
+            rows = Z[part] - self.mean
+            if not observed.all():
+                rows[~observed] = 0.0
+            yield part, self._judged(rows, observed, regression)
+
+    def _judged(self, rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression) -> Cells:
+        """The cells of some rows."""
+        residual = rows - clipped_codes(rows, observed, regression) @ regression.V.numpy().T
+        kept = observed & (np.abs(residual) <= LIMIT * self.noise**0.5)
+        cells = predict_cells(rows, kept, regression)
+        before, kept = kept, observed & cells.within(LIMIT)
+        changed = np.nonzero((kept != before).any(axis=1))[0]
+        again = predict_cells(rows[changed], kept[changed], regression)
+        cells.fitted[changed], cells.factors[changed] = again.fitted, again.factors
+        return Cells(rows, kept, cells.fitted, cells.factors, regression)
 
 
 def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: bool, tolerance: float) -> LowRankModel:
@@ -112,9 +128,9 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
         q, start = int(strong.sum()), components[strong].T
         loadings = start * np.sqrt(np.maximum(variances[strong] - noise, 0.1 * noise))
         rows = np.where(observed, Z - mean, 0.0)
-        cells = predict_cells(rows, kept, loadings, noise)
+        cells = predict_cells(rows, kept, RowRegression(loadings, noise))
         noise = _noise(rows - cells.fitted, observed)
-        before, kept = kept, observed & (np.abs(cells.residual) <= LIMIT * np.sqrt(cells.variance))
+        before, kept = kept, observed & cells.within(LIMIT)
         values = np.where(kept, rows, cells.fitted) + mean
         if np.array_equal(before, kept):
             break
@@ -138,6 +154,28 @@ def certified_model(left: NDArray[Any], right: NDArray[Any], noise: float, cente
     strong = np.nonzero(variances * n > variance * (n**0.5 + m**0.5) ** 2)[0][::-1]
     loadings = right.T @ vectors[:, strong] * np.sqrt(variances[strong])
     return LowRankModel(codes @ right, loadings, variance)
+
+
+def without_outliers(
+    Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], limit: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return where ``|Z − left·right| ≤ limit``, ``(n, m)``, and left after a step towards Z there, ``(n, q)``.
+
+    Args:
+        Z: ``(n, m)``.
+        left: ``(n, q)``.
+        right: ``(q, m)``, orthonormal rows.
+        limit: at least 0.
+    """
+    kept, moved = np.empty(Z.shape, dtype=bool), np.empty_like(left)
+    for begin in range(0, len(Z), height := max(1, AT_ONCE // Z.shape[1])):
+        part = slice(begin, begin + height)
+        residual = left[part] @ right
+        np.subtract(Z[part], residual, out=residual)
+        np.less_equal(np.abs(residual), limit, out=kept[part])
+        residual *= kept[part]
+        moved[part] = left[part] + residual @ right.T
+    return kept, moved
 
 
 def _noise(residual: NDArray[Any], observed: NDArray[Any]) -> float:

@@ -21,9 +21,16 @@ from dop_lightning.matrices.arrays import thin_matrix_note
 from dop_lightning.matrices.cell_model import DENSE_COLUMNS, CellModel, fit_cell_model, predict_cells, row_distances
 from dop_lightning.matrices.column_scale import robust_location, robust_scale
 from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
-from dop_lightning.matrices.low_rank_model import LIMIT, LowRankModel, certified_model, fit_low_rank_model
+from dop_lightning.matrices.low_rank_model import (
+    LIMIT,
+    LowRankModel,
+    certified_model,
+    fit_low_rank_model,
+    without_outliers,
+)
 from dop_lightning.matrices.principal import principal_components
 from dop_lightning.matrices.robust_separation import singular_values
+from dop_lightning.matrices.row_regression import RowRegression
 from dop_lightning.matrices.separation import BLOCK, MATRIX, separation
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.scoring import RANK_TOLERANCE
@@ -58,6 +65,9 @@ TRIMMED = 0.8
 
 SMALL = 2**18
 """Entries up to which each cell is judged by the model, so that ``transform`` repeats the result to the last digits."""
+
+SAMPLE = 2**15
+"""Entries of larger tables from which their unit is estimated."""
 
 QUANTILE = 0.975
 """Of the distances of clean rows, beyond which ``contamination="auto"`` calls a row an outlier."""
@@ -184,21 +194,28 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         if note := thin_matrix_note(X.shape):
             warnings.warn(note, UserWarning, stacklevel=2)
         location = robust_location(X) if self.center else np.zeros(X.shape[1], X.dtype)
-        deviations = np.where(observed, X - location, 0)
-        units = robust_scale(np.where(observed, deviations, np.nan)) if self.scale else np.ones(X.shape[1], X.dtype)
-        state, units, unit = self._separate(deviations, observed, units)
+        deviations = X - location
+        if not observed.all():
+            deviations[~observed] = 0
+        state, units, unit = self._separate(deviations, observed)
+        del deviations
         self._scale = units.astype(np.float64) * unit
         self.scale_ = self._scale.astype(X.dtype)
         self._unit = float(self._scale.max())
-        Z = np.where(observed, (deviations / units).astype(np.float64) / unit, np.nan)
-        kept, values = self._fit_models(Z, state)
+        Z = state.problems.observation[0].cpu().numpy().astype(np.float64, copy=False)
+        if not observed.all():
+            Z = np.where(observed, Z, np.nan)
+        kept, codes = self._fit_models(Z, state)
         self.mean_ = (location + self._mean * self._scale).astype(X.dtype) if self.center else location
         self._location = location.astype(np.float64)
-        self._prior = float(np.clip((observed & ~kept).sum() / observed.sum(), 1e-3, 0.5))
-        low_rank = self._projected(values).astype(X.dtype) + self.mean_
-        self.low_rank_ = _labelled(low_rank, given)
-        self.sparse_ = _labelled(np.where(observed & ~kept, np.nan_to_num(X, nan=0.0) - low_rank, 0), given)
+        self._prior = float(np.clip((np.count_nonzero(observed) - np.count_nonzero(kept)) / observed.sum(), 1e-3, 0.5))
         self._set_offset(Z)
+        low_rank = (codes @ (self._components * self._unit)).astype(X.dtype, copy=False)
+        low_rank += self.mean_
+        self.low_rank_ = _labelled(low_rank, given)
+        sparse = X - low_rank
+        np.copyto(sparse, 0, where=kept | ~observed)
+        self.sparse_ = _labelled(sparse, given)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -212,7 +229,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        _, values, _ = self._model.cells(self._scaled(X))
+        _, values = self._model.clean(self._scaled(X))
         return (self._codes(values) * self._unit).astype(X.dtype)
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
@@ -251,9 +268,12 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             raise ValueError("X must have at least one observed entry, got NaN alone")
         hidden = draw_hidden(observed)
         visible = np.where(hidden, np.nan, Z)
-        kept, values, _ = self._model.cells(visible)
+        kept, values = self._model.clean(visible)
         loadings, noise = self._component_model()
-        predicted = predict_cells(np.where(kept, values - self._mean, 0.0), kept, loadings, noise).fitted + self._mean
+        predicted = (
+            predict_cells(np.where(kept, values - self._mean, 0.0), kept, RowRegression(loadings, noise)).fitted
+            + self._mean
+        )
         return negative_error(np.nan_to_num(Z, nan=0.0), predicted, hidden, np.ones(Z.shape[1]))
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
@@ -292,7 +312,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        kept, _, _ = self._model.cells(Z)
+        kept, _ = self._model.clean(Z)
         return np.where(kept | np.isnan(Z), 1, -1)
 
     def predict_entries_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -306,15 +326,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        _, _, cells = self._model.cells(Z)
-        rows = np.where(np.isnan(Z), 0.0, Z - self._model.mean)
-        probability = self._model.tails.outlier_probability(self._model.residuals(rows, cells), self._prior)
+        cells = self._model.cells(Z)
+        probability = self._model.tails.outlier_probability(self._model.residuals(cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
 
     # ----------------------------------------------------------------------------------------------------- its parts
 
     def _fit_models(self, Z: NDArray[Any], state: State) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Fit all models; return which entries are clean, and the table with the others replaced."""
+        """Fit all models; return which entries are clean, and the codes of the rows."""
         n, m = Z.shape
         left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
         if isinstance(state, ProjectionsState):
@@ -333,36 +352,43 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
-        kept, values, _ = model.cells(Z)
-        self._fit_components(values)
-        return kept, values
+        kept, values = model.clean(Z)
+        return kept, self._fit_components(values)
 
     def _take_low_rank(
         self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], noise: float
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Take a certified L = left·right as the model; return what :meth:`_fit_models` does."""
-        observed = ~np.isnan(Z)
-        model = certified_model(left[observed.any(axis=1)], right, noise, self.center)
-        is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
-        if is_exact and observed.all() and Z.size > SMALL:  # the same up to rounding, and much faster
-            low_rank = left @ right
-            kept = np.abs(Z - low_rank) <= LIMIT * model.noise**0.5
-            values = np.where(kept, Z, low_rank)
-        else:
-            kept, values, _ = model.cells(Z)
+        rows = ~np.isnan(Z).all(axis=1)
+        model = certified_model(left[rows], right, noise, self.center)
         self._model, self._mean = model, model.mean
-        self._fit_components(values)
-        return kept, values
+        is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
+        if is_exact and not np.isnan(Z).any() and Z.size > SMALL:  # the same up to rounding, and much faster
+            kept, left = without_outliers(Z, left, right, LIMIT * model.noise**0.5)
+            return kept, self._fit_factors(left, right)
+        kept, values = model.clean(Z)
+        return kept, self._fit_components(values)
 
-    def _fit_components(self, values: NDArray[Any]) -> None:
-        """Take the principal components of the clean table."""
+    def _fit_factors(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+        """Take the principal components of left·right; return the codes of its rows."""
+        n, rank = len(left), self._model.loadings.shape[1]
+        basis, triangle = np.linalg.qr((right * (self._scale / self._unit)).T)
+        rows = (left - (left.mean(axis=0) if self.center else 0.0)) @ triangle.T
+        rank = rank if self.n_components is None else int(self.n_components)
+        components, variances, total = principal_components(rows.T @ rows / n, None, rank)
+        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
+        self._set_components(components[kept] @ basis.T, variances[kept] * n, total * n, n)
+        return (rows @ basis.T) @ self._components.T
+
+    def _fit_components(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Take the principal components of the clean table; return the codes of its rows."""
         n, m = values.shape
         model, weights = self._model, self._scale / self._unit
         covariance = None
         if model.covariance is not None:
             extra = 0.0 if self.center else np.outer(model.mean, model.mean)
             covariance = model.covariance + extra
-        values = values - self._mean
+        values -= self._mean
         if self.n_components is not None:
             rank = int(self.n_components)
         elif covariance is None:
@@ -374,11 +400,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             covariance = values.T @ values / n
         if covariance is not None:
             covariance = covariance * weights[:, None] * weights
+        if (weights != 1).any():
+            values *= weights
         loadings = model.loadings * weights[:, None]
         start = loadings[:, :rank] if self.method_ == "projections" and rank <= loadings.shape[1] else None
-        components, variances, total = principal_components(covariance, values * weights, rank, start)
+        components, variances, total = principal_components(covariance, values, rank, start)
         kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
         self._set_components(components[kept], variances[kept] * n, total * n, n)
+        return values @ self._components.T
 
     def _set_components(self, components: NDArray[Any], squares: NDArray[Any], total: float, n: int) -> None:
         """Take components, the squares of their singular values and the total of all, in units of ``_unit``."""
@@ -405,9 +434,6 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
     def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
         return ((values - self._mean) * (self._scale / self._unit)) @ self._components.T
-
-    def _projected(self, values: NDArray[Any]) -> NDArray[Any]:
-        return (self._codes(values) @ self._components) * self._unit
 
     def _row_scores(self, Z: NDArray[Any]) -> NDArray[Any]:
         return -row_distances(Z, self._model.mean, self._model.loadings, self._model.noise)
@@ -459,44 +485,44 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             seed = check_random_state(seed).randint(2**31 - 1)
         mask = None if observed.all() else torch.from_numpy(observed)
         y = torch.from_numpy(np.ascontiguousarray(centred))
-        unit = scale(Problem("X", y, mask=mask))
+        unit = _typical(y, mask) or scale(Problem("X", y, mask=mask))
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
-    def _separate(
-        self, deviations: NDArray[Any], observed: NDArray[Any], units: NDArray[Any]
-    ) -> tuple[State, NDArray[Any], float]:
+    def _separate(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, NDArray[Any], float]:
         """Separate L and S; return the state, and the units of the columns and of all that they were separated in."""
         self.certificate_ = None
+        equal = np.ones(deviations.shape[1], deviations.dtype)
+        units = None if self.scale else equal
         if self.method == "projections" or (self.method == "auto" and self.alpha == "auto"):
-            found = self._projected_state(deviations, observed, units)
-            if found is not None:
-                return found
+            self.method_, self.alpha_, self.alpha_choice_ = "projections", None, None
+            # First in the units of X: white noise there is not white in scaled columns. Then in scaled columns, where
+            # only an exact model is accepted.
+            state, unit = self._projected_state(deviations, observed)
+            if self.certificate_ is not None and self.certificate_.is_accepted:
+                return state, equal, unit
+            if self.scale:
+                units = robust_scale(_known(deviations, observed))
+                state, unit = self._projected_state(deviations / units, observed)
+                if self.certificate_ is not None and self.certificate_.kind == "exact":
+                    return state, units, unit
+            if self.method == "projections":
+                reason = "" if self.certificate_ is None else f": {self.certificate_.reason}"
+                warnings.warn(
+                    f"the result of the projections is not confirmed{reason}", ConvergenceWarning, stacklevel=3
+                )
+                return state, equal if units is None else units, unit
+        if units is None:
+            units = robust_scale(_known(deviations, observed))
         problem, unit = self._problem(deviations / units, observed)
         return self._recover(problem), units, unit
 
-    def _projected_state(
-        self, deviations: NDArray[Any], observed: NDArray[Any], units: NDArray[Any]
-    ) -> tuple[State, NDArray[Any], float] | None:
-        """Separate by projections; ``None`` if they are not confirmed and another method may be used.
-
-        First in the units of X: white noise there is not white in scaled columns. Then in scaled columns, where only
-        an exact model is accepted.
-        """
-        self.method_, self.alpha_, self.alpha_choice_ = "projections", None, None
-        attempts = [np.ones_like(units), units] if self.scale else [units]
-        for number, scales in enumerate(attempts):
-            problem, unit = self._problem(deviations / scales, observed)
-            state = self._ended(ProjectionsMethod(), problem, None)
-            if isinstance(state, ProjectionsState):
-                self.certificate_ = state.recoveries[0].progress.certificate
-            kind = "unfinished" if self.certificate_ is None else self.certificate_.kind
-            if kind == "exact" or (kind == "noisy" and number == 0):
-                return state, scales, unit
-        if self.method == "auto":
-            return None
-        reason = "" if self.certificate_ is None else f": {self.certificate_.reason}"
-        warnings.warn(f"the result of the projections is not confirmed{reason}", ConvergenceWarning, stacklevel=4)
-        return state, scales, unit
+    def _projected_state(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, float]:
+        """Separate by projections, and take their certificate; return the state, and the unit of the problem."""
+        problem, unit = self._problem(deviations, observed)
+        state = self._ended(ProjectionsMethod(), problem, None)
+        if isinstance(state, ProjectionsState):
+            self.certificate_ = state.recoveries[0].progress.certificate
+        return state, unit
 
     def _recover(self, problem: Problem) -> State:
         self.alpha_choice_ = None
@@ -537,8 +563,20 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any]) -> float:
     """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
-    errors = np.sort(np.abs(model.cells(Z)[2].residual[~np.isnan(Z)]))
+    errors = np.sort(np.abs(model.cells(Z).residual[~np.isnan(Z)]))
     return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
+
+
+def _typical(y: torch.Tensor, mask: torch.Tensor | None) -> float:
+    """The median absolute value of a sample of a large complete table; else 0."""
+    if mask is not None or y.numel() <= SMALL:
+        return 0.0
+    return float(y.view(-1)[:: y.numel() // SAMPLE | 1].abs().median())
+
+
+def _known(deviations: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
+    """With NaN where nothing was observed."""
+    return deviations if observed.all() else np.where(observed, deviations, np.nan)
 
 
 def _signed(components: Any) -> Any:

@@ -85,7 +85,7 @@ def test_a_row_whose_far_cells_agree_is_kept() -> None:
     Z = size * np.array([1.0, 1.0]) + 0.1 * rng.standard_normal((200, 2))
     Z[0] = [9.0, 9.1]
     Z[1] = [9.0, 0.0]
-    kept, values, _ = fit_cell_model(Z).cells(Z)
+    kept, values = fit_cell_model(Z).clean(Z)
     assert kept[0].all()
     assert not kept[1, 0]
     assert kept[1, 1]

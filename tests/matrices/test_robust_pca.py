@@ -15,6 +15,8 @@ from sklearn.preprocessing import RobustScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dop_lightning import RobustPCA
+from dop_lightning.matrices import clipped_codes, robust_pca
+from dop_lightning.matrices.row_regression import RowRegression
 
 
 def low_rank(
@@ -362,3 +364,48 @@ def test_projections_that_are_not_confirmed_warn() -> None:
         RobustPCA(method="projections").fit(X)
     with pytest.raises(ValueError, match="alpha must be 'auto' with method='projections'"):
         RobustPCA(method="projections", alpha=3.0).fit(X)
+
+
+# ------------------------------------------------------------------------------------------------------------ its cost
+
+
+def noisy(n: int = 600, spread: float = 0.01) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    L = rng.normal(size=(n, 4)) @ rng.normal(size=(4, n))
+    return L + (rng.random(L.shape) < 0.1) * rng.normal(0, 20, L.shape) + spread * rng.normal(size=L.shape)
+
+
+def count_rows(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
+    """The number of rows in each call of a function, whose first argument besides ``self`` has them."""
+    counts: list[int] = []
+    plain = getattr(owner, name)
+
+    def counted(*arguments, **settings):
+        rows = arguments[1] if isinstance(arguments[0], RowRegression) else arguments[0]
+        counts.append(len(rows))
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(owner, name, counted)
+    return counts
+
+
+def test_each_row_is_solved_once_in_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = count_rows(monkeypatch, RowRegression, "codes")
+    refitted = count_rows(monkeypatch, clipped_codes, "robust_codes")
+    scaled = count_rows(monkeypatch, robust_pca, "robust_scale")
+    pca = RobustPCA().fit(noisy())
+    assert pca.certificate_ is not None
+    assert pca.certificate_.kind == "noisy"
+    assert 600 <= sum(solved) <= 1.2 * 600
+    assert refitted == []
+    assert scaled == []
+
+
+def test_an_exact_result_of_a_large_table_is_not_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = count_rows(monkeypatch, RowRegression, "codes")
+    X = noisy(spread=0.0)
+    pca = RobustPCA().fit(X)
+    assert pca.certificate_ is not None
+    assert pca.certificate_.kind == "exact"
+    assert solved == []
+    np.testing.assert_allclose(pca.inverse_transform(pca.transform(X)), pca.low_rank_, atol=1e-5)

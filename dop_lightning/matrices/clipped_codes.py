@@ -1,0 +1,117 @@
+r"""Robust regression of rows onto known orthonormal components, by gradient steps with clipped residuals.
+
+Shapes: n rows, m columns, q components.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dop_lightning.engine.robust_codes import robust_codes
+from dop_lightning.matrices.row_regression import RowRegression
+
+ITERATIONS = 5
+
+STEP = 1.4
+"""Step length; components are orthonormal, so steps below 2 are stable."""
+
+CLIP = 1.5
+"""Residuals are clipped at this many standard deviations of the residuals of their row."""
+
+SAMPLED = 128
+"""Columns from which the scale of a row is estimated, about, if there are more."""
+
+QUARTILE, QUARTILE_OF_NORMAL, MEDIAN_OF_NORMAL = 0.25, 0.3186, 0.6745
+
+TWICE = 2.0
+"""Rows whose residuals exceed the noise by this factor are fitted again by least absolute deviations."""
+
+BOUND = 100.0
+"""Entries are bounded by this many times the median absolute entry of their row in least absolute deviations."""
+
+LAST_ITERATIONS = 30
+
+ROUNDS = 4
+"""Fits to cells with small residuals, at most."""
+
+WIDE = 3.0
+"""They are smaller than this many standard deviations of the residuals of their row."""
+
+
+def clipped_codes(rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression) -> NDArray[Any]:
+    r"""Return the scaled codes c of rows ``y ≈ Vc + s`` with s sparse, ``(n, q)``; each row by itself.
+
+    A gradient step of Huber's loss is ``c ← c + λ·Vᵀ clip(y − Vc, ±θ)``. θ follows the scale of the residuals, from the
+    lower quartile of their magnitude, so that it falls as fast as they do. Rows that still differ from the model are
+    fitted to the cells with small residuals in turns, and then by least absolute deviations
+    (:func:`~dop_lightning.engine.robust_codes.robust_codes`), which bears more outliers and takes much longer.
+
+    Args:
+        rows: y, ``(n, m)``, 0 where missing.
+        observed: ``(n, m)``, true where observed.
+        regression: of rows onto the loadings, whose V has orthonormal columns, or zeros.
+    """
+    y, mask = torch.from_numpy(rows), None if observed.all() else torch.from_numpy(observed)
+    m = rows.shape[1]
+    enough = TWICE * regression.noise**0.5
+    every = m // SAMPLED or 1
+    codes = _clipped(y.float(), mask, regression.V.float(), regression.noise**0.5, every).to(y)
+    residual = torch.addmm(y, codes, regression.V.mT, alpha=-1).abs_()
+    known = None if mask is None else observed[:, ::every]
+    scale = _scale(np.ascontiguousarray(residual[:, ::every].numpy()), known, QUARTILE, QUARTILE_OF_NORMAL)
+    for _ in range(ROUNDS):
+        far = np.nonzero(scale > enough)[0]
+        if len(far) == 0:
+            break
+        some, seen = y[far], None if mask is None else observed[far]
+        kept = residual[far] <= torch.from_numpy(WIDE * scale[far])[:, None]
+        codes[far] = regression.codes(some, kept if mask is None else kept & mask[far])[0]
+        residual[far] = (some - codes[far] @ regression.V.mT).abs_()
+        scale[far] = _scale(residual[far].numpy(), seen, QUARTILE, QUARTILE_OF_NORMAL)
+    far = np.nonzero(scale > enough)[0]
+    if len(far):
+        codes[far] = _least_deviations(y[far], None if mask is None else mask[far], regression.V)
+    return codes.numpy()
+
+
+def _clipped(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: int) -> Tensor:
+    """The codes after all steps; scales are those of each ``every``-th column."""
+    known = None if mask is None else mask[:, ::every].numpy()
+    scale = _scale(y[:, ::every].abs().numpy(), known, 0.5, MEDIAN_OF_NORMAL)
+    if not scale.all():
+        size = y.abs().numpy()
+        scale = np.where(scale > 0, scale, _scale(size, size > 0, 0.5, MEDIAN_OF_NORMAL))
+    codes, residual = y.new_zeros(len(y), V.shape[1]), y.clone()
+    step: Tensor | float = STEP
+    if mask is not None:
+        step = STEP / mask.to(y).mean(dim=1, keepdim=True).clamp_min(1 / y.shape[1])
+    for _ in range(ITERATIONS):
+        bound = torch.from_numpy(np.maximum(CLIP * scale, spread))[:, None].to(y)
+        torch.minimum(residual, bound, out=residual)
+        codes += (torch.maximum(residual, -bound, out=residual) @ V).mul_(step)
+        torch.addmm(y, codes, V.mT, alpha=-1, out=residual)
+        if mask is not None:
+            residual.mul_(mask)
+        scale = _scale(residual[:, ::every].abs().numpy(), known, QUARTILE, QUARTILE_OF_NORMAL)
+    return codes
+
+
+def _scale(size: NDArray[Any], known: NDArray[Any] | None, quantile: float, of_normal: float) -> NDArray[Any]:
+    """The standard deviation of each row from a quantile of its known magnitudes; 0 without any."""
+    if known is None:
+        place = int(quantile * (size.shape[1] - 1))
+        return np.partition(size, place, axis=1)[:, place] / of_normal
+    count = known.sum(axis=1)
+    place = (quantile * np.maximum(count - 1, 0)).astype(int)
+    found = np.sort(np.where(known, size, np.inf), axis=1)[np.arange(len(size)), place]
+    return np.where(count > 0, found, 0.0) / of_normal
+
+
+def _least_deviations(y: Tensor, mask: Tensor | None, V: Tensor) -> Tensor:
+    # Bounded, since the precision of least absolute deviations is relative to the largest entries.
+    size = y.abs().numpy()
+    bound = torch.from_numpy(BOUND * MEDIAN_OF_NORMAL * _scale(size, size > 0, 0.5, MEDIAN_OF_NORMAL))[:, None]
+    return robust_codes(torch.clamp(y, -bound, bound), V.mT.contiguous(), mask, iterations=LAST_ITERATIONS)
