@@ -254,15 +254,17 @@ def _to_matrix(path: Path, array: Any) -> tuple[Tensor, Tensor | None]:
         )
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
     observed = ~np.isnan(array)
+    complete = bool(observed.all())
     if not observed.any():
         raise ValueError(f"{path}: the matrix must have at least one observed entry, got {array.size} missing ones")
     # A conversion may overflow to infinity, which is refused with the others.
     with np.errstate(over="ignore"):
-        values = np.where(observed, array, 0).astype(np.float64 if wide else np.float32)
+        known = array if complete else np.where(observed, array, 0)
+        values = np.require(known, np.float64 if wide else np.float32, ["C", "A", "W"])  # not copied if it is so
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(
             f"{path}: entries must be finite, or NaN where missing, got {array[row, column]} in row {row + 1}, "
             f"column {column + 1}"
         )
-    return torch.from_numpy(values), None if observed.all() else torch.from_numpy(observed)
+    return torch.from_numpy(values), None if complete else torch.from_numpy(observed)

@@ -154,7 +154,8 @@ class Problem:
             if not self.mask.any():
                 raise ValueError(f"{self.name}: mask must have at least one observed entry, got none")
             object.__setattr__(self, "observation", torch.where(self.mask, y, torch.zeros_like(y)))
-        if not torch.isfinite(self.observation).all():
+        extremes = self.observation.aminmax() if y.numel() else ()  # NaN if any entry is; no array as large as y
+        if not all(bool(torch.isfinite(extreme)) for extreme in extremes):
             bad = int((~torch.isfinite(self.observation)).sum())
             raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} entries that are not")
         object.__setattr__(self, "folder", self.folder or self.name)

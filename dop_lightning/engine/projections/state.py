@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
@@ -18,6 +19,9 @@ from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.problems.problem import Attribute, ProblemBatch
 
 NAME = "AlternatingProjections"
+
+AT_ONCE = 2**20
+"""Entries of the residual that are worked on at once."""
 
 
 class ProjectionsState(RatelessState):
@@ -58,10 +62,18 @@ class ProjectionsState(RatelessState):
             X, s = signals[0][None], corruptions[0][None]
         else:
             X, s = torch.stack(signals), torch.stack(corruptions)
-        residual = (X + s).sub_(self.problems.observation)
-        if self.problems.mask is not None:
-            residual.mul_(self.problems.mask)
-        return Evaluation(self.iteration, X, s, SquaredLoss().value(residual))
+        return Evaluation(self.iteration, X, s, self._loss(X, s))
+
+    def _loss(self, X: Tensor, s: Tensor) -> Tensor:
+        """A quarter of the squared residual of each problem, in strips of rows: no array as large as X is needed."""
+        loss = torch.zeros(len(X), dtype=X.dtype, device=X.device)
+        height = max(1, AT_ONCE // X[:, 0].numel())
+        for rows in (slice(begin, begin + height) for begin in range(0, X.shape[1], height)):
+            residual = (X[:, rows] + s[:, rows]).sub_(self.problems.observation[:, rows])
+            if self.problems.mask is not None:
+                residual.mul_(self.problems.mask[:, rows])
+            loss += SquaredLoss().value(residual)
+        return loss
 
     @torch.no_grad()
     def advance(self, iterations: int) -> list[int]:

@@ -14,6 +14,9 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dop_lightning.foundation.checks import not_negative, positive, share
 
+AT_ONCE = 2**20
+"""Entries of a corruption that are counted at once."""
+
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11  # what truncation at 3.5 sigma makes of it, in torchmetrics as in scikit-image
 SSIM_STRIP = 2**16  # pixels whose windows are looked at together: they lie in the cache, and large images need no more
@@ -153,10 +156,18 @@ def corruption_density(corruption: Tensor, threshold: float | Tensor, mask: Tens
     >>> corruption_density(torch.tensor([[0.0, 0.5, -2.0, 0.01]]), threshold=0.1)
     tensor([0.5000], dtype=torch.float64)
     """
-    s = _exact("corruption", corruption)
-    observed = _observed(s, mask)
-    above = _support(s, threshold) & observed
-    return torch.where(_undefined(s, observed), torch.nan, _count(above) / _count(observed))
+    _require_entries("corruption", corruption)
+    if mask is not None:
+        _observed(corruption, mask)
+    above = known = undefined = torch.zeros(())
+    for begin in range(0, corruption[0].numel(), AT_ONCE):  # no copy of a large corruption
+        part = slice(begin, begin + AT_ONCE)
+        s = _exact("corruption", corruption.flatten(1)[:, part])
+        observed = _observed(s, None if mask is None else mask.flatten(1)[:, part])
+        above = above + _count(_support(s, threshold) & observed)
+        known = known + _count(observed)
+        undefined = undefined + _undefined(s, observed)
+    return torch.where(undefined > 0, torch.nan, above / known)
 
 
 def support_scores(
@@ -254,10 +265,14 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
 
 def _exact(name: str, tensor: Tensor) -> Tensor:
     """Detached float64, so that scores do not depend on the type a method computes in."""
-    if tensor.ndim < 2 or tensor.numel() == 0:
-        raise ValueError(f"{name} must hold K problems of at least one entry, got shape {tuple(tensor.shape)}")
+    _require_entries(name, tensor)
     # Apple's devices have no float64
     return (tensor.detach().cpu() if tensor.device.type == "mps" else tensor.detach()).double()
+
+
+def _require_entries(name: str, tensor: Tensor) -> None:
+    if tensor.ndim < 2 or tensor.numel() == 0:
+        raise ValueError(f"{name} must hold K problems of at least one entry, got shape {tuple(tensor.shape)}")
 
 
 def _pair(left: Tensor, right: Tensor, name: str = "estimate", other: str = "truth") -> tuple[Tensor, Tensor]:
