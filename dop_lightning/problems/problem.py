@@ -209,7 +209,13 @@ def scale(problem: Problem) -> float:
     if problem.data_range is not None:
         return problem.data_range
     y = problem.observation if problem.mask is None else problem.observation[problem.mask]
-    return float(y.abs().median()) or float(y.abs().max()) or 1.0
+    sizes = y.abs().contiguous()
+    largest = float(sizes.max())
+    if sizes.device.type == "cpu" and sizes.dtype in (torch.float32, torch.float64):
+        ordered, middle = sizes.view(-1).numpy(), (sizes.numel() - 1) // 2
+        ordered.partition(middle)  # in place: torch.median needs a copy
+        return float(ordered[middle]) or largest or 1.0
+    return float(sizes.median()) or largest or 1.0
 
 
 class ProblemBatch(Sequence[Problem]):
