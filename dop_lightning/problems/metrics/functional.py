@@ -240,9 +240,11 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
     With Q an orthonormal basis, ``B = QᵀM`` and ``e² = ‖M‖_F² − ‖B‖_F²``, singular values satisfy
     ``σᵢ(B) ≤ σᵢ(M) ≤ √(σᵢ(B)² + e²)``. A few columns of Q suffice if e is small.
     """
-    if not bool(torch.isfinite(M).all()):
+    if not all(bool(torch.isfinite(extreme)) for extreme in M.aminmax()):
         return float("nan")
-    size = float(torch.linalg.vector_norm(M, dtype=torch.float64))
+    strips = M.split(max(1, AT_ONCE // M.shape[1]))  # a copy in float64 would take twice the memory of M
+    norms = [torch.linalg.vector_norm(strip, dtype=torch.float64) for strip in strips]
+    size = float(torch.linalg.vector_norm(torch.stack(norms)))
     if size == 0:
         return 0.0
     M = M / M.abs().amax() if not 1e-15 < size < 1e15 else M  # squares must be numbers
