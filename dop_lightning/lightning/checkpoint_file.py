@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dop_lightning.engine.roster import Roster
-from dop_lightning.lightning.checkpoint_io import RECOVERY
 from dop_lightning.lightning.data.saved import save_problems
 from dop_lightning.lightning.state_dict import join, split
+from dop_lightning.runs.checkpoints import RECOVERY, add_checksums, check_file_content
 
 FORMAT = 1
 
@@ -32,6 +32,7 @@ def add_run(checkpoint: dict[str, Any], roster: Roster, data: Any, extra: Mappin
         for entry in records.values():
             entry["state"]["optimizers"] = [{} for _ in entry["state"].get("optimizers", [])]
     checkpoint[RECOVERY] = {"format": FORMAT, "records": records, **save_problems(data)}
+    add_checksums(checkpoint)
 
 
 def has_run(checkpoint: Mapping[str, Any]) -> bool:
@@ -43,7 +44,7 @@ def entries_of(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return record and state of each problem of a checkpoint, as a roster loads them.
 
     Raises:
-        ValueError: the file is of a later version.
+        ValueError: the file is of a later version, damaged, or lacks an entry.
     """
     saved = checkpoint[RECOVERY]
     if saved["format"] != FORMAT:
@@ -51,9 +52,13 @@ def entries_of(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"the checkpoint was written by another version of dop_lightning (format {saved['format']}, this version "
             f"reads {FORMAT})"
         )
-    states = {entry["problem"]: entry for entry in checkpoint.get("optimizer_states") or []}
-    entries = {}
-    for name, record in saved["records"].items():
-        state = record.get("state") or {key: value for key, value in states[name].items() if key != "problem"}
-        entries[name] = join(name, {**record, "state": state}, checkpoint["state_dict"])
+    check_file_content(checkpoint, "checkpoint", ("state_dict", "optimizer_states", RECOVERY))
+    try:
+        states = {entry["problem"]: entry for entry in checkpoint.get("optimizer_states") or []}
+        entries = {}
+        for name, record in saved["records"].items():
+            state = record.get("state") or {key: value for key, value in states[name].items() if key != "problem"}
+            entries[name] = join(name, {**record, "state": state}, checkpoint["state_dict"])
+    except KeyError as error:
+        raise ValueError(f"the checkpoint is not whole (it lacks {error})") from error
     return entries

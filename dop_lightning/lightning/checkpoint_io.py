@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import __version__ as lightning_version
 
 from dop_lightning.foundation.atomic import write_atomically
-
-FORMAT = "dop checkpoint 1"
-
-RECOVERY = "recovery"
-"""The key of a checkpoint file under which it holds the problems, see :mod:`.checkpoint_file`."""
-
-CALLBACKS = "callbacks"
-"""The file of a folder that holds what Lightning's callbacks remember, such as the patience of early stopping."""
+from dop_lightning.foundation.saved_state import check_archive, damage, load_state, save_state
+from dop_lightning.runs.checkpoints import (
+    CALLBACKS,
+    CALLBACKS_COPY,
+    FORMAT,
+    RECOVERY,
+    check_file_content,
+    previous,
+    read_batch,
+)
 
 WRITERS = 4
 """Files that are written at the same time, since each of them mostly waits for the disk."""
@@ -50,7 +51,7 @@ class StateInFile:
         Raises:
             ValueError: the file is damaged.
         """
-        state: dict[str, Any] = _unpickled(self.file, "cpu")["problems"][self.name]["state"]
+        state: dict[str, Any] = read_batch(self.file)["problems"][self.name]["state"]
         return state
 
 
@@ -125,7 +126,8 @@ class FolderCheckpointIO(CheckpointIO):
             for written in writing:
                 written.result()
         if callbacks := checkpoint.get("callbacks"):
-            write_atomically(folder / CALLBACKS, lambda stream: torch.save(callbacks, stream))
+            for name in (CALLBACKS, CALLBACKS_COPY):
+                write_atomically(folder / name, lambda stream: save_state({"callbacks": callbacks}, stream))
 
     def _is_written(self, file: Path, problems: Problems) -> bool:
         """Return whether the file of a batch holds its problems as they are."""
@@ -140,12 +142,12 @@ class FolderCheckpointIO(CheckpointIO):
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Put a new file in place of the last one, and that in place of the one before."""
         fresh = file.with_suffix(".new")
-        write_atomically(fresh, lambda stream: torch.save(content, stream))
+        write_atomically(fresh, lambda stream: save_state(content, stream))
         try:
             if file in self._damaged:
                 self._damaged.remove(file)  # the one before it is the good one
             elif file.exists():
-                file.replace(_previous(file))
+                file.replace(previous(file))
             fresh.replace(file)
         except BaseException:
             fresh.unlink(missing_ok=True)
@@ -175,18 +177,20 @@ class FolderCheckpointIO(CheckpointIO):
             "epoch": 0,
             "global_step": 0,
         }
-        callbacks = folder / CALLBACKS
-        if callbacks.is_file():
-            checkpoint["callbacks"] = _unpickled(callbacks, "cpu")
+        if (folder / CALLBACKS).is_file() or (folder / CALLBACKS_COPY).is_file():
+            checkpoint["callbacks"] = _load_callbacks(folder)
         return checkpoint
 
     def _load_file(self, path: Any, map_location: Any) -> dict[str, Any]:
         try:
             content = self.files.load_checkpoint(path, map_location or "cpu", weights_only=True)
         except Exception as error:
-            raise _damaged(path, error) from error
+            raise damage(path, error) from error
         if not isinstance(content, dict) or RECOVERY not in content:
             raise ValueError(f"{path}: not a checkpoint written by dop (it holds no problems)")
+        if Path(path).is_file():
+            check_archive(Path(path))
+        check_file_content(content, path)
         return content
 
     def teardown(self) -> None:
@@ -210,7 +214,7 @@ class FolderCheckpointIO(CheckpointIO):
 
     def _load(self, file: Path) -> tuple[dict[str, Any], Path]:
         """The content of a file, or of the one before it, and which of them it is."""
-        before = _previous(file)
+        before = previous(file)
         if not file.exists():  # stopped between two renames
             return self._read(before), before
         try:
@@ -231,12 +235,7 @@ class FolderCheckpointIO(CheckpointIO):
             return content, before
 
     def _read(self, file: Path) -> dict[str, Any]:
-        content = _unpickled(file, "cpu")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it says nothing of its format)")
-        if self.mark and content["run"] not in ("", self.mark):
-            raise ValueError(f"{file}: of another run, of other settings or data")
-        return content
+        return read_batch(file, self.mark)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the folder, or the file."""
@@ -246,21 +245,25 @@ class FolderCheckpointIO(CheckpointIO):
             self.files.remove_checkpoint(path)
 
 
-def _unpickled(file: Path, map_location: Any) -> Any:
-    try:
-        return torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:
-        raise _damaged(file, error) from error
+def _load_callbacks(folder: Path) -> Any:
+    """Return what callbacks remember, from either of two equal files.
 
-
-def _damaged(path: Any, error: Exception) -> ValueError:
-    """What to say of a file that cannot be read; torch raises many kinds of errors."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ValueError(f"{path}: damaged, or not a checkpoint written by dop ({reason})")
-
-
-def _previous(file: Path) -> Path:
-    return file.with_name(f"{file.stem}.previous.pt")
+    Raises:
+        ValueError: both are damaged.
+    """
+    for name in (CALLBACKS, CALLBACKS_COPY):
+        if not (folder / name).is_file():
+            continue
+        try:
+            content = load_state(folder / name)
+        except ValueError as error:
+            print(f"{error}: skipped", file=sys.stderr)
+            continue
+        # files of earlier versions hold the states alone
+        return content.get("callbacks", content) if isinstance(content, dict) else {}
+    raise ValueError(
+        f"{folder / CALLBACKS}: damaged, and so is its copy; remove both to start EarlyStopping and others anew"
+    )
 
 
 def _stage(problems: Mapping[str, Mapping[str, Any]]) -> Hashable:

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch.nn.modules.module import _IncompatibleKeys
 
 from dop_lightning.engine.roster import Roster
+from dop_lightning.foundation.saved_state import check_archive, damage
 from dop_lightning.lightning.checkpoint_file import add_run, entries_of, has_run
 from dop_lightning.lightning.data.base import RecoveryDataModule
 from dop_lightning.lightning.data.saved import load_problems
@@ -19,6 +20,7 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.saved_batches import SavedBatches
 from dop_lightning.lightning.state_dict import load_tensors, problem_tensors
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.checkpoints import check_file_content
 
 _DATA: ContextVar[RecoveryDataModule | None] = ContextVar("datamodule", default=None)
 """The data module given to ``load_from_checkpoint``, which Lightning does not hand on."""
@@ -143,12 +145,16 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
                 f"ckpt_path must hold problems of this run, such as {next(iter(self.roster.records))!r}, "
                 f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"
             )
+        _check_entries(problems)
         self.roster.load(problems)
         if self._trainer is not None:
             for name in set(problems) & set(self.roster.records):
                 for callback in self.recovery_callbacks:
                     callback.load_problem_state(name, problems[name]["callbacks"].get(callback.name, {}))
-        self.roster.rest()
+        try:
+            self.roster.rest()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"ckpt_path holds states that do not fit this method ({error})") from error
         self.follow_states()
         # what Lightning would restore by position follows the problems: optimizers, and counters in on_fit_start
         extras = self._extras()
@@ -189,6 +195,18 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             _DATA.reset(token)
 
 
+def _check_entries(problems: Mapping[str, Any]) -> None:
+    """Refuse problems of a checkpoint without their states.
+
+    Raises:
+        ValueError: one lacks its state, or what callbacks remember of it.
+    """
+    for name, entry in problems.items():
+        for key in ("state", "callbacks"):
+            if key not in entry:
+                raise ValueError(f"ckpt_path is not a whole checkpoint (it lacks {key!r} of {name})")
+
+
 def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
     """Refuse a file with a part that it could not hold and that is not given.
 
@@ -199,9 +217,13 @@ def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
         return
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        check_archive(Path(path))
+    except ValueError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: damaged, or not a checkpoint ({reason})") from error
+        raise damage(path, error) from error
+    if isinstance(checkpoint, dict) and has_run(checkpoint):
+        check_file_content(checkpoint, path)
     parts = unsaved_parts(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     for name, what in parts.items():
         if name not in given:

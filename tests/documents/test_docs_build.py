@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 INTERNAL = {
     *("foundation.bundled", "foundation.folder_lock", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
-    *("foundation.user_paths", "foundation.yaml_size"),
+    *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
     "lightning.saved_batches",
-    *("runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
+    *("runs.checkpoints", "runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
 }
 """Helpers. The command line has pages of its own, and what the root exports is described there."""
 

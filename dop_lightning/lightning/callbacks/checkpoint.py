@@ -12,8 +12,7 @@ from dop_lightning.foundation.checks import positive
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO, StateInFile
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
-
-LAST = Path("checkpoints") / "last.ckpt"
+from dop_lightning.runs.checkpoints import LAST as LAST
 
 MOST_KEPT = 8
 """Ended tiles of a large image that are in memory before they are saved."""

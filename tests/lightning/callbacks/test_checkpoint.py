@@ -1,5 +1,6 @@
 """Checkpoint folders: a file a batch with the one before it, read safely, refused by name where damaged."""
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,52 @@ def test_a_file_cut_at_any_of_100_places_is_refused_by_name_and_the_one_before_u
         assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 2}
         said = capsys.readouterr().err
         assert re.fullmatch(f"{re.escape(str(damaged))}: damaged.*: going on from the one before it\n", said)
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, capsys) -> None:
+    path, draws, noticed = tmp_path / "last.ckpt", random.Random(0), 0
+    save(1, path)
+    save(2, path)
+    damaged = path / "batch-0000.pt"
+    whole = damaged.read_bytes()
+    for _ in range(100):
+        content = bytearray(whole)
+        content[draws.randrange(len(whole))] ^= 1 << draws.randrange(8)
+        damaged.write_bytes(content)
+        found, said = values(path), capsys.readouterr().err
+        assert found == ({"a": 1, "b": 1, "noise-0.1-seed0": 2} if said else dict.fromkeys(found, 2))
+        noticed += f"{damaged}: damaged" in said
+    assert noticed > 20
+
+
+@pytest.mark.parametrize("key", ["run", "time", "problems", "evaluated"])
+def test_a_file_that_lacks_a_key_is_refused_by_name(key: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "last.ckpt"
+    save(1, path)
+    save(2, path)
+    file = path / "batch-0001.pt"
+    whole = torch.load(file, weights_only=True)
+    whole.pop("checksum")
+    for holder in (whole, *whole["problems"].values()):
+        holder.pop(key, None)
+    torch.save(whole, file)
+    assert values(path)["noise-0.1-seed0"] == 1
+    assert f"batch-0001.pt: not a whole checkpoint (it lacks '{key}'" in capsys.readouterr().err
+
+
+def test_callbacks_are_read_from_either_of_two_files(tmp_path: Path, capsys) -> None:
+    path, states = tmp_path / "last.ckpt", {"EarlyStopping": {"wait_count": 3}}
+    FolderCheckpointIO().save_checkpoint({**content(1), "callbacks": states}, path)
+    whole = (path / "callbacks").read_bytes()
+    (path / "callbacks").write_bytes(whole[:-100])
+    assert FolderCheckpointIO().load_checkpoint(path)["callbacks"] == states
+    assert re.fullmatch(r"\S+callbacks: damaged.*: skipped\n", capsys.readouterr().err)
+    torch.save(states, path / "callbacks")  # as earlier versions wrote it
+    assert FolderCheckpointIO().load_checkpoint(path)["callbacks"] == states
+    for name in ("callbacks", "callbacks.copy"):
+        (path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"callbacks: damaged, and so is its copy; remove both"):
+        FolderCheckpointIO().load_checkpoint(path)
 
 
 def test_a_damaged_file_does_not_take_the_place_of_the_good_one(tmp_path: Path) -> None:
