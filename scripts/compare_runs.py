@@ -43,6 +43,9 @@ COMPARED = (".csv", ".json", ".npy", ".npz", ".png")
 IGNORED = ("checkpoints", "config.yaml", "manifest.json")
 """Entries of a run folder that hold paths, dates or internal state."""
 
+UNEQUAL_KEYS = ("machine", "files", "checksum")
+"""Entries of a `result.json` that are not compared. The files themselves are."""
+
 SECONDS_PER_RUN = 600
 """A command that takes longer has failed."""
 
@@ -323,7 +326,7 @@ def _gap(old: str, new: str) -> str:
 def _scores(path: Path) -> dict[str, Any]:
     """The entries of a `result.json` but for durations and the machine."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in found.items() if not is_duration(key) and key != "machine"}
+    return {key: value for key, value in found.items() if not is_duration(key) and key not in UNEQUAL_KEYS}
 
 
 def _compare_values(old: dict[str, Any], new: dict[str, Any]) -> str:

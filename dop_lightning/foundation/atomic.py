@@ -15,10 +15,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dop_lightning.foundation.checksums import checksum, file_checksum, with_checksum
+
 WAITING = 8
 """Maximum number of files of a group that wait for the disk at the same time."""
 
 _GROUP: ContextVar["_Group | None"] = ContextVar("group", default=None)
+
+_RECORDED: ContextVar[dict[Path, str] | None] = ContextVar("recorded", default=None)
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True) -> None:
@@ -45,14 +49,41 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     if durable and (group := _GROUP.get()) is not None:
         group.add(path, temporary, content)
-        return
+    else:
+        try:
+            _fill(path, temporary, content, durable)
+            with naming(path):
+                temporary.replace(path)
+        except BaseException:  # an interrupt, too, leaves nothing behind
+            temporary.unlink(missing_ok=True)
+            raise
+    _record(path, content.getbuffer())
+
+
+@contextmanager
+def recorded_checksums() -> Iterator[dict[Path, str]]:
+    """Collect the checksum of each file that is written in a ``with`` block, by path. Blocks must not be nested."""
+    files: dict[Path, str] = {}
+    token = _RECORDED.set(files)
     try:
-        _fill(path, temporary, content, durable)
-        with naming(path):
-            temporary.replace(path)
-    except BaseException:  # an interrupt, too, leaves nothing behind
-        temporary.unlink(missing_ok=True)
-        raise
+        yield files
+    finally:
+        _RECORDED.reset(token)
+
+
+def _record(path: Path, content: memoryview | bytes) -> None:
+    if (files := _RECORDED.get()) is not None:
+        files[path] = checksum(content)
+
+
+def record_file(path: Path) -> None:
+    """Let :func:`recorded_checksums` have a file that was written by other means, if it is collecting.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if (files := _RECORDED.get()) is not None:
+        files[path] = file_checksum(path)
 
 
 @contextmanager
@@ -82,6 +113,8 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
         raise
+    if path.is_file():
+        record_file(path)
 
 
 def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> None:
@@ -177,6 +210,7 @@ def write_batch(files: Mapping[Path, bytes]) -> None:
         for path, written in temporary.items():
             with naming(path):
                 written.replace(path)
+            _record(path, files[path])
     except BaseException:
         for written in temporary.values():
             written.unlink(missing_ok=True)
@@ -243,3 +277,13 @@ def atomic_json(path: str | Path, value: Any) -> None:
     except ValueError as error:
         raise ValueError(f"{path}: values must be finite numbers or None, got another: {error}") from error
     atomic_text(path, text + "\n")
+
+
+def checked_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as :func:`atomic_json` does, with its checksum under the key ``checksum``.
+
+    Raises:
+        ValueError: as :func:`atomic_json`.
+        OSError: as :func:`write_atomically`.
+    """
+    atomic_json(path, with_checksum(value))

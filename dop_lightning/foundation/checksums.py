@@ -74,5 +74,15 @@ def without_checksum(content: Any) -> Any:
     return rest
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file, and check its checksum if it has one.
+
+    Raises:
+        ValueError: it is damaged.
+        OSError: it cannot be read.
+    """
+    return without_checksum(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _json_checksum(content: Any) -> str:
     return checksum(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

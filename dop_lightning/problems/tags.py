@@ -21,7 +21,7 @@ RESERVED = frozenset(
         *("psnr_average", "best_psnr", "best_iteration"),
         # columns of results.csv, and keys of result.json
         *("run", "problem", "attributes", "seed", "tau", "alpha", "status", "iterations", "seconds", "machine"),
-        *("higher_is_better", "report"),
+        *("higher_is_better", "report", "files", "checksum"),
         # names that Lightning gives a meaning
         *("epoch", "step", "global_step"),
     }

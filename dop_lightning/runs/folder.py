@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dop_lightning.foundation.checksums import read_json
+
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.csv"
@@ -179,7 +181,7 @@ class RunFolder:
         """
         path = self.path / folder / RESULT
         with _parsing(path, "a result"):
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
             return {**result, "problem": result["problem"]}
 
     def results(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from dop_lightning.images.mosaics import WORST_FIRST, combine
 from dop_lightning.images.tiles import Mosaic, Place
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.damage import find_damage, require_intact
 from dop_lightning.runs.folder import RESULT, RunFolder
 
 SIGNAL, CORRUPTION, PROBABILITY = "recovered.npy", "corruption.npy", "corruption_probability.npy"
@@ -54,13 +55,15 @@ class _Outcomes(Mapping[Place, Outcome]):
 
 
 def is_assembled(run: Path, mosaic: Mosaic) -> bool:
-    """Return whether the result of an image is that of its tiles as they are now.
+    """Return whether the result of an image is that of its tiles as they are now, and its files are intact.
 
     Args:
         run: the folder of the run.
         mosaic: the image and its tiles.
     """
     folder = RunFolder(run)
+    if find_damage(run, mosaic.whole.folder):
+        return False
     try:
         whole, *parts = (folder.result(each.folder) for each in (mosaic.whole, *mosaic.tiles.values()))
         expected = {
@@ -79,6 +82,8 @@ def _read(run: Path, tile: Problem) -> Outcome:
     probability = folder / PROBABILITY
     try:
         result = RunFolder(run).result(tile.folder)
+        for path in (folder / SIGNAL, folder / CORRUPTION, probability):
+            require_intact(path, result)
         return Outcome(
             problem=tile,
             status=result["status"],

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.foundation.atomic import atomic_json, atomic_text
+from dop_lightning.foundation.atomic import atomic_text, checked_json
 from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.tags import RESERVED
+from dop_lightning.runs.damage import FILES, names_in
 from dop_lightning.runs.folder import RESULT, TABLE, Metric, RunFolder
 
 SCORES = (
@@ -56,6 +57,7 @@ def write_result(
     best: Mapping[str, float],
     machine: Mapping[str, Any],
     higher_is_better: Mapping[str, bool] | None = None,
+    files: Mapping[Path, str] | None = None,
 ) -> None:
     """Write ``result.json`` of one problem.
 
@@ -65,10 +67,11 @@ def write_result(
         best: ``best_psnr`` and ``best_iteration`` where they are known.
         machine: what it ran on.
         higher_is_better: of custom scores, by tag, if it is known.
+        files: checksums of the other files in the folder, by path.
     """
     scores = {**outcome.scores, **best}
     custom = [key for key in scores if key not in RESERVED]
-    atomic_json(
+    checked_json(
         folder / RESULT,
         {
             "problem": outcome.problem.name,
@@ -84,6 +87,7 @@ def write_result(
             **({HIGHER_IS_BETTER: dict(higher_is_better)} if higher_is_better else {}),
             **({"report": dict(outcome.report)} if outcome.report else {}),
             "machine": dict(machine),
+            FILES: names_in(folder, files or {}),
         },
     )
 

@@ -3,6 +3,7 @@
 import functools
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.foundation.atomic import write_atomically, written_together
+from dop_lightning.foundation.atomic import recorded_checksums, write_atomically, written_together
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import return_freed_memory
 from dop_lightning.images.formats import write_image, write_pixels
@@ -30,10 +31,14 @@ from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.matrices.scenes.layers import WritingStopped
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
+from dop_lightning.runs.damage import MISSING, Damage, find_damage, update_files
 from dop_lightning.runs.folder import RESULT
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
 from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
+
+MOST_NAMED = 3
+"""Damaged files of a problem that are named."""
 
 
 class RecoveredFiles(RecoveryCallback):
@@ -56,14 +61,16 @@ class RecoveredFiles(RecoveryCallback):
         self.most_pictures = None if most_pictures is None else at_least("most_pictures", most_pictures, 0)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write again what a resumed run has finished and somebody has removed."""
+        """Write again what a resumed run has finished and somebody has removed, or what is damaged."""
         module = recovery_module(pl_module)
         for problem in data_of(trainer).problems:
             if problem.name not in module.records:
                 continue  # another process works on it
             record = module.records[problem.name]
-            written = (Path(trainer.default_root_dir) / problem.folder / RESULT).exists()
-            if module.roster.has_left(problem.name) and record.is_finished(module.maximum) and not written:
+            if not (module.roster.has_left(problem.name) and record.is_finished(module.maximum)):
+                continue
+            if damaged := find_damage(Path(trainer.default_root_dir), problem.folder):
+                _say_damaged(damaged)
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
@@ -78,14 +85,15 @@ class RecoveredFiles(RecoveryCallback):
             print(f"{outcome.problem.name}: not all is written; the same command again writes it", file=sys.stderr)
 
     def _write(self, module: DoubleOverparameterization, folder: Path, outcome: Outcome, with_pictures: bool) -> None:
-        with written_together():
+        with written_together(), recorded_checksums() as files:
             self.write_recovery(folder, outcome, with_pictures)
             _say(outcome)
             best: dict[str, float] = {}
             for callback in module.recovery_callbacks:
                 if isinstance(callback, RecoveryMetrics):
                     best = callback.best(outcome.problem.name, outcome.iteration, outcome.scores)
-            write_result(folder, outcome, best, machine(module), module.metrics.higher_is_better(outcome.scores))
+            higher_is_better = module.metrics.higher_is_better(outcome.scores)
+            write_result(folder, outcome, best, machine(module), higher_is_better, files)
 
     def _has_pictures(self, trainer: pl.Trainer, problem: Problem) -> bool:
         wholes = data_of(trainer).wholes[: self.most_pictures]
@@ -129,13 +137,16 @@ class RecoveredFiles(RecoveryCallback):
     ) -> None:
         """`dop predict` writes what a checkpoint has recovered."""
         folder = Path(trainer.default_root_dir) / outputs.problem.folder
-        self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
+        with recorded_checksums() as files:
+            self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
+        update_files(folder, files)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
         run = Path(trainer.default_root_dir)
         for mosaic in data_of(trainer).mosaics.values():
             if not is_assembled(run, mosaic):
+                _say_damaged(find_damage(run, mosaic.whole.folder))
                 self._assemble(trainer, pl_module, mosaic)
                 _say_what_is_left(run, mosaic)
         rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
@@ -148,12 +159,22 @@ class RecoveredFiles(RecoveryCallback):
         def build() -> None:
             outcome = assemble(run, mosaic, metrics)
             if outcome is not None:
-                self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
+                with recorded_checksums() as files:
+                    self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
                 _say(outcome)
                 higher_is_better = metrics.higher_is_better(outcome.scores)
-                write_result(run / whole.folder, outcome, {}, machine(module), higher_is_better)
+                write_result(run / whole.folder, outcome, {}, machine(module), higher_is_better, files)
 
         rebuild(lambda: [run / tile.folder / RESULT for tile in mosaic.tiles.values()], build)
+
+
+def _say_damaged(damaged: Sequence[Damage]) -> None:
+    """Name damaged files that are written anew; a result that is missing is no news."""
+    named = [each for each in damaged if each.what != MISSING or each.path.name != RESULT]
+    for each in named[:MOST_NAMED]:
+        print(f"{each.path}: {each.what}: written anew", file=sys.stderr)
+    if len(named) > MOST_NAMED:
+        print(f"… and {len(named) - MOST_NAMED} more files", file=sys.stderr)
 
 
 def _say(outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from dop_lightning.foundation.atomic import record_file
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.images.formats.resampling import LUMA
 from dop_lightning.matrices.scenes.frames import Frames
@@ -190,6 +191,7 @@ class VideoWriter:
                 self._container.close()
             if kind is None:
                 self._temporary.replace(self.path)
+                record_file(self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from PIL import Image
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.steps import Refinement
+from dop_lightning.foundation.atomic import recorded_checksums, write_atomically
 from dop_lightning.lightning.callbacks import RecoveredFiles
 from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.problems.noise import NoNoise
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.damage import find_damage, update_files
 from dop_lightning.runs.histograms import HISTOGRAM, read_histogram
 from dop_lightning.runs.results import write_result
 
@@ -33,7 +36,19 @@ SCORES_OF_MATRICES = {
 SCORES_OF_IMAGES = (SCORES_OF_MATRICES - {"rank"}) | {"input_psnr", "psnr", "best_psnr", "ssim"}
 SUPPORT = {"support_precision", "support_recall"}
 """Where a support is empty, as s is after few iterations, they are not known."""
-BOOKKEEPING = {"problem", "attributes", "seed", "tau", "alpha", "status", "iterations", "seconds", "machine"}
+BOOKKEEPING = {
+    "problem",
+    "attributes",
+    "seed",
+    "tau",
+    "alpha",
+    "status",
+    "iterations",
+    "seconds",
+    "machine",
+    "files",
+    "checksum",
+}
 
 PICTURES = {f"{name}.png" for name in ("observation", "recovered", "corruption", "truth", "comparison")} | {HISTOGRAM}
 
@@ -215,3 +230,57 @@ def test_a_result_of_a_longer_run_takes_the_place_of_the_earlier(fit, matrix_met
     fit(tmp_path, matrix_method(), matrices(), 100)
     run = fit(tmp_path, matrix_method(), matrices(), 200, resume=True)
     assert run.iterations == [200] * 3
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["result.json", "recovered.npy", "recovered.png", "histogram.csv"])
+def test_damaged_files_are_named_and_written_anew(
+    name: str, fit, matrix_method, matrices, tmp_path: Path, capsys
+) -> None:
+    fit(tmp_path, matrix_method(), matrices(), 100)
+    file = next(tmp_path.glob(f"*/{name}"))
+    before = file.read_bytes()
+    flip(file)
+    capsys.readouterr()
+    fit(tmp_path, matrix_method(), matrices(), 100, resume=True)
+    assert re.search(rf"^{re.escape(str(file))}: .*damaged.*: written anew$", capsys.readouterr().err, re.MULTILINE)
+    if name == "result.json":
+        assert strict_json(file)["files"] == json.loads(before)["files"]
+    else:
+        assert file.read_bytes() == before
+    fit(tmp_path, matrix_method(), matrices(), 100, resume=True)
+    assert "written anew" not in capsys.readouterr().err
+
+
+def test_a_prediction_updates_the_checksums_of_the_files_that_it_writes(fit, matrix_method, matrices, tmp_path) -> None:
+    fit(tmp_path, matrix_method(), matrices(), 100)
+    folder = next(tmp_path.glob("*/result.json")).parent
+    (folder / "recovered.npy").write_bytes(b"other")
+    with recorded_checksums() as files:
+        write_atomically(folder / "recovered.npy", lambda file: file.write(b"another"))
+    assert [damage.path.name for damage in find_damage(tmp_path, folder.name)] == ["recovered.npy"]
+    update_files(folder, files)
+    assert not find_damage(tmp_path, folder.name)
+
+
+def test_damaged_files_of_tiles_and_of_their_image_are_written_anew(
+    fit, image_method, images, tmp_path, capsys
+) -> None:
+    data = partial(images, images="chelsea", resize=24, tile=16)
+    fit(tmp_path, image_method(), data(), 10)
+    whole = next(file for file in tmp_path.glob("*/recovered.png"))
+    tile = next(file for file in tmp_path.rglob("corruption.npy"))
+    before = {file: file.read_bytes() for file in (whole, tile)}
+    for file in before:
+        flip(file)
+    capsys.readouterr()
+    fit(tmp_path, image_method(), data(), 10, resume=True)
+    said = capsys.readouterr().err
+    for file, content in before.items():
+        assert f"{file}: damaged, its checksum differs: written anew" in said
+        assert file.read_bytes() == content

@@ -1,0 +1,92 @@
+"""Files of a run that are damaged, found by the checksums in ``result.json``. Imports no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dop_lightning.foundation.atomic import checked_json
+from dop_lightning.foundation.checksums import file_checksum
+from dop_lightning.runs.folder import RESULT, RunFolder
+
+FILES = "files"
+"""The key of a result under which it has the checksums of the other files in its folder."""
+
+MISSING, DIFFERS = "missing", "damaged, its checksum differs"
+
+
+class Damage(NamedTuple):
+    """A damaged file.
+
+    Attributes:
+        path: of the file.
+        what: is wrong with it, in words.
+    """
+
+    path: Path
+    what: str
+
+
+def names_in(folder: Path, files: Mapping[Path, str]) -> dict[str, str]:
+    """Return checksums by name inside of a folder.
+
+    Args:
+        folder: of a problem.
+        files: checksums by path; those outside of the folder are left out.
+    """
+    return {path.relative_to(folder).as_posix(): sum for path, sum in files.items() if path.is_relative_to(folder)}
+
+
+def update_files(folder: Path, files: Mapping[Path, str]) -> None:
+    """Enter files that were written anew into the result in a folder, if there is one.
+
+    Raises:
+        ValueError: the result is damaged.
+        OSError: it cannot be read or written.
+    """
+    if (folder / RESULT).is_file():
+        result = RunFolder(folder.parent).result(folder.name)
+        if FILES in result:
+            checked_json(folder / RESULT, {**result, FILES: {**result[FILES], **names_in(folder, files)}})
+
+
+def check_file(path: Path, expected: str) -> Damage | None:
+    """Return what is wrong with a file; ``None`` if it has the expected checksum."""
+    try:
+        return None if file_checksum(path) == expected else Damage(path, DIFFERS)
+    except (FileNotFoundError, NotADirectoryError):
+        return Damage(path, MISSING)
+    except OSError as error:
+        return Damage(path, f"cannot be read ({error.strerror or error})")
+
+
+def find_damage(run: Path, folder: str) -> list[Damage]:
+    """Return the damaged files of a problem that has a result. Results of earlier versions have no checksums.
+
+    Args:
+        run: the folder of the run.
+        folder: of the problem.
+    """
+    path = run / folder / RESULT
+    try:
+        result = RunFolder(run).result(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return [Damage(path, MISSING)]
+    except (OSError, ValueError) as error:
+        return [Damage(path, str(error).removeprefix(f"{path}: "))]
+    checks = (check_file(path.parent / name, expected) for name, expected in result.get(FILES, {}).items())
+    return [damage for damage in checks if damage is not None]
+
+
+def require_intact(path: Path, result: Mapping[str, Any]) -> None:
+    """Check a file by the result of its problem.
+
+    Args:
+        path: of the file, in the folder of the problem.
+        result: of the problem.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    expected = result.get(FILES, {}).get(path.name)
+    if expected is not None and (damage := check_file(path, expected)) is not None:
+        raise ValueError(f"{path}: {damage.what}; start the run again to write it anew")
