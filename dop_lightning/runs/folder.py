@@ -1,7 +1,6 @@
 """Read the folder of a run: manifest, settings, results and curves. Imports no torch."""
 
 import csv
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dop_lightning.foundation.checksums import read_json
+from dop_lightning.runs.copies import read_config, read_manifest
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -102,7 +102,7 @@ class RunFolder:
             OSError: it cannot be read.
         """
         with _parsing(self.manifest_path, "a manifest"):
-            content = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            content = read_manifest(self.manifest_path)
             version = int(content.get("version", 1))
         if version > VERSION:  # the rest of the file may be of another form
             raise ValueError(
@@ -138,8 +138,15 @@ class RunFolder:
         return manifest
 
     def config_text(self) -> str | None:
-        """Read the resolved settings as YAML text; ``None`` if the file is missing."""
-        return self.config_path.read_text("utf-8", "replace") if self.config_path.is_file() else None
+        """Read the resolved settings as YAML text; ``None`` if the file is missing.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.config_path.is_file():
+            return None
+        with _parsing(self.config_path, "a config"):
+            return read_config(self.config_path).decode("utf-8", "replace")
 
     def setting(self, *keys: str) -> Any:
         """Read one setting of the config: ``setting("model", "alpha")``.
@@ -151,7 +158,7 @@ class RunFolder:
         import yaml
 
         with _parsing(self.config_path, "a config", yaml.YAMLError):
-            value = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+            value = yaml.safe_load(read_config(self.config_path).decode("utf-8"))
             for key in keys:
                 value = value[key]
             return value

@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dop_lightning.foundation.atomic import atomic_json, atomic_text
+from dop_lightning.foundation.atomic import atomic_text, checked_json, written_together
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.copies import copy_of, sealed
 from dop_lightning.runs.folder import CONFIG, VERSION, RunFolder
 from dop_lightning.runs.growth import KnownRun, recognize
 from dop_lightning.runs.request import RunRequest
@@ -31,6 +32,8 @@ def claim(run: Path, request: RunRequest) -> KnownRun | None:
     folder = RunFolder(run)
     if folder.has_run:
         return recognize(folder, request)
+    if copy_of(folder.manifest_path).is_file() and not folder.manifest_path.exists():
+        raise ValueError(f"{folder.manifest_path}: missing; restore it from {copy_of(folder.manifest_path)}")
     # another process may be starting the same run: it writes the manifest first
     if folder.config_path.exists() and not folder.manifest_path.exists():
         raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
@@ -90,5 +93,7 @@ def write_manifest(
         **({} if threads is None else {"threads": threads}),
     }
     # the manifest first: with it the folder is ours, and the next start writes a config that is missing
-    atomic_json(folder.manifest_path, manifest)
-    atomic_text(folder.config_path, config_text)
+    with written_together():
+        for place in (Path, copy_of):
+            checked_json(place(folder.manifest_path), manifest)
+            atomic_text(place(folder.config_path), sealed(config_text))

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from dop_lightning.foundation.checksums import without_checksum
 from dop_lightning.images.tiles import cut
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.folder import planned_batches
+from dop_lightning.runs.copies import copy_of, require_unchanged
+from dop_lightning.runs.folder import RunFolder, planned_batches
 from dop_lightning.runs.manifest import claim, write_manifest
 from dop_lightning.runs.request import RunRequest
 
@@ -52,7 +55,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG)
     with pytest.raises(ValueError, match=r"holds another run \(model.tau: 0.002 in the run, 0.1 given\)"):
         claim(tmp_path, request(tau=0.1))
-    assert (tmp_path / "config.yaml").read_text() == CONFIG
+    assert RunFolder(tmp_path).config_text() == CONFIG
 
 
 NO_MARKS = '{"version": 3, "fingerprint": "x", "settings": "y", "problems": [{"name": "a"}], "batches": [["a"]]}'
@@ -73,7 +76,7 @@ LATER = "was written by a later version of dop_lightning (run files of version 4
 def test_a_run_of_another_version_is_not_resumed(version: int | None, text: str, tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["version"]
+    del manifest["version"], manifest["checksum"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | ({"version": version} if version else {})))
     for resume in (lambda: claim(tmp_path, request()), lambda: planned_batches(tmp_path)):
         with pytest.raises(ValueError, match="version") as error:
@@ -109,8 +112,8 @@ def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
     asked = request(problem("a"), problem("b"))
     write_manifest(tmp_path, asked, CONFIG, batches=[["b"], ["a"]])
     assert planned_batches(tmp_path) == [["b"], ["a"]]
-    assert (tmp_path / "config.yaml").read_text() == CONFIG
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert RunFolder(tmp_path).config_text() == CONFIG
+    manifest = without_checksum(json.loads((tmp_path / "manifest.json").read_text()))
     same = {"seed": 4, "shape": [2, 2], "attributes": {"n": 2, "noise": "gross_outliers"}, "mark": asked.marks[0]}
     assert manifest == {
         "version": 3,
@@ -130,3 +133,64 @@ def test_the_manifest_lists_tiles_with_their_image(tmp_path: Path) -> None:
     assert photo["name"] == "photo"
     assert photo["tiles"] == [f"photo-r{i}-c{j}" for i in range(2) for j in range(3)]
     assert "tiles" not in other
+
+
+def flip(path: Path) -> bytes:
+    """Flip a bit in the middle of a file; return what it was."""
+    before = path.read_bytes()
+    content = bytearray(before)
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_file_is_read_from_its_copy_and_repaired(name: str, cut: bool, tmp_path: Path, capsys) -> None:
+    write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
+    before, path = flip(tmp_path / name), tmp_path / name
+    if cut:
+        path.write_bytes(before[: len(before) // 2])
+    folder = RunFolder(tmp_path)
+    for _ in range(2):  # it is noted once
+        assert folder.manifest().batches == [["a"]]
+        assert folder.config_text() == CONFIG
+        assert folder.section() == yaml.safe_load(CONFIG)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: damaged")
+    assert said.endswith(f": its copy {copy_of(path)} is read\n")
+    assert said.count("\n") == 1
+    write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
+    assert path.read_bytes() == copy_of(path).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml"])
+def test_a_damaged_copy_does_no_harm(name: str, tmp_path: Path, capsys) -> None:
+    write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
+    flip(copy_of(tmp_path / name))
+    assert RunFolder(tmp_path).manifest().batches == [["a"]]
+    assert RunFolder(tmp_path).config_text() == CONFIG
+    assert not capsys.readouterr().err
+    flip(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: not a (manifest|config) written by dop \(.+\)"):
+        (RunFolder(tmp_path).manifest(), RunFolder(tmp_path).config_text())
+
+
+def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> None:
+    write_manifest(tmp_path, request(), CONFIG)
+    path = tmp_path / "config.yaml"
+    require_unchanged(path)
+    path.write_text(CONFIG)  # without its checksum, and otherwise as it was
+    require_unchanged(path)
+    path.write_text(CONFIG + "more: 1\n")
+    with pytest.raises(ValueError, match=r"config\.yaml: damaged or edited, .*; restore it from .*/checkpoints/config"):
+        require_unchanged(path)
+    copy_of(path).unlink()  # as earlier versions left it
+    require_unchanged(path)
+
+
+def test_a_manifest_that_is_missing_is_named_with_its_copy(tmp_path: Path) -> None:
+    write_manifest(tmp_path, request(), CONFIG)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest\.json: missing; restore it from .*/checkpoints/manifest\.json"):
+        claim(tmp_path, request())

@@ -39,6 +39,7 @@ from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.paper.certificate_callback import DualCertificate  # noqa: F401 — known by its short name
+from dop_lightning.runs.copies import require_unchanged
 from dop_lightning.runs.folder import RunFolder, default_folder
 
 TRAINER_DEFAULTS = {
@@ -209,6 +210,7 @@ def _check_config_files(arguments: Sequence[str]) -> None:
         run = RunFolder(file.parent)
         if file.name == run.config_path.name and run.has_run:
             run.check_resumable()
+            require_unchanged(file)
         try:
             settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, yaml.YAMLError) as error:
