@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.cli.doctor.finding import Finding, State, attempt
+from dop_lightning.foundation.native.cache import written_by_others
 from dop_lightning.foundation.units import format_bytes
 
 LEAST_MEMORY = 2**30
@@ -121,7 +122,10 @@ def _kernels() -> tuple[State, str]:
 
 def _cache() -> tuple[State, str]:
     compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
-    return writable(compiled.cache_folder(), "set XDG_CACHE_HOME to a folder that can")
+    folder = compiled.cache_folder()
+    if folder.exists() and (told := written_by_others(folder)):
+        return "problem", f"{told}: compiled kernels in it are not used; set XDG_CACHE_HOME to a folder of your own"
+    return writable(folder, "set XDG_CACHE_HOME to a folder that can")
 
 
 def _folder() -> tuple[State, str]:

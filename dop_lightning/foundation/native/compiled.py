@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dop_lightning.foundation.native.cache import is_usable, make_private, seal, sum_file
 from dop_lightning.foundation.processor import this_processor
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ def _processor() -> str:
 
 
 def build(folder: Path) -> Path:
-    """Compile the kernels into ``folder``, unless they lie there already.
+    """Compile the kernels into ``folder``, unless they lie there already, as they were built.
+
+    A library that is damaged, or that others could have changed, is built anew in its place.
 
     They are tuned to the processor, or compiled for all of its architecture if the compiler cannot do that: GCC 12
     fails on vectors of SVE.
@@ -72,16 +75,17 @@ def build(folder: Path) -> Path:
         The shared library. Its name depends on the sources, the compiler and the processor, see also :func:`is_tuned`.
 
     Raises:
-        RuntimeError: there is no compiler that will do, or it failed.
+        RuntimeError: there is no compiler that will do, or it failed, or the folder belongs to another user.
         OSError: the folder cannot be written.
     """
+    make_private(folder)
     cxx, tuning = compiler(), this_processor().tuning_flags
     identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor(), *tuning, *FLAGS]).encode())
     for name in (*HEADERS, *SOURCES):
         identity.update((Path(__file__).parent / name).read_bytes())
     tuned = folder / f"kernels-{identity.hexdigest()[:16]}.so"
     plain = tuned.with_stem(tuned.stem + UNTUNED)
-    if made := next((path for path in (tuned, plain) if path.is_file()), None):
+    if made := next((path for path in (tuned, plain) if is_usable(path)), None):
         return made
     if tuning:
         try:
@@ -97,13 +101,16 @@ def is_tuned(library: Path) -> bool:
 
 
 def _make(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
-    """Compile and link ``target``, which is there as a whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Compile and link ``target`` in a private folder; it is there as a whole or not at all, and its hash before it."""
     with tempfile.TemporaryDirectory(dir=target.parent) as made:
         linked = _compile(command, linker, Path(made))
         with linked.open("rb+") as file:
             os.fsync(file.fileno())  # to load a file that a power cut has left short would end the process
-        linked.replace(target)  # other processes may be at the same
+        for path in (linked, seal(linked)):
+            path.chmod(0o600)
+        # other processes may be at the same: builds differ at most in the names of temporary files
+        sum_file(linked).replace(sum_file(target))
+        linked.replace(target)
     return target
 
 
@@ -126,16 +133,28 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{Path(command[0]).name} failed: {told}")
 
 
+SYMBOLS = ("activate", "join", "join_backward", "krige")
+"""Functions of which at least these must be in a library."""
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    """Load a library.
+
+    Raises:
+        RuntimeError: it lacks a function.
+        OSError: it cannot be loaded.
+    """
+    found = ctypes.CDLL(str(path))
+    if lacking := [name for name in SYMBOLS if not hasattr(found, name)]:
+        raise RuntimeError(f"{path} has no function {', '.join(lacking)}; remove it")
+    return found
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, or ``None`` where they cannot be compiled: the same is then done by plain torch, with one hint."""
     try:
-        path = build(cache_folder())
-        try:
-            return ctypes.CDLL(str(path))
-        except OSError:  # spoilt
-            path.unlink(missing_ok=True)  # another process may have found the same
-            return ctypes.CDLL(str(build(cache_folder())))
+        return _loaded(build(cache_folder()))
     except (RuntimeError, OSError) as error:
         log.warning("plain torch operations take the place of kernels, and are slower: %s", error)
         return None

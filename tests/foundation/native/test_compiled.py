@@ -3,12 +3,14 @@
 import ctypes
 import logging
 import os
+import random
 import shutil
 import sys
 
 import pytest
 
 from dop_lightning.foundation.native import compiled
+from dop_lightning.foundation.native.cache import is_usable, sum_file, written_by_others
 from dop_lightning.foundation.native.compiled import build, cache_folder, compiler, library
 from dop_lightning.foundation.processor import Processor
 
@@ -37,7 +39,111 @@ def test_built_once(tmp_path):
     changed = made.stat().st_mtime_ns
     assert build(tmp_path) == made
     assert made.stat().st_mtime_ns == changed
-    assert [path.name for path in tmp_path.iterdir()] == [made.name]  # nothing half-made is left over
+    assert {path.name for path in tmp_path.iterdir()} == {made.name, f"{made.name}.sha256"}  # nothing half-made is left
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A library and its contents."""
+    made = build(tmp_path_factory.mktemp("kernels"))
+    return made, made.read_bytes()
+
+
+@pytest.fixture
+def spoilt(whole, monkeypatch):
+    """Put other contents in the place of the library, and return what is built then, without compiling."""
+    made, content = whole
+
+    def compile_again(command, linker, folder):
+        path = folder / "kernels.so"
+        path.write_bytes(content)
+        return path
+
+    version = compiled._version(compiler())
+    monkeypatch.setattr(compiled, "_version", lambda _: version)  # asked once
+    monkeypatch.setattr(compiled, "_compile", compile_again)
+
+    def spoil(other: bytes):
+        made.write_bytes(other)
+        return build(made.parent)
+
+    yield spoil
+    build(made.parent)
+
+
+@needs_compiler
+def test_a_library_cut_at_any_place_is_built_anew(whole, spoilt):
+    _, content = whole
+    for k in range(50):
+        assert spoilt(content[: len(content) * k // 50]).read_bytes() == content
+
+
+@needs_compiler
+def test_a_library_with_a_flipped_bit_is_built_anew(whole, spoilt):
+    draws, (_, content) = random.Random(0), whole
+    for _ in range(200):
+        other = bytearray(content)
+        other[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        assert spoilt(other).read_bytes() == content
+
+
+@needs_compiler
+def test_a_library_without_its_hash_is_built_anew(whole, spoilt):
+    made, content = whole
+    for hash in (b"", b"\xff", b"0" * 64):
+        sum_file(made).write_bytes(hash)
+        assert spoilt(content) == made
+        assert is_usable(made)
+    sum_file(made).unlink()
+    assert spoilt(content) == made
+    assert is_usable(made)
+
+
+@needs_compiler
+def test_a_library_that_others_can_write_is_built_anew(whole, spoilt):
+    made, _ = whole
+    for path in (made, sum_file(made)):
+        path.chmod(0o666)
+        assert not is_usable(made)
+        before = made.stat().st_ino
+        build(made.parent)
+        assert made.stat().st_ino != before
+        assert is_usable(made)
+
+
+@needs_compiler
+def test_a_folder_that_others_can_write_is_made_private(whole, spoilt):
+    made, content = whole
+    made.parent.chmod(0o777)
+    assert written_by_others(made.parent) == f"{made.parent} can be written by other users"
+    assert spoilt(content) == made
+    assert not written_by_others(made.parent)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners of files")
+def test_a_folder_of_another_user_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    (tmp_path / "dop_lightning").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    if tmp_path.stat().st_uid == 0:  # root is trusted
+        os.chown(tmp_path / "dop_lightning", 4321, -1)
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert len(caplog.records) == 1
+    assert f"{tmp_path / 'dop_lightning'} belongs to another user; remove it, or set XDG_CACHE_HOME" in caplog.text
+
+
+@needs_compiler
+def test_a_library_without_the_functions_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+    (tmp_path / "empty.cpp").write_text('extern "C" void join() {}')
+    command = f'g++ -shared -fPIC {tmp_path}/empty.cpp -o "$2"'
+    other = fake_compiler(tmp_path, f'[ "$1" = --version ] && exit; while [ "$1" != -o ]; do shift; done; {command}')
+    monkeypatch.setenv("CXX", str(other))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert len(caplog.records) == 1
+    assert ".so has no function activate, join_backward, krige; remove it" in caplog.text
 
 
 @needs_compiler
