@@ -27,6 +27,7 @@ GROUPS = {
         "sweep": ("dop_lightning.cli.sweep", "a run for each point of a grid of settings, here or under SLURM"),
         "status": ("dop_lightning.cli.status", "what of runs and sweeps is done, at work, waiting or failed"),
         "table": ("dop_lightning.cli.table", "one table of many runs: text, CSV, Markdown or LaTeX"),
+        "verify": ("dop_lightning.cli.verify", "check the files of runs, and say what becomes of damaged ones"),
         "report": ("dop_lightning.cli.report", "one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.cli.figure", "compute and draw a figure of the paper"),
     },

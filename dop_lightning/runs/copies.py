@@ -83,6 +83,28 @@ def require_unchanged(path: Path) -> None:
         raise ValueError(f"{path}: damaged or edited, its checksum differs; remove its first line if it is right")
 
 
+def check_config(path: Path) -> str:
+    """Return what is wrong with a config or its copy, in words; empty if nothing is, or if it has no checksum."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    copy = _body_of_copy(path)
+    is_old = not content.startswith(_MARK) and copy in (None, content)
+    return "" if is_old or _body(content) is not None else "damaged or edited, its checksum differs"
+
+
+def check_manifest(path: Path) -> str:
+    """Return what is wrong with a manifest or its copy, in words; empty if nothing is."""
+    try:
+        read_json(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        return f"damaged ({error})"
+    return ""
+
+
 def read_manifest(path: Path) -> Any:
     """Read the content of a manifest, or of its copy if it is damaged. That is noted on stderr.
 

@@ -19,7 +19,16 @@ INTERNAL = {
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
     "lightning.saved_batches",
-    *("runs.checkpoints", "runs.copies", "runs.damage", "runs.histograms", "runs.locks", "runs.mosaics", "runs.report"),
+    *(
+        "runs.checkpoints",
+        "runs.copies",
+        "runs.damage",
+        "runs.verification",
+        "runs.histograms",
+        "runs.locks",
+        "runs.mosaics",
+        "runs.report",
+    ),
 }
 """Helpers. The command line has pages of its own, and what the root exports is described there."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from dop_lightning.engine.outcome import Record
 from dop_lightning.foundation.atomic import append_text, atomic_text
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
-from dop_lightning.runs.curves import CURVES, curve_files, merge_curves, whole_lines
+from dop_lightning.runs.curves import (
+    CURVES,
+    append_lines,
+    curve_files,
+    merge_curves,
+    read_lines,
+    seal_lines,
+    whole_lines,
+)
 from dop_lightning.runs.folder import METRICS
 
 COLUMNS = 4
@@ -49,7 +58,8 @@ class RecoveryMetrics(RecoveryCallback):
     def append(trainer: pl.Trainer, module: DoubleOverparameterization, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows (problem, iteration, tag, value) of one batch; a single process keeps ``metrics.csv`` true."""
         run, text = Path(trainer.default_root_dir), _lines(rows)
-        append_text(run / CURVES / f"{module.roster.label_of(rows[0][0])}.csv", text)
+        label = module.roster.label_of(rows[0][0])
+        append_lines(run / CURVES / f"{label}.csv", text)
         if trainer.world_size == 1:
             append_text(run / METRICS, text)
 
@@ -61,17 +71,20 @@ class RecoveryMetrics(RecoveryCallback):
         own = {label: run / CURVES / f"{label}.csv" for label in module.roster.labels}
         # alone, also what was written when the problems were batched in another way
         read = curve_files(run) if trainer.world_size == 1 else [path for path in own.values() if path.is_file()]
-        texts = {path: path.read_text(encoding="utf-8") for path in read}
+        found = {path: read_lines(path) for path in read}
         kept: dict[str, list[list[str]]] = {label: [] for label in own}
-        for text in texts.values():
-            for row in csv.reader(io.StringIO(whole_lines(text))):
+        for lines in found.values():
+            for row in csv.reader(io.StringIO(lines.text)):
                 if _is_past(row, module.records):
                     kept[module.roster.label_of(row[0])].append(row)
+        damaged = {path.stem for path, lines in found.items() if lines.damaged}
         for label, path in own.items():
-            text = _lines(kept[label])
-            if text != texts.pop(path, ""):
+            if label in damaged or not _is_complete(kept[label], label, module):
+                kept[label] = _repaired(run, path, kept[label], module)
+            text = seal_lines(_lines(kept[label]))
+            if not path.is_file() or text.encode() != path.read_bytes():
                 atomic_text(path, text)
-        for path in texts:
+        for path in set(found) - set(own.values()):
             path.unlink()
         merge_curves(run)
 
@@ -109,6 +122,30 @@ def _is_past(row: Sequence[str], records: Mapping[str, Record]) -> bool:
     record = records.get(row[0]) if len(row) == COLUMNS and row[1].isdigit() else None
     # a problem that went back to an earlier iteration keeps its curve up to where it stopped
     return record is not None and int(row[1]) <= max(record.iteration, record.evaluated)
+
+
+def _is_complete(rows: Sequence[Sequence[str]], label: str, module: DoubleOverparameterization) -> bool:
+    """Whether there is a row of the last evaluation of each problem of a batch."""
+    there = {(row[0], int(row[1])) for row in rows}
+    own = {name: record for name, record in module.records.items() if module.roster.label_of(name) == label}
+    return all((name, record.evaluated) in there for name, record in own.items() if record.evaluated > 0)
+
+
+def _repaired(run: Path, path: Path, rows: list[list[str]], module: DoubleOverparameterization) -> list[list[str]]:
+    """Complete the rows of a damaged file by those of ``metrics.csv``, in their order there."""
+    text = (run / METRICS).read_text("utf-8", "replace") if (run / METRICS).is_file() else ""
+    copies = [row for row in csv.reader(io.StringIO(whole_lines(text))) if _is_past(row, module.records)]
+    copies = [row for row in copies if module.roster.label_of(row[0]) == path.stem]
+    own = {tuple(row[:3]): row for row in rows}
+    named = {tuple(row[:3]) for row in copies}
+    # what is whole in the file itself counts
+    both = [own.get(tuple(row[:3]), row) for row in copies] + [row for row in rows if tuple(row[:3]) not in named]
+    both.sort(key=lambda row: int(row[1]))
+    is_whole = _is_complete(both, path.stem, module)
+    lost = f"{METRICS} does not have all of it: a part of the curves is lost"
+    then = f"repaired from {METRICS}" if is_whole else lost
+    print(f"{path}: damaged or cut: {then}", file=sys.stderr)
+    return both
 
 
 def _seen(iteration: int, scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,128 @@
+"""Check the files of a run by their checksums, and say what a continued run does with each damaged one."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dop_lightning.foundation.saved_state import check_archive, load_state
+from dop_lightning.runs.checkpoints import (
+    CALLBACKS,
+    CALLBACKS_COPY,
+    LAST,
+    RECOVERY,
+    check_file_content,
+    previous,
+    read_batch,
+)
+from dop_lightning.runs.copies import check_config, check_manifest, copy_of
+from dop_lightning.runs.curves import curve_files, merged_curves, read_lines
+from dop_lightning.runs.damage import find_damage
+from dop_lightning.runs.folder import METRICS, RESULT, TABLE, RunFolder
+from dop_lightning.runs.results import render_csv
+
+ANEW = "a continued run writes it anew"
+RESTORED = "a continued run restores it from its copy"
+
+
+class Verdict(NamedTuple):
+    """A damaged file.
+
+    Attributes:
+        path: of the file.
+        what: is wrong with it, in words.
+        then: what a continued run does, in words.
+    """
+
+    path: Path
+    what: str
+    then: str
+
+
+def verify_run(run: Path) -> Iterator[Verdict]:
+    """Yield the damaged files of a run. Files of earlier versions have no checksums and are not checked.
+
+    Args:
+        run: the folder.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    yield from _settings(RunFolder(run))
+    yield from _checkpoints(run / LAST)
+    yield from _curves(RunFolder(run))
+    yield from _table(RunFolder(run))
+    for file in sorted(run.rglob("*.ckpt")):
+        if file.is_file() and (what := _said(_check_file, file)):
+            yield Verdict(file, what, "a start from it is refused")
+    for path in sorted(run.rglob(RESULT)):
+        for damage in find_damage(path.parent.parent, path.parent.name):
+            yield Verdict(damage.path, damage.what, ANEW)
+
+
+def _settings(folder: RunFolder) -> Iterator[Verdict]:
+    for path, check in ((folder.manifest_path, check_manifest), (folder.config_path, check_config)):
+        of_copy, copy = check(copy_of(path)), copy_of(path)
+        if what := check(path):
+            is_whole = copy.is_file() and not of_copy
+            yield Verdict(path, what, RESTORED if is_whole else "a continued run is refused: its copy cannot be used")
+        if of_copy and copy.exists():
+            yield Verdict(copy, of_copy, ANEW)
+
+
+def _checkpoints(folder: Path) -> Iterator[Verdict]:
+    whats = {file: _said(read_batch, file) for file in sorted(folder.glob("*.pt"))}
+    for file, what in whats.items():
+        if not what:
+            continue
+        if file.name.endswith(".previous.pt"):
+            yield Verdict(file, what, "the next checkpoint replaces it")
+        elif whats.get(previous(file), "missing"):
+            yield Verdict(file, what, "a continued run is refused until it is removed, then its problems start anew")
+        else:
+            yield Verdict(file, what, f"a continued run resumes from {previous(file).name}")
+    for name, other in ((CALLBACKS, CALLBACKS_COPY), (CALLBACKS_COPY, CALLBACKS)):
+        file = folder / name
+        if file.is_file() and (what := _said(load_state, file)):
+            is_whole = (folder / other).is_file() and not _said(load_state, folder / other)
+            yield Verdict(file, what, f"a continued run reads {other}" if is_whole else "a continued run is refused")
+
+
+def _curves(folder: RunFolder) -> Iterator[Verdict]:
+    run, metrics = folder.path, folder.metrics_path
+    files = curve_files(run)
+    for file in files:
+        if damaged := read_lines(file).damaged:
+            yield Verdict(file, f"damaged, {damaged} of its lines", f"a continued run repairs it from {METRICS}")
+    if files and metrics.is_file():
+        known = set(merged_curves(run).encode().splitlines())
+        odd = [line for line in metrics.read_bytes().splitlines() if line not in known]
+        if odd and not any(read_lines(file).damaged for file in files):
+            yield Verdict(metrics, f"damaged, {len(odd)} of its lines", ANEW)
+
+
+def _table(folder: RunFolder) -> Iterator[Verdict]:
+    path = folder.path / TABLE
+    try:
+        expected = render_csv(folder.results())
+    except (OSError, ValueError):  # a damaged file, which is named itself
+        return
+    if path.is_file() and path.read_bytes() != expected.encode():
+        yield Verdict(path, "does not agree with the results of the problems", f"dop table rebuilds it, and {ANEW}")
+
+
+def _said(check: Callable[[Path], object], file: Path) -> str:
+    """What is wrong with a file, in words; empty if nothing is."""
+    try:
+        check(file)
+    except ValueError as error:
+        return str(error).removeprefix(f"{file}: ")
+    return ""
+
+
+def _check_file(file: Path) -> None:
+    check_archive(file)
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(content, dict) and RECOVERY in content:
+        check_file_content(content, file)
