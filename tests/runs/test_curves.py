@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dop_lightning.runs.curves import CURVES, HEADER, TRIES, merge_curves, rebuild
+from dop_lightning.runs.curves import CURVES, HEADER, TRIES, append_lines, merge_curves, read_lines, rebuild, seal_lines
 
 
 def test_curves_of_all_batches_in_their_order(tmp_path: Path) -> None:
@@ -44,3 +44,40 @@ def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
 
     rebuild(lambda: [file], build)
     assert len(builds) == TRIES
+
+
+def curves(tmp_path, lines: int = 5):
+    path = tmp_path / CURVES / "batch-0000.csv"
+    path.parent.mkdir(parents=True)
+    text = "".join(f"a,{k},loss,2.5\n" for k in range(lines))
+    path.write_text("")
+    for line in text.splitlines(keepends=True):
+        append_lines(path, line)
+    assert read_lines(path) == (text, 0)
+    assert seal_lines(text) == path.read_text()
+    return path, text
+
+
+def test_every_flipped_bit_of_curves_is_noticed(tmp_path):
+    path, text = curves(tmp_path)
+    whole = path.read_bytes()
+    for k in range(8 * (len(whole) - 1)):  # without the last end of a line: that line counts as unfinished
+        content = bytearray(whole)
+        content[k // 8] ^= 1 << k % 8
+        path.write_bytes(content)
+        found = read_lines(path)
+        assert found.damaged or found.text == text
+        assert set(found.text.splitlines()) <= set(text.splitlines())
+
+
+def test_a_line_that_is_missing_is_noticed(tmp_path):
+    path, _ = curves(tmp_path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    assert read_lines(path) == ("a,0,loss,2.5\na,1,loss,2.5\na,4,loss,2.5\n", 1)
+
+
+def test_curves_of_earlier_versions_are_read(tmp_path):
+    path, text = curves(tmp_path)
+    path.write_text(text)
+    assert read_lines(path) == (text, 0)

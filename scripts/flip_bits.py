@@ -1,0 +1,146 @@
+"""Bits flipped in every file of a run: each time it is named, repaired or written anew, or it has no effect.
+
+    python scripts/flip_bits.py --times 500 --case images
+    python scripts/flip_bits.py --times 500 --case matrices
+
+An undisturbed run is made once, with a checkpoint on the way. Then, each time in a copy of its folder, one bit of one
+file is flipped, `dop verify` is asked, and the same command is started again in this process. Files take turns. Results
+must be those of the undisturbed run to the bit: `results.csv` but for seconds, `metrics.csv`, arrays and pictures. A
+config.yaml and a manifest are repaired from their copies. Where a start is refused in one line that names the file,
+nothing may have been written; if the line says to remove a file, that is done. TensorBoard's files and logs, which no
+one reads back, are left out. Exit status 1 if a flip was missed.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import torch
+from disturb_runs import Case, left
+
+from dop_lightning.cli.main import main as dop
+
+SKIPPED = ("events.out", "lock", "log.txt")
+"""Beginnings of the names of files without checksums of ours."""
+
+ITERATIONS = {"images": 20, "matrices": 1000}
+
+
+def call(arguments: list[str]) -> tuple[int, str]:
+    """`dop` in this process: exit status and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = dop(arguments)
+    return status, out.getvalue() + err.getvalue()
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Arrays, pictures and curves of a run by name."""
+    kinds = (".npy", ".png", "histogram.csv", "metrics.csv")
+    return {
+        str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.name.endswith(kinds)
+    }
+
+
+def difference(run: Path, once: Path) -> str:
+    """What differs from the undisturbed run; empty for nothing."""
+    if left(run)[0] != left(once)[0]:
+        return "results.csv"
+    found, expected = contents(run), contents(once)
+    return ", ".join(name for name in expected if found.get(name) != expected[name])
+
+
+def snapshot(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def flip(file: Path, draws: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+    file.write_bytes(content)
+
+
+def outcome(case: Case, run: Path, once: Path, name: str) -> str:
+    """What became of a damaged file, in words; begins with MISSED if that is wrong."""
+    verified, told = call(["verify", str(run)])
+    if (verified == 1) != (name in told):
+        return f"MISSED: dop verify has exit status {verified}: {told.strip()}"
+    before = snapshot(run)
+    status, said = call(case.arguments(run, None))
+    refused = status != 0
+    if refused:
+        line = said.strip().splitlines()[-1]
+        if Path(name).name not in line or "error:" not in line:
+            return f"MISSED: {line}"
+        if "remove it" not in line:
+            return "named, nothing written" if snapshot(run) == before else f"MISSED: written after {line}"
+        (run / name).unlink()
+        status, again = call(case.arguments(run, None))
+        if status:
+            return f"MISSED: {again.strip().splitlines()[-1]}"
+    if odd := difference(run, once):
+        return f"MISSED: {odd} differs"
+    if refused:
+        return "named, equal after it was removed"
+    if Path(name).name in said.replace(str(run / "results.csv"), ""):
+        return "named, equal"
+    return "found by dop verify, equal" if verified else "without effect, equal"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=500, help="bits to flip; default: %(default)s")
+    parser.add_argument("--case", choices=tuple(ITERATIONS), default="matrices", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the places; default: %(default)s")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    draws, counts, missed = random.Random(options.seed), Counter(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        case = Case.make(options.case, Path(folder), ITERATIONS[options.case])
+        case.more = (
+            "--data.seeds",
+            "1",
+            *(["--data.images", "[astronaut,chelsea]"] if options.case == "images" else []),
+        )
+        if options.case == "images":
+            case.more += ("--model.alpha", "20")
+        else:
+            case.more += ("--data.n", "[20,25]", "--model.tau", "2.e-3")
+        once, run = Path(folder) / "once", Path(folder) / "run"
+        for iterations in (case.iterations // 2, case.iterations):  # a checkpoint on the way
+            arguments = case.arguments(run, None)
+            arguments[arguments.index("--trainer.max_steps") + 1] = str(iterations)
+            status, said = call(arguments)
+            assert status == 0, said
+        shutil.copytree(run, once)
+        names = [str(path.relative_to(once)) for path in sorted(once.rglob("*")) if path.is_file()]
+        names = [name for name in names if not Path(name).name.startswith(SKIPPED) and "/processes/" not in name]
+        for k in range(options.times):
+            name = names[k % len(names)]
+            shutil.rmtree(run)
+            shutil.copytree(once, run)
+            if not (run / name).stat().st_size:
+                continue
+            flip(run / name, draws)
+            what = outcome(case, run, once, name)
+            if what.startswith("MISSED"):
+                missed += 1
+                print(f"{name}: {what}", flush=True)
+            kind = Path(name).name if "/batch-" not in name else name.rpartition("/")[0].rpartition("/")[2]
+            counts[kind, what.partition(":")[0]] += 1
+    for (kind, what), count in sorted(counts.items()):
+        print(f"{kind:32s} {what:40s} {count:5d}")
+    print(f"{options.case}: {sum(counts.values())} flips, {missed} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""``dop verify``: names damaged files, and says what a continued run does; the run then does it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_run_versions import FIT
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    if file.suffix == ".pt":  # half of its bytes have no effect
+        content = content[: len(content) // 2]
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.fixture
+def run(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with two checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    assert dop(*FIT, "run", "--trainer.max_steps", "20").status == 0
+    assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
+    return Path("run")
+
+
+CONTINUED = [
+    ("config.yaml", "a continued run restores it from its copy"),
+    ("manifest.json", "a continued run restores it from its copy"),
+    ("results.csv", "dop table rebuilds it"),
+    ("metrics.csv", "a continued run writes it anew"),
+    ("checkpoints/curves/batch-0000.csv", "a continued run repairs it from metrics.csv"),
+    ("checkpoints/last.ckpt/batch-0000.pt", "a continued run resumes from batch-0000.previous.pt"),
+    ("checkpoints/last.ckpt/batch-0000.previous.pt", "the next checkpoint replaces it"),
+    ("*/result.json", "a continued run writes it anew"),
+    ("*/recovered.npy", "a continued run writes it anew"),
+    ("*/recovered.png", "a continued run writes it anew"),
+]
+
+
+def test_damaged_files_are_named_and_mended(run: Path, dop) -> None:
+    said = dop("verify", "run")
+    assert (said.status, said.out) == (0, "run: all files are intact\n"), said
+    shutil.copytree(run, "once")
+    for pattern, then in CONTINUED:
+        file = next(run.glob(pattern))
+        flip(file)
+        said = dop("verify", "run")
+        assert said.status == 1, pattern
+        assert said.out.startswith(f"{file}: ")
+        assert then in said.out
+        assert said.out.count("\n") == 1
+        said = dop(*FIT, "run", "--trainer.max_steps", "40")
+        assert said.status == 0, said.err
+        if not pattern.endswith("previous.pt"):
+            assert dop("verify", "run").status == 0, pattern
+        for name in ("metrics.csv", f"{next(run.glob('*/recovered.npy')).relative_to(run)}"):
+            assert (run / name).read_bytes() == Path("once", name).read_bytes(), pattern
+        shutil.rmtree(run)
+        shutil.copytree("once", run)
+
+
+def test_a_damaged_config_is_refused_as_settings(run: Path, dop) -> None:
+    flip(run / "config.yaml")
+    said = dop("fit", "--config", "run/config.yaml")
+    assert said.status == 2
+    assert "run/config.yaml: damaged or edited, its checksum differs; restore it from run/checkpoints/" in said.err
+
+
+def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:
+    said = dop("verify", str(tmp_path))
+    assert said.status == 2
+    assert "holds no run" in said.err
