@@ -94,6 +94,17 @@ def test_an_interruption_is_resumed_with_the_same_bits(
     lines.clear()
     separate_mapped(file, out, AlternatingProjections(), say=lines.append)
     assert lines == [f"a.npy: already separated in {out}"]
+    for name in ("corruption.npy", "result.json"):
+        before = parts(out)
+        content = bytearray((out / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (out / name).write_bytes(content)
+        lines.clear()
+        separate_mapped(file, out, AlternatingProjections(), say=lines.append)
+        assert lines[0].startswith(f"{out / name}: ")
+        assert lines[0].endswith(": separated anew")
+        if name == "result.json":
+            assert all(torch.equal(one, other) for one, other in zip(parts(out), before, strict=True))
 
 
 @pytest.mark.parametrize("name", ["cut", "complex", "text", "cube", "infinite", "missing"])

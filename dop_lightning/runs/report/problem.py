@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from dop_lightning.runs.damage import require_intact
 from dop_lightning.runs.report.chart import Chart
 from dop_lightning.runs.report.curves import problem_charts
 from dop_lightning.runs.report.embed import SIDE, Embedded, embed
@@ -137,6 +138,9 @@ def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
     if not paths["recovered"].is_file():
         return []
     is_matrix = problem.shows_heat_maps()
+    for path in paths.values():
+        if path.is_file():
+            require_intact(path, problem.result)
     found = {name: embed(path, is_matrix, side) for name, path in paths.items() if path.is_file()}
     note = " Blue is below 0, white is 0, red is above, in the same colours for all." if is_matrix else ""
     texts = {
