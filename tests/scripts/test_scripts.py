@@ -300,3 +300,7 @@ def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
 def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:
     said = run("benchmark_sweep.py", "--points", "2", "--alone", "1", "--jobs", "1", "--limit", "200")
     assert re.search(r"^sweep, 1 at a time: \d+\.\d s for 2 points .*; 1 of 1 equal to the bit$", said, re.M), said
+
+
+def test_flipped_bits_are_found() -> None:
+    assert "matrices: 20 flips, 0 missed" in run("flip_bits.py", "--times", "20")
