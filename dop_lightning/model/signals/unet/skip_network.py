@@ -6,7 +6,7 @@ Shapes: images ``(1, C, H, W)``.
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,21 @@ class Convolution(nn.Conv2d):
         """Draw nothing yet."""
 
 
+class Upsample(nn.Upsample):
+    """Bilinear upsampling by 2 in the type of its input.
+
+    CUDA's autocast would compute it in float32, and with it the concatenation, norm and padding that follow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(1, C, H, W)`` to ``(1, C, 2H, 2W)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
 class Activated(nn.Sequential):
     """Convolution with reflection padding, batch norm by the batch's own statistics, LeakyReLU(0.2)."""
 
@@ -61,17 +76,12 @@ class Activated(nn.Sequential):
         stride: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
-        padding = (kernel - 1) // 2
+        margin = (kernel - 1) // 2
+        # by reflection, a padding of 0 pixels is a copy
+        mode: Literal["reflect", "zeros"] = "reflect" if margin else "zeros"
         super().__init__(
             Convolution(
-                inputs,
-                outputs,
-                kernel,
-                generator,
-                stride=stride,
-                padding=padding,
-                padding_mode="reflect",
-                bias=bias,
+                inputs, outputs, kernel, generator, stride=stride, padding=margin, padding_mode=mode, bias=bias
             ),
             nn.BatchNorm2d(outputs, track_running_stats=False),  # one image is the batch, also when it is scored
             nn.LeakyReLU(0.2),
@@ -113,7 +123,7 @@ class Scale(nn.Module):
         self.skip = activated(inputs, skip_width, 1)
         self.down = nn.Sequential(activated(inputs, width, 3, stride=2), activated(width, width, 3))
         self.deeper = deeper
-        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.up = Upsample()
         self.norm = nn.BatchNorm2d(skip_width + width, track_running_stats=False)
         self.merge = nn.Sequential(activated(skip_width + width, width, 3), activated(width, width, 1))
 

@@ -152,8 +152,8 @@ class SkipUNet(NetworkSignal):
         margins = [w - s for w, s in zip(self.working_size, self.image_size, strict=True)]
         (top, left), channels = [margin // 2 for margin in margins], estimate.shape[0]
         sides = (left, margins[1] - left, top, margins[0] - top)
-        around = pad(estimate[None], sides, mode="replicate")[0].permute(1, 2, 0)
-        given[..., :channels].add_(around, alpha=GUIDE).sub_(z[..., :channels])
+        around = pad(estimate[None], sides, mode="replicate")[0] if any(sides) else estimate
+        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE).sub_(z[..., :channels])
         return given
 
     @property
@@ -192,7 +192,7 @@ class SkipUNet(NetworkSignal):
             with torch.autocast("cpu", enabled=False):  # whatever is around
                 return fused_forward(network, z, torch.bfloat16 if self.bf16 else torch.float32)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._plain_logits(k, network, z)
+            return self._plain_logits(k, network, z.bfloat16() if self.bf16 else z)  # cast once, before padding
 
     def _plain_logits(self, k: int, network: nn.Module, z: Tensor) -> Tensor:
         """The same by torch, compiled if that is asked for."""

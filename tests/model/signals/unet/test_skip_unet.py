@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.signals import Signal, SkipUNet
 from dop_lightning.model.signals.unet import kernels
-from dop_lightning.model.signals.unet.skip_network import Convolution, skip_network
+from dop_lightning.model.signals.unet.skip_network import Convolution, Scale, Upsample, skip_network
 from dop_lightning.model.signals.unet.skip_unet import GUIDE
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
@@ -309,6 +309,47 @@ def test_auto_is_bf16_where_the_processor_has_units_for_it() -> None:
 def test_auto_asks_the_processor(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dop_lightning.model.signals.unet.skip_unet.has_bfloat16_units", lambda device: units)
     assert small(batch(3, 8, 8), precision="auto").bf16 is units
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("guided", [False, True])
+def test_padding_and_upsampling_have_the_bits_of_version_0_1(precision: str, guided: bool) -> None:
+    """1×1 convolutions padded by reflection, and upsampling was autocast."""
+    outputs = []
+    for before in (True, False):
+        signal = small(batch(3, 16, 12), precision=precision, input_channels=6)
+        if guided:
+            signal.guide_by(draw(5, (1, 3, 16, 12), torch.float32))
+        for module in signal.modules() if before else ():
+            if isinstance(module, nn.Conv2d) and module.out_channels != 3:
+                module.padding_mode = "reflect"
+            if isinstance(module, Scale):
+                module.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        output = signal(7)
+        output.backward(draw(9, output.shape, torch.float32))
+        outputs.append([output.detach(), *(p.grad for p in signal.parameters())])
+    for one, other in zip(*outputs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_input_is_cast_before_it_is_padded() -> None:
+    signal, z = small(batch(3, 16, 12)), draw(0, (1, 3, 16, 12), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(signal.networks[0](z), signal.networks[0](z.bfloat16()))
+
+
+def test_upsampling_keeps_the_type_of_its_input() -> None:
+    x = draw(0, (1, 2, 4, 6), torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
+            made = Upsample()(x.to(dtype))
+        assert made.dtype == dtype
+        assert made.shape == (1, 2, 8, 12)
+
+
+def test_convolutions_of_one_pixel_do_not_pad() -> None:
+    modes = {m.kernel_size: m.padding_mode for m in small(batch(3, 16, 12)).modules() if isinstance(m, nn.Conv2d)}
+    assert modes == {(1, 1): "zeros", (3, 3): "reflect"}
 
 
 def test_weights_lie_channels_last() -> None:
