@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing PyTorch (minutes, the first time)"
 	@$(PIP) $(TORCH)
 	@echo "Installing dop_lightning and its tools"
-	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,docs]"
+	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,triton,docs]"
 	@touch $@
 
 setup: $(STAMP) ## the environment, in .venv

@@ -6,7 +6,8 @@
 A case is PRESET:SIZE:WIDTH, in bf16. A row for each variant of the network:
 
 - ``as it was``: 1×1 convolutions that pad by reflection, upsampling in float32.
-- ``plain``: the operations of PyTorch.
+- ``plain``: the operations of PyTorch, which are used without Triton;
+- ``fused``: the kernels of ``model/signals/unet/triton_kernels``. The preset ``paper`` does not use them.
 
 The exit status says whether the bars of :data:`BARS` are kept.
 """
@@ -30,7 +31,7 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 CASES = ["best:512:128", "best:256:64", "default:128:32", "paper:512:128"]
 
-VARIANTS = ["as it was", "plain"]
+VARIANTS = ["as it was", "plain", "fused"]
 
 MIB = 2**20
 
@@ -48,6 +49,9 @@ BARS = {
     ("best:256:64", "plain"): Bar(1.25, 130, 580),
     ("default:128:32", "plain"): Bar(0.2, 20, 580),
     ("paper:512:128", "plain"): Bar(9.3, 975, 500),
+    ("best:512:128", "fused"): Bar(4.9, 530, 440),
+    ("best:256:64", "fused"): Bar(0.75, 75, 440),
+    ("default:128:32", "fused"): Bar(0.13, 12, 400),
 }
 """By case and variant. None of them has empty pads or large float32 arrays."""
 
@@ -102,10 +106,11 @@ def state_on_meta(preset: str, side: int, width: int) -> BatchState:
 
 
 @contextlib.contextmanager
-def as_on_cuda() -> Iterator[None]:
-    """Let the meta device be treated as CUDA is."""
+def as_on_cuda(fused: bool) -> Iterator[None]:
+    """Let the meta device be treated as CUDA is, with Triton or without."""
     no_generator = mock.patch.object(skip_unet, "stream", return_value=None)  # the meta device has none
-    with mock.patch.object(torch, "autocast", CudaAutocast), no_generator:
+    kernels = mock.patch.object(skip_unet, "are_usable", return_value=fused)
+    with mock.patch.object(torch, "autocast", CudaAutocast), no_generator, kernels:
         yield
 
 
@@ -124,7 +129,7 @@ def count(preset: str, side: int, width: int, variant: str) -> Count:
     assert isinstance(state.signal, SkipUNet)
     if variant == "as it was":
         as_it_was(state.signal)
-    with as_on_cuda():
+    with as_on_cuda(variant == "fused"):
         state.method.steps.descend(state, 1)
         state.iteration += 1
         with Traffic(state.problems.observation.numel()) as traffic, kept_for_backward() as kept:
@@ -144,6 +149,8 @@ def main() -> int:
     for case in options.cases:
         preset, side, width = case.split(":")
         for variant in options.variants:
+            if variant == "fused" and not PRESETS[preset].refined:
+                continue
             found = count(preset, int(side), int(width), variant)
             traffic = found.traffic
             if (case, variant) in BARS:

@@ -2,7 +2,8 @@
 
 :class:`Traffic` counts bytes that are read and written, launches, and what a bf16 network should not have. Views cost
 nothing. Operations cost their inputs and outputs, and those of :data:`PASSES` what PyTorch's CUDA kernels do for
-tensors in channels-last.
+tensors in channels-last. Fused operations of the package declare theirs
+(:mod:`dop_lightning.model.signals.unet.triton_kernels.costs`).
 """
 
 import contextlib
@@ -17,13 +18,21 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dop_lightning.model.signals.unet.triton_kernels.costs import COSTS
+
 aten = torch.ops.aten
+
+NAMESPACE = "dop_lightning"
+"""Of the operators of the package."""
 
 Cost = tuple[int, int]
 """Bytes read and bytes written."""
 
 WRITE_ONLY = {aten.copy_, aten.fill_, aten.zero_, aten.normal_, aten.uniform_, aten.bernoulli_}
 """In-place operations that do not read what they replace."""
+
+
+PADS = {aten.reflection_pad2d, aten.replication_pad2d, aten.constant_pad_nd}
 
 
 def size(tensor: Tensor | None) -> int:
@@ -150,7 +159,7 @@ class Traffic(TorchDispatchMode):
         self.by_name[name] += read + written
         self.count[name] += 1
         self.launches += _launches(func, args, out)
-        if "pad" in name and "backward" not in name and len(args) > 1 and not any(args[1]):
+        if func.overloadpacket in PADS and not any(args[1]):
             self.empty_pads += 1
         for each in made:
             large = each.dim() == 4 and each.shape[0] == 1 and each.numel() > self.image
@@ -159,6 +168,8 @@ class Traffic(TorchDispatchMode):
         return out
 
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
+        if func.namespace == NAMESPACE:
+            return COSTS[func.overloadpacket.__name__].traffic(args, out)
         if func.overloadpacket in PASSES:
             return PASSES[func.overloadpacket](args, out)
         read = written = 0
@@ -194,6 +205,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _launches(func: Any, args: Any, out: Any) -> int:
+    if func.namespace == NAMESPACE:
+        return COSTS[func.overloadpacket.__name__].launches
     if func.overloadpacket == aten.convolution:
         return 1 if args[2] is None else 2
     if func.overloadpacket == aten.convolution_backward:

@@ -39,6 +39,16 @@ def test_what_was_mended_is_counted(script: ModuleType) -> None:
     ]  # fmt: skip
 
 
+def test_fused_operations_keep_the_budget(script: ModuleType) -> None:
+    """Of the default method at 512×512, width 128: 6.5 GB, and 900 MiB kept for the backward pass."""
+    found = script.count("best", 512, 128, "fused")
+    assert found.traffic.total <= 6.5e9
+    assert found.kept <= 900 * 2**20
+    names = ["pad", "activate", "activate_backward", "join", "join_backward"]
+    assert [found.traffic.count[f"dop_lightning::{name}"] for name in names] == [1, 15, 15, 5, 5]
+    assert not found.traffic.count["aten::native_batch_norm"]
+
+
 def test_bytes_of_operations(script: ModuleType) -> None:
     x = torch.empty(1, 8, 4, 4, device="meta").contiguous(memory_format=torch.channels_last)
     weight = torch.empty(8, 8, 3, 3, device="meta").contiguous(memory_format=torch.channels_last)

@@ -18,9 +18,10 @@ from dop_lightning.foundation.machine import has_bfloat16_units, is_out_of_memor
 from dop_lightning.model.signals.abilities import Guided, Perturbed
 from dop_lightning.model.signals.network import NetworkSignal
 from dop_lightning.model.signals.unet import kernels
-from dop_lightning.model.signals.unet.fused_unet import fused_forward
+from dop_lightning.model.signals.unet.fused_unet import Operations, fused_forward
 from dop_lightning.model.signals.unet.skip_network import SCALES, skip_network, working_size
 from dop_lightning.model.signals.unet.streams import side_by_side
+from dop_lightning.model.signals.unet.triton_kernels.available import are_usable
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
@@ -49,9 +50,10 @@ class SkipUNet(NetworkSignal):
             default (``torch.backends.cudnn.allow_tf32``); products of matrices, which are no networks, do not.
         bias: whether convolutions that a batch norm follows have a bias, as those of the authors' code. The norm takes
             it out again; it costs time, and optimizers that normalise their steps let it drift.
-        fused: on a CPU, run the network by compiled kernels that do in one pass what plain operations do in several
-            (:mod:`dop_lightning.model.signals.unet.kernels`); the same but for rounding. Where there is no C++
-            compiler, and for float64, plain operations do it.
+        fused: run the network by compiled kernels that do in one pass or two what plain operations do in many; the same
+            but for rounding. On a CPU they are in C++ (:mod:`dop_lightning.model.signals.unet.kernels`), on a GPU in
+            Triton (:mod:`dop_lightning.model.signals.unet.triton_kernels`). Without a C++ compiler or Triton, and in
+            float64, plain operations are used.
         compile: let ``torch.compile`` merge the layers, in place of ``fused``: a minute more at the start, which pays
             for long runs on a GPU; on a CPU it was slower. Scores then come from the network as it is, and agree with
             what is descended but for rounding.
@@ -188,11 +190,29 @@ class SkipUNet(NetworkSignal):
     def _logits(self, k: int, z: Tensor) -> Tensor:
         """The output of network k before the sigmoid, ``(1, C, H', W')``."""
         network = cast(nn.Sequential, self.networks[k])
-        if self.fused and z.device.type == "cpu" and z.dtype == torch.float32 and kernels.library() is not None:
-            with torch.autocast("cpu", enabled=False):  # whatever is around
-                return fused_forward(network, z, torch.bfloat16 if self.bf16 else torch.float32)
+        operations = self._operations(network, z)
+        if operations is not None:
+            with torch.autocast(z.device.type, enabled=False):  # whatever is around
+                return fused_forward(network, z, self._activations, operations)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
             return self._plain_logits(k, network, z.bfloat16() if self.bf16 else z)  # cast once, before padding
+
+    @property
+    def _activations(self) -> torch.dtype:
+        """The type of what is between the layers, if they are fused."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    def _operations(self, network: nn.Module, z: Tensor) -> Operations | None:
+        """What fuses the layers on this device, if anything does."""
+        if not self.fused or z.dtype != torch.float32:
+            return None
+        if z.device.type == "cpu":
+            return kernels if kernels.library() is not None else None
+        if are_usable(z.device):
+            from dop_lightning.model.signals.unet.triton_kernels.network import TritonOperations
+
+            return TritonOperations(network, self._activations)
+        return None
 
     def _plain_logits(self, k: int, network: nn.Module, z: Tensor) -> Tensor:
         """The same by torch, compiled if that is asked for."""

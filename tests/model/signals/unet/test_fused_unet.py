@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dop_lightning.model.signals import SkipUNet
 from dop_lightning.model.signals.unet import kernels, skip_unet
-from dop_lightning.model.signals.unet.fused_unet import fused_forward
+from dop_lightning.model.signals.unet.fused_unet import Operations, fused_forward
 from dop_lightning.model.signals.unet.kernels import convolution
 from dop_lightning.model.signals.unet.skip_network import skip_network
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -32,12 +32,12 @@ def test_outputs_and_gradients_agree(
     network = skip_network(3, width, scales, 5, skip_width, bias)
     z = draw(1, (1, 5, *size)).float()
     plain = output_and_gradients(network, network(z))
-    fused = output_and_gradients(network, fused_forward(network, z, torch.float32))
+    fused = output_and_gradients(network, fused_forward(network, z, torch.float32, kernels))
     assert len(fused) == len(plain)
     for a, b in zip(fused, plain, strict=True):
         # a bias that a norm takes out again has no gradient but rounding
         assert float((a - b).norm()) < 1e-3 * float(b.norm()) + 1e-4
-    half = fused_forward(network, z, torch.bfloat16)
+    half = fused_forward(network, z, torch.bfloat16, kernels)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.detach().float(), plain[0], rtol=0, atol=0.1)
 
@@ -52,9 +52,10 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """The types in which networks were run by kernels."""
     seen: list[torch.dtype] = []
 
-    def run(network: nn.Sequential, z: Tensor, dtype: torch.dtype) -> Tensor:
+    def run(network: nn.Sequential, z: Tensor, dtype: torch.dtype, operations: Operations) -> Tensor:
+        assert operations is kernels
         seen.append(dtype)
-        return fused_forward(network, z, dtype)
+        return fused_forward(network, z, dtype, operations)
 
     monkeypatch.setattr(skip_unet, "fused_forward", run)
     return seen
@@ -73,10 +74,10 @@ def test_large_convolutions_are_in_strips(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(0)
     network = skip_network(3, 17, 2, 5, 1, True)
     z = draw(1, (1, 5, 16, 8)).float()
-    whole = output_and_gradients(network, fused_forward(network, z, torch.bfloat16))
+    whole = output_and_gradients(network, fused_forward(network, z, torch.bfloat16, kernels))
     monkeypatch.setattr(convolution, "STRIP", 1000)
     assert convolution.strips_of(torch.empty(1, 18, 18, 10, dtype=torch.bfloat16), 3) > 1
-    strips = output_and_gradients(network, fused_forward(network, z, torch.bfloat16))
+    strips = output_and_gradients(network, fused_forward(network, z, torch.bfloat16, kernels))
     assert any(not torch.equal(a, b) for a, b in zip(strips, whole, strict=True))
     for (name, _), a, b in zip([("", None), *network.named_parameters()], strips, whole, strict=True):
         if "bias" not in name:  # those that a norm takes out again have no gradient but rounding

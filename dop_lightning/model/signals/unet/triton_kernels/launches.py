@@ -1,0 +1,155 @@
+"""Launching the kernels: grids, tiles, and room for sums.
+
+Shapes: images ``(1, C, H, W)``, channels last in memory; S channels of a skip branch. Nothing is checked here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dop_lightning.model.signals.unet.triton_kernels import kernels
+
+SLOPE = 0.2
+EPSILON = 1e-5
+
+SHARES = 256
+"""Programs a block of channels that pixels are shared out among, at most, where they are summed."""
+
+ELEMENTS = 4096
+"""Of a tile."""
+
+CHANNELS = 64
+"""Of a tile, at most: 128 bytes of a pixel in bf16."""
+
+
+def _tile(channels: int) -> tuple[int, int]:
+    """Pixels and channels of a tile; both are powers of 2."""
+    across = min(CHANNELS, 1 << max(channels - 1, 1).bit_length())
+    return ELEMENTS // across, across
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+class _Sums:
+    """Room for the shares of sums over pixels, and what adds them up."""
+
+    def __init__(self, like: Tensor, pixels: int, channels: int) -> None:
+        self.pixels, self.channels = _tile(channels)
+        self.shares = min(_blocks(pixels, self.pixels), SHARES)
+        self.grid = (self.shares, _blocks(channels, self.channels))
+        self.partial = torch.empty(self.shares, 2, channels, dtype=torch.float32, device=like.device)
+
+    def finish(self, out: Tensor, skip_pixels: int, low_pixels: int, S: int, moments: bool) -> None:
+        """Sums, or moments, into ``out`` ``(2, N)``."""
+        channels = self.partial.shape[2]
+        kernels.finish[(_blocks(channels, 32),)](
+            self.partial, out, self.shares, channels, skip_pixels, low_pixels, EPSILON, S, moments, 64, 32
+        )
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def empty_image(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return room for an image, channels last."""
+    shape = (1, channels, height, width)
+    dtype = like.dtype if dtype is None else dtype
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """One pixel of reflection padding, in ``dtype``."""
+    z = _last(z)
+    _, C, H, W = z.shape
+    y = empty_image(z, C, H + 2, W + 2, dtype)
+    pixels, channels = _tile(C)
+    grid = (_blocks((H + 2) * (W + 2), pixels), _blocks(C, channels))
+    kernels.pad[grid](z, y, H, W, C, pixels, channels)
+    return y
+
+
+def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """Norm, LeakyReLU and padding; and the mean and inverse standard deviation ``(2, C)``."""
+    x = _last(x)
+    _, C, H, W = x.shape
+    moments = torch.empty(2, C, dtype=torch.float32, device=x.device)
+    sums = _Sums(x, H * W, C)
+    kernels.moments[sums.grid](x, x, moments, sums.partial, H, W, H * W, 0, C, sums.pixels, sums.channels)
+    sums.finish(moments, H * W, H * W, 0, True)
+    y = empty_image(x, C, H + 2 * padding, W + 2 * padding)
+    grid = (_blocks(y.shape[2] * y.shape[3], sums.pixels), sums.grid[1])
+    kernels.activate[grid](x, moments, gamma, beta, y, H, W, C, SLOPE, padding, sums.pixels, sums.channels)
+    return y, moments
+
+
+def activate_backward(
+    gradient: Tensor, x: Tensor, moments: Tensor, gamma: Tensor, beta: Tensor, padding: int
+) -> tuple[Tensor, Tensor]:
+    """The gradient of x, and those of β and γ ``(2, C)``."""
+    gradient, x = _last(gradient), _last(x)
+    _, C, H, W = x.shape
+    total, dx = torch.empty_like(moments), torch.empty_like(x)
+    sums = _Sums(x, H * W, C)
+    kernels.activate_sums[sums.grid](
+        gradient, x, moments, gamma, beta, sums.partial, H, W, C, SLOPE, padding, sums.pixels, sums.channels
+    )
+    sums.finish(total, H * W, H * W, 0, False)
+    kernels.activate_backward[(_blocks(H * W, sums.pixels), sums.grid[1])](
+        gradient, x, moments, gamma, beta, total, dx, H, W, C, SLOPE, padding, sums.pixels, sums.channels
+    )
+    return dx, total
+
+
+def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Both branches, normalised, activated, upsampled, concatenated, normalised and padded.
+
+    And the moments ``(4, N)`` of the branches and of what is concatenated.
+    """
+    skip, low = _last(skip), _last(low)
+    S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
+    N, pixels = S + C, H * W
+    moments = torch.empty(4, N, dtype=torch.float32, device=low.device)
+    of_branches, of_norm = parameters[:4], parameters[4:]
+    sums = _Sums(low, pixels, N)
+    tile = (sums.pixels, sums.channels)
+    kernels.moments[sums.grid](skip, low, moments, sums.partial, H, W, pixels // 4, S, C, *tile)
+    sums.finish(moments[:2], pixels, pixels // 4, S, True)
+    kernels.joined_moments[sums.grid](
+        skip, low, moments, *of_branches, moments[2:], sums.partial, H, W, S, C, SLOPE, *tile
+    )
+    sums.finish(moments[2:], pixels, pixels, S, True)
+    y = empty_image(low, N, H + 2, W + 2)
+    grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
+    kernels.join[grid](skip, low, moments, *of_branches, *of_norm, y, H, W, S, C, SLOPE, *tile)
+    return y, moments
+
+
+def join_backward(
+    gradient: Tensor, skip: Tensor, low: Tensor, moments: Tensor, parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of both branches, and those of β and γ ``(4, N)`` of the branches and of what is concatenated."""
+    gradient, skip, low = _last(gradient), _last(skip), _last(low)
+    S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
+    N, pixels = S + C, H * W
+    of_branches, total = parameters[:4], torch.empty_like(moments)
+    sums = _Sums(low, pixels, N)
+    tile = (sums.pixels, sums.channels)
+    grid = (_blocks(pixels, sums.pixels), sums.grid[1])
+    kernels.joined_sums[sums.grid](gradient, skip, low, moments, *of_branches, sums.partial, H, W, S, C, SLOPE, *tile)
+    sums.finish(total[2:], pixels, pixels, S, False)
+    d = empty_image(low, N, H, W)
+    kernels.joined_backward[grid](
+        gradient, skip, low, moments, *of_branches, parameters[4], total[2:], d, H, W, S, C, SLOPE, *tile
+    )
+    e = torch.empty_like(low)
+    kernels.branch_sums[sums.grid](d, skip, low, moments, *of_branches[2:], e, sums.partial, H, W, S, C, SLOPE, *tile)
+    sums.finish(total[:2], pixels, pixels // 4, S, False)
+    dskip, dlow = torch.empty_like(skip), torch.empty_like(low)
+    grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
+    gammas = (of_branches[0], of_branches[2])
+    kernels.join_backward[grid](d, e, skip, low, moments, *gammas, total[:2], dskip, dlow, H, W, S, C, *tile)
+    return dskip, dlow, total

@@ -1,0 +1,78 @@
+"""Where the kernels in Triton are used, and what is said where they are not."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from dop_lightning.model.signals.unet.triton_kernels import available
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    available.are_usable.cache_clear()
+    yield
+    available.are_usable.cache_clear()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch as it is built for a GPU, and Triton."""
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(available, "find_spec", lambda name: name)
+
+
+def test_no_gpu_no_kernels_and_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(available, "deviation", lambda device: pytest.fail("used"))
+    for name in ("cpu", "mps", "cuda"):
+        assert not available.are_usable(torch.device(name))
+
+
+def test_kernels_that_agree_are_used(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(available, "deviation", lambda device: 1e-6)
+    assert available.are_usable(CUDA)
+
+
+def test_a_warning_says_why_they_are_not_used_once(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> float:
+        raise RuntimeError("no C compiler\nanywhere")
+
+    for name, value, reason in (
+        ("deviation", fail, "RuntimeError: no C compiler anywhere"),
+        ("deviation", lambda device: 0.5, "kernels deviate from plain operations by 0.5"),
+        ("deviation", lambda device: float("nan"), "kernels deviate from plain operations by nan"),
+        ("find_spec", lambda name: None, "Triton is not installed"),
+    ):
+        available.are_usable.cache_clear()
+        monkeypatch.setattr(available, name, value)
+        with pytest.warns(RuntimeWarning, match=f"^the network uses plain operations, more slowly: {reason}$"):
+            assert not available.are_usable(CUDA)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not available.are_usable(CUDA)
+
+
+def test_a_lack_of_memory_is_raised(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> float:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(available, "deviation", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        available.are_usable(CUDA)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+def test_the_tiny_network_agrees_and_would_not_if_a_kernel_were_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dop_lightning.model.signals.unet.triton_kernels import launches
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = torch.get_rng_state()
+    assert available.deviation(device) < 1e-4
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.setattr(launches, "SLOPE", 0.1)
+    assert available.deviation(device) > available.TOLERANCE
