@@ -31,7 +31,7 @@ def test_what_was_mended_is_counted(script: ModuleType) -> None:
     """It shows in every number, so that it cannot come back unseen."""
     before, after = (script.count("best", 512, 128, variant) for variant in ("as it was", "plain"))
     assert before.traffic.total / 1e9 == pytest.approx(13.4, abs=0.2)
-    assert after.traffic.total / 1e9 == pytest.approx(8.85, abs=0.2)
+    assert after.traffic.total / 1e9 == pytest.approx(8.9, abs=0.2)
     assert before.kept / 2**20 == pytest.approx(1253, abs=2)
     failures = before.failures(script.BARS["best:512:128", "plain"])
     assert [failure.split(",")[0].lstrip("0123456789. ") for failure in failures] == [
@@ -40,10 +40,11 @@ def test_what_was_mended_is_counted(script: ModuleType) -> None:
 
 
 def test_fused_operations_keep_the_budget(script: ModuleType) -> None:
-    """Of the default method at 512×512, width 128: 6.5 GB, and 900 MiB kept for the backward pass."""
+    """Of the default method at 512×512, width 128: 6.5 GB, 900 MiB kept for the backward pass, 300 launches."""
     found = script.count("best", 512, 128, "fused")
     assert found.traffic.total <= 6.5e9
     assert found.kept <= 900 * 2**20
+    assert found.launches <= 300
     names = ["pad", "activate", "activate_backward", "join", "join_backward"]
     assert [found.traffic.count[f"dop_lightning::{name}"] for name in names] == [1, 15, 15, 5, 5]
     assert not found.traffic.count["aten::native_batch_norm"]
@@ -91,6 +92,6 @@ def test_command(script: ModuleType, capsys: pytest.CaptureFixture[str], monkeyp
     said = capsys.readouterr().out
     assert "| default:64:4 | plain | 0." in said
     assert "aten::convolution_backward" in said
-    monkeypatch.setitem(script.BARS, ("default:64:4", "plain"), script.Bar(1.0, 0.5, 580))
+    monkeypatch.setitem(script.BARS, ("default:64:4", "plain"), script.Bar(1.0, 0.5, 440))
     assert script.main() == 1
     assert "default:64:4, plain: " in capsys.readouterr().out

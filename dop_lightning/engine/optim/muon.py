@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from dop_lightning.engine.optim.pace import pace
+from dop_lightning.engine.optim.stacks import Stacks
 from dop_lightning.foundation.checks import fraction, one_of, positive
 from dop_lightning.foundation.machine import has_bfloat16_units
 
@@ -154,10 +155,24 @@ class Muon(Optimizer):
         # as matrices, in the order of memory where channels come last: the order of columns has no part in it
         matrices = [b.movedim(1, -1).flatten(1) for b in ahead]
         moves = []
-        for p, step in zip(kernels, _orthogonalised(matrices, group["precision"]), strict=True):
+        for p, step in zip(kernels, self._orthogonalised(matrices, group["precision"]), strict=True):
             rows, columns = step.shape
-            moves.append(step.reshape(p.movedim(1, -1).shape).movedim(-1, 1) * max(1.0, rows / columns) ** 0.5)
+            move = step.reshape(p.movedim(1, -1).shape).movedim(-1, 1)
+            moves.append(move * (rows / columns) ** 0.5 if rows > columns else move)
         torch._foreach_add_(kernels, moves, alpha=-group["lr"])
+
+    def _orthogonalised(self, matrices: list[Tensor], precision: str) -> list[Tensor]:
+        """Each of them orthogonalised: on a CPU those of one shape as one stack, elsewhere in as few as possible."""
+        first = matrices[0]
+        if first.device.type == "cpu" or any(m.dtype != first.dtype or m.device != first.device for m in matrices):
+            return _by_shape(matrices, precision)
+        shapes = [(m.shape[0], m.shape[1]) for m in matrices]
+        # not in the state, which is saved: it can be made again
+        known: dict[Any, Stacks] = self.__dict__.setdefault("_stacks", {})
+        key = (tuple(shapes), first.dtype, first.device)
+        if key not in known:
+            known[key] = Stacks(shapes, first)
+        return _merged(matrices, known[key], precision)
 
     def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:
         for p in vectors:
@@ -179,16 +194,27 @@ def _pace(optimizer: Muon) -> float:  # noqa: ARG001
     return PACE
 
 
-def _orthogonalised(matrices: list[Tensor], precision: str) -> list[Tensor]:
+def _type_of_products(matrix: Tensor, precision: str) -> torch.dtype:
+    """The type in which matrices are multiplied."""
+    units = matrix.device.type == "cpu" and has_bfloat16_units(matrix.device)
+    half = precision == "bf16" or (precision == "auto" and units)
+    return torch.bfloat16 if half and matrix.dtype == torch.float32 else matrix.dtype
+
+
+def _merged(matrices: list[Tensor], stacks: Stacks, precision: str) -> list[Tensor]:
+    """Each of them orthogonalised, in stacks of several shapes: zeros at the edges stay, and change rounding alone."""
+    made = stacks.stack(matrices, _type_of_products(matrices[0], precision))
+    return stacks.unstack([orthogonalised(stack) for stack in made], matrices[0].dtype)
+
+
+def _by_shape(matrices: list[Tensor], precision: str) -> list[Tensor]:
     """Each of them orthogonalised; those of one shape as one stack."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place, matrix in enumerate(matrices):
         alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(place)
     found: dict[int, Tensor] = {}
-    for (_, dtype, device), places in alike.items():
-        units = device.type == "cpu" and has_bfloat16_units(device)
-        half = precision == "bf16" or (precision == "auto" and units)
+    for (_, dtype, _), places in alike.items():
         stack = torch.stack([matrices[i] for i in places])
-        made = orthogonalised(stack.bfloat16() if half and dtype == torch.float32 else stack)
+        made = orthogonalised(stack.to(_type_of_products(stack, precision)))
         found.update(zip(places, made.to(dtype).unbind(), strict=True))
     return [found[place] for place in range(len(matrices))]

@@ -133,8 +133,8 @@ class SkipUNet(NetworkSignal):
             # the sigmoid in float32: eight bits of mantissa would show in an image
             return torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width])
 
-        images = [partial(image, k) for k in range(self.size)]
-        return torch.cat(side_by_side(images, next(self.networks.parameters()).device))
+        images = side_by_side([partial(image, k) for k in range(self.size)], next(self.networks.parameters()).device)
+        return torch.cat(images) if len(images) > 1 else images[0]
 
     def _perturbed(self, k: int, iteration: int, out: Tensor | None = None) -> Tensor:
         """The input of network k at an iteration, H'×W'×channels, in ``out`` if it is given and anything is drawn."""
