@@ -221,9 +221,10 @@ def joined_moments(
     has = channel < N
     mean, inverse = tl.load(moments + channel, has, 0.0), tl.load(moments + N + channel, has, 0.0)
     gamma, beta = of_both(gamma_skip, gamma_low, channel, S, C), of_both(beta_skip, beta_low, channel, S, C)
-    pixel = tl.arange(0, 1)
-    mask = (pixel < 1)[:, None] & has[None, :]
-    first = tl.sum(joined(skip, low, pixel, pixel, channel, mask, H, W, S, C, mean, inverse, gamma, beta, slope), 0)
+    corner = tl.arange(0, 1)
+    is_first = (corner < 1)[:, None] & has[None, :]
+    first = joined(skip, low, corner, corner, channel, is_first, H, W, S, C, mean, inverse, gamma, beta, slope)
+    first = tl.sum(first, 0)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     squares = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for at in range(share * PIXELS, H * W, shares * PIXELS):
@@ -402,14 +403,16 @@ def branch_sums(
         value = raw(skip, low, pixel, channel, H, W, h * w, S, C)
         normalised = tl.where(inside, (value - mean[None, :]) * inverse[None, :], 0.0)
         dz = tl.zeros([PIXELS, CHANNELS], tl.float32)
-        for i in tl.static_range(4):  # rows 2k − 1 to 2k + 2
-            for j in tl.static_range(4):
-                from_row, from_column = 2 * row + i - 1, 2 * column + j - 1
-                has_pixel = (from_row >= 0) & (from_row < H) & (from_column >= 0) & (from_column < W)
-                by_row = tl.where((from_row == 0) | (from_row == H - 1), 1.0, 0.75 if i % 3 else 0.25)
-                by_column = tl.where((from_column == 0) | (from_column == W - 1), 1.0, 0.75 if j % 3 else 0.25)
-                x = tl.load(d + places(from_row, from_column, W, channel, N), mask & has_pixel[:, None], 0.0)
-                dz += (by_row * by_column)[:, None] * x.to(tl.float32)
+        for k in range(16):  # rows and columns 2·row − 1 to 2·row + 2
+            i, j = k // 4, k % 4
+            from_row, from_column = 2 * row + i - 1, 2 * column + j - 1
+            has_pixel = (from_row >= 0) & (from_row < H) & (from_column >= 0) & (from_column < W)
+            by_row = tl.where((i == 0) | (i == 3), 0.25, 0.75)
+            by_column = tl.where((j == 0) | (j == 3), 0.25, 0.75)
+            weight = tl.where((from_row == 0) | (from_row == H - 1), 1.0, by_row)
+            weight *= tl.where((from_column == 0) | (from_column == W - 1), 1.0, by_column)
+            x = tl.load(d + places(from_row, from_column, W, channel, N), mask & has_pixel[:, None], 0.0)
+            dz += weight[:, None] * x.to(tl.float32)
         dz = tl.where(normalised * gamma[None, :] + beta[None, :] > 0, dz, dz * slope)
         tl.store(e + (pixel.to(tl.int64)[:, None] * C + (channel - S)[None, :]), dz.to(e.dtype.element_ty), mask)
         if S > 0:

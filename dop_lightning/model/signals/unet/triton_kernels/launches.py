@@ -23,6 +23,10 @@ CHANNELS = 64
 """Of a tile, at most: 128 bytes of a pixel in bf16."""
 
 
+WARPS = 8
+"""Of a program: a thread has 16 values of a tile."""
+
+
 def _tile(channels: int) -> tuple[int, int]:
     """Pixels and channels of a tile; both are powers of 2."""
     across = min(CHANNELS, 1 << max(channels - 1, 1).bit_length())
@@ -46,7 +50,18 @@ class _Sums:
         """Sums, or moments, into ``out`` ``(2, N)``."""
         channels = self.partial.shape[2]
         kernels.finish[(_blocks(channels, 32),)](
-            self.partial, out, self.shares, channels, skip_pixels, low_pixels, EPSILON, S, moments, 64, 32
+            self.partial,
+            out,
+            self.shares,
+            channels,
+            skip_pixels,
+            low_pixels,
+            EPSILON,
+            S,
+            moments,
+            64,
+            32,
+            num_warps=WARPS,
         )
 
 
@@ -68,7 +83,7 @@ def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
     y = empty_image(z, C, H + 2, W + 2, dtype)
     pixels, channels = _tile(C)
     grid = (_blocks((H + 2) * (W + 2), pixels), _blocks(C, channels))
-    kernels.pad[grid](z, y, H, W, C, pixels, channels)
+    kernels.pad[grid](z, y, H, W, C, pixels, channels, num_warps=WARPS)
     return y
 
 
@@ -78,11 +93,15 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tens
     _, C, H, W = x.shape
     moments = torch.empty(2, C, dtype=torch.float32, device=x.device)
     sums = _Sums(x, H * W, C)
-    kernels.moments[sums.grid](x, x, moments, sums.partial, H, W, H * W, 0, C, sums.pixels, sums.channels)
+    kernels.moments[sums.grid](
+        x, x, moments, sums.partial, H, W, H * W, 0, C, sums.pixels, sums.channels, num_warps=WARPS
+    )
     sums.finish(moments, H * W, H * W, 0, True)
     y = empty_image(x, C, H + 2 * padding, W + 2 * padding)
     grid = (_blocks(y.shape[2] * y.shape[3], sums.pixels), sums.grid[1])
-    kernels.activate[grid](x, moments, gamma, beta, y, H, W, C, SLOPE, padding, sums.pixels, sums.channels)
+    kernels.activate[grid](
+        x, moments, gamma, beta, y, H, W, C, SLOPE, padding, sums.pixels, sums.channels, num_warps=WARPS
+    )
     return y, moments
 
 
@@ -95,11 +114,38 @@ def activate_backward(
     total, dx = torch.empty_like(moments), torch.empty_like(x)
     sums = _Sums(x, H * W, C)
     kernels.activate_sums[sums.grid](
-        gradient, x, moments, gamma, beta, sums.partial, H, W, C, SLOPE, padding, sums.pixels, sums.channels
+        gradient,
+        x,
+        moments,
+        gamma,
+        beta,
+        sums.partial,
+        H,
+        W,
+        C,
+        SLOPE,
+        padding,
+        sums.pixels,
+        sums.channels,
+        num_warps=WARPS,
     )
     sums.finish(total, H * W, H * W, 0, False)
     kernels.activate_backward[(_blocks(H * W, sums.pixels), sums.grid[1])](
-        gradient, x, moments, gamma, beta, total, dx, H, W, C, SLOPE, padding, sums.pixels, sums.channels
+        gradient,
+        x,
+        moments,
+        gamma,
+        beta,
+        total,
+        dx,
+        H,
+        W,
+        C,
+        SLOPE,
+        padding,
+        sums.pixels,
+        sums.channels,
+        num_warps=WARPS,
     )
     return dx, total
 
@@ -116,15 +162,15 @@ def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
     of_branches, of_norm = parameters[:4], parameters[4:]
     sums = _Sums(low, pixels, N)
     tile = (sums.pixels, sums.channels)
-    kernels.moments[sums.grid](skip, low, moments, sums.partial, H, W, pixels // 4, S, C, *tile)
+    kernels.moments[sums.grid](skip, low, moments, sums.partial, H, W, pixels // 4, S, C, *tile, num_warps=WARPS)
     sums.finish(moments[:2], pixels, pixels // 4, S, True)
     kernels.joined_moments[sums.grid](
-        skip, low, moments, *of_branches, moments[2:], sums.partial, H, W, S, C, SLOPE, *tile
+        skip, low, moments, *of_branches, moments[2:], sums.partial, H, W, S, C, SLOPE, *tile, num_warps=WARPS
     )
     sums.finish(moments[2:], pixels, pixels, S, True)
     y = empty_image(low, N, H + 2, W + 2)
     grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
-    kernels.join[grid](skip, low, moments, *of_branches, *of_norm, y, H, W, S, C, SLOPE, *tile)
+    kernels.join[grid](skip, low, moments, *of_branches, *of_norm, y, H, W, S, C, SLOPE, *tile, num_warps=WARPS)
     return y, moments
 
 
@@ -139,17 +185,37 @@ def join_backward(
     sums = _Sums(low, pixels, N)
     tile = (sums.pixels, sums.channels)
     grid = (_blocks(pixels, sums.pixels), sums.grid[1])
-    kernels.joined_sums[sums.grid](gradient, skip, low, moments, *of_branches, sums.partial, H, W, S, C, SLOPE, *tile)
+    kernels.joined_sums[sums.grid](
+        gradient, skip, low, moments, *of_branches, sums.partial, H, W, S, C, SLOPE, *tile, num_warps=WARPS
+    )
     sums.finish(total[2:], pixels, pixels, S, False)
     d = empty_image(low, N, H, W)
     kernels.joined_backward[grid](
-        gradient, skip, low, moments, *of_branches, parameters[4], total[2:], d, H, W, S, C, SLOPE, *tile
+        gradient,
+        skip,
+        low,
+        moments,
+        *of_branches,
+        parameters[4],
+        total[2:],
+        d,
+        H,
+        W,
+        S,
+        C,
+        SLOPE,
+        *tile,
+        num_warps=WARPS,
     )
     e = torch.empty_like(low)
-    kernels.branch_sums[sums.grid](d, skip, low, moments, *of_branches[2:], e, sums.partial, H, W, S, C, SLOPE, *tile)
+    kernels.branch_sums[sums.grid](
+        d, skip, low, moments, *of_branches[2:], e, sums.partial, H, W, S, C, SLOPE, *tile, num_warps=WARPS
+    )
     sums.finish(total[:2], pixels, pixels // 4, S, False)
     dskip, dlow = torch.empty_like(skip), torch.empty_like(low)
     grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
     gammas = (of_branches[0], of_branches[2])
-    kernels.join_backward[grid](d, e, skip, low, moments, *gammas, total[:2], dskip, dlow, H, W, S, C, *tile)
+    kernels.join_backward[grid](
+        d, e, skip, low, moments, *gammas, total[:2], dskip, dlow, H, W, S, C, *tile, num_warps=WARPS
+    )
     return dskip, dlow, total

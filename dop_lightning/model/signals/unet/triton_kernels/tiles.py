@@ -37,16 +37,14 @@ def folded(gradient, row, column, channel, mask, H, W, C, PADDING: tl.constexpr)
     if PADDING == 1:
         is_near = (row == 1) | (row == H - 2) | (column == 1) | (column == W - 2)
         if tl.max(is_near.to(tl.int32), 0) > 0:
-            for i in tl.static_range(3):
-                for j in tl.static_range(3):
-                    if i + j > 0:
-                        # itself, the border before, the border behind
-                        from_row = row + 1 if i == 0 else (row * 0 if i == 1 else row * 0 + H + 1)
-                        from_column = column + 1 if j == 0 else (column * 0 if j == 1 else column * 0 + W + 1)
-                        has = (row >= 0) if i == 0 else ((row == 1) if i == 1 else (row == H - 2))
-                        has = has & ((column >= 0) if j == 0 else ((column == 1) if j == 1 else (column == W - 2)))
-                        at = places(from_row, from_column, width, channel, C)
-                        total += tl.load(gradient + at, mask & has[:, None], 0.0).to(tl.float32)
+            for k in range(1, 9):  # rows and columns: itself, the border before, the border behind
+                i, j = k // 3, k % 3
+                from_row = tl.where(i == 0, row + 1, tl.where(i == 1, 0, H + 1))
+                from_column = tl.where(j == 0, column + 1, tl.where(j == 1, 0, W + 1))
+                has = (i == 0) | ((i == 1) & (row == 1)) | ((i == 2) & (row == H - 2))
+                has = has & ((j == 0) | ((j == 1) & (column == 1)) | ((j == 2) & (column == W - 2)))
+                at = places(from_row, from_column, width, channel, C)
+                total += tl.load(gradient + at, mask & has[:, None], 0.0).to(tl.float32)
     return total
 
 
