@@ -55,7 +55,8 @@ docs: $(STAMP) ## the site of docs/, in docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 test: lint types ## all checks: lint, types, tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin tests
 
 lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
 	@$(BIN)/python -m ruff check .

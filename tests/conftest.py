@@ -35,6 +35,11 @@ LONGEST = ("test_scripts.py", "test_docs_build.py", "test_documents.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    if not torch.cuda.is_available():
+        skipped = pytest.mark.skip(reason="needs a GPU, or -p tests.pretend_cuda.plugin")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skipped)
 
 
 def _quiet() -> None:

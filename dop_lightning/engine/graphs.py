@@ -11,7 +11,8 @@ Plain torch. The part that needs a GPU is :class:`CudaGraphs`; all else is the s
 
 import warnings
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -66,14 +67,14 @@ class CudaGraphs:
         Raises:
             Exception: what the work raised, or why it cannot be captured.
         """
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         failure: Exception | None = None
         try:
             # The outer context brings the stream of before back where the end of a capture fails. Other threads may go
             # on using the device: the mode «global» would take what they do for an error.
             with (
                 torch.cuda.stream(self.stream),
-                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 try:
                     work()
@@ -81,12 +82,26 @@ class CudaGraphs:
                     failure = error
         except Exception as error:
             failure = failure or error
+            _close_pool(self.device, pool)
         if failure is not None:
             try:
                 raise failure
             finally:
                 del failure  # it knows this frame, and with it all that the work has made
         return graph.replay
+
+
+def _close_pool(device: torch.device, pool: Any) -> None:
+    """End the allocations of a capture that could not be ended.
+
+    PyTorch leaves its allocator recording into the pool of such a capture. ``empty_cache()`` and later captures then
+    fail in the whole process.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    for close in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        # closed already where PyTorch has ended the capture before it failed
+        with suppress(AttributeError, RuntimeError):
+            getattr(torch._C, close)(index, pool)
 
 
 class Replay:

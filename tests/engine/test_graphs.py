@@ -419,11 +419,9 @@ def test_graphs_are_an_option_of_the_module(wanted: bool) -> None:
 # --------------------------------------------------------------------------------------------------------------- GPU
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
 def on_gpu(size: int = 1, **settings: Any) -> BatchState:
-    return make_state(batch(size, side=64).to("cuda"), signal=partial(SkipUNet, width=16, precision="fp32"), **settings)
+    network = partial(SkipUNet, width=8, scales=2, precision="fp32")
+    return make_state(batch(size, side=24).to("cuda"), signal=network, **settings)
 
 
 STILL = partial(torch.optim.Adam, lr=1e-12)
@@ -431,8 +429,8 @@ STILL = partial(torch.optim.Adam, lr=1e-12)
 upsampling, which come in any order, two runs of a network diverge within a few iterations."""
 
 
-@needs_gpu
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["average", "no corruption", "refinement"])
 def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
     settings = {**METHODS[name], "optimizer": STILL}
@@ -454,8 +452,8 @@ def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
         torch.testing.assert_close(one["exp_avg"], two["exp_avg"], rtol=0.05, atol=1e-3 * size_of_gradients)
 
 
-@needs_gpu
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["descent", "average", "refinement"])
 def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> None:
     graph, eager = on_gpu(size, **METHODS[name]), on_gpu(size, graphs=False, **METHODS[name])
@@ -467,7 +465,7 @@ def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> No
     torch.testing.assert_close(graph.evaluate().loss, eager.evaluate().loss, rtol=0.05, atol=1e-4)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
     """With a network that stays where it is, the losses are those of the inputs."""
     settings = {"optimizer": STILL, "corruption": None}
@@ -485,7 +483,7 @@ def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
     state = on_gpu()
     state.advance(2)
@@ -499,17 +497,17 @@ def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
     assert torch.cuda.memory_reserved() <= before + 2**21
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_goes_on_where_a_capture_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     state = on_gpu()
-    weigh = GradientDescent.weigh_
+    derivative = SquaredLoss.derivative_
 
-    def looks(self: Any, of: BatchState, residual: Tensor) -> Tensor:
+    def looks(self: Any, residual: Tensor) -> float:
         if bool(torch.cuda.is_current_stream_capturing()):
             residual.sum().item()
-        return weigh(self, of, residual)
+        return derivative(self, residual)
 
-    monkeypatch.setattr(GradientDescent, "weigh_", looks)
+    monkeypatch.setattr(SquaredLoss, "derivative_", looks)
     here = torch.cuda.current_stream()
     with pytest.warns(RuntimeWarning, match="without a CUDA graph"):
         assert state.advance(30) == []
@@ -518,12 +516,12 @@ def test_a_gpu_goes_on_where_a_capture_fails(monkeypatch: pytest.MonkeyPatch) ->
     state.advance(5)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_state_of_a_gpu_is_loaded_on_a_cpu_and_back() -> None:
     state = on_gpu()
     state.advance(30)
     saved = state.problem_state(0)
-    there = make_state(batch(1, side=64), signal=partial(SkipUNet, width=16, precision="fp32"))
+    there = make_state(batch(1, side=24), signal=partial(SkipUNet, width=8, scales=2, precision="fp32"))
     there.load_problem_state(0, saved)
     there.iteration = 30
     there.advance(1)

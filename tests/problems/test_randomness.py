@@ -77,7 +77,7 @@ def test_a_lent_stream_is_given_back_after_an_error() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_generator_of_a_gpu_is_lent() -> None:
     before, on_cpu = torch.cuda.get_rng_state(), torch.get_rng_state()
     draws = []

@@ -18,7 +18,7 @@ def test_on_a_cpu_one_comes_after_the_other() -> None:
     assert [int(result) for result in results] == order == list(range(20))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 3, SIDE_STREAMS + 3])
 def test_on_a_gpu_values_and_gradients_are_those_of_one_after_the_other(size: int) -> None:
     device = torch.device("cuda")
@@ -33,5 +33,6 @@ def test_on_a_gpu_values_and_gradients_are_those_of_one_after_the_other(size: in
             gradients = torch.autograd.grad(
                 torch.stack(results).square().sum(), [p for n in networks for p in n.parameters()]
             )
-        found.append([*results, *gradients])
+        found.append([*(result.detach() for result in results), *gradients])
+        del results  # else the next gradients meet nodes of another stream
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
