@@ -106,7 +106,7 @@ def default_alpha(
     size = REVEALED * scale(problems[k])
     iterations = GRADIENT_DESCENT / tau
     if theta_optimizer is not None:
-        optimizer = theta_optimizer([nn.Parameter(torch.zeros(1))])
+        optimizer = theta_optimizer([nn.Parameter(torch.zeros(1, device="cpu"))])
         own = positive("lr of the theta_optimizer", float(optimizer.param_groups[0]["lr"]))
         iterations = pace(optimizer) / own
     entries = math.prod(problems.observation.shape[1:])

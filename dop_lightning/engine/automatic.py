@@ -74,7 +74,7 @@ def automatic_tau(problems: ProblemBatch, operator: Operator, loss: Loss, alpha:
     norms, _ = spectral_norms(operator.adjoint(y), problems)
     curvature = UNDERESTIMATED * norms.cpu().double()
     if alpha is not None:
-        curvature += torch.tensor(alpha, dtype=torch.float64) * y.flatten(1).abs().amax(dim=1).cpu()
+        curvature += torch.tensor(alpha, dtype=torch.float64, device="cpu") * y.flatten(1).abs().amax(dim=1).cpu()
     factor = loss.derivative_(y[:1].clone())  # 2w
     # where there is nothing at all, any rate will do
     return (0.5 * SAFETY / factor / torch.where(curvature > 0, curvature, 1.0)).tolist()

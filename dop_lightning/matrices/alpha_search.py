@@ -89,7 +89,8 @@ def choose_alpha(
     part = _part(problem)
     y = part.observation
     mask = torch.ones_like(y, dtype=torch.bool) if part.mask is None else part.mask
-    hidden = mask & (torch.rand(y.shape, generator=stream(problem.seed, "held_out"), dtype=torch.float32) < share)
+    drawn = torch.rand(y.shape, generator=stream(problem.seed, "held_out"), dtype=torch.float32, device="cpu")
+    hidden = mask & (drawn < share)
     if not hidden.any() or not (mask & ~hidden).any():  # too small a matrix to tell
         return AlphaChoice(max(problem.signal_shape) ** 0.5, (), ())
     shown = Problem(problem.name, y, mask=mask & ~hidden, seed=problem.seed)
@@ -114,7 +115,8 @@ def _part(problem: Problem) -> Problem:
     generator = stream(problem.seed, "held_out", 1)
     counts = [narrow if n == min(sides) else LARGEST**2 // narrow for n in sides]
     rows, columns = (
-        torch.randperm(n, generator=generator)[:count].sort().values for n, count in zip(sides, counts, strict=True)
+        torch.randperm(n, generator=generator, device="cpu")[:count].sort().values
+        for n, count in zip(sides, counts, strict=True)
     )
     mask = None if problem.mask is None else problem.mask[rows][:, columns]
     if mask is not None and not mask.any():

@@ -68,9 +68,9 @@ class Part(nn.Module, ABC):
 
         Without a host synchronisation.
         """
-        healthy = torch.ones(size, dtype=torch.bool)
+        healthy: Tensor | None = None
         for p in self.parameters():
             # products of parameters overflow, which is divergence as well, long before one of them does
-            norm = torch.linalg.vector_norm(p.detach().flatten(1), dim=1)
-            healthy = healthy.to(p.device) & torch.isfinite(norm.square())
-        return healthy
+            finite = torch.isfinite(torch.linalg.vector_norm(p.detach().flatten(1), dim=1).square())
+            healthy = finite if healthy is None else healthy & finite
+        return torch.ones(size, dtype=torch.bool, device="cpu") if healthy is None else healthy

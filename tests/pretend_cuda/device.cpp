@@ -100,6 +100,7 @@ struct Launch {
   c10::OperatorHandle op;
   Stack arguments;  // tensors of the device as tensors of the host on the same memory, which they do not own
   std::vector<Output> outputs;
+  std::vector<std::pair<at::Tensor, Output>> resized;  // arguments that were empty
 };
 
 struct Graph {
@@ -326,6 +327,8 @@ at::Tensor view_of(const c10::Storage& storage, const at::Tensor& like, Dispatch
   auto t = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(storage), c10::DispatchKeySet(key), like.dtype());
   t.unsafeGetTensorImpl()->set_storage_offset(like.storage_offset());
   t.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides());
+  t._set_conj(like.is_conj());
+  t._set_neg(like.is_neg());
   return t;
 }
 
@@ -363,20 +366,22 @@ class Call {
   }
 
   // Arrays that were empty and that the operation has resized.
-  void finish() {
+  std::vector<std::pair<at::Tensor, Output>> finish() {
+    std::vector<std::pair<at::Tensor, Output>> outputs;
     for (auto& [original, host] : resized_) {
       if (host.numel() == 0) continue;
       const size_t bytes = host.storage().nbytes();
       at::native::resize_impl_cpu_(original.unsafeGetTensorImpl(), host.sizes(), host.strides());
       std::memcpy(original.storage().mutable_data(), host.storage().data(), bytes);
+      outputs.push_back({host, {0, -1, original.storage().mutable_data(), bytes}});
     }
+    return outputs;
   }
 
  private:
   at::Tensor tensor_to_host(const at::Tensor& t, bool written) {
     if (!on_device(t)) return t.defined() && recorded_ && !written ? t.clone() : t;
     if (written && t.numel() == 0 && t.storage().nbytes() == 0) {
-      TORCH_CHECK(!recorded_, "an empty `out` cannot be captured");
       resized_.emplace_back(t, at::empty({0}, at::TensorOptions().dtype(t.dtype())));
       return resized_.back().second;
     }
@@ -529,7 +534,7 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
     at::AutoDispatchBelowADInplaceOrView below;
     op.callBoxed(&results);
   }
-  call.finish();
+  auto resized = call.finish();
 
   std::vector<Output> outputs;
   Stack returned;
@@ -546,7 +551,7 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
     }
     returned.push_back(std::move(value));
   }
-  if (recorded) capture->graph->launches.push_back({op, std::move(host), std::move(outputs)});
+  if (recorded) capture->graph->launches.push_back({op, std::move(host), std::move(outputs), std::move(resized)});
   stack->erase(stack->begin() + begin, stack->end());
   for (IValue& value : returned) stack->push_back(std::move(value));
 }
@@ -749,6 +754,7 @@ int pretend_replay(int64_t number) {
       const at::Tensor t = output.item < 0 ? value.toTensor() : value.toTensorVector()[output.item];
       std::memcpy(output.data, t.storage().data(), output.bytes);
     }
+    for (const auto& [host, output] : launch.resized) std::memcpy(output.data, host.storage().data(), output.bytes);
   }
   launched["graph"] += 1;
   return 0;

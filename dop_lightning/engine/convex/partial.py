@@ -124,8 +124,8 @@ def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None
     smaller = min(like.shape) if side is None else side
     if SHARE * columns > smaller:
         return None
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(rows, columns, dtype=like.dtype, generator=generator).to(like.device)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    return torch.randn(rows, columns, dtype=like.dtype, generator=generator, device="cpu").to(like.device)
 
 
 def _settled(values: Tensor, residuals: Tensor, kept: Tensor, threshold: Tensor, error: float) -> bool:

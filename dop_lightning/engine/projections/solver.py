@@ -222,16 +222,16 @@ class Recovery:
         hidden = min(count, self.observed // 2) if count >= LEAST_HIDDEN else 0
         want = hidden + min(SAMPLE, self.observed - hidden)
         if want * 4 < self.observed:
-            found = torch.empty(0, dtype=torch.int64)
+            found = torch.empty(0, dtype=torch.int64, device="cpu")
             while len(found) < want:
-                more = torch.randint(self._D.numel(), (2 * want,), generator=generator).to(self._D.device)
+                more = torch.randint(self._D.numel(), (2 * want,), generator=generator, device="cpu").to(self._D.device)
                 if self._mask is not None or self._has_gaps:
                     more = more[self._is_observed(more)]
                 found = torch.unique(torch.cat([found.to(more), more]))
         else:
             every = torch.arange(self._D.numel(), device=self._D.device)
             found = every if self.observed == len(every) else every[self._is_observed(every)]
-        order = torch.randperm(len(found), generator=generator).to(found.device)[:want]
+        order = torch.randperm(len(found), generator=generator, device="cpu").to(found.device)[:want]
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
     def _entries(self, positions: Tensor) -> Tensor:
@@ -291,7 +291,7 @@ class Recovery:
         limit = edge((clipped.energy(like) / (n * m)) ** 0.5, n, m)
         width = min(WIDTH, n, m)
         while True:
-            draws = torch.randn(m, width, generator=generator, dtype=torch.float32).to(like)
+            draws = torch.randn(m, width, generator=generator, dtype=torch.float32, device="cpu").to(like)
             estimate = leading(clipped.forward, clipped.backward, draws)
             rank = first_rank(estimate.values, limit)
             if rank + 2 <= width or width == min(n, m) or rank > self._limit:

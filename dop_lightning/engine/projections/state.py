@@ -4,6 +4,7 @@ Shapes: K matrices ``(K, n, m)``.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from dop_lightning.engine.state import Evaluation, RatelessState, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.model.losses import SquaredLoss
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
 
 NAME = "AlternatingProjections"
 
@@ -48,7 +49,7 @@ class ProjectionsState(RatelessState):
     def _begun(self) -> list[Recovery]:
         try:
             with torch.no_grad():
-                return [self.solver.begin(problem) for problem in self.problems]
+                return [self.solver.begin(_placed(problem, self.problems.device)) for problem in self.problems]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,3 +157,11 @@ def check_matrices(problems: ProblemBatch, name: str) -> None:
         raise ValueError(f"{name} needs matrices, got signals of shape {problems.signal_shape}")
     if problems.sensing is not None:
         raise ValueError(f"{name} needs matrices observed by entries, got a measurement ({problems.sensing})")
+
+
+def _placed(problem: Problem, device: torch.device) -> Problem:
+    """Return a problem with its observation and mask on a device."""
+    if problem.observation.device == device:
+        return problem
+    mask = None if problem.mask is None else problem.mask.to(device)
+    return replace(problem, observation=problem.observation.to(device), mask=mask)

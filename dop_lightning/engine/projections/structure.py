@@ -33,7 +33,7 @@ def next_components(
     count = min(COMPONENTS, n - r, m - r)
     sides = []
     for vectors, side in ((estimate.left, n), (estimate.right, m)):
-        draws = torch.randn(side, count, generator=generator, dtype=torch.float32).to(vectors)
+        draws = torch.randn(side, count, generator=generator, dtype=torch.float32, device="cpu").to(vectors)
         sides.append(torch.linalg.qr(torch.cat([vectors[:, :r], draws], dim=1))[0][:, r:])
     left, right = (
         torch.cat([own[:, :r], new], dim=1) for own, new in zip((estimate.left, estimate.right), sides, strict=True)

@@ -134,7 +134,10 @@ class FilterState(RatelessState):
 
     def problem_state(self, k: int) -> dict[str, Any]:
         """Return X̂ of problem k, and whether it is restored."""
-        tensors = {"signal": self._signal[k].detach().cpu().clone(), "done": torch.tensor(self._is_done[k])}
+        tensors = {
+            "signal": self._signal[k].detach().cpu().clone(),
+            "done": torch.tensor(self._is_done[k], device="cpu"),
+        }
         if k in self._probability:
             tensors["probability"] = self._probability[k].clone()
         return {"filter": self.filter.name, "tensors": tensors}

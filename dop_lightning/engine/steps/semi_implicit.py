@@ -138,7 +138,8 @@ class SemiImplicit(StepRule):
         norms, _ = spectral_norms(y, state.problems)
         bound = self.trust / norms.cpu().double()
         if state.has_corruption:
-            largest = y.flatten(1).abs().amax(dim=1).cpu().double() * torch.tensor(state.alpha, dtype=torch.float64)
+            ratio = torch.tensor(state.alpha, dtype=torch.float64, device="cpu")
+            largest = y.flatten(1).abs().amax(dim=1).cpu().double() * ratio
             bound = torch.minimum(bound, self.longest / largest)
         return torch.where(torch.isfinite(bound), bound, 1.0).tolist()
 

@@ -197,7 +197,7 @@ class Blur(Blurring):
 
     def kernel_taps(self) -> Tensor:
         """``(h, w)``."""
-        return torch.tensor(self.taps, dtype=torch.float64)
+        return torch.tensor(self.taps, dtype=torch.float64, device="cpu")
 
     @property
     def _settings(self) -> dict[str, Attribute]:
@@ -206,6 +206,6 @@ class Blur(Blurring):
 
 def _array(rows: Sequence[Sequence[float]]) -> Tensor:
     try:
-        return torch.tensor(rows, dtype=torch.float64)
+        return torch.tensor(rows, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError) as error:
         raise ValueError(f"kernel must be rows of as many numbers each, got {rows!r:.60}") from error

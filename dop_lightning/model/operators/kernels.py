@@ -22,19 +22,19 @@ ROUNDING = 1e-9
 def gaussian(std: float, parity: int = 1) -> Tensor:
     """``exp(−t²/2std²)`` at the whole numbers t (odd parity) or between them (even), one axis."""
     half = math.ceil(REACH * std) if parity % 2 else math.ceil(REACH * std) - 0.5
-    t = torch.arange(-half, half + 0.5, dtype=torch.float64)
+    t = torch.arange(-half, half + 0.5, dtype=torch.float64, device="cpu")
     return normalised(torch.exp(-0.5 * (t / std) ** 2))
 
 
 def box(width: int) -> Tensor:
     """The mean of so many neighbours, one axis."""
-    return torch.full((width,), 1 / width, dtype=torch.float64)
+    return torch.full((width,), 1 / width, dtype=torch.float64, device="cpu")
 
 
 def bicubic(factor: int) -> Tensor:
     """Keys' cubic with a = −½, stretched by the factor, as Pillow's and MATLAB's reductions use it; one axis."""
     half = 2 * factor - (0.5 if factor % 2 == 0 else 1)
-    t = torch.arange(-half, half + 0.5, dtype=torch.float64).abs() / factor
+    t = torch.arange(-half, half + 0.5, dtype=torch.float64, device="cpu").abs() / factor
     near = 1.5 * t**3 - 2.5 * t**2 + 1
     far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return normalised(torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t))))
@@ -63,7 +63,7 @@ def motion(length: float, angle: float) -> Tensor:
     for step, half, reach in zip(steps, halves, reaches, strict=True):  # where the path goes from pixel to pixel
         ends |= {(k - 0.5) / step for k in range(-half, half + 2) if abs(k - 0.5) < reach}
     times = sorted(ends)
-    taps = torch.zeros(2 * halves[0] + 1, 2 * halves[1] + 1, dtype=torch.float64)
+    taps = torch.zeros(2 * halves[0] + 1, 2 * halves[1] + 1, dtype=torch.float64, device="cpu")
     for begin, end in pairwise(times):
         row, column = (round((begin + end) / 2 * step) + half for step, half in zip(steps, halves, strict=True))
         taps[row, column] += end - begin

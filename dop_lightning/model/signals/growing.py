@@ -218,7 +218,7 @@ class LowRank(Signal):
         """
         M, unit = _of_order_one(torch.nan_to_num(M, 0.0, 0.0, 0.0))
         width = min(2 * count, self.largest)
-        start = torch.empty(M.shape[1], width, dtype=M.dtype)
+        start = torch.empty(M.shape[1], width, dtype=M.dtype, device="cpu")
         start.normal_(generator=stream(self.problems[k].seed, "init", FIRST_COUNTER))
         basis = start.to(M.device)
         if self.symmetric:

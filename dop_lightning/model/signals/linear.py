@@ -42,7 +42,7 @@ class Coordinates(Signal):
         numbers = rates if isinstance(rates, list) else [rates] * entries
         if len(numbers) != entries:
             raise ValueError(f"rates must be one number or one an entry of the signal, {entries}, got {len(numbers)}")
-        diagonal = torch.tensor([positive("rates", number) for number in numbers], dtype=problems.dtype)
+        diagonal = torch.tensor([positive("rates", number) for number in numbers], dtype=problems.dtype, device="cpu")
         self.register_buffer("root", diagonal.sqrt().view(shape).to(problems.device), persistent=False)  # *n
         if not_negative("scale", scale) > 0:
             theta = problems.normal(shape, scale, "init")

@@ -137,14 +137,14 @@ def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
                 pools.append(((mean * heaviness + other * more) / total, total, length + longer))
         rows.append([mean for mean, _, length in pools for _ in range(length)])
         sizes.append([weight for _, weight, length in pools for _ in range(length)])
-    return torch.tensor(rows).to(values), torch.tensor(sizes).to(weights)
+    return torch.tensor(rows, device="cpu").to(values), torch.tensor(sizes, device="cpu").to(weights)
 
 
 def _edges(chance: Tensor) -> Tensor:
     """Return the boundaries of the cells of D."""
     if not len(chance):
         return chance
-    ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64)[1:-1].square()
+    ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64, device="cpu")[1:-1].square()
     return ascending(chance)[(ranks * (len(chance) - 1)).long().to(chance.device)]
 
 

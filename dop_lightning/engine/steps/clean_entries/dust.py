@@ -117,7 +117,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
     outer, outer_spread = _moments(grey, ring, count)
     top = _moments(grey, numbers, count)[0] - outer
     spread = torch.stack([_moments(each, numbers, count)[1] for each in y]).amax(dim=0)
-    steep, pairs = torch.zeros(count + 1, dtype=y.dtype), torch.zeros(count + 1, dtype=y.dtype)
+    steep, pairs = y.new_zeros(count + 1), y.new_zeros(count + 1)
     for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         rows, columns = (slice(max(0, -at), n - max(0, at)) for at, n in zip((down, right), inside.shape, strict=True))
         others = (

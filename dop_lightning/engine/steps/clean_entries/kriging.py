@@ -148,7 +148,7 @@ def _moments(residual: Tensor, clean: Tensor, side: int, kinds: Tensor) -> Tenso
         for k, (value, weight) in enumerate(zip(*parts, strict=True)):
             products[k].addmm_(value, value.mT)
             pairs[k].addmm_(weight, weight.mT)
-    turned = torch.arange(size).view(-1, side**2).flip(1).flatten()
+    turned = torch.arange(size, device="cpu").view(-1, side**2).flip(1).flatten()
     products, pairs = (each.cpu().double() for each in (products, pairs))  # Apple's GPUs have no float64
     products, pairs = (each + each[:, turned][:, :, turned] for each in (products, pairs))
     whole = products.sum(0) / pairs.sum(0).clamp_min(1)
@@ -214,7 +214,7 @@ class _Window(NamedTuple):
         return self._solved(*arguments) if kernels is None else self._compiled(kernels, *arguments)
 
     def _compiled(self, kernels: CDLL, offsets: Tensor, moments: Tensor, prediction: Tensor, places: Tensor) -> Tensor:
-        found = torch.empty(len(places), dtype=torch.float32)
+        found = torch.empty(len(places), dtype=torch.float32, device="cpu")
         pointers = [
             c_void_p(each.data_ptr()) for each in (self.around[0], self.around[1], offsets, moments, prediction)
         ]

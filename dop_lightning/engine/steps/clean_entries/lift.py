@@ -10,6 +10,8 @@ zero for salt and pepper.
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.sorting import cumulated
+
 PARTS = 16
 """Number of parts of the range of the values."""
 
@@ -68,7 +70,7 @@ def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
     unreliable = ((change - low) / (high - low)).clamp(0, 1)
     order = rates.argsort()
     reliable = (1 - unreliable).to(rates.dtype)
-    up_to = reliable[order].cumsum(0)
+    up_to = cumulated(reliable[order])
     if float(up_to[-1]) < FEWEST:
         return rates
     median = rates[order][torch.searchsorted(up_to, up_to[-1:] / 2).clamp_max(PARTS - 1)]

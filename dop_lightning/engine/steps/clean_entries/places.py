@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import classes
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
-from dop_lightning.engine.steps.clean_entries.sorting import stable_order
+from dop_lightning.engine.steps.clean_entries.sorting import cumulated, stable_order
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Boundaries of the cells of d."""
@@ -115,7 +115,7 @@ def _doubt(share: float) -> float:
 
 def _share(found: Tensor, chance: Tensor) -> float:
     """Return π: the least ratio over the tails of d, cumulated from the calmest surroundings to the liveliest."""
-    above, by_chance = (counts.flip(1).cumsum(1).flip(1).cumsum(0) for counts in (found, chance))
+    above, by_chance = (cumulated(cumulated(counts.flip(1), 1).flip(1)) for counts in (found, chance))
     ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum of several is too small by about one deviation
     ratio[by_chance < TAIL * float(chance.sum())] = 1
     return float(ratio.min().clamp(LEAST, 1 - LEAST))

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from dop_lightning.engine.steps.clean_entries.components import Boxes, labels
+from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
 SIDE = 6
 """Of the smallest rectangle, pixels."""
@@ -264,10 +265,10 @@ def _evidence(y: Tensor, known: Tensor, calm: float) -> Tensor:
 def _largest_sum(values: Tensor) -> tuple[int, int, int, int]:
     """The rectangle of the largest sum: first row, row after the last, first column, column after the last."""
     height = values.shape[0]
-    sums = pad(values.double().cumsum(dim=0), (0, 0, 1, 0))
+    sums = pad(cumulated(values.double()), (0, 0, 1, 0))
     best = (-1.0, 0, 0, 0, 0)
     for first in range(height):
-        bands = pad((sums[first + 1 :] - sums[first]).cumsum(dim=1), (1, 0))  # (rows, W+1)
+        bands = pad(cumulated(sums[first + 1 :] - sums[first], 1), (1, 0))  # (rows, W+1)
         least = bands.cummin(dim=1)
         gains = bands - least.values
         top = gains.max(dim=1)

@@ -38,5 +38,18 @@ def stable_order(values: Tensor) -> Tensor:
     return torch.from_numpy((np.sort(keys) & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
+def cumulated(values: Tensor, dim: int = 0) -> Tensor:
+    """Return cumulative sums along a dimension.
+
+    CUDA has no deterministic kernel for floats: under deterministic algorithms the CPU computes them.
+
+    >>> cumulated(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 3., 6.])
+    """
+    if values.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+        return values.cumsum(dim)
+    return values.cpu().cumsum(dim).to(values.device)
+
+
 def _is_plain(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)

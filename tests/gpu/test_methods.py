@@ -1,0 +1,85 @@
+"""Every method on a GPU: the values of the CPU, no host synchronisation in a block, few launches, legal captures."""
+
+import warnings
+
+import pytest
+import torch
+
+from dop_lightning.engine.state import State
+from tests.pretend_cuda.checks import ON_PRETENDED, watched
+from tests.suites.everywhere import CASES
+
+NETWORKS = [name for name, case in CASES.items() if case.captured]
+AT_THE_END = 4
+"""Host synchronisations at the end of a block, at most."""
+
+
+def advanced(state: State, *blocks: int) -> State:
+    for iterations in blocks:
+        state.advance(iterations)
+    return state
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CASES)
+def test_a_method_is_the_same_on_a_gpu(name: str) -> None:
+    case = CASES[name]
+    problems = case.problems()
+    with torch.device("cuda"):  # as Lightning does
+        there = case.begin("cuda", problems)
+    here = case.begin()
+    blocks = (2, 3) if case.tau == 0.5 else (5, 7)
+    for state in (here, there):
+        advanced(state, *blocks)
+    assert there.problems.device.type == "cuda"
+    one, other = here.evaluate(), there.evaluate()
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if case.tau == 0.5 else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(other.signal.cpu(), one.signal, **tolerance)
+    assert here.finished().keys() == there.finished().keys()
+    for k in range(len(here)):  # states move between devices
+        here.load_problem_state(k, there.problem_state(k))
+        there.load_problem_state(k, here.problem_state(k))
+    advanced(there.select([0]), 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestBlocks:
+    pytestmark = ON_PRETENDED
+
+    def test_the_host_waits_at_the_end_of_a_block_alone(self, name: str) -> None:
+        case = CASES[name]
+        state = advanced(case.begin("cuda"), 1)
+        waits, launches = [], []
+        for iterations in (3, 9):
+            with watched() as seen:
+                state.advance(iterations)
+            waits.append(seen)
+            launches.append(seen.launched)
+        in_an_iteration = (len(waits[1].waits) - len(waits[0].waits)) / 6
+        at_the_end = len(waits[0].waits) - 3 * in_an_iteration
+        assert in_an_iteration <= case.waits, waits[1].listed
+        assert case.waits or at_the_end <= AT_THE_END, waits[0].listed
+        assert (launches[1] - launches[0]) / 6 <= case.launches, waits[1].launches.most_common(8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NETWORKS)
+def test_iterations_of_networks_are_captured(name: str) -> None:
+    case = CASES[name]
+    state = case.begin("cuda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        advanced(state, 26, 4)
+    assert state.loop.holds_graph
+    assert bool(torch.isfinite(state.evaluate().loss).all())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestReplays:
+    pytestmark = ON_PRETENDED
+
+    def test_an_iteration_is_one_launch_of_a_graph(self, name: str) -> None:
+        state = advanced(CASES[name].begin("cuda"), 30)
+        with watched() as seen:
+            state.advance(10)
+        assert seen.launches["graph"] == 10
