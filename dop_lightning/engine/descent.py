@@ -327,7 +327,13 @@ class BatchState(State):
         """
         if at_least("iterations", iterations, 0) == 0:
             return []
-        snapshot = self.snapshot()
+        try:
+            snapshot = self.snapshot()
+        except (RuntimeError, MemoryError) as error:  # nothing has changed yet
+            if not is_out_of_memory(error):
+                raise
+            self.release()
+            raise out_of_memory(self.problems) from None
         try:
             diverged = self._descend(iterations)
         except AdvanceInterrupted:

@@ -21,16 +21,35 @@ def has_bfloat16_units(device: torch.device | str) -> bool:
     return False
 
 
+ALLOCATION_FAILED = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "HIP error: out of memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "HIPBLAS_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+)
+"""What an error says that reports a lack of memory and is of no class of its own."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory, on a GPU or for the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(failure in str(error) for failure in ALLOCATION_FAILED)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that can still be taken on a device; for the CPU also within the limit of its container."""
+    """Bytes that can still be taken on a device; for the CPU also within the limit of its container.
+
+    On a GPU, memory that PyTorch has reserved for this process and does not use counts as free.
+    """
     device = torch.device(device)
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":

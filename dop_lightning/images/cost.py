@@ -213,11 +213,12 @@ class RecoveryCost:
 def block_length(pixels: int, width: int, device: str = "cpu") -> int:
     """Iterations of a training step that take about a second on two cores, from 1 to 10.
 
-    On a GPU, where they take a hundredth of that and less, up to 25, where refinement looks at its weights: images that
-    take turns have a graph of their iterations captured anew in each step.
+    On a GPU, where they take a hundredth of that and less, 25, where refinement looks at its weights: images that take
+    turns have a graph of their iterations captured anew in each step, for which shorter ones are not worth it.
 
     >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
-    (10, 1, 16)
+    (10, 1, 25)
     """
-    faster, most = (100, 25) if device == "cuda" else (1, 10)
-    return max(1, min(most, round(faster * 10 * (128 * 128 * 64**2) / (pixels * max(1, width) ** 2))))
+    if device == "cuda":
+        return 25
+    return max(1, min(10, round(10 * (128 * 128 * 64**2) / (pixels * max(1, width) ** 2))))

@@ -109,7 +109,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             of Gaussian rows, scaled to the median distance: the data determine the number of outlying rows.
         tol: stops where the residual is below this fraction of L, positive.
         max_iter: maximum number of iterations, at least 1.
-        device: where to run the separation: ``cpu``, ``cuda``, …
+        device: where to run the separation, and the codes of rows in ``transform``: ``cpu``, ``cuda``, …
         random_state: seed of the start and of the held-out entries: an integer, a ``RandomState``, or ``None``.
 
     Attributes:
@@ -348,7 +348,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             model = fit_low_rank_model(Z, low_rank, found, self.center, RANK_TOLERANCE)
             if is_table and model.noise >= EXACT**2:
                 table = fit_cell_model(Z)
-                if not _prediction_error(model, Z) < CLEARLY * _prediction_error(table, Z):
+                error = _prediction_error(model, Z, self.device)
+                if not error < CLEARLY * _prediction_error(table, Z, self.device):
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
@@ -561,7 +562,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return tags
 
 
-def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any]) -> float:
+def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> float:
     """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
     errors = np.sort(np.abs(model.cells(Z).residual[~np.isnan(Z)]))
     return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())

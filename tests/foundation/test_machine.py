@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from dop_lightning.foundation import machine as runtime
-from dop_lightning.foundation.machine import has_bfloat16_units, requested_threads, set_threads, usable_cores
+from dop_lightning.foundation.machine import (
+    available_memory,
+    has_bfloat16_units,
+    is_out_of_memory,
+    requested_threads,
+    set_threads,
+    usable_cores,
+)
 
 
 @pytest.fixture
@@ -136,3 +143,26 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(theirs: dict[str, s
 def test_other_libraries_of_c_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert runtime.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("HIP error: out of memory", True),
+        ("MPS backend out of memory (MPS allocated: 9.0 GB)", True),
+        ("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", False),
+    ],
+)
+def test_errors_that_report_a_lack_of_memory(said: str, expected: bool) -> None:
+    assert is_out_of_memory(RuntimeError(said)) is expected
+
+
+def test_reserved_memory_without_a_tensor_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"mem_get_info": (100, 1000), "memory_reserved": 70, "memory_allocated": 30}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert available_memory("cuda") == 140

@@ -63,8 +63,8 @@ class SemiImplicit(StepRule):
     O(1/log(1/γ)), ξ of s and that of X are the same sum ``−Σ τ·r`` (Lemma 2). ``tests/engine/steps`` and
     ``docs/performance.md`` compare with small steps and with Eq. 8.
 
-    For low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, identity or entry mask. There
-    is no array for R: rows are worked on in strips that lie in the cache.
+    For low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, identity or entry mask. On
+    a CPU there is no array for R: rows are worked on in strips that lie in the cache.
 
     Args:
         growth: the most that τ grows in an iteration, above 1.
@@ -315,8 +315,9 @@ class _Scratch:
         size, rows, columns = state.problems.observation.shape
         self.rows = rows
         self.height = min(rows, max(64, IN_CACHE // (size * columns)))
-        if size > 1 and size * 64 * columns > IN_CACHE:
-            self.height = rows  # small matrices, many of them: thin strips would make thin products
+        if state.problems.device.type != "cpu" or (size > 1 and size * 64 * columns > IN_CACHE):
+            # On a GPU, each strip is a dozen launches. Of small matrices, many of them, thin strips make thin products.
+            self.height = rows
         like = state.problems.observation
         self._arrays = [like.new_empty(size * self.height * columns) for _ in range(4)]
         self._size, self._columns = size, columns
