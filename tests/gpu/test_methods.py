@@ -83,3 +83,17 @@ class TestReplays:
         with watched() as seen:
             state.advance(10)
         assert seen.launches["graph"] == 10
+
+
+@pytest.mark.gpu
+def test_refinement_looks_under_deterministic_algorithms() -> None:
+    """What chooses the clean entries; networks themselves have no deterministic backward pass of reflection."""
+    case = CASES["instant"]
+    torch.use_deterministic_algorithms(True)
+    try:
+        state = advanced(case.begin("cuda"), 1)
+        refined = CASES["refinement"].begin("cuda")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert bool(torch.isfinite(state.evaluate().signal).all())
+    assert bool(torch.isfinite(refined.memory["average"]).all())
