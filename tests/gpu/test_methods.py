@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dop_lightning.engine.state import State
+from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from tests.pretend_cuda.checks import ON_PRETENDED, watched
 from tests.suites.everywhere import CASES
 
@@ -86,14 +87,15 @@ class TestReplays:
 
 
 @pytest.mark.gpu
-def test_refinement_looks_under_deterministic_algorithms() -> None:
-    """What chooses the clean entries; networks themselves have no deterministic backward pass of reflection."""
-    case = CASES["instant"]
+def test_places_are_compared_under_deterministic_algorithms() -> None:
+    y = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    estimate = torch.full_like(y, 0.5)
+    far, observed = (y - estimate).abs() > 0.3, torch.ones_like(y, dtype=torch.bool)
+    arrays = [each.to("cuda") for each in (y, estimate, far, torch.rand_like(y), observed)]
     torch.use_deterministic_algorithms(True)
     try:
-        state = advanced(case.begin("cuda"), 1)
-        refined = CASES["refinement"].begin("cuda")
+        found = place_evidence(*arrays, torch.Generator().manual_seed(0))
     finally:
         torch.use_deterministic_algorithms(False)
-    assert bool(torch.isfinite(state.evaluate().signal).all())
-    assert bool(torch.isfinite(refined.memory["average"]).all())
+    here = place_evidence(*(each.cpu() for each in arrays), torch.Generator().manual_seed(0))
+    assert found.share == pytest.approx(here.share)
