@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dop_lightning.engine.state import State
+from dop_lightning.engine.steps.clean_entries.dust import _specks
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from tests.pretend_cuda.checks import ON_PRETENDED, watched
 from tests.suites.everywhere import CASES
@@ -99,3 +100,13 @@ def test_places_are_compared_under_deterministic_algorithms() -> None:
         torch.use_deterministic_algorithms(False)
     here = place_evidence(*(each.cpu() for each in arrays), torch.Generator().manual_seed(0))
     assert found.share == pytest.approx(here.share)
+
+
+@pytest.mark.gpu
+def test_specks_are_seen_on_a_gpu() -> None:
+    y = torch.full((3, 40, 40), 0.3)
+    y[:, 10:14, 10:14] = y[:, 25:29, 25:29] = 0.9
+    known = torch.ones(40, 40, dtype=torch.bool)
+    here, there = (_specks((z - 0.3).mean(dim=0), z, 0.2, known.to(z.device)) for z in (y, y.to("cuda")))
+    assert bool(here.any())
+    assert torch.equal(there.cpu(), here)
