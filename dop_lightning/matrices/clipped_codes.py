@@ -41,7 +41,9 @@ WIDE = 3.0
 """They are smaller than this many standard deviations of the residuals of their row."""
 
 
-def clipped_codes(rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression) -> NDArray[Any]:
+def clipped_codes(
+    rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression, device: str = "cpu"
+) -> NDArray[Any]:
     r"""Return the scaled codes c of rows ``y ≈ Vc + s`` with s sparse, ``(n, q)``; each row by itself.
 
     A gradient step of Huber's loss is ``c ← c + λ·Vᵀ clip(y − Vc, ±θ)``. θ follows the scale of the residuals, from the
@@ -53,12 +55,14 @@ def clipped_codes(rows: NDArray[Any], observed: NDArray[Any], regression: RowReg
         rows: y, ``(n, m)``, 0 where missing.
         observed: ``(n, m)``, true where observed.
         regression: of rows onto the loadings, whose V has orthonormal columns, or zeros.
+        device: of the gradient steps.
     """
     y, mask = torch.from_numpy(rows), None if observed.all() else torch.from_numpy(observed)
     m = rows.shape[1]
     enough = TWICE * regression.noise**0.5
     every = m // SAMPLED or 1
-    codes = _clipped(y.float(), mask, regression.V.float(), regression.noise**0.5, every).to(y)
+    there = None if mask is None else mask.to(device)
+    codes = _clipped(y.float().to(device), there, regression.V.float().to(device), regression.noise**0.5, every).to(y)
     residual = torch.addmm(y, codes, regression.V.mT, alpha=-1).abs_()
     known = None if mask is None else observed[:, ::every]
     scale = _scale(np.ascontiguousarray(residual[:, ::every].numpy()), known, QUARTILE, QUARTILE_OF_NORMAL)
@@ -79,24 +83,36 @@ def clipped_codes(rows: NDArray[Any], observed: NDArray[Any], regression: RowReg
 
 def _clipped(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: int) -> Tensor:
     """The codes after all steps; scales are those of each ``every``-th column."""
-    known = None if mask is None else mask[:, ::every].numpy()
-    scale = _scale(y[:, ::every].abs().numpy(), known, 0.5, MEDIAN_OF_NORMAL)
-    if not scale.all():
-        size = y.abs().numpy()
-        scale = np.where(scale > 0, scale, _scale(size, size > 0, 0.5, MEDIAN_OF_NORMAL))
+    known = None if mask is None else mask[:, ::every]
+    scale = _scale_of(y[:, ::every].abs(), known, 0.5, MEDIAN_OF_NORMAL)
+    if not bool(scale.all()):
+        size = y.abs()
+        scale = torch.where(scale > 0, scale, _scale_of(size, size > 0, 0.5, MEDIAN_OF_NORMAL))
     codes, residual = y.new_zeros(len(y), V.shape[1]), y.clone()
     step: Tensor | float = STEP
     if mask is not None:
         step = STEP / mask.to(y).mean(dim=1, keepdim=True).clamp_min(1 / y.shape[1])
     for _ in range(ITERATIONS):
-        bound = torch.from_numpy(np.maximum(CLIP * scale, spread))[:, None].to(y)
+        bound = (CLIP * scale).clamp_min(spread)[:, None]
         torch.minimum(residual, bound, out=residual)
         codes += (torch.maximum(residual, -bound, out=residual) @ V).mul_(step)
         torch.addmm(y, codes, V.mT, alpha=-1, out=residual)
         if mask is not None:
             residual.mul_(mask)
-        scale = _scale(residual[:, ::every].abs().numpy(), known, QUARTILE, QUARTILE_OF_NORMAL)
+        scale = _scale_of(residual[:, ::every].abs(), known, QUARTILE, QUARTILE_OF_NORMAL)
     return codes
+
+
+def _scale_of(size: Tensor, known: Tensor | None, quantile: float, of_normal: float) -> Tensor:
+    """:func:`_scale` on any device."""
+    if size.device.type == "cpu":  # NumPy partitions faster
+        seen = None if known is None else known.numpy()
+        return torch.from_numpy(_scale(size.numpy(), seen, quantile, of_normal)).to(size)
+    ordered = (size if known is None else size.masked_fill(~known, torch.inf)).sort(dim=1)[0]
+    count = (torch.full_like(size[:, 0], size.shape[1]) if known is None else known.sum(dim=1)).long()
+    place = (quantile * (count - 1).clamp_min(0)).long()
+    found = ordered.gather(1, place[:, None])[:, 0]
+    return torch.where(count > 0, found, 0.0) / of_normal
 
 
 def _scale(size: NDArray[Any], known: NDArray[Any] | None, quantile: float, of_normal: float) -> NDArray[Any]:

@@ -54,34 +54,36 @@ class LowRankModel:
         """Return t, ``(n, m)``."""
         return cells.t
 
-    def clean(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def clean(self, Z: NDArray[Any], device: str = "cpu") -> tuple[NDArray[Any], NDArray[Any]]:
         """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
 
         Each row is judged by robust regression, and does not depend on the others.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
+            device: of the robust regression.
         """
         kept, values = np.empty(Z.shape, dtype=bool), np.empty(Z.shape)
-        for part, cells in self._strips(Z):
+        for part, cells in self._strips(Z, device):
             kept[part] = cells.kept
             np.copyto(cells.fitted, cells.rows, where=cells.kept)
             np.add(cells.fitted, self.mean, out=values[part])
         return kept, values
 
-    def cells(self, Z: NDArray[Any]) -> Cells:
+    def cells(self, Z: NDArray[Any], device: str = "cpu") -> Cells:
         """Return what the model says of each cell, as in :meth:`clean`.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
+            device: of the robust regression.
         """
-        parts = [cells for _, cells in self._strips(Z)]
+        parts = [cells for _, cells in self._strips(Z, device)]
         rows, kept, fitted, factors = (
             np.concatenate([getattr(cells, name) for cells in parts]) for name in ("rows", "kept", "fitted", "factors")
         )
         return Cells(rows, kept, fitted, factors, parts[0].regression)
 
-    def _strips(self, Z: NDArray[Any]) -> Iterator[tuple[slice, Cells]]:
+    def _strips(self, Z: NDArray[Any], device: str) -> Iterator[tuple[slice, Cells]]:
         regression = RowRegression(self.loadings, self.noise)
         for begin in range(0, len(Z), regression.height):
             part = slice(begin, begin + regression.height)
@@ -89,11 +91,11 @@ class LowRankModel:
             rows = Z[part] - self.mean
             if not observed.all():
                 rows[~observed] = 0.0
-            yield part, self._judged(rows, observed, regression)
+            yield part, self._judged(rows, observed, regression, device)
 
-    def _judged(self, rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression) -> Cells:
+    def _judged(self, rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression, device: str) -> Cells:
         """The cells of some rows."""
-        residual = rows - clipped_codes(rows, observed, regression) @ regression.V.numpy().T
+        residual = rows - clipped_codes(rows, observed, regression, device) @ regression.V.numpy().T
         kept = observed & (np.abs(residual) <= LIMIT * self.noise**0.5)
         cells = predict_cells(rows, kept, regression)
         before, kept = kept, observed & cells.within(LIMIT)

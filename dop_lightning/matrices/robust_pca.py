@@ -229,7 +229,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        _, values = self._model.clean(self._scaled(X))
+        _, values = self._model.clean(self._scaled(X), self.device)
         return (self._codes(values) * self._unit).astype(X.dtype)
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
@@ -268,7 +268,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             raise ValueError("X must have at least one observed entry, got NaN alone")
         hidden = draw_hidden(observed)
         visible = np.where(hidden, np.nan, Z)
-        kept, values = self._model.clean(visible)
+        kept, values = self._model.clean(visible, self.device)
         loadings, noise = self._component_model()
         predicted = (
             predict_cells(np.where(kept, values - self._mean, 0.0), kept, RowRegression(loadings, noise)).fitted
@@ -312,7 +312,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        kept, _ = self._model.clean(Z)
+        kept, _ = self._model.clean(Z, self.device)
         return np.where(kept | np.isnan(Z), 1, -1)
 
     def predict_entries_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -326,7 +326,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        cells = self._model.cells(Z)
+        cells = self._model.cells(Z, self.device)
         probability = self._model.tails.outlier_probability(self._model.residuals(cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
 
@@ -353,7 +353,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
-        kept, values = model.clean(Z)
+        kept, values = model.clean(Z, self.device)
         return kept, self._fit_components(values)
 
     def _take_low_rank(
@@ -367,7 +367,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         if is_exact and not np.isnan(Z).any() and Z.size > SMALL:  # the same up to rounding, and much faster
             kept, left = without_outliers(Z, left, right, LIMIT * model.noise**0.5)
             return kept, self._fit_factors(left, right)
-        kept, values = model.clean(Z)
+        kept, values = model.clean(Z, self.device)
         return kept, self._fit_components(values)
 
     def _fit_factors(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
@@ -564,7 +564,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> float:
     """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
-    errors = np.sort(np.abs(model.cells(Z).residual[~np.isnan(Z)]))
+    errors = np.sort(np.abs(model.cells(Z, device).residual[~np.isnan(Z)]))
     return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
 
 

@@ -456,7 +456,7 @@ class Recovery:
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
-        L, S = (torch.empty_like(self._D, dtype=self._sampled.dtype) for _ in range(2))
+        L, S = (torch.empty(tuple(self._D.shape), dtype=self._sampled.dtype, device=self._sampled.device) for _ in "LS")
         for rows in self._observation().strips:
             L[rows], S[rows] = self.rows_of_parts(rows)
         return (L.mT, S.mT) if self._transposed else (L, S)
