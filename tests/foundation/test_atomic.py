@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,7 +10,7 @@ import pytest
 from dop_lightning.foundation.atomic import (
     atomic_json,
     atomic_text,
-    stream_atomically,
+    replacing,
     write_atomically,
     write_batch,
     written_together,
@@ -213,7 +214,12 @@ def test_an_error_names_the_file_and_no_temporary_one(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, fails, refuse)
-    for write in (write_atomically, stream_atomically):
+
+    def stream(path: Path, write: Callable[[BinaryIO], object]) -> None:
+        with replacing(path) as temporary, temporary.open("xb") as file:
+            write(file)
+
+    for write in (write_atomically, stream):
         with pytest.raises(PermissionError) as caught:
             write(tmp_path / "a.csv", lambda file: file.write(b"1"))
         assert caught.value.filename == str(tmp_path / "a.csv")
