@@ -1,5 +1,6 @@
 """Whether the kernels can be used on a device."""
 
+import os
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ def are_usable(device: torch.device) -> bool:
     """
     if device.type != "cuda" or (torch.version.cuda is None and torch.version.hip is None):
         return False  # the second: not a GPU, whatever it is called
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return False  # interpreted kernels are for tests: they compute on the CPU
     reason = "Triton is not installed"
     if find_spec("triton") is not None:
         try:

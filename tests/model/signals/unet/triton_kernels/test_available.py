@@ -21,7 +21,8 @@ def _forget() -> Iterator[None]:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch as it is built for a GPU, and Triton."""
+    """PyTorch as it is built for a GPU, and Triton that compiles."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(available, "find_spec", lambda name: name)
 
@@ -31,6 +32,12 @@ def test_no_gpu_no_kernels_and_no_warning(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(available, "deviation", lambda device: pytest.fail("used"))
     for name in ("cpu", "mps", "cuda"):
         assert not available.are_usable(torch.device(name))
+
+
+def test_interpreted_kernels_are_not_used(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(available, "deviation", lambda device: pytest.fail("used"))
+    assert not available.are_usable(CUDA)
 
 
 def test_kernels_that_agree_are_used(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
