@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
@@ -9,6 +10,26 @@ DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mp
 
 METHODS = ("auto", "dop", "projections", "convex")
 """How ``dop separate`` takes a matrix apart."""
+
+MAPPED_SHARE = 4
+"""Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
+
+
+def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: str) -> None:
+    """Refuse options that have no meaning.
+
+    Args:
+        options: all of them.
+        defaults: those without meaning, by name, and their defaults.
+        kind: for what.
+
+    Raises:
+        ValueError: one is not at its default.
+    """
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} is not for {kind}, got {getattr(options, name)!r}")
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -40,6 +40,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
     result.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="spread the rows of matrices over N processes on this machine, one per GPU or core. Matrices that are "
+        "read in pieces are also spread over the processes of torchrun and srun. The parts are .npy files. Default: 1",
+    )
+    result.add_argument(
         "--max-memory",
         default="1G",
         metavar="SIZE",
@@ -81,13 +88,22 @@ def run(_: str, arguments: Sequence[str]) -> int:
         ValueError: an option is unknown, missing or out of range, or the data are of two kinds.
     """
     options = parser().parse_args(arguments)
-    from dop_lightning.cli.configs.separate import config, mapped_files, separate_files
+    from dop_lightning.foundation.launched import outer_place
+
+    place = outer_place()
+    if place is not None or options.devices is not None:  # without Lightning, which takes memory in each process
+        from dop_lightning.cli import ranks
+
+        if spread := ranks.spread_files(options, place):
+            return ranks.run(options, arguments, spread, place)
+    from dop_lightning.cli.configs.separate import config
     from dop_lightning.cli.experiments import lightning_cli as lightning  # torch is imported from here on
     from dop_lightning.cli.experiments import runner
+    from dop_lightning.cli.pieces import large_matrices, separate_files
     from dop_lightning.foundation.parsing import parse_once
 
     runner.prepare()
-    if files := mapped_files(options):
+    if files := large_matrices(options):
         return separate_files(options, files)
     with parse_once():  # the search of α and the run read the same files
         settings, notes = config(options)

@@ -3,7 +3,7 @@ r"""Robust regression onto known components: one more row of a matrix whose othe
 Shapes: n rows, m columns, r components.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ def robust_codes(
     penalty: Tensor | None = None,
     iterations: int = ITERATIONS,
     smallest: float = SMALLEST,
+    add: Callable[[Tensor], Tensor] = lambda summand: summand,
 ) -> Tensor:
     r"""The codes c of rows ``y ≈ cV + s`` with s sparse, each row by itself.
 
@@ -43,6 +44,7 @@ def robust_codes(
         penalty: ``(r,)``, at least 0; ``None`` is 0: least absolute deviations.
         iterations: of reweighting, at least 2; always as many, so that a row comes out the same whatever rows are
             beside it.
+        add: sums a tensor over the processes among which the columns are spread; the default is for a single one.
         smallest: ε at the last of them, in units of the mean |y| of a row; it is 1 at the first.
 
     Returns:
@@ -61,32 +63,43 @@ def robust_codes(
             f"{tuple(components.shape)}"
         )
     r = len(components)
-    if r == 0 or rows.numel() == 0:
+    widest = int(add(torch.tensor(rows.shape[1], device=rows.device)))  # the same chunks everywhere
+    if r == 0 or len(rows) * widest == 0:
         return rows.new_zeros(len(rows), r)
-    chunk = max(1, AT_ONCE // max(r**2, rows.shape[1]))
+    chunk = max(1, AT_ONCE // max(r**2, widest))
     ridge = rows.new_zeros(r) if penalty is None else penalty.to(rows)
     observed = torch.ones_like(rows) if mask is None else mask.to(rows)
     y = torch.where(observed > 0, rows, 0)
     parts = zip(y.split(chunk), observed.split(chunk), strict=True)
     at_least("iterations", iterations, 2)
     epsilons = [smallest ** (i / (iterations - 1)) for i in range(iterations)]
-    return torch.cat([_reweighted(part, components, seen, ridge, epsilons) for part, seen in parts])
+    return torch.cat([_reweighted(part, components, seen, ridge, epsilons, add) for part, seen in parts])
 
 
-def _reweighted(y: Tensor, V: Tensor, observed: Tensor, ridge: Tensor, epsilons: Sequence[float]) -> Tensor:
+def _reweighted(
+    y: Tensor,
+    V: Tensor,
+    observed: Tensor,
+    ridge: Tensor,
+    epsilons: Sequence[float],
+    add: Callable[[Tensor], Tensor],
+) -> Tensor:
     products = (V[:, None] * V).flatten(0, 1)  # r² m, so that all Gram matrices are one product
     tiny = torch.finfo(y.dtype).tiny ** 0.5
-    unit = (y.abs().sum(dim=1, keepdim=True) / observed.sum(dim=1, keepdim=True).clamp_min(1)).clamp_min(tiny)
+    size, count = add(y.abs().sum(dim=1, keepdim=True)), add(observed.sum(dim=1, keepdim=True))
+    unit = (size / count.clamp_min(1)).clamp_min(tiny)
     weights, codes = observed / unit, y.new_zeros(len(y), len(V))
     for epsilon in epsilons:
-        codes = _weighted(y, V, products, weights, ridge)
+        codes = _weighted(y, V, products, weights, ridge, add)
         weights = observed / torch.hypot(torch.addmm(y, codes, V, alpha=-1), unit * epsilon)
     return codes
 
 
-def _weighted(y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor) -> Tensor:
+def _weighted(
+    y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor, add: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Weighted least squares of each row, ``(n, r)``; a tiny ridge chooses where the row does not."""
-    gram = (weights @ products.mT).view(-1, len(V), len(V))
+    gram = add(weights @ products.mT).view(-1, len(V), len(V))
     least = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) * (len(V) * torch.finfo(y.dtype).eps)
     gram.diagonal(dim1=1, dim2=2).add_(ridge + least.clamp_min(torch.finfo(y.dtype).tiny))
-    return torch.linalg.solve_ex(gram, ((weights * y) @ V.mT)[:, :, None]).result[:, :, 0]
+    return torch.linalg.solve_ex(gram, add((weights * y) @ V.mT)[:, :, None]).result[:, :, 0]

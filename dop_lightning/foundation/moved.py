@@ -117,6 +117,7 @@ MODULES = {
     "steps.automatic": "engine.automatic",
     "stopping": "engine.stopping",
     "strategies": "lightning.strategies",
+    "strategies.launched": "foundation.launched",
     "streams": "model.signals.unet.streams",
     "support": "engine.steps.clean_entries",
     "sweeps": "runs.sweeps",

@@ -2,16 +2,16 @@
 
 U and V alone lie in memory, ``(n + m)·k`` numbers. Each step of alternating projections
 (:class:`~dop_lightning.engine.projections.AlternatingProjections`) is one sequential pass over the file; the sparse
-part is computed anew whenever it is needed.
+part is computed anew whenever it is needed. Rows may be spread over ranks (:mod:`~dop_lightning.matrices.ranked`).
 
 Shapes: n rows, m columns.
 """
 
-import hashlib
 import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation, strips_of
 from dop_lightning.foundation.atomic import atomic_json, write_atomically
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.foundation.find import existing_file
+from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.matrices.mapped_folder import (
+    IN_MEMORY,
+    RESULT,
+    clear,
+    copied,
+    description,
+    known_rejection,
+    reject,
+    require_same,
+)
+from dop_lightning.matrices.ranked import (
+    PROGRESS,
+    Stop,
+    require_rows,
+    run_together,
+    text_of_first,
+    with_own_rows,
+    write_together,
+)
 from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix, write_matrix
-from dop_lightning.matrices.storage.numpy_file import map_numpy
-from dop_lightning.matrices.storage.places import Place, locate
+from dop_lightning.matrices.storage.places import locate
 from dop_lightning.matrices.storage.source import BLOCK_BYTES, StripMatrix
-from dop_lightning.matrices.table_strips import convert_table, is_table
-
-PROGRESS, RESULT, REJECTED = "progress.pt", "result.json", "rejected.json"
-
-COPY = "observation"
-"""Start of the name of the copy of a table."""
+from dop_lightning.matrices.table_strips import is_table
 
 SAVE_AFTER = 30.0
 """Seconds between two saves of the progress."""
@@ -43,14 +57,8 @@ SMALLEST, LARGEST = 1e-15, 1e15
 """Bounds of the largest entry: squares of others are no numbers of float32."""
 
 
-def is_separated(folder: Path) -> bool:
-    """Return whether a folder holds results, or the progress, of :func:`separate_mapped`."""
-    if (folder / PROGRESS).is_file():
-        return True
-    try:
-        return "about" in json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+class UnconfirmedError(ValueError):
+    """The projections are not confirmed, now or in an earlier call; all ranks raise it."""
 
 
 def separate_mapped(
@@ -61,14 +69,18 @@ def separate_mapped(
     say: Callable[[str], object] = print,
     passes: int = 500,
     index: Sequence[str] = (),
+    ranks: Ranks | None = None,
+    stop: Callable[[], Stop] = lambda: "",
+    save_after: float = SAVE_AFTER,
 ) -> dict[str, Any]:
     """Separate the matrix of a file into ``recovered`` and ``corruption``, two files of its format and shape.
 
     They are of its type if that is float32 or float64; other types become float32, and longer floats float64. NaN
-    entries are missing. ``progress.pt`` is saved between passes; call the function again to resume.
+    entries are missing. ``progress.pt`` is saved between passes; call the function again to resume, on any number of
+    ranks.
 
     Tables are copied into a ``.npy`` of float64 in the folder first, which is removed at the end; their parts are
-    ``.npy`` without labels.
+    ``.npy`` without labels. Ranks write ``.npy`` files, whatever the format of the matrix.
 
     A rejection is recorded in ``rejected.json``: the next call with the same file and settings does no pass.
 
@@ -81,6 +93,10 @@ def separate_mapped(
         say: gets a line per pass.
         passes: at most, at least 1.
         index: names of the columns of a table that hold labels.
+        ranks: all processes of this call, each of which gets the rows :meth:`Ranks.own` of the matrix; their number of
+            rows is set. ``None`` is this process alone.
+        stop: returns why to stop after a pass, if it is to; called on every rank.
+        save_after: seconds between two saves of the progress.
 
     Returns:
         The contents of ``result.json``.
@@ -88,42 +104,62 @@ def separate_mapped(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the library that reads the format is not installed.
-        ValueError: the file is no such matrix, the folder holds results of another one, or the projections are not
-            confirmed.
+        ValueError: the file is no such matrix, or the folder holds results of another one.
+        UnconfirmedError: the projections are not confirmed.
         KeyboardInterrupt: after the progress was saved.
+        StoppedError: ``stop`` has asked for it, and the progress was saved.
+        LostRankError: another rank has ended.
     """
     place = locate(file)
-    name, suffix = place.path.name, strip_suffix(place.path) or ".npy"
+    of_all = ALONE if ranks is None else ranks
+    name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
+    say = say if of_all.rank == 0 else _silent
     D = None if is_table(place.path) else open_matrix(place)
-    about = _about(place, solver, seed, index)
-    if (folder / RESULT).is_file():
+    about = description(place, solver, seed, index)
+    if _first_has(folder / RESULT, of_all):
         known: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        _require_same(known.get("about"), about, folder)
+        require_same(known.get("about"), about, folder)
         say(f"{name}: already separated in {folder}")
         return known
-    _refuse_rejected(place, folder, about)
+    if before := text_of_first(lambda: known_rejection(place, folder, about), of_all):
+        raise UnconfirmedError(before)
     folder.mkdir(parents=True, exist_ok=True)
-    D = _copied(place, folder, about, index, say) if D is None else D
+    D = copied(place, folder, about, index, say, of_all) if D is None else D
+    shape = D.shape[0], D.shape[1]
     if isinstance(D, StripMatrix) and D.decodings > 1:
         say(f"{name}: chunks are larger than {BLOCK_BYTES >> 20} MiB and decoded {D.decodings} times per pass")
+    if ranks is not None:
+        require_rows(*shape, ranks.size, str(place))
+        ranks.rows = shape[0]
+        own = ranks.own(shape[0])
+        D = D.part(own) if isinstance(D, StripMatrix) else D[own]
     start = time.monotonic()
-    recovery, seconds = _begun(D, folder, about, solver, seed, say)
-    _run(recovery, folder, about, seconds, say, name, at_least("passes", passes, 1))
+    recovery, seconds = _begun(D, folder, about, solver, seed, say, of_all)
+    at_least("passes", passes, 1)
+    describe = partial(_describe, name)
+    if ranks is None:
+        _run(recovery, folder, about, seconds, say, describe, passes, save_after)
+    else:
+        run_together(recovery, ranks, folder, about, seconds, say, describe, passes, stop, save_after)
     if recovery.progress.phase != "ended":
         raise ValueError(f"{file}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
     verdict = recovery.progress.certificate
     if verdict is None or not verdict.is_accepted:
         reason = "" if verdict is None else verdict.reason
-        _reject(folder, about, reason, recovery.steps_done)
-        raise ValueError(f"{place}: alternating projections are not confirmed ({reason}); {_IN_MEMORY}")
+        if of_all.rank == 0:
+            reject(folder, about, reason, recovery.steps_done)
+        raise UnconfirmedError(f"{place}: alternating projections are not confirmed ({reason}); {IN_MEMORY}")
     say(f"{name}: writing {folder}")
-    outliers = _write(recovery, D, folder, suffix)
+    if ranks is None:
+        outliers = _write(recovery, D, folder, suffix)
+    else:
+        outliers = write_together(recovery, D, ranks, folder, ("recovered.npy", "corruption.npy"))
     report = recovery.report()
     result = {
         "problem": folder.name,
         "attributes": {"matrix": folder.name},
         "seed": seed,
-        "shape": list(D.shape),
+        "shape": list(shape),
         "tau": 0.0,
         "alpha": None,
         "status": "stable",
@@ -134,93 +170,21 @@ def separate_mapped(
         "report": report,
         "about": about,
     }
-    atomic_json(folder / RESULT, result)
-    _clear(folder)
+    if ranks is not None:
+        result["ranks"] = {"processes": ranks.size, "sent": round(ranks.sent), "seconds": round(ranks.seconds, 3)}
+    if of_all.rank == 0:
+        atomic_json(folder / RESULT, result)
+        clear(folder)
     return result
 
 
-def _copied(
-    place: Place, folder: Path, about: Mapping[str, Any], index: Sequence[str], say: Callable[[str], object]
-) -> Tensor | StripMatrix:
-    """The numbers of a table, mapped; its copy is made unless there is one of the same file."""
-    content = json.dumps([about["file"], about["bytes"], about["modified"], *index])
-    copy = folder / f"{COPY}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.npy"
-    if not copy.is_file():
-        _remove_copies(folder)
-        say(f"{place.path.name}: copying the table to {copy}")
-        convert_table(place.path, copy, index)
-    return map_numpy(copy)
+def _silent(_: str) -> None:
+    """The first rank says it."""
 
 
-def _remove_copies(folder: Path) -> None:
-    for file in folder.glob(f"{COPY}-*.npy"):
-        file.unlink()
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a separation that has ended does not need."""
-    (folder / PROGRESS).unlink(missing_ok=True)
-    _remove_copies(folder)
-
-
-_IN_MEMORY = "DOP needs the matrix in memory, raise --max-memory"
-
-
-def _reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> None:
-    """Record that the projections were not confirmed."""
-    atomic_json(folder / REJECTED, {"reason": reason, "passes": passes, "about": dict(about)})
-    _clear(folder)
-
-
-def _refuse_rejected(place: Place, folder: Path, about: Mapping[str, Any]) -> None:
-    """Refuse to repeat the passes of a rejection; one of another file or of other settings is removed.
-
-    Raises:
-        ValueError: the same separation was rejected before.
-    """
-    file = folder / REJECTED
-    if not file.is_file():
-        return
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        is_same, reason, passes = known["about"] == about, known["reason"], known["passes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: damaged ({error!r}); remove it to begin anew") from None
-    if is_same:
-        raise ValueError(
-            f"{place}: alternating projections were not confirmed before, after {passes} passes ({reason}); "
-            f"{_IN_MEMORY}, or remove {file} to repeat them"
-        )
-    file.unlink()
-
-
-def _about(place: Place, solver: AlternatingProjections, seed: int, index: Sequence[str]) -> dict[str, Any]:
-    """What a result is of: it is not mixed with that of another file or of other settings."""
-    files = (
-        [existing_file(place.path)]
-        if not place.path.is_dir()
-        else [file for file in place.path.rglob("*") if file.is_file()]
-    )
-    states = [file.stat() for file in files]
-    return {
-        "file": str(place.path.resolve()),
-        **({} if place.array is None else {"array": place.array}),
-        **({"index": list(index)} if index else {}),
-        "bytes": sum(state.st_size for state in states),
-        "modified": max(state.st_mtime_ns for state in states),
-        "rank": solver.bound,
-        "tolerance": solver.tolerance,
-        "seed": seed,
-    }
-
-
-def _require_same(known: object, about: Mapping[str, Any], folder: Path) -> None:
-    if known == about:
-        return
-    differing = [key for key, value in about.items() if not isinstance(known, dict) or known.get(key) != value]
-    raise ValueError(
-        f"{folder} holds the results of another separation ({', '.join(differing)} differ); use another --out"
-    )
+def _first_has(file: Path, ranks: Alone) -> bool:
+    """Whether there is a file, as rank 0 sees it."""
+    return bool(ranks.same(torch.tensor(file.is_file(), device=ranks.device))[0])
 
 
 def _begun(
@@ -230,41 +194,70 @@ def _begun(
     solver: AlternatingProjections,
     seed: int,
     say: Callable[[str], object],
+    ranks: Alone,
 ) -> tuple[Recovery, float]:
     """The recovery, where it was left if it has begun, and the seconds that it has taken."""
     saved: dict[str, Any] | None = None
-    if (folder / PROGRESS).is_file():
+    if _first_has(folder / PROGRESS, ranks):
         try:
             saved = torch.load(folder / PROGRESS, weights_only=True)
         except Exception as error:  # whatever a damaged file raises
             raise ValueError(f"{folder / PROGRESS}: damaged ({error}); remove it to begin anew") from None
-        _require_same(saved["about"], about, folder)
-    has_gaps = _checked(D, about["file"])
-    observation = Observation(D, None, torch.empty(0, dtype=torch.int64), has_gaps)
-    recovery = Recovery(solver, observation, seed, begins=saved is None)
+        require_same(saved["about"], about, folder)
+    has_gaps = _checked(D, about["file"], ranks)
+    D = _placed(D, ranks.device, about["file"])
+    empty = torch.empty(0, dtype=torch.int64, device=ranks.device)
+    recovery = Recovery(solver, Observation(D, None, empty, has_gaps), seed, begins=saved is None, ranks=ranks)
     if saved is None:
         return recovery, 0.0
-    like = torch.empty(0, dtype=D.dtype)
-    recovery.progress = loaded_progress(saved, like)
+    saved = with_own_rows(saved, folder, ranks.own(ranks.total(len(D))))
+    recovery.progress = loaded_progress(saved, torch.empty(0, dtype=D.dtype, device=ranks.device))
     recovery.steps_done = int(saved["steps_done"])
     say(f"{folder.name}: going on after {recovery.steps_done} passes")
     return recovery, float(saved["seconds"])
 
 
-def _checked(D: Tensor | StripMatrix, name: str) -> bool:
-    """Whether entries are missing.
+def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor | StripMatrix:
+    """The rows of this rank on its device; on a CPU they stay in the file.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    if device.type == "cpu":
+        return D
+    try:
+        placed = torch.empty(D.shape, dtype=D.dtype, device=device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        size = D.numel() * D.dtype.itemsize / 2**30
+        raise ValueError(
+            f"{name}: the {len(D)} rows of each process take {size:.1f} GiB, which {device} does not have; use more "
+            "devices"
+        ) from None
+    for rows in strips_of(D):
+        placed[rows] = D[rows]
+    return placed
+
+
+def _checked(D: Tensor | StripMatrix, name: str, ranks: Alone) -> bool:
+    """Whether entries are missing, of any rank.
 
     Raises:
         ValueError: one is infinite, or all are missing.
     """
-    missing, largest = 0, 0.0
+    missing, infinite, largest = 0, False, 0.0
     for rows in strips_of(D):
         strip = D[rows]
         missing += int(torch.isnan(strip).sum())
-        if bool(torch.isinf(strip).any()):
-            raise ValueError(f"{name}: entries must be finite, or NaN where missing, got an infinite one")
+        if infinite := bool(torch.isinf(strip).any()):
+            break
         largest = max(largest, float(torch.nan_to_num(strip, nan=0.0).abs().max()))
-    if missing == D.numel():
+    every = ranks.every(missing, infinite, largest)
+    missing, largest = int(every[:, 0].sum()), float(every[:, 2].max())
+    if bool(every[:, 1].any()):
+        raise ValueError(f"{name}: entries must be finite, or NaN where missing, got an infinite one")
+    if missing == ranks.total(len(D)) * D.shape[1]:
         raise ValueError(f"{name}: all entries are missing")
     if largest and not SMALLEST < largest < LARGEST:
         raise ValueError(
@@ -280,8 +273,9 @@ def _run(
     about: Mapping[str, Any],
     seconds: float,
     say: Callable[[str], object],
-    name: str,
+    describe: Callable[[Recovery], str],
     passes: int,
+    save_after: float,
 ) -> None:
     """Do all steps, and save the progress from time to time and if interrupted."""
     start = saved_at = time.monotonic()
@@ -303,21 +297,26 @@ def _run(
             recovery.step()
             done = recovery.steps_done
             kept = saved_progress(recovery.progress)
-            now = recovery.progress
-            residual = f"{now.energies[-1]:.2g}" if now.energies else "–"
-            say(
-                f"{name}: pass {recovery.steps_done}, rank {now.estimate.rank}, {100 * now.share:.1f} % outliers, "
-                f"residual {residual}"
-            )
-            if time.monotonic() - saved_at > SAVE_AFTER:
+            say(describe(recovery))
+            if time.monotonic() - saved_at > save_after:
                 save(kept)
                 saved_at = time.monotonic()
         if recovery.progress.phase != "ended":
             save(kept)
     except KeyboardInterrupt:
         save(kept)
-        say(f"{name}: stopped after {done} passes; the same command goes on")
+        say(f"{folder.name}: stopped after {done} passes; the same command goes on")
         raise
+
+
+def _describe(name: str, recovery: Recovery) -> str:
+    """A line for the last pass."""
+    now = recovery.progress
+    residual = f"{now.energies[-1]:.2g}" if now.energies else "–"
+    return (
+        f"{name}: pass {recovery.steps_done}, rank {now.estimate.rank}, {100 * now.share:.1f} % outliers, "
+        f"residual {residual}"
+    )
 
 
 def _write(recovery: Recovery, D: Tensor | StripMatrix, folder: Path, suffix: str) -> int:

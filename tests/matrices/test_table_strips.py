@@ -10,7 +10,7 @@ import torch
 
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
-from dop_lightning.matrices import mapped, table_strips, tables
+from dop_lightning.matrices import mapped_folder, table_strips, tables
 from dop_lightning.matrices.arrays import read_matrix
 from dop_lightning.matrices.mapped import separate_mapped
 from dop_lightning.matrices.table_strips import convert_table, read_strips, table_bytes
@@ -117,7 +117,7 @@ def test_a_large_table_is_copied_once_and_separated(
         patch.setattr(Recovery, "step", interrupted)
         assert main(command) == 130
     assert "copying the table to" in capsys.readouterr().err
-    monkeypatch.setattr(mapped, "convert_table", lambda *_: pytest.fail("the table is copied again"))
+    monkeypatch.setattr(mapped_folder, "convert_table", lambda *_: pytest.fail("the table is copied again"))
     assert main(command) == 0
     assert sorted(path.name for path in (out / "a").iterdir()) == ["corruption.npy", "recovered.npy", "result.json"]
     for name in ("recovered", "corruption"):

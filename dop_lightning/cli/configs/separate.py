@@ -2,7 +2,6 @@
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,29 +10,23 @@ from typing import Any
 import torch
 
 from dop_lightning.cli import hints
-from dop_lightning.cli.options import DEVICES, METHODS
-from dop_lightning.engine.projections import AlternatingProjections
+from dop_lightning.cli.options import DEVICES, METHODS, refuse
 from dop_lightning.engine.recipe import Piece, Recipe
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.foundation.user_paths import user_path
 from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
-from dop_lightning.matrices.mapped import is_separated, separate_mapped
-from dop_lightning.matrices.robust_separation import describe
+from dop_lightning.matrices.mapped_folder import is_separated
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
-from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
-from dop_lightning.matrices.table_strips import is_table, table_bytes
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
-from dop_lightning.runs.pieces import add_piece, holds_pieces, require_pieces
-from dop_lightning.runs.results import render_table, summary_columns, write_table
+from dop_lightning.runs.pieces import holds_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -57,85 +50,6 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     return _scenes(options) if all(kinds.values()) else _matrices(options)
 
 
-MAPPED_SHARE = 4
-"""Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
-
-
-def mapped_files(options: argparse.Namespace) -> list[Place]:
-    """Return the matrices if all can be read in strips of rows and are too large to be read at once, else none.
-
-    Raises:
-        ValueError: the size is not a size.
-    """
-    places = [locate(data) for data in options.data]
-    limit = parse_bytes(options.max_memory) / MAPPED_SHARE
-    if options.method not in ("auto", "projections") or options.alpha is not None:
-        return []
-    return places if all(_stored_bytes(place) > limit for place in places) else []
-
-
-def _stored_bytes(place: Place) -> int:
-    """The memory of a matrix that can be read in strips of rows; 0 of others, which their reader refuses if need be."""
-    try:
-        if is_table(place.path):
-            return table_bytes(place.path)
-        if strip_suffix(place.path) is None:
-            return 0
-        D = open_matrix(place)
-    except (ImportError, OSError, ValueError):
-        return 0
-    return D.numel() * D.dtype.itemsize
-
-
-def separate_files(options: argparse.Namespace, files: Sequence[Place]) -> int:
-    """Separate matrices in pieces, one after the other.
-
-    Raises:
-        ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
-    """
-    refused = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
-    if all(is_table(place.path) for place in files):
-        del refused["index"]
-    _refuse(options, refused, "matrices that are read in pieces (see --max-memory)")
-    if options.device not in ("auto", "cpu"):
-        raise ValueError(f"--device must be cpu for matrices that are read in pieces, got {options.device!r}")
-    names = [_name(place) for place in files]
-    if len(set(names)) < len(names):
-        raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
-    if options.rank is not None:
-        at_least("rank", options.rank, 1)
-    out = user_path(options.out)
-    require_pieces(out)
-    solver = AlternatingProjections(rank=options.rank)
-    failures = []
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    for place, name in zip(files, names, strict=True):
-        try:
-            result = separate_mapped(
-                str(place), out / name, solver, options.seed, say, options.iterations, options.index or ()
-            )
-        except ValueError as error:  # the others may be separated all the same
-            failures.append(str(error))
-            continue
-        add_piece(out, name, result["seed"], result["shape"], result["attributes"])
-        print(f"{name}: {describe(result['report'])}", file=sys.stderr)
-    if failures:
-        raise ValueError("; ".join(failures))
-    results = write_table(out)
-    print(render_table(results, summary_columns(results)))
-    print(f"Files: {options.out}")
-    return 0
-
-
-def _name(place: Place) -> str:
-    """The name of a problem: that of the file, and of the array if one is chosen."""
-    name = place.path.name[: -len(matrix_suffix(place.path))]
-    return name if place.array is None else f"{name}-{place.array.replace('/', '-')}"
-
-
 def _is_scene(path: Path) -> bool:
     """A video, or a folder of pictures; everything else is a matrix, or named as none by its reader."""
     path = locate(path).path
@@ -152,7 +66,7 @@ def _is_scene(path: Path) -> bool:
 
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    _refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
+    refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MOST_COMPONENTS:
         raise ValueError(
             f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
@@ -172,7 +86,7 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    _refuse(options, {"grey": False, "no_pictures": False}, "matrices")
+    refuse(options, {"grey": False, "no_pictures": False}, "matrices")
     places = [locate(data) for data in options.data]
     arguments = {
         "files": [str(place.path.absolute()) for place in places],
@@ -339,10 +253,3 @@ def _with_model(options: argparse.Namespace, model: Mapping[str, Any], data: Map
             "accelerator": _accelerator(options, model),
         },
     }
-
-
-def _refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: str) -> None:
-    for name, default in defaults.items():
-        if getattr(options, name) != default:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} is not for {kind}, got {getattr(options, name)!r}")

@@ -24,6 +24,7 @@ from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.experiments.explain import describe, explained
 from dop_lightning.cli.user_code import fault_of
 from dop_lightning.foundation.find import existing_file
+from dop_lightning.foundation.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.foundation.moved import new_class_paths
 from dop_lightning.foundation.yaml_size import require_small
 from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
@@ -36,7 +37,6 @@ from dop_lightning.lightning.data import (
 )
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
-from dop_lightning.lightning.strategies.launched import RUN_FOLDER, job_name, outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.paper.certificate_callback import DualCertificate  # noqa: F401 — known by its short name
 from dop_lightning.runs.copies import require_unchanged

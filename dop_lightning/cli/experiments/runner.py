@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from dop_lightning.cli import hints
+from dop_lightning.foundation.launched import outer_ranks
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.threads import ThreadChoice, choose_threads
 from dop_lightning.lightning.callbacks import (
@@ -25,7 +26,6 @@ from dop_lightning.lightning.callbacks import (
 from dop_lightning.lightning.callbacks.checkpoint import LAST
 from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
-from dop_lightning.lightning.strategies.launched import outer_ranks
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.growth import KnownRun, find_problems

@@ -1,5 +1,7 @@
 """A matrix of low rank by its singular value decomposition, and how a step changes it.
 
+Its rows may be spread over ranks. Each then has its own rows of the left vectors, and all of the right vectors.
+
 Shapes: n rows, m columns, k singular triplets.
 """
 
@@ -8,7 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.linalg import qr, svd
+from torch.linalg import svd
+
+from dop_lightning.engine.projections.ranks import ALONE, Alone
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,17 @@ class LowRank:
         """Return the first ``width`` triplets, of which ``rank`` belong to L."""
         return LowRank(self.left[:, :width], self.values[:width], self.right[:, :width], rank)
 
+    def completed(self, columns: int, ranks: Alone) -> "LowRank":
+        """Return the matrix with all right vectors, where ``right`` is the share of this rank.
 
-def stepped(start: LowRank, forward: Tensor, backward: Tensor) -> LowRank:
+        Args:
+            columns: m.
+            ranks: among which rows and columns are spread.
+        """
+        return LowRank(self.left, self.values, ranks.whole(self.right, columns), self.rank)
+
+
+def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: Alone = ALONE) -> LowRank:
     r"""Project ``L + E`` onto the tangent space at L and decompose it.
 
     With U, V the left and right vectors of ``start`` and ``Z = L + E``, the result is the decomposition of
@@ -65,20 +78,22 @@ def stepped(start: LowRank, forward: Tensor, backward: Tensor) -> LowRank:
     Args:
         start: L.
         forward: ``E·V``, ``(n, k)``.
-        backward: ``Eᵀ·U``, ``(m, k)``.
+        backward: ``Eᵀ·U``, ``(m, k)``; the own share of its rows.
+        ranks: among which rows are spread.
 
     Returns:
-        2k triplets, or ``min(n, m)``; the rank is that of ``start``.
+        2k triplets, or ``min(n, m)``; the rank is that of ``start``. It is to be :meth:`LowRank.completed`.
     """
-    U, V, r, k = start.left, start.right, start.rank, start.left.shape[1]
+    own = ranks.own(len(start.right))
+    U, V, r, k = start.left, start.right[own], start.rank, start.left.shape[1]
     ZV, ZtU = forward.clone(), backward.clone()
     ZV[:, :r] += start.scaled_left
-    ZtU[:, :r] += start.scaled_right
-    Qu, Ru = qr(torch.cat([U, ZV], dim=1))
-    Qv, Rv = qr(torch.cat([V, ZtU], dim=1))
+    ZtU[:, :r] += start.scaled_right[own]
+    Qu, Ru = ranks.qr(torch.cat([U, ZV], dim=1))
+    Qv, Rv = ranks.qr(torch.cat([V, ZtU], dim=1))
     Ru, Rv = Ru.double(), Rv.double()
     core = Ru[:, k:] @ Rv[:, :k].mT + Ru[:, :k] @ (Rv[:, k:].mT - (Ru[:, :k].mT @ Ru[:, k:]) @ Rv[:, :k].mT)
-    u, values, vh = svd(core, full_matrices=False)
+    u, values, vh = ranks.same(*svd(core, full_matrices=False))
     return LowRank(Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv), r)
 
 
@@ -87,25 +102,31 @@ def leading(
     backward: Callable[[Tensor], Tensor],
     start: Tensor,
     rounds: int = 2,
+    ranks: Alone = ALONE,
 ) -> LowRank:
     """Return leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
 
     Args:
         forward: returns ``M·V`` for V ``(m, k)``.
-        backward: returns ``Mᵀ·U`` for U ``(n, k)``.
+        backward: returns ``Mᵀ·U`` for U ``(n, k)``; the own share of its rows.
         start: random, ``(m, k)`` with k at most ``min(n, m)``.
         rounds: of subspace iteration.
+        ranks: among which rows are spread.
     """
-    Q = qr(forward(start))[0]
+    m = len(start)
+    Q = ranks.qr(forward(start))[0]
     for _ in range(rounds):
-        Q = qr(forward(qr(backward(Q))[0]))[0]
-    right, values, uh = svd(backward(Q), full_matrices=False)
-    return LowRank(Q @ uh.mT, values.double(), right, start.shape[1])
+        Q = ranks.qr(forward(ranks.whole(ranks.qr(backward(Q))[0], m)))[0]
+    right, values, uh = ranks.svd(backward(Q))
+    return LowRank(Q @ uh.mT, values.double(), ranks.whole(right, m), start.shape[1])
 
 
-def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int) -> LowRank:
-    """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns each."""
-    Qu, Ru = qr(left)
-    Qv, Rv = qr(right)
-    u, s, vh = svd((Ru.double() * values) @ Rv.double().mT)
+def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int, ranks: Alone = ALONE) -> LowRank:
+    """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns each.
+
+    Of both factors and of the result, these are the own shares of the rows.
+    """
+    Qu, Ru = ranks.qr(left)
+    Qv, Rv = ranks.qr(right)
+    u, s, vh = ranks.same(*svd((Ru.double() * values) @ Rv.double().mT))
     return LowRank(Qu @ u.to(Qu), s, Qv @ vh.mT.to(Qv), rank)

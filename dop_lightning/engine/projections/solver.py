@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from dop_lightning.engine.projections.certificate import EXACT, Certificate, certify, rejected
-from dop_lightning.engine.projections.locked import MOST, lost_rows, refitted
-from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
+from dop_lightning.engine.projections.locked import MOST, lost_rows, with_columns, with_rows
+from dop_lightning.engine.projections.low_rank import LowRank, leading, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
+from dop_lightning.engine.projections.ranks import ALONE, Alone
 from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, strips_of, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
@@ -158,12 +159,15 @@ class AlternatingProjections:
 class Recovery:
     """One matrix on its way.
 
+    Its rows may be spread over ranks: ``observation`` then holds those of this one, and so does the estimate.
+
     Args:
         solver: the settings.
         observation: the matrix, which may be in a file: it is read strip by strip, and never changed.
         seed: of the hidden entries and of the start.
         is_transposed: whether it is the transpose of what was asked for.
         begins: whether it begins; else ``progress`` is to be set.
+        ranks: among which rows are spread.
 
     Attributes:
         progress: how far it is.
@@ -180,39 +184,47 @@ class Recovery:
         seed: int,
         is_transposed: bool = False,
         begins: bool = True,
+        ranks: Alone = ALONE,
     ) -> None:
         self.solver = solver
         self._transposed = is_transposed
         self._seed = seed
+        self._ranks = ranks
         self._D, self._mask, self._has_gaps = observation.values, observation.mask, observation.has_gaps
+        self._shape = ranks.total(len(self._D)), self._D.shape[1]
+        self._size = self._shape[0] * self._shape[1]
         self._of_rows, self._of_columns = self._counts()
-        self.observed = int(self._of_rows.sum())
+        self.observed = int(ranks.sum(self._of_rows.sum()))
         self._hidden, self._sample = self._drawn()
         self._sampled = self._entries(self._sample)
+        own, m = ranks.own(self._shape[0]), self._shape[1]
+        here = (self._hidden >= own.start * m) & (self._hidden < own.stop * m)
+        self._hidden_here = self._hidden[here] - own.start * m
         self.steps_done = 0
         if begins:
             self.progress = self._start()
-        if begins and (len(self._hidden) == 0 or min(self._D.shape) < NARROW):
+        if begins and (len(self._hidden) == 0 or min(self._shape) < NARROW):
             self._end(rejected("the matrix is too small to tell"))
 
     # ------------------------------------------------------------------------------------------------- what is known
 
     def _counts(self) -> tuple[Tensor, Tensor]:
-        """Numbers of the observed entries of each row and of each column."""
+        """Numbers of the observed entries of each row of this rank, and of each column."""
         n, m = self._D.shape
         if self._mask is not None:
-            return self._mask.sum(dim=1), self._mask.sum(dim=0)
+            return self._mask.sum(dim=1), self._ranks.sum(self._mask.sum(dim=0))
         of_rows, of_columns = (torch.full((side,), other, device=self._D.device) for side, other in ((n, m), (m, n)))
         if self._has_gaps:
             for rows in strips_of(self._D):
                 missing = torch.isnan(self._D[rows])
                 of_rows[rows] -= missing.sum(dim=1)
                 of_columns -= missing.sum(dim=0)
-        return of_rows, of_columns
+        return of_rows, self._ranks.sum(of_columns)
 
     def _is_observed(self, positions: Tensor) -> Tensor:
         if self._mask is not None:
-            return self._mask.view(-1)[positions]
+            mask = self._mask
+            return self._ranks.collect(*self._places(positions), lambda i, j: mask[i, j].int()) > 0
         return ~torch.isnan(self._entries(positions))
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
@@ -224,75 +236,74 @@ class Recovery:
         if want * 4 < self.observed:
             found = torch.empty(0, dtype=torch.int64, device="cpu")
             while len(found) < want:
-                more = torch.randint(self._D.numel(), (2 * want,), generator=generator, device="cpu").to(self._D.device)
+                more = torch.randint(self._size, (2 * want,), generator=generator, device="cpu").to(self._D.device)
                 if self._mask is not None or self._has_gaps:
                     more = more[self._is_observed(more)]
                 found = torch.unique(torch.cat([found.to(more), more]))
         else:
-            every = torch.arange(self._D.numel(), device=self._D.device)
+            every = torch.arange(self._size, device=self._D.device)
             found = every if self.observed == len(every) else every[self._is_observed(every)]
         order = torch.randperm(len(found), generator=generator, device="cpu").to(found.device)[:want]
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
     def _entries(self, positions: Tensor) -> Tensor:
-        rows, columns = self._places(positions)  # a mapped file may have any order
-        return self._D[rows, columns]
+        return self._ranks.collect(*self._places(positions), lambda i, j: self._D[i, j])  # whatever its order
 
     def _places(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of flat positions."""
-        m = self._D.shape[1]
+        m = self._shape[1]
         rows = torch.div(positions, m, rounding_mode="floor")
         return rows, positions - rows * m
 
     def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
         """``D − L`` there."""
-        return values - self.progress.estimate.entries(*self._places(positions))
+        return values - self._ranks.collect(*self._places(positions), self.progress.estimate.entries)
 
     def _structure(self) -> float:
         """How well the next components predict hidden entries."""
         now = self.progress
         generator = stream(self._seed, "init", 4)
-        wide = next_components(self._observation(), now.estimate, now.threshold, self._longer, generator)
+        wide = next_components(self._observation(), now.estimate, now.threshold, self._longer, generator, self._ranks)
         residuals = self._residuals(self._hidden, self._entries(self._hidden))
-        return prediction(wide, *self._places(self._hidden), residuals, now.threshold)
+        return prediction(wide, *self._places(self._hidden), residuals, now.threshold, self._ranks)
 
     @property
     def _longer(self) -> float:
         """The factor of a step for entries that are missing, hidden or outliers."""
-        return 1 / max(0.1, (1 - self.progress.share) * self.observed / self._D.numel())
+        return 1 / max(0.1, (1 - self.progress.share) * self.observed / self._size)
 
     def _observation(self) -> Observation:
-        hidden = self._hidden if self.progress.phase == "search" else self._hidden[:0]
+        hidden = self._hidden_here if self.progress.phase == "search" else self._hidden[:0]
         return Observation(self._D, self._mask, hidden, self._has_gaps)
 
     @property
     def _decay(self) -> float:
         """The factor by which the threshold falls: slower where rows have few entries, and differ more."""
-        return max(self.solver.decay, min(0.8, 0.4 + 2.1 / min(self._D.shape) ** 0.5))
+        return max(self.solver.decay, min(0.8, 0.4 + 2.1 / min(self._shape) ** 0.5))
 
     @property
     def _limit(self) -> int:
         """The largest rank."""
-        smaller = min(self._D.shape)
+        smaller = min(self._shape)
         return max(1, smaller // WIDEST) if self.solver.bound is None else min(self.solver.bound, smaller)
 
     # ------------------------------------------------------------------------------------------------------ the steps
 
     def _start(self) -> Progress:
         """Threshold, rank and triplets of D without its largest entries."""
-        n, m = self._D.shape
+        n, m = self._shape
         generator = stream(self._seed, "init", 3)
         everything = Observation(self._D, self._mask, self._hidden[:0], self._has_gaps)
         sizes = self._sampled.abs()
         nonzero = sizes[sizes > 0]
         threshold = LARGE * float(nonzero.median()) if len(nonzero) else 0.0
-        clipped = Clipped(everything, threshold, self._D.numel() / max(1, self.observed))
+        clipped = Clipped(everything, threshold, self._size / max(1, self.observed), self._ranks)
         like = self._sampled
         limit = edge((clipped.energy(like) / (n * m)) ** 0.5, n, m)
         width = min(WIDTH, n, m)
         while True:
             draws = torch.randn(m, width, generator=generator, dtype=torch.float32, device="cpu").to(like)
-            estimate = leading(clipped.forward, clipped.backward, draws)
+            estimate = leading(clipped.forward, clipped.backward, draws, ranks=self._ranks)
             rank = first_rank(estimate.values, limit)
             if rank + 2 <= width or width == min(n, m) or rank > self._limit:
                 break
@@ -302,7 +313,7 @@ class Recovery:
         return Progress(estimate, threshold, RankRule(estimate.values))
 
     def _width(self, rank: int, available: int) -> int:
-        return min(max(rank + CANDIDATES, WIDTH), available, *self._D.shape)
+        return min(max(rank + CANDIDATES, WIDTH), available, *self._shape)
 
     def step(self) -> None:
         """Do one step, unless the recovery has ended."""
@@ -322,7 +333,7 @@ class Recovery:
             fallen = max(self.solver.floor * scale, self._decay * now.threshold)
             now.threshold = max(LOW * scale, min(fallen, SLOW * now.threshold))
         now.share = min(0.9, float((residuals > now.threshold).double().mean()))
-        self._move(sweep(self._observation(), now.estimate, now.threshold))
+        self._move(sweep(self._observation(), now.estimate, now.threshold, ranks=self._ranks))
         now.steps += 1
         now.scales = [*now.scales, scale][-REST - 1 :]
         self._look(scale)
@@ -334,9 +345,9 @@ class Recovery:
 
     def _move(self, found: Sweep) -> None:
         """Step L, and decide on its rank."""
-        now, (n, m) = self.progress, self._D.shape
+        now, (n, m) = self.progress, self._shape
         longer = self._longer
-        moved = stepped(now.estimate, found.forward * longer, found.backward * longer)
+        moved = stepped(now.estimate, found.forward * longer, found.backward * longer, self._ranks)
         now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-REST - 1 :]
         noise = edge(longer * now.energies[-1], n, m)
         rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as for a numerical rank
@@ -345,12 +356,12 @@ class Recovery:
         rank = min(rank, self._limit)
         if rank > now.estimate.rank:
             now.wait = WAIT
-        now.estimate = moved.cut(rank, self._width(rank, len(moved.values)))
+        now.estimate = moved.cut(rank, self._width(rank, len(moved.values))).completed(m, self._ranks)
 
     def _look(self, scale: float) -> None:
         """End a phase where there is no more progress."""
         now = self.progress
-        rms = now.estimate.norm / self._D.numel() ** 0.5
+        rms = now.estimate.norm / self._size**0.5
         if not rms > 0 or not scale < float("inf"):
             self._end(rejected("nothing of low rank was found"))
             return
@@ -371,20 +382,19 @@ class Recovery:
         now = self.progress
         if now.fits >= FITS:
             return False
-        found = sweep(self._observation(), now.estimate, self.solver.floor * scale, counts=True)
+        ranks, (n, m) = self._ranks, self._shape
+        found = sweep(self._observation(), now.estimate, self.solver.floor * scale, counts=True, ranks=ranks)
         assert found.of_rows is not None
         assert found.of_columns is not None
         estimate, changed = now.estimate, False
-        n, m = self._D.shape
-        rows = lost_rows(found.of_rows, self._of_rows)
-        if 0 < len(rows) <= MOST * n:
-            estimate, changed = _with_rows(estimate, rows, *self._known(self._D[rows], lambda mask: mask[rows]))
+        rows = lost_rows(found.of_rows, self._of_rows, ranks)
+        if 0 < int(ranks.sum(torch.tensor(len(rows), device=rows.device))) <= MOST * n:
+            known = self._known(self._D[rows], lambda mask: mask[rows])
+            estimate, changed = with_rows(estimate, rows, *known, ranks)
         columns = lost_rows(found.of_columns, self._of_columns)
         if 0 < len(columns) <= MOST * m:
-            flipped = LowRank(estimate.right, estimate.values, estimate.left, estimate.rank)
-            part, mask = self._known(self._D[:, columns], lambda mask: mask[:, columns])
-            flipped, better = _with_rows(flipped, columns, part.mT, None if mask is None else mask.mT)
-            estimate = LowRank(flipped.right, flipped.values, flipped.left, flipped.rank)
+            known = self._known(self._D[:, columns], lambda mask: mask[:, columns])
+            estimate, better = with_columns(estimate, columns, *known, ranks)
             changed = changed or better
         now.fits += 1
         if changed:
@@ -400,7 +410,7 @@ class Recovery:
 
     def _certify(self, rms: float) -> None:
         """Judge, and go on with all entries if the model holds."""
-        now, (n, m) = self.progress, self._D.shape
+        now, (n, m) = self.progress, self._shape
         r = now.estimate.rank
         values = self._entries(self._hidden)
         verdict = certify(
@@ -451,7 +461,7 @@ class Recovery:
     def cutoff(self) -> float:
         """Return the residual above which an entry is an outlier."""
         now = self.progress
-        rms = now.estimate.norm / self._D.numel() ** 0.5
+        rms = now.estimate.norm / self._size**0.5
         return EXACT * self.solver.tolerance * rms if self._is_exact else now.threshold
 
     def parts(self) -> tuple[Tensor, Tensor]:
@@ -476,16 +486,3 @@ class Recovery:
         if self._mask is not None:
             S.mul_(self._mask[rows])
         return L, S
-
-
-def _with_rows(estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None) -> tuple[LowRank, bool]:
-    """The estimate with some of its rows fitted to what was observed of them, and whether that has changed any."""
-    r = estimate.rank
-    left = estimate.left * estimate.values.to(estimate.left)
-    before = left[rows, :r]
-    after = refitted(observed, mask, before, estimate.right[:, :r])
-    if torch.equal(before, after):
-        return estimate, False
-    left[rows, :r] = after
-    left[rows, r:] = 0
-    return orthonormal(left, torch.ones_like(estimate.values), estimate.right, r), True

@@ -1,5 +1,7 @@
 """One pass over an observation, strip by strip: its residual without outliers, multiplied with the factors.
 
+Where rows are spread over ranks, an observation holds those of one of them.
+
 Shapes: n rows, m columns, k singular triplets.
 """
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from dop_lightning.engine.projections.low_rank import LowRank
+from dop_lightning.engine.projections.ranks import ALONE, Alone
 
 IN_CACHE = 2**18
 """Entries of a strip of rows on a CPU: it stays in the cache of a core."""
@@ -102,7 +105,7 @@ class Sweep:
 
     Attributes:
         forward: ``E·V``, ``(n, k)``.
-        backward: ``Eᵀ·U``, ``(m, k)``.
+        backward: ``Eᵀ·U``, ``(m, k)``; the own share of its rows.
         energy: ``‖E‖_F²``.
         of_rows: number of outliers in each row ``(n,)``, if they were counted.
         of_columns: and in each column ``(m,)``.
@@ -123,11 +126,13 @@ class Clipped:
         observation: D.
         threshold: entries of larger magnitude are 0.
         factor: of all entries.
+        ranks: among which rows are spread.
     """
 
     observation: Observation
     threshold: float
     factor: float = 1.0
+    ranks: Alone = ALONE
 
     def forward(self, V: Tensor) -> Tensor:
         """Return its product with V ``(m, k)``."""
@@ -137,21 +142,23 @@ class Clipped:
         return result.mul_(self.factor)
 
     def backward(self, U: Tensor) -> Tensor:
-        """Return the product of its transpose with U ``(n, k)``."""
+        """Return the product of its transpose with U ``(n, k)``, the own share of the rows."""
         result = U.new_zeros(self.observation.values.shape[1], U.shape[1])
         for rows in self.observation.strips:
             result.addmm_(self.observation.below(rows, self.threshold, U).mT, U[rows])
-        return result.mul_(self.factor)
+        return self.ranks.scattered_sum(result).mul_(self.factor)
 
     def energy(self, like: Tensor) -> float:
         """Return its squared Frobenius norm, computed in the type of ``like``."""
         total = 0.0
         for rows in self.observation.strips:
             total += float(torch.linalg.vector_norm(self.observation.below(rows, self.threshold, like))) ** 2
-        return total * self.factor**2
+        return float(self.ranks.sum(torch.tensor(total, dtype=torch.float64, device=like.device))) * self.factor**2
 
 
-def sweep(observation: Observation, estimate: LowRank, threshold: float, counts: bool = False) -> Sweep:
+def sweep(
+    observation: Observation, estimate: LowRank, threshold: float, counts: bool = False, ranks: Alone = ALONE
+) -> Sweep:
     """Pass over the observation once.
 
     Args:
@@ -159,6 +166,7 @@ def sweep(observation: Observation, estimate: LowRank, threshold: float, counts:
         estimate: L, with its candidates: U and V have all k columns.
         threshold: entries whose residual is larger in magnitude are outliers.
         counts: whether outliers are counted by row and by column.
+        ranks: among which rows are spread.
     """
     D, U, V = observation.values, estimate.left, estimate.right
     n, m = D.shape
@@ -184,4 +192,5 @@ def sweep(observation: Observation, estimate: LowRank, threshold: float, counts:
         energy += torch.linalg.vector_norm(E).double().square()
         torch.mm(E, V, out=forward[rows])
         backward.addmm_(E.mT, U[rows])
-    return Sweep(forward, backward, float(energy), of_rows, of_columns)
+    of_columns = None if of_columns is None else ranks.sum(of_columns)
+    return Sweep(forward, ranks.scattered_sum(backward), float(ranks.sum(energy)), of_rows, of_columns)

@@ -9,9 +9,9 @@ from types import FrameType
 
 import pytorch_lightning as pl
 
+from dop_lightning.foundation.launched import is_child
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
-from dop_lightning.lightning.strategies.launched import is_child
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 ECHO = 1.0

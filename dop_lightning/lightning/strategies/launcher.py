@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER, START
+from dop_lightning.foundation.launched import CHILD, RUN_FOLDER, START
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 from dop_lightning.foundation.atomic import write_atomically
-from dop_lightning.lightning.strategies.launched import is_orphan, start_name
+from dop_lightning.foundation.launched import is_orphan, start_name
 
 FOLDER = Path("checkpoints") / "rendezvous"
 """Where questions and answers are, in the folder of the run."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from dop_lightning.lightning.strategies.launched import CHILD, RUN_FOLDER, START
+from dop_lightning.foundation.launched import CHILD, RUN_FOLDER, START
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 

@@ -15,8 +15,8 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
+from dop_lightning.foundation.launched import RUN_FOLDER
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
-from dop_lightning.lightning.strategies.launched import RUN_FOLDER
 from dop_lightning.runs.results import read_results
 from tests.runs.test_locks import other
 

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from dop_lightning.foundation.launched import CHILD, START
 from dop_lightning.lightning.strategies import rendezvous
-from dop_lightning.lightning.strategies.launched import CHILD, START
 from dop_lightning.lightning.strategies.rendezvous import FOLDER, Rendezvous
 
 MATRIX = Path(__file__).parents[3] / "configs" / "matrix.yaml"

@@ -1,9 +1,13 @@
 """What the environment says of how this process was started: by itself, or as one of several."""
 
 import os
+from dataclasses import dataclass
 
 CHILD = "DOP_CHILD"
 """Set for processes that another one of the same run has started on this machine: the number of that one."""
+
+PLACE = "DOP_PLACE"
+"""Set with it for processes that share one matrix: the four numbers of :class:`Place`, with slashes between them."""
 
 RUN_FOLDER = "DOP_RUN_FOLDER"
 """The folder of the run that such a process belongs to, where it was chosen by the first one."""
@@ -36,10 +40,10 @@ def outer_ranks() -> tuple[int, int] | None:
     return None
 
 
-def _number(name: str, default: str = "") -> int:
+def _number(name: str, default: str = "", least: int = 1) -> int:
     given = os.environ.get(name, default)
-    if not given.isdigit() or int(given) < 1:
-        raise ValueError(f"the environment variable {name} must be a whole number of at least 1, got {given!r}")
+    if not given.isdigit() or int(given) < least:
+        raise ValueError(f"the environment variable {name} must be a whole number of at least {least}, got {given!r}")
     return int(given)
 
 
@@ -62,3 +66,39 @@ def job_name() -> str | None:
 def start_name() -> str:
     """Return a name that all processes of this start have in common, and as few others as possible."""
     return os.environ.get(START) or job_name() or "run"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of this process among those that work on one matrix.
+
+    Attributes:
+        rank: from 0 on.
+        size: number of processes.
+        local_rank: number of this process on its machine.
+        local_size: number of processes on its machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def outer_place() -> Place | None:
+    """Return the place that torchrun, SLURM or ``dop separate --devices`` has given this process, if any of them has.
+
+    Raises:
+        ValueError: machines have different numbers of processes, or a variable is no such number.
+    """
+    env = os.environ
+    if is_child() and PLACE in env:
+        return Place(*map(int, env[PLACE].split("/")))
+    grid = outer_ranks()
+    if grid is None:
+        return None
+    local, nodes = grid
+    by_torchrun = "TORCHELASTIC_RUN_ID" in env
+    rank = _number("RANK" if by_torchrun else "SLURM_PROCID", least=0)
+    local_rank = _number("LOCAL_RANK" if by_torchrun else "SLURM_LOCALID", "" if by_torchrun else str(rank % local), 0)
+    return Place(rank, local * nodes, local_rank, local)

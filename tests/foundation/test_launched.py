@@ -2,7 +2,7 @@
 
 import pytest
 
-from dop_lightning.lightning.strategies.launched import job_name, outer_ranks
+from dop_lightning.foundation.launched import job_name, outer_ranks
 
 
 @pytest.fixture(autouse=True)

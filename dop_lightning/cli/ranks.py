@@ -1,0 +1,281 @@
+"""``dop separate --devices N``, or by torchrun or srun: one matrix whose rows are spread over processes."""
+
+import argparse
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+import torch
+
+from dop_lightning.cli.options import DEVICES
+from dop_lightning.cli.pieces import add_result, checked_names, large_matrices, print_results, say
+from dop_lightning.engine.projections import AlternatingProjections
+from dop_lightning.engine.projections.ranks import LostRankError, Ranks
+from dop_lightning.foundation.checks import at_least, one_of
+from dop_lightning.foundation.find import existing_file
+from dop_lightning.foundation.launched import CHILD, PLACE, Place, is_child, is_orphan
+from dop_lightning.foundation.machine import set_threads
+from dop_lightning.foundation.process_group import MEETING, PREFIX, Meeting, joined
+from dop_lightning.foundation.user_paths import user_path
+from dop_lightning.matrices.mapped import UnconfirmedError, separate_mapped
+from dop_lightning.matrices.ranked import Stop, StoppedError, require_rows
+from dop_lightning.matrices.storage import places
+from dop_lightning.matrices.storage.formats import STRIP_SUFFIXES, open_matrix, strip_suffix
+from dop_lightning.matrices.table_strips import is_table
+
+EXIT_FAILED = 2
+
+EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143, "orphan": 1}
+
+AGAIN = 2.0
+"""Seconds after a signal from which another one ends this process at once: one Ctrl-C may come twice."""
+
+PRECEDENCE = 1.0
+"""Seconds for which a process that has lost another one leaves it to that one to say why."""
+
+GRACE = 20.0
+"""Seconds for which processes may end by themselves after one has failed."""
+
+COMMAND = (sys.executable, "-m", "dop_lightning", "separate")
+
+
+def spread_files(options: argparse.Namespace, place: Place | None) -> list[places.Place]:
+    """Return the matrices if their rows are to be spread over processes, else none.
+
+    Args:
+        options: of ``dop separate``.
+        place: that torchrun or SLURM has given this process, if any. Only matrices that are too large to be read at
+            once are spread then.
+
+    Raises:
+        ValueError: ``--devices`` is out of range, or does not go with the data or the other options.
+        FileNotFoundError: there is no such file.
+        ImportError: the library that reads the format is not installed.
+    """
+    if options.devices is None:
+        return large_matrices(options) if place is not None else []
+    at_least("devices", options.devices, 1)
+    if place is not None and place.size != options.devices:
+        raise ValueError(f"--devices must be {place.size}, the number of processes started, got {options.devices}")
+    if options.devices == 1:
+        return []
+    if options.method not in ("auto", "projections") or options.alpha is not None:
+        raise ValueError(f"--devices must be 1 for any method but projections, got {options.devices}")
+    files = [places.locate(data) for data in options.data]
+    for file in files:
+        if strip_suffix(file.path) is None and not is_table(file.path):
+            raise ValueError(
+                f"--devices must be 1 for data other than tables and matrices in {', '.join(STRIP_SUFFIXES)} files, "
+                f"got {options.devices} and {file}"
+            )
+    return files
+
+
+def run(
+    options: argparse.Namespace, arguments: Sequence[str], files: Sequence[places.Place], place: Place | None
+) -> int:
+    """Separate matrices one after the other, each by all processes.
+
+    Args:
+        options: of ``dop separate``.
+        arguments: the same, as they were given.
+        files: matrices.
+        place: of this process; ``None`` starts the processes.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
+        FileNotFoundError: there is no such file.
+        ImportError: the library that reads the format is not installed.
+    """
+    names = checked_names(options, files, "matrices that are spread over processes")
+    one_of("device", options.device, DEVICES)
+    for file in files:
+        if is_table(file.path):  # its shape is known once it is copied
+            existing_file(file.path)
+            continue
+        n, m = open_matrix(file).shape
+        require_rows(n, m, place.size if place else options.devices, str(file))
+    return (
+        _start(options, arguments)
+        if place is None
+        else _take_part(options, dict(zip(names, files, strict=True)), place)
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the first process
+
+
+def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Start the processes on this machine, wait for them, and pass signals on."""
+    name, size = secrets.token_hex(16), options.devices
+    processes: list[subprocess.Popen] = []
+    stopped = ""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        nonlocal stopped
+        if not stopped:
+            print("\nStopping after this pass (again: at once)", file=sys.stderr)
+        stopped = stopped or signal.Signals(number).name
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for rank in range(size):
+            own = {CHILD: str(os.getpid()), PLACE: f"{rank}/{size}/{rank}/{size}", MEETING: name}
+            # in sessions of their own, so that Ctrl-C comes once, from here
+            started = subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **own}, start_new_session=True)
+            processes.append(started)
+        first = _wait(processes)
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        for process in processes:
+            process.kill()
+    folder = user_path(options.out)
+    failure = folder / f"{PREFIX}failure-{name}"
+    text = failure.read_text(encoding="utf-8") if failure.is_file() else ""
+    for left in folder.glob(f"{PREFIX}*{name}*"):
+        left.unlink(missing_ok=True)
+    if first is None:
+        return 0
+    if stopped and not text:
+        return EXIT_STOPPED[stopped]
+    code = processes[first].returncode
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
+    lost = f"process {first} of {size} {how}; the same command resumes from the last saved pass"
+    raise ValueError(text if text and code >= 0 else lost)
+
+
+def _wait(processes: Sequence[subprocess.Popen]) -> int | None:
+    """Wait for the end of all processes; return the first one that has failed."""
+    first, deadline = None, float("inf")
+    while True:
+        codes = [process.poll() for process in processes]
+        if first is None and any(codes):
+            first, deadline = next(rank for rank, code in enumerate(codes) if code), time.monotonic() + GRACE
+        if None not in codes:
+            return first
+        if time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+
+
+# --------------------------------------------------------------------------------------------------- every process
+
+
+class _Signals:
+    """The first signal stops this process after the pass, another one at once."""
+
+    def __init__(self) -> None:
+        self.reason: Stop = ""
+        self._came = 0.0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.reason and time.monotonic() - self._came > AGAIN:
+            raise KeyboardInterrupt
+        if not self.reason:
+            self.reason = "SIGINT" if number == signal.SIGINT else "SIGTERM"
+            self._came = time.monotonic()
+
+    def __call__(self) -> Stop:
+        return "orphan" if is_orphan() else self.reason
+
+
+def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
+    """Do the part of this process."""
+    signals = _Signals()
+    set_threads(place.local_size)
+    meeting = Meeting(user_path(options.out), place)
+    device = _device(options.device, place)
+    with joined(meeting, device):
+        try:
+            failures = _separate(options, files, device, signals)
+        except StoppedError as stopped:
+            if place.rank == 0:
+                print("Stopped; the same command goes on", file=sys.stderr)
+            return EXIT_STOPPED[stopped.reason]
+        except KeyboardInterrupt:
+            return EXIT_STOPPED["SIGINT"]
+        except LostRankError:
+            time.sleep(PRECEDENCE)
+            text = f"another of the {place.size} processes has ended; the same command resumes from the last saved pass"
+            return _fail(meeting, text)
+        except (ImportError, ValueError) as error:
+            return _fail(meeting, " ".join(str(error).split()))
+        except Exception as error:
+            if os.environ.get("DOP_TRACEBACK"):
+                raise
+            text = " ".join(str(error).split())
+            what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+            return _fail(meeting, f"process {place.rank} of {place.size}: {what}")
+    if failures:
+        return _fail(meeting, "; ".join(failures))
+    if place.rank == 0:
+        print_results(options.out)
+        meeting.store.unlink(missing_ok=True)
+    return 0
+
+
+def _fail(meeting: Meeting, text: str) -> int:
+    """Say why, unless another process has: the first process does so for those that it has started."""
+    if meeting.record_failure(text) and not is_child():
+        print(f"dop separate: error: {text}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _separate(
+    options: argparse.Namespace, files: Mapping[str, places.Place], device: torch.device, signals: _Signals
+) -> list[str]:
+    """Separate all matrices; return why some are not confirmed."""
+    solver = AlternatingProjections(rank=options.rank)
+    out, failures = user_path(options.out), []
+    for name, file in files.items():
+        ranks = Ranks(device=device)
+        try:
+            result = separate_mapped(
+                str(file),
+                out / name,
+                solver,
+                options.seed,
+                say,
+                options.iterations,
+                options.index or (),
+                ranks,
+                signals,
+            )
+        except UnconfirmedError as error:  # of all processes, which separate the others all the same
+            failures.append(str(error))
+            continue
+        if ranks.rank == 0:
+            add_result(out, name, result)
+    return failures
+
+
+def _device(name: str, place: Place) -> torch.device:
+    """The device of this process: one GPU per process if there are as many.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes, or they are of another kind.
+    """
+    count = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and count == 0):
+        return torch.device("cpu")
+    if name == "mps" or count < place.local_size:
+        raise ValueError(
+            f"--device must be cpu for {place.local_size} processes on a machine with {count} CUDA devices, "
+            f"got {name!r}"
+        )
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)

@@ -1,0 +1,246 @@
+"""What :mod:`~dop_lightning.matrices.mapped` does where rows are spread over ranks: steps, saved progress, results.
+
+Each rank reads its own rows of the matrix, saves its own rows of U, and writes its own rows of L and S.
+
+Shapes: n rows, m columns.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.projections.ranks import Alone, Ranks
+from dop_lightning.engine.projections.saved import saved_progress
+from dop_lightning.engine.projections.solver import Recovery
+from dop_lightning.engine.projections.sweep import LEAST_HEIGHT, strips_of
+from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.matrices.storage.source import StripMatrix
+
+PROGRESS = "progress.pt"
+"""The file of the progress."""
+
+PIECES = "progress-*.pt"
+"""The files of saved rows of U."""
+
+Stop = Literal["", "SIGINT", "SIGTERM", "orphan"]
+"""Why to stop: a signal, or the process that has started this one has ended."""
+
+REASONS: tuple[Stop, ...] = ("", "SIGINT", "SIGTERM", "orphan")
+
+
+class StoppedError(Exception):
+    """All ranks have stopped after the same pass, and the progress is saved."""
+
+    def __init__(self, reason: Stop) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def require_rows(n: int, m: int, size: int, name: str) -> None:
+    """Refuse more ranks than there are strips of rows.
+
+    Raises:
+        ValueError: there are more ranks than strips of 16 rows, or than columns.
+    """
+    most = min(n // LEAST_HEIGHT, m)
+    if size > most:
+        raise ValueError(
+            f"{name}: the {n} rows and {m} columns must be spread over at most {max(1, most)} processes, each with "
+            f"{LEAST_HEIGHT} rows, got {size} processes"
+        )
+
+
+def text_of_first(make: Callable[[], str], ranks: Alone) -> str:
+    """Return what ``make`` returns on rank 0, where alone it is called.
+
+    Args:
+        make: returns a text. If it raises, the others lose rank 0.
+        ranks: all of them.
+    """
+    text = make().encode() if ranks.rank == 0 else b""
+    (length,) = ranks.same(torch.tensor(len(text), device=ranks.device))
+    if not int(length):
+        return ""
+    codes = list(text) if ranks.rank == 0 else [0] * int(length)
+    (same,) = ranks.same(torch.tensor(codes, dtype=torch.uint8, device=ranks.device))
+    return bytes(same.tolist()).decode()
+
+
+def run_together(
+    recovery: Recovery,
+    ranks: Ranks,
+    folder: Path,
+    about: Mapping[str, Any],
+    seconds: float,
+    say: Callable[[str], object],
+    describe: Callable[[Recovery], str],
+    passes: int,
+    stop: Callable[[], Stop],
+    save_after: float,
+) -> None:
+    """Do all steps on all ranks, and save the progress from time to time, and if one of them is to stop.
+
+    Args:
+        recovery: of the rows of this rank.
+        ranks: all of them.
+        folder: of the results.
+        about: what is separated.
+        seconds: that it has taken so far.
+        say: gets a line per pass; on rank 0.
+        describe: returns this line.
+        passes: at most.
+        stop: returns why this rank is to stop, if it is.
+        save_after: seconds between two saves.
+
+    Raises:
+        RuntimeError: ranks have come to different decisions.
+        StoppedError: one rank was to stop.
+    """
+    start = saved_at = time.monotonic()
+    begun = recovery.steps_done
+
+    def save() -> None:
+        content = {
+            "about": dict(about),
+            "steps_done": recovery.steps_done,
+            "seconds": seconds + time.monotonic() - start,
+        }
+        save_together(recovery, ranks, folder, content)
+
+    while recovery.progress.phase != "ended" and recovery.steps_done < passes:
+        recovery.step()
+        now = recovery.progress
+        if ranks.rank == 0:
+            say(describe(recovery))
+        is_due = time.monotonic() - saved_at > save_after
+        decisions = [len(now.phase), now.estimate.rank, now.estimate.left.shape[1], now.threshold, now.wait, now.fits]
+        every = ranks.every(REASONS.index(stop()), float(is_due), *decisions)
+        if not torch.equal(every[:, 2:], every[:1, 2:].expand(ranks.size, -1)):
+            raise RuntimeError(f"processes have come to different decisions in pass {recovery.steps_done}: {every}")
+        reason = REASONS[int(every[:, 0].max())]
+        if now.phase == "ended":
+            break
+        if reason or bool(every[0, 1]):
+            save()
+            saved_at = time.monotonic()
+        if reason:
+            raise StoppedError(reason)
+    if recovery.progress.phase != "ended" and recovery.steps_done > begun:
+        save()
+
+
+def save_together(recovery: Recovery, ranks: Ranks, folder: Path, content: Mapping[str, Any]) -> None:
+    """Save the progress: first the rows of all ranks, then what they have in common and the names of their files.
+
+    Args:
+        recovery: of the rows of this rank.
+        ranks: all of them.
+        folder: of the results.
+        content: saved beside the progress.
+    """
+    progress = saved_progress(recovery.progress)
+    left = progress["tensors"].pop("left")
+    rows = ranks.own(ranks.total(len(left)))
+    name = f"progress-{content['steps_done']}-{rows.start}.pt"
+    _save(folder / name, {"left": left})
+    starts = [int(start) for (start,) in ranks.every(rows.start).tolist()]  # all have come here
+    if ranks.rank == 0:
+        pieces = [f"progress-{content['steps_done']}-{start}.pt" for start in starts]
+        _save(folder / PROGRESS, {**progress, **content, "pieces": pieces, "starts": starts})
+    ranks.every()
+    for old in folder.glob(f"progress-*-{rows.start}.pt"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[str, Any]:
+    """Return saved progress with these rows of U, whatever number of ranks has saved it.
+
+    Args:
+        saved: the contents of ``progress.pt``.
+        folder: of the results.
+        rows: of U.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    state = dict(saved)
+    names: Sequence[str] = state.pop("pieces", ())
+    starts: Sequence[int] = state.pop("starts", ())
+    if not names:
+        left = state["tensors"]["left"][rows].clone()
+    else:
+        parts = []
+        for k, (name, start) in enumerate(zip(names, starts, strict=True)):
+            if start >= rows.stop or (k + 1 < len(starts) and starts[k + 1] <= rows.start):
+                continue
+            try:
+                piece = torch.load(folder / name, weights_only=True)["left"]
+            except Exception as error:  # whatever a damaged file raises
+                raise ValueError(
+                    f"{folder / name}: missing or damaged ({error}); remove {folder / PROGRESS} to begin anew"
+                ) from None
+            parts.append(piece[max(0, rows.start - start) : rows.stop - start])
+        left = torch.cat(parts)
+    state["tensors"] = {**state["tensors"], "left": left}
+    return state
+
+
+def write_together(
+    recovery: Recovery, D: Tensor | StripMatrix, ranks: Ranks, folder: Path, names: tuple[str, str]
+) -> int:
+    """Write both parts as ``.npy``, each rank its own rows; return the number of outliers.
+
+    Ranks write into one file of a known layout at the same time, which neither HDF5 without MPI nor a Zarr chunk with
+    rows of two ranks allows.
+
+    Args:
+        recovery: of the rows of this rank.
+        D: these rows.
+        ranks: all of them.
+        folder: of the results.
+        names: of the files of L and of S.
+    """
+    n, m = ranks.total(len(D)), D.shape[1]
+    dtype = np.dtype(str(D.dtype).removeprefix("torch."))
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n, m)}
+    unfinished = [folder / f".{name}.part" for name in names]
+    if ranks.rank == 0:
+        for path in unfinished:
+            with path.open("wb") as file:
+                np.lib.format.write_array_header_2_0(file, header)
+                file.truncate(file.tell() + n * m * dtype.itemsize)
+    ranks.every()
+    beginning = io.BytesIO()
+    np.lib.format.write_array_header_2_0(beginning, header)
+    place = beginning.tell() + ranks.own(n).start * m * dtype.itemsize
+    entries = 0
+    with unfinished[0].open("r+b") as low, unfinished[1].open("r+b") as sparse:
+        low.seek(place)
+        sparse.seek(place)
+        for rows in strips_of(D):
+            L, S = (part.to("cpu", D.dtype) for part in recovery.rows_of_parts(rows))
+            entries += int(torch.count_nonzero(S))
+            low.write(np.ascontiguousarray(L.numpy()).data)
+            sparse.write(np.ascontiguousarray(S.numpy()).data)
+        for opened in (low, sparse):
+            opened.flush()
+            os.fsync(opened.fileno())
+    total = int(ranks.every(entries).sum())
+    if ranks.rank == 0:
+        for path, name in zip(unfinished, names, strict=True):
+            path.replace(folder / name)
+    return total
