@@ -99,7 +99,9 @@ def _weighted(
     y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor, add: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Weighted least squares of each row, ``(n, r)``; a tiny ridge chooses where the row does not."""
-    gram = add(weights @ products.mT).view(-1, len(V), len(V))
+    r = len(V)
+    sums = add(torch.cat([weights @ products.mT, (weights * y) @ V.mT], dim=1))  # one sum, since each is a wait
+    gram = sums[:, : r * r].reshape(-1, r, r)
     least = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) * (len(V) * torch.finfo(y.dtype).eps)
     gram.diagonal(dim1=1, dim2=2).add_(ridge + least.clamp_min(torch.finfo(y.dtype).tiny))
-    return torch.linalg.solve_ex(gram, add((weights * y) @ V.mT)[:, :, None]).result[:, :, 0]
+    return torch.linalg.solve_ex(gram, sums[:, r * r :, None]).result[:, :, 0]

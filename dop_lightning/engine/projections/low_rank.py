@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.linalg import svd
 
 from dop_lightning.engine.projections.ranks import ALONE, Alone
 
@@ -89,12 +88,11 @@ def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: Alone = AL
     ZV, ZtU = forward.clone(), backward.clone()
     ZV[:, :r] += start.scaled_left
     ZtU[:, :r] += start.scaled_right[own]
-    Qu, Ru = ranks.qr(torch.cat([U, ZV], dim=1))
-    Qv, Rv = ranks.qr(torch.cat([V, ZtU], dim=1))
-    Ru, Rv = Ru.double(), Rv.double()
-    core = Ru[:, k:] @ Rv[:, :k].mT + Ru[:, :k] @ (Rv[:, k:].mT - (Ru[:, :k].mT @ Ru[:, k:]) @ Rv[:, :k].mT)
-    u, values, vh = ranks.same(*svd(core, full_matrices=False))
-    return LowRank(Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv), r)
+
+    def core(Ru: Tensor, Rv: Tensor) -> Tensor:
+        return Ru[:, k:] @ Rv[:, :k].mT + Ru[:, :k] @ (Rv[:, k:].mT - (Ru[:, :k].mT @ Ru[:, k:]) @ Rv[:, :k].mT)
+
+    return LowRank(*ranks.decomposed(torch.cat([U, ZV], dim=1), torch.cat([V, ZtU], dim=1), core), r)
 
 
 def leading(
@@ -126,7 +124,4 @@ def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int, ranks: A
 
     Of both factors and of the result, these are the own shares of the rows.
     """
-    Qu, Ru = ranks.qr(left)
-    Qv, Rv = ranks.qr(right)
-    u, s, vh = ranks.same(*svd((Ru.double() * values) @ Rv.double().mT))
-    return LowRank(Qu @ u.to(Qu), s, Qv @ vh.mT.to(Qv), rank)
+    return LowRank(*ranks.decomposed(left, right, lambda Ru, Rv: (Ru * values) @ Rv.mT), rank)

@@ -16,6 +16,8 @@ from torch import Tensor
 Value = Callable[[Tensor, Tensor], Tensor]
 """Returns values at rows and columns, which are index tensors of one shape; rows are counted within a rank."""
 
+Core = Callable[[Tensor, Tensor], Tensor]
+
 
 class LostRankError(ValueError):
     """Another rank has ended, or cannot be reached."""
@@ -82,6 +84,22 @@ class Alone:
         """
         Q, R = torch.linalg.qr(share)
         return Q, R
+
+    def decomposed(self, left: Tensor, right: Tensor, core: Core) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the singular value decomposition of ``Q_left·core(R_left, R_right)·Q_rightᵀ``.
+
+        Args:
+            left: own rows of ``Q_left·R_left``.
+            right: own rows of ``Q_right·R_right``.
+            core: returns a matrix for both R, in float64.
+
+        Returns:
+            The own rows of the left vectors, the values in float64, and the own rows of the right vectors.
+        """
+        Qu, Ru = torch.linalg.qr(left)
+        Qv, Rv = torch.linalg.qr(right)
+        u, values, vh = torch.linalg.svd(core(Ru.double(), Rv.double()), full_matrices=False)
+        return Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv)
 
     def svd(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the singular value decomposition of a matrix whose rows are spread over the ranks.
@@ -203,24 +221,45 @@ class Ranks(Alone):
         parts = flat.split([value.numel() for value in values])
         return tuple(part.view(value.shape).to(value) for part, value in zip(parts, values, strict=True))
 
+    def decomposed(self, left: Tensor, right: Tensor, core: Core) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the singular value decomposition, of which rank 0 computes what is small."""
+        sides = [torch.linalg.qr(side) for side in (left, right)]
+        k = left.shape[1]
+        sent = torch.cat([_padded(R) for _, R in sides])
+        received = [torch.empty_like(sent) for _ in range(self.size)] if self.rank == 0 else None
+        self._call(sent.nbytes, dist.gather, sent, received, 0)
+        back = torch.zeros(2 * k + 2, k, dtype=torch.float64, device=left.device)
+        sendings: list[Tensor] | None = None
+        if received is not None:
+            inner_left, R_left = _stacked([part[: k + 1] for part in received])
+            inner_right, R_right = _stacked([part[k + 1 :] for part in received])
+            u, values, vh = torch.linalg.svd(core(R_left, R_right), full_matrices=False)
+            width = len(values)
+            sendings = [torch.zeros_like(back) for _ in received]
+            for one, of_left, of_right in zip(sendings, inner_left, inner_right, strict=True):
+                one[: len(of_left), :width] = of_left @ u
+                one[k : k + len(of_right), :width] = of_right @ vh.mT
+                one[2 * k, :width] = values
+                one[2 * k + 1, 0] = width
+        self._call(back.nbytes, dist.scatter, back, sendings, 0)
+        width = int(back[2 * k + 1, 0])
+        turned = [Q @ back[start : start + len(R), :width].to(Q) for (Q, R), start in zip(sides, (0, k), strict=True)]
+        return turned[0], back[2 * k, :width].clone(), turned[1]
+
     def qr(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Return the own rows of Q, and R in float64."""
         Q, R = torch.linalg.qr(share)
         k = share.shape[1]
-        sent = share.new_zeros(k + 1, k)
-        sent[: len(R)] = R
-        sent[k, 0] = len(R)
+        sent = _padded(R)
         received = [torch.empty_like(sent) for _ in range(self.size)] if self.rank == 0 else None
         self._call(sent.nbytes, dist.gather, sent, received, 0)
         back = torch.zeros(2 * k + 1, k, dtype=torch.float64, device=share.device)
         sendings: list[Tensor] | None = None
         if received is not None:
-            heights = [int(part[k, 0]) for part in received]
-            stacked = torch.cat([part[:height] for part, height in zip(received, heights, strict=True)])
-            inner, outer = torch.linalg.qr(stacked.double())
+            inner, outer = _stacked(received)
             width = len(outer)
             sendings = [torch.zeros_like(back) for _ in received]
-            for one, rows in zip(sendings, inner.split(heights), strict=True):
+            for one, rows in zip(sendings, inner, strict=True):
                 one[: len(rows), :width] = rows
                 one[k : k + width] = outer
                 one[2 * k, 0] = width
@@ -270,3 +309,20 @@ class Ranks(Alone):
 
 BLOCK = 2**12
 """Rows that are drawn at once."""
+
+
+def _padded(R: Tensor) -> Tensor:
+    """R with zeros below, ``(k, k)``, and a row that begins with its height."""
+    k = R.shape[1]
+    result = R.new_zeros(k + 1, k)
+    result[: len(R)] = R
+    result[k, 0] = len(R)
+    return result
+
+
+def _stacked(parts: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """The QR decomposition of the R factors of all ranks, one below the other: the rows of Q of each, and R."""
+    heights = [int(part[-1, 0]) for part in parts]
+    stacked = torch.cat([part[:height] for part, height in zip(parts, heights, strict=True)])
+    Q, R = torch.linalg.qr(stacked.double())
+    return list(Q.split(heights)), R

@@ -74,7 +74,7 @@ def test_a_pass_sends_what_scaling_md_computes(found: list[dict[str, Any]]) -> N
     sent, k, kept = found[0]["pass"]
     P, m, b, samples = 2, 120, 8, 2**12
     thin = (P - 1) / P * m * k * b + (P - 1) * (m // P) * kept * b
-    small = 2 * (2 * k * (2 * k + 1) * b + 2 * k * (4 * k + 1) * 8) + (8 * k * k + 2 * k) * 8
+    small = 2 * (2 * k + 1) * 2 * k * b + (4 * k + 2) * 2 * k * 8
     assert sent == thin + small + 2 * (P - 1) / P * (samples * b + 8)
 
 

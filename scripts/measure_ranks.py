@@ -1,0 +1,265 @@
+"""One matrix on one process and with its rows spread over several: time, memory, communication, error.
+
+    OMP_NUM_THREADS=1 python scripts/measure_ranks.py --size 4000 --ranks 2
+
+Times are those of the solver, from the open file to L, without the start of Python. Process time is that of rank 0.
+Cores share caches and memory: so several processes that each do the whole work, at the same time, are measured as well.
+Memory is what a process takes beyond its size after it has separated a small matrix: anonymous memory, and all that is
+resident, with the pages of the matrix that are mapped. The system may take these pages back when it needs the room.
+
+    python scripts/measure_ranks.py --paper 100000 100000 20 64
+
+prints what each rank holds and sends in one pass, by the formulas of docs/scaling.md, without running anything.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dop_lightning.engine.projections import AlternatingProjections
+from dop_lightning.engine.projections.ranks import Ranks
+from dop_lightning.engine.projections.solver import SAMPLE
+from dop_lightning.foundation.launched import Place
+from dop_lightning.foundation.process_group import Meeting, joined
+from dop_lightning.matrices.mapped import separate_mapped
+
+SHARE, ROWS = 0.1, 1000
+
+SMALL = 400
+"""Rows and columns of the matrix that each process separates before it is measured."""
+
+
+def silent(_: str) -> None:
+    """Print nothing."""
+
+
+def write(file: Path, n: int, m: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Write a matrix with gross outliers; return the factors of its low-rank part."""
+    draw = np.random.default_rng(0)
+    U, V = (draw.standard_normal((side, rank), dtype=np.float32) for side in (n, m))
+    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(n, m))
+    for start in range(0, n, ROWS):
+        L = U[start : start + ROWS] @ V.T
+        outliers = draw.random(L.shape, dtype=np.float32) < SHARE
+        mapped[start : start + ROWS] = L + outliers * (18 * draw.random(L.shape, dtype=np.float32) - 9)
+    mapped.flush()
+    return U, V
+
+
+class Memory:
+    """The largest anonymous and resident memory of this process since the start, in bytes beyond it."""
+
+    def __init__(self) -> None:
+        self.start, self.peak = self._now(), (0, 0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    @staticmethod
+    def _now() -> tuple[int, int]:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("Rss", "VmRSS"))}
+        return sizes["RssAnon"], sizes["VmRSS"]
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            now = self._now()
+            self.peak = max(self.peak[0], now[0]), max(self.peak[1], now[1])
+
+    def end(self) -> tuple[int, int]:
+        """Stop watching; return both."""
+        self._ended.set()
+        self._thread.join()
+        return self.peak[0] - self.start[0], self.peak[1] - self.start[1]
+
+
+def take_part(file: Path, out: Path, rank: int, size: int, watched: bool) -> None:
+    """Separate the matrix as one of the ranks, and print what it took as JSON."""
+    found: dict[str, float] = {}
+
+    def work(small: Ranks | None, ranks: Ranks | None) -> None:
+        # a small matrix first: libraries are loaded, and buffers of fixed size are there, before anything is measured
+        other = out.with_name(f"{out.name}-small")
+        separate_mapped(file.with_name("small.npy"), other, AlternatingProjections(), say=silent, ranks=small)
+        watch = Memory() if watched else None
+        cpu, wall = time.process_time(), time.perf_counter()
+
+        def say(line: str) -> None:
+            if ": writing " in line:
+                found.update(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
+
+        result = separate_mapped(file, out, AlternatingProjections(), say=say, ranks=ranks)
+        found.update(written=time.process_time() - cpu, passes=result["iterations"])
+        if watch is not None:
+            found["anonymous"], found["resident"] = watch.end()
+        if ranks is not None:
+            found.update(sent=ranks.sent, waited=ranks.seconds, calls=ranks.calls)
+
+    if size == 1:
+        work(None, None)
+    else:
+        with joined(Meeting(out.parent, Place(rank, size, rank, size)), torch.device("cpu")):
+            work(Ranks(), Ranks())
+    print(json.dumps(found), flush=True)
+
+
+def measure(file: Path, outs: Sequence[Path], size: int, watched: bool = False) -> dict[str, float]:
+    """Separate the matrix once into each folder, all at the same time.
+
+    Args:
+        file: the matrix.
+        outs: folders of the results.
+        size: number of ranks of each.
+        watched: whether memory is measured, which takes time.
+
+    Returns:
+        The largest of each number.
+    """
+    processes = []
+    for out in outs:
+        for old in (out, out.with_name(f"{out.name}-small")):
+            shutil.rmtree(old, ignore_errors=True)
+        command = [sys.executable, __file__, "--part", str(file), str(out), "--ranks", str(size)]
+        command += ["--watched"] if watched else []
+        processes += [
+            subprocess.Popen([*command, "--rank", str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(size)
+        ]
+    each: list[dict[str, float]] = []
+    for process in processes:
+        text, _ = process.communicate()
+        if process.returncode:
+            sys.exit(process.returncode)
+        each.append(json.loads(text))
+    return {name: max(one.get(name, 0.0) for one in each) for name in each[0]}
+
+
+def paper(n: int, m: int, rank: int, size: int) -> dict[str, float]:
+    """Bytes that a rank holds, and sends in a pass, and operations of a pass: the formulas of docs/scaling.md.
+
+    Args:
+        n: rows.
+        m: columns.
+        rank: of L.
+        size: number of ranks.
+    """
+    k, own, bytes_of = rank + 4, -(-n // size), 4
+    share = (size - 1) / size
+    thin = 2 * share * m * k * bytes_of
+    small = 2 * (2 * k + 1) * 2 * k * bytes_of + (4 * k + 2) * 2 * k * 8
+    return {
+        "rows": own * m * bytes_of,
+        "factors": 6 * (own + m) * k * bytes_of,
+        "thin": thin,
+        "small": small,
+        "sample": 2 * share * SAMPLE * bytes_of,
+        "operations": 2 * own * m * (rank + 2 * k),
+    }
+
+
+def error(file: Path, U: np.ndarray, V: np.ndarray) -> float:
+    """Return the relative error of L."""
+    found, off, size = np.load(file, mmap_mode="r"), 0.0, 0.0
+    for start in range(0, len(U), ROWS):
+        L = U[start : start + ROWS] @ V.T
+        off += float(np.square(found[start : start + ROWS] - L).sum(dtype=np.float64))
+        size += float(np.square(L).sum(dtype=np.float64))
+    return (off / size) ** 0.5
+
+
+def difference(one: Path, other: Path) -> float:
+    """Return the relative difference of two results, in Frobenius norm."""
+    a, b = np.load(one, mmap_mode="r"), np.load(other, mmap_mode="r")
+    off = size = 0.0
+    for start in range(0, len(a), ROWS):
+        rows = slice(start, start + ROWS)
+        off += float(np.square(a[rows] - b[rows]).sum(dtype=np.float64))
+        size += float(np.square(a[rows]).sum(dtype=np.float64))
+    return (off / size) ** 0.5
+
+
+def main() -> int:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=4000, help="rows and columns; default: %(default)s")
+    parser.add_argument("--low-rank", type=int, default=5, help="rank of L; default: %(default)s")
+    parser.add_argument("--ranks", type=int, default=2, help="processes; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="in turns; the best time counts; default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=Path("ranks"), help="for the files; default: %(default)s")
+    parser.add_argument("--paper", type=int, nargs=4, metavar=("N", "M", "RANK", "RANKS"), help="run nothing")
+    parser.add_argument("--part", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        take_part(*options.part, options.rank, options.ranks, options.watched)
+    elif options.paper:
+        print(on_paper(*options.paper))
+    else:
+        compare(options)
+    return 0
+
+
+def on_paper(n: int, m: int, rank: int, size: int) -> str:
+    """Return a line with the numbers of :func:`paper`."""
+    of = paper(n, m, rank, size)
+    sent = of["thin"] + of["small"] + of["sample"]
+    return (
+        f"{n}×{m}, rank {rank}, {size} ranks: {of['rows'] / 2**30:.2f} GiB of D and {of['factors'] / 2**20:.0f} MiB of "
+        f"factors per rank; per pass {of['operations'] / 1e9:.0f} GFLOP, {of['thin'] / 2**20:.1f} MiB in thin sums, "
+        f"{of['small'] / 2**10:.0f} KiB in small ones, {of['sample'] / 2**10:.0f} KiB of samples; "
+        f"{of['operations'] / sent:.0f} operations per byte sent"
+    )
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure one process, several of them beside each other, and ranks, in turns, and print all."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    file, size = options.folder / "matrix.npy", options.ranks
+    write(options.folder / "small.npy", SMALL, SMALL, 2)
+    U, V = write(file, options.size, options.size, options.low_rank)
+    alone, spread = options.folder / "alone", options.folder / "spread"
+    kinds = {
+        "one process": ([alone], 1),
+        f"one of {size} that do the same": ([alone.with_name(f"beside{k}") for k in range(size)], 1),
+        f"one of {size} ranks": ([spread], size),
+    }
+    best: dict[str, dict[str, float]] = {}
+    for kind, (outs, ranks) in list(kinds.items()) * options.rounds:
+        found = measure(file, outs, ranks)
+        best[kind] = {name: min(value, best.get(kind, found)[name]) for name, value in found.items()}
+    for kind, found in best.items():
+        print(
+            f"{kind}: {found['passes']:.0f} passes, process time {found['cpu']:.2f} s, "
+            f"{found['written']:.2f} s with both parts written, on the clock {found['wall']:.2f} s"
+        )
+    one, beside, several = best.values()
+    print(
+        f"{one['cpu'] / several['cpu']:.2f} times as fast as one process in process time, "
+        f"{beside['cpu'] / several['cpu']:.2f} times as fast as one beside which others do the same; "
+        f"on the clock {one['wall'] / several['wall']:.2f} and {beside['wall'] / several['wall']:.2f}"
+    )
+    print(
+        f"each rank sent {several['sent'] / 2**20:.2f} MiB in {several['calls']:.0f} calls, and spent "
+        f"{several['waited']:.2f} s in them"
+    )
+    memory = [measure(file, *kinds[kind], watched=True) for kind in (next(iter(kinds)), list(kinds)[-1])]
+    for name in ("anonymous", "resident"):
+        before, after = (found[name] for found in memory)
+        print(f"{name} memory: {before / 2**20:.1f} MiB, of each rank {after / 2**20:.1f} MiB ({after / before:.2f})")
+    print(
+        f"relative error {error(alone / 'recovered.npy', U, V):.1e} and {error(spread / 'recovered.npy', U, V):.1e}; "
+        f"L differs by {difference(alone / 'recovered.npy', spread / 'recovered.npy'):.1e}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
