@@ -37,6 +37,12 @@ SHARE, ROWS = 0.1, 1000
 SMALL = 400
 """Rows and columns of the matrix that each process separates before it is measured."""
 
+TOUCHES, CALLS = 8, 7
+"""How often a pass reads or writes an array of the size of D, and its collective calls."""
+
+BANDWIDTH, LINK, LATENCY = 2e12, 2.5e10, 5e-5
+"""Assumed for a GPU: bytes of memory and of network per second, seconds of a collective call."""
+
 
 def silent(_: str) -> None:
     """Print nothing."""
@@ -155,13 +161,16 @@ def paper(n: int, m: int, rank: int, size: int) -> dict[str, float]:
     share = (size - 1) / size
     thin = 2 * share * m * k * bytes_of
     small = 2 * (2 * k + 1) * 2 * k * bytes_of + (4 * k + 2) * 2 * k * 8
+    sample = 2 * share * SAMPLE * bytes_of
     return {
         "rows": own * m * bytes_of,
-        "factors": 6 * (own + m) * k * bytes_of,
+        "factors": (10 * own + 5 * m) * k * bytes_of,
         "thin": thin,
         "small": small,
-        "sample": 2 * share * SAMPLE * bytes_of,
+        "sample": sample,
         "operations": 2 * own * m * (rank + 2 * k),
+        "work": TOUCHES * own * m * bytes_of / BANDWIDTH,
+        "talk": (thin + small + sample) / LINK + CALLS * LATENCY,
     }
 
 
@@ -212,11 +221,12 @@ def on_paper(n: int, m: int, rank: int, size: int) -> str:
     """Return a line with the numbers of :func:`paper`."""
     of = paper(n, m, rank, size)
     sent = of["thin"] + of["small"] + of["sample"]
+    parts = f"{1e3 * of['work']:.2f} ms of work and {1e3 * of['talk']:.2f} ms of communication"
     return (
         f"{n}×{m}, rank {rank}, {size} ranks: {of['rows'] / 2**30:.2f} GiB of D and {of['factors'] / 2**20:.0f} MiB of "
         f"factors per rank; per pass {of['operations'] / 1e9:.0f} GFLOP, {of['thin'] / 2**20:.1f} MiB in thin sums, "
         f"{of['small'] / 2**10:.0f} KiB in small ones, {of['sample'] / 2**10:.0f} KiB of samples; "
-        f"{of['operations'] / sent:.0f} operations per byte sent"
+        f"{of['operations'] / sent:.0f} operations per byte sent; {parts}"
     )
 
 

@@ -304,3 +304,9 @@ def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:
 
 def test_flipped_bits_are_found() -> None:
     assert "matrices: 20 flips, 0 missed" in run("flip_bits.py", "--times", "20")
+
+
+def test_ranks_are_computed_on_paper() -> None:
+    said = run("measure_ranks.py", "--paper", "1000", "500", "5", "4")
+    assert "1000×500, rank 5, 4 ranks: 0.00 GiB of D" in said
+    assert re.search(r"\d+\.\d+ ms of work and \d+\.\d+ ms of communication", said)
