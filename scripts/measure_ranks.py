@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4000, help="rows and columns; default: %(default)s")
     parser.add_argument("--low-rank", type=int, default=5, help="rank of L; default: %(default)s")
     parser.add_argument("--ranks", type=int, default=2, help="processes; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="in turns; the best time counts; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="in turns; 0: memory alone; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("ranks"), help="for the files; default: %(default)s")
     parser.add_argument("--paper", type=int, nargs=4, metavar=("N", "M", "RANK", "RANKS"), help="run nothing")
     parser.add_argument("--part", type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -251,16 +251,17 @@ def compare(options: argparse.Namespace) -> None:
             f"{kind}: {found['passes']:.0f} passes, process time {found['cpu']:.2f} s, "
             f"{found['written']:.2f} s with both parts written, on the clock {found['wall']:.2f} s"
         )
-    one, beside, several = best.values()
-    print(
-        f"{one['cpu'] / several['cpu']:.2f} times as fast as one process in process time, "
-        f"{beside['cpu'] / several['cpu']:.2f} times as fast as one beside which others do the same; "
-        f"on the clock {one['wall'] / several['wall']:.2f} and {beside['wall'] / several['wall']:.2f}"
-    )
-    print(
-        f"each rank sent {several['sent'] / 2**20:.2f} MiB in {several['calls']:.0f} calls, and spent "
-        f"{several['waited']:.2f} s in them"
-    )
+    if best:
+        one, beside, several = best.values()
+        print(
+            f"{one['cpu'] / several['cpu']:.2f} times as fast as one process in process time, "
+            f"{beside['cpu'] / several['cpu']:.2f} times as fast as one beside which others do the same; "
+            f"on the clock {one['wall'] / several['wall']:.2f} and {beside['wall'] / several['wall']:.2f}"
+        )
+        print(
+            f"each rank sent {several['sent'] / 2**20:.2f} MiB in {several['calls']:.0f} calls, and spent "
+            f"{several['waited']:.2f} s in them"
+        )
     memory = [measure(file, *kinds[kind], watched=True) for kind in (next(iter(kinds)), list(kinds)[-1])]
     for name in ("anonymous", "resident"):
         before, after = (found[name] for found in memory)
