@@ -2,7 +2,7 @@
 
 import pytest
 
-from dop_lightning.foundation.launched import job_name, outer_ranks
+from dop_lightning.foundation.launched import Place, job_name, outer_place, outer_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,24 @@ def test_a_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="variable WORLD_SIZE must be a whole number of at least 1, got 'many'"):
         outer_ranks()
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, None),
+        (
+            {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3", "LOCAL_RANK": "1"},
+            Place(3, 4, 1, 2),
+        ),
+        (
+            {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_LOCALID": "1"},
+            Place(5, 8, 1, 4),
+        ),
+        ({"DOP_CHILD": "1", "DOP_PLACE": "1/2/1/2", "SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, Place(1, 2, 1, 2)),
+    ],
+)
+def test_the_place_of_a_process(environment: dict[str, str], place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert outer_place() == place
