@@ -8,7 +8,6 @@ Shapes: n rows, m columns.
 """
 
 import io
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,9 +22,11 @@ from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation, strips_of
-from dop_lightning.foundation.atomic import atomic_json, write_atomically
+from dop_lightning.foundation.atomic import checked_json, recorded_checksums, write_atomically
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.checksums import read_json
 from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.mapped_folder import (
     IN_MEMORY,
     RESULT,
@@ -33,6 +34,7 @@ from dop_lightning.matrices.mapped_folder import (
     copied,
     description,
     known_rejection,
+    known_result,
     reject,
     require_same,
 )
@@ -116,8 +118,9 @@ def separate_mapped(
     say = say if of_all.rank == 0 else _silent
     D = None if is_table(place.path) else open_matrix(place)
     about = description(place, solver, seed, index)
-    if _first_has(folder / RESULT, of_all):
-        known: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    known = known_result(folder, say) if of_all.rank == 0 else None
+    if _is_true(known is not None, of_all):
+        known = read_json(folder / RESULT) if known is None else known
         require_same(known.get("about"), about, folder)
         say(f"{name}: already separated in {folder}")
         return known
@@ -150,12 +153,13 @@ def separate_mapped(
             reject(folder, about, reason, recovery.steps_done)
         raise UnconfirmedError(f"{place}: alternating projections are not confirmed ({reason}); {IN_MEMORY}")
     say(f"{name}: writing {folder}")
-    if ranks is None:
-        outliers = _write(recovery, D, folder, suffix)
-    else:
-        outliers = write_together(recovery, D, ranks, folder, ("recovered.npy", "corruption.npy"))
+    with recorded_checksums() as files:
+        if ranks is None:
+            outliers = _write(recovery, D, folder, suffix)
+        else:
+            outliers = write_together(recovery, D, ranks, folder, ("recovered.npy", "corruption.npy"))
     report = recovery.report()
-    result = {
+    result: dict[str, Any] = {
         "problem": folder.name,
         "attributes": {"matrix": folder.name},
         "seed": seed,
@@ -169,11 +173,12 @@ def separate_mapped(
         "rank": float(recovery.progress.estimate.rank),
         "report": report,
         "about": about,
+        "files": {path.name: checksum for path, checksum in files.items()},
     }
     if ranks is not None:
         result["ranks"] = {"processes": ranks.size, "sent": round(ranks.sent), "seconds": round(ranks.seconds, 3)}
     if of_all.rank == 0:
-        atomic_json(folder / RESULT, result)
+        checked_json(folder / RESULT, result)
         clear(folder)
     return result
 
@@ -182,9 +187,9 @@ def _silent(_: str) -> None:
     """The first rank says it."""
 
 
-def _first_has(file: Path, ranks: Alone) -> bool:
-    """Whether there is a file, as rank 0 sees it."""
-    return bool(ranks.same(torch.tensor(file.is_file(), device=ranks.device))[0])
+def _is_true(found: bool, ranks: Alone) -> bool:
+    """What rank 0 has found."""
+    return bool(ranks.same(torch.tensor(found, device=ranks.device))[0])
 
 
 def _begun(
@@ -198,11 +203,11 @@ def _begun(
 ) -> tuple[Recovery, float]:
     """The recovery, where it was left if it has begun, and the seconds that it has taken."""
     saved: dict[str, Any] | None = None
-    if _first_has(folder / PROGRESS, ranks):
+    if _is_true((folder / PROGRESS).is_file(), ranks):
         try:
-            saved = torch.load(folder / PROGRESS, weights_only=True)
-        except Exception as error:  # whatever a damaged file raises
-            raise ValueError(f"{folder / PROGRESS}: damaged ({error}); remove it to begin anew") from None
+            saved = load_state(folder / PROGRESS)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove it to begin anew") from None
         require_same(saved["about"], about, folder)
     has_gaps = _checked(D, about["file"], ranks)
     D = _placed(D, ranks.device, about["file"])
@@ -289,7 +294,7 @@ def _run(
             "seconds": seconds + time.monotonic() - start,
         }
         buffer = io.BytesIO()
-        torch.save(content, buffer)
+        save_state(content, buffer)
         write_atomically(folder / PROGRESS, lambda file: file.write(buffer.getvalue()))
 
     try:

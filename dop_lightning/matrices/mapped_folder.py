@@ -14,6 +14,7 @@ from torch import Tensor
 from dop_lightning.engine.projections.ranks import Alone
 from dop_lightning.engine.projections.solver import AlternatingProjections
 from dop_lightning.foundation.atomic import atomic_json
+from dop_lightning.foundation.checksums import file_checksum, read_json
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.matrices.ranked import PIECES, PROGRESS
 from dop_lightning.matrices.storage.numpy_file import map_numpy
@@ -34,9 +35,30 @@ def is_separated(folder: Path) -> bool:
     if (folder / PROGRESS).is_file():
         return True
     try:
-        return "about" in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return "about" in read_json(folder / RESULT)
     except (OSError, ValueError):
         return False
+
+
+def known_result(folder: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
+    """Return the result in a folder, or ``None`` if there is none, or it or a part is damaged.
+
+    Args:
+        folder: of the results.
+        say: gets a line about damage.
+    """
+    if not (folder / RESULT).is_file():
+        return None
+    try:
+        known: dict[str, Any] = read_json(folder / RESULT)
+    except ValueError as error:
+        say(f"{folder / RESULT}: {error}: separated anew")
+        return None
+    for name, expected in known.get("files", {}).items():
+        if not (folder / name).is_file() or file_checksum(folder / name) != expected:
+            say(f"{folder / name}: missing or damaged: separated anew")
+            return None
+    return known
 
 
 def description(place: Place, solver: AlternatingProjections, seed: int, index: Sequence[str]) -> dict[str, Any]:

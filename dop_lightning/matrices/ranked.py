@@ -20,7 +20,8 @@ from dop_lightning.engine.projections.ranks import Alone, Ranks
 from dop_lightning.engine.projections.saved import saved_progress
 from dop_lightning.engine.projections.solver import Recovery
 from dop_lightning.engine.projections.sweep import LEAST_HEIGHT, strips_of
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import record_file, write_atomically
+from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.storage.source import StripMatrix
 
 PROGRESS = "progress.pt"
@@ -162,7 +163,7 @@ def save_together(recovery: Recovery, ranks: Ranks, folder: Path, content: Mappi
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    save_state(content, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
@@ -188,11 +189,9 @@ def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[s
             if start >= rows.stop or (k + 1 < len(starts) and starts[k + 1] <= rows.start):
                 continue
             try:
-                piece = torch.load(folder / name, weights_only=True)["left"]
-            except Exception as error:  # whatever a damaged file raises
-                raise ValueError(
-                    f"{folder / name}: missing or damaged ({error}); remove {folder / PROGRESS} to begin anew"
-                ) from None
+                piece = load_state(folder / name)["left"]
+            except ValueError as error:
+                raise ValueError(f"{error}; remove {folder / PROGRESS} to begin anew") from None
             parts.append(piece[max(0, rows.start - start) : rows.stop - start])
         left = torch.cat(parts)
     state["tensors"] = {**state["tensors"], "left": left}
@@ -243,4 +242,5 @@ def write_together(
     if ranks.rank == 0:
         for path, name in zip(unfinished, names, strict=True):
             path.replace(folder / name)
+            record_file(folder / name)
     return total

@@ -13,6 +13,7 @@ import torch
 from dop_lightning.cli import ranks
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections
+from dop_lightning.foundation.checksums import file_checksum
 from dop_lightning.matrices.mapped import separate_mapped
 from dop_lightning.matrices.mapped_folder import REJECTED
 from tests.engine.projections.builders import problem, relative_error
@@ -91,6 +92,7 @@ def test_two_processes_give_what_one_does(whole: tuple[Path, str, str], file: Pa
     assert out.endswith(f"Files: {folder}\n")
     assert result["ranks"]["processes"] == 2
     assert result["ranks"]["sent"] > 0
+    assert result["files"] == {name: file_checksum(folder / "a" / name) for name in ("recovered.npy", "corruption.npy")}
     expected = separate_mapped(file, tmp_path / "one", AlternatingProjections(), say=lambda _: None)
     assert relative_error(low_rank_of(folder / "a"), low_rank_of(tmp_path / "one")) < 1e-5
     assert result["corruption_density"] == pytest.approx(expected["corruption_density"], abs=1e-3)
