@@ -25,6 +25,7 @@ from dop_lightning.engine.projections.sweep import Observation, strips_of
 from dop_lightning.foundation.atomic import checked_json, recorded_checksums, write_atomically
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import read_json
+from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.mapped_folder import (
@@ -48,7 +49,7 @@ from dop_lightning.matrices.ranked import (
     write_together,
 )
 from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix, write_matrix
-from dop_lightning.matrices.storage.places import locate
+from dop_lightning.matrices.storage.places import Place, locate
 from dop_lightning.matrices.storage.source import BLOCK_BYTES, StripMatrix
 from dop_lightning.matrices.table_strips import is_table
 
@@ -106,7 +107,8 @@ def separate_mapped(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the library that reads the format is not installed.
-        ValueError: the file is no such matrix, or the folder holds results of another one.
+        ValueError: the file is no such matrix, the folder holds results of another one, or another process is at work
+            in it.
         UnconfirmedError: the projections are not confirmed.
         KeyboardInterrupt: after the progress was saved.
         StoppedError: ``stop`` has asked for it, and the progress was saved.
@@ -114,9 +116,33 @@ def separate_mapped(
     """
     place = locate(file)
     of_all = ALONE if ranks is None else ranks
-    name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
-    say = say if of_all.rank == 0 else _silent
     D = None if is_table(place.path) else open_matrix(place)
+    with FolderLock(folder) as lock:
+        if text_of_first(lambda: "" if lock.acquire() else "held", of_all):
+            raise ValueError(
+                f"{folder}: another process is at work in this folder; wait for its end, or end it, and start again"
+            )
+        return _separate(
+            place, D, folder, solver, seed, say if of_all.rank == 0 else _silent, passes, index, ranks, stop, save_after
+        )
+
+
+def _separate(
+    place: Place,
+    D: Tensor | StripMatrix | None,
+    folder: Path,
+    solver: AlternatingProjections,
+    seed: int,
+    say: Callable[[str], object],
+    passes: int,
+    index: Sequence[str],
+    ranks: Ranks | None,
+    stop: Callable[[], Stop],
+    save_after: float,
+) -> dict[str, Any]:
+    """:func:`separate_mapped` in a folder that is held; ``D`` is ``None`` if the file is a table."""
+    of_all = ALONE if ranks is None else ranks
+    name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
     about = description(place, solver, seed, index)
     known = known_result(folder, say) if of_all.rank == 0 else None
     if _is_true(known is not None, of_all):
@@ -126,7 +152,6 @@ def separate_mapped(
         return known
     if before := text_of_first(lambda: known_rejection(place, folder, about), of_all):
         raise UnconfirmedError(before)
-    folder.mkdir(parents=True, exist_ok=True)
     D = copied(place, folder, about, index, say, of_all) if D is None else D
     shape = D.shape[0], D.shape[1]
     if isinstance(D, StripMatrix) and D.decodings > 1:
@@ -145,7 +170,7 @@ def separate_mapped(
     else:
         run_together(recovery, ranks, folder, about, seconds, say, describe, passes, stop, save_after)
     if recovery.progress.phase != "ended":
-        raise ValueError(f"{file}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
+        raise ValueError(f"{place}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
     verdict = recovery.progress.certificate
     if verdict is None or not verdict.is_accepted:
         reason = "" if verdict is None else verdict.reason

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from dop_lightning.matrices.storage.formats import open_matrix
 from dop_lightning.matrices.storage.places import Place
 from dop_lightning.problems.problem import Problem
 from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
+from tests.foundation.test_folder_lock import HOLDS
 
 
 @pytest.fixture
@@ -247,3 +250,14 @@ def test_a_folder_holds_one_kind_of_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["separate", str(tmp_path / "b.npy"), "--out", out, "--max-memory", "1K"]) != 0
     assert "holds a run of matrices that were read into memory" in capsys.readouterr().err
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_a_folder_in_which_another_process_works_is_refused(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "out"), "first"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        with pytest.raises(ValueError, match="out: another process is at work in this folder"):
+            separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None)
+        process.communicate("")
