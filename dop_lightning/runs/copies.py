@@ -76,8 +76,8 @@ def require_unchanged(path: Path) -> None:
     copy = _body_of_copy(path)
     if copy is not None and copy != content:
         raise ValueError(
-            f"{path}: damaged or edited, its checksum differs; restore it from {copy_of(path)}, or pass other "
-            "settings in a file outside of the folder of the run"
+            f"{path}: damaged or edited, its checksum differs; restore it from {copy_of(path)}; to change "
+            "settings, copy it to a file of another name, and edit and pass that one"
         )
     if copy is None and content.startswith(_MARK):
         raise ValueError(f"{path}: damaged or edited, its checksum differs; remove its first line if it is right")
