@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dop_lightning.foundation.atomic import atomic_json
+from dop_lightning.foundation.atomic import checked_json, written_together
 from dop_lightning.problems.problem import Attribute
+from dop_lightning.runs.copies import check_manifest, copy_of
 from dop_lightning.runs.folder import VERSION, RunFolder
 
 PIECES = "pieces"
@@ -53,8 +54,11 @@ def add_piece(run: Path, name: str, seed: int, shape: Sequence[int], attributes:
     folder = RunFolder(run)
     problems = list(folder.manifest().problems) if folder.has_run else []
     entry = {"name": name, "seed": seed, "shape": list(shape), "attributes": dict(attributes), "mark": "", "rates": {}}
-    if entry in problems:
+    if entry in problems and not check_manifest(folder.manifest_path):
         return
     problems = [*(other for other in problems if other["name"] != name), entry]
     manifest = {"version": VERSION, "fingerprint": PIECES, "settings": PIECES, "problems": problems, "batches": []}
-    atomic_json(folder.manifest_path, manifest)
+    copy_of(folder.manifest_path).parent.mkdir(exist_ok=True)
+    with written_together():
+        for path in (folder.manifest_path, copy_of(folder.manifest_path)):
+            checked_json(path, manifest)

@@ -20,6 +20,7 @@ from dop_lightning.runs.copies import check_config, check_manifest, copy_of
 from dop_lightning.runs.curves import curve_files, merged_curves, read_lines
 from dop_lightning.runs.damage import find_damage
 from dop_lightning.runs.folder import METRICS, RESULT, TABLE, RunFolder
+from dop_lightning.runs.pieces import holds_pieces
 from dop_lightning.runs.results import render_csv
 
 ANEW = "a continued run writes it anew"
@@ -50,6 +51,9 @@ def verify_run(run: Path) -> Iterator[Verdict]:
         OSError: a file cannot be read.
     """
     yield from _settings(RunFolder(run))
+    for file in sorted(run.glob("*/progress*.pt")):
+        if what := _said(load_state, file):
+            yield Verdict(file, what, "a continued run is refused until progress.pt is removed, then it starts anew")
     yield from _checkpoints(run / LAST)
     yield from _curves(RunFolder(run))
     yield from _table(RunFolder(run))
@@ -62,13 +66,22 @@ def verify_run(run: Path) -> Iterator[Verdict]:
 
 
 def _settings(folder: RunFolder) -> Iterator[Verdict]:
-    for path, check in ((folder.manifest_path, check_manifest), (folder.config_path, check_config)):
+    checks = [(folder.manifest_path, check_manifest), (folder.config_path, check_config)]
+    for path, check in checks[:1] if _holds_pieces(folder) else checks:
         of_copy, copy = check(copy_of(path)), copy_of(path)
         if what := check(path):
             is_whole = copy.is_file() and not of_copy
             yield Verdict(path, what, RESTORED if is_whole else "a continued run is refused: its copy cannot be used")
         if of_copy and copy.exists():
             yield Verdict(copy, of_copy, ANEW)
+
+
+def _holds_pieces(folder: RunFolder) -> bool:
+    """Whether matrices were read in pieces, which has no config; a manifest that cannot be read does not tell."""
+    try:
+        return holds_pieces(folder.path)
+    except (OSError, ValueError):
+        return not (folder.config_path.exists() or copy_of(folder.config_path).exists())
 
 
 def _checkpoints(folder: Path) -> Iterator[Verdict]:

@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.test_run_versions import FIT
+from tests.engine.projections.builders import problem
 
 
 def flip(file: Path) -> None:
@@ -66,6 +68,27 @@ def test_a_damaged_config_is_refused_as_settings(run: Path, dop) -> None:
     said = dop("fit", "--config", "run/config.yaml")
     assert said.status == 2
     assert "run/config.yaml: damaged or edited, its checksum differs; restore it from run/checkpoints/" in said.err
+
+
+def test_matrices_read_in_pieces_have_no_config(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("X.npy", problem().observation.numpy())
+    separate = ("separate", "X.npy", "--max-memory", "1K", "--out", "out")
+    assert dop(*separate).status == 0
+    said = dop("verify", "out")
+    assert (said.status, said.out) == (0, "out: all files are intact\n"), said
+    for name, then in (
+        ("manifest.json", "a continued run restores it from its copy"),
+        ("X/result.json", "a continued run writes it anew"),
+        ("X/recovered.npy", "a continued run writes it anew"),
+    ):
+        flip(Path("out", name))
+        said = dop("verify", "out")
+        assert (said.status, said.out.count("\n")) == (1, 1), said
+        assert said.out.startswith(f"out/{name}: ")
+        assert then in said.out
+        assert dop(*separate).status == 0
+        assert dop("verify", "out").status == 0, name
 
 
 def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:
