@@ -20,6 +20,11 @@ _HELD: dict[tuple[int, int], tuple[int, int]] = {}
 _GUARD = threading.Lock()
 
 
+def in_use(folder: Path) -> str:
+    """Return what to say of a folder that a process of another start holds."""
+    return f"{folder}: another process is at work in this folder; wait for its end, or end it, and start again"
+
+
 class FolderLock:
     """The processes of one start hold a folder together; no process of another start gets it meanwhile.
 
@@ -75,6 +80,16 @@ class FolderLock:
             _HELD[inode] = descriptor, count + 1
             self._inode = inode
         return True
+
+    def require(self, first: bool = True) -> None:
+        """Hold the folder as :meth:`acquire` does.
+
+        Raises:
+            ValueError: a process of another start holds it.
+            OSError: the folder cannot be made.
+        """
+        if not self.acquire(first):
+            raise ValueError(in_use(self.folder))
 
     @property
     def is_intact(self) -> bool:

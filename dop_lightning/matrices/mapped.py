@@ -25,7 +25,7 @@ from dop_lightning.engine.projections.sweep import Observation, strips_of
 from dop_lightning.foundation.atomic import checked_json, recorded_checksums, write_atomically
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import read_json
-from dop_lightning.foundation.folder_lock import FolderLock
+from dop_lightning.foundation.folder_lock import FolderLock, in_use
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.mapped_folder import (
@@ -119,9 +119,7 @@ def separate_mapped(
     D = None if is_table(place.path) else open_matrix(place)
     with FolderLock(folder) as lock:
         if text_of_first(lambda: "" if lock.acquire() else "held", of_all):
-            raise ValueError(
-                f"{folder}: another process is at work in this folder; wait for its end, or end it, and start again"
-            )
+            raise ValueError(in_use(folder))
         return _separate(
             place, D, folder, solver, seed, say if of_all.rank == 0 else _silent, passes, index, ranks, stop, save_after
         )

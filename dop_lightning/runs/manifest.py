@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dop_lightning.foundation.atomic import atomic_text, checked_json, written_together
+from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.copies import copy_of, sealed
@@ -25,7 +26,7 @@ def claim(run: Path, request: RunRequest) -> KnownRun | None:
 
     Raises:
         ValueError: the folder is a file, cannot be written, holds another run or problems that are not asked for, or a
-            run whose files are of another version.
+            run whose files are of another version, or that lacks its manifest while its copy is there.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
@@ -33,6 +34,8 @@ def claim(run: Path, request: RunRequest) -> KnownRun | None:
     if folder.has_run:
         return recognize(folder, request)
     if copy_of(folder.manifest_path).is_file() and not folder.manifest_path.exists():
+        with FolderLock(run) as lock:
+            lock.require()  # of a run at work, its end comes first
         raise ValueError(f"{folder.manifest_path}: missing; restore it from {copy_of(folder.manifest_path)}")
     # another process may be starting the same run: it writes the manifest first
     if folder.config_path.exists() and not folder.manifest_path.exists():

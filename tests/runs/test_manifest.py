@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from dop_lightning.runs.copies import copy_of, require_unchanged
 from dop_lightning.runs.folder import RunFolder, planned_batches
 from dop_lightning.runs.manifest import claim, write_manifest
 from dop_lightning.runs.request import RunRequest
+from tests.foundation.test_folder_lock import HOLDS
 
 CONFIG = "model: {tau: 0.002}\n"
 
@@ -183,7 +186,9 @@ def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> N
     path.write_text(CONFIG)  # without its checksum, and otherwise as it was
     require_unchanged(path)
     path.write_text(CONFIG + "more: 1\n")
-    with pytest.raises(ValueError, match=r"config\.yaml: damaged or edited, .*; restore it from .*/checkpoints/config"):
+    with pytest.raises(
+        ValueError, match=r"config\.yaml: damaged or edited, .*; restore it from .*/checkpoints/config\.yaml; to change"
+    ):
         require_unchanged(path)
     copy_of(path).unlink()  # as earlier versions left it
     require_unchanged(path)
@@ -194,3 +199,16 @@ def test_a_manifest_that_is_missing_is_named_with_its_copy(tmp_path: Path) -> No
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"manifest\.json: missing; restore it from .*/checkpoints/manifest\.json"):
         claim(tmp_path, request())
+
+
+def test_a_manifest_that_is_missing_while_its_run_is_at_work_is_not_yet_named(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    write_manifest(tmp_path, request(), CONFIG)
+    (tmp_path / "manifest.json").unlink()
+    command = [sys.executable, "-c", HOLDS, str(tmp_path), "first"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        with pytest.raises(ValueError, match="another process is at work in this folder"):
+            claim(tmp_path, request())
+        process.communicate("")

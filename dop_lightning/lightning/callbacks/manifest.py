@@ -48,14 +48,7 @@ class Manifest(RecoveryCallback):
         """
         self._lock = FolderLock(Path(trainer.default_root_dir))
         if trainer.is_global_zero and trainer.world_size > 1:
-            self._require_folder(first=True)
-
-    def _require_folder(self, first: bool) -> None:
-        if self._lock is not None and not self._lock.acquire(first):
-            raise ValueError(
-                f"{self._lock.folder}: another process is at work in this folder; wait for its end, or end it, and "
-                "start again"
-            )
+            self._lock.require()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After everything that can be wrong with the settings.
@@ -65,7 +58,8 @@ class Manifest(RecoveryCallback):
             TypeError: the module is not :class:`DoubleOverparameterization`.
         """
         run, data = Path(trainer.default_root_dir), data_of(trainer)
-        self._require_folder(first=trainer.world_size == 1)
+        if self._lock is not None:
+            self._lock.require(first=trainer.world_size == 1)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
