@@ -66,12 +66,15 @@ def verify_run(run: Path) -> Iterator[Verdict]:
 
 
 def _settings(folder: RunFolder) -> Iterator[Verdict]:
-    checks = [(folder.manifest_path, check_manifest), (folder.config_path, check_config)]
-    for path, check in checks[:1] if _holds_pieces(folder) else checks:
+    checks = [
+        (folder.manifest_path, check_manifest, "a continued run is refused: its copy cannot be used"),
+        (folder.config_path, check_config, f"{ANEW}; given as --config, it is refused"),
+    ]
+    for path, check, then in checks[:1] if _holds_pieces(folder) else checks:
         of_copy, copy = check(copy_of(path)), copy_of(path)
         if what := check(path):
             is_whole = copy.is_file() and not of_copy
-            yield Verdict(path, what, RESTORED if is_whole else "a continued run is refused: its copy cannot be used")
+            yield Verdict(path, what, RESTORED if is_whole else then)
         if of_copy and copy.exists():
             yield Verdict(copy, of_copy, ANEW)
 
@@ -136,6 +139,9 @@ def _said(check: Callable[[Path], object], file: Path) -> str:
 
 def _check_file(file: Path) -> None:
     check_archive(file)
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch raises many kinds: of another program, with other objects than tensors
+        return
     if isinstance(content, dict) and RECOVERY in content:
         check_file_content(content, file)

@@ -1,10 +1,11 @@
 """``dop verify``: names damaged files, and says what a continued run does; the run then does it."""
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+import torch
 
 from tests.cli.test_run_versions import FIT
 from tests.engine.projections.builders import problem
@@ -61,6 +62,23 @@ def test_damaged_files_are_named_and_mended(run: Path, dop) -> None:
             assert (run / name).read_bytes() == Path("once", name).read_bytes(), pattern
         shutil.rmtree(run)
         shutil.copytree("once", run)
+
+
+def test_a_damaged_config_without_a_copy_is_written_anew(run: Path, dop) -> None:
+    flip(run / "config.yaml")
+    (run / "checkpoints" / "config.yaml").unlink()
+    said = dop("verify", "run")
+    assert said.status == 1
+    assert "a continued run writes it anew; given as --config, it is refused" in said.out
+    assert dop("fit", "--config", "run/config.yaml").status == 2
+    assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
+    assert dop("verify", "run").status == 0
+
+
+def test_checkpoint_files_of_other_programs_are_not_read(run: Path, dop) -> None:
+    torch.save({"path": PurePosixPath("x")}, run / "own.ckpt")
+    said = dop("verify", "run")
+    assert (said.status, said.out) == (0, "run: all files are intact\n"), said
 
 
 def test_a_damaged_config_is_refused_as_settings(run: Path, dop) -> None:
