@@ -44,6 +44,8 @@ def run(_: str, arguments: Sequence[str]) -> int:
     form = "markdown" if options.markdown else "latex" if options.latex else ""
     if options.csv == "-" and form:
         raise ValueError(f"--csv - and --{form} both print; give one of them, or a file to --csv")
+    if options.csv is not None and Path(options.csv).is_dir():
+        raise ValueError(f"--csv must be a file or -, got {options.csv!r}, which is a folder")
     from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
     from dop_lightning.runs.results import render_csv, render_markdown, render_table
     from dop_lightning.runs.tables import many, seeds, summary

@@ -233,3 +233,14 @@ def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop, tmp_path
     assert said.err.startswith("dop table: error: ")
     assert said.err.count("\n") == 1
     assert text in said.err
+
+
+@pytest.mark.parametrize("name", ["", "run"])
+def test_a_folder_is_no_csv_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", {"a": "done"})
+    said = dop("table", "run", "--csv", name)
+    assert (said.status, said.err) == (
+        2,
+        f"dop table: error: --csv must be a file or -, got {name!r}, which is a folder\n",
+    )
