@@ -34,6 +34,8 @@ class Hdf5Source:
         try:
             self._file = h5py.File(place.path, "r")
             self._file.visititems(note)
+            if place.array and (linked := self._file.get(place.array)) is not None:
+                note(place.array, linked)  # by a soft link, or a second name, which are not visited
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{place.path}: must be an HDF5 file, got another, or a damaged one ({error})") from None
         self._data = self._file[choose_array(place, shapes)]

@@ -125,6 +125,21 @@ def test_other_types_are_converted(tmp_path: Path, suffix: str, kind: str) -> No
     np.testing.assert_array_equal(stored[0:40].numpy(), array.astype(np.float64 if kind == ">f8" else np.float32))
 
 
+def test_an_hdf5_array_has_every_name_that_links_to_it(tmp_path: Path) -> None:
+    file = store(tmp_path / "a.h5", np.ones((50, 40)), "x/one")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(file, "a") as opened:
+        opened["x/two"] = opened["x/one"]
+        opened["soft"] = h5py.SoftLink("/x/one")
+        opened["broken"] = h5py.SoftLink("/none")
+    for name in ("x/one", "x/two", "soft"):
+        assert open_matrix(Place(file, name)).shape == (50, 40)
+    assert open_matrix(Place(file)).shape == (50, 40), "one matrix, whatever its names"
+    for name in ("broken", "x"):
+        with pytest.raises(ValueError, match=f"has no array /{name}; its arrays are "):
+            open_matrix(Place(file, name))
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".zarr"])
 def test_several_arrays_are_listed(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / f"a{suffix}"
