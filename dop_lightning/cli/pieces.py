@@ -69,6 +69,7 @@ def checked_names(options: argparse.Namespace, places: Sequence[Place], kind: st
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")
     if options.rank is not None:
         at_least("rank", options.rank, 1)
+    at_least("iterations", options.iterations, 1)
     require_pieces(user_path(options.out))
     return names
 

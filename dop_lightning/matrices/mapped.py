@@ -29,8 +29,8 @@ from dop_lightning.foundation.folder_lock import FolderLock, in_use
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.mapped_folder import (
-    IN_MEMORY,
     RESULT,
+    advice,
     clear,
     copied,
     description,
@@ -148,7 +148,7 @@ def _separate(
         require_same(known.get("about"), about, folder)
         say(f"{name}: already separated in {folder}")
         return known
-    if before := text_of_first(lambda: known_rejection(place, folder, about), of_all):
+    if before := text_of_first(lambda: known_rejection(place, folder, about, of_all), of_all):
         raise UnconfirmedError(before)
     D = copied(place, folder, about, index, say, of_all) if D is None else D
     shape = D.shape[0], D.shape[1]
@@ -174,7 +174,7 @@ def _separate(
         reason = "" if verdict is None else verdict.reason
         if of_all.rank == 0:
             reject(folder, about, reason, recovery.steps_done)
-        raise UnconfirmedError(f"{place}: alternating projections are not confirmed ({reason}); {IN_MEMORY}")
+        raise UnconfirmedError(f"{place}: alternating projections are not confirmed ({reason}); {advice(of_all)}")
     say(f"{name}: writing {folder}")
     with recorded_checksums() as files:
         if ranks is None:

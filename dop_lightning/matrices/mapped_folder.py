@@ -27,7 +27,16 @@ RESULT, REJECTED = "result.json", "rejected.json"
 COPY = "observation"
 """Start of the name of the copy of a table."""
 
-IN_MEMORY = "DOP needs the matrix in memory, raise --max-memory"
+
+def advice(ranks: Alone) -> str:
+    """Return what to do if the projections are not confirmed.
+
+    >>> advice(Alone())
+    'DOP needs the matrix in memory, raise --max-memory'
+    """
+    if ranks.size == 1:
+        return "DOP needs the matrix in memory, raise --max-memory"
+    return "DOP needs the matrix in the memory of one process, use --devices 1 and raise --max-memory"
 
 
 def is_separated(folder: Path) -> bool:
@@ -149,8 +158,14 @@ def reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> 
     clear(folder)
 
 
-def known_rejection(place: Place, folder: Path, about: Mapping[str, Any]) -> str:
+def known_rejection(place: Place, folder: Path, about: Mapping[str, Any], ranks: Alone) -> str:
     """Return why the passes are not to be repeated, if they are not; remove the rejection of another separation.
+
+    Args:
+        place: of the matrix.
+        folder: of the results.
+        about: what is asked for, see :func:`description`.
+        ranks: all of them.
 
     Raises:
         ValueError: ``rejected.json`` is damaged.
@@ -166,7 +181,7 @@ def known_rejection(place: Place, folder: Path, about: Mapping[str, Any]) -> str
     if is_same:
         return (
             f"{place}: alternating projections were not confirmed before, after {passes} passes ({reason}); "
-            f"{IN_MEMORY}, or remove {file} to repeat them"
+            f"{advice(ranks)}, or remove {file} to repeat them"
         )
     file.unlink()
     return ""

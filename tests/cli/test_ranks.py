@@ -172,6 +172,7 @@ def test_a_rejection_is_said_once_and_remembered_and_other_files_are_separated(
     assert main(both) == 2
     err = capfd.readouterr().err
     assert err.count("noise.npy: alternating projections were not confirmed before, after ") == 1
+    assert err.count("use --devices 1 and raise --max-memory") == 1
     assert "a.npy: already separated" in err
     assert "pass 1" not in err
 

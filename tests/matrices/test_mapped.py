@@ -157,6 +157,17 @@ def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, caps
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == [REJECTED]
 
 
+def test_the_number_of_passes_is_refused_by_the_name_of_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", np.ones((300, 200)))
+    command = ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--iterations", "0"]
+    for how in (["--max-memory", "100K"], ["--devices", "2"]):
+        assert main([*command, *how]) != 0
+        assert "iterations must be a whole number of at least 1, got 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_rejection_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32))
     out = tmp_path / "out"
