@@ -4,14 +4,21 @@ Each step rule runs in a process of its own: start, blocks of iterations, evalua
 SemiImplicit, which keeps to 6 arrays; the others have an array for the residual, Nesterov its momentum besides.
 
     python scripts/measure_matrix_memory.py [--n 10000] [--rank 100] [--iterations 3]
+
+``--command`` measures ``dop separate X.npy`` instead, beyond a process that only imports ``dop_lightning.cli``:
+
+    python scripts/measure_matrix_memory.py --command [--n 4000]
 """
 
 import argparse
 import multiprocessing
+import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dop_lightning.cli.experiments.runner import prepare
@@ -58,14 +65,47 @@ def _status(key: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
+def command_peak(n: int) -> tuple[int, str]:
+    """Bytes at the peak of ``dop separate`` beyond those of a process that imports the commands, and its last lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/X.npy", observation(n).numpy())
+        empty, _ = _peak_of([])
+        options = ["--out", f"{folder}/out", "--max-memory", "64G"]  # else it is read in pieces
+        whole, said = _peak_of(["separate", f"{folder}/X.npy", *options])
+    return whole - empty, said
+
+
+def _peak_of(arguments: list[str]) -> tuple[int, str]:
+    """Peak of the resident memory of a process that imports the commands and runs one, and what it prints."""
+    # read by the process itself: what wait4 returns includes the memory of this one, from before the start
+    code = (
+        "import sys; from pathlib import Path; from dop_lightning.cli.main import main; "
+        "status = main(sys.argv[1:]) if sys.argv[1:] else 0; "
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]); sys.exit(status)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"dop {' '.join(arguments)} has failed: {process.stderr}")
+    *said, peak_kib = process.stdout.strip().splitlines()
+    return 1024 * int(peak_kib), "\n".join([*process.stderr.strip().splitlines(), *said])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--n", type=int, help="side of the matrix; default: 10000, and 4000 with --command")
+    parser.add_argument("--command", action="store_true", help="measure dop separate in place of the step rules")
     parser.add_argument("--rank", type=int, default=100, help="the bound r'")
     parser.add_argument("--iterations", type=int, default=3, help="of each of two blocks")
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), help="which step rules")
     parser.add_argument("--allowed", type=float, default=6.0, help="arrays, above which the exit status is 1")
     options = parser.parse_args()
+    options.n = options.n or (4000 if options.command else 10_000)
+    if options.command:
+        size, said = command_peak(options.n)
+        arrays = size / (4 * options.n**2)
+        print(f"dop separate, n = {options.n}: {size / 2**20:.0f} MiB, {arrays:.2f} arrays of n² float32")
+        print(said.strip())
+        return int(arrays > options.allowed)
     context = multiprocessing.get_context("spawn")
     failed = False
     print(f"n = {options.n}, r' = {options.rank}: an array has {4 * options.n**2 / 2**20:.0f} MiB")

@@ -65,6 +65,11 @@ def test_step_rules_are_compared() -> None:
 def test_memory_of_matrices_is_measured() -> None:
     said = run("measure_matrix_memory.py", "--n", "200", "--rank", "4", "--rules", "SemiImplicit", "--allowed", "1e6")
     assert re.search(r"SemiImplicit +\d+ MiB +\d+\.\d\d arrays", said)
+    said = run("measure_matrix_memory.py", "--command", "--n", "200", "--allowed", "1e6")
+    found = re.match(r"dop separate, n = 200: (\d+) MiB, \d+\.\d\d arrays of n² float32\n", said)
+    assert found is not None, said
+    assert int(found[1]) > 10, "beside the libraries that the command imports"
+    assert "alternating projections, rank 10" in said
 
 
 def test_the_stop_of_refinement_is_compared() -> None:
@@ -117,6 +122,11 @@ def test_harm_is_measured_once(tmp_path: Path) -> None:
     ), said
     assert run("measure_harm.py", *few) == said
     assert (tmp_path / "harm.csv").read_text().count("\n") == 2
+
+
+def test_the_estimator_is_timed_beside_its_solver() -> None:
+    said = run("benchmark_estimator.py", "--sizes", "60", "--noise", "0")
+    assert re.search(r"^\| 60 \| 0 \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \de-\d+ \|$", said, re.MULTILINE), said
 
 
 def test_tiles_are_timed() -> None:
