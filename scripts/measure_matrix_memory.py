@@ -5,7 +5,8 @@ SemiImplicit, which keeps to 6 arrays; the others have an array for the residual
 
     python scripts/measure_matrix_memory.py [--n 10000] [--rank 100] [--iterations 3]
 
-``--command`` measures ``dop separate X.npy`` instead, beyond a process that only imports ``dop_lightning.cli``:
+``--command`` measures ``dop separate X.npy`` instead, beyond a process that only imports ``dop_lightning.cli``, and
+beyond one that also imports the libraries of the command:
 
     python scripts/measure_matrix_memory.py --command [--n 4000]
 """
@@ -65,21 +66,22 @@ def _status(key: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def command_peak(n: int) -> tuple[int, str]:
-    """Bytes at the peak of ``dop separate`` beyond those of a process that imports the commands, and its last lines."""
+def command_peak(n: int) -> tuple[int, int, str]:
+    """Bytes at the peak of ``dop separate`` beyond imports, and beyond those of its libraries too; what it prints."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/X.npy", observation(n).numpy())
-        empty, _ = _peak_of([])
+        empty, _ = _peak_of("dop_lightning.cli.main", [])
+        libraries, _ = _peak_of("dop_lightning.cli.configs.separate, dop_lightning.cli.experiments.lightning_cli", [])
         options = ["--out", f"{folder}/out", "--max-memory", "64G"]  # else it is read in pieces
-        whole, said = _peak_of(["separate", f"{folder}/X.npy", *options])
-    return whole - empty, said
+        whole, said = _peak_of("dop_lightning.cli.main", ["separate", f"{folder}/X.npy", *options])
+    return whole - empty, whole - libraries, said
 
 
-def _peak_of(arguments: list[str]) -> tuple[int, str]:
-    """Peak of the resident memory of a process that imports the commands and runs one, and what it prints."""
+def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
+    """Peak of the resident memory of a process that imports modules and runs a command, and what it prints."""
     # read by the process itself: what wait4 returns includes the memory of this one, from before the start
     code = (
-        "import sys; from pathlib import Path; from dop_lightning.cli.main import main; "
+        f"import {modules}; import sys; from pathlib import Path; from dop_lightning.cli.main import main; "
         "status = main(sys.argv[1:]) if sys.argv[1:] else 0; "
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]); sys.exit(status)"
     )
@@ -101,9 +103,12 @@ def main() -> int:
     options = parser.parse_args()
     options.n = options.n or (4000 if options.command else 10_000)
     if options.command:
-        size, said = command_peak(options.n)
+        whole, size, said = command_peak(options.n)
         arrays = size / (4 * options.n**2)
-        print(f"dop separate, n = {options.n}: {size / 2**20:.0f} MiB, {arrays:.2f} arrays of n² float32")
+        print(
+            f"dop separate, n = {options.n}: {whole / 2**20:.0f} MiB beyond imports, {size / 2**20:.0f} MiB beyond "
+            f"libraries, {arrays:.2f} arrays of n² float32"
+        )
         print(said.strip())
         return int(arrays > options.allowed)
     context = multiprocessing.get_context("spawn")
