@@ -45,18 +45,18 @@ LEAST = {
     ("cpu", "bf16", "128:64"): 2.0,
     ("cpu", "fp32", "256:128"): 1.2,
     ("cpu", "fp32", "128:64"): 1.2,
-    ("cuda", "bf16", "512:128"): 3.0,
+    ("cuda", "bf16", "512:128"): 4.0,
 }
 """How many times as fast it has to be, by device, precision and size:width."""
 
-MOST_MS = {("cuda", "bf16", "512:128"): 6.0}
-"""Milliseconds that an iteration may take."""
+MOST_MS = {("cuda", "bf16", "512:128"): 5.0}
+"""Milliseconds that an iteration may take, on an H100; measure_gpu.py asks for more of an H200."""
 
 MEMORY = 0.6
 """Of the memory of the loop by hand, in bf16."""
 
-LEAST_TOGETHER = 4.0
-"""How many times as fast a batch has to be as its problems one after the other, on a GPU."""
+LEAST_TOGETHER = 6.0
+"""How many times as fast a batch of 16 has to be as its problems one after the other, on a GPU."""
 
 BOTH = ["bf16", "fp32"]
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -265,8 +265,6 @@ def main() -> int:
         if options.out is not None:  # after every row: a machine that is lent may be taken back
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / "rows.json").write_text(json.dumps(done, indent=1, ensure_ascii=False), encoding="utf-8")
-    if options.out is not None:
-        (options.out / "rows.done").touch()
     return int(not all(row["kept"] for row in done))
 
 

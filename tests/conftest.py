@@ -29,7 +29,7 @@ from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
 
 LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
-LONGEST = ("test_scripts.py", "test_docs_build.py", "test_documents.py")
+LONGEST = ("test_scripts.py", "test_measure_gpu.py", "test_docs_build.py", "test_documents.py")
 """Files whose tests take seconds each. They come first: at the end they would keep one core and leave another idle."""
 
 

@@ -1,7 +1,6 @@
 """Scripts that check the package, run at a small scale."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -195,24 +194,6 @@ def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) 
 def test_candidates_are_listed() -> None:
     said = run("compare_iterations.py", "--list")
     assert re.search(r"^reference +3500 +the paper's: ", said, re.M), said
-
-
-def test_all_that_a_gpu_is_to_tell_is_measured_by_one_command(tmp_path: Path) -> None:
-    settings = {
-        "DEVICE": "cpu",
-        "PYTHON": sys.executable,
-        "BENCHMARK": "--sizes 64:2 --precision fp32 --rounds 1 --batch 2 --batch-size 64:2",
-        "CURVES": "--size 32 --width 2 --every 5 --iterations 10",
-        "F16": "--accelerator cpu --resize 16 --width 2 --iterations 8 --preset-iterations 6",
-    }
-    command = ["sh", str(SCRIPTS / "measure_gpu.sh"), str(SCRIPTS.parent / "data" / "coffee.png"), str(tmp_path)]
-    done = subprocess.run(
-        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [row["kept"] for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))] == [True, True]
-    assert re.search(r"^\| default \| >?\d+ \| >?\d+\.\d \| 10 \|", done.stdout, re.MULTILINE), done.stdout
-    assert "paper: " in done.stdout
 
 
 def test_a_killed_run_is_finished_by_the_same_command() -> None:
