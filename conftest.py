@@ -1,4 +1,4 @@
-"""What has to be set before PyTorch is imported, which tests/conftest.py does."""
+"""Set what Triton reads when it is imported: pytest loads this file before those that import it."""
 
 import os
 from pathlib import Path

@@ -312,7 +312,6 @@ def install(count: int) -> None:
     }
     for name, value in replaced.items():
         setattr(cuda, name, value)
-    cuda.memory.empty_cache = cuda.random.default_generators = None
     cuda.memory.empty_cache, cuda.random.default_generators = empty_cache, generators
     for name, value in {
         "_cuda_endAllocateToPool": release_pool,
