@@ -42,7 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing PyTorch (minutes, the first time)"
 	@$(PIP) $(TORCH)
 	@echo "Installing dop_lightning and its tools"
-	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,triton,docs]"
+	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,docs]"
+# Triton, for its tests alone: it lies beside the environment, since PyTorch imports what it finds, which costs each start time.
+	@if [ "$$(uname -s)" = Linux ]; then $(PIP) --upgrade --no-deps --target $(VENV)/triton triton; fi
 	@touch $@
 
 setup: $(STAMP) ## the environment, in .venv
@@ -55,7 +57,8 @@ docs: $(STAMP) ## the site of docs/, in docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 test: lint types ## all checks: lint, types, tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton"
+	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin tests
 
 lint: $(STAMP) ## rules and layout of the code, rooms, duplicates

@@ -57,7 +57,8 @@ def file_checksum(path: Path) -> str:
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a JSON file with its own checksum, which does not depend on how the file is laid out."""
-    return {**content, CHECKSUM: _json_checksum(json.loads(json.dumps(content)))}
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    return {**rest, CHECKSUM: _json_checksum(json.loads(json.dumps(rest)))}
 
 
 def without_checksum(content: Any) -> Any:

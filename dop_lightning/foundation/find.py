@@ -15,6 +15,10 @@ MOST_COMPARED = 1000
 Patterns = str | Path | Sequence[str | Path]
 
 
+FOLDERS = (".zarr",)
+"""Suffixes of stores that are folders of many files."""
+
+
 def find_files(patterns: Patterns, suffixes: Sequence[str], samples: Mapping[str, Path] | None = None) -> list[Path]:
     """List the files that ``patterns`` name, in the order of the patterns, each file once.
 
@@ -66,7 +70,8 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
         raise ValueError(
             f"{text!r} names no file; allowed are a file, a folder, a pattern such as *{suffixes[0]}{hint}"
         )
-    if path.is_dir() and path.suffix.lower() not in suffixes:  # as a store of many files has
+    is_store = path.suffix.lower() in FOLDERS and path.suffix.lower() in suffixes
+    if path.is_dir() and not is_store:
         found = _matching([path / name for name in os.listdir(path) if not name.startswith(".")], suffixes)  # noqa: PTH208
         if not found:
             raise ValueError(f"{text}: the folder must hold a file with suffix {wanted}, got none{hint}")

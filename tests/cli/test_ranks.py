@@ -100,7 +100,7 @@ def test_two_processes_give_what_one_does(whole: tuple[Path, str, str], file: Pa
     assert float(np.abs(sparse).max()) < 1e-3
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
     parts = ["corruption.npy", "recovered.npy", "result.json"]
-    assert names == sorted([*parts, "manifest.json", "results.csv"]), "nothing else is left"
+    assert names == sorted([*parts, "manifest.json", "manifest.json", "results.csv"]), "nothing else is left"
 
 
 @pytest.mark.parametrize(

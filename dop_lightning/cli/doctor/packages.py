@@ -29,6 +29,7 @@ PURPOSES = {
     "video": "dop separate reads and writes videos",
     "tune": "Optuna searches for settings",
     "rivals": "classical filters to compare with",
+    "triton": "kernels of networks on a GPU",
     "physics": "deepinv's physics as operators",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",

@@ -202,7 +202,11 @@ def test_files_that_differ_in_their_arrays_are_told_apart(tmp_path: Path, capsys
         store(tmp_path / "a.h5", given, name)
     files = [f"{tmp_path / 'a.h5'}::{name}" for name in ("one", "two")]
     assert main(["separate", *files, "--out", str(tmp_path / "out"), "--max-memory", "1K"]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a-one", "a-two"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
+        "a-one",
+        "a-two",
+        "checkpoints",
+    ]
     assert main(["separate", *files, "--out", str(tmp_path / "memory")]) != 0
     assert "must name one array, by --key or after ::" in capsys.readouterr().err
 

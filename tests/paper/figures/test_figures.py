@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dop_lightning.foundation.atomic import checked_json
 from dop_lightning.paper.figures import FIGURES, load_figure
 from dop_lightning.paper.figures.base import ComputedFigure, FittedFigure
 from dop_lightning.paper.figures.configs import figure_folder, layers
@@ -151,7 +152,7 @@ def test_grid_shows_rivals_beside_the_methods(tiny, dop, tmp_path: Path) -> None
     # a run that lacks problems, or has others of the same names, is no rival of this figure
     (result,) = (tmp_path / "runs" / "mine").glob("camera*0.1*/result.json")
     content = json.loads(result.read_text(encoding="utf-8"))
-    result.write_text(json.dumps({**content, "input_psnr": 3.0}), encoding="utf-8")
+    checked_json(result, {**content, "input_psnr": 3.0})
     said = dop(*arguments, "--runs", str(tmp_path / "runs" / "mine"))
     assert said.status == 2
     assert "is another problem than that of the figure, its input has 3.00 dB instead of" in said.err

@@ -1,6 +1,5 @@
 """Where the kernels in Triton are used, and what is said where they are not."""
 
-import sys
 import warnings
 from collections.abc import Iterator
 
@@ -73,7 +72,7 @@ def test_a_lack_of_memory_is_raised(cuda: None, monkeypatch: pytest.MonkeyPatch)
         available.are_usable(CUDA)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+@pytest.mark.triton
 def test_the_tiny_network_agrees_and_would_not_if_a_kernel_were_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     from dop_lightning.model.signals.unet.triton_kernels import launches
 

@@ -1,6 +1,5 @@
 """The kernels in Triton against plain operations; without a GPU by Triton's interpreter, see conftest.py."""
 
-import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -13,7 +12,7 @@ from dop_lightning.model.signals.unet.skip_network import skip_network
 from dop_lightning.model.signals.unet.triton_kernels import functions, operations
 from tests.suites.part import draw
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+pytestmark = pytest.mark.triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
