@@ -13,18 +13,18 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys, ssl, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-# Tests run beside each other, one a core: each takes one thread.
-WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+# Tests run beside each other, each in one thread: one per core, and one more, since many wait for processes of their own.
+WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1) + 1 )))
 
 # Quiet: errors are shown; progress and warnings (one a package where an index is incomplete) are not.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo docs test lint format types clean
+.PHONY: help setup demo docs test test-slow lint format types clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # The stamp is written last, so an installation that failed is tried again.
 $(STAMP): pyproject.toml constraints.txt
@@ -57,9 +57,12 @@ docs: $(STAMP) ## the site of docs/, in docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 test: lint types ## all checks: lint, types, tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton and not slow"
 	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin tests
+
+test-slow: $(STAMP) ## the scripts that time something, at their smallest sizes
+	@$(BIN)/python -m pytest -m slow tests/scripts
 
 lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
 	@$(BIN)/python -m ruff check .

@@ -42,6 +42,7 @@ def test_damaged_files_are_refused_or_recovered() -> None:
     assert said.endswith("; 0 went wrong\n")
 
 
+@pytest.mark.slow
 def test_robust_pca_is_timed_against_convex_solvers_and_tensorly() -> None:
     said = run("benchmark_robust_pca.py", "--sizes", "100", "--rounds", "1", "--limit", "3")
     for name in (
@@ -93,11 +94,13 @@ def test_operators_are_compared(tmp_path: Path) -> None:
         assert len(re.findall(rf"^{case} +(?:DOP|alpha 20) +\d+\.\d\d .* [+-]\d\.\d\d ", said, re.MULTILINE)) == 2, said
 
 
+@pytest.mark.slow
 def test_ways_to_convolve_are_timed() -> None:
     said = run("benchmark_convolution.py", "--sizes", "32", "--taps", "5", "--rounds", "1")
     assert re.search(r"^ +32 +5×5 (?: +\d+\.\d\d){6}$", said, re.MULTILINE), said
 
 
+@pytest.mark.slow
 def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
     small = ("--sizes", "64:4", "--precision", "fp32", "--rounds", "1", "--iterations", "40", "--batch", "2")
     said = run("benchmark_images.py", *small, "--memory", "96:4", "--batch-size", "64:2", "--out", str(tmp_path))
@@ -108,6 +111,7 @@ def test_images_are_timed_against_plain_code(tmp_path: Path) -> None:
     assert [row["kept"] for row in rows] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_strips_are_timed() -> None:
     said = run("benchmark_strips.py", "--sizes", "64:8", "--rounds", "1")
     assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
@@ -134,11 +138,13 @@ def test_tiles_are_timed() -> None:
     assert len(re.findall(r"^(?:tiles|whole) .* +\d+\.\d +\d+\.\d\d$", said, re.MULTILINE)) == 4, said
 
 
+@pytest.mark.slow
 def test_a_recovery_beside_busy_processes_is_timed() -> None:
     said = run("benchmark_busy.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
     assert re.fullmatch(r"threads 1: took 1, \d+\.\d s beside 0 busy processes, 1\.00 times the first\n", said), said
 
 
+@pytest.mark.slow
 def test_small_pictures_are_timed() -> None:
     said = run("benchmark_small.py", "--count", "2", "--presets", "quick")
     assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
