@@ -17,10 +17,10 @@ import numpy as np
 RANK, SHARE, ROWS = 5, 0.1, 1000
 
 
-def write(file: Path, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def write(file: Path, n: int, m: int, rank: int = RANK) -> tuple[np.ndarray, np.ndarray]:
     """Write the matrix; return its factors."""
     draw = np.random.default_rng(0)
-    U, V = (draw.standard_normal((side, RANK), dtype=np.float32) for side in (n, m))
+    U, V = (draw.standard_normal((side, rank), dtype=np.float32) for side in (n, m))
     mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(n, m))
     for start in range(0, n, ROWS):
         L = U[start : start + ROWS] @ V.T

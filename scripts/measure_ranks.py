@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure_mapped import ROWS, write
 
 from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.engine.projections.ranks import Ranks
@@ -31,8 +32,6 @@ from dop_lightning.engine.projections.solver import SAMPLE
 from dop_lightning.foundation.launched import Place
 from dop_lightning.foundation.process_group import Meeting, joined
 from dop_lightning.matrices.mapped import separate_mapped
-
-SHARE, ROWS = 0.1, 1000
 
 SMALL = 400
 """Rows and columns of the matrix that each process separates before it is measured."""
@@ -46,19 +45,6 @@ BANDWIDTH, LINK, LATENCY = 2e12, 2.5e10, 5e-5
 
 def silent(_: str) -> None:
     """Print nothing."""
-
-
-def write(file: Path, n: int, m: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Write a matrix with gross outliers; return the factors of its low-rank part."""
-    draw = np.random.default_rng(0)
-    U, V = (draw.standard_normal((side, rank), dtype=np.float32) for side in (n, m))
-    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(n, m))
-    for start in range(0, n, ROWS):
-        L = U[start : start + ROWS] @ V.T
-        outliers = draw.random(L.shape, dtype=np.float32) < SHARE
-        mapped[start : start + ROWS] = L + outliers * (18 * draw.random(L.shape, dtype=np.float32) - 9)
-    mapped.flush()
-    return U, V
 
 
 class Memory:

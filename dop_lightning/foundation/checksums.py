@@ -1,4 +1,4 @@
-"""Checksums by which files tell that they are damaged: of bytes, and of the contents of JSON files. Imports no torch.
+"""Checksums of bytes, files and the contents of JSON files, to detect damage. Imports no torch.
 
 CRC-32 detects every flipped bit and every burst of up to 32 bits, and is the fastest of Python's checksums. It does not
 detect forgeries.

@@ -14,7 +14,6 @@ MOST_COMPARED = 1000
 
 Patterns = str | Path | Sequence[str | Path]
 
-
 FOLDERS = (".zarr",)
 """Suffixes of stores that are folders of many files."""
 
@@ -23,9 +22,9 @@ def find_files(patterns: Patterns, suffixes: Sequence[str], samples: Mapping[str
     """List the files that ``patterns`` name, in the order of the patterns, each file once.
 
     Args:
-        patterns: one entry or several. An entry is a file (of any suffix: its reader judges it), or a folder whose own
-            name has one of the ``suffixes``; another folder, for the files in it with one of them, sorted by name; a
-            pattern with ``*``, ``?``, ``[…]`` or ``**``, likewise; or a key of ``samples``. ``~`` is the home folder.
+        patterns: one entry or several. An entry is a file (of any suffix: its reader judges it), or a store that is a
+            folder (:data:`FOLDERS`); another folder, for the files in it with one of the ``suffixes``, sorted by name;
+            a pattern with ``*``, ``?``, ``[…]`` or ``**``, likewise; or a key of ``samples``. ``~`` is the home folder.
             What exists wins over a sample of that name.
         suffixes: lower case, with their dot; files match in any case.
         samples: bundled files by name.

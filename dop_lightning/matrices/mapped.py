@@ -7,7 +7,6 @@ part is computed anew whenever it is needed. Rows may be spread over ranks (:mod
 Shapes: n rows, m columns.
 """
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -316,9 +315,7 @@ def _run(
             "steps_done": done,
             "seconds": seconds + time.monotonic() - start,
         }
-        buffer = io.BytesIO()
-        save_state(content, buffer)
-        write_atomically(folder / PROGRESS, lambda file: file.write(buffer.getvalue()))
+        write_atomically(folder / PROGRESS, lambda file: save_state(content, file))
 
     try:
         while recovery.progress.phase != "ended" and recovery.steps_done < passes:

@@ -162,9 +162,7 @@ def save_together(recovery: Recovery, ranks: Ranks, folder: Path, content: Mappi
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
-    buffer = io.BytesIO()
-    save_state(content, buffer)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_atomically(path, lambda file: save_state(content, file))
 
 
 def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[str, Any]:
