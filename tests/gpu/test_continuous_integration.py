@@ -30,6 +30,7 @@ def run_pytest(file: Path, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_skipped_test_fails_and_so_does_a_missing_compiler(tmp_path: Path) -> None:
     file = tmp_path / "test_skipping.py"
     file.write_text(SKIPPING)

@@ -21,7 +21,7 @@ def _two_threads() -> Iterator[None]:
 
 def test_four_threads_have_the_bits_of_one() -> None:
     script = runpy.run_path(str(SCRIPT))
-    works = [script["WORKS"][k] for k in (0, 2, 3, 6)]
+    works = [script["WORKS"][k] for k in (0, 3)]
     assert script["differing"](threads=3, calls=2, works=works) == []
 
 

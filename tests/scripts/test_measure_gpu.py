@@ -103,6 +103,7 @@ def test_a_part_that_does_not_end_has_failed(script: ModuleType, tmp_path: Path)
     assert (row["verdict"], row["said"]) == ("FAIL", end)
 
 
+@pytest.mark.slow
 def test_a_part_has_a_process(script: ModuleType, tmp_path: Path) -> None:
     given = setting(script, tmp_path)
     assert script.run_apart("matrices", given, 200) == "the process ended with status 0"

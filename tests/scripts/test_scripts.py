@@ -10,19 +10,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.suites.warm import warm_python
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def run(name: str, *arguments: str) -> str:
     """What a script prints."""
+    process = warm_python().run(SCRIPTS / name, *arguments)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def run_cold(name: str, *arguments: str) -> str:
+    """What a script prints that measures the imports or the memory of its process."""
     command = [sys.executable, str(SCRIPTS / name), *arguments]
     process = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 
 
+@pytest.mark.slow
 def test_a_photograph_of_1500_by_1000_pixels_is_recovered_by_tiles_within_8_gib(tmp_path: Path) -> None:
-    said = run("recover_large.py", "--iterations", "1", "--tile", "512", "--out", str(tmp_path))
+    said = run_cold("recover_large.py", "--iterations", "1", "--tile", "512", "--out", str(tmp_path))
     peak = re.search(r"peak memory (\S+) GiB", said)
     assert peak is not None
     assert float(peak[1]) < 8
@@ -36,6 +46,7 @@ def test_a_photograph_of_any_size_is_measured(tmp_path: Path) -> None:
     assert re.search(r"^PSNR \d+\.\d\d dB$", said, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_or_recovered() -> None:
     said = run("fuzz_images.py", "--files", "46", "--seed", "1")
     assert said.startswith("46 files in ")
@@ -57,15 +68,17 @@ def test_robust_pca_is_timed_against_convex_solvers_and_tensorly() -> None:
     assert re.search(r"in the time that IALM .* takes to 1e-6 it is at \d", said)
 
 
+@pytest.mark.slow
 def test_step_rules_are_compared() -> None:
     said = run("compare_steps.py", "--seeds", "1", "--time", "0.05")
     assert len(re.findall(r"^(?:truth|small steps): .*\d$", said, re.MULTILINE)) == 10
 
 
 def test_memory_of_matrices_is_measured() -> None:
-    said = run("measure_matrix_memory.py", "--n", "200", "--rank", "4", "--rules", "SemiImplicit", "--allowed", "1e6")
+    small = ("--n", "200", "--allowed", "1e6")
+    said = run_cold("measure_matrix_memory.py", *small, "--rank", "4", "--rules", "SemiImplicit")
     assert re.search(r"SemiImplicit +\d+ MiB +\d+\.\d\d arrays", said)
-    said = run("measure_matrix_memory.py", "--command", "--n", "200", "--allowed", "1e6")
+    said = run_cold("measure_matrix_memory.py", "--command", *small)
     found = re.match(r"dop separate, n = 200: (\d+) MiB beyond imports, (-?\d+) MiB beyond libraries, ", said)
     assert found is not None, said
     assert int(found[1]) > int(found[2]), "the command imports libraries"
@@ -224,6 +237,7 @@ def test_faults_of_disks_and_files_are_survived() -> None:
     assert "cut at 3 places: 3 times named" in said
 
 
+@pytest.mark.slow
 def test_a_grid_is_timed() -> None:
     small = ["--size", "16", "--width", "4", "--iterations", "40", "--problems", "20", "--parts", "start", "machinery"]
     command = [sys.executable, str(SCRIPTS / "benchmark_grid.py"), *small]
@@ -232,6 +246,7 @@ def test_a_grid_is_timed() -> None:
     assert re.search(r"^machinery: .* [+-]\d+\.\d% ", process.stdout, re.MULTILINE), process.stdout
 
 
+@pytest.mark.slow
 def test_the_time_of_a_grid_is_predicted() -> None:
     small = [
         "--width",
@@ -294,6 +309,7 @@ def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
     assert 1.5 * spread["still"] < spread["a"]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:
     said = run("benchmark_sweep.py", "--points", "2", "--alone", "1", "--jobs", "1", "--limit", "200")
     assert re.search(r"^sweep, 1 at a time: \d+\.\d s for 2 points .*; 1 of 1 equal to the bit$", said, re.M), said

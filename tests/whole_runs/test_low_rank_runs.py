@@ -1,7 +1,5 @@
 """Whole runs of what the low-rank half adds: step rules, horizons, growing ranks, convex solvers, α as an axis."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -120,9 +118,3 @@ def test_a_start_of_equation_11(fit, matrix_method, matrices, tmp_path: Path) ->
     corruption = partial(HadamardCorruption, start="constant", scale=1e-3)
     run = fit(tmp_path, matrix_method(signal=signal, corruption=corruption), matrices(dtype="float64"), 400)
     assert run.recovered(next(iter(run.table))).dtype == np.float64
-
-
-@pytest.mark.parametrize("module", ["module", "callbacks", "engine", "data", "steps", "convex", "theory", "signals"])
-def test_every_module_can_be_imported_first(module: str) -> None:
-    """Each in a fresh process: an import that closes a circle fails only where it comes first."""
-    subprocess.run([sys.executable, "-c", f"import dop_lightning.{module}"], check=True, capture_output=True)

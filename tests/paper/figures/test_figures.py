@@ -118,6 +118,7 @@ def test_grid_of_the_default_and_its_rivals(made) -> None:
     assert "those 2 cases against every oracle" in said
 
 
+@pytest.mark.slow
 def test_grid_shows_rivals_beside_the_methods(tiny, dop, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     own, out = tiny("grid"), tmp_path / "out"

@@ -39,7 +39,7 @@ def result(run: Path) -> dict[str, object]:
     return json.loads((run / PROBLEM / "result.json").read_text())
 
 
-def until(happens: Callable[[], bool], seconds: float = 60) -> None:
+def until(happens: Callable[[], bool], seconds: float = 300) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not happens():

@@ -86,7 +86,9 @@ def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -
     assert not list(folder.glob("out/workers-*"))
 
 
-@pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("by", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status: int, folder: Path, dop) -> None:
     curves = folder / "out" / "alpha-2" / "metrics.csv"
     stop = when(curves.exists, lambda: os.kill(os.getpid(), by))
