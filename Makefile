@@ -56,13 +56,14 @@ docs: $(STAMP) ## the site of docs/, in docs/_build/html
 	@$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-test: lint types ## all checks: lint, types, tests
+test: $(STAMP) ## all checks: lint, types, tests
+	@$(MAKE) --no-print-directory -j2 lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton and not slow"
 	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin tests
 
-test-slow: $(STAMP) ## the scripts that time something, at their smallest sizes
-	@$(BIN)/python -m pytest -m slow tests/scripts
+test-slow: $(STAMP) ## the slowest tests, which `make test` leaves out
+	@$(BIN)/python -m pytest -m "slow and not gpu" tests
 
 lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
 	@$(BIN)/python -m ruff check .

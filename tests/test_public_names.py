@@ -25,7 +25,7 @@ assert not heavy, heavy
 
 ALONE = """
 import importlib, os, sys
-import pytorch_lightning
+import pytorch_lightning, jsonargparse, matplotlib.pyplot, sklearn.base
 for name in sys.argv[1:]:
     if not (child := os.fork()):
         if "." in name:
@@ -55,7 +55,7 @@ def test_each_may_be_the_first_import() -> None:
     names = sorted({dop_lightning.PUBLIC[name]: name for name in GUESSED}.values())  # one per module
     rooms = ("lightning.module", "lightning.callbacks", "lightning.data", "engine", "engine.steps", "engine.convex")
     names += [f"dop_lightning.{room}" for room in (*rooms, "paper.theory", "model.signals")]
-    done = subprocess.run([sys.executable, "-c", ALONE, *names], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", ALONE, *names], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [word for name in names for word in (name, name)]
 

@@ -215,12 +215,14 @@ def test_candidates_are_listed() -> None:
     assert re.search(r"^reference +3500 +the paper's: ", said, re.M), said
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_same_command() -> None:
     said = run("disturb_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
     assert said.count("equal") == 2
     assert "UNEQUAL" not in said
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes() -> None:
     said = run("disturb_runs.py", "resize", "--cases", "matrices", "--iterations", "12000")
     assert said.count("equal") == 2
