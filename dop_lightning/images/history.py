@@ -50,17 +50,10 @@ class HistoryListener(Listener):
             self.curves.setdefault(name, {})[look.evaluation.iteration] = scores
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Take the last scores in.
-
-        Raises:
-            KeyboardInterrupt: an image was interrupted before its first iteration: there is nothing to return. A tile
-                has no outcome then.
-        """
+        """Take the last scores in. What was interrupted before its first iteration has no outcome."""
         for k, name in ending.names.items():
             if ending.ends[k] == "interrupted" and run.records[name].iteration == 0:
-                if ending.problems[k].is_tile:
-                    return
-                raise KeyboardInterrupt
+                return
         self._note(ending)
         done_away = 0 if "interrupted" in ending.ends.values() else self._maximum - ending.state.iteration
         self._tell(done_away, ending.scores[next(iter(ending.ends))])

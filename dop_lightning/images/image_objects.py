@@ -9,7 +9,7 @@ Shapes: H × W pixels, C channels.
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from dop_lightning.images.formats.raster import Palette, Raster, Unsuitable, che
 ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | Tensor
 """What an image may be given as."""
 
+Axis = int | Literal["auto"] | None
+"""The axis of the channels."""
+
 
 class ImageObject(ABC):
     """An image as a user has it.
@@ -31,6 +34,7 @@ class ImageObject(ABC):
     Args:
         given: the object.
         name: of the argument, for errors.
+        axis: of the channels of an array or tensor, ``None`` without such an axis; ``auto`` finds it.
 
     Attributes:
         name: what errors call it.
@@ -42,9 +46,10 @@ class ImageObject(ABC):
 
     accepts: ClassVar[Any]
 
-    def __init__(self, given: Any, name: str) -> None:
+    def __init__(self, given: Any, name: str, axis: Axis = "auto") -> None:
         self.given = given
         self.name = name
+        self.axis = axis
         try:
             self.raster = checked_raster(self._read())
         except Unsuitable as error:
@@ -73,12 +78,10 @@ class NumpyImage(ImageObject):
     accepts = np.ndarray
 
     def _read(self) -> Raster:
-        if isinstance(self.given, np.ma.MaskedArray):
-            raise Unsuitable("a masked array must be given as two, .data and mask=~.mask, got numpy.ma.MaskedArray")
         check_array(self.given.shape, self.given.dtype)
-        self.axis = channel_axis(self.given.shape)
+        self.channels = channel_axis(self.given.shape) if self.axis == "auto" else self.axis
         array = np.array(self.given, dtype=self.given.dtype.newbyteorder("="), order="C", subok=False)
-        samples = array[..., None] if self.axis is None else np.moveaxis(array, self.axis, 2)
+        samples = array[..., None] if self.channels is None else np.moveaxis(array, self.channels, 2)
         check_size(samples.shape[2], samples.shape[0], samples.shape[1])
         return Raster(".npy", samples, 8 * array.dtype.itemsize)
 
@@ -88,7 +91,7 @@ class NumpyImage(ImageObject):
 
     def entries(self, values: np.ndarray) -> np.ndarray:
         """An array in the layout of the image."""
-        array = values[..., 0] if self.axis is None else np.moveaxis(values, 2, self.axis)
+        array = values[..., 0] if self.channels is None else np.moveaxis(values, 2, self.channels)
         fortran = self.given.flags.f_contiguous and not self.given.flags.c_contiguous
         return np.array(array, order="F" if fortran else "C")
 
@@ -108,7 +111,8 @@ class TorchImage(ImageObject):
             tensor = tensor.float()  # NumPy knows none of them
         array = tensor.cpu().resolve_conj().resolve_neg().numpy().copy()
         check_array(array.shape, array.dtype)
-        samples = array[..., None] if array.ndim == 2 else np.moveaxis(array, 0, 2)
+        self.channels = (None if array.ndim == 2 else 0) if self.axis == "auto" else self.axis
+        samples = array[..., None] if self.channels is None else np.moveaxis(array, self.channels, 2)
         check_size(samples.shape[2], samples.shape[0], samples.shape[1])
         return Raster(".npy", samples, 8 * array.dtype.itemsize)
 
@@ -118,7 +122,7 @@ class TorchImage(ImageObject):
 
     def entries(self, values: np.ndarray) -> Tensor:
         """A tensor in the layout of the image, on its device."""
-        array = values[..., 0] if self.given.dim() == 2 else np.moveaxis(values, 2, 0)
+        array = values[..., 0] if self.channels is None else np.moveaxis(values, 2, self.channels)
         return torch.from_numpy(np.array(array, order="C")).to(self.given.device)
 
 
@@ -191,19 +195,20 @@ class FileImage(ImageObject):
 KINDS: tuple[type[ImageObject], ...] = (NumpyImage, PillowImage, TorchImage, FileImage)
 
 
-def image_object(given: object, name: str = "image") -> ImageObject:
+def image_object(given: object, name: str = "image", axis: Axis = "auto") -> ImageObject:
     """An image of any kind.
 
     Args:
         given: the image.
         name: of the argument, for errors.
+        axis: of the channels of an array or tensor, ``None`` without such an axis; ``auto`` finds it.
 
     Raises:
         ValueError: it is of no kind that is known, or no image.
     """
     for kind in KINDS:
         if isinstance(given, kind.accepts):
-            return kind(given, name)
+            return kind(given, name, axis)
     raise ValueError(
         f"{name} must be a path, a NumPy array, an image of PIL or a torch tensor, got {type(given).__name__}"
     )

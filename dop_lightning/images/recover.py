@@ -1,50 +1,39 @@
-"""Restore one image in Python: what ``dop recover`` does with a file, without a Trainer, folders and logs."""
+"""Restore images in Python: what ``dop recover`` does with files, without a Trainer, folders and logs."""
 
 import math
-import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.at_once import run_batches
-from dop_lightning.engine.outcome import Outcome
-from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.engine.steps import Dense
-from dop_lightning.engine.steps.clean_entries import Sign, check_damage
-from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.devices import resolve_device
-from dop_lightning.foundation.units import parse_bytes
-from dop_lightning.images.cost import RecoveryCost, block_length
-from dop_lightning.images.formats.image_files import load_raster, repainted
-from dop_lightning.images.formats.image_format import LoadedImage
-from dop_lightning.images.formats.masks import observed_by
-from dop_lightning.images.formats.outliers import check_range_given, within_reach
-from dop_lightning.images.formats.raster import Raster, Unsuitable
-from dop_lightning.images.formats.samples import image_name
-from dop_lightning.images.formats.stretch import Stretch
-from dop_lightning.images.formats.value_range import checked_range
-from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
-from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
+from dop_lightning.engine.steps.clean_entries import Sign
+from dop_lightning.images import chunked
+from dop_lightning.images.containers import bare, opened
+from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
-from dop_lightning.images.measured import as_measured
-from dop_lightning.images.mosaics import combine
-from dop_lightning.images.presets import PRESETS, TAU, Precision
-from dop_lightning.images.progress import progress_bar
+from dop_lightning.images.layout import Layout, layout_of
+from dop_lightning.images.presets import Precision
+from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
-from dop_lightning.images.tiles import cut
-from dop_lightning.images.verdict import doubt
-from dop_lightning.problems.problem import Problem, ProblemBatch
-from dop_lightning.problems.scoring import least_corruption
+from dop_lightning.images.restoration import Request, request, restore, warn
+from dop_lightning.images.settings import Settings
+from dop_lightning.images.stacks import AT_ONCE, recover_stack
+from dop_lightning.images.tiles import cover
 
 
 def recover_image(
-    image: ImageLike,
+    image: Any,
     *,
-    mask: ImageLike | None = None,
-    truth: ImageLike | None = None,
+    mask: Any = None,
+    missing: Any = None,
+    truth: Any = None,
+    channel_axis: Axis | str = "auto",
     value_range: tuple[float, float] | None = None,
     per: Literal["entry", "pixel"] = "entry",
     damage: str = "auto",
@@ -60,7 +49,7 @@ def recover_image(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     progress: bool | None = None,
-) -> Recovery:
+) -> Any:
     """Restore an image with dead or random pixels. Nothing needs to be known of the damage.
 
     It gives what ``dop recover`` gives for a file of the same values and the same options, bit for bit on the same
@@ -72,6 +61,19 @@ def recover_image(
     :mod:`~dop_lightning.images.formats.value_range`. NaN and transparent pixels are missing, and come back filled in;
     alpha stays as it is.
 
+    Several images come back together:
+
+    - A list or tuple of images: a list, one :class:`Recovery` per image. Each has its own range of values.
+    - An array or tensor of more dimensions, such as N×H×W×C, or a volume with ``channel_axis=None``: its images are
+      recovered one after the other, with one range of values, into a
+      :class:`~dop_lightning.images.stack_recovery.StackRecovery`. The last two axes that are not channels are rows and
+      columns.
+    - An array of dask or zarr: a :class:`~dop_lightning.images.chunked.ChunkedRecovery`, of dask a lazy one.
+
+    Containers are kept: masked arrays come back with nothing masked, and a ``DataArray`` of xarray with its coordinates
+    and attributes. In xarray, dimensions named ``x``, ``y``, ``lat``, ``lon``, … are rows and columns wherever they
+    are, and one named ``band`` or ``channel`` holds channels.
+
     Ctrl-C, or the stop button of a notebook, ends the work after the block in progress, within about a second: what is
     recovered so far comes back with the status ``interrupted`` and a warning, tiles that have not begun as they were
     observed. A second Ctrl-C raises ``KeyboardInterrupt`` at once, and so does the first if nothing has begun.
@@ -81,11 +83,17 @@ def recover_image(
             last axis, the last where these are equal; none is alpha), of booleans, integers or floats of up to 64 bits;
             an image of PIL of the modes 1, L, LA, P, RGB, RGBA, I, I;16 or F; a torch tensor ``(H, W)`` or
             ``(C, H, W)`` on any device; or a file of any kind that ``dop recover`` reads, or a sample, by name;
-            ``"frame.fits[1]"`` and ``"frame.fits[SCI]"`` are one HDU of a file.
+            ``"frame.fits[1]"`` and ``"frame.fits[SCI]"`` are one HDU of a file. Or several images, see above.
         mask: which values were observed: true, or above half of its largest value. Of any of these kinds, of the size
-            of the image, with one channel or those of the image.
+            of the image, with one channel or those of the image. A stack takes a mask of its shape, of its shape
+            without channels, or of one image; a list takes a list, or one for all.
+        missing: which values are missing and must be filled in, as in ``skimage.restoration.inpaint_biharmonic``: the
+            opposite of ``mask``, of the same kinds and sizes. With both, a value counts if both say so.
         truth: the clean image, for scores alone; of any of these kinds, in the units and with the channels of the
             image.
+        channel_axis: the axis of the channels, ``None`` if there is none; of a ``DataArray`` also its name. By default
+            that of three axes which is the shorter of the first and the last one, and of more axes the last one if it
+            has at most four entries; of tensors the one before rows and columns.
         value_range: the least and the largest clean value, in the units of the image.
         per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
         damage: what is damaged besides isolated entries: ``points``, nothing; ``lines`` and ``auto``, dead rows
@@ -110,7 +118,8 @@ def recover_image(
         progress: whether to show a bar; by default in notebooks and on terminals.
 
     Returns:
-        The recovered image, of the same kind, and what was found of the corruption.
+        A :class:`Recovery`: the recovered image, of the same kind, and what was found of the corruption. For several
+        images see above.
 
     Raises:
         ValueError: an argument is out of range, of no known kind, or no file; a mask or truth has another size; the
@@ -125,185 +134,129 @@ def recover_image(
     >>> recovery.image.shape, recovery.image.dtype, recovery.status, recovery.history["iteration"]
     ((16, 16), dtype('uint8'), 'done', [2])
     """
-    chosen = PRESETS[one_of("preset", preset, PRESETS)]
-    width, maximum = chosen.size(width, iterations)
-    one_of("per", per, ["entry", "pixel"])
-    check_damage(damage)
-    one_of("precision", precision, ["auto", "bf16", "fp32"])
-    alpha = chosen.alpha if alpha is None else positive("alpha", alpha)
-    where = resolve_device(device, image)
-    limit = None if max_memory is None else parse_bytes(max_memory, "max_memory")
-    if tile is not None:
-        at_least("tile", tile, 8)
-    given = image_object(image)
-    loaded = _load(given, value_range)
-    problem = _problem(given, loaded, mask, truth, _whole("seed", seed))
-    channels, height, columns = problem.observation.shape
-    shapes = [(channels, height, columns)]
-    cost = RecoveryCost(shapes, width, chosen, precision, where, option="max_memory", subject="this image")
-    side = cost.choose_tile(limit) if tile is None else cost.check_tile(tile, limit)
-    mosaic = None if side is None else cut(problem, side)
-    problems = [problem] if mosaic is None else list(mosaic.tiles.values())
-    method = chosen.method(width, precision, per, outliers, damage, dense)
-    # whatever is around: gradients are needed, and arrays that remember them
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        first_interrupt() as stop,
-        progress_bar(progress, maximum * len(problems)) as tell,
-    ):
-        block = block_length(max(math.prod(each.observation.shape[1:]) for each in problems), width, where.type)
-        history = HistoryListener(maximum, tell)
-        try:
-            run_batches(
-                method,
-                [ProblemBatch([each]) for each in problems],
-                maximum,
-                block=block,
-                listeners=[history],
-                device=where,
-                tau=TAU,
-                alpha=alpha,
-                evaluate_every=EVERY,
-                interrupted=stop,
-            )
-        except OutOfMemoryError as error:
-            raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
-    if not history.outcomes:
+    options: dict[str, Any] = {
+        "value_range": value_range,
+        "per": per,
+        "damage": damage,
+        "outliers": outliers,
+        "dense": dense,
+        "preset": preset,
+        "iterations": iterations,
+        "alpha": alpha,
+        "width": width,
+        "tile": tile,
+        "max_memory": max_memory,
+        "device": device,
+        "precision": precision,
+    }
+    if isinstance(image, list | tuple):
+        settings = Settings.checked(image[0] if image else None, seed=seed, **options)
+        return _listed(image, channel_axis, settings, progress, mask=mask, missing=missing, truth=truth)
+    values, axis, masked, close = opened(image, channel_axis)
+    mask, missing, truth = bare(mask), _either(bare(missing), masked), bare(truth)
+    settings = Settings.checked(values, seed=seed, **options)
+    if chunked.kind_of(values) is not None:
+        if truth is not None:
+            raise ValueError("truth must be None for arrays in chunks, got one")
+        recover = partial(recover_image, **{**options, "progress": False})
+        limits = settings.value_range
+        return close(chunked.recover_chunks(values, axis, seed, limits, recover, mask=mask, missing=missing))
+    layout = _layout(values, axis)
+    if layout is not None and layout.stack:
+        others = {"mask": mask, "missing": missing, "truth": truth}
+        with _work(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, tell):
+            result: Any = recover_stack(values, layout, settings, stop, tell, **others, stacklevel=2)
+        if result is None:
+            raise KeyboardInterrupt
+        return close(result)
+    given = image_object(values, axis="auto" if layout is None else layout.channel_axis)
+    asked = request(given, settings, mask=mask, missing=missing, truth=truth)
+    with _work(progress, settings, [asked.loaded.format.size]) as (stop, tell):
+        (recovery,) = restore([asked], settings, stop, tell)
+    if recovery is None:
         raise KeyboardInterrupt
-    some = next(iter(history.outcomes.values()))
-    outcomes = [history.outcomes.get(each.name) or _not_begun(each, some) for each in problems]
-    outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
-    _warn(outcome, maximum)
-    curves = [history.curves[each.name] for each in problems if each.name in history.curves]
-    return _recovery(given, loaded, outcome, mean_history(curves))
+    warn(recovery, settings, stacklevel=2)
+    return close(recovery)
 
 
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    return value
+def _listed(
+    images: Sequence[Any], channel_axis: Axis | str, settings: Settings, progress: bool | None, **others: Any
+) -> list[Recovery]:
+    """Recover images of any sizes and kinds."""
+    asked: list[Request] = []
+    closes = []
+    for number, image in enumerate(images):
+        values, axis, masked, close = opened(image, channel_axis)
+        layout = _layout(values, axis)
+        if chunked.kind_of(values) is not None or (layout is not None and layout.stack):
+            raise ValueError(f"image[{number}] must be a single image, got shape {tuple(values.shape)}")
+        given = image_object(values, f"image[{number}]", "auto" if layout is None else layout.channel_axis)
+        own = {name: bare(_of(name, other, number, len(images))) for name, other in others.items()}
+        own["missing"] = _either(own["missing"], masked)
+        made = request(given, settings, **own)
+        asked.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
+        closes.append(close)
+    found: list[Recovery] = []
+    with _work(progress, settings, [each.loaded.format.size for each in asked]) as (stop, tell):
+        for group in _groups(asked):
+            for recovery in restore(group, settings, stop, tell):
+                if recovery is None:
+                    raise KeyboardInterrupt
+                warn(recovery, settings, stacklevel=3)
+                found.append(closes[len(found)](recovery))
+    return found
 
 
-def _load(given: ImageObject, value_range: tuple[float, float] | None) -> LoadedImage:
-    """The image as a problem takes it."""
-    checked = None if value_range is None else checked_range(value_range)
-    try:
-        loaded = load_raster(given.raster, value_range=checked)
-        if checked is not None:
-            check_range_given(loaded)
-    except Unsuitable as error:
-        raise ValueError(f"{given.name}: {error}") from None
-    return loaded
+def _of(name: str, other: Any, number: int, count: int) -> Any:
+    """The mask or truth of one of several images."""
+    if not isinstance(other, list | tuple):
+        return other
+    if len(other) != count:
+        raise ValueError(f"{name} must have one entry per image, {count}, got {len(other)}")
+    return other[number]
 
 
-def _problem(
-    given: ImageObject, loaded: LoadedImage, mask: ImageLike | None, truth: ImageLike | None, seed: int
-) -> Problem:
-    """What is to be recovered."""
-    observed = loaded.mask
-    if mask is not None:
-        own = image_object(mask, "mask")
-        told = observed_by(own.raster, loaded, own.name)
-        observed = told if observed is None else observed & told
-        if not observed.any():
-            raise ValueError(f"{own.name}: the mask must leave an observed entry of {given.name}, got none")
-    problem = Problem(
-        name=image_name(given.path) if isinstance(given, FileImage) else given.name,
-        observation=within_reach(loaded),
-        truth=None if truth is None else _truth(image_object(truth, "truth"), loaded),
-        mask=None if observed is None or observed.all() else observed,
-        seed=seed,
-        data_range=1.0,
-    )
-    return as_measured(problem, loaded)
+def _groups(asked: Sequence[Request]) -> Iterator[list[Request]]:
+    """Images that are at work together, by their pixels."""
+    group: list[Request] = []
+    pixels = 0
+    for each in asked:
+        group.append(each)
+        pixels += each.problem.observation[0].numel()
+        if pixels >= AT_ONCE:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
 
 
-def _truth(given: ImageObject, like: LoadedImage) -> Tensor:
-    """The clean image, in the range of the image."""
-    truth = _load_known(given, like)
-    if truth.shape != like.values.shape:
-        raise ValueError(
-            f"{given.name}: the truth must have the channels, height and width of the image, "
-            f"{tuple(like.values.shape)}, got {tuple(truth.shape)}"
-        )
-    return truth
+def _layout(values: Any, axis: Axis) -> Layout | None:
+    """The axes of an array or tensor; ``None`` of other images."""
+    if not isinstance(values, np.ndarray | Tensor):
+        if axis != "auto":
+            raise ValueError(f"channel_axis must be 'auto' for {type(values).__name__}, got {axis!r}")
+        return None
+    shape = tuple(values.shape)
+    if axis == "auto" and len(shape) < 4:
+        return None  # what is no image is refused with the others
+    return layout_of(shape, axis, first=isinstance(values, Tensor))
 
 
-def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
-    try:
-        loaded = load_raster(given.raster, value_range=like.format.value_range)
-    except Unsuitable as error:
-        raise ValueError(f"{given.name}: {error}") from None
-    if loaded.mask is not None:
-        missing = int((~loaded.mask).sum())
-        raise ValueError(f"{given.name}: the truth must be known everywhere, got {missing} NaN or transparent entries")
-    return loaded.values
+def _either(missing: Any, masked: Any) -> Any:
+    """What one of two masks has, or both."""
+    if missing is None or masked is None:
+        return masked if missing is None else missing
+    return np.asarray(missing).astype(bool) | masked
 
 
-def _not_begun(tile: Problem, other: Outcome) -> Outcome:
-    """The outcome of a tile whose turn did not come: the observation. Rates are those of another tile."""
-    return replace(
-        other,
-        problem=tile,
-        status="interrupted",
-        iteration=0,
-        seconds=0.0,
-        signal=tile.observation,
-        corruption=torch.zeros_like(tile.observation),
-        scores={},
-        corruption_probability=None,
-    )
-
-
-def _warn(outcome: Outcome, maximum: int) -> None:
-    """Say what is not as it should be."""
-    if outcome.status == "interrupted":
-        warnings.warn(
-            f"interrupted after {outcome.iteration} of {maximum} iterations: this is what is recovered so far",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    if message := doubt(outcome):
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-    if outcome.status == "diverged":
-        warnings.warn(
-            f"diverged after {outcome.iteration} of {maximum} iterations: this is what was recovered before; a smaller "
-            f"alpha is needed, got {outcome.alpha:.4g}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
-    """The corruption ``(H, W, C)`` in the units of the image; ``exact`` beyond its range as well."""
-    low, high = loaded.format.value_range
-    if not exact and not isinstance(loaded.format.value_range, Stretch):
-        return corruption.astype(np.float64) * (high - low)
-    off = loaded.format.raster.colours().astype(np.float64) - recovered.colours()
-    return np.where(corruption == 0, 0.0, off)
-
-
-def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
-    """The outcome in the units and the layout of the image."""
-    corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    found = np.abs(corruption) > least_corruption(outcome.problem)
-    if outcome.problem.mask is not None:
-        found &= outcome.problem.mask.permute(1, 2, 0).numpy()
-    recovered = repainted(outcome.signal, loaded.format)
-    off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
-    probability = outcome.corruption_probability
-    return Recovery(
-        image=given.like(recovered),
-        corruption=given.entries(off.astype(given.entry_dtype())),
-        corruption_probability=None if probability is None else given.entries(probability.permute(1, 2, 0).numpy()),
-        mask=given.entries(found),
-        history=history,
-        status=outcome.status,
-        iterations=outcome.iteration,
-        alpha=outcome.alpha,
-        seconds=outcome.seconds,
-        _outcome=outcome,
-        _format=loaded.format,
-        _from_file=isinstance(given, FileImage),
-    )
+@contextmanager
+def _work(
+    progress: bool | None, settings: Settings, sizes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Callable[[], bool], Tell]]:
+    """Notice Ctrl-C and show a bar."""
+    parts = 0
+    for size in sizes:
+        side = settings.side((1, *size))
+        parts += 1 if side is None else len(cover(size, side).places)
+    with first_interrupt() as stop, progress_bar(progress, settings.maximum * parts) as tell:
+        yield stop, tell

@@ -16,6 +16,8 @@ INTERNAL = {
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     *("foundation.launched", "foundation.process_group"),
+    *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
+    *("images.stack_recovery", "images.stacks"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),

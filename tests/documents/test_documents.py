@@ -43,6 +43,7 @@ MEASURED = [
 
 HOW_TO = [
     "alpha.md",
+    "arrays.md",
     "command_line.md",
     "files.md",
     "gpu.md",

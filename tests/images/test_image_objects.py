@@ -86,7 +86,6 @@ def test_a_subclass_becomes_an_array(tmp_path: Path) -> None:
         (np.zeros((1, 3, 4, 4)), "image: an image must have shape (H, W), (H, W, C) or (C, H, W), got (1, 3, 4, 4)"),
         (np.zeros((0, 4)), "image: an image must have at least one pixel, got 0×4 (height × width)"),
         (np.full((3, 4), np.inf), "image: values must be finite, or NaN where missing, got inf in row 1, column 1"),
-        (np.ma.masked_equal(np.zeros((4, 4)), 1), "image: a masked array must be given as two, .data and mask=~.mask"),
         ([[1, 2], [3, 4]], "image must be a path, a NumPy array, an image of PIL or a torch tensor, got list"),
         (None, "image must be a path, a NumPy array, an image of PIL or a torch tensor, got NoneType"),
     ],

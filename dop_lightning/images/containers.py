@@ -1,0 +1,135 @@
+"""Arrays with more than their values: masked arrays of NumPy, and labelled ones of xarray.
+
+What is recovered comes back in the same container.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from dop_lightning.images.image_objects import Axis
+from dop_lightning.images.layout import layout_of
+from dop_lightning.images.recovery import Recovery
+from dop_lightning.images.stack_recovery import StackRecovery
+
+CHANNEL_NAMES = frozenset({"band", "bands", "c", "channel", "channels", "rgb"})
+"""Dimensions of xarray that hold channels, in lower case."""
+
+ROW_NAMES = frozenset({"y", "lat", "latitude", "northing", "row"})
+"""Dimensions of xarray along which rows are counted, in lower case."""
+
+COLUMN_NAMES = frozenset({"x", "lon", "longitude", "easting", "col", "column"})
+"""Dimensions of xarray along which columns are counted, in lower case."""
+
+Result = TypeVar("Result", Recovery, StackRecovery)
+
+
+class Opened(NamedTuple):
+    """What a container holds.
+
+    Attributes:
+        values: the array.
+        channel_axis: its channels.
+        missing: true where a value is missing, if any.
+        close: makes the result one of the container.
+    """
+
+    values: Any
+    channel_axis: Axis
+    missing: Any
+    close: Callable[[Any], Any]
+
+
+def is_xarray(given: object) -> bool:
+    """Whether an object is a DataArray, without importing xarray."""
+    xarray: Any = sys.modules.get("xarray")
+    return xarray is not None and isinstance(given, xarray.DataArray)
+
+
+def opened(given: Any, channel_axis: Axis | str) -> Opened:
+    """Take an array out of its container; other objects are returned as they are.
+
+    Args:
+        given: the image.
+        channel_axis: of the array; of a DataArray also the name of the dimension.
+
+    Raises:
+        ValueError: there is no such dimension.
+    """
+    if is_xarray(given):
+        return _opened_xarray(given, channel_axis)
+    if isinstance(channel_axis, str) and channel_axis != "auto":
+        raise ValueError(
+            f"channel_axis must be 'auto', None or an axis, got {channel_axis!r}; names are for xarray.DataArray"
+        )
+    axis: Axis = channel_axis  # type: ignore[assignment]
+    if isinstance(given, np.ma.MaskedArray):
+        return Opened(given.data, axis, np.ma.getmaskarray(given), lambda result: _with(result, _masked(given)))
+    return Opened(given, axis, None, lambda result: result)
+
+
+def bare(given: Any) -> Any:
+    """Return a mask or truth without its container."""
+    if is_xarray(given):
+        return given.values
+    if isinstance(given, np.ma.MaskedArray):
+        return given.data
+    return given
+
+
+def _masked(given: np.ma.MaskedArray) -> dict[str, Callable[[Any], Any]]:
+    """A masked array of which nothing is masked."""
+    return {"image": lambda values: np.ma.array(values, mask=False, fill_value=given.fill_value)}
+
+
+def _with(result: Result, wrappers: dict[str, Callable[[Any], Any]]) -> Result:
+    """Wrap fields of a result."""
+    fields = {name: getattr(result, name) for name in wrappers}
+    return replace(result, **{name: wrappers[name](value) for name, value in fields.items() if value is not None})
+
+
+def _opened_xarray(given: Any, channel_axis: Axis | str) -> Opened:
+    dims = [str(dim) for dim in given.dims]
+    if given.ndim < 2:
+        raise ValueError(f"image must have at least two dimensions, got {', '.join(dims) or 'none'}")
+    if isinstance(channel_axis, str) and channel_axis != "auto":
+        if channel_axis not in dims:
+            raise ValueError(f"channel_axis must be one of the dimensions {', '.join(dims)}, got {channel_axis!r}")
+        channel_axis = dims.index(channel_axis)
+    channels: int | None = None
+    if channel_axis == "auto":
+        named = [k for k, dim in enumerate(dims) if dim.lower() in CHANNEL_NAMES]
+        channels = named[0] if len(named) == 1 and given.ndim > 2 else None
+    elif channel_axis is not None:
+        channels = layout_of(given.shape, channel_axis).channels  # type: ignore[arg-type]
+    order = _order(dims, channels)
+    turned = given.transpose(*(given.dims[k] for k in order))
+
+    def close(result: Any) -> Any:
+        def labelled(values: Any) -> Any:
+            return turned.copy(data=values).transpose(*given.dims)
+
+        def without_units(values: Any) -> Any:
+            made = labelled(values)
+            made.attrs = {}
+            return made
+
+        wrappers = {"image": labelled, "corruption": labelled, "mask": without_units}
+        return _with(result, {**wrappers, "corruption_probability": without_units})
+
+    axis = None if channels is None else order.index(channels)
+    values = turned.data if hasattr(turned.data, "dask") else turned.values
+    return Opened(values, axis, None, close)
+
+
+def _order(dims: list[str], channels: int | None) -> list[int]:
+    """Return the axes of the stack, the rows, the columns and the channels, in this order."""
+    others = [k for k in range(len(dims)) if k != channels]
+    rows = [k for k in others if dims[k].lower() in ROW_NAMES]
+    columns = [k for k in others if dims[k].lower() in COLUMN_NAMES]
+    pixels = [*rows, *columns] if len(rows) == len(columns) == 1 else others[-2:]
+    rest = [k for k in others if k not in pixels]
+    return [*rest, *pixels, *([] if channels is None else [channels])]

@@ -1,0 +1,267 @@
+"""Restore images in one run, and return each in the units and the layout that it was given in.
+
+Shapes: C channels, H×W pixels.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.at_once import run_batches
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.state import OutOfMemoryError
+from dop_lightning.images.cost import block_length
+from dop_lightning.images.formats.image_files import load_raster, repainted
+from dop_lightning.images.formats.image_format import LoadedImage
+from dop_lightning.images.formats.masks import observed_by
+from dop_lightning.images.formats.outliers import check_range_given, within_reach
+from dop_lightning.images.formats.raster import Raster, Unsuitable
+from dop_lightning.images.formats.samples import image_name
+from dop_lightning.images.formats.stretch import Stretch
+from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
+from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
+from dop_lightning.images.measured import as_measured
+from dop_lightning.images.mosaics import combine
+from dop_lightning.images.presets import TAU
+from dop_lightning.images.progress import Tell
+from dop_lightning.images.recovery import Recovery
+from dop_lightning.images.settings import Settings
+from dop_lightning.images.tiles import cut
+from dop_lightning.images.verdict import doubt
+from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.scoring import least_corruption
+
+
+class Request(NamedTuple):
+    """An image to restore.
+
+    Attributes:
+        given: the image as the user has it.
+        loaded: the image as a problem takes it.
+        problem: the problem.
+    """
+
+    given: ImageObject
+    loaded: LoadedImage
+    problem: Problem
+
+
+def request(
+    given: ImageObject,
+    settings: Settings,
+    *,
+    mask: ImageLike | None = None,
+    missing: ImageLike | None = None,
+    truth: ImageLike | None = None,
+) -> Request:
+    """Prepare an image.
+
+    Args:
+        given: the image.
+        settings: how it is recovered.
+        mask: true where a value was observed.
+        missing: true where a value is missing.
+        truth: the clean image, for scores.
+
+    Raises:
+        ValueError: they do not fit together, or nothing was observed.
+    """
+    try:
+        loaded = load_raster(given.raster, value_range=settings.value_range)
+        if settings.value_range is not None:
+            check_range_given(loaded)
+    except Unsuitable as error:
+        raise ValueError(f"{given.name}: {error}") from None
+    observed = loaded.mask
+    for name, told in (("mask", mask), ("missing", missing)):
+        if told is None:
+            continue
+        own = image_object(told, name)
+        known = observed_by(own.raster if name == "mask" else inverted(own.raster), loaded, own.name)
+        observed = known if observed is None else observed & known
+        if not observed.any():
+            raise ValueError(f"{own.name}: the mask must leave an observed entry of {given.name}, got none")
+    problem = Problem(
+        name=image_name(given.path) if isinstance(given, FileImage) else given.name,
+        observation=within_reach(loaded),
+        truth=None if truth is None else _truth(image_object(truth, "truth"), loaded),
+        mask=None if observed is None or observed.all() else observed,
+        seed=settings.seed,
+        data_range=1.0,
+    )
+    return Request(given, loaded, as_measured(problem, loaded))
+
+
+def inverted(raster: Raster) -> Raster:
+    """Return a mask that is true where ``raster`` is not: at most half of its largest value, or NaN.
+
+    >>> inverted(Raster(".npy", np.array([[[0], [9]]]), 64)).samples.ravel().tolist()
+    [True, False]
+    """
+    values = np.nan_to_num(raster.upright().colours().astype(np.float64), nan=0.0)
+    most = values.max()
+    return Raster(".npy", ~(values > most / 2) if most > 0 else np.ones(values.shape, dtype=bool), 8)
+
+
+def restore(
+    requests: Sequence[Request], settings: Settings, stop: Callable[[], bool], tell: Tell
+) -> list[Recovery | None]:
+    """Restore images; ``None`` for each that was interrupted before it had begun.
+
+    Args:
+        requests: the images, with different names.
+        settings: how.
+        stop: whether to stop after the block in progress.
+        tell: called with iterations that are done.
+
+    Raises:
+        OutOfMemoryError: there was less memory than expected.
+        ValueError: an image does not fit in memory.
+    """
+    sides = [settings.side(_shape(each.problem)) for each in requests]
+    mosaics = [None if side is None else cut(each.problem, side) for each, side in zip(requests, sides, strict=True)]
+    parts = [
+        [each.problem] if mosaic is None else list(mosaic.tiles.values())
+        for each, mosaic in zip(requests, mosaics, strict=True)
+    ]
+    problems = [problem for each in parts for problem in each]
+    history = HistoryListener(settings.maximum, tell)
+    largest = max(math.prod(each.observation.shape[1:]) for each in problems)
+    # whatever is around: gradients are needed, and arrays that remember them
+    with torch.inference_mode(False), torch.no_grad(), _advice():
+        run_batches(
+            settings.method(),
+            [ProblemBatch([each]) for each in problems],
+            settings.maximum,
+            block=block_length(largest, settings.width, settings.device.type),
+            listeners=[history],
+            device=settings.device,
+            tau=TAU,
+            alpha=settings.alpha,
+            evaluate_every=EVERY,
+            interrupted=stop,
+        )
+    found: list[Recovery | None] = []
+    for each, mosaic, own in zip(requests, mosaics, parts, strict=True):
+        some = next((history.outcomes[part.name] for part in own if part.name in history.outcomes), None)
+        if some is None:
+            found.append(None)
+            continue
+        outcomes = [history.outcomes.get(part.name) or _not_begun(part, some) for part in own]
+        outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
+        curves = [history.curves[part.name] for part in own if part.name in history.curves]
+        found.append(_recovery(each.given, each.loaded, outcome, mean_history(curves)))
+    return found
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """Say what takes less memory."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
+
+
+def warn(recovery: Recovery, settings: Settings, stacklevel: int) -> None:
+    """Warn of what is not as it should be."""
+    outcome, maximum = recovery._outcome, settings.maximum
+    stacklevel += 1
+    if outcome.status == "interrupted":
+        warnings.warn(
+            f"interrupted after {outcome.iteration} of {maximum} iterations: this is what is recovered so far",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
+    if message := doubt(outcome):
+        warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
+    if outcome.status == "diverged":
+        warnings.warn(
+            f"diverged after {outcome.iteration} of {maximum} iterations: this is what was recovered before; a smaller "
+            f"alpha is needed, got {outcome.alpha:.4g}",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _shape(problem: Problem) -> tuple[int, int, int]:
+    channels, height, width = problem.observation.shape
+    return channels, height, width
+
+
+def _truth(given: ImageObject, like: LoadedImage) -> Tensor:
+    """The clean image, in the range of the image."""
+    truth = _load_known(given, like)
+    if truth.shape != like.values.shape:
+        raise ValueError(
+            f"{given.name}: the truth must have the channels, height and width of the image, "
+            f"{tuple(like.values.shape)}, got {tuple(truth.shape)}"
+        )
+    return truth
+
+
+def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
+    try:
+        loaded = load_raster(given.raster, value_range=like.format.value_range)
+    except Unsuitable as error:
+        raise ValueError(f"{given.name}: {error}") from None
+    if loaded.mask is not None:
+        missing = int((~loaded.mask).sum())
+        raise ValueError(f"{given.name}: the truth must be known everywhere, got {missing} NaN or transparent entries")
+    return loaded.values
+
+
+def _not_begun(tile: Problem, other: Outcome) -> Outcome:
+    """The outcome of a tile whose turn did not come: the observation. Rates are those of another tile."""
+    return replace(
+        other,
+        problem=tile,
+        status="interrupted",
+        iteration=0,
+        seconds=0.0,
+        signal=tile.observation,
+        corruption=torch.zeros_like(tile.observation),
+        scores={},
+        corruption_probability=None,
+    )
+
+
+def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
+    """The corruption ``(H, W, C)`` in the units of the image; ``exact`` beyond its range as well."""
+    low, high = loaded.format.value_range
+    if not exact and not isinstance(loaded.format.value_range, Stretch):
+        return corruption.astype(np.float64) * (high - low)
+    off = loaded.format.raster.colours().astype(np.float64) - recovered.colours()
+    return np.where(corruption == 0, 0.0, off)
+
+
+def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
+    """The outcome in the units and the layout of the image."""
+    corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
+    found = np.abs(corruption) > least_corruption(outcome.problem)
+    if outcome.problem.mask is not None:
+        found &= outcome.problem.mask.permute(1, 2, 0).numpy()
+    recovered = repainted(outcome.signal, loaded.format)
+    off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
+    probability = outcome.corruption_probability
+    return Recovery(
+        image=given.like(recovered),
+        corruption=given.entries(off.astype(given.entry_dtype())),
+        corruption_probability=None if probability is None else given.entries(probability.permute(1, 2, 0).numpy()),
+        mask=given.entries(found),
+        history=history,
+        status=outcome.status,
+        iterations=outcome.iteration,
+        alpha=outcome.alpha,
+        seconds=outcome.seconds,
+        _outcome=outcome,
+        _format=loaded.format,
+        _from_file=isinstance(given, FileImage),
+    )

@@ -1,0 +1,115 @@
+"""Arguments of :func:`~dop_lightning.images.recover.recover_image`, checked once for any number of images."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from dop_lightning.engine.state import Procedure
+from dop_lightning.engine.steps.clean_entries import check_damage
+from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.foundation.devices import resolve_device
+from dop_lightning.foundation.units import parse_bytes
+from dop_lightning.images.cost import RecoveryCost, Shape
+from dop_lightning.images.formats.value_range import checked_range
+from dop_lightning.images.presets import PRESETS, Precision, Preset
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are recovered.
+
+    Attributes:
+        preset: method, iterations and width.
+        width: channels of the network.
+        maximum: gradient iterations.
+        alpha: ratio of the learning rates, if the method has one.
+        seed: of the random numbers.
+        tile: side of the tiles in pixels, ``None`` to choose it by the memory.
+        memory: limit in bytes, if any.
+        device: that of the computation.
+        precision: of the network.
+        value_range: the least and the largest clean value, if specified.
+        options: ``per``, ``outliers``, ``damage`` and ``dense``.
+    """
+
+    preset: Preset
+    width: int
+    maximum: int
+    alpha: float | None
+    seed: int
+    tile: int | None
+    memory: int | None
+    device: torch.device
+    precision: Precision
+    value_range: tuple[float, float] | None
+    options: dict[str, Any]
+
+    @classmethod
+    def checked(
+        cls,
+        data: object,
+        *,
+        value_range: tuple[float, float] | None,
+        preset: str,
+        iterations: int | None,
+        alpha: float | None,
+        width: int | None,
+        seed: int,
+        tile: int | None,
+        max_memory: str | None,
+        device: str | torch.device,
+        precision: Precision,
+        **options: Any,
+    ) -> Self:
+        """Check the arguments; ``data`` are the images, which may be on a device.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        chosen = PRESETS[one_of("preset", preset, PRESETS)]
+        width, maximum = chosen.size(width, iterations)
+        one_of("per", options["per"], ["entry", "pixel"])
+        check_damage(options["damage"])
+        one_of("precision", precision, ["auto", "bf16", "fp32"])
+        if tile is not None:
+            at_least("tile", tile, 8)
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed must be a whole number, got {seed!r}")
+        return cls(
+            chosen,
+            width,
+            maximum,
+            chosen.alpha if alpha is None else positive("alpha", alpha),
+            seed,
+            tile,
+            None if max_memory is None else parse_bytes(max_memory, "max_memory"),
+            resolve_device(device, data),
+            precision,
+            None if value_range is None else checked_range(value_range),
+            options,
+        )
+
+    def method(self) -> Procedure:
+        """Return the method."""
+        options = self.options
+        return self.preset.method(
+            self.width, self.precision, options["per"], options["outliers"], options["damage"], options["dense"]
+        )
+
+    def side(self, shape: Shape) -> int | None:
+        """Return the side of the tiles of an image ``(C, H, W)``; ``None`` to recover it whole.
+
+        Raises:
+            ValueError: it does not fit in memory.
+        """
+        cost = RecoveryCost(
+            [shape],
+            self.width,
+            self.preset,
+            self.precision,
+            self.device,
+            option="max_memory",
+            subject="this image",
+        )
+        return cost.choose_tile(self.memory) if self.tile is None else cost.check_tile(self.tile, self.memory)

@@ -1,0 +1,57 @@
+"""The result of :func:`~dop_lightning.images.recover.recover_image` for a stack of images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dop_lightning.engine.outcome import Status
+from dop_lightning.foundation.units import format_duration
+from dop_lightning.images.history import History
+
+WORST: tuple[Status, ...] = ("interrupted", "diverged", "done", "stable")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StackRecovery:
+    """A recovered stack: several images in one array, such as a batch, a time series or the slices of a volume.
+
+    ``image``, ``corruption``, ``corruption_probability`` and ``mask`` have the shape and the kind of what was passed;
+    see :class:`~dop_lightning.images.recovery.Recovery` for their meaning. The other arrays have one entry per image,
+    in the shape of the axes that are neither channels nor pixels.
+
+    Attributes:
+        image: of the kind, type and layout of the stack.
+        corruption: what was added to the clean values.
+        corruption_probability: in [0, 1]; NaN in images that were not recovered. ``None`` with the preset ``paper``.
+        mask: true where a value was found to be corrupted.
+        statuses: of each image, as in ``Recovery``. An image that had not begun is ``interrupted`` after 0 iterations,
+            and comes back as it was observed.
+        iterations: gradient iterations of each image.
+        alphas: ratio of the learning rates of each image; NaN without one.
+        histories: scores of each image, by its index; none of images that had not begun.
+        seconds: total.
+    """
+
+    image: Any
+    corruption: Any
+    corruption_probability: Any
+    mask: Any
+    statuses: np.ndarray
+    iterations: np.ndarray
+    alphas: np.ndarray
+    histories: dict[tuple[int, ...], History]
+    seconds: float
+
+    @property
+    def status(self) -> Status:
+        """The first of ``interrupted``, ``diverged``, ``done`` and ``stable`` that an image has."""
+        return next(status for status in WORST if (self.statuses == status).any())
+
+    def __repr__(self) -> str:
+        found = float(self.mask.sum()) / max(1, int(np.prod(self.mask.shape)))
+        return (
+            f"StackRecovery({type(self.image).__name__} of {' × '.join(map(str, self.image.shape))}, "
+            f"{self.statuses.size} image{'s' * (self.statuses.size != 1)}, {self.status} in "
+            f"{format_duration(self.seconds)}, {found:.1%} of the values corrupted)"
+        )

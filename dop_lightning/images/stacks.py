@@ -1,0 +1,171 @@
+"""Recover the images of a stack in one call, each as it would be recovered by itself.
+
+Memory holds the stack, its results and the images at work.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dop_lightning.images.image_objects import ImageObject, image_object
+from dop_lightning.images.layout import Layout
+from dop_lightning.images.progress import Tell
+from dop_lightning.images.recovery import Recovery
+from dop_lightning.images.restoration import Request, request, restore, warn
+from dop_lightning.images.settings import Settings
+from dop_lightning.images.stack_recovery import StackRecovery
+
+AT_ONCE = 16 * 96**2
+"""Approximate number of pixels of the images that are at work together."""
+
+Stack = np.ndarray | Tensor
+
+
+def recover_stack(
+    stack: Stack,
+    layout: Layout,
+    settings: Settings,
+    stop: Callable[[], bool],
+    tell: Tell,
+    *,
+    mask: Any = None,
+    missing: Any = None,
+    truth: Any = None,
+    stacklevel: int = 2,
+) -> StackRecovery | None:
+    """Recover each image of a stack; ``None`` if it was interrupted before the first one.
+
+    Args:
+        stack: the images.
+        layout: its axes.
+        settings: how.
+        stop: whether to stop after the block in progress.
+        tell: called with iterations that are done.
+        mask: true where a value was observed: of the shape of the stack, the same without channels, or one image.
+        missing: true where a value is missing, likewise.
+        truth: the clean images, of the shape of the stack.
+        stacklevel: of warnings.
+
+    Raises:
+        ValueError: an image cannot be recovered; the message names its position.
+    """
+    others = {"mask": mask, "missing": missing, "truth": truth}
+    found: list[tuple[tuple[int, ...], Recovery | None]] = []
+    result = _Result(stack, layout)
+    positions, begun = layout.indices(), False
+    at_once = max(1, AT_ONCE // (layout.size[0] * layout.size[1]))
+    while group := list(islice(positions, at_once)):
+        if stop():
+            found = [(position, None) for position in group]
+        else:
+            asked = [_request(stack, layout, at, settings, others) for at in group]
+            found = list(zip(group, restore(asked, settings, stop, tell), strict=True))
+        for position, recovery in found:
+            begun = begun or recovery is not None
+            result.take(position, recovery)
+            if recovery is not None and recovery.status != "interrupted":
+                warn(recovery, settings, stacklevel + 1)
+        if not begun and stop():
+            return None
+    done = result.stack_recovery()
+    if count := Counter(done.statuses.ravel().tolist())["interrupted"]:
+        warnings.warn(
+            f"interrupted: {count} of {done.statuses.size} images were not finished",
+            RuntimeWarning,
+            stacklevel=stacklevel + 1,
+        )
+    return done
+
+
+def _object(stack: Stack, layout: Layout, position: tuple[int, ...]) -> ImageObject:
+    name = f"image[{', '.join(map(str, position))}]"
+    return image_object(stack[layout.index(position)], name, layout.channel_axis)
+
+
+def _request(
+    stack: Stack,
+    layout: Layout,
+    position: tuple[int, ...],
+    settings: Settings,
+    others: dict[str, Any],
+) -> Request:
+    given = _object(stack, layout, position)
+    own = {key: _part(key, other, layout, position) for key, other in others.items()}
+    return request(given, settings, **own)
+
+
+def _part(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
+    """The part of a mask or truth that belongs to one image."""
+    if other is None:
+        return None
+    array = other.detach().cpu().numpy() if isinstance(other, Tensor) else np.asarray(other)
+    shape, pixels = array.shape, layout.stack_shape + layout.size
+    if shape == layout.shape:
+        part = array[layout.index(position)]
+        return part if layout.channels is None else np.moveaxis(part, layout.channel_axis or 0, 2)
+    if name == "truth":
+        raise ValueError(f"truth must have the shape of the stack, {layout.shape}, got {shape}")
+    if shape == pixels:
+        return array[position]
+    if shape == layout.size:
+        return array
+    raise ValueError(f"{name} must have one of the shapes {layout.shape}, {pixels} and {layout.size}, got {shape}")
+
+
+class _Result:
+    """Arrays that take what was recovered, image by image."""
+
+    def __init__(self, stack: Stack, layout: Layout) -> None:
+        self.layout = layout
+        self.image = stack.detach().clone() if isinstance(stack, Tensor) else np.array(stack, subok=False)
+        self.arrays: dict[str, Any] = {}
+        shape = layout.stack_shape
+        self.statuses = np.full(shape, "interrupted", dtype="<U11")
+        self.iterations = np.zeros(shape, dtype=np.int64)
+        self.alphas = np.full(shape, np.nan)
+        self.histories: dict[tuple[int, ...], Any] = {}
+        self.seconds = 0.0
+
+    def take(self, position: tuple[int, ...], recovery: Recovery | None) -> None:
+        if recovery is None:
+            return
+        where = self.layout.index(position)
+        self.image[where] = recovery.image
+        for name in ("corruption", "corruption_probability", "mask"):
+            if (values := getattr(recovery, name)) is not None:
+                self._array(name, values)[where] = values
+        self.statuses[position] = recovery.status
+        self.iterations[position] = recovery.iterations
+        self.alphas[position] = np.nan if recovery.alpha is None else recovery.alpha
+        self.histories[position] = recovery.history
+        self.seconds += recovery.seconds
+
+    def _array(self, name: str, like: Any) -> Any:
+        if name not in self.arrays:
+            shape = self.layout.shape
+            if isinstance(like, Tensor):
+                self.arrays[name] = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            else:
+                self.arrays[name] = np.zeros(shape, dtype=like.dtype)
+            if name == "corruption_probability":
+                self.arrays[name][...] = float("nan")
+        return self.arrays[name]
+
+    def stack_recovery(self) -> StackRecovery:
+        return StackRecovery(
+            self.image,
+            self.arrays["corruption"],
+            self.arrays.get("corruption_probability"),
+            self.arrays["mask"],
+            self.statuses,
+            self.iterations,
+            self.alphas,
+            self.histories,
+            self.seconds,
+        )
