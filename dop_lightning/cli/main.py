@@ -31,6 +31,9 @@ GROUPS = {
         "report": ("dop_lightning.cli.report", "one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.cli.figure", "compute and draw a figure of the paper"),
     },
+    "Your shell": {
+        "completion": ("dop_lightning.cli.completion", "print a script that completes verbs, options and files"),
+    },
     "If something does not work": {
         "doctor": ("dop_lightning.cli.doctor.command", "versions, devices, what is missing, and a short trial"),
     },
@@ -64,7 +67,7 @@ def usage() -> str:
     wide = max(len(command) for command, _ in EXAMPLES)
     lines += [f"  {command:<{wide}}   {what}" for command, what in EXAMPLES]
     for title, verbs in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {verb:<10}{text}" for verb, (_, text) in verbs.items())]
+        lines += ["", f"{title}:", *(f"  {verb:<12}{text}" for verb, (_, text) in verbs.items())]
     return "\n".join([*lines, "", "dop VERB --help explains a verb, dop --version tells the version."])
 
 

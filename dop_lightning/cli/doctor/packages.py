@@ -25,6 +25,7 @@ PURPOSES = {
     "arrays": "recover_image of arrays of xarray, dask and zarr",
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",
+    "completion": "dop completion prints scripts for shells",
     "cluster": "dop sweep submits jobs to SLURM",
     "estimator": "RobustPCA, an estimator of scikit-learn",
     "video": "dop separate reads and writes videos",
