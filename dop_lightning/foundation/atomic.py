@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from dop_lightning.foundation.checksums import checksum, file_checksum, with_checksum
+from dop_lightning.foundation.checksums import Checksum, checksum, file_checksum, with_checksum
 
 WAITING = 8
 """Maximum number of files of a group that wait for the disk at the same time."""
@@ -25,28 +25,35 @@ _GROUP: ContextVar["_Group | None"] = ContextVar("group", default=None)
 _RECORDED: ContextVar[dict[Path, str] | None] = ContextVar("recorded", default=None)
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True, streamed: bool = False
+) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in the place of ``path`` in one step.
 
     Until then the old content stands, and it stays where writing fails. Missing folders are made.
 
     Args:
         path: the file to write.
-        write: gets a file in memory, open for binary writing; ``lambda file: torch.save(state, file)``.
+        write: gets a file that is open for binary writing; ``lambda file: torch.save(state, file)``.
         durable: whether to wait until the content is on the disk. A file that is replaced every second need not
             survive a power cut. Inside of :func:`written_together`, the wait and the replacement come at its end.
+        streamed: whether the content goes to the temporary file as it comes. Else it is collected in memory first,
+            since most libraries hide errors of the disk behind errors of their own.
 
     Raises:
         OSError: the folder cannot be made or written, or ``path`` is a folder.
     """
     path = Path(path)
-    # In memory first: libraries hide what the disk has to say behind errors of their own.
     content = io.BytesIO()
-    write(content)
+    if not streamed:
+        write(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a file cannot be renamed across file systems; with a random name, since several
     # processes may write the same file; and not by `tempfile`, whose files only their owner may read.
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    if streamed:
+        _write_streamed(path, temporary, write, durable)
+        return
     if durable and (group := _GROUP.get()) is not None:
         group.add(path, temporary, content)
     else:
@@ -58,6 +65,44 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], dura
             temporary.unlink(missing_ok=True)
             raise
     _record(path, content.getbuffer())
+
+
+def _write_streamed(path: Path, temporary: Path, write: Callable[[BinaryIO], object], durable: bool) -> None:
+    found = Checksum()
+    try:
+        with naming(path), temporary.open("xb") as file:
+            write(cast("BinaryIO", _Summed(file, found)))
+        if durable and (group := _GROUP.get()) is not None:
+            group.add_written(path, temporary)
+        else:
+            with naming(path):
+                if durable:
+                    _to_disk(temporary)
+                temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if (files := _RECORDED.get()) is not None:
+        files[path] = str(found)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+class _Summed:
+    """A file that adds to a checksum what is written."""
+
+    def __init__(self, file: BinaryIO, found: Checksum) -> None:
+        self._file, self._found = file, found
+
+    def write(self, content: bytes) -> int:
+        self._found.add(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 @contextmanager
@@ -143,6 +188,10 @@ class _Group:
 
     def add(self, path: Path, temporary: Path, content: io.BytesIO) -> None:
         self._files.append((path, temporary, _pool().submit(_fill, path, temporary, content, True)))
+
+    def add_written(self, path: Path, temporary: Path) -> None:
+        """Add a file whose content need only reach the disk."""
+        self._files.append((path, temporary, _pool().submit(_to_disk, temporary)))
 
     def replace(self) -> None:
         """Wait for all files, then put them in their places in the order in which they were added."""

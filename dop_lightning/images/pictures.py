@@ -73,8 +73,11 @@ def probability_map(probability: Tensor) -> Picture:
     return _levels(probability.amax(0), 1.0)
 
 
-AT_ONCE = 2**20
-"""Entries of a matrix that are coloured at once, and that its limit is taken from."""
+AT_ONCE = 2**16
+"""Entries of a matrix that are coloured at once."""
+
+SAMPLE = 2**20
+"""Entries that the limit of a matrix is taken from."""
 
 
 def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
@@ -113,8 +116,8 @@ def colour_limit(matrix: Tensor) -> float:
     For large matrices, it is estimated from a random sample of entries with a fixed seed.
     """
     entries = matrix.detach().flatten()
-    if entries.numel() > AT_ONCE:
-        drawn = torch.randint(entries.numel(), (AT_ONCE,), generator=torch.Generator().manual_seed(0))
+    if entries.numel() > SAMPLE:
+        drawn = torch.randint(entries.numel(), (SAMPLE,), generator=torch.Generator().manual_seed(0))
         entries = entries[drawn.to(entries.device)]
     values = entries.double().cpu().abs()
     finite = values[values.isfinite()].numpy()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.order_statistics import median_magnitude
 from dop_lightning.problems.randomness import Purpose, stream
 
 Attribute = str | int | float | bool
@@ -208,14 +209,12 @@ def scale(problem: Problem) -> float:
     """The scale of an observation: the known range, else the median of |y| over the observed entries."""
     if problem.data_range is not None:
         return problem.data_range
-    y = problem.observation if problem.mask is None else problem.observation[problem.mask]
-    sizes = y.abs().contiguous()
-    largest = float(sizes.max())
-    if sizes.device.type == "cpu" and sizes.dtype in (torch.float32, torch.float64):
-        ordered, middle = sizes.view(-1).numpy(), (sizes.numel() - 1) // 2
-        ordered.partition(middle)  # in place: torch.median needs a copy
-        return float(ordered[middle]) or largest or 1.0
-    return float(sizes.median()) or largest or 1.0
+    y, mask = problem.observation, problem.mask
+    if y.device.type == "cpu" and y.dtype in (torch.float32, torch.float64):
+        middle = median_magnitude(y, mask)  # without a copy
+        return middle or float((y if mask is None else y[mask]).abs().max()) or 1.0
+    sizes = (y if mask is None else y[mask]).abs()
+    return float(sizes.median()) or float(sizes.max()) or 1.0
 
 
 class ProblemBatch(Sequence[Problem]):

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ HISTOGRAM = "histogram.csv"
 
 BINS = 60
 """Of equal width, from 0 to the largest value."""
+
+AT_ONCE = 2**20
+"""Entries that are counted at once."""
 
 
 class Histogram(NamedTuple):
@@ -42,12 +45,22 @@ def corruption_histogram(s: np.ndarray, true: np.ndarray | None = None, mask: np
     Returns:
         :data:`BINS` bins up to the largest of all values, up to 1 where all are 0.
     """
-    arrays = [np.abs(array if mask is None else array[mask]) for array in (s, true) if array is not None]
-    arrays = [array[np.isfinite(array)] for array in arrays]
-    largest = max((float(array.max()) for array in arrays if array.size), default=0.0)
+    arrays = [array for array in (s, true) if array is not None]
+    largest = max(float(part.max(initial=0.0)) for array in arrays for part in _parts(array, mask))
     edges = np.linspace(0.0, largest or 1.0, BINS + 1)
-    counts = [np.histogram(array, edges)[0].tolist() for array in arrays]
+    counts = [
+        np.sum([np.histogram(part, edges)[0] for part in _parts(array, mask)], axis=0).tolist() for array in arrays
+    ]
     return Histogram(edges.tolist(), *counts)
+
+
+def _parts(array: np.ndarray, mask: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Yield the finite absolute values of the observed entries, some at a time: no copy of a large array."""
+    flat, observed = array.reshape(-1), None if mask is None else mask.reshape(-1)
+    for begin in range(0, flat.size, AT_ONCE):
+        part = np.abs(flat[begin : begin + AT_ONCE])
+        known = np.isfinite(part) if observed is None else np.isfinite(part) & observed[begin : begin + AT_ONCE]
+        yield part[known]
 
 
 def write_histogram(path: Path, histogram: Histogram) -> None:

@@ -10,11 +10,13 @@ import pytest
 from dop_lightning.foundation.atomic import (
     atomic_json,
     atomic_text,
+    recorded_checksums,
     replacing,
     write_atomically,
     write_batch,
     written_together,
 )
+from dop_lightning.foundation.checksums import checksum
 
 
 def half(file: BinaryIO) -> None:
@@ -29,22 +31,24 @@ def interrupted(file: BinaryIO) -> None:
 
 
 class TestWriteAtomically:
-    def test_makes_missing_folders_and_leaves_nothing_else(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_makes_missing_folders_and_leaves_nothing_else(self, tmp_path: Path, streamed: bool) -> None:
         path = tmp_path / "a" / "b" / "c.bin"
-        write_atomically(path, lambda file: file.write(b"all of it"))
+        write_atomically(path, lambda file: file.write(b"all of it"), streamed=streamed)
         assert path.read_bytes() == b"all of it"
         assert list(path.parent.iterdir()) == [path]
 
     @pytest.mark.parametrize(("write", "error"), [(half, RuntimeError), (interrupted, KeyboardInterrupt)])
     @pytest.mark.parametrize("old", [b"old", None])
+    @pytest.mark.parametrize("streamed", [False, True])
     def test_keeps_the_old_content_where_writing_stops_half_way(
-        self, tmp_path: Path, write: object, error: type[BaseException], old: bytes | None
+        self, tmp_path: Path, write: object, error: type[BaseException], old: bytes | None, streamed: bool
     ) -> None:
         path = tmp_path / "a.bin"
         if old is not None:
             path.write_bytes(old)
         with pytest.raises(error):
-            write_atomically(path, write)  # type: ignore[arg-type]
+            write_atomically(path, write, streamed=streamed)  # type: ignore[arg-type]
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == ([] if old is None else [("a.bin", old)])
 
     def test_shows_the_old_content_until_it_is_done(self, tmp_path: Path) -> None:
@@ -145,9 +149,10 @@ class TestWrittenTogether:
         fsync, replace = os.fsync, Path.replace
         monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), events.append("on the disk"))[0])
         monkeypatch.setattr(Path, "replace", lambda *paths: (events.append("replaced"), replace(*paths))[1])
-        with written_together():
-            for name in "abc":
-                atomic_text(tmp_path / name, name)
+        with written_together(), recorded_checksums() as found:
+            for name, streamed in zip("abc", (False, True, True), strict=True):
+                write_atomically(tmp_path / name, lambda file: file.write(b"x"), streamed=streamed)
+        assert set(found.values()) == {checksum(b"x")}
         assert events == ["on the disk"] * 3 + ["replaced"] * 3
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

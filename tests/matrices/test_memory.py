@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dop_lightning.engine.projections import ProjectionsMethod
 from dop_lightning.engine.projections import state as projections_state
+from dop_lightning.foundation import order_statistics
 from dop_lightning.matrices.arrays import read_matrix
-from dop_lightning.problems.metrics import corruption_density, functional
-from dop_lightning.problems.problem import Problem, ProblemBatch
+from dop_lightning.problems.metrics import corruption_density, functional, numerical_rank
+from dop_lightning.problems.problem import Problem, ProblemBatch, scale
 from tests.engine.projections.builders import problem
 
 
@@ -54,6 +55,20 @@ def test_a_density_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not large.seen
     s[1, 49, 39], mask[1, 49, 39] = torch.nan, True
     assert corruption_density(s, 0.5, mask).isnan().tolist() == [False, True]
+
+
+def test_scores_make_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "AT_ONCE", 4000)
+    monkeypatch.setattr(order_statistics, "AT_ONCE", 4000)
+    draw = torch.Generator().manual_seed(0)
+    X = torch.randn(600, 3, generator=draw) @ torch.randn(3, 520, generator=draw)
+    observation = X + torch.randn(X.shape, generator=draw)
+    size = X.untyped_storage().nbytes()
+    with Large(size) as large:
+        assert numerical_rank(X[None]).item() == 3
+        found = scale(Problem("X", observation))
+    assert not large.seen
+    assert found == float(observation.abs().median())
 
 
 def test_a_problem_is_checked_without_a_copy() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dop_lightning.runs import histograms
 from dop_lightning.runs.histograms import BINS, corruption_histogram, read_histogram, write_histogram
 
 
@@ -19,6 +20,15 @@ def test_of_zeros_alone() -> None:
     histogram = corruption_histogram(np.zeros(5), np.zeros(5))
     assert histogram.edges[-1] == 1.0
     assert histogram.found == histogram.true == [5] + [0] * (BINS - 1)
+
+
+def test_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    s, true, mask = draw.normal(size=(20, 30)), draw.normal(size=(20, 30)), draw.random((20, 30)) < 0.5
+    whole = corruption_histogram(s, true, mask)
+    assert sum(whole.found) == mask.sum()
+    monkeypatch.setattr(histograms, "AT_ONCE", 70)
+    assert corruption_histogram(s, true, mask) == whole
 
 
 @pytest.mark.parametrize("true", [None, np.array([1.0, 0.0, 2.0])])

@@ -215,7 +215,7 @@ def _write_probability(folder: Path, outcome: Outcome) -> None:
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:
-    write_atomically(path, lambda file: np.save(file, array.numpy()))
+    write_atomically(path, lambda file: np.save(file, array.numpy()), streamed=True)
 
 
 def machine(module: pl.LightningModule) -> dict[str, Any]:

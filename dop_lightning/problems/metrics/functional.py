@@ -242,13 +242,12 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
     """
     if not all(bool(torch.isfinite(extreme)) for extreme in M.aminmax()):
         return float("nan")
-    strips = M.split(max(1, AT_ONCE // M.shape[1]))  # a copy in float64 would take twice the memory of M
-    norms = [torch.linalg.vector_norm(strip, dtype=torch.float64) for strip in strips]
-    size = float(torch.linalg.vector_norm(torch.stack(norms)))
+    size = _norm(M)
     if size == 0:
         return 0.0
-    M = M / M.abs().amax() if not 1e-15 < size < 1e15 else M  # squares must be numbers
-    size = float(torch.linalg.vector_norm(M, dtype=torch.float64))
+    if not 1e-15 < size < 1e15:  # squares must be numbers
+        M = M / M.abs().amax()
+        size = _norm(M)
     generator = torch.Generator().manual_seed(0)
     width = FIRST_WIDTH
     while 4 * width <= min(M.shape):
@@ -263,6 +262,13 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
         width *= 2
     values = torch.linalg.svdvals(M)
     return float((values > tolerance * values[0]).sum())
+
+
+def _norm(M: Tensor) -> float:
+    """``‖M‖_F``, summed in float64 without a copy of M in that type."""
+    strips = M.split(max(1, AT_ONCE // M.shape[1]))
+    norms = [torch.linalg.vector_norm(strip, dtype=torch.float64) for strip in strips]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _exact(name: str, tensor: Tensor) -> Tensor:
