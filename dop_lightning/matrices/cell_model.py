@@ -82,12 +82,23 @@ class Cells:
         Args:
             limit: above 0.
         """
-        bound = self.regression.leverage(self._inverse, np.float32)
-        np.negative(bound, out=bound, where=self.kept)
-        bound += 1
-        residual = self.rows - self.fitted
-        residual *= residual
-        return residual / (limit**2 * self.regression.noise) <= bound
+        squares = self.rows - self.fitted
+        squares *= squares
+        squares /= limit**2 * self.regression.noise
+        inverse = self._inverse
+        # leverage is at most this, and decides about few cells if it is small
+        most = float(np.linalg.norm(inverse, axis=(1, 2)).max(initial=0.0)) * self.regression.longest**2
+        result = squares <= 1 - most
+        row, column = np.nonzero((squares <= 1 + most) & ~result)
+        if len(row) * inverse.shape[1] > squares.size:
+            bound = self.regression.leverage(inverse, np.float32)
+            np.negative(bound, out=bound, where=self.kept)
+            return squares <= bound + 1
+        v = self.regression.V.numpy()[column]
+        leverage = np.einsum("pi,pij,pj->p", v, inverse[row], v, optimize=True)
+        bound = 1 + np.where(self.kept[row, column], -leverage, leverage)
+        result[row, column] = squares[row, column] <= bound
+        return result
 
     @cached_property
     def _inverse(self) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dop_lightning.matrices.cell_model import Cells, predict_cells
@@ -27,6 +28,12 @@ LEAST_NOISE = 1e-6
 
 ITERATIONS = 8
 
+ROUNDS = 4
+"""How often the cells of a row are judged, at most."""
+
+SINGLE = 1e-3
+"""Standard deviation of the noise, in units of the median absolute entry, from which float32 is precise enough."""
+
 
 @dataclass(frozen=True)
 class LowRankModel:
@@ -45,6 +52,11 @@ class LowRankModel:
     covariance: None = None
 
     @property
+    def is_single(self) -> bool:
+        """Whether float32 is precise enough for the noise."""
+        return self.noise**0.5 >= SINGLE
+
+    @property
     def tails(self) -> Tails:
         """The threshold of t, with the tail of Gaussian residuals."""
         m = len(self.mean)
@@ -54,7 +66,9 @@ class LowRankModel:
         """Return t, ``(n, m)``."""
         return cells.t
 
-    def clean(self, Z: NDArray[Any], device: str = "cpu") -> tuple[NDArray[Any], NDArray[Any]]:
+    def clean(
+        self, Z: NDArray[Any], device: str = "cpu", low_rank: tuple[NDArray[Any], NDArray[Any]] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
 
         Each row is judged by robust regression, and does not depend on the others.
@@ -62,12 +76,14 @@ class LowRankModel:
         Args:
             Z: ``(n, m)``, NaN where missing.
             device: of the robust regression.
+            low_rank: factors ``(n, q)`` and ``(q, m)`` of an L that is close to the clean Z, in place of the robust
+                regression.
         """
-        kept, values = np.empty(Z.shape, dtype=bool), np.empty(Z.shape)
-        for part, cells in self._strips(Z, device):
+        kept, values = np.empty(Z.shape, dtype=bool), np.empty(Z.shape, Z.dtype)
+        for part, cells in self._strips(Z, device, low_rank):
             kept[part] = cells.kept
             np.copyto(cells.fitted, cells.rows, where=cells.kept)
-            np.add(cells.fitted, self.mean, out=values[part])
+            np.add(cells.fitted, self.mean, out=values[part], casting="same_kind")
         return kept, values
 
     def cells(self, Z: NDArray[Any], device: str = "cpu") -> Cells:
@@ -83,26 +99,51 @@ class LowRankModel:
         )
         return Cells(rows, kept, fitted, factors, parts[0].regression)
 
-    def _strips(self, Z: NDArray[Any], device: str) -> Iterator[tuple[slice, Cells]]:
-        regression = RowRegression(self.loadings, self.noise)
+    def _strips(
+        self, Z: NDArray[Any], device: str, low_rank: tuple[NDArray[Any], NDArray[Any]] | None = None
+    ) -> Iterator[tuple[slice, Cells]]:
+        dtype = np.float32 if self.is_single else np.float64
+        regression = RowRegression(self.loadings, self.noise, torch.float32 if self.is_single else torch.float64)
+        factors = None if low_rank is None else tuple(factor.astype(dtype, copy=False) for factor in low_rank)
+        mean = self.mean.astype(dtype)
         for begin in range(0, len(Z), regression.height):
             part = slice(begin, begin + regression.height)
             observed = ~np.isnan(Z[part])
-            rows = Z[part] - self.mean
+            rows = (Z[part] - self.mean).astype(dtype, copy=False)
+            if factors is None:
+                fitted = None
+            else:
+                fitted = factors[0][part] @ factors[1]
+                fitted -= mean
             if not observed.all():
                 rows[~observed] = 0.0
-            yield part, self._judged(rows, observed, regression, device)
+            yield part, self._judged(rows, observed, regression, device, fitted)
 
-    def _judged(self, rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression, device: str) -> Cells:
-        """The cells of some rows."""
-        residual = rows - clipped_codes(rows, observed, regression, device) @ regression.V.numpy().T
-        kept = observed & (np.abs(residual) <= LIMIT * self.noise**0.5)
-        cells = predict_cells(rows, kept, regression)
-        before, kept = kept, observed & cells.within(LIMIT)
-        changed = np.nonzero((kept != before).any(axis=1))[0]
-        again = predict_cells(rows[changed], kept[changed], regression)
-        cells.fitted[changed], cells.factors[changed] = again.fitted, again.factors
-        return Cells(rows, kept, cells.fitted, cells.factors, regression)
+    def _judged(
+        self,
+        rows: NDArray[Any],
+        observed: NDArray[Any],
+        regression: RowRegression,
+        device: str,
+        fitted: NDArray[Any] | None,
+    ) -> Cells:
+        """The cells of some rows, from a first prediction of them, or by robust regression."""
+        if fitted is None:
+            fitted = clipped_codes(rows, observed, regression, device) @ regression.V.numpy().T
+        residual = np.subtract(rows, fitted, out=fitted)
+        kept = observed & (np.abs(residual, out=residual) <= LIMIT * self.noise**0.5)
+        whole = part = predict_cells(rows, kept, regression)
+        changed = np.arange(len(rows))
+        for _ in range(ROUNDS):  # until a row agrees with its cells, wherever it has started
+            before = part.kept
+            after = observed[changed] & part.within(LIMIT)
+            differs = np.nonzero((after != before).any(axis=1))[0]
+            if not len(differs):
+                break
+            changed = changed[differs]
+            part = predict_cells(rows[changed], after[differs], regression)
+            whole.fitted[changed], whole.factors[changed], kept[changed] = part.fitted, part.factors, part.kept
+        return Cells(rows, kept, whole.fitted, whole.factors, regression)
 
 
 def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: bool, tolerance: float) -> LowRankModel:

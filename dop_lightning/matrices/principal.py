@@ -45,10 +45,11 @@ def principal_components(
     if start is None:
         start = np.random.default_rng(0).standard_normal((m, min(m, r + OVERSAMPLED)))
         iterations = ITERATIONS_COLD
-    basis = np.linalg.qr(start)[0]
+    basis = np.linalg.qr(start)[0].astype(rows.dtype)
     for _ in range(iterations):
         basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
     codes = rows @ basis
     values, rotation = np.linalg.eigh(codes.T @ codes / n)
     components = (basis @ rotation[:, ::-1][:, :r]).T
-    return components, np.maximum(values[::-1][:r], 0.0), float(np.einsum("ij,ij->", rows, rows)) / n
+    total = np.einsum("ij,ij->", rows, rows) if rows.dtype == np.float64 else np.linalg.norm(rows) ** 2
+    return components, np.maximum(values[::-1][:r], 0.0), float(total) / n

@@ -63,8 +63,12 @@ CLEARLY = 1.0
 TRIMMED = 0.8
 """The fraction of the errors by which the models are compared; the largest are those of outliers."""
 
+FEW = 2**16
+"""Entries up to which each cell is judged by an exact model, so that ``transform`` repeats the result to the last
+digits."""
+
 SMALL = 2**18
-"""Entries up to which each cell is judged by the model, so that ``transform`` repeats the result to the last digits."""
+"""Entries from which the unit of a table is estimated from a sample."""
 
 SAMPLE = 2**15
 """Entries of larger tables from which their unit is estimated."""
@@ -202,7 +206,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._scale = units.astype(np.float64) * unit
         self.scale_ = self._scale.astype(X.dtype)
         self._unit = float(self._scale.max())
-        Z = state.problems.observation[0].cpu().numpy().astype(np.float64, copy=False)
+        Z = state.problems.observation[0].cpu().numpy()
         if not observed.all():
             Z = np.where(observed, Z, np.nan)
         kept, codes = self._fit_models(Z, state)
@@ -338,6 +342,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
         if isinstance(state, ProjectionsState):
             return self._take_low_rank(Z, left * values, right, state.recoveries[0].noise)
+        Z = Z.astype(np.float64, copy=False)
         found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
         is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
         model: LowRankModel | CellModel
@@ -364,10 +369,11 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         model = certified_model(left[rows], right, noise, self.center)
         self._model, self._mean = model, model.mean
         is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
-        if is_exact and not np.isnan(Z).any() and Z.size > SMALL:  # the same up to rounding, and much faster
+        Z = Z if model.is_single else Z.astype(np.float64, copy=False)
+        if is_exact and not np.isnan(Z).any() and Z.size > FEW:  # the same up to rounding, and much faster
             kept, left = without_outliers(Z, left, right, LIMIT * model.noise**0.5)
             return kept, self._fit_factors(left, right)
-        kept, values = model.clean(Z, self.device)
+        kept, values = model.clean(Z, self.device, (left, right))
         return kept, self._fit_components(values)
 
     def _fit_factors(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:

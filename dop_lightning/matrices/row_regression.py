@@ -3,6 +3,7 @@ r"""Ridge regression of rows onto the loadings of a model, each from its own cel
 Shapes: n rows, m columns, q components.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class RowRegression:
     Args:
         loadings: W, ``(m, q)``.
         noise: ψ, above 0.
+        dtype: of rows and codes.
 
     Attributes:
         V: ``(m, q)``, columns of norm 1, or of zeros.
@@ -32,18 +34,28 @@ class RowRegression:
         height: number of rows that are worked on at once.
     """
 
-    def __init__(self, loadings: NDArray[Any], noise: float) -> None:
+    def __init__(self, loadings: NDArray[Any], noise: float, dtype: torch.dtype = torch.float64) -> None:
         m, q = loadings.shape
         norms = np.linalg.norm(loadings, axis=0)
         self.sizes = np.where(norms > 0, norms, 1.0)
-        self.V, self.ridge = torch.from_numpy(loadings / self.sizes), torch.from_numpy(noise / self.sizes**2)
+        self.V = torch.from_numpy(loadings / self.sizes).to(dtype)
+        self.ridge = torch.from_numpy(noise / self.sizes**2).to(dtype)
         self.noise = noise
         self.height = max(1, AT_ONCE // max(q * q, m, 1))
         self._first, self._second = np.triu_indices(q)  # Gram matrices are symmetric
-        self._products = self.V[:, self._first] * self.V[:, self._second]
         place = np.zeros((q, q), dtype=np.int64)
         place[self._first, self._second] = place[self._second, self._first] = np.arange(len(self._first))
         self._place = torch.from_numpy(place.ravel())
+
+    @cached_property
+    def longest(self) -> float:
+        """The largest norm of a row of V."""
+        return float(torch.linalg.vector_norm(self.V, dim=1).amax()) if self.V.shape[1] else 0.0
+
+    @cached_property
+    def _products(self) -> Tensor:
+        """Products of two entries of each row of V, ``(m, q(q + 1)/2)``."""
+        return self.V[:, self._first] * self.V[:, self._second]
 
     def codes(self, rows: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scaled codes Dc of rows ``(n, q)``, and the Cholesky factors of A ``(n, q, q)``.
