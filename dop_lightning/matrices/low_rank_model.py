@@ -104,17 +104,13 @@ class LowRankModel:
     ) -> Iterator[tuple[slice, Cells]]:
         dtype = np.float32 if self.is_single else np.float64
         regression = RowRegression(self.loadings, self.noise, torch.float32 if self.is_single else torch.float64)
-        factors = None if low_rank is None else tuple(factor.astype(dtype, copy=False) for factor in low_rank)
+        factors = [factor.astype(dtype, copy=False) for factor in low_rank or ()]
         mean = self.mean.astype(dtype)
         for begin in range(0, len(Z), regression.height):
             part = slice(begin, begin + regression.height)
             observed = ~np.isnan(Z[part])
             rows = (Z[part] - self.mean).astype(dtype, copy=False)
-            if factors is None:
-                fitted = None
-            else:
-                fitted = factors[0][part] @ factors[1]
-                fitted -= mean
+            fitted = factors[0][part] @ factors[1] - mean if factors else None
             if not observed.all():
                 rows[~observed] = 0.0
             yield part, self._judged(rows, observed, regression, device, fitted)

@@ -4,6 +4,7 @@ Shapes: K problems, n rows, m columns, r columns of the factors.
 """
 
 from collections.abc import Iterator
+from ctypes import CDLL, c_double, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from dop_lightning.engine.automatic import spectral_norms
 from dop_lightning.engine.descent import BatchState, StepRule
 from dop_lightning.engine.steps.base import alphas, grow_if_due, over
 from dop_lightning.foundation.checks import positive
+from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.corruption import HadamardCorruption, NoCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity
@@ -22,8 +24,11 @@ DAMPING = 1.5
 """κ: both factors move at once, each by a whole Gauss–Newton step where it is 1; the part they share is then corrected
 twice."""
 
-PRUNE_EVERY = 10
+PRUNE_EVERY = 5
 """Iterations between two looks at whether there are surplus components."""
+
+LOOKS = 8
+"""Power iterations of such a look, from the vector that follows the largest singular value of the residual."""
 
 LEAST_SIDE = 100
 """Rows and columns from which the largest singular value of noise is predictable enough."""
@@ -39,6 +44,11 @@ WHITE = 1.2
 
 ROUNDING = 10.0
 """A residual of so many units in the last place of y is none."""
+
+COMPILED = 2**16
+"""Entries of a matrix from which its corruption is stepped by a compiled kernel."""
+
+_FUNCTIONS = {torch.float32: "step_corruption_float", torch.float64: "step_corruption_double"}
 
 IN_CACHE = 2**18
 """Entries of a strip of rows that is worked on at once: a few such arrays lie in a core's cache."""
@@ -193,7 +203,7 @@ class SemiImplicit(StepRule):
         if not any(near):
             return
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)
-        norms, _ = spectral_norms(r, state.problems)
+        norms = _norms(r, memory["right"])
         for k in (k for k, is_near in enumerate(near) if is_near):
             noise = residual[k] / (n * m) ** 0.5 * (n**0.5 + m**0.5)
             if float(norms[k]) <= WHITE * noise:
@@ -209,8 +219,15 @@ class SemiImplicit(StepRule):
         backward = torch.zeros_like(beside_right)
         swept = _Swept(forward, backward, rate.new_zeros(len(rate)), rate.new_zeros(len(rate)))
         step = over(rate, left)
+        kernels = _kernels(state)
         for rows in scratch.strips():
             r = scratch.residual(rows)
+            if kernels is not None:
+                torch.mm(left[0, rows], right[0].mT, out=r[0])
+                _step_compiled(kernels, r, state, rows, rate, swept)
+                torch.mm(r[0], beside_right[0], out=forward[0, rows])
+                backward[0].addmm_(r[0].mT, beside_left[0, rows])
+                continue
             torch.neg(state.problems.observation[:, rows], out=r)
             r.baddbmm_(left[:, rows], right.mT)
             if isinstance(state.operator, EntryMask):
@@ -276,6 +293,27 @@ def _step_corruption(
     r.addcmul_(g, g).addcmul_(h, h, value=-1)
 
 
+def _kernels(state: BatchState) -> CDLL | None:
+    """The compiled kernels, for one large matrix without gaps on a CPU."""
+    y, corruption = state.problems.observation, state.corruption
+    is_one = len(y) == 1 and y.device.type == "cpu" and y.numel() >= COMPILED and y.is_contiguous()
+    if not is_one or not isinstance(corruption, HadamardCorruption) or not isinstance(state.operator, Identity):
+        return None
+    return library() if y.dtype in _FUNCTIONS and all(array.is_contiguous() for array in corruption.arrays) else None
+
+
+def _step_compiled(kernels: CDLL, r: Tensor, state: BatchState, rows: slice, rate: Tensor, swept: _Swept) -> None:
+    """From X in ``r``: do what :func:`_step_corruption` does, in one pass."""
+    assert isinstance(state.corruption, HadamardCorruption)
+    arrays = (r, *(array[:, rows] for array in (state.problems.observation, *state.corruption.arrays)))
+    found = (c_double * 2)()
+    step = getattr(kernels, _FUNCTIONS[r.dtype])
+    pointers = [c_void_p(array.data_ptr()) for array in arrays]
+    step(*pointers, c_int64(r.numel()), c_double(float(rate)), found, c_int(torch.get_num_threads()))
+    swept.loss.add_(found[0])
+    swept.longest.clamp_(min=found[1])
+
+
 def _damped(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
     """``τ·G·(I + κ·τ·WᵀW)⁻¹`` with W the other factor."""
     gram = torch.bmm(other.mT, other).mul_(DAMPING * tau)
@@ -296,6 +334,14 @@ def _most(state: BatchState) -> Tensor:
     left, _ = _factors(state).pair
     size = torch.linalg.vector_norm(left, dim=(1, 2)).square()
     return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_least(left)))
+
+
+def _norms(matrices: Tensor, right: Tensor) -> Tensor:
+    """Estimates of ``‖M‖₂``, ``(K,)``, by power iteration from ``right``, ``(K, m, 1)``."""
+    for _ in range(LOOKS):
+        left, norms = _normalised(torch.bmm(matrices, right))
+        right, _ = _normalised(torch.bmm(matrices.mT, left))
+    return norms
 
 
 def _normalised(vector: Tensor) -> tuple[Tensor, Tensor]:

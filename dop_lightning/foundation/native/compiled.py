@@ -19,7 +19,7 @@ from dop_lightning.foundation.processor import this_processor
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("activate.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
+SOURCES = ("activate.cpp", "corruption.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
 HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """-fopenmp is for compiling alone: linked without it, the kernels find the OpenMP that torch has loaded, and share its
@@ -133,7 +133,7 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{Path(command[0]).name} failed: {told}")
 
 
-SYMBOLS = ("activate", "join", "join_backward", "krige")
+SYMBOLS = ("activate", "join", "join_backward", "krige", "step_corruption_float", "step_corruption_double")
 """Functions of which at least these must be in a library."""
 
 

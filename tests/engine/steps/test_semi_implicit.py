@@ -8,7 +8,8 @@ import torch
 
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.method import Method
-from dop_lightning.engine.steps import GradientDescent, SemiImplicit
+from dop_lightning.engine.steps import GradientDescent, SemiImplicit, semi_implicit
+from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import GaussianMeasurements
@@ -240,3 +241,25 @@ def test_states_of_earlier_versions_have_nothing_settled() -> None:
     del saved["memory"]["tau"]
     with pytest.raises(ValueError, match="the state has other optimizers or steps"):
         other.load_problem_state(0, saved)
+
+
+@pytest.mark.skipif(library() is None, reason="there is no compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(90, 70), (301, 37)])
+def test_the_compiled_step_is_that_of_plain_torch(
+    dtype: torch.dtype, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = low_rank(*shape, 3)
+    y = corrupted(truth, 0.1).to(dtype)
+    ends = []
+    for least in (0, 10**9):
+        monkeypatch.setattr(semi_implicit, "COMPILED", least)
+        monkeypatch.setattr(semi_implicit, "IN_CACHE", 64 * shape[1])
+        method = Method(
+            partial(Factor, growing=True, scale=1e-5), partial(HadamardCorruption, scale=1e-5), steps=SemiImplicit()
+        )
+        state = BatchState(method, ProblemBatch([Problem("a", y)]), "auto")
+        state.advance(40)
+        ends.append((state.signal(0), state.corruption.value(), state.memory["tau"], state.memory["last_loss"]))
+    for compiled, plain in zip(*ends, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=1e-4)
