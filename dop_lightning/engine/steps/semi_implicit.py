@@ -297,7 +297,7 @@ def _kernels(state: BatchState) -> CDLL | None:
     """The compiled kernels, for one large matrix without gaps on a CPU."""
     y, corruption = state.problems.observation, state.corruption
     is_one = len(y) == 1 and y.device.type == "cpu" and y.numel() >= COMPILED and y.is_contiguous()
-    if not is_one or not isinstance(corruption, HadamardCorruption) or not isinstance(state.operator, Identity):
+    if not is_one or not isinstance(corruption, HadamardCorruption) or type(state.operator) is not Identity:
         return None
     return library() if y.dtype in _FUNCTIONS and all(array.is_contiguous() for array in corruption.arrays) else None
 

@@ -245,12 +245,13 @@ def test_states_of_earlier_versions_have_nothing_settled() -> None:
 
 @pytest.mark.skipif(library() is None, reason="there is no compiler")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(90, 70), (301, 37)])
+@pytest.mark.parametrize(("shape", "has_gaps"), [((90, 70), False), ((301, 37), False), ((90, 70), True)])
 def test_the_compiled_step_is_that_of_plain_torch(
-    dtype: torch.dtype, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, shape: tuple[int, int], has_gaps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = low_rank(*shape, 3)
     y = corrupted(truth, 0.1).to(dtype)
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.9 if has_gaps else None
     ends = []
     for least in (0, 10**9):
         monkeypatch.setattr(semi_implicit, "COMPILED", least)
@@ -258,7 +259,7 @@ def test_the_compiled_step_is_that_of_plain_torch(
         method = Method(
             partial(Factor, growing=True, scale=1e-5), partial(HadamardCorruption, scale=1e-5), steps=SemiImplicit()
         )
-        state = BatchState(method, ProblemBatch([Problem("a", y)]), "auto")
+        state = BatchState(method, ProblemBatch([Problem("a", y, mask=mask)]), "auto")
         state.advance(40)
         ends.append((state.signal(0), state.corruption.value(), state.memory["tau"], state.memory["last_loss"]))
     for compiled, plain in zip(*ends, strict=True):
