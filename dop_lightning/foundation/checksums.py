@@ -55,6 +55,19 @@ def file_checksum(path: Path) -> str:
     return str(whole)
 
 
+MISSING, DIFFERS = "missing", "damaged, its checksum differs"
+
+
+def file_fault(path: Path, expected: str) -> str:
+    """Return what is wrong with a file, in words; empty if it has the expected checksum."""
+    try:
+        return "" if file_checksum(path) == expected else DIFFERS
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a JSON file with its own checksum, which does not depend on how the file is laid out."""
     rest = {key: value for key, value in content.items() if key != CHECKSUM}

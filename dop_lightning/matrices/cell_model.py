@@ -159,24 +159,22 @@ class CellModel:
     tails: Tails
     spread: Spread
 
-    def clean(self, Z: NDArray[Any], device: str = "cpu") -> tuple[NDArray[Any], NDArray[Any]]:
+    def clean(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
 
         A row does not depend on the others.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
-            device: not used: cells are judged on the CPU.
         """
         cells = self.cells(Z)
         return cells.kept, np.where(cells.kept, cells.rows, cells.fitted) + self.mean
 
-    def cells(self, Z: NDArray[Any], device: str = "cpu") -> Cells:
+    def cells(self, Z: NDArray[Any]) -> Cells:
         """Return what the model says of each cell, as in :meth:`clean`.
 
         Args:
             Z: ``(n, m)``, NaN where missing.
-            device: not used: cells are judged on the CPU.
         """
         observed = ~np.isnan(Z)
         rows = np.where(observed, Z - self.mean, 0.0)

@@ -104,7 +104,7 @@ class LowRankModel:
     ) -> Iterator[tuple[slice, Cells]]:
         dtype = np.float32 if self.is_single else np.float64
         regression = RowRegression(self.loadings, self.noise, torch.float32 if self.is_single else torch.float64)
-        factors = [factor.astype(dtype, copy=False) for factor in low_rank or ()]
+        factors: list[NDArray[Any]] = [factor.astype(dtype, copy=False) for factor in low_rank or ()]
         mean = self.mean.astype(dtype)
         for begin in range(0, len(Z), regression.height):
             part = slice(begin, begin + regression.height)

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
-from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
+from dop_lightning.engine.projections.saved import loaded_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation, strips_of
-from dop_lightning.foundation.atomic import checked_json, recorded_checksums, write_atomically
+from dop_lightning.foundation.atomic import checked_json, recorded_checksums
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import read_json
 from dop_lightning.foundation.folder_lock import FolderLock, in_use
 from dop_lightning.foundation.machine import is_out_of_memory
-from dop_lightning.foundation.saved_state import load_state, save_state
+from dop_lightning.foundation.saved_state import load_state
 from dop_lightning.matrices.mapped_folder import (
     RESULT,
     advice,
@@ -42,7 +42,7 @@ from dop_lightning.matrices.ranked import (
     PROGRESS,
     Stop,
     require_rows,
-    run_together,
+    run_passes,
     text_of_first,
     with_own_rows,
     write_together,
@@ -162,10 +162,7 @@ def _separate(
     recovery, seconds = _begun(D, folder, about, solver, seed, say, of_all)
     at_least("passes", passes, 1)
     describe = partial(_describe, name)
-    if ranks is None:
-        _run(recovery, folder, about, seconds, say, describe, passes, save_after)
-    else:
-        run_together(recovery, ranks, folder, about, seconds, say, describe, passes, stop, save_after)
+    run_passes(recovery, of_all, folder, about, seconds, say, describe, passes, stop, save_after)
     if recovery.progress.phase != "ended":
         raise ValueError(f"{place}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
     verdict = recovery.progress.certificate
@@ -292,46 +289,6 @@ def _checked(D: Tensor | StripMatrix, name: str, ranks: Alone) -> bool:
             "another unit"
         )
     return missing > 0
-
-
-def _run(
-    recovery: Recovery,
-    folder: Path,
-    about: Mapping[str, Any],
-    seconds: float,
-    say: Callable[[str], object],
-    describe: Callable[[Recovery], str],
-    passes: int,
-    save_after: float,
-) -> None:
-    """Do all steps, and save the progress from time to time and if interrupted."""
-    start = saved_at = time.monotonic()
-    kept, done = saved_progress(recovery.progress), recovery.steps_done
-
-    def save(progress: Mapping[str, Any]) -> None:
-        content = {
-            **progress,
-            "about": dict(about),
-            "steps_done": done,
-            "seconds": seconds + time.monotonic() - start,
-        }
-        write_atomically(folder / PROGRESS, lambda file: save_state(content, file))
-
-    try:
-        while recovery.progress.phase != "ended" and recovery.steps_done < passes:
-            recovery.step()
-            done = recovery.steps_done
-            kept = saved_progress(recovery.progress)
-            say(describe(recovery))
-            if time.monotonic() - saved_at > save_after:
-                save(kept)
-                saved_at = time.monotonic()
-        if recovery.progress.phase != "ended":
-            save(kept)
-    except KeyboardInterrupt:
-        save(kept)
-        say(f"{folder.name}: stopped after {done} passes; the same command goes on")
-        raise
 
 
 def _describe(name: str, recovery: Recovery) -> str:

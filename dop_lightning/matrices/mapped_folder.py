@@ -14,7 +14,7 @@ from torch import Tensor
 from dop_lightning.engine.projections.ranks import Alone
 from dop_lightning.engine.projections.solver import AlternatingProjections
 from dop_lightning.foundation.atomic import atomic_json
-from dop_lightning.foundation.checksums import file_checksum, read_json
+from dop_lightning.foundation.checksums import file_fault, read_json
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.matrices.ranked import PIECES, PROGRESS
 from dop_lightning.matrices.storage.numpy_file import map_numpy
@@ -64,8 +64,8 @@ def known_result(folder: Path, say: Callable[[str], object]) -> dict[str, Any] |
         say(f"{folder / RESULT}: {error}: separated anew")
         return None
     for name, expected in known.get("files", {}).items():
-        if not (folder / name).is_file() or file_checksum(folder / name) != expected:
-            say(f"{folder / name}: missing or damaged: separated anew")
+        if fault := file_fault(folder / name, expected):
+            say(f"{folder / name}: {fault}: separated anew")
             return None
     return known
 

@@ -74,9 +74,9 @@ def text_of_first(make: Callable[[], str], ranks: Alone) -> str:
     return bytes(same.tolist()).decode()
 
 
-def run_together(
+def run_passes(
     recovery: Recovery,
-    ranks: Ranks,
+    ranks: Alone,
     folder: Path,
     about: Mapping[str, Any],
     seconds: float,
@@ -94,7 +94,7 @@ def run_together(
         folder: of the results.
         about: what is separated.
         seconds: that it has taken so far.
-        say: gets a line per pass; on rank 0.
+        say: gets a line per pass.
         describe: returns this line.
         passes: at most.
         stop: returns why this rank is to stop, if it is.
@@ -103,58 +103,76 @@ def run_together(
     Raises:
         RuntimeError: ranks have come to different decisions.
         StoppedError: one rank was to stop.
+        KeyboardInterrupt: the only rank was interrupted; the progress of the pass before is saved.
     """
     start = saved_at = time.monotonic()
-    begun = recovery.steps_done
+    begun = done = recovery.steps_done
+    kept = saved_progress(recovery.progress)
 
     def save() -> None:
-        content = {
-            "about": dict(about),
-            "steps_done": recovery.steps_done,
-            "seconds": seconds + time.monotonic() - start,
-        }
-        save_together(recovery, ranks, folder, content)
+        content = {"about": dict(about), "steps_done": done, "seconds": seconds + time.monotonic() - start}
+        save_together(kept, ranks, folder, content)
 
-    while recovery.progress.phase != "ended" and recovery.steps_done < passes:
-        recovery.step()
-        now = recovery.progress
-        if ranks.rank == 0:
+    try:
+        while recovery.progress.phase != "ended" and recovery.steps_done < passes:
+            recovery.step()
+            kept, done = saved_progress(recovery.progress), recovery.steps_done
             say(describe(recovery))
-        is_due = time.monotonic() - saved_at > save_after
-        decisions = [len(now.phase), now.estimate.rank, now.estimate.left.shape[1], now.threshold, now.wait, now.fits]
-        every = ranks.every(REASONS.index(stop()), float(is_due), *decisions)
-        if not torch.equal(every[:, 2:], every[:1, 2:].expand(ranks.size, -1)):
-            raise RuntimeError(f"processes have come to different decisions in pass {recovery.steps_done}: {every}")
-        reason = REASONS[int(every[:, 0].max())]
-        if now.phase == "ended":
-            break
-        if reason or bool(every[0, 1]):
+            reason, is_due = _agreed(recovery, ranks, stop(), time.monotonic() - saved_at > save_after)
+            now = recovery.progress
+            if now.phase == "ended":
+                break
+            if reason or is_due:
+                save()
+                saved_at = time.monotonic()
+            if reason:
+                raise StoppedError(reason)
+        if recovery.progress.phase != "ended" and done > begun:
             save()
-            saved_at = time.monotonic()
-        if reason:
-            raise StoppedError(reason)
-    if recovery.progress.phase != "ended" and recovery.steps_done > begun:
-        save()
+    except KeyboardInterrupt:
+        if ranks.size == 1:  # others would wait
+            save()
+            say(f"{folder.name}: stopped after {done} passes; the same command goes on")
+        raise
 
 
-def save_together(recovery: Recovery, ranks: Ranks, folder: Path, content: Mapping[str, Any]) -> None:
+def _agreed(recovery: Recovery, ranks: Alone, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
+    """Why any rank is to stop, and whether rank 0 is to save.
+
+    Raises:
+        RuntimeError: ranks have come to different decisions.
+    """
+    now = recovery.progress
+    decisions = [len(now.phase), now.estimate.rank, now.estimate.left.shape[1], now.threshold, now.wait, now.fits]
+    every = ranks.every(REASONS.index(reason), float(is_due), *decisions)
+    if not torch.equal(every[:, 2:], every[:1, 2:].expand(ranks.size, -1)):
+        raise RuntimeError(f"processes have come to different decisions in pass {recovery.steps_done}: {every}")
+    return REASONS[int(every[:, 0].max())], bool(every[0, 1])
+
+
+def save_together(progress: Mapping[str, Any], ranks: Alone, folder: Path, content: Mapping[str, Any]) -> None:
     """Save the progress: first the rows of all ranks, then what they have in common and the names of their files.
 
+    A single rank saves one file.
+
     Args:
-        recovery: of the rows of this rank.
+        progress: of the rows of this rank, see :func:`~dop_lightning.engine.projections.saved.saved_progress`.
         ranks: all of them.
         folder: of the results.
         content: saved beside the progress.
     """
-    progress = saved_progress(recovery.progress)
-    left = progress["tensors"].pop("left")
+    if ranks.size == 1:
+        _save(folder / PROGRESS, {**progress, **content})
+        return
+    tensors = dict(progress["tensors"])
+    left = tensors.pop("left")
     rows = ranks.own(ranks.total(len(left)))
     name = f"progress-{content['steps_done']}-{rows.start}.pt"
     _save(folder / name, {"left": left})
     starts = [int(start) for (start,) in ranks.every(rows.start).tolist()]  # all have come here
     if ranks.rank == 0:
         pieces = [f"progress-{content['steps_done']}-{start}.pt" for start in starts]
-        _save(folder / PROGRESS, {**progress, **content, "pieces": pieces, "starts": starts})
+        _save(folder / PROGRESS, {**progress, **content, "tensors": tensors, "pieces": pieces, "starts": starts})
     ranks.every()
     for old in folder.glob(f"progress-*-{rows.start}.pt"):
         if old.name != name:

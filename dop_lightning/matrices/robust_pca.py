@@ -18,7 +18,14 @@ from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import check_device
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import thin_matrix_note
-from dop_lightning.matrices.cell_model import DENSE_COLUMNS, CellModel, fit_cell_model, predict_cells, row_distances
+from dop_lightning.matrices.cell_model import (
+    DENSE_COLUMNS,
+    CellModel,
+    Cells,
+    fit_cell_model,
+    predict_cells,
+    row_distances,
+)
 from dop_lightning.matrices.column_scale import robust_location, robust_scale
 from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
 from dop_lightning.matrices.low_rank_model import (
@@ -233,7 +240,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        _, values = self._model.clean(self._scaled(X), self.device)
+        _, values = _clean(self._model, self._scaled(X), self.device)
         return (self._codes(values) * self._unit).astype(X.dtype)
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
@@ -272,7 +279,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             raise ValueError("X must have at least one observed entry, got NaN alone")
         hidden = draw_hidden(observed)
         visible = np.where(hidden, np.nan, Z)
-        kept, values = self._model.clean(visible, self.device)
+        kept, values = _clean(self._model, visible, self.device)
         loadings, noise = self._component_model()
         predicted = (
             predict_cells(np.where(kept, values - self._mean, 0.0), kept, RowRegression(loadings, noise)).fitted
@@ -316,7 +323,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        kept, _ = self._model.clean(Z, self.device)
+        kept, _ = _clean(self._model, Z, self.device)
         return np.where(kept | np.isnan(Z), 1, -1)
 
     def predict_entries_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -330,7 +337,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
-        cells = self._model.cells(Z, self.device)
+        cells = _cells(self._model, Z, self.device)
         probability = self._model.tails.outlier_probability(self._model.residuals(cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
 
@@ -358,7 +365,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
-        kept, values = model.clean(Z, self.device)
+        kept, values = _clean(model, Z, self.device)
         return kept, self._fit_components(values)
 
     def _take_low_rank(
@@ -568,9 +575,17 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return tags
 
 
+def _clean(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    return model.clean(Z, device) if isinstance(model, LowRankModel) else model.clean(Z)
+
+
+def _cells(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> Cells:
+    return model.cells(Z, device) if isinstance(model, LowRankModel) else model.cells(Z)
+
+
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> float:
     """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
-    errors = np.sort(np.abs(model.cells(Z, device).residual[~np.isnan(Z)]))
+    errors = np.sort(np.abs(_cells(model, Z, device).residual[~np.isnan(Z)]))
     return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
 
 

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dop_lightning.foundation.atomic import checked_json
-from dop_lightning.foundation.checksums import file_checksum
+from dop_lightning.foundation.checksums import MISSING, file_fault
 from dop_lightning.runs.folder import RESULT, RunFolder
 
 FILES = "files"
 """The key of a result under which it has the checksums of the other files in its folder."""
-
-MISSING, DIFFERS = "missing", "damaged, its checksum differs"
 
 
 class Damage(NamedTuple):
@@ -49,16 +47,6 @@ def update_files(folder: Path, files: Mapping[Path, str]) -> None:
             checked_json(folder / RESULT, {**result, FILES: {**result[FILES], **names_in(folder, files)}})
 
 
-def check_file(path: Path, expected: str) -> Damage | None:
-    """Return what is wrong with a file; ``None`` if it has the expected checksum."""
-    try:
-        return None if file_checksum(path) == expected else Damage(path, DIFFERS)
-    except (FileNotFoundError, NotADirectoryError):
-        return Damage(path, MISSING)
-    except OSError as error:
-        return Damage(path, f"cannot be read ({error.strerror or error})")
-
-
 def find_damage(run: Path, folder: str) -> list[Damage]:
     """Return the damaged files of a problem that has a result. Results of earlier versions have no checksums.
 
@@ -73,8 +61,8 @@ def find_damage(run: Path, folder: str) -> list[Damage]:
         return [Damage(path, MISSING)]
     except (OSError, ValueError) as error:
         return [Damage(path, str(error).removeprefix(f"{path}: "))]
-    checks = (check_file(path.parent / name, expected) for name, expected in result.get(FILES, {}).items())
-    return [damage for damage in checks if damage is not None]
+    files = {path.parent / name: expected for name, expected in result.get(FILES, {}).items()}
+    return [Damage(file, fault) for file, expected in files.items() if (fault := file_fault(file, expected))]
 
 
 def require_intact(path: Path, result: Mapping[str, Any]) -> None:
@@ -88,5 +76,5 @@ def require_intact(path: Path, result: Mapping[str, Any]) -> None:
         ValueError: the file is damaged.
     """
     expected = result.get(FILES, {}).get(path.name)
-    if expected is not None and (damage := check_file(path, expected)) is not None:
-        raise ValueError(f"{path}: {damage.what}; start the run again to write it anew")
+    if expected is not None and (fault := file_fault(path, expected)):
+        raise ValueError(f"{path}: {fault}; start the run again to write it anew")

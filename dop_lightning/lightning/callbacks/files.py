@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.atomic import recorded_checksums, write_atomically, written_together
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.checksums import MISSING
 from dop_lightning.foundation.machine import return_freed_memory
 from dop_lightning.images.formats import write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
@@ -31,7 +32,7 @@ from dop_lightning.matrices.robust_separation import describe
 from dop_lightning.matrices.scenes.layers import WritingStopped
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
-from dop_lightning.runs.damage import MISSING, Damage, find_damage, update_files
+from dop_lightning.runs.damage import Damage, find_damage, update_files
 from dop_lightning.runs.folder import RESULT
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
 from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
