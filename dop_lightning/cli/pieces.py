@@ -2,13 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dop_lightning.cli.options import MAPPED_SHARE, refuse
 from dop_lightning.engine.projections import AlternatingProjections
+from dop_lightning.foundation.atomic import remove_temporary
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.foundation.user_paths import user_path
 from dop_lightning.matrices.arrays import matrix_suffix
@@ -90,9 +93,32 @@ def separate_files(options: argparse.Namespace, places: Sequence[Place]) -> int:
     if options.device not in ("auto", "cpu"):
         raise ValueError(f"--device must be cpu for matrices that are read in pieces, got {options.device!r}")
     out = user_path(options.out)
+    with held(out):
+        if failures := _separate(options, dict(zip(names, places, strict=True)), out):
+            raise ValueError("; ".join(failures))
+        print_results(options.out)
+    return 0
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of the results: its manifest grows with each matrix, and two starts would lose an entry.
+
+    Raises:
+        ValueError: another process is at work in it.
+        OSError: it cannot be made.
+    """
+    with FolderLock(out) as lock:
+        lock.require()
+        remove_temporary(out)
+        yield
+
+
+def _separate(options: argparse.Namespace, places: Mapping[str, Place], out: Path) -> list[str]:
+    """Separate all matrices, by the names of their results; return why some cannot be separated."""
     solver = AlternatingProjections(rank=options.rank)
     failures = []
-    for place, name in zip(places, names, strict=True):
+    for name, place in places.items():
         try:
             result = separate_mapped(
                 str(place), out / name, solver, options.seed, say, options.iterations, options.index or ()
@@ -101,10 +127,7 @@ def separate_files(options: argparse.Namespace, places: Sequence[Place]) -> int:
             failures.append(str(error))
             continue
         add_result(out, name, result)
-    if failures:
-        raise ValueError("; ".join(failures))
-    print_results(options.out)
-    return 0
+    return failures
 
 
 def say(line: str) -> None:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import FrameType
 
 import torch
 
 from dop_lightning.cli.options import DEVICES
-from dop_lightning.cli.pieces import add_result, checked_names, large_matrices, print_results, say
+from dop_lightning.cli.pieces import add_result, checked_names, held, large_matrices, print_results, say
 from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.engine.projections.ranks import LostRankError, Ranks
 from dop_lightning.foundation.checks import at_least, one_of
@@ -201,7 +202,8 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
     device = _device(options.device, place)
     with joined(meeting, device):
         try:
-            failures = _separate(options, files, device, signals)
+            with held(user_path(options.out)) if place.rank == 0 else nullcontext():
+                failures = _separate(options, files, device, signals)
         except StoppedError as stopped:
             if place.rank == 0:
                 print("Stopped; the same command goes on", file=sys.stderr)

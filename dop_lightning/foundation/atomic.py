@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -103,6 +103,24 @@ class _Summed:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the temporary files and folders that writers left in a folder, at any depth, when they were killed.
+
+    No process may be writing there. What cannot be removed stays.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (each for each in files if _is_temporary(each)):
+            with suppress(OSError):
+                Path(parent, name).unlink()
+        for name in (each for each in folders if _is_temporary(each)):
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
+        folders[:] = [name for name in folders if not _is_temporary(name)]
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 @contextmanager

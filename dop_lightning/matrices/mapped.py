@@ -21,7 +21,7 @@ from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
 from dop_lightning.engine.projections.saved import loaded_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation, strips_of
-from dop_lightning.foundation.atomic import checked_json, recorded_checksums
+from dop_lightning.foundation.atomic import checked_json, recorded_checksums, remove_temporary
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import read_json
 from dop_lightning.foundation.folder_lock import FolderLock, in_use
@@ -117,7 +117,7 @@ def separate_mapped(
     of_all = ALONE if ranks is None else ranks
     D = None if is_table(place.path) else open_matrix(place)
     with FolderLock(folder) as lock:
-        if text_of_first(lambda: "" if lock.acquire() else "held", of_all):
+        if text_of_first(lambda: _hold(lock), of_all):
             raise ValueError(in_use(folder))
         return _separate(
             place, D, folder, solver, seed, say if of_all.rank == 0 else _silent, passes, index, ranks, stop, save_after
@@ -200,6 +200,14 @@ def _separate(
         checked_json(folder / RESULT, result)
         clear(folder)
     return result
+
+
+def _hold(lock: FolderLock) -> str:
+    """Hold a folder and remove what killed processes have left of files; return why this is impossible."""
+    if not lock.acquire():
+        return "held"
+    remove_temporary(lock.folder)
+    return ""
 
 
 def _silent(_: str) -> None:

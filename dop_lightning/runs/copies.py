@@ -83,6 +83,16 @@ def require_unchanged(path: Path) -> None:
         raise ValueError(f"{path}: damaged or edited, its checksum differs; remove its first line if it is right")
 
 
+def require_original(path: Path) -> None:
+    """Refuse a folder that lacks a file of which it has a copy.
+
+    Raises:
+        ValueError: it does.
+    """
+    if copy_of(path).is_file() and not path.exists():
+        raise ValueError(f"{path}: missing; restore it from {copy_of(path)}")
+
+
 def check_config(path: Path) -> str:
     """Return what is wrong with a config or its copy, in words; empty if nothing is, or if it has no checksum."""
     try:

@@ -19,14 +19,14 @@ _HELD_HERE: set[Path] = set()
 """The files of which this process holds numbers."""
 
 
-def is_held(path: Path, number: int) -> bool | None:
+def is_held(path: Path, number: int | None = None) -> bool | None:
     """Return whether a process holds a number of a file, without holding it even for a moment.
 
     If this process holds numbers of the file, all of them count as held: a second look at the file would free them.
 
     Args:
         path: the file, as in :class:`Claims`.
-        number: of the file.
+        number: of the file; any by default.
 
     Returns:
         ``None`` if it cannot be told: the system or the file system has no record locks.
@@ -36,7 +36,8 @@ def is_held(path: Path, number: int) -> bool | None:
     form = _FLOCK.get(sys.platform)
     if fcntl is None or form is None:
         return None
-    asked = (fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+    start, length = (0, 0) if number is None else (number, 1)  # a length of 0 reaches to the end
+    asked = (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
         with path.open("rb+") as file:
             query = struct.pack(form, *(asked if form.startswith("@hh") else (*asked[2:], *asked[:2])))

@@ -8,7 +8,7 @@ from dop_lightning.foundation.atomic import atomic_text, checked_json, written_t
 from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.copies import copy_of, sealed
+from dop_lightning.runs.copies import copy_of, require_original, sealed
 from dop_lightning.runs.folder import CONFIG, VERSION, RunFolder
 from dop_lightning.runs.growth import KnownRun, recognize
 from dop_lightning.runs.request import RunRequest
@@ -36,7 +36,7 @@ def claim(run: Path, request: RunRequest) -> KnownRun | None:
     if copy_of(folder.manifest_path).is_file() and not folder.manifest_path.exists():
         with FolderLock(run) as lock:
             lock.require()  # of a run at work, its end comes first
-        raise ValueError(f"{folder.manifest_path}: missing; restore it from {copy_of(folder.manifest_path)}")
+        require_original(folder.manifest_path)
     # another process may be starting the same run: it writes the manifest first
     if folder.config_path.exists() and not folder.manifest_path.exists():
         raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")

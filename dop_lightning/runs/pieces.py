@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dop_lightning.foundation.atomic import checked_json, written_together
 from dop_lightning.problems.problem import Attribute
-from dop_lightning.runs.copies import check_manifest, copy_of
+from dop_lightning.runs.copies import check_manifest, copy_of, require_original
 from dop_lightning.runs.folder import VERSION, RunFolder
 
 PIECES = "pieces"
@@ -27,9 +27,10 @@ def require_pieces(run: Path) -> None:
     """Refuse a folder that holds another run.
 
     Raises:
-        ValueError: it does, or its manifest is damaged.
+        ValueError: it does, or its manifest is damaged, or missing while its copy is there.
         OSError: the manifest cannot be read.
     """
+    require_original(RunFolder(run).manifest_path)
     if RunFolder(run).has_run and not holds_pieces(run):
         raise ValueError(
             f"{run}: holds a run of matrices that were read into memory; use another --out for one that is read in "
@@ -54,11 +55,12 @@ def add_piece(run: Path, name: str, seed: int, shape: Sequence[int], attributes:
     folder = RunFolder(run)
     problems = list(folder.manifest().problems) if folder.has_run else []
     entry = {"name": name, "seed": seed, "shape": list(shape), "attributes": dict(attributes), "mark": "", "rates": {}}
-    if entry in problems and not check_manifest(folder.manifest_path):
+    places = (folder.manifest_path, copy_of(folder.manifest_path))
+    if entry in problems and not any(check_manifest(path) for path in places):
         return
     problems = [*(other for other in problems if other["name"] != name), entry]
     manifest = {"version": VERSION, "fingerprint": PIECES, "settings": PIECES, "problems": problems, "batches": []}
     copy_of(folder.manifest_path).parent.mkdir(exist_ok=True)
     with written_together():
-        for path in (folder.manifest_path, copy_of(folder.manifest_path)):
+        for path in places:
             checked_json(path, manifest)

@@ -1,5 +1,6 @@
 """``dop verify``: names damaged files, and says what a continued run does; the run then does it."""
 
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 
@@ -54,8 +55,10 @@ def test_damaged_files_are_named_and_mended(run: Path, dop) -> None:
         assert said.out.startswith(f"{file}: ")
         assert then in said.out
         assert said.out.count("\n") == 1
+        (file.parent / ".0123456789abcdef.tmp").touch()  # of a process that was killed
         said = dop(*FIT, "run", "--trainer.max_steps", "40")
         assert said.status == 0, said.err
+        assert not list(run.rglob("*.tmp"))
         if not pattern.endswith("previous.pt"):
             assert dop("verify", "run").status == 0, pattern
         for name in ("metrics.csv", f"{next(run.glob('*/recovered.npy')).relative_to(run)}"):
@@ -107,6 +110,33 @@ def test_matrices_read_in_pieces_have_no_config(dop, tmp_path: Path, monkeypatch
         assert then in said.out
         assert dop(*separate).status == 0
         assert dop("verify", "out").status == 0, name
+
+
+def test_the_manifest_of_matrices_read_in_pieces(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy is restored; if it is missing, nothing is forgotten; two starts do not work in one folder."""
+    monkeypatch.chdir(tmp_path)
+    for k in range(2):
+        np.save(f"X{k}.npy", problem(seed=k).observation.numpy())
+    separate = ("separate", "--max-memory", "1K", "--out", "out")
+    assert dop(*separate, "X0.npy", "X1.npy").status == 0
+    manifest, copy = Path("out/manifest.json"), Path("out/checkpoints/manifest.json")
+    copy.write_bytes(b"")
+    Path("out", ".0123456789abcdef.tmp").touch()  # of a process that was killed
+    assert dop(*separate, "X1.npy").status == 0
+    assert copy.read_bytes() == manifest.read_bytes()
+    assert not list(Path("out").rglob("*.tmp"))
+    manifest.unlink()
+    said = dop(*separate, "X1.npy")
+    assert said.status == 2
+    assert f"{manifest}: missing; restore it from {copy}" in said.err
+    shutil.copy(copy, manifest)
+    lock = os.open("out", os.O_RDONLY)
+    fcntl = pytest.importorskip("fcntl")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    said = dop(*separate, "X1.npy")
+    os.close(lock)
+    assert said.status == 2
+    assert "out: another process is at work in this folder" in said.err
 
 
 def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:

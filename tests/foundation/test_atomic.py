@@ -11,6 +11,7 @@ from dop_lightning.foundation.atomic import (
     atomic_json,
     atomic_text,
     recorded_checksums,
+    remove_temporary,
     replacing,
     write_atomically,
     write_batch,
@@ -228,3 +229,15 @@ def test_an_error_names_the_file_and_no_temporary_one(
         with pytest.raises(PermissionError) as caught:
             write(tmp_path / "a.csv", lambda file: file.write(b"1"))
         assert caught.value.filename == str(tmp_path / "a.csv")
+
+
+def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a" / ".0123.tmp").mkdir(parents=True)
+    (tmp_path / "a" / ".0123.tmp" / "part").touch()
+    kept = [tmp_path / "a" / "b.tmp", tmp_path / ".c"]
+    for path in (tmp_path / ".4567.tmp", tmp_path / "a" / ".89.tmp", *kept):
+        path.touch()
+    remove_temporary(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not (tmp_path / "a" / ".0123.tmp").exists()
+    remove_temporary(tmp_path / "missing")

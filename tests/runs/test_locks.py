@@ -56,11 +56,13 @@ def test_what_is_released_is_free(tmp_path: Path) -> None:
 def test_a_look_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert is_held(path, 1) is False
+    assert is_held(path) is False
     process = other(path, 1, 2)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "[]\n"
         assert [is_held(path, number) for number in range(4)] == [False, True, True, False]
+        assert is_held(path) is True
         claims = Claims(path)
         assert claims.take([3]) == []
         assert is_held(path, 3) is True

@@ -7,12 +7,13 @@ import pytorch_lightning as pl
 
 from dop_lightning.engine.roster import batch_labels
 from dop_lightning.engine.state import State
+from dop_lightning.foundation.atomic import remove_temporary
 from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.folder import LOCK
-from dop_lightning.runs.locks import Claims
+from dop_lightning.runs.locks import Claims, is_held
 from dop_lightning.runs.manifest import write_manifest
 from dop_lightning.runs.request import RunRequest
 
@@ -49,6 +50,7 @@ class Manifest(RecoveryCallback):
         self._lock = FolderLock(Path(trainer.default_root_dir))
         if trainer.is_global_zero and trainer.world_size > 1:
             self._lock.require()
+            _remove_leftovers(Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After everything that can be wrong with the settings.
@@ -60,6 +62,8 @@ class Manifest(RecoveryCallback):
         run, data = Path(trainer.default_root_dir), data_of(trainer)
         if self._lock is not None:
             self._lock.require(first=trainer.world_size == 1)
+            if trainer.world_size == 1:
+                _remove_leftovers(run)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
@@ -103,3 +107,9 @@ class Manifest(RecoveryCallback):
             self._claims.release()
         if self._lock is not None:
             self._lock.release()
+
+
+def _remove_leftovers(run: Path) -> None:
+    """Remove what processes that were killed have left of files, unless one of another machine is at work."""
+    if is_held(run / LOCK) is False:
+        remove_temporary(run)
