@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dop_lightning.foundation.checksums import Checksum, checksum, file_checksum, with_checksum
+from dop_lightning.foundation.folder_lock import held_above
 
 WAITING = 8
 """Maximum number of files of a group that wait for the disk at the same time."""
@@ -47,7 +48,7 @@ def write_atomically(
     content = io.BytesIO()
     if not streamed:
         write(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # In the same folder, since a file cannot be renamed across file systems; with a random name, since several
     # processes may write the same file; and not by `tempfile`, whose files only their owner may read.
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
@@ -103,6 +104,25 @@ class _Summed:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, but not anew a folder that this process holds and that was moved.
+
+    Raises:
+        OSError: it cannot be made, or such a folder was moved, removed or replaced.
+    """
+    path = folder.absolute()
+    held = held_above(path)
+    if held is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    try:  # one after the other: the held one is not among them, whenever it is moved
+        for each in reversed([path, *path.parents][: len(path.parts) - len(held.parts)]):
+            each.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        held_above(path)
+        raise
 
 
 def remove_temporary(folder: Path) -> None:
@@ -269,7 +289,7 @@ def write_batch(files: Mapping[Path, bytes]) -> None:
     temporary = {path: path.parent / f".{secrets.token_hex(8)}.tmp" for path in files}
     try:
         for folder in {path.parent for path in files}:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         for path, content in files.items():
             with naming(path):
                 temporary[path].write_bytes(content)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -17,12 +18,38 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EB
 _HELD: dict[tuple[int, int], tuple[int, int]] = {}
 """Of each folder that this process has locked, by device and inode, the descriptor and how often it is held."""
 
+_ACQUIRED: weakref.WeakSet["FolderLock"] = weakref.WeakSet()
+"""The last lock of this process on each folder that it holds."""
+
 _GUARD = threading.Lock()
+
+
+MOVED = (
+    "was moved, removed or replaced while this run was at work; move it back and start again, or start with the new "
+    "folder"
+)
+"""What to say of such a folder, after its name."""
 
 
 def in_use(folder: Path) -> str:
     """Return what to say of a folder that a process of another start holds."""
     return f"{folder}: another process is at work in this folder; wait for its end, or end it, and start again"
+
+
+def held_above(path: Path) -> Path | None:
+    """Return the folder that this process holds and that contains a path; the innermost if there are several.
+
+    Args:
+        path: absolute.
+
+    Raises:
+        FileNotFoundError: the folder was moved, removed or replaced.
+    """
+    locks = [lock for lock in list(_ACQUIRED) if path.is_relative_to(lock.path)]
+    for lock in locks:
+        if not lock.is_intact:
+            raise FileNotFoundError(errno.ENOENT, MOVED, str(lock.folder))
+    return max((lock.path for lock in locks), key=lambda folder: len(folder.parts), default=None)
 
 
 class FolderLock:
@@ -34,10 +61,14 @@ class FolderLock:
 
     Args:
         folder: is made if it does not exist.
+
+    Attributes:
+        path: of the folder, absolute.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.path = folder.absolute()
         self._inode: tuple[int, int] | None = None
 
     def acquire(self, first: bool = True) -> bool:
@@ -57,7 +88,7 @@ class FolderLock:
             state = self.folder.stat()
             inode = (state.st_dev, state.st_ino)
             if fcntl is None or self._inode == inode:
-                self._inode = inode
+                self._set(inode)
                 return True
             if inode in _HELD:
                 descriptor, count = _HELD[inode]
@@ -75,11 +106,17 @@ class FolderLock:
                         return False
                     if error.errno not in NO_LOCKS:
                         raise
-                    self._inode = inode
+                    self._set(inode)
                     return True
             _HELD[inode] = descriptor, count + 1
-            self._inode = inode
+            self._set(inode)
         return True
+
+    def _set(self, inode: tuple[int, int]) -> None:
+        self._inode = inode
+        for lock in [lock for lock in _ACQUIRED if lock.path == self.path]:  # of a start that has failed
+            _ACQUIRED.discard(lock)
+        _ACQUIRED.add(self)
 
     def require(self, first: bool = True) -> None:
         """Hold the folder as :meth:`acquire` does.
@@ -95,7 +132,7 @@ class FolderLock:
     def is_intact(self) -> bool:
         """Whether the folder that was locked is still there by its name, neither moved nor replaced."""
         try:
-            state = self.folder.stat()
+            state = self.path.stat()
         except OSError:
             return False
         return (state.st_dev, state.st_ino) == self._inode
@@ -103,6 +140,7 @@ class FolderLock:
     def release(self) -> None:
         """Let go of the folder."""
         with _GUARD:
+            _ACQUIRED.discard(self)
             if self._inode in _HELD:
                 descriptor, count = _HELD.pop(self._inode)
                 if count > 1:

@@ -14,7 +14,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import __version__ as lightning_version
 
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import make_folder, write_atomically
 from dop_lightning.foundation.saved_state import check_archive, damage, load_state, save_state
 from dop_lightning.runs.checkpoints import (
     CALLBACKS,
@@ -111,7 +111,7 @@ class FolderCheckpointIO(CheckpointIO):
                 )
             self.files.save_checkpoint(checkpoint, path, storage_options)
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with ThreadPoolExecutor(WRITERS, "checkpoint") as pool:
             writing: deque[Future[None]] = deque()
             batches = checkpoint["batches"]

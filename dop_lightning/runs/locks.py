@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from dop_lightning.foundation.atomic import make_folder
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -77,7 +79,7 @@ class Claims:
         if fcntl is None:
             return []
         if self._descriptor is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             _HELD_HERE.add(self.path.resolve())
         taken = []

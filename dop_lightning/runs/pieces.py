@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dop_lightning.foundation.atomic import checked_json, written_together
+from dop_lightning.foundation.atomic import checked_json, make_folder, written_together
 from dop_lightning.problems.problem import Attribute
 from dop_lightning.runs.copies import check_manifest, copy_of, require_original
 from dop_lightning.runs.folder import VERSION, RunFolder
@@ -60,7 +60,7 @@ def add_piece(run: Path, name: str, seed: int, shape: Sequence[int], attributes:
         return
     problems = [*(other for other in problems if other["name"] != name), entry]
     manifest = {"version": VERSION, "fingerprint": PIECES, "settings": PIECES, "problems": problems, "batches": []}
-    copy_of(folder.manifest_path).parent.mkdir(exist_ok=True)
+    make_folder(copy_of(folder.manifest_path).parent)
     with written_together():
         for path in places:
             checked_json(path, manifest)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.foundation import folder_lock
+from dop_lightning.foundation.atomic import atomic_text
 from dop_lightning.foundation.folder_lock import FolderLock
 
 pytest.importorskip("fcntl")
@@ -82,3 +83,20 @@ def test_where_there_are_no_locks_they_are_granted(tmp_path: Path, monkeypatch: 
     with FolderLock(tmp_path) as lock:
         assert lock.acquire()
         assert lock.is_intact
+
+
+def test_nothing_is_made_in_a_held_folder_that_was_moved(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with FolderLock(run) as lock:
+        lock.require()
+        atomic_text(run / "deep" / "a", "1")
+        run.rename(tmp_path / "moved")
+        with pytest.raises(FileNotFoundError, match="was moved, removed or replaced while this run was at work"):
+            atomic_text(run / "deep" / "a", "2")
+        assert not run.exists()
+        with FolderLock(run) as again:  # a new run in its place
+            again.require()
+            atomic_text(run / "deep" / "a", "3")
+    assert (tmp_path / "moved" / "deep" / "a").read_text() == "1"
+    shutil.rmtree(run)
+    atomic_text(run / "a", "4")  # which nobody holds any more

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from dop_lightning.foundation.atomic import make_folder
 from dop_lightning.foundation.checks import positive
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO, StateInFile
 from dop_lightning.lightning.module import recovery_module
@@ -91,7 +92,7 @@ class CheckpointFolder(RecoveryCallback):
         """Save tiles that have ended, and keep their states in the files."""
         module, path = recovery_module(trainer.lightning_module), Path(trainer.default_root_dir) / LAST
         labels = {name: module.roster.label_of(name) for name in names}
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         trainer.strategy.save_checkpoint({"batches": module.saved_batches(set(labels.values()))}, os.fspath(path))
         for name, label in labels.items():
             module.roster.put_away(name, StateInFile(path / f"{label}.pt", name))
@@ -99,7 +100,7 @@ class CheckpointFolder(RecoveryCallback):
     def save(self, trainer: pl.Trainer) -> None:
         """Save now."""
         path = Path(trainer.default_root_dir) / LAST
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         module = recovery_module(trainer.lightning_module)
         if kept := module.roster.kept():
             self._save_ended(trainer, kept)

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.foundation.atomic import recorded_checksums, write_atomically, written_together
+from dop_lightning.foundation.atomic import make_folder, recorded_checksums, write_atomically, written_together
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import MISSING
 from dop_lightning.foundation.machine import return_freed_memory
@@ -103,7 +103,7 @@ class RecoveredFiles(RecoveryCallback):
     @staticmethod
     def write_recovery(folder: Path, outcome: Outcome, with_pictures: bool = True) -> None:
         """Everything but the result."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         source = outcome.problem.source
         models_corruption = outcome.alpha is not None or bool(outcome.report)
         if with_pictures and models_corruption and not outcome.problem.is_tile:

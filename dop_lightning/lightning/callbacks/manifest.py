@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from dop_lightning.engine.roster import batch_labels
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import remove_temporary
-from dop_lightning.foundation.folder_lock import FolderLock
+from dop_lightning.foundation.folder_lock import MOVED, FolderLock
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -91,10 +91,7 @@ class Manifest(RecoveryCallback):
         """
         run = trainer.default_root_dir
         if self._lock is not None and not self._lock.is_intact:
-            raise ValueError(
-                f"{run}: was moved, removed or replaced while this run was at work; move it back and start again, or "
-                "start with the new folder"
-            )
+            raise ValueError(f"{run}: {MOVED}")
         if self._claims is not None and (taken := self._claims.renew()):
             raise ValueError(
                 f"{run}: {LOCK} was removed while this run was at work, and another process works on "

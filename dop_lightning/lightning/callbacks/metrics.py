@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Record
-from dop_lightning.foundation.atomic import append_text, atomic_text
+from dop_lightning.foundation.atomic import append_text, atomic_text, make_folder
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.curves import (
@@ -67,7 +67,7 @@ class RecoveryMetrics(RecoveryCallback):
         """Begin the files, or cut those of a resumed run back to the iterations of the checkpoint."""
         module = recovery_module(module)
         run = Path(trainer.default_root_dir)
-        (run / CURVES).mkdir(parents=True, exist_ok=True)
+        make_folder(run / CURVES)
         own = {label: run / CURVES / f"{label}.csv" for label in module.roster.labels}
         # alone, also what was written when the problems were batched in another way
         read = curve_files(run) if trainer.world_size == 1 else [path for path in own.values() if path.is_file()]

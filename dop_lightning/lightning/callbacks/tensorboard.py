@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from dop_lightning.engine.look import Look
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
-from dop_lightning.foundation.atomic import naming
+from dop_lightning.foundation.atomic import make_folder, naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import observed, problem_pictures
@@ -80,6 +80,7 @@ class ProblemTensorBoard(RecoveryCallback):
         folder, whole = run / problem.folder, self._wholes[problem.name]
         # what an earlier start wrote after its last checkpoint, or without one, is hidden
         hidden = self._evaluated[problem.name] + 1 if any(folder.glob("events.out.tfevents.*")) else None
+        make_folder(folder)
         with naming(folder):
             self._writers[problem.name] = SummaryWriter(folder, purge_step=hidden, flush_secs=FLUSH_SECONDS)
             group = str(run / whole.folder) if problem.is_tile else ""
