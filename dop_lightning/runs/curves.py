@@ -34,16 +34,17 @@ def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -
         inputs: lists the files that are read.
         build: reads them and writes, atomically.
     """
-    seen = _stamps(inputs())
+    seen = file_stamps(inputs())
     for _ in range(TRIES):
         build()
-        now = _stamps(inputs())
+        now = file_stamps(inputs())
         if now == seen:
             return
         seen = now
 
 
-def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+def file_stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Return when files were last written, in nanoseconds, and their sizes; those that are missing are left out."""
     stamps = {}
     for path in paths:
         try:

@@ -8,10 +8,20 @@ from dop_lightning.foundation.atomic import atomic_text, checked_json, written_t
 from dop_lightning.foundation.folder_lock import FolderLock
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.checkpoints import LAST
 from dop_lightning.runs.copies import copy_of, require_original, sealed
+from dop_lightning.runs.curves import file_stamps
 from dop_lightning.runs.folder import CONFIG, VERSION, RunFolder
 from dop_lightning.runs.growth import KnownRun, recognize
 from dop_lightning.runs.request import RunRequest
+
+
+def stamps(run: Path) -> dict[Path, tuple[int, int]]:
+    """Return when the manifest and the checkpoints of a folder were written, and their sizes.
+
+    A start that reads them before it holds the folder compares them when it does.
+    """
+    return file_stamps([RunFolder(run).manifest_path, *(run / LAST).glob("*.pt")])
 
 
 def claim(run: Path, request: RunRequest) -> KnownRun | None:
@@ -95,8 +105,9 @@ def write_manifest(
         "batches": [list(batch) for batch in batches],
         **({} if threads is None else {"threads": threads}),
     }
-    # the manifest first: with it the folder is ours, and the next start writes a config that is missing
+    # with its manifest the folder is ours; of a start that is stopped just then, the copy of the config is there
     with written_together():
-        for place in (Path, copy_of):
-            checked_json(place(folder.manifest_path), manifest)
-            atomic_text(place(folder.config_path), sealed(config_text))
+        atomic_text(copy_of(folder.config_path), sealed(config_text))
+        checked_json(folder.manifest_path, manifest)
+        atomic_text(folder.config_path, sealed(config_text))
+        checked_json(copy_of(folder.manifest_path), manifest)

@@ -1,5 +1,6 @@
 """Who may write into the folder of a run, and what is written there first."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -108,6 +109,26 @@ def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
     assert claim(tmp_path, request())
     with pytest.raises(ValueError, match=r"holds another run \(model.tau: 0.002 in the run, 0.1 given\)"):
         claim(tmp_path, request(tau=0.1))
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_a_start_that_is_killed_between_two_renames_leaves_its_settings(
+    renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, done = Path.replace, []
+
+    def crash(self: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "replace", crash)
+        write_manifest(tmp_path, request(), CONFIG)
+    assert (claim(tmp_path, request()) is None) == (renames < 2)
+    if renames >= 2:
+        assert RunFolder(tmp_path).section("model") == {"tau": 0.002}
 
 
 def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:

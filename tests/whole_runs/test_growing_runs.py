@@ -11,8 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from dop_lightning.cli.experiments import runner
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.runs.growth import KnownRun
+from dop_lightning.runs.request import RunRequest
 from dop_lightning.runs.results import read_metrics, read_results
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -118,6 +121,22 @@ def test_a_run_that_was_interrupted_grows(dop, stop_at, monkeypatch: pytest.Monk
     curves = {name: [row for row in read_metrics(Path("run")) if row.problem == name] for name in names()}
     expected = [row for run in ("undisturbed", "new") for row in read_metrics(Path(run))]
     assert curves == {name: [row for row in expected if row.problem == name] for name in names()}
+
+
+def test_a_start_that_read_the_folder_before_another_one_worked_there_is_refused(
+    dop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, others = runner.claim, [3]
+
+    def claim_early(run: Path, request: RunRequest) -> KnownRun | None:
+        known = claim(run, request)
+        if others:
+            fit(dop, "--data.seeds", others.pop())
+        return known
+
+    monkeypatch.setattr(runner, "claim", claim_early)
+    assert "run: another process was at work in this folder meanwhile; start again" in fit(dop, status=2)
+    assert names() == [NAME.format(seed) for seed in range(3)]  # those of the other start
 
 
 def test_what_ran_on_is_not_taken_for_new(dop) -> None:

@@ -29,7 +29,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.growth import KnownRun, find_problems
-from dop_lightning.runs.manifest import claim
+from dop_lightning.runs.manifest import claim, stamps
 from dop_lightning.runs.request import RunRequest
 from dop_lightning.runs.results import read_results, render_table, summary_columns
 
@@ -100,6 +100,7 @@ def fit(
     data.setup("fit")  # a mistake in the data shows before anything is written
     config = yaml.safe_load(config_text)
     request = RunRequest(config, data.wholes, data.mosaics, data.growing)
+    seen = stamps(run)
     known = claim(run, request)
     mark = request.fingerprint if known is None else known.fingerprint
     if known is not None:
@@ -122,7 +123,7 @@ def fit(
         for name, mask in masks[:MOST_ROWS]:
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks.insert(0, Manifest(request, config_text, mark, recorded))
+    callbacks.insert(0, Manifest(request, config_text, mark, recorded, seen))
     callbacks.append(ProcessHeartbeat())  # its last sign says that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):

@@ -1,5 +1,6 @@
 """The config of a run, the list of its problems, and who works on them, when all parts have been built."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.locks import Claims, is_held
-from dop_lightning.runs.manifest import write_manifest
+from dop_lightning.runs.manifest import stamps, write_manifest
 from dop_lightning.runs.request import RunRequest
 
 
@@ -29,15 +30,23 @@ class Manifest(RecoveryCallback):
         config_text: the resolved config, YAML.
         fingerprint: of the run at its first start, if this is not the first.
         threads: of the run at its first start; ``None`` if they are unknown or depend on the number of processes.
+        seen: :func:`~dop_lightning.runs.manifest.stamps` of the folder before anything of it was read; ``None`` if
+            nothing was.
     """
 
     def __init__(
-        self, request: RunRequest, config_text: str, fingerprint: str = "", threads: int | None = None
+        self,
+        request: RunRequest,
+        config_text: str,
+        fingerprint: str = "",
+        threads: int | None = None,
+        seen: Mapping[Path, tuple[int, int]] | None = None,
     ) -> None:
         self.request = request
         self.config_text = config_text
         self.fingerprint = fingerprint
         self.threads = threads
+        self.seen = seen
         self._claims: Claims | None = None
         self._lock: FolderLock | None = None
 
@@ -50,7 +59,7 @@ class Manifest(RecoveryCallback):
         self._lock = FolderLock(Path(trainer.default_root_dir))
         if trainer.is_global_zero and trainer.world_size > 1:
             self._lock.require()
-            _remove_leftovers(Path(trainer.default_root_dir))
+            self._begin(Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After everything that can be wrong with the settings.
@@ -63,7 +72,7 @@ class Manifest(RecoveryCallback):
         if self._lock is not None:
             self._lock.require(first=trainer.world_size == 1)
             if trainer.world_size == 1:
-                _remove_leftovers(run)
+                self._begin(run)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
@@ -82,6 +91,17 @@ class Manifest(RecoveryCallback):
             fingerprint=self.fingerprint,
             threads=self.threads,
         )
+
+    def _begin(self, run: Path) -> None:
+        """Check that nobody has written to the folder before it was held, and remove what killed processes have left.
+
+        Raises:
+            ValueError: another start has.
+        """
+        if self.seen is not None and self.seen != stamps(run):
+            raise ValueError(f"{run}: another process was at work in this folder meanwhile; start again")
+        if is_held(run / LOCK) is False:  # else a process of another machine is at work
+            remove_temporary(run)
 
     def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
         """Before anything is written: check that the folder is still the one of this run.
@@ -104,9 +124,3 @@ class Manifest(RecoveryCallback):
             self._claims.release()
         if self._lock is not None:
             self._lock.release()
-
-
-def _remove_leftovers(run: Path) -> None:
-    """Remove what processes that were killed have left of files, unless one of another machine is at work."""
-    if is_held(run / LOCK) is False:
-        remove_temporary(run)
