@@ -216,7 +216,10 @@ class FolderCheckpointIO(CheckpointIO):
         """The content of a file, or of the one before it, and which of them it is."""
         before = previous(file)
         if not file.exists():  # stopped between two renames
-            return self._read(before), before
+            try:
+                return self._read(before), before
+            except ValueError as error:
+                raise ValueError(f"{error}; there is none after it: remove it to start its problems anew") from error
         try:
             content = self._read(file)
             self._written[file] = _stage(content["problems"])

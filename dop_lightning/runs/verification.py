@@ -92,9 +92,10 @@ def _checkpoints(folder: Path) -> Iterator[Verdict]:
     for file, what in whats.items():
         if not what:
             continue
-        if file.name.endswith(".previous.pt"):
+        is_older = file.name.endswith(".previous.pt")
+        if is_older and file.with_name(file.name.replace(".previous", "")) in whats:
             yield Verdict(file, what, "the next checkpoint replaces it")
-        elif whats.get(previous(file), "missing"):
+        elif is_older or whats.get(previous(file), "missing"):
             yield Verdict(file, what, "a continued run is refused until it is removed, then its problems start anew")
         else:
             yield Verdict(file, what, f"a continued run resumes from {previous(file).name}")

@@ -78,6 +78,19 @@ def test_a_damaged_config_without_a_copy_is_written_anew(run: Path, dop) -> None
     assert dop("verify", "run").status == 0
 
 
+def test_a_damaged_checkpoint_without_a_later_one(run: Path, dop) -> None:
+    (run / "checkpoints/last.ckpt/batch-0000.pt").unlink()
+    previous = run / "checkpoints/last.ckpt/batch-0000.previous.pt"
+    previous.write_bytes(b"")
+    then = "a continued run is refused until it is removed, then its problems start anew"
+    assert then in dop("verify", "run").out
+    said = dop(*FIT, "run", "--trainer.max_steps", "40")
+    assert (said.status, f"{previous}: damaged" in said.err, "remove it to start" in said.err) == (2, True, True)
+    previous.unlink()
+    assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
+    assert dop("verify", "run").status == 0
+
+
 def test_checkpoint_files_of_other_programs_are_not_read(run: Path, dop) -> None:
     torch.save({"path": PurePosixPath("x")}, run / "own.ckpt")
     said = dop("verify", "run")

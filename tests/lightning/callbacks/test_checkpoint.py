@@ -233,6 +233,9 @@ def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
     (path / "batch-0001.previous.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.* and so is batch-0001\.previous\.pt: remove both"):
         values(path)
+    (path / "batch-0001.pt").unlink()
+    with pytest.raises(ValueError, match=r"previous\.pt: damaged.*none after it: remove it to start its problems anew"):
+        values(path)
 
 
 def test_a_file_of_another_run_is_refused_and_the_one_before_used(tmp_path: Path, capsys) -> None:
