@@ -34,6 +34,9 @@ MOMENTS = st.integers(1, 15) | st.integers(1, 80)
 
 STOPS = st.builds(Stop, st.sampled_from(KINDS), MOMENTS)
 
+DAMAGES = st.tuples(st.integers(0, 1000), st.sampled_from(("flip", "cut", "empty", "delete")), st.integers(0, 10**6))
+"""Which file, what is done to it, and where."""
+
 
 class Place:
     """Folders that all sequences share: inputs, and undisturbed runs by case and growth."""
@@ -149,26 +152,12 @@ class RunFolderMachine(RuleBasedStateMachine):
         self.moves += 1
         self.run = self.run.rename(self.home / f"moved-{self.moves}")
 
-    @rule(
-        which=st.integers(0, 1000), how=st.sampled_from(("flip", "cut", "empty", "delete")), where=st.integers(0, 10**6)
-    )
-    def damage(self, which: int, how: str, where: int) -> None:
-        found = self._files()
-        if not found:
-            return
-        path = found[which % len(found)]
-        content = bytearray(path.read_bytes())
-        place = where % max(1, len(content))
-        name = path.relative_to(self.run).as_posix()
-        self._happened(how, f"{name}, at {place} of {len(content)}")
-        self.damaged.add(name)
-        if how == "delete":
-            path.unlink()
-        elif how == "flip" and content:
-            content[place] ^= 1 << where % 8
-            path.write_bytes(content)
-        else:
-            path.write_bytes(content[:place] if how == "cut" else b"")
+    @rule(damages=st.lists(DAMAGES, min_size=1, max_size=3))
+    def damage(self, damages: list[tuple[int, str, int]]) -> None:
+        """Damage one to three files."""
+        for which, how, where in damages:
+            if found := self._files():
+                self._damage(found[which % len(found)], how, where)
 
     @rule(at=MOMENTS, grown=st.booleans(), kill=st.booleans())
     def two_starts(self, at: int, grown: bool, kill: bool) -> None:
@@ -261,6 +250,20 @@ class RunFolderMachine(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
     # ---------------------------------------------------------------------------------------------------------- steps
+
+    def _damage(self, path: Path, how: str, where: int) -> None:
+        content = bytearray(path.read_bytes())
+        place = where % max(1, len(content))
+        name = path.relative_to(self.run).as_posix()
+        self._happened(how, f"{name}, at {place} of {len(content)}")
+        self.damaged.add(name)
+        if how == "delete":
+            path.unlink()
+        elif how == "flip" and content:
+            content[place] ^= 1 << where % 8
+            path.write_bytes(content)
+        else:
+            path.write_bytes(content[:place] if how == "cut" else b"")
 
     def _command(self) -> list[str]:
         return self.case.command(self.place.inputs, self.run, self.level)
