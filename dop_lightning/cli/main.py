@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dop_lightning.foundation import moved
+from dop_lightning.foundation import interrupts, moved
 from dop_lightning.foundation.waiting import limit_spinning
 
 EXPERIMENT = "dop_lightning.cli.experiments.help"
@@ -41,6 +41,9 @@ GROUPS = {
 """The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
 
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
+
+RESUMED = ("recover", "separate", "fit", "sweep", "figure")
+"""Verbs that go on from what an interrupted one has saved."""
 
 EXAMPLES = (
     ("dop recover photo.png --out restored", "a photograph of your own"),
@@ -106,11 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if odd := _not_utf8(argv):
         print(f"dop {verb}: error: {odd}", file=sys.stderr)
         return EXIT_USER_ERROR
-    command = importlib.import_module(VERBS[verb][0])
     try:
-        return int(command.run(verb, argv[1:]))
+        with interrupts.interruptible(is_process=arguments is None):
+            return int(importlib.import_module(VERBS[verb][0]).run(verb, argv[1:]))
     except KeyboardInterrupt:
-        return 130
+        resumes = "; the same command resumes" if verb in RESUMED else ""
+        print(f"\ndop {verb}: stopped{resumes}", file=sys.stderr)
+        return interrupts.status()
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -208,7 +208,6 @@ class BatchState(State):
         self.problems = problems
         size = len(problems)
         self.iteration = 0
-        self._is_interrupted = False
         self.loss = method.loss
         self.operator = made_by(method.operator, Operator, problems).to(problems.device)
         self.signal = place_module(made_by(method.signal, Signal, problems), problems.device)
@@ -291,30 +290,12 @@ class BatchState(State):
         self.corruption.add_to_(out)
         return out
 
-    def interrupt(self) -> None:
-        """End work before the first iteration at the next :meth:`poll`."""
-        self._is_interrupted = True
-
-    def resume(self) -> None:
-        """Clear an earlier interruption."""
-        self._is_interrupted = False
-
-    def poll(self) -> None:
-        """Stop tiles that are interrupted; a step rule calls it in work of seconds before the first iteration.
-
-        Of a whole image, the result after the first iteration is better than none.
-
-        Raises:
-            AdvanceInterrupted: they are.
-        """
-        if self._is_interrupted and all(problem.is_tile for problem in self.problems):
-            raise AdvanceInterrupted
-
     def advance(self, iterations: int) -> list[int]:
         """Do gradient iterations (Eqs. 6 and 10) on every problem.
 
         There is no host synchronisation inside, but where a rank is growing, every few iterations. A problem has
-        diverged if its loss or its parameters are not finite at the end.
+        diverged if its loss or its parameters are not finite at the end. If :meth:`interrupt` is called meanwhile, the
+        batch is where it was at the start of this call.
 
         Args:
             iterations: at least 0.
@@ -335,8 +316,11 @@ class BatchState(State):
             self.release()
             raise out_of_memory(self.problems) from None
         try:
-            diverged = self._descend(iterations)
+            with self._interruptible():
+                diverged = self._descend(iterations)
         except AdvanceInterrupted:
+            self._worker = None
+            self.release()  # a graph that was cut
             self.restore(snapshot, range(len(self)))
             return []
         except (RuntimeError, MemoryError) as error:

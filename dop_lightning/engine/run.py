@@ -19,7 +19,7 @@ from dop_lightning.engine.abreast import Abreast, threads_of, turns
 from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
-from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, OutOfMemoryError, State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.scoring import Scorer
@@ -33,6 +33,9 @@ class Listener:
 
         It is called once for all problems that leave in the same block or evaluation.
         """
+
+    def on_turn(self, run: "Run", states: Sequence[State]) -> None:
+        """Batches are about to do a block of iterations."""
 
     def on_block(self, run: "Run", state: State, iterations: int) -> None:
         """A batch did a block of iterations."""
@@ -221,6 +224,8 @@ class Run:
 
     def _advance(self, turn: Sequence[State], end: int) -> None:
         """One turn of batches that are advanced side by side."""
+        for listener in self.listeners:
+            listener.on_turn(self, turn)
         before, begins = time.perf_counter(), [state.iteration for state in turn]
         advanced = self._abreast.advance(turn, [max(0, end - begin) for begin in begins])
         if len(self.states) > 1:
@@ -317,6 +322,21 @@ class Run:
                 self._end_stopped(state, Look(state, self.scorer))
             self._have_states_changed = bool(self.roster.begin_waiting()) or self._have_states_changed
         self._tell_changes()
+
+    def cut(self) -> None:
+        """End the block in progress soon; for signal handlers. Batches that are cut are where they were before it.
+
+        Raises:
+            AdvanceInterrupted: a batch is at work in this thread, which catches it.
+        """
+        cut: AdvanceInterrupted | None = None
+        for state in self.states:
+            try:
+                state.interrupt()
+            except AdvanceInterrupted as error:
+                cut = error
+        if cut is not None:
+            raise cut
 
     def interrupt(self) -> None:
         """End all problems at work where they are, as ``interrupted``. They stay in their batches' checkpoints."""

@@ -3,8 +3,10 @@
 Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 """
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -22,8 +24,8 @@ class OutOfMemoryError(RuntimeError):
     """A batch does not fit in memory; a smaller one may."""
 
 
-class AdvanceInterrupted(Exception):
-    """Raised in work before the first iteration of a method that is interrupted."""
+class AdvanceInterrupted(KeyboardInterrupt):
+    """Raised in iterations that are interrupted: by a signal handler in the main thread, elsewhere by a poll."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class State(ABC):
     signal: Signal | None = None
     largest_abreast: int = 256 * 256
     corruption: Corruption | None = None
+    _is_interrupted: bool = False
+    _worker: int | None = None
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -94,11 +98,38 @@ class State(ABC):
         """What holds parameters."""
         return []
 
-    def resume(self) -> None:  # noqa: B027 — most states have nothing to clear
+    def resume(self) -> None:
         """Clear the effect of an earlier interruption. The run calls it whenever it begins or resumes."""
+        self._is_interrupted = False
 
-    def interrupt(self) -> None:  # noqa: B027 — most states do nothing that takes long
-        """End work before the first iteration soon, which starts anew later; for signal handlers."""
+    def interrupt(self) -> None:
+        """End :meth:`advance` soon: the batch is then where it was at the start of the call. For signal handlers.
+
+        Raises:
+            AdvanceInterrupted: the batch is at work on a CPU in this thread. :meth:`advance` catches it.
+        """
+        self._is_interrupted = True
+        if self._worker == threading.get_ident() and self.problems.device.type == "cpu":
+            raise AdvanceInterrupted
+
+    def poll(self) -> None:
+        """Stop if interrupted; called between iterations, and in work of seconds.
+
+        Raises:
+            AdvanceInterrupted: the batch is interrupted.
+        """
+        if self._is_interrupted:
+            raise AdvanceInterrupted
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let :meth:`interrupt` raise in the ``with`` block. Set ``_worker`` to ``None`` where it is caught."""
+        self._worker = threading.get_ident()
+        try:
+            self.poll()
+            yield
+        finally:
+            self._worker = None
 
     @abstractmethod
     def advance(self, iterations: int) -> list[int]:

@@ -16,6 +16,16 @@ START = "DOP_START"
 """A name that such processes and the first one have in common, and no other start: where all are on one machine."""
 
 
+TAKEN = "DOP_TAKEN"
+"""Set for a process that takes over work of a dead one: the numbers of its batches, with commas between them."""
+
+
+def taken_batches() -> list[int] | None:
+    """Return the batches that this process takes over from a dead one; ``None`` if it has work of its own."""
+    given = os.environ.get(TAKEN)
+    return None if given is None else [int(number) for number in given.split(",")]
+
+
 def is_child() -> bool:
     """Whether another process of the run has started this one, and tells it of signals."""
     return CHILD in os.environ

@@ -1,7 +1,7 @@
 """Pass a run on to the callbacks, monitors and loggers of a Trainer."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dop_lightning.engine.look import Ending, Look
@@ -48,6 +48,11 @@ class TrainerListener(Listener):
         """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
         self.module.follow_states()
 
+    def on_turn(self, run: Run, states: Sequence[State]) -> None:
+        """Let the callbacks know what is advanced."""
+        for callback in self.callbacks:
+            callback.on_turn(self.module.trainer, self.module, states)
+
     def on_block(self, run: Run, state: State, iterations: int) -> None:
         """Let the callbacks follow a block."""
         for callback in self.callbacks:
@@ -90,11 +95,13 @@ class TrainerListener(Listener):
 
 
 def _is_left(run: Run, ending: Ending) -> bool:
-    """Whether interrupted problems are tiles that have not begun, or of more than :data:`MOST_INTERRUPTED`."""
+    """Whether interrupted problems have no result: images that have not begun, and more than a few tiles at work."""
+    if ending.state.runs_one_by_one and ending.state.iteration == 0:
+        return True
     if not all(problem.is_tile for problem in ending.problems):
         return False
     at_work = sum(len(batch) for batch, _ in run.roster.unfinished())
-    return at_work > MOST_INTERRUPTED or ending.state.iteration == 0
+    return at_work > MOST_INTERRUPTED
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -24,6 +24,15 @@ class RecoveryCallback(pl.Callback):
     def name(self) -> str:
         """The key of this callback's state in a checkpoint."""
         return type(self).__name__
+
+    def on_turn(self, trainer: pl.Trainer, module: Any, states: Sequence[State]) -> None:
+        """Before a block of iterations of batches that are advanced side by side.
+
+        Args:
+            trainer: the trainer.
+            module: the module.
+            states: the batches, to be read and not to be advanced.
+        """
 
     def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
         """After a block of iterations of one batch; the other batches may be elsewhere.

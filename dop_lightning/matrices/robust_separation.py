@@ -124,15 +124,24 @@ class SeparationState(RatelessState):
             ProjectionsState(method.solver, ProblemBatch([problem], problems.device)) for problem in problems
         ]
         self._reasons = [""] * len(problems)
-        self._is_interrupted = False
+        self._ahead = [0] * len(problems)
 
     def resume(self) -> None:
         """Clear an earlier interruption."""
-        self._is_interrupted = False
+        super().resume()
+        for part in self.parts:
+            part.resume()
 
     def interrupt(self) -> None:
-        """End the choice of α after its present block. The estimate of the projections stays, and α is chosen later."""
+        """End the block in progress soon; α is chosen later if that is interrupted.
+
+        Raises:
+            AdvanceInterrupted: see :meth:`~dop_lightning.engine.state.State.interrupt`.
+        """
         self._is_interrupted = True
+        for part in self.parts:
+            part.interrupt()
+        super().interrupt()
 
     def evaluate(self) -> Evaluation:
         """Return L, S and the loss of each problem."""
@@ -148,7 +157,7 @@ class SeparationState(RatelessState):
         """Do iterations on every problem that has not ended, and hand those that were rejected over to DOP.
 
         If the choice of α is interrupted, the matrix keeps the estimate of the projections and DOP begins at the next
-        call.
+        call. If a block is interrupted, the matrices that have done it wait for the others in the next call.
 
         Args:
             iterations: at least 0.
@@ -166,9 +175,16 @@ class SeparationState(RatelessState):
             return []
         diverged = []
         for k in range(len(self)):
-            if not self.parts[k].finished() and self.parts[k].advance(iterations):
-                diverged.append(k)
+            left = iterations - self._ahead[k]
+            if left > 0 and not self.parts[k].finished():
+                before = self.parts[k].iteration
+                if self.parts[k].advance(left):
+                    diverged.append(k)
+                if self.parts[k].iteration == before:
+                    return diverged  # interrupted
+            self._ahead[k] = max(iterations, self._ahead[k])
             self._hand_over(k)
+        self._ahead = [ahead - iterations for ahead in self._ahead]
         self.iteration += iterations
         return diverged
 
@@ -185,10 +201,12 @@ class SeparationState(RatelessState):
         if self._is_rejected(k):
             reason = self.parts[k].report(0)["reason"]
             try:
-                self.parts[k] = self.method.descent(
-                    self.problems[k], None, self.problems.device, lambda: self._is_interrupted
-                )
+                with self._interruptible():
+                    self.parts[k] = self.method.descent(
+                        self.problems[k], None, self.problems.device, lambda: self._is_interrupted
+                    )
             except AdvanceInterrupted:
+                self._worker = None
                 return False
             self._reasons[k] = str(reason)
         return True
@@ -225,6 +243,7 @@ class SeparationState(RatelessState):
             "alpha": part.alpha[0],
             "iteration": part.iteration,
             "reason": self._reasons[k],
+            **({"ahead": self._ahead[k]} if self._ahead[k] else {}),
             "part": part.problem_state(0),
         }
 
@@ -244,6 +263,7 @@ class SeparationState(RatelessState):
         part.load_problem_state(0, state["part"])
         part.iteration = int(state["iteration"])
         self.parts[k], self._reasons[k] = part, str(state["reason"])
+        self._ahead[k] = int(state.get("ahead", 0))
 
     def select(self, keep: Sequence[int]) -> "SeparationState":
         """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
@@ -252,6 +272,7 @@ class SeparationState(RatelessState):
         other.method, other.iteration = self.method, self.iteration
         other.parts = [self.parts[k] for k in keep]
         other._reasons = [self._reasons[k] for k in keep]
+        other._ahead = [self._ahead[k] for k in keep]
         other._is_interrupted = self._is_interrupted
         return other
 

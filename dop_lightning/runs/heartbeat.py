@@ -4,9 +4,11 @@ Imports no torch, since ``dop status`` reads them.
 """
 
 import json
+import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -164,6 +166,45 @@ def remove_heartbeats(run: Path, processes: int) -> None:
             _file(run, beat.rank).unlink(missing_ok=True)
 
 
+class AtWork:
+    """The batches that a process advances at this moment, in a small file that outlives it: one of them may kill it.
+
+    A line is written before each block, without waiting for the disk.
+
+    Args:
+        run: the folder of the run.
+        rank: of the process.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, run: Path, rank: int) -> None:
+        self.path = _at_work_file(run, rank)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+    def write(self, batches: Sequence[int]) -> None:
+        """Replace the line."""
+        line = ",".join(map(str, batches)).encode() + b"\n"
+        with suppress(OSError):  # such as a full disk
+            os.pwrite(self._descriptor, line, 0)
+
+    def close(self) -> None:
+        """Remove the file."""
+        os.close(self._descriptor)
+        self.path.unlink(missing_ok=True)
+
+
+def read_at_work(run: Path, rank: int) -> list[int]:
+    """Return the batches that a dead process was advancing; empty if it had not begun, or had ended in order."""
+    try:
+        line = _at_work_file(run, rank).read_bytes().split(b"\n")[0].decode()
+        return [int(number) for number in line.split(",") if number]
+    except (OSError, ValueError):
+        return []
+
+
 def log_of_process() -> str | None:
     """Return the file that the standard error of this process goes to; ``None`` if that is no file, or not known."""
     try:
@@ -171,6 +212,10 @@ def log_of_process() -> str | None:
     except OSError:
         return None
     return str(path) if path.is_file() else None
+
+
+def _at_work_file(run: Path, rank: int) -> Path:
+    return run / PROCESSES / f"{rank:04d}.at-work"
 
 
 def _file(run: Path, rank: int) -> Path:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from dop_lightning.cli import hints
+from dop_lightning.cli.experiments.takeover import Takeover, take_over
 from dop_lightning.foundation.launched import outer_ranks
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.threads import ThreadChoice, choose_threads
@@ -129,7 +130,8 @@ def fit(
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    return _end(trainer, module, data, run)
+    taken = Takeover() if _stopped_by(trainer, module) else take_over(trainer, run)
+    return _end(trainer, module, data, run, taken)
 
 
 def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -> None:
@@ -182,12 +184,21 @@ def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None
     return hints.idle_gpus(hints.look(), trainer.world_size, len(data.batches or data.problems))
 
 
-def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path) -> int:
+def _stopped_by(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
+    """The signal that has stopped this process, or the others while it waited for them; empty for none."""
+    launcher = trainer.strategy.launcher
+    return module.stopped_by or (launcher.stopped_by if isinstance(launcher, ChildProcessLauncher) else "")
+
+
+def _end(
+    trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path, taken: Takeover
+) -> int:
     """Tell what has become of a run, and give the exit status of this process."""
     launcher = trainer.strategy.launcher
-    others = launcher if isinstance(launcher, ChildProcessLauncher) else None
-    stopped_by = module.stopped_by or (others.stopped_by if others else "")
-    failed = others.failures() if others and not stopped_by else {}
+    stopped_by = _stopped_by(trainer, module) or taken.stopped_by
+    failed: dict[int, str] = {}
+    if isinstance(launcher, ChildProcessLauncher) and not stopped_by:
+        failed = {trainer.global_rank + local: end for local, end in launcher.failures().items()}
     if trainer.is_global_zero:
         results = read_results(run)
         report(run, results)
@@ -196,10 +207,16 @@ def _end(trainer: pl.Trainer, module: DoubleOverparameterization, data: Recovery
         if unfinished and trainer.world_size > 1:
             print(f"{unfinished} of {len(data.wholes)} problems have no result yet", file=sys.stderr)
     for rank, end in failed.items():
-        print(f"The process of rank {trainer.global_rank + rank} {end}", file=sys.stderr)
-    if failed:
+        was_taken = "; its work was taken over" if rank in taken.ranks else ""
+        print(f"The process of rank {rank} {end}{was_taken}", file=sys.stderr)
+    for line in (*taken.left.values(), *taken.failures):
+        print(line, file=sys.stderr)
+    is_missing = not taken.is_complete or bool(failed.keys() - set(taken.ranks))
+    if is_missing and not stopped_by:
         print("The same command again finishes what is missing", file=sys.stderr)
-    return STATUS[stopped_by] or (EXIT_RANK_FAILED if failed else 0)
+    if stopped_by and trainer.is_global_zero:
+        print(f"Stopped by {stopped_by}; the same command resumes the run", file=sys.stderr)
+    return STATUS[stopped_by] or (EXIT_RANK_FAILED if is_missing else 0)
 
 
 def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:

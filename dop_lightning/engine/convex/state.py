@@ -16,7 +16,7 @@ from dop_lightning.engine.convex.program import column, convex_program
 from dop_lightning.engine.convex.solver import ConvexSolver, Tensors
 from dop_lightning.engine.descent import OperatorFactory
 from dop_lightning.engine.outcome import Status
-from dop_lightning.engine.state import Evaluation, State, one_per_problem, out_of_memory
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, State, one_per_problem, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.signatures import made_by
@@ -101,11 +101,15 @@ class ConvexState(State):
         at_least("iterations", iterations, 0)
         before, state = self._state, self._state
         try:
-            for _ in range(iterations):
-                active = ~state["converged"]
-                if not bool(active.any()):
-                    break
-                state = _merged(self.solver.step(self._program, state, active), state, active)
+            with self._interruptible():
+                for _ in range(iterations):
+                    active = ~state["converged"]
+                    if not bool(active.any()):
+                        break
+                    state = _merged(self.solver.step(self._program, state, active), state, active)
+        except AdvanceInterrupted:
+            self._worker = None
+            return []
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

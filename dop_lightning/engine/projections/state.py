@@ -13,7 +13,7 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.projections.saved import loaded_progress, saved_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
-from dop_lightning.engine.state import Evaluation, RatelessState, out_of_memory
+from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, RatelessState, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.model.losses import SquaredLoss
@@ -92,9 +92,15 @@ class ProjectionsState(RatelessState):
         at_least("iterations", iterations, 0)
         before = [self.problem_state(k) for k in range(len(self))] if iterations else []
         try:
-            for recovery in self.recoveries:
-                for _ in range(iterations):
-                    recovery.step()
+            with self._interruptible():
+                for recovery in self.recoveries:
+                    for _ in range(iterations):
+                        recovery.step()
+        except AdvanceInterrupted:
+            self._worker = None
+            for k, state in enumerate(before):
+                self.load_problem_state(k, state)
+            return []
         except (RuntimeError, MemoryError) as error:
             for k, state in enumerate(before):
                 self.load_problem_state(k, state)

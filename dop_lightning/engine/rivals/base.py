@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dop_lightning.engine.state import AdvanceInterrupted
 from dop_lightning.foundation.signatures import require_result
 from dop_lightning.problems.problem import Problem, scale
 
@@ -31,7 +32,7 @@ class Restored(NamedTuple):
     probability: Tensor | None = None
 
 
-class RestorationInterrupted(KeyboardInterrupt):
+class RestorationInterrupted(AdvanceInterrupted):
     """Raised in a filter at work: by a signal handler in the main thread, elsewhere by :meth:`ImageFilter.poll`."""
 
 

@@ -66,6 +66,7 @@ class NetworkLoop:
         perturbed = state.signal.perturbed
         iteration = self._iteration or _Iteration(state, average, weigh_)
         for i in range(begin, end):
+            state.poll()
             if look is not None:
                 look(i)
             if self.replay is None:

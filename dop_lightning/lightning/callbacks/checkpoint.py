@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from dop_lightning.foundation import interrupts
 from dop_lightning.foundation.atomic import make_folder
 from dop_lightning.foundation.checks import positive
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO, StateInFile
@@ -84,6 +85,16 @@ class CheckpointFolder(RecoveryCallback):
         elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
             self._save_ended(trainer, kept)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a signal: save before files are written, since a second signal ends the run at once then."""
+        module = recovery_module(pl_module)
+        if not module.stopped_by:
+            return
+        for batch, _ in module.roster.unfinished():
+            for name in batch.names:
+                module.records[name].status = "interrupted"
+        self.save(trainer)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end."""
         self.save(trainer)
@@ -98,7 +109,11 @@ class CheckpointFolder(RecoveryCallback):
             module.roster.put_away(name, StateInFile(path / f"{label}.pt", name))
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now."""
+        """Save now; a second signal meanwhile acts at the end."""
+        with interrupts.finishing():
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
         path = Path(trainer.default_root_dir) / LAST
         make_folder(path.parent)
         module = recovery_module(trainer.lightning_module)

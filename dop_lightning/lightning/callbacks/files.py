@@ -41,6 +41,9 @@ from dop_lightning.runs.results import write_result, write_table
 MOST_NAMED = 3
 """Damaged files of a problem that are named."""
 
+QUICK = 2**22
+"""Values of an image in tiles. After a signal, larger ones are put together by the next start."""
+
 
 class RecoveredFiles(RecoveryCallback):
     """Writes ``RUN/<problem>/``: recovered.npy, pictures, the histogram of |ŝ|, then result.json.
@@ -51,7 +54,7 @@ class RecoveredFiles(RecoveryCallback):
     ``recovered.png`` for looking at where that is another. Where that file holds measurements of it, it has a size of
     its own. Matrices get ``corruption.npy`` too. ``corruption_probability.npy`` is written where the method knows it,
     and of images ``corruption_probability.png``. Tiles of an image leave their arrays and results in its folder, and
-    are put together when the run ends, after an interruption as well.
+    are put together when the run ends; those of a large image not after a signal.
 
     Args:
         most_pictures: problems that get pictures and histograms, from the first on; ``None`` for all. Of many small
@@ -145,8 +148,11 @@ class RecoveredFiles(RecoveryCallback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
         run = Path(trainer.default_root_dir)
+        is_stopped = bool(recovery_module(pl_module).stopped_by)
         for mosaic in data_of(trainer).mosaics.values():
-            if not is_assembled(run, mosaic):
+            if is_stopped and mosaic.whole.observation.numel() > QUICK:
+                _say_what_is_left(run, mosaic)
+            elif not is_assembled(run, mosaic):
                 _say_damaged(find_damage(run, mosaic.whole.folder))
                 self._assemble(trainer, pl_module, mosaic)
                 _say_what_is_left(run, mosaic)

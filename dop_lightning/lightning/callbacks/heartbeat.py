@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.roster import batch_labels
+from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import positive
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.heartbeat import (
+    AtWork,
     End,
     Heartbeat,
     log_of_process,
@@ -47,6 +50,8 @@ class ProcessHeartbeat(RecoveryCallback):
         self._pause = self.every
         self._run: Path | None = None
         self._process: dict[str, Any] = {}
+        self._at_work: AtWork | None = None
+        self._labels: dict[str, int] = {}
         self._course: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,7 +70,23 @@ class ProcessHeartbeat(RecoveryCallback):
         if trainer.is_global_zero:
             with suppress(OSError):
                 remove_heartbeats(self._run, trainer.world_size)
+        if trainer.world_size > 1:  # others may have to know what this process died of
+            with suppress(OSError):
+                self._at_work = AtWork(self._run, trainer.global_rank)
+        self._labels = {label: place for place, label in enumerate(labels)}
         self._beat(trainer, module)
+
+    def on_turn(self, trainer: pl.Trainer, module: DoubleOverparameterization, states: Sequence[State]) -> None:
+        """Say which batches are advanced."""
+        if self._at_work is not None:
+            roster = module.roster
+            self._at_work.write([self._labels[roster.label_of(state.problems.names[0])] for state in states])
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The process has ended in order."""
+        if self._at_work is not None:
+            self._at_work.close()
+            self._at_work = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the rate from here on."""

@@ -35,6 +35,9 @@ SHARE = 0.02
 SHARE_FOR_LOOKING = 0.01
 """Of that, evaluations of tiles that a preview alone asks for."""
 
+QUICK = 0.3
+"""Seconds. If a preview took longer, none is written after a signal."""
+
 
 class PreviewFile(RecoveryCallback):
     """Writes ``RUN/<image>/preview.png`` while an image is recovered: what would be returned now.
@@ -132,7 +135,9 @@ class PreviewFile(RecoveryCallback):
         self._spent += time.perf_counter() - begin
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last previews: after an interruption they show what is recovered so far."""
+        """Write the last previews: after an interruption they show what is recovered so far, if that is quick."""
+        if recovery_module(pl_module).stopped_by and self._writing > QUICK:
+            return
         for name in {self._wholes[name].name: name for name in self._wholes}.values():
             self._write(trainer, name)
 

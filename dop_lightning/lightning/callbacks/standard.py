@@ -17,10 +17,10 @@ STANDARD: dict[str, type[pl.Callback]] = {
     "stable": StableOutput,
     "early_stop": VarianceStopping,
     "tensorboard": ProblemTensorBoard,
+    "checkpoint": CheckpointFolder,
+    "interrupt": GracefulStop,  # a signal acts at once after the checkpoint, while files are written
     "files": RecoveredFiles,
     "preview": PreviewFile,  # after the files, whose end it removes the preview at
-    "checkpoint": CheckpointFolder,
-    "interrupt": GracefulStop,
     "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start
 }
 """The callbacks of every run by their section in a config, in the order in which they follow a problem."""

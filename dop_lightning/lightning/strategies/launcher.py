@@ -67,7 +67,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             return function(*args, **kwargs)
         if trainer is None:
             raise RuntimeError("the launcher needs the trainer, to pass its folder to the other processes")
-        with _environment(self._environment(trainer.default_root_dir)):
+        with _environment(self.environment(trainer.default_root_dir)):
             self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
             try:
                 return function(*args, **kwargs)
@@ -81,7 +81,12 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
                 self._wait()
                 self._on_end()
 
-    def _environment(self, folder: str | Path) -> dict[str, str]:
+    def environment(self, folder: str | Path) -> dict[str, str]:
+        """Return what the environment tells all processes of the run.
+
+        Args:
+            folder: of the run.
+        """
         cluster = self.cluster_environment
         return {
             **({START: self._start_name} if self.num_nodes == 1 else {}),
@@ -91,9 +96,15 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             RUN_FOLDER: os.fspath(folder),
         }
 
+    @property
+    def start_command(self) -> list[str]:
+        """What starts a process."""
+        return list(self.command or _basic_subprocess_cmd())
+
     def _start(self, local_rank: int) -> subprocess.Popen:
-        command = list(self.command or _basic_subprocess_cmd())
-        return subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(local_rank), CHILD: str(os.getpid())})
+        return subprocess.Popen(
+            self.start_command, env={**os.environ, "LOCAL_RANK": str(local_rank), CHILD: str(os.getpid())}
+        )
 
     def kill(self, signum: int) -> None:
         """Send a signal to the other processes that are still there."""
@@ -102,7 +113,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
 
     def _wait(self) -> None:
         """Until the last process has ended; a signal is passed on, and a second one ends them at once."""
-        with _handling(self._handle):
+        with handling(self._handle):
             while any(process.poll() is None for process in self.procs):
                 time.sleep(0.05)
 
@@ -112,14 +123,24 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             print("\nStopping the other processes (again: at once)", file=sys.stderr)
         self.kill(number)
 
+    def deaths(self) -> list[int]:
+        """Return the local ranks of the processes that were ended by a signal that this one has not passed on."""
+        codes = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
+        return [rank for rank, code in codes.items() if code is not None and code < 0]
+
     def failures(self) -> dict[int, str]:
         """How processes ended that had neither done their part nor been told to stop, by local rank."""
         told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
-        return {rank: _format_exit(code) for rank, code in ends.items() if code not in told}
+        return {rank: format_exit(code) for rank, code in ends.items() if code not in told}
 
 
-def _format_exit(code: int) -> str:
+def format_exit(code: int) -> str:
+    """Return how a process has ended, in words.
+
+    >>> format_exit(-9), format_exit(2)
+    ('was ended by SIGKILL', 'ended with the status 2')
+    """
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with the status {code}"
 
 
@@ -139,7 +160,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """SIGINT and SIGTERM to a handler, where they can be had."""
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,9 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.state import State
+from dop_lightning.foundation.launched import TAKEN, taken_batches
 from dop_lightning.foundation.machine import available_memory
 from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
+from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.problems.problem import Problem, form_batches
 from dop_lightning.runs.results import remaining
 
@@ -22,11 +24,31 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
         data: a data module.
         begin: makes the state of one problem alone, which is thrown away.
     """
-    share = getattr(trainer.strategy, "share", lambda _, decide, __: decide())
-    run = Path(trainer.default_root_dir)
-    plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json(), run))
+    taken = taken_batches()
+    if taken is not None:
+        plan = _plan_of_taker(trainer, data, taken)
+    else:
+        share = getattr(trainer.strategy, "share", lambda _, decide, __: decide())
+        run = Path(trainer.default_root_dir)
+        plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json(), run))
     data.group(plan.batches)
+    if isinstance(trainer.strategy, ProblemParallelStrategy):
+        trainer.strategy.plan = plan
     return plan
+
+
+def _plan_of_taker(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
+    """The batches of a run that is at work, of which this process takes some over from a dead one.
+
+    Raises:
+        ValueError: the run has no such batches.
+    """
+    batches = data.plan or []
+    if not set(taken) <= set(range(len(batches))):
+        raise ValueError(f"{TAKEN} must hold numbers of batches of the run, below {len(batches)}, got {taken}")
+    ranks: list[list[int]] = [[] for _ in range(trainer.world_size)]
+    ranks[trainer.global_rank] = taken
+    return Plan(batches, ranks)
 
 
 def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:

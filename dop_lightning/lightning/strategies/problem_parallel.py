@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.lightning.strategies.plan import Plan
 from dop_lightning.lightning.strategies.rendezvous import Rendezvous
 
 T = TypeVar("T")
@@ -22,9 +23,14 @@ class ProblemParallelStrategy(ParallelStrategy):
     Independent problems have nothing to tell each other, and a process group would make all of them wait for the
     slowest and die with the first. Processes are those of ``--trainer.devices`` on this machine, of torchrun, or of
     SLURM, with GPUs or without. On a CPU they divide its threads. The first of them decides at the start who works on
-    what (:meth:`share`); from then on nobody waits for anybody.
+    what (:meth:`share`); from then on nobody waits for anybody. ``dop fit`` lets another process take over the
+    work of one that dies.
 
     ``Trainer(strategy="problem_parallel", devices=4)``, ``--trainer.devices 4``.
+
+    Attributes:
+        has_shared: whether the first process has told the others what to work on.
+        plan: who works on what; ``None`` before it is known.
     """
 
     strategy_name = "problem_parallel"
@@ -34,6 +40,7 @@ class ProblemParallelStrategy(ParallelStrategy):
         self._num_nodes = 1
         self._rendezvous: Rendezvous | None = None
         self.has_shared = False
+        self.plan: Plan | None = None
 
     @property
     def root_device(self) -> torch.device:
