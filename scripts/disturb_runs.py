@@ -5,16 +5,22 @@ undisturbed run on one process leaves: every row of results.csv but for the seco
     python scripts/disturb_runs.py resize
     python scripts/disturb_runs.py torchrun
     python scripts/disturb_runs.py grow --times 10
+    python scripts/disturb_runs.py chaos --times 30
 
 `kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then
 the same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes.
 `torchrun` has two agents with two processes each. `grow` starts with two of three seeds, kills a process at a random
-moment, asks for the third seed too, kills again, and finishes; it must leave what growing leaves without kills. All
-have 12 problems of four shapes, one of which is made to diverge, and one thread a process.
+moment, asks for the third seed too, kills again, and finishes; it must leave what growing leaves without kills.
+`chaos` disturbs runs on two and on four processes in turn: SIGKILL to one or two of them, SIGSTOP for some seconds, a
+disk that is full for some seconds, and renaming that fails for some seconds; then the same command finishes the run.
+Its processes are forks of this one, and the disk is made to fail within them, at the calls of the system. All have 12
+problems of four shapes, one of which is made to diverge, and one thread a process.
 """
 
 import argparse
+import contextlib
 import csv
+import errno
 import os
 import random
 import shutil
@@ -23,9 +29,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -236,10 +244,122 @@ def grow(case: Case, times: int, seed: int) -> bool:
     return good
 
 
+@dataclass
+class Faults:
+    """Makes writing fail in all processes of a run while a file is there."""
+
+    full: Path
+    renaming: Path
+
+    @classmethod
+    def install(cls, home: Path) -> "Faults":
+        """In this process, and in those that are forked from it."""
+        faults = cls(home / "disk-is-full", home / "renaming-fails")
+        fsync, rename = os.fsync, os.replace
+
+        def failing_fsync(descriptor: int) -> None:
+            if faults.full.exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        def failing_replace(source: Path, target: Path, **more: Any) -> None:
+            if faults.renaming.exists():
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+            rename(source, target, **more)
+
+        os.fsync, os.replace = failing_fsync, failing_replace
+        return faults
+
+
+def chaos(case: Case, times: int, seed: int, ranks: Sequence[int]) -> bool:
+    from forked import Forked  # it imports all of dop
+
+    draws, faults = random.Random(seed), Faults.install(case.home)
+    log = case.home / f"{case.name}-chaos.log"
+
+    def begin(run: Path, devices: int) -> Forked:
+        return Forked(case.arguments(run, devices), {"OMP_NUM_THREADS": "1"}, log)
+
+    once, good = case.home / f"{case.name}-once", True
+    begin(once, 1).wait()
+    durations = {}
+    for devices in ranks:
+        run, start = case.home / f"{case.name}-{devices}-undisturbed", time.monotonic()
+        begin(run, devices).wait()
+        durations[devices] = time.monotonic() - start
+        odd = difference(run, once)
+        good = good and not odd
+        print(
+            f"{case.name}, {devices} processes: {durations[devices]:.1f} s, {odd or 'equal to one process'}", flush=True
+        )
+    count: Counter[tuple[str, str]] = Counter()
+    for k in range(times):
+        devices, kind = ranks[k % len(ranks)], ("kill", "stop", "kill 2", "full", "rename")[k // len(ranks) % 5]
+        run, moment = case.home / f"{case.name}-chaos-{k}", draws.uniform(0.05, 1.0) * durations[devices]
+        process = begin(run, devices)
+        time.sleep(moment)
+        family = _family(process.pid)
+        struck = disturb(kind, family, faults, draws)
+        status = process.wait()
+        psutil.wait_procs(family)
+        found = len(list(run.glob("*/result.json")))
+        halves = [path.name for path in run.rglob(".*.tmp")] if kind in ("full", "rename") else []
+        starts, again = 1, status
+        while again and starts < 4:
+            again, starts = begin(run, devices).wait(), starts + 1
+        odd = f"exit status {again}" if again else difference(run, once)
+        odd = odd or ", ".join(halves)
+        good = good and not odd
+        count[kind, "rounds"] += 1
+        count[kind, "finished at once"] += starts == 1
+        count[kind, "equal"] += not odd
+        print(
+            f"{k + 1:3d}  {devices} processes, {kind:<6} {struck} at {moment:4.1f} s: status {status}, {found:2d} "
+            f"results; {starts} starts: {'UNEQUAL: ' + odd if odd else 'equal'}",
+            flush=True,
+        )
+        if not odd:
+            shutil.rmtree(run)
+    for kind in dict.fromkeys(kind for kind, _ in count):
+        numbers = (count[kind, what] for what in ("rounds", "finished at once", "equal"))
+        print(f"| {case.name}, {kind} | {' | '.join(map(str, numbers))} |")
+    print(f"tracebacks: {log.read_text().count('Traceback')}")
+    return good
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def disturb(kind: str, family: Sequence[psutil.Process], faults: Faults, draws: random.Random) -> str:
+    """Do something to a run, and say to what of it."""
+    seconds = draws.uniform(0.2, 1.5)
+    if kind in ("full", "rename"):
+        flag = faults.full if kind == "full" else faults.renaming
+        flag.touch()
+        time.sleep(seconds)
+        flag.unlink()
+        return f"{seconds:.1f} s"
+    ranks = draws.sample(range(len(family)), min(len(family), 2 if kind == "kill 2" else 1))
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family[rank].send_signal(signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+    if kind == "stop":
+        time.sleep(seconds)
+        for rank in ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family[rank].send_signal(signal.SIGCONT)
+    return "ranks " + ",".join(map(str, ranks))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kill", "resize", "torchrun", "grow"))
-    parser.add_argument("--times", type=int, default=20, help="processes to kill; default: %(default)s")
+    parser.add_argument("what", choices=("kill", "resize", "torchrun", "grow", "chaos"))
+    parser.add_argument("--times", type=int, default=20, help="disturbances; default: %(default)s")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="processes of chaos; default: 2 4")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments; default: %(default)s")
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES), help="default: all")
     parser.add_argument("--iterations", type=int, help="default: about ten seconds")
@@ -251,7 +371,9 @@ def main() -> int:
         good = True
         for name in options.cases:
             case = Case.make(name, home, options.iterations)
-            if options.what in ("kill", "grow"):
+            if options.what == "chaos":
+                good = chaos(case, options.times, options.seed, options.ranks) and good
+            elif options.what in ("kill", "grow"):
                 good = (kill if options.what == "kill" else grow)(case, options.times, options.seed) and good
             else:
                 good = (resize if options.what == "resize" else torchrun)(case) and good

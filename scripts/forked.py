@@ -1,149 +1,92 @@
-"""``dop`` in a forked child of this process, which can be killed or paused before any operation on files.
+"""Processes of ``dop`` that are forked from one that has imported everything: a start takes a tenth of a second.
 
-A child costs a fraction of a second, since it inherits all modules. SIGKILL ends it as it ends any process: nothing in
-it can tidy up.
+What they do is the same otherwise: they are killed, stopped and waited for like others.
 """
 
-import errno
-import gc
 import os
 import signal
+import subprocess
 import sys
-import tempfile
-import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from types import SimpleNamespace
 
-WRITING = os.O_WRONLY | os.O_RDWR
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.truncate")
-"""Audit events of operations that change files, beside opening and making folders."""
+import torch
 
-KINDS = ("kill", "torn", "full", "SIGTERM", "SIGINT")
-
-
-@dataclass(frozen=True)
-class Stop:
-    """What happens before an operation that changes files.
-
-    Attributes:
-        kind: ``kill`` is SIGKILL; ``torn`` the same, and a file that is being appended to gets a part of a line;
-            ``full`` is a full disk from then on; ``pause`` is SIGSTOP; others are the names of signals.
-        at: number of the operation, from 1 on.
-    """
-
-    kind: str
-    at: int
+from dop_lightning.cli.configs import recover, separate  # noqa: F401 — imported before the forks
+from dop_lightning.cli.experiments import lightning_cli, takeover  # noqa: F401
+from dop_lightning.cli.main import main
+from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
-class Ended(NamedTuple):
-    """How a command has ended.
-
-    Attributes:
-        status: exit status, negative for a signal.
-        text: what it printed.
-    """
-
-    status: int
-    text: str
-
-
-class Child:
-    """A command in a forked child.
+class Forked:
+    """A command of ``dop`` in a fork of this process, with the part of ``subprocess.Popen`` that is needed here.
 
     Args:
         arguments: of ``dop``.
-        home: absolute; operations on files in it count, but for signs of life, which come by the clock.
-        stop: what happens to it.
+        environment: variables that are set in it besides.
+        log: its standard output and error are appended to it.
     """
 
-    def __init__(self, arguments: Sequence[str], home: Path, stop: Stop | None = None) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.returncode: int | None = None
         sys.stdout.flush()
-        sys.stderr.flush()
-        gc.freeze()  # else collections in the child copy the memory of this process
-        self._pid = os.fork()
-        if not self._pid:
-            _be_child(list(arguments), home, stop, self._said.fileno())
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 70
+            try:
+                status = _run(arguments, environment, log)
+            except SystemExit as error:
+                status = error.code if isinstance(error.code, int) else 1
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
 
-    def wait(self) -> Ended:
-        """Wait for its end."""
-        _, status = os.waitpid(self._pid, 0)
-        return self._ended(status)
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
-    def wait_for_pause(self) -> Ended | None:
-        """Wait until it is paused; how it has ended if it was not."""
-        _, status = os.waitpid(self._pid, os.WUNTRACED)
-        return None if os.WIFSTOPPED(status) else self._ended(status)
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired("dop", timeout or 0.0)
+            time.sleep(0.01)
+        return self.returncode or 0
 
-    def send(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self._pid, number)
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
-    def _ended(self, status: int) -> Ended:
-        with self._said as file:
-            file.seek(0)
-            return Ended(os.waitstatus_to_exitcode(status), file.read().decode("utf-8", "replace"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._said.closed:  # an error came before its end
-            self.send(signal.SIGKILL)
-            self.wait()
-
-
-def call(arguments: Sequence[str], home: Path, stop: Stop | None = None) -> Ended:
-    """Run a command in a child, and wait for it."""
-    return Child(arguments, home, stop).wait()
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
-def _be_child(arguments: list[str], home: Path, stop: Stop | None, output: int) -> None:
-    """Run a command with its output in a file, and end this process."""
-    status = 70
-    try:
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        from dop_lightning.cli.main import main as dop
+def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+    """Be a process that was just started with these arguments."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        signal.signal(number, default)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.update(environment)
+    sys.argv = ["dop", *arguments]
 
-        if stop is not None:
-            sys.addaudithook(_Stopper(stop, f"{home}{os.sep}"))
-        status = dop(arguments)
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    def start(_: ChildProcessLauncher, local_rank: int) -> Forked:
+        own = {"LOCAL_RANK": str(local_rank), "DOP_CHILD": str(os.getpid())}
+        return Forked(arguments, own, log)
 
+    def popen(_: Sequence[str], env: Mapping[str, str]) -> Forked:
+        return Forked(arguments, env, log)
 
-class _Stopper:
-    """Counts operations on files, and does what was asked before one of them."""
-
-    def __init__(self, stop: Stop, home: str) -> None:
-        self._stop, self._home, self._count = stop, home, 0
-
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event not in ("open", "os.mkdir", *CHANGES) or not isinstance(args[0], str | os.PathLike):
-            return
-        path = os.fspath(args[0])
-        if not path.startswith(self._home) or "/processes/" in path:
-            return
-        if (event == "open" and not args[2] & WRITING) or (event == "os.mkdir" and Path(path).is_dir()):
-            return
-        self._count += 1
-        kind = self._stop.kind
-        if kind == "full":
-            if self._count >= self._stop.at and event in ("open", "os.mkdir"):
-                raise OSError(errno.ENOSPC, "No space left on device", path)
-        elif self._count == self._stop.at:
-            if kind == "torn" and event == "open" and args[2] & os.O_APPEND:
-                descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-                os.write(descriptor, b"a torn line, 1")
-                os.close(descriptor)
-            number = {"kill": "SIGKILL", "torn": "SIGKILL", "pause": "SIGSTOP"}.get(kind, kind)
-            os.kill(os.getpid(), signal.Signals[number])
+    ChildProcessLauncher._start = start  # type: ignore[assignment,method-assign]
+    takeover.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment]
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return main()

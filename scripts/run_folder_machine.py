@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from forked import KINDS, Child, Ended, Stop, call
+from forked_commands import KINDS, Child, Ended, Stop, call
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

@@ -8,6 +8,8 @@ evenly over the time that it has taken. The table has the longest time from the 
 the processor time that it has used meanwhile, which other programs of the machine do not lengthen. After that the same
 command must leave the files of the undisturbed run, to the bit. The exit status is 1 if a process took longer than
 ``--most`` seconds of wall time, ended with another status than 130 or 143, printed a traceback, or left other files.
+
+Processes are forks of one that has imported everything, unless ``--spawn`` is given: then imports are interrupted, too.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -57,9 +60,8 @@ class Case:
     arguments: str
     has_state: bool = True
 
-    def command(self, inputs: Path, out: Path) -> list[str]:
-        words = self.arguments.replace("{in}", str(inputs)).replace("{out}", str(out)).split()
-        return [sys.executable, "-m", "dop_lightning", *words]
+    def words(self, inputs: Path, out: Path) -> list[str]:
+        return self.arguments.replace("{in}", str(inputs)).replace("{out}", str(out)).split()
 
 
 CASES = {
@@ -79,7 +81,7 @@ CASES = {
     "fit": Case("fit --config {in}/matrix.yaml --trainer.default_root_dir {out}"),
     "fit-2": Case("fit --config {in}/matrix.yaml --trainer.default_root_dir {out} --trainer.devices 2"),
     "sweep": Case("sweep --config {in}/matrix.yaml --axis data.init_args.rank=1,2 --out {out} --jobs 2"),
-    "figure": Case("figure 2 --out {out} --quick", has_state=False),
+    "figure": Case("figure 1a --out {out}", has_state=False),
     "table": Case("table {in}/run", has_state=False),
     "report": Case("report {in}/run", has_state=False),
     "status": Case("status {in}/run", has_state=False),
@@ -88,8 +90,23 @@ CASES = {
 }
 
 
+class Process(Protocol):
+    """What is used of ``subprocess.Popen``, and of forks."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 def environment() -> dict[str, str]:
-    return {"OMP_NUM_THREADS": "1", **os.environ}
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
 def make_inputs(folder: Path, size: int) -> None:
@@ -122,15 +139,22 @@ def make_inputs(folder: Path, size: int) -> None:
         np.save(folder / f"{name}.npy", matrix.astype(np.float32))
     (folder / "matrix.yaml").write_text(MATRIX)
     fit = Case("fit --config {in}/matrix.yaml --trainer.default_root_dir {in}/run --trainer.max_steps 2000")
-    subprocess.run(fit.command(folder, folder), env=environment(), check=True, capture_output=True)
+    if start(fit, folder, folder / "run", is_forked=False).wait():
+        raise RuntimeError(f"the run in {folder} has failed")
 
 
-def start(case: Case, inputs: Path, out: Path) -> subprocess.Popen:
-    log = out.with_suffix(".log").open("a")
-    return subprocess.Popen(case.command(inputs, out), env=environment(), stdout=log, stderr=log)
+def start(case: Case, inputs: Path, out: Path, is_forked: bool) -> Process:
+    log, words = out.parent / f"{out.name}.log", case.words(inputs, out)
+    if is_forked:
+        from forked import Forked  # it imports all of dop
+
+        return Forked(words, environment(), log)
+    command = [sys.executable, "-m", "dop_lightning", *words]
+    with log.open("a") as file:
+        return subprocess.Popen(command, env={**os.environ, **environment()}, stdout=file, stderr=file)
 
 
-def processor_seconds(process: subprocess.Popen) -> float:
+def processor_seconds(process: Process) -> float:
     """Of a process and its children that are at work."""
     total = 0.0
     try:
@@ -154,7 +178,7 @@ class End:
     status: int
 
 
-def interrupt(process: subprocess.Popen, number: signal.Signals, moment: float, again: float | None) -> End | None:
+def interrupt(process: Process, number: signal.Signals, moment: float, again: float | None) -> End | None:
     """Send a signal after some seconds, perhaps a second one later; ``None`` if the process had ended before."""
     try:
         process.wait(moment)
@@ -172,7 +196,7 @@ def interrupt(process: subprocess.Popen, number: signal.Signals, moment: float, 
         if time.monotonic() - begin > PATIENCE:
             process.kill()
         time.sleep(0.02)
-    return End(number, moment, time.monotonic() - begin, used - before, process.returncode)
+    return End(number, moment, time.monotonic() - begin, used - before, process.poll() or 0)
 
 
 def left(out: Path) -> dict[str, bytes]:
@@ -182,33 +206,34 @@ def left(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in own}
 
 
-def measure(name: str, case: Case, home: Path, moments: int, most: float, again: float | None) -> bool:
+def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> bool:
     """Interrupt a case at each moment, and print its line of the table."""
-    inputs, once = home / "inputs", home / f"{name}-once"
+    inputs, once, moments, is_forked = home / "inputs", home / f"{name}-once", options.moments, not options.spawn
     begin = time.monotonic()
-    if status := start(case, inputs, once).wait():
-        print(f"| {name} | ended with status {status}, see {once.with_suffix('.log')} |", flush=True)
+    if status := start(case, inputs, once, is_forked).wait():
+        print(f"| {name} | ended with status {status}, see {once}.log |", flush=True)
         return False
     duration, expected = time.monotonic() - begin, left(once)
     ends, odd = [], []
     for k in range(moments):
         out = home / f"{name}-{k}"
         number = (signal.SIGINT, signal.SIGTERM)[k % 2]
-        process = start(case, inputs, out)
-        end = interrupt(process, number, duration * (k + 0.5) / moments, again)
-        text = out.with_suffix(".log").read_text()
+        process = start(case, inputs, out, is_forked)
+        end = interrupt(process, number, duration * (k + 0.5) / moments, options.again)
+        log = home / f"{out.name}.log"
+        text = log.read_text()
         if end is not None:
             ends.append(end)
-            if end.wall > most:
+            if end.wall > options.most:
                 odd.append(f"{end.wall:.1f} s ({end.processor:.1f} s of the processor) at {end.moment:.1f} s")
             if end.status not in (STATUS[number], 0):
                 odd.append(f"status {end.status} after {number.name} at {end.moment:.1f} s")
         if "Traceback" in text:
-            odd.append(f"traceback, see {out.with_suffix('.log')}")
+            odd.append(f"traceback, see {log}")
         if list(out.rglob(".*.tmp")):
             odd.append(f"half-written files in {out}")
         if case.has_state and (end is not None or process.returncode):
-            status = start(case, inputs, out).wait()
+            status = start(case, inputs, out, is_forked).wait()
             if status or left(out) != expected:
                 odd.append(f"UNEQUAL (status {status}) after {number.name} at {duration * (k + 0.5) / moments:.1f} s")
         if not odd:
@@ -227,15 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=float, default=3.0, help="seconds allowed; default: %(default)s")
     parser.add_argument("--size", type=int, default=512, help="pixels of a side; default: %(default)s")
     parser.add_argument("--again", type=float, help="seconds after which the signal is sent again; default: never")
+    parser.add_argument("--spawn", action="store_true", help="start processes anew rather than by forks")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of shells ignore it
     make_inputs(options.out / "inputs", options.size)
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     print("| case | seconds undisturbed | signals | longest end, s | of the processor, s | the same command |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
-    good = [
-        measure(name, CASES[name], options.out, options.moments, options.most, options.again) for name in options.cases
-    ]
+    good = [measure(name, CASES[name], options.out, options) for name in options.cases]
     return 0 if all(good) else 1
 
 

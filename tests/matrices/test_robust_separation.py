@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,26 @@ def test_ctrl_c_while_alpha_is_chosen_and_the_same_command_again(
     assert results[0]["report"] == results[1]["report"]
     recovered = [np.load(tmp_path / out / "a" / "recovered.npy") for out in ("whole", "out")]
     np.testing.assert_array_equal(*recovered)
+
+
+def test_a_matrix_that_has_done_a_cut_block_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = ProblemBatch([replace(problem(seed=seed), name=f"m{seed}") for seed in (0, 1)])
+    whole, cut, later = (RobustSeparation().begin(batch) for _ in range(3))
+    step = cut.parts[1].recoveries[0].step
+
+    def stepped() -> None:
+        step()
+        cut.interrupt()
+        pytest.fail("the block was not cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cut.parts[1].recoveries[0], "step", stepped)
+        assert cut.advance(2) == []
+    assert [cut.iteration, *(part.iteration for part in cut.parts)] == [0, 2, 0]
+    for k in range(2):
+        later.load_problem_state(k, cut.problem_state(k))
+    whole.advance(2)
+    later.advance(2)
+    assert [later.iteration, *(part.iteration for part in later.parts)] == [2, 2, 2]
+    assert torch.equal(later.evaluate().signal, whole.evaluate().signal)
+    assert "ahead" not in later.problem_state(0)

@@ -38,6 +38,9 @@ SHARE_FOR_LOOKING = 0.01
 QUICK = 0.3
 """Seconds. If a preview took longer, none is written after a signal."""
 
+SMALL = 2**21
+"""Values of images whose first preview is quick."""
+
 
 class PreviewFile(RecoveryCallback):
     """Writes ``RUN/<image>/preview.png`` while an image is recovered: what would be returned now.
@@ -83,7 +86,7 @@ class PreviewFile(RecoveryCallback):
     def on_block(self, trainer: pl.Trainer, module: DoubleOverparameterization, state: State, iterations: int) -> None:
         """Look at a batch if there is time for it, and write what has changed."""
         names = [name for name in state.problems.names if name in self._wholes]
-        if not names:
+        if not names or module.stopped_by:
             return
         begin = time.perf_counter()
         if any(problem.is_tile for problem in state.problems):
@@ -136,10 +139,15 @@ class PreviewFile(RecoveryCallback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last previews: after an interruption they show what is recovered so far, if that is quick."""
-        if recovery_module(pl_module).stopped_by and self._writing > QUICK:
+        if recovery_module(pl_module).stopped_by and not self._is_quick():
             return
         for name in {self._wholes[name].name: name for name in self._wholes}.values():
             self._write(trainer, name)
+
+    def _is_quick(self) -> bool:
+        if self._writing > 0:
+            return self._writing <= QUICK
+        return all(whole.observation.numel() <= SMALL for whole in self._wholes.values())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the previews of images that have been put together."""

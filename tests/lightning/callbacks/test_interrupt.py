@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+from torch import Tensor
 
+from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter
+from dop_lightning.engine.steps import GradientDescent
 from dop_lightning.lightning.callbacks import PreviewFile
+from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.module import DoubleOverparameterization
+from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from dop_lightning.runs.checkpoints import LAST
 
 
 def handlers() -> list[Any]:
@@ -115,3 +121,45 @@ def test_a_filter_is_interrupted_within_an_image(fit, images, tmp_path: Path, ca
     resumed = fit(tmp_path, DoubleOverparameterization(filter=Interrupted()), again, 1, resume=True, max_time=None)
     assert resumed.module.stopped_by == "SIGINT"  # by its own second image
     assert sorted(record.iteration for record in resumed.module.records.values()) == [0, 0, 1, 1]
+
+
+class Cut(GradientDescent):
+    """Presses Ctrl-C in its third block, when θ, g and h have moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = 0
+
+    def descend(self, state: BatchState, iterations: int) -> Tensor:
+        loss = super().descend(state, iterations)
+        self.blocks += 1
+        if self.blocks == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the block was not cut")
+        return loss
+
+
+def test_a_block_is_cut_and_repeated_with_the_same_bits(fit, matrix_method, matrices, tmp_path: Path) -> None:
+    cut = fit(tmp_path / "cut", matrix_method(steps=Cut()), matrices(), 400)
+    assert cut.module.stopped_by == "SIGINT"
+    assert cut.iterations == [200] * 3
+    resumed = fit(tmp_path / "cut", matrix_method(), matrices(), 400, resume=True)
+    resumed.assert_equals(fit(tmp_path / "whole", matrix_method(), matrices(), 400))
+
+
+def test_a_second_signal_waits_until_the_state_is_saved(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+    class Impatient(RecoveryCallback):
+        saved = 0
+
+        def problem_state(self, name: str) -> dict[str, Any]:
+            self.saved += 1
+            os.kill(os.getpid(), signal.SIGINT)
+            return {}
+
+    impatient = Impatient()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, matrix_method(), matrices(), 1000, stop_at(300, signal.SIGTERM), impatient)
+    assert impatient.saved == 3
+    assert not list(tmp_path.rglob("*.tmp"))
+    states = FolderCheckpointIO().load_checkpoint(tmp_path / LAST)["problems"]
+    assert [(state["iteration"], state["status"]) for state in states.values()] == [(300, "interrupted")] * 3

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -15,7 +16,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
-from dop_lightning.foundation.launched import RUN_FOLDER
+from dop_lightning.foundation.launched import RUN_FOLDER, TAKEN
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.runs.results import read_results
 from tests.runs.test_locks import other
@@ -108,6 +109,42 @@ def test_a_process_without_work_is_no_hindrance(dop) -> None:
     assert said.status == 0, said.err
     assert len(list(Path("out").glob("*/result.json"))) == 4
     assert "1 of 2 processes has nothing to do" in said.err
+
+
+def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = [*FIT, "--data.batch_size", "1", "--trainer.default_root_dir", "out"]
+    assert dop(*run).status == 0
+    for name, value in {"LOCAL_RANK": "1", "DOP_CHILD": str(os.getppid()), TAKEN: "1,3"}.items():
+        monkeypatch.setenv(name, value)
+    said = dop(*run, "--trainer.devices", "2", "--trainer.max_steps", "40")
+    assert said.status == 0, said.err
+    assert [result["iterations"] for result in read_results(Path("out"))] == [20, 40, 20, 40]
+    monkeypatch.setenv(TAKEN, "4")
+    said = dop(*run, "--trainer.devices", "2")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert "DOP_TAKEN must hold numbers of batches of the run, below 4, got [4]" in said.err
+
+
+@pytest.mark.slow
+def test_the_work_of_a_killed_process_is_finished(dop, tmp_path: Path) -> None:
+    """Rank 1 is killed at work; the results are those of one process."""
+    work = [*FIT, "--trainer.max_steps", "30000", "--checkpoint.every_minutes", "0.001"]
+    command = [sys.executable, "-m", "dop_lightning", *work, "--trainer.devices", "2"]
+    command += ["--trainer.default_root_dir", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not Path("out/checkpoints/last.ckpt/batch-0001.pt").exists():
+            time.sleep(0.01)
+        psutil.Process(process.pid).children()[0].kill()
+        _, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "The process of rank 1 was ended by SIGKILL; its work was taken over" in err
+    assert dop(*work, "--trainer.default_root_dir", "once").status == 0
+    for result in read_results(Path("once")):
+        name = result["problem"]
+        assert Path("out", name, "recovered.npy").read_bytes() == Path("once", name, "recovered.npy").read_bytes()
 
 
 def test_a_run_that_is_at_work_is_refused(dop) -> None:
