@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dop_lightning.foundation import interrupts, moved
+from dop_lightning.foundation.launched import is_child
 from dop_lightning.foundation.waiting import limit_spinning
 
 EXPERIMENT = "dop_lightning.cli.experiments.help"
@@ -113,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupts.interruptible(is_process=arguments is None):
             return int(importlib.import_module(VERBS[verb][0]).run(verb, argv[1:]))
     except KeyboardInterrupt:
-        resumes = "; the same command resumes" if verb in RESUMED else ""
-        print(f"\ndop {verb}: stopped{resumes}", file=sys.stderr)
+        if not is_child():  # else the process that has started this one says it
+            resumes = "; the same command resumes" if verb in RESUMED else ""
+            print(f"\ndop {verb}: stopped{resumes}", file=sys.stderr)
         return interrupts.status()
     except BrokenPipeError:  # who reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,6 +20,7 @@ from dop_lightning.engine.projections.ranks import Alone, Ranks
 from dop_lightning.engine.projections.saved import saved_progress
 from dop_lightning.engine.projections.solver import Recovery
 from dop_lightning.engine.projections.sweep import LEAST_HEIGHT, strips_of
+from dop_lightning.foundation import interrupts
 from dop_lightning.foundation.atomic import record_file, write_atomically
 from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.storage.source import StripMatrix
@@ -86,7 +87,7 @@ def run_passes(
     stop: Callable[[], Stop],
     save_after: float,
 ) -> None:
-    """Do all steps on all ranks, and save the progress from time to time, and if one of them is to stop.
+    """Do all steps on all ranks, and save the progress from time to time, at the end, and if one is to stop.
 
     Args:
         recovery: of the rows of this rank.
@@ -111,7 +112,8 @@ def run_passes(
 
     def save() -> None:
         content = {"about": dict(about), "steps_done": done, "seconds": seconds + time.monotonic() - start}
-        save_together(kept, ranks, folder, content)
+        with interrupts.finishing():
+            save_together(kept, ranks, folder, content)
 
     try:
         while recovery.progress.phase != "ended" and recovery.steps_done < passes:
@@ -127,7 +129,7 @@ def run_passes(
                 saved_at = time.monotonic()
             if reason:
                 raise StoppedError(reason)
-        if recovery.progress.phase != "ended" and done > begun:
+        if done > begun:  # also at the end: writing the parts takes long
             save()
     except KeyboardInterrupt:
         if ranks.size == 1:  # others would wait

@@ -12,6 +12,7 @@ import torch
 
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
+from dop_lightning.matrices import mapped
 from dop_lightning.matrices.mapped import separate_mapped
 from dop_lightning.matrices.mapped_folder import REJECTED
 from dop_lightning.matrices.ranked import PROGRESS
@@ -135,6 +136,25 @@ def test_a_file_is_mapped_and_not_read(file: Path) -> None:
     changed[3, 4] = 77.0
     changed.flush()
     assert mapped[3, 4] == 77.0
+
+
+def test_an_interruption_of_writing_repeats_no_pass(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separate_mapped(file, tmp_path / "whole", AlternatingProjections(), say=lambda _: None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            separate_mapped(file, out, AlternatingProjections(), say=lambda _: None)
+    monkeypatch.setattr(Recovery, "step", lambda _: pytest.fail("the passes are repeated"))
+    separate_mapped(file, out, AlternatingProjections(), say=lambda _: None)
+    for one, other in zip(parts(out), parts(tmp_path / "whole"), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_command_reads_large_matrices_in_pieces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
