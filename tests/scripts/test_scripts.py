@@ -163,6 +163,24 @@ def test_small_pictures_are_timed() -> None:
     assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
 
 
+@pytest.mark.slow
+def test_killed_processes_and_what_is_left_of_them() -> None:
+    said = run(
+        "disturb_runs.py", "chaos", "--times", "2", "--cases", "matrices", "--iterations", "3000", "--ranks", "2"
+    )
+    assert len(re.findall(r"^ +\d  2 processes, kill +ranks \d at .*: equal$", said, re.MULTILINE)) == 2, said
+    assert "tracebacks: 0" in said
+
+
+@pytest.mark.slow
+def test_signals_are_timed(tmp_path: Path) -> None:
+    small = ("--cases", "separate-mapped", "fit", "--size", "64", "--moments", "2", "--most", "60")
+    said = run("time_interrupts.py", "--out", str(tmp_path / "out"), *small)
+    assert (
+        len(re.findall(r"^\| (?:separate-mapped|fit) \|(?: \d+(?:\.\d)? \|){4} equal \|$", said, re.MULTILINE)) == 2
+    ), said
+
+
 def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
     few = ["--kinds", "lines 1.0", "rectangles colour", "--photographs", "coffee", "--side", "128"]
     said = run("measure_damage.py", "--out", str(tmp_path), *few).splitlines()

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -123,28 +122,6 @@ def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatc
     said = dop(*run, "--trainer.devices", "2")
     assert (said.status, said.err.count("\n")) == (2, 1)
     assert "DOP_TAKEN must hold numbers of batches of the run, below 4, got [4]" in said.err
-
-
-@pytest.mark.slow
-def test_the_work_of_a_killed_process_is_finished(dop, tmp_path: Path) -> None:
-    """Rank 1 is killed at work; the results are those of one process."""
-    work = [*FIT, "--trainer.max_steps", "30000", "--checkpoint.every_minutes", "0.001"]
-    command = [sys.executable, "-m", "dop_lightning", *work, "--trainer.devices", "2"]
-    command += ["--trainer.default_root_dir", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        while process.poll() is None and not Path("out/checkpoints/last.ckpt/batch-0001.pt").exists():
-            time.sleep(0.01)
-        psutil.Process(process.pid).children()[0].kill()
-        _, err = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode == 0, err
-    assert "The process of rank 1 was ended by SIGKILL; its work was taken over" in err
-    assert dop(*work, "--trainer.default_root_dir", "once").status == 0
-    for result in read_results(Path("once")):
-        name = result["problem"]
-        assert Path("out", name, "recovered.npy").read_bytes() == Path("once", name, "recovered.npy").read_bytes()
 
 
 def test_a_run_that_is_at_work_is_refused(dop) -> None:
