@@ -7,7 +7,8 @@ Each case is run once undisturbed. Then it is started again, and gets SIGINT or 
 evenly over the time that it has taken. The table has the longest time from the signal to the end of the process, and
 the processor time that it has used meanwhile, which other programs of the machine do not lengthen. After that the same
 command must leave the files of the undisturbed run, to the bit. The exit status is 1 if a process took longer than
-``--most`` seconds of wall time, ended with another status than 130 or 143, printed a traceback, or left other files.
+``--most`` seconds of wall time, and a third of it of processor time (else it has waited for the others of a busy
+machine), ended with another status than 130 or 143, printed a traceback, or left other files.
 
 Processes are forks of one that has imported everything, unless ``--spawn`` is given: then imports are interrupted, too.
 """
@@ -224,7 +225,7 @@ def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> b
         text = log.read_text()
         if end is not None:
             ends.append(end)
-            if end.wall > options.most:
+            if end.wall > options.most and end.processor > options.most / 3:
                 odd.append(f"{end.wall:.1f} s ({end.processor:.1f} s of the processor) at {end.moment:.1f} s")
             if end.status not in (STATUS[number], 0):
                 odd.append(f"status {end.status} after {number.name} at {end.moment:.1f} s")
