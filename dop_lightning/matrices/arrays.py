@@ -17,6 +17,7 @@ from dop_lightning.foundation.parsing import parse_file
 from dop_lightning.foundation.quiet import quiet
 from dop_lightning.matrices.storage.formats import read_array
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place
+from dop_lightning.matrices.storage.source import has_large_integers
 from dop_lightning.matrices.tables import Table, TableLabels, read_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -42,7 +43,8 @@ class Matrix(NamedTuple):
     """What the file of a matrix holds.
 
     Attributes:
-        values: ``(n, m)``, missing entries 0: float64 where the file holds float64 or decimal text, else float32.
+        values: ``(n, m)``, missing entries 0: float64 where the file holds float64, decimal text or integers
+            beyond ±2²⁴, else float32.
         mask: ``(n, m)``, true where observed; ``None`` where nothing is missing.
         labels: what stands around the numbers of a text table; ``None`` for other files.
     """
@@ -252,7 +254,7 @@ def _to_matrix(path: Path, array: Any) -> tuple[Tensor, Tensor | None]:
         raise ValueError(
             f"{path}: the array must be a matrix with at least one row and one column, got shape {array.shape}"
         )
-    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    wide = (array.dtype.kind == "f" and array.dtype.itemsize >= 8) or has_large_integers(array)
     observed = ~np.isnan(array)
     complete = bool(observed.all())
     if not observed.any():

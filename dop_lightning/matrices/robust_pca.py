@@ -27,6 +27,7 @@ from dop_lightning.matrices.cell_model import (
     row_distances,
 )
 from dop_lightning.matrices.column_scale import robust_location, robust_scale
+from dop_lightning.matrices.entry_sizes import check_spread
 from dop_lightning.matrices.hidden_entries import draw_hidden, negative_error
 from dop_lightning.matrices.low_rank_model import (
     LIMIT,
@@ -125,7 +126,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
 
     Attributes:
         components_: ``(r, m)``, orthonormal, by decreasing variance.
-        explained_variance_: ``(r,)``, variance of the clean table along each component, with n − 1 degrees of freedom.
+        explained_variance_: ``(r,)``, variance of the clean table along each component, with n − 1 degrees of freedom;
+            infinite or 0 if the type of X cannot hold it, as in float32 for entries of 1e30 or 1e-30.
         explained_variance_ratio_: ``(r,)``, the same as fractions of the variance of the clean table.
         singular_values_: ``(r,)``, ``√((n − 1)·explained_variance_)``.
         mean_: ``(m,)``, mean of the clean table; 0 without ``center``.
@@ -148,7 +150,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         feature_names_in_: names of the features, if X has any.
 
     Raises:
-        ValueError: an argument is out of range, or X has infinite entries, or no observed ones.
+        ValueError: an argument is out of range, or X has infinite entries, no observed ones, or an entry beside which
+            the others are lost to rounding.
         TypeError: X is a sparse matrix.
 
     >>> import numpy as np
@@ -429,8 +432,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._components = _signed(components)
         self._squares, self._total, self._count = squares, total, n
         self.components_ = self._components.astype(dtype)
-        self.singular_values_ = (np.sqrt(squares) * self._unit).astype(dtype)
         with np.errstate(over="ignore", under="ignore"):
+            self.singular_values_ = (np.sqrt(squares) * self._unit).astype(dtype)
             self.explained_variance_ = (squares / max(n - 1, 1) * self._unit * self._unit).astype(dtype)
         self.explained_variance_ratio_ = (squares / total if total > 0 else squares).astype(dtype)
         self.rank_ = self.n_components_ = len(components)
@@ -539,6 +542,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return state, unit
 
     def _recover(self, problem: Problem) -> State:
+        check_spread(problem)
         self.alpha_choice_ = None
         self.method_ = "dop"
         method = separation(MATRIX.start, float(self.tol))

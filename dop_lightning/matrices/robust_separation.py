@@ -16,6 +16,7 @@ from dop_lightning.engine.projections.state import check_matrices
 from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, RatelessState, State
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.matrices.alpha_search import choose_alpha
+from dop_lightning.matrices.entry_sizes import check_spread
 from dop_lightning.matrices.separation import MATRIX, separation
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, scale
 
@@ -91,7 +92,9 @@ class RobustSeparation:
 
         Raises:
             AdvanceInterrupted: the choice of α was interrupted.
+            ValueError: the matrix has an entry beside which the others are lost to rounding.
         """
+        check_spread(problem)
         method = separation(self.start * scale(problem) ** 0.5, self.dop_tolerance, self.rank)
         chosen = self.alpha if alpha is None else alpha
         if chosen is None:
@@ -194,7 +197,8 @@ class SeparationState(RatelessState):
         if not isinstance(part, ProjectionsState) or not self.method.fallback:
             return False
         verdict = part.recoveries[0].progress.certificate
-        return verdict is not None and not verdict.is_accepted
+        is_zero = not self.problems[k].observation.any()  # and so is its estimate
+        return verdict is not None and not verdict.is_accepted and not is_zero
 
     def _hand_over(self, k: int) -> bool:
         """Begin DOP on a matrix whose certificate was rejected; return false if that was interrupted."""

@@ -28,6 +28,9 @@ NOTICED = 5.0
 RANK_TOLERANCE = 0.05
 """Singular values above this share of the largest count; directions that still die out, at a few per cent, do not."""
 
+NEGLIGIBLE = 1e-8
+"""A matrix whose entries are all below this share of the scale of the observation has rank 0."""
+
 
 def least_corruption(problem: Problem) -> float:
     """The |ŝ| above which an entry counts as corrupted, in units of y."""
@@ -127,7 +130,7 @@ class Scorer:
                 _put(scores, "support_precision", precision, which)
                 _put(scores, "support_recall", recall, which)
         if len(self.problems.signal_shape) == 2:
-            _put(scores, "rank", numerical_rank(signal, RANK_TOLERANCE))
+            _put(scores, "rank", numerical_rank(self._without_start(signal), RANK_TOLERANCE))
         measured = self.problems.observation.shape[1:] == self.problems.signal_shape
         if self._image and measured and (data_range := self._range) is not None:
             self._compare(
@@ -139,6 +142,13 @@ class Scorer:
             for of_problem, on_curves in zip(scores, curves, strict=True):
                 of_problem.update({tag: value for tag, value in on_curves.items() if tag not in RESERVED})
         return scores
+
+    def _without_start(self, signal: Tensor) -> Tensor:
+        """The signals, 0 where all entries are negligible: what is left of the start, of a matrix of zeros."""
+        largest = signal.abs().flatten(1).amax(1)  # (K,)
+        least = torch.tensor([NEGLIGIBLE * scale(p) for p in self.problems]).to(largest)
+        is_zero = largest < least
+        return signal.masked_fill(is_zero[:, None, None], 0) if is_zero.any() else signal
 
     def _add_custom(
         self,

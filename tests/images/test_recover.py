@@ -464,3 +464,20 @@ def test_notebooks_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
         shell = SimpleNamespace(config=config)
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
         assert in_notebook() == (where == "a notebook")
+
+
+def test_integers_that_double_precision_merges_are_refused() -> None:
+    image = np.arange(144, dtype=np.int64).reshape(12, 12)
+    kept = recover_image(image + 2**40, preset="instant", progress=False, device="cpu").image
+    assert (kept - 2**40 == recover_image(image, preset="instant", progress=False, device="cpu").image).all()
+    with pytest.raises(ValueError, match=r"integers beyond ±2\*\*53 must differ by more than .*; subtract an offset"):
+        recover_image(image + 2**60, preset="instant", progress=False, device="cpu")
+
+
+def test_an_outlier_of_any_size_changes_no_other_value() -> None:
+    image = np.add.outer(np.arange(12.0), np.arange(12.0))
+    results = []
+    for outlier in (1e30, 1e300):
+        image[3, 4] = outlier
+        results.append(recover_image(image, preset="instant", progress=False, device="cpu").image)
+    assert (results[0] == results[1]).all()

@@ -18,6 +18,7 @@ from dop_lightning.images.formats import IMAGE_SUFFIXES
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.matrices.alpha_search import AlphaChoice, choose_alpha
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_matrix_note
+from dop_lightning.matrices.entry_sizes import CONVEX_SPREAD, check_sizes, check_spread
 from dop_lightning.matrices.mapped_folder import is_separated
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
 from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
@@ -106,15 +107,17 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 f"{user_path(options.out) / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"
             )
+    method = _method(options)
     for problem in module.problems:
-        _check_sizes(problem)
+        check_sizes(problem)
+        if method in ("dop", "convex"):
+            check_spread(problem, CONVEX_SPREAD if method == "convex" else None)
         if options.rank is not None and options.rank > min(problem.signal_shape):
             smaller = min(problem.signal_shape)
             raise ValueError(f"rank must be at most {smaller}, the smaller side of {problem.name}, got {options.rank}")
     shapes = [(problem.name, thin_matrix_note(problem.signal_shape)) for problem in module.problems]
     thin = [f"Warning: {name}: {note}" for name, note in shapes if note]
     data = {"class_path": "MatrixDataModule", "init_args": arguments}
-    method = _method(options)
     if method == "convex":
         return _with_model(options, _convex(options), data), thin
     if method != "dop":
@@ -184,23 +187,6 @@ def _convex(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--rank has no meaning for --method convex, got {options.rank}")
     section = {"class_path": "InexactALM", "init_args": {"svd": "partial"}}
     return {"solver": section, "alpha": options.alpha, "block": BLOCK, "evaluate_every": BLOCK}
-
-
-def _check_sizes(problem: Problem) -> None:
-    """Refuse numbers whose squares are none of their type.
-
-    Raises:
-        ValueError: they are too large, or so small that the square of their rounding is 0.
-    """
-    y = problem.observation
-    limits = torch.finfo(y.dtype)
-    largest = max(abs(float(extreme)) for extreme in y.aminmax())  # without a copy
-    most, least = 1e-3 * (limits.max / y.numel()) ** 0.5, limits.tiny**0.5 / limits.eps
-    if largest > most or 0 < largest < least:
-        raise ValueError(
-            f"{problem.name}: the largest entry must lie between {least:.0e} and {most:.0e} for numbers of "
-            f"{limits.bits} bits, got {largest:.3g}; use another unit"
-        )
 
 
 def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:

@@ -27,7 +27,7 @@ from dop_lightning.images.formats.repaint import repaint
 from dop_lightning.images.formats.resampling import Channels, resized, with_channels
 from dop_lightning.images.formats.sizes import centre, new_size, pair
 from dop_lightning.images.formats.stretch import forward, inverse, range_with_noise
-from dop_lightning.images.formats.value_range import checked_range
+from dop_lightning.images.formats.value_range import check_resolution, checked_range
 from dop_lightning.images.formats.value_range import value_range as range_of
 
 
@@ -91,6 +91,7 @@ def load_raster(
     colours, observed = raster.colours(), raster.observed()
     _check_observed(observed)
     value_range = value_range or _found_range(raster, observed)
+    check_resolution(raster, value_range)
     if resize is not None:
         raster, colours, observed = resized(raster, new_size(resize, *raster.size))
     if crop is not None:

@@ -98,7 +98,9 @@ def range_with_noise(
         most of the frame is dark.
     """
     low, high = value_range
-    y = torch.from_numpy(np.ascontiguousarray(forward(colours, value_range).transpose(2, 0, 1), dtype=np.float32))
+    largest = float(np.finfo(np.float32).max)
+    shares = np.clip(forward(colours, value_range), -largest, largest)
+    y = torch.from_numpy(np.ascontiguousarray(shares.transpose(2, 0, 1), dtype=np.float32))
     known = torch.ones_like(y, dtype=torch.bool)
     if observed is not None:
         known = torch.from_numpy(np.ascontiguousarray(observed.transpose(2, 0, 1)))

@@ -21,6 +21,9 @@ _MANY = 0.01
 _FEW = 4
 """So many pixels are not many, however small the image."""
 
+FINEST = 2.0**-24
+"""The resolution of shares of a range, which are float32."""
+
 _FULL = 0.2
 """Scattered values fill fewer windows than this share of the pixels that have them: even of 35 % salt, 6 %."""
 
@@ -81,6 +84,28 @@ def checked_range(value: Sequence[float]) -> tuple[float, float]:
     if not (good and len(numbers) == 2 and numbers[0] < numbers[1] and math.isfinite(float(numbers[1] - numbers[0]))):
         raise ValueError(f"value_range must be two finite numbers, the first below the second, got {value!r}")
     return float(numbers[0]), float(numbers[1])
+
+
+def check_resolution(raster: Raster, value_range: tuple[float, float]) -> None:
+    """Refuse integers of 64 bits that double precision merges, such as 2⁶⁰ + 1 and 2⁶⁰ + 2.
+
+    Args:
+        raster: the image.
+        value_range: the values that become 0 and 1.
+
+    Raises:
+        Unsuitable: neighbouring numbers of double precision differ by more than 2⁻²⁴ of the range.
+    """
+    samples = raster.samples
+    if samples.dtype.kind not in "iu" or samples.dtype.itemsize < 8:
+        return
+    low, high = value_range
+    step = float(np.spacing(max(abs(low), abs(high))))
+    if step > 1 and step > FINEST * (high - low):
+        raise Unsuitable(
+            f"integers beyond ±2**53 must differ by more than double precision resolves, which is {step:g} here, got "
+            f"values from {low:.17g} to {high:.17g}; subtract an offset first"
+        )
 
 
 def _extremes(samples: np.ndarray, observed: np.ndarray | None) -> tuple[float, float, float, float]:

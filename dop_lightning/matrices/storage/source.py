@@ -12,6 +12,9 @@ from torch import Tensor
 BLOCK_BYTES = 2**26
 """Memory of the rows that are read at once."""
 
+EXACT_INTEGERS = 2**24
+"""Integers up to which float32 holds all."""
+
 
 class ArraySource(Protocol):
     """An array in a file.
@@ -37,6 +40,17 @@ def working_type(dtype: np.dtype) -> torch.dtype:
     (torch.float64, torch.float32)
     """
     return torch.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else torch.float32
+
+
+def has_large_integers(array: np.ndarray) -> bool:
+    """Return whether an array holds integers beyond ±2²⁴, which float32 would round.
+
+    >>> has_large_integers(np.array([2**24])), has_large_integers(np.array([-(2**24) - 1]))
+    (False, True)
+    """
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.size == 0:
+        return False
+    return bool(array.max() > EXACT_INTEGERS or array.min() < -EXACT_INTEGERS)
 
 
 def require_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -137,6 +151,11 @@ class StripMatrix:
             last = min(len(self), max(stop, first + self._height))
             self._block = torch.empty(0, self.shape[1], dtype=self.dtype)  # its memory is free for the next one
             array = self._source.rows(first, last)
+            if has_large_integers(array):
+                raise ValueError(
+                    f"{self._name}: integers must lie within ±{EXACT_INTEGERS}, which float32 holds, got larger ones; "
+                    "store them as float64"
+                )
             kind = np.float64 if self.dtype == torch.float64 else np.float32
             with np.errstate(over="ignore"):  # infinite entries are refused
                 self._block = torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
