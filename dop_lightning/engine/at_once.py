@@ -27,7 +27,12 @@ class _Endings(Listener):
 
 def tiles_at_work(method: Procedure) -> int | None:
     """Return how many tiles are at work at a time, ``None`` for all: filters keep nothing between iterations."""
-    return max(TILES_AT_WORK, 2 * torch.get_num_threads()) if isinstance(method, Method) else None
+    return wholes_at_work() if isinstance(method, Method) else None
+
+
+def wholes_at_work() -> int:
+    """Return how many images are at work at a time where their states are saved as they end."""
+    return max(TILES_AT_WORK, 2 * torch.get_num_threads())
 
 
 def run_batches(

@@ -10,8 +10,8 @@ from dop_lightning.engine.state import Procedure, State
 from dop_lightning.problems.problem import ProblemBatch
 
 TILES_AT_WORK = 16
-"""Tiles of large images that are at work at a time on a network each, and at least two per thread. It changes no
-result. A network takes megabytes, and an image may have a thousand tiles."""
+"""Tiles, or images, that are at work at a time on a network each, and at least two per thread. It changes no result. A
+network takes megabytes, and there may be thousands."""
 
 
 class Roster:
@@ -21,7 +21,8 @@ class Roster:
     problem that has left holds its state. Nothing that is saved depends on how problems were batched.
 
     If there are more tiles than ``at_once``, each in its own batch, the others wait. They begin when at most half of
-    ``at_once`` are left at work. A tile that has ended is not kept in a batch at rest.
+    ``at_once`` are left at work. A tile that has ended is not kept in a batch at rest. With ``wholes`` the same holds
+    of all problems that are a batch each.
 
     Args:
         method: begins batches: ``Method``, ``ConvexMethod``, ``FilterMethod``.
@@ -34,6 +35,7 @@ class Roster:
         dtype: type of all that is computed; by default that of the observations.
         keeps_states: whether the final state of a problem stays in its record when it leaves, to be saved or continued.
         at_once: maximum number of tiles at work, at least 1; ``None`` for all.
+        wholes: whether problems that are no tiles take turns as well: their states must be saved as they end.
 
     Attributes:
         records: how far each problem is, by name.
@@ -58,6 +60,7 @@ class Roster:
         dtype: torch.dtype | None = None,
         keeps_states: bool = True,
         at_once: int | None = None,
+        wholes: bool = False,
     ) -> None:
         self.method = method
         self.batches = list(batches)
@@ -71,9 +74,9 @@ class Roster:
             name: label for label, batch in zip(self.labels, self.batches, strict=True) for name in batch.names
         }
         self.records = {name: Record() for name in order if name in self._label_of}
-        tiles = {batch.names[0] for batch in self.batches if len(batch) == 1 and batch[0].is_tile}
+        alone = {batch.names[0] for batch in self.batches if len(batch) == 1 and (wholes or batch[0].is_tile)}
         self._at_once = len(self.batches) if at_once is None else at_once
-        self._in_turn = tiles if len(tiles) > self._at_once else set()
+        self._in_turn = alone if len(alone) > self._at_once else set()
         self._held: tuple[list[State], dict[str, tuple[State, int]]] = ([], {})
         self.states: list[State] = []
         self.resting: list[State] = []
@@ -85,7 +88,7 @@ class Roster:
                 self.states.append(self._new_state(batch))
 
     def takes_turns(self, name: str) -> bool:
-        """Return whether a problem is a tile of which only some are at work at a time."""
+        """Return whether a problem is one of those of which only some are at work at a time."""
         return name in self._in_turn
 
     def _new_state(self, problems: ProblemBatch) -> State:
@@ -296,7 +299,7 @@ class Roster:
             self.records[name].state = stored
 
     def kept(self) -> list[str]:
-        """Return the names of tiles that take turns whose records hold their states in memory."""
+        """Return the names of problems that take turns whose records hold their states in memory."""
         return [name for name in self.records if name in self._in_turn and isinstance(self.records[name].state, dict)]
 
     def save_batch(self, label: str) -> dict[str, dict[str, Any]]:

@@ -68,7 +68,7 @@ def run_memory(
     """
     fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
-    parts: list[float] = []  # of tiles
+    parts: list[float] = []  # of tiles and images, which take turns
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
         if width == 0:
@@ -81,7 +81,8 @@ def run_memory(
         network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
         if len(grid.places) == 1:
-            kept += part + 100 * c * h * w  # reading, scores and pictures of the whole
+            parts.append(part)
+            kept += 100 * c * h * w  # reading, scores and pictures of the whole
         else:
             parts += [part] * len(grid.places)
             # y, truth and mask of each tile; the whole as without a network

@@ -93,6 +93,11 @@ class FolderCheckpointIO(CheckpointIO):
         """Refuse files at the place of a run's checkpoint folder."""
         self._reserved.add(folder.absolute())
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether the run has a checkpoint folder, to which states of problems may be moved."""
+        return bool(self._reserved)
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write the batches of ``checkpoint["batches"]`` into the folder ``path``; without batches, the file ``path``.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dop_lightning.engine.at_once import tiles_at_work
+from dop_lightning.engine.at_once import tiles_at_work, wholes_at_work
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
 from dop_lightning.engine.instant import Interpolation  # noqa: F401 — a config names it
 from dop_lightning.engine.method import Method
@@ -253,8 +253,18 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     ) -> Roster:
         names = [problem.name for problem in data.problems]
         device = device or self.trainer.strategy.root_device
-        at_once = tiles_at_work(method) if self._trainer is None or has_no_common_end(self.trainer) else None
-        return Roster(method, batches, self.tau, self.alpha, names, device, labels, dtype, at_once=at_once)
+        in_turn = self._trainer is None or has_no_common_end(self.trainer)
+        wholes = (
+            in_turn
+            and self._trainer is not None
+            and isinstance(method, Method | FilterMethod)
+            and isinstance(files := self.trainer.strategy.checkpoint_io, FolderCheckpointIO)
+            and files.has_folder
+        )
+        at_once = wholes_at_work() if wholes else tiles_at_work(method) if in_turn else None
+        return Roster(
+            method, batches, self.tau, self.alpha, names, device, labels, dtype, at_once=at_once, wholes=wholes
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Bring the batches along to another device or type, with all that iterations need.

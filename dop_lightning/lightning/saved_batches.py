@@ -10,8 +10,9 @@ from dop_lightning.problems.problem import Problem
 class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     """Record and state of every problem, by batch and by name.
 
-    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once. Tiles that
-    have not begun are left out, except in the first batch: a resumed run starts them anew.
+    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once. Tiles, and
+    problems that take turns, are left out while they have not begun, except in the first batch: a resumed run starts
+    them anew.
 
     Args:
         roster: the problems.
@@ -35,9 +36,10 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
         ]
 
     def _waits(self, problem: Problem) -> bool:
-        """Return whether a problem is a tile that has not begun."""
+        """Return whether a problem has not begun, and may be left out."""
         record = self._roster.records[problem.name]
-        return problem.is_tile and record.iteration == 0 and not record.ended and record.status != "diverged"
+        in_turn = problem.is_tile or self._roster.takes_turns(problem.name)
+        return in_turn and record.iteration == 0 and not record.ended and record.status != "diverged"
 
     def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
         """Record and state of the problems of a batch, with what callbacks remember of them."""

@@ -17,7 +17,7 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.checkpoints import LAST as LAST
 
 MOST_KEPT = 8
-"""Ended tiles of a large image that are in memory before they are saved."""
+"""Ended problems that take turns, such as tiles, that are in memory before they are saved."""
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -79,7 +79,7 @@ class CheckpointFolder(RecoveryCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, and tiles that have ended: their states need not stay in memory."""
+        """Save if it is time, and what took its turn and has ended: its state need not stay in memory."""
         if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
             self.save(trainer)
         elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
