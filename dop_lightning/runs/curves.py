@@ -49,7 +49,7 @@ def file_stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     for path in paths:
         try:
             stat = path.stat()
-        except FileNotFoundError:  # replaced at this very moment
+        except (FileNotFoundError, NotADirectoryError):  # replaced at this very moment
             continue
         stamps[path] = (stat.st_mtime_ns, stat.st_size)
     return stamps

@@ -75,7 +75,7 @@ def test_python_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recover_image(image, **settings)
-    monkeypatch.setattr("dop_lightning.images.recover.doubt", lambda _: "image: 90% of the values")
+    monkeypatch.setattr("dop_lightning.images.restoration.doubt", lambda _: "image: 90% of the values")
     with pytest.warns(RuntimeWarning, match="image: 90% of the values"):
         recover_image(image, **settings)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.runs.sweeps.slurm import parse_setting
-from tests.runs.sweeps.builders import ENDLESS, make_cluster, put_first, result, until, write_configs
+from tests.runs.sweeps.builders import ENDLESS, PROBLEM, make_cluster, put_first, result, until, write_configs
 
 SWEEP = ["sweep", "--config", "base.yaml", "--axis", "model.alpha=2,-4", "--out", "out", "--cluster", "slurm"]
 ONE = [*SWEEP[:4], "model.alpha=2", *SWEEP[5:]]
@@ -60,6 +60,7 @@ def test_where_time_is_up_the_run_is_saved_and_queued_again(cluster: Path, dop) 
     os.kill(int((cluster / "pid_0").read_text()), signal.SIGUSR2)
     until(lambda: (cluster / "scontrol").exists())
     assert (cluster / "scontrol").read_text() == "requeue 42\n"
+    until((run / PROBLEM / "result.json").exists)  # the checkpoint comes first
     assert result(run)["status"] == "interrupted"
 
 
