@@ -1,6 +1,7 @@
 """What tests of whole runs share: one thread, a process left as it was found, and tiny runs with a real Trainer."""
 
 import csv
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,12 @@ LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 LONGEST = ("test_scripts.py", "test_measure_gpu.py", "test_docs_build.py", "test_documents.py")
 """Files whose tests take seconds each. They come first: at the end they would keep one core and leave another idle."""
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage need not look at thousands of tests and all of PyTorch again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

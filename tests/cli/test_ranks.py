@@ -158,6 +158,7 @@ def test_an_interruption_is_resumed_with_the_same_bits(
         assert (tmp_path / "out" / "a" / name).read_bytes() == (whole[0] / "a" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_rejection_is_said_once_and_remembered_and_other_files_are_separated(
     whole: tuple[Path, str, str], file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_rejection_is_said_once_and_remembered_and_other_files_are_separated(
     assert "pass 1" not in err
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_rows_of_a_stored_array(
     whole: tuple[Path, str, str], file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +196,7 @@ def test_each_process_reads_its_rows_of_a_stored_array(
             assert (tmp_path / "out" / name / part).read_bytes() == (whole[0] / "a" / part).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_process_copies_a_table(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,7 @@ def test_files_whose_paths_are_no_text_are_named(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_help_times_the_presets_here(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
@@ -218,6 +219,7 @@ def test_a_damaged_tile_is_named_and_written_anew(folder: Path, dop) -> None:
     assert np.load("out/photo/tiles/r0-c1/recovered.npy").ndim == 3
 
 
+@pytest.mark.slow
 def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 900), dtype=np.uint8)
     Image.fromarray(pixels).save("wide.png")

@@ -115,6 +115,7 @@ def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
     assert probability[damaged == image].mean() < 0.05
 
 
+@pytest.mark.slow
 def test_a_plain_is_no_image_that_nothing_is_known_of() -> None:
     """Its mean value foretells it nearly as well as a network does, and what is destroyed is still told and filled."""
     rng = np.random.default_rng(4)
@@ -159,6 +160,7 @@ def test_a_file_of_numbers_comes_back_as_it_was(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "back.npy"), image)
 
 
+@pytest.mark.slow
 def test_clean_values_of_a_damaged_picture_are_its_own(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:64, :64]
     image = (30000 + 8000 * np.sin(rows / 9) + 9000 * np.cos(columns / 7)).astype(np.uint16)

@@ -44,6 +44,7 @@ def run(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) ->
     return call
 
 
+@pytest.mark.slow
 def test_all_rivals_are_compared_and_finished_rows_are_kept(run, script, tmp_path: Path) -> None:
     asked = ["--subset", "--cases", "random", "dense", "--photographs", "coffee", *SMALL]
     out, err = run(*asked)

@@ -136,6 +136,7 @@ def test_wrong_arguments(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
 def test_without_a_gpu(tmp_path: Path) -> None:
     done = run(IMAGE, tmp_path, DOP_PRETEND_CUDA="")
     assert done.returncode == 2

@@ -39,6 +39,7 @@ def test_a_photograph_of_1500_by_1000_pixels_is_recovered_by_tiles_within_8_gib(
     assert len(re.findall(r"^(?:error|steps) .* 0\.\d+  0\.\d+  ratio \d\.\d+$", said, re.MULTILINE)) == 3
 
 
+@pytest.mark.slow
 def test_a_photograph_of_any_size_is_measured(tmp_path: Path) -> None:
     said = run("measure_large.py", "--size", "80", "60", "--damage", "hot", "--out", str(tmp_path))
     assert re.search(r"^80×60, hot, instant: exit status 0$", said, re.MULTILINE)
@@ -74,6 +75,7 @@ def test_step_rules_are_compared() -> None:
     assert len(re.findall(r"^(?:truth|small steps): .*\d$", said, re.MULTILINE)) == 10
 
 
+@pytest.mark.slow
 def test_memory_of_matrices_is_measured() -> None:
     small = ("--n", "200", "--allowed", "1e6")
     said = run_cold("measure_matrix_memory.py", *small, "--rank", "4", "--rules", "SemiImplicit")
@@ -247,6 +249,7 @@ def test_a_run_goes_on_with_another_number_of_processes() -> None:
     assert "UNEQUAL" not in said
 
 
+@pytest.mark.slow
 def test_faults_of_disks_and_files_are_survived() -> None:
     try:
         said = run("inject_faults.py", "--places", "3", "--iterations", "10000")

@@ -102,6 +102,7 @@ def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     assert [result["status"] for result in read_results(tmp_path / "out")] == ["interrupted"] * 4
 
 
+@pytest.mark.slow
 def test_a_process_without_work_is_no_hindrance(dop) -> None:
     """Two processes, one batch."""
     said = dop(*FIT, "--data.batch_size", "4", "--trainer.devices", "2", "--trainer.default_root_dir", "out")

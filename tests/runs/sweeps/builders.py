@@ -39,6 +39,12 @@ def result(run: Path) -> dict[str, object]:
     return json.loads((run / PROBLEM / "result.json").read_text())
 
 
+def has_begun(run: Path) -> bool:
+    """Whether an iteration of a run is evaluated."""
+    curves = run / "metrics.csv"
+    return curves.exists() and len(curves.read_text(encoding="utf-8").splitlines()) > 1
+
+
 def until(happens: Callable[[], bool], seconds: float = 300) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds

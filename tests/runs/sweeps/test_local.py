@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dop_lightning.runs.sweeps.local import environments, run
-from tests.runs.sweeps.builders import ENDLESS, result, until, write_configs
+from tests.runs.sweeps.builders import ENDLESS, has_begun, result, until, write_configs
 
 SWEEP = ["sweep", "--config", "base.yaml", "--out", "out"]
 
@@ -90,8 +90,7 @@ def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -
     ("by", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status: int, folder: Path, dop) -> None:
-    curves = folder / "out" / "alpha-2" / "metrics.csv"
-    stop = when(curves.exists, lambda: os.kill(os.getpid(), by))
+    stop = when(lambda: has_begun(folder / "out" / "alpha-2"), lambda: os.kill(os.getpid(), by))
     said = dop(*SWEEP, "--axis", "model.alpha=2,4", *ENDLESS)
     stop.join()
     assert said.status == status

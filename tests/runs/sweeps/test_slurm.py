@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.runs.sweeps.slurm import parse_setting
-from tests.runs.sweeps.builders import ENDLESS, PROBLEM, make_cluster, put_first, result, until, write_configs
+from tests.runs.sweeps.builders import (
+    ENDLESS,
+    PROBLEM,
+    has_begun,
+    make_cluster,
+    put_first,
+    result,
+    until,
+    write_configs,
+)
 
 SWEEP = ["sweep", "--config", "base.yaml", "--axis", "model.alpha=2,-4", "--out", "out", "--cluster", "slurm"]
 ONE = [*SWEEP[:4], "model.alpha=2", *SWEEP[5:]]
@@ -56,7 +65,7 @@ def test_jobs_run_and_a_failing_one_is_told(cluster: Path, dop) -> None:
 def test_where_time_is_up_the_run_is_saved_and_queued_again(cluster: Path, dop) -> None:
     assert dop(*ONE, *ENDLESS).status == 0
     run = Path("out/alpha-2")
-    until(lambda: (run / "metrics.csv").exists())
+    until(lambda: has_begun(run))
     os.kill(int((cluster / "pid_0").read_text()), signal.SIGUSR2)
     until(lambda: (cluster / "scontrol").exists())
     assert (cluster / "scontrol").read_text() == "requeue 42\n"

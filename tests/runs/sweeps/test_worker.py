@@ -84,6 +84,7 @@ def log(point: str) -> list[str]:
     return Path(f"out/{point}/log.txt").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_point_is_that_of_a_process_of_its_own(folder: Path, dop) -> None:
     said = dop(*SWEEP, "--axis", "config=careless.yaml,crash.yaml,image.yaml,two.yaml")
     assert said.status == 1
