@@ -16,6 +16,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # Tests run beside each other, each in one thread: one per core, and one more, since many wait for processes of their own.
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1) + 1 )))
 
+# Folders with tests marked gpu: collecting all the others takes a minute.
+GPU_TESTS := tests/gpu tests/engine tests/model tests/problems tests/scripts
+
 # Quiet: errors are shown; progress and warnings (one a package where an index is incomplete) are not.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
@@ -60,7 +63,7 @@ test: $(STAMP) ## all checks: lint, types, tests
 	@$(MAKE) --no-print-directory -j2 lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton and not slow"
 	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin $(GPU_TESTS)
 
 test-slow: $(STAMP) ## the slowest tests, which `make test` leaves out
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests

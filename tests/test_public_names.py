@@ -51,6 +51,7 @@ def test_a_public_name(name: str) -> None:
     assert found.__doc__
 
 
+@pytest.mark.slow
 def test_each_may_be_the_first_import() -> None:
     names = sorted({dop_lightning.PUBLIC[name]: name for name in GUESSED}.values())  # one per module
     rooms = ("lightning.module", "lightning.callbacks", "lightning.data", "engine", "engine.steps", "engine.convex")

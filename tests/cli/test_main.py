@@ -640,6 +640,7 @@ def test_one_device_is_taken_of_many() -> None:
     assert TRAINER_DEFAULTS["devices"] == TRAINER_DEFAULTS["num_nodes"] == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_mistake(folder: Path, dop) -> None:
     assert dop(*FIT, "--trainer.max_steps", "1").status == 0
     command = f"{sys.executable} -m dop_lightning validate --config out/config.yaml | true; echo ${{PIPESTATUS[0]}}"

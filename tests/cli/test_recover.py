@@ -193,6 +193,7 @@ def test_tiles_where_asked(folder: Path, dop) -> None:
     assert [line.split()[:3] for line in said.out.splitlines()[1:2]] == [["photo", "done", "2"]]
 
 
+@pytest.mark.slow
 def test_other_verbs_take_an_image_in_tiles_as_one(folder: Path, dop) -> None:
     fitted = dop("recover", "photo.png", "--truth", "photo.png", "--out", "out", "--tile", "64", *TINY)
     before = Path("out/photo/recovered.png").read_bytes()
@@ -230,6 +231,7 @@ def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
     assert f"900×200 pixels in tiles of {tile}×{tile}: about " in said.err
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--tile", "64", "--iterations", "1", *small).status == 0

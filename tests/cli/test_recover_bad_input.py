@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_no_half_file(where: str, folder: Path, dop, monkeypa
     assert Path("out/photo/recovered.png").is_file()
 
 
-@pytest.mark.parametrize("limit", [20_000, 60_000])
+@pytest.mark.parametrize("limit", [pytest.param(20_000, marks=pytest.mark.slow), 60_000])
 def test_a_file_that_may_not_grow_gives_one_line(limit: int, folder: Path) -> None:
     """The system refuses whatever is written beyond a size, in the middle of a file and in TensorBoard's thread too."""
 

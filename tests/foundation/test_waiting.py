@@ -33,7 +33,7 @@ def test_a_choice_of_the_user_stays(chosen: dict[str, str]) -> None:
     assert environment == chosen
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, SPINS), ("7", "7")])
+@pytest.mark.parametrize(("given", "expected"), [(None, SPINS), pytest.param("7", "7", marks=pytest.mark.slow)])
 def test_dop_limits_it_before_it_imports_torch(given: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP_WAIT"))}
     environment |= {} if given is None else {"GOMP_SPINCOUNT": given}

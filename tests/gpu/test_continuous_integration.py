@@ -1,6 +1,7 @@
 """The tests marked ``gpu`` are run by ``make test``, and none of them can be skipped there."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,4 +47,11 @@ def test_a_skipped_test_fails_and_so_does_a_missing_compiler(tmp_path: Path) -> 
 
 def test_make_test_runs_them() -> None:
     lines = (ROOT / "Makefile").read_text().splitlines()
-    assert any("-m gpu" in line and "-p tests.pretend_cuda.plugin" in line for line in lines)
+    assert any("-m gpu" in line and "-p tests.pretend_cuda.plugin $(GPU_TESTS)" in line for line in lines)
+    (folders,) = [line.split(":=")[1].split() for line in lines if line.startswith("GPU_TESTS :=")]
+    marked = [
+        file for file in (ROOT / "tests").rglob("test_*.py") if re.search("mark.gpu|ON_PRETENDED", file.read_text())
+    ]
+    assert len(marked) > 5
+    for file in marked:
+        assert any(file.is_relative_to(ROOT / folder) for folder in folders), file

@@ -89,6 +89,7 @@ def test_stars_stay() -> None:
     assert 10 * np.log10(255**2 / max(error, 1e-9)) > 50
 
 
+@pytest.mark.slow
 def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
     image = page()
     rng = np.random.default_rng(2)

@@ -24,6 +24,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_all_rays_of_the_crops_are_found_and_nothing_else(script: ModuleType) -> None:
     frame, hit, _ = script.make_frame()
     for top, left in script.crops(hit, 128, 3):

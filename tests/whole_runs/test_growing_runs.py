@@ -264,6 +264,7 @@ def test_tiles_of_an_image_stay_together(dop) -> None:
     assert "holds another run (data.tile: 16 in the run, null given, data.overlap: 0 in the run, null given)" in err
 
 
+@pytest.mark.slow
 def test_two_processes_share_what_is_new(dop) -> None:
     fit(dop, "--data.seeds", 2)
     before = contents("run/n12*/**/*", "run/checkpoints/last.ckpt/*")

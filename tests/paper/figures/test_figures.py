@@ -69,6 +69,7 @@ def test_recovery_over_rank_and_corruption(made, tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_theorem_1(made) -> None:
     said, rows = made("theorem-1")
     limits = [row for row in rows if row["method"] == "limit"]

@@ -48,6 +48,7 @@ def test_nothing_is_started_where_nothing_is_missing(tmp_path: Path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -> None:
     for name in ("killed", "orphaned"):
         (folder / f"{name}.yaml").write_text("trainer: {max_steps: 100000000}\n")
