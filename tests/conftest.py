@@ -38,6 +38,7 @@ def pytest_collection_finish() -> None:
     """Collections of garbage need not look at thousands of tests and all of PyTorch again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -583,6 +583,7 @@ def test_a_full_disk_gives_one_line(folder: Path, dop, monkeypatch: pytest.Monke
     assert "Traceback" not in said.err
 
 
+@pytest.mark.slow
 def test_an_interrupted_process_leaves_what_it_has_and_goes_on(folder: Path, dop) -> None:
     command = [*RECOVER, "--iterations", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

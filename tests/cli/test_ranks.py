@@ -136,6 +136,7 @@ def test_a_process_that_fails_ends_all_and_one_process_resumes(
     assert sorted(path.name for path in out.iterdir()) == ["corruption.npy", "recovered.npy", "result.json"]
 
 
+@pytest.mark.slow
 def test_an_interruption_is_resumed_with_the_same_bits(
     whole: tuple[Path, str, str],
     file: Path,

@@ -82,6 +82,7 @@ def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
 @pytest.mark.parametrize(
     "kind", ["plain", pytest.param("fused", marks=pytest.mark.skipif(kernels.library() is None, reason="no compiler"))]
 )
+@pytest.mark.slow
 def test_the_model_holds_the_measured_peak(kind: str) -> None:
     """What ``scripts/measure_memory.py`` measures in a process of its own."""
     script = Path(__file__).parents[2] / "scripts" / "measure_memory.py"

@@ -54,6 +54,7 @@ def assert_complete(run: Path, data: RecoveryDataModule, max_steps: int) -> None
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_a_configuration_runs_or_is_refused(
     tmp_path: Path, make_trainer: Callable[..., pl.Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,15 +191,16 @@ class SemiImplicit(StepRule):
     def _prune(state: BatchState) -> None:
         """Drop the surplus components of problems that are close to the observation."""
         growth, memory = state.signal.growth, state.memory
-        if growth is None or not state.has_corruption or bool(memory["settled"].all()):
+        if growth is None or not state.has_corruption:
             return
         n, m = state.problems.signal_shape
         if min(n, m) < LEAST_SIDE:
             return
         left, right = _factors(state).pair
-        size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt().tolist()
-        residual = (4 * memory["last_loss"]).sqrt().tolist()
-        near = [not bool(done) and e < CLOSE * x for done, e, x in zip(memory["settled"], residual, size, strict=True)]
+        size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt()
+        residual = (4 * memory["last_loss"]).sqrt()
+        told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one wait on a GPU
+        near = [not done and e < CLOSE * x for done, e, x in zip(*told, strict=True)]
         if not any(near):
             return
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)

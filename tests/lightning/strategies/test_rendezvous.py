@@ -173,7 +173,8 @@ def test_listening_sees_a_socket() -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize("by_torchrun", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("by_torchrun", [False, True])
 def test_no_process_of_a_run_listens(by_torchrun: bool, tmp_path: Path) -> None:
     """Looked at all the time, from the start of the processes to their end, over all addresses of the machine."""
     fit = ["fit", "--config", str(MATRIX), "--data.n", "12", "--data.rank", "1", "--data.seeds", "4"]

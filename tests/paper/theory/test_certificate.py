@@ -153,6 +153,7 @@ def test_dual_variable_of_what_was_not_observed_is_0() -> None:
     torch.testing.assert_close(xi, torch.tensor([[0.0, 0.0, math.log(2)]]))
 
 
+@pytest.mark.slow
 def test_gradient_descent_reaches_the_limit_of_the_flow() -> None:
     c, alpha, gamma = case(m=8, outliers=8, seed=4), 1.0, 1e-3
     limit = commuting_limit(c.B, c.y, alpha, gamma)
