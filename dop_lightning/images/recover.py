@@ -1,6 +1,7 @@
 """Restore images in Python: what ``dop recover`` does with files, without a Trainer, folders and logs."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -255,8 +256,8 @@ def _work(
 ) -> Iterator[tuple[Callable[[], bool], Tell]]:
     """Notice Ctrl-C and show a bar."""
     parts = 0
-    for size in sizes:
+    for size, count in Counter(sizes).items():
         side = settings.side((1, *size))
-        parts += 1 if side is None else len(cover(size, side).places)
+        parts += count * (1 if side is None else len(cover(size, side).places))
     with first_interrupt() as stop, progress_bar(progress, settings.maximum * parts) as tell:
         yield stop, tell

@@ -8,24 +8,9 @@ import pytorch_lightning as pl
 from dop_lightning.engine import at_once
 from dop_lightning.lightning.callbacks import checkpoint
 from dop_lightning.lightning.checkpoint_io import StateInFile
-from dop_lightning.lightning.recovery_callback import RecoveryCallback
+from tests.suites.turns import Follow
 
 DATA = {"seeds": 6, "batch_size": 1}
-
-
-class Follow(RecoveryCallback):
-    """Notes how many images are at work, and stops the run after a number of blocks."""
-
-    def __init__(self, stop_after: int = -1) -> None:
-        self.at_work: list[int] = []
-        self.left = stop_after
-
-    def on_block(self, trainer: pl.Trainer, module, state, iterations: int) -> None:
-        self.at_work.append(len(module.states))
-        self.left -= 1
-        if self.left == 0:
-            module.stopped_by = "SIGINT"
-            trainer.should_stop = True
 
 
 @pytest.fixture(scope="module")
