@@ -17,7 +17,7 @@ class StoredState(Protocol):
         """Read it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """The bookkeeping of one problem in a run.
 

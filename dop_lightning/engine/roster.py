@@ -7,7 +7,7 @@ import torch
 
 from dop_lightning.engine.outcome import Record, StoredState
 from dop_lightning.engine.state import Procedure, State
-from dop_lightning.problems.problem import ProblemBatch
+from dop_lightning.problems.problem import Problem, ProblemBatch
 
 TILES_AT_WORK = 16
 """Tiles, or images, that are at work at a time on a network each, and at least two per thread. It changes no result. A
@@ -108,11 +108,9 @@ class Roster:
 
     def has_problems_of(self, batches: Sequence[ProblemBatch]) -> bool:
         """Whether these are the same problems, in whatever batches."""
-        own = {problem.name: problem.observation for batch in self.batches for problem in batch}
-        others = {problem.name: problem.observation for batch in batches for problem in batch}
-        return own.keys() == others.keys() and all(
-            own[name].dtype == y.dtype and torch.equal(own[name], y) for name, y in others.items()
-        )
+        own = {problem.name: problem for batch in self.batches for problem in batch}
+        others = {problem.name: problem for batch in batches for problem in batch}
+        return own.keys() == others.keys() and all(_is_same(own[name], other) for name, other in others.items())
 
     @property
     def iteration(self) -> int:
@@ -388,6 +386,10 @@ class Roster:
         """Signals and corruptions of the batches, at work and at rest."""
         for state in (*self.states, *self.resting):
             yield from state.modules
+
+
+def _is_same(a: Problem, b: Problem) -> bool:
+    return a is b or (a.dtype == b.dtype and torch.equal(a.observation, b.observation))
 
 
 def batch_labels(positions: Iterable[int]) -> list[str]:

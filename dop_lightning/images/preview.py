@@ -92,6 +92,11 @@ class Preview:
         weight = (rows[place[0]].unsqueeze(1) * columns[place[1]]).float()
         return self._reduced(self._levels(values) * weight, (self._grid.tops[place[0]], self._grid.lefts[place[1]]))
 
+    @property
+    def ended(self) -> int:
+        """Number of tiles that nothing will replace."""
+        return len(self._ended)
+
     def has(self, place: Place = (0, 0)) -> bool:
         """Return whether something recovered is shown of a tile."""
         return place in self._shown or place in self._ended

@@ -5,14 +5,14 @@ Shapes: C channels, H×W pixels of the whole, h×w of a tile.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import Part, Problem
+from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream_seed
 
 Size = tuple[int, int]
@@ -166,31 +166,22 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
     Raises:
         ValueError: an argument is out of range.
     """
-    grid = cover((problem.observation.shape[-2], problem.observation.shape[-1]), tile, overlap)
+    grid = cover((problem.shape[-2], problem.shape[-1]), tile, overlap)
     if len(grid.places) == 1:
         return None
     digits = len(str(max(len(grid.tops), len(grid.lefts)) - 1))
     tiles = {}
+    mask = problem.mask
     for i, j in grid.places:
         rows, columns = grid.window(i, j)
-        if problem.mask is not None and not problem.mask[..., rows, columns].any():
+        if mask is not None and not mask[..., rows, columns].any():
             continue
         place = f"r{i:0{digits}}-c{j:0{digits}}"
-        tiles[i, j] = replace(
-            problem,
-            observation=problem.observation[..., rows, columns].contiguous(),
-            truth=_window(problem.truth, rows, columns),
-            true_corruption=_window(problem.true_corruption, rows, columns),
-            mask=_window(problem.mask, rows, columns),
+        tiles[i, j] = problem.window(
+            rows,
+            columns,
             name=f"{problem.name}-{place}",
             folder=f"{problem.folder}/{TILES}/{place}",
-            signal_shape=(),
             seed=stream_seed(problem.seed, "init", 4, i, j),
-            source=None,
-            part=Part(problem, rows, columns),
         )
     return Mosaic(problem, grid, tiles)
-
-
-def _window(tensor: Tensor | None, rows: slice, columns: slice) -> Tensor | None:
-    return None if tensor is None else tensor[..., rows, columns].contiguous()

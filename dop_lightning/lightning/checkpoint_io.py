@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,13 @@ class StateInFile:
     """The state of a problem, in a file of a checkpoint folder.
 
     Args:
-        file: of its batch.
+        folder: the checkpoint folder.
+        file: name of the file of its batch.
         name: of the problem.
     """
 
-    file: Path
+    folder: Path
+    file: str
     name: str
 
     def load(self) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class StateInFile:
         Raises:
             ValueError: the file is damaged.
         """
-        state: dict[str, Any] = read_batch(self.file)["problems"][self.name]["state"]
+        state: dict[str, Any] = read_batch(self.folder / self.file)["problems"][self.name]["state"]
         return state
 
 
@@ -86,7 +88,7 @@ class FolderCheckpointIO(CheckpointIO):
             files.files if isinstance(files, FolderCheckpointIO) else files or TorchCheckpointIO()
         )
         self._reserved: set[Path] = set()
-        self._written: dict[Path, Hashable] = {}
+        self._written: dict[str, int] = {}  # the stage of each file, hashed
         self._damaged: set[Path] = set()
 
     def reserve(self, folder: Path) -> None:
@@ -136,13 +138,13 @@ class FolderCheckpointIO(CheckpointIO):
 
     def _is_written(self, file: Path, problems: Problems) -> bool:
         """Return whether the file of a batch holds its problems as they are."""
-        return self._written.get(file) == _stage(problems) and file.exists()
+        return self._written.get(str(file)) == _stage(problems) and file.exists()
 
     def _save_batch(self, file: Path, problems: Problems) -> None:
         """Write the file of a batch."""
         stage = _stage(problems)
         self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
-        self._written[file] = stage
+        self._written[str(file)] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Put a new file in place of the last one, and that in place of the one before."""
@@ -172,7 +174,7 @@ class FolderCheckpointIO(CheckpointIO):
         if folder.is_file() or "://" in str(path):
             return self._load_file(path, map_location)
         batches, only = self._batches(folder), self.only()
-        contents = [self._load_batch(folder / f"{batch}.pt") for batch in batches if only is None or batch in only]
+        contents = [self._load_batch(folder, f"{batch}.pt") for batch in batches if only is None or batch in only]
         problems: Problems = {}
         for content in sorted(contents, key=lambda content: content["time"]):
             problems.update(content["problems"])
@@ -209,12 +211,12 @@ class FolderCheckpointIO(CheckpointIO):
             raise ValueError(f"{folder}: not a checkpoint folder written by dop")
         return sorted(names)
 
-    def _load_batch(self, file: Path) -> dict[str, Any]:
+    def _load_batch(self, folder: Path, file: str) -> dict[str, Any]:
         """The content of a file, or of the one before it, without the states that stay there."""
-        content, read = self._load(file)
+        content, read = self._load(folder / file)
         for name, problem in content["problems"].items():
             if self.stays(name) and problem["state"] is not None:
-                problem["state"] = StateInFile(read, name)
+                problem["state"] = StateInFile(folder, read.name, name)
         return content
 
     def _load(self, file: Path) -> tuple[dict[str, Any], Path]:
@@ -227,7 +229,7 @@ class FolderCheckpointIO(CheckpointIO):
                 raise ValueError(f"{error}; there is none after it: remove it to start its problems anew") from error
         try:
             content = self._read(file)
-            self._written[file] = _stage(content["problems"])
+            self._written[str(file)] = _stage(content["problems"])
             return content, file
         except ValueError as error:
             if not before.exists():
@@ -274,7 +276,7 @@ def _load_callbacks(folder: Path) -> Any:
     )
 
 
-def _stage(problems: Mapping[str, Mapping[str, Any]]) -> Hashable:
-    """How far the problems of a batch are."""
+def _stage(problems: Mapping[str, Mapping[str, Any]]) -> int:
+    """Hash of how far the problems of a batch are."""
     keys = ("status", "iteration", "evaluated", "ended", "seconds")
-    return tuple((name, *(saved[key] for key in keys)) for name, saved in problems.items())
+    return hash(tuple((name, *(saved[key] for key in keys)) for name, saved in problems.items()))

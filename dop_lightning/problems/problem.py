@@ -3,10 +3,12 @@
 Shapes: ``K`` problems, ``*m`` the shape of an observation (``C H W``, ``n n``, ``m``), ``*n`` the shape of a signal.
 """
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from dop_lightning.foundation.order_statistics import median_magnitude
 from dop_lightning.problems.randomness import Purpose, stream
 
 Attribute = str | int | float | bool
+
+MARK_LENGTH = 16
+"""Hexadecimal digits of a mark."""
 
 
 class Sensing(ABC):
@@ -198,11 +203,87 @@ class Problem:
         return self.folder != self.name
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """``(*m)``."""
+        return tuple(self.observation.shape)
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of the observation."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the observation."""
+        return self.observation.dtype
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some entries were not observed."""
+        return self.mask is not None
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the tensors are read at each use, see :mod:`dop_lightning.problems.deferred`."""
+        return False
+
+    @property
     def batch_key(self) -> tuple[object, ...]:
         """Problems with equal keys can be stacked."""
-        y = self.observation
-        shapes = (tuple(y.shape), self.signal_shape)
-        return (*shapes, str(y.dtype), self.mask is not None, self.data_range, self.sensing)
+        return (self.shape, self.signal_shape, str(self.dtype), self.has_mask, self.data_range, self.sensing)
+
+    @property
+    def mark(self) -> str:
+        """Hash of what determines the recovery: observation, mask, measurement, seed and α. Not the name or truth."""
+        y, mask = self.observation, self.mask
+        digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {self.seed} {self.data_range!r}".encode())
+        digest.update(y.contiguous().numpy().data)
+        if mask is not None:
+            digest.update(b"mask")
+            digest.update(mask.contiguous().numpy().data)
+        if self.sensing is not None:
+            digest.update(f"{self.sensing!r} {self.signal_shape}".encode())
+        if self.alpha is not None:
+            digest.update(f"alpha {self.alpha!r}".encode())
+        return digest.hexdigest()[:MARK_LENGTH]
+
+    def in_memory(self) -> object:
+        """Return what holds the tensors in memory: the problem itself."""
+        return self
+
+    def renamed(self, name: str, folder: str | None = None) -> "Problem":
+        """Return the same problem under another name.
+
+        Args:
+            name: the new one.
+            folder: where its results lie; by default the name.
+        """
+        folder = name if folder is None else folder
+        return self if (name, folder) == (self.name, self.folder) else replace(self, name=name, folder=folder)
+
+    def window(self, rows: slice, columns: slice, **changes: Any) -> "Problem":
+        """Return a tile of an image ``(C, H, W)`` as a problem of its own.
+
+        Args:
+            rows: of the tile.
+            columns: of the tile.
+            changes: attributes that differ from those of the whole.
+        """
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[..., rows, columns].contiguous()
+
+        return replace(
+            self,
+            observation=self.observation[..., rows, columns].contiguous(),
+            truth=cut(self.truth),
+            true_corruption=cut(self.true_corruption),
+            mask=cut(self.mask),
+            signal_shape=(),
+            source=None,
+            part=Part(self, rows, columns),
+            **changes,
+        )
 
 
 def scale(problem: Problem) -> float:
@@ -219,10 +300,6 @@ def scale(problem: Problem) -> float:
 
 class ProblemBatch(Sequence[Problem]):
     """K problems of one shape, stacked on a leading dimension.
-
-    Attributes:
-        observation: ``(K, *m)``.
-        mask: ``(K, *m)`` boolean, or ``None`` where all entries of all problems were observed.
 
     Raises:
         ValueError: no problem, two of one name, or problems whose shapes or types differ.
@@ -241,15 +318,44 @@ class ProblemBatch(Sequence[Problem]):
                 f"problems of a batch must have one shape and type, got {problems[0].batch_key} of "
                 f"{problems[0].name!r} and {odd.batch_key} of {odd.name!r}"
             )
-        if torch.device(device).type == "mps" and problems[0].observation.dtype == torch.float64:
+        if torch.device(device).type == "mps" and problems[0].dtype == torch.float64:
             raise ValueError(f"{names[0]}: Apple's devices have no float64; give float32 data, or use the cpu")
         self.problems = tuple(problems)
-        observations = [p.observation for p in problems]
-        # one large matrix is not copied
-        stacked = observations[0][None] if len(observations) == 1 else torch.stack(observations)
-        self.observation = stacked.to(device)
-        masks = [p.mask for p in problems if p.mask is not None]
-        self.mask = torch.stack(masks).to(device) if masks else None
+        self._device = torch.empty(0, device=device).device  # with its index
+        self._stacked: tuple[Tensor, Tensor | None] | None = None
+        self._held: list[object] = []
+        if not any(p.is_deferred for p in problems):
+            self._stack()
+
+    def _stack(self) -> tuple[Tensor, Tensor | None]:
+        """Stack observations and masks, and keep the tensors of deferred problems in memory."""
+        if self._stacked is None:
+            self._held = [p.in_memory() for p in self.problems if p.is_deferred]
+            observations = [p.observation for p in self.problems]
+            # one large matrix is not copied
+            stacked = observations[0][None] if len(observations) == 1 else torch.stack(observations)
+            masks = [p.mask for p in self.problems if p.mask is not None]
+            self._stacked = stacked.to(self._device), torch.stack(masks).to(self._device) if masks else None
+        return self._stacked
+
+    @property
+    def observation(self) -> Tensor:
+        """``(K, *m)``. From its first use on, a batch holds the tensors of deferred problems."""
+        return self._stack()[0]
+
+    @property
+    def mask(self) -> Tensor | None:
+        """``(K, *m)`` boolean, or ``None`` where all entries of all problems were observed."""
+        return self._stack()[1]
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of all observations."""
+        return sum(p.entries for p in self.problems)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle what it is made of."""
+        return ProblemBatch, (list(self.problems), self._device)
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -278,12 +384,12 @@ class ProblemBatch(Sequence[Problem]):
     @property
     def device(self) -> torch.device:
         """Where the observations lie."""
-        return self.observation.device
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the observations, of the corruption and of matrix factors."""
-        return self.observation.dtype
+        return self.problems[0].dtype
 
     def select(self, keep: Sequence[int]) -> "ProblemBatch":
         """The problems at the positions ``keep``, as a batch of their own on the same device."""
@@ -334,5 +440,5 @@ def in_type(problem: Problem, dtype: torch.dtype) -> Problem:
 
 
 def rename(problem: Problem, name: str) -> Problem:
-    """The same problem under another name, its results in the folder of that name."""
-    return replace(problem, name=name, folder=name)
+    """Return the same problem under another name, its results in the folder of that name."""
+    return problem.renamed(name)

@@ -110,7 +110,7 @@ def match(manifest: RunManifest, request: RunRequest) -> tuple[list[Entry | None
         waiting[_identity(entry, entry.get("mark" if has_marks else "shape"))].append(entry)
     entries: list[Entry | None] = []
     for place, whole in enumerate(request.wholes):
-        content = request.marks[place] if has_marks else list(whole.observation.shape)
+        content = request.marks[place] if has_marks else list(whole.shape)
         same = waiting[_identity(_listing(whole), content)]
         entries.append(same.pop(0) if same else None)
     return entries, [entry for same in waiting.values() for entry in same]

@@ -85,7 +85,7 @@ def write_manifest(
         {
             "name": problem.name,
             "seed": problem.seed,
-            "shape": list(problem.observation.shape),
+            "shape": list(problem.shape),
             "attributes": dict(problem.attributes),
             "mark": mark,
             "rates": rates,

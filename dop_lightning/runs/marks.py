@@ -6,14 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dop_lightning.images.tiles import Mosaic
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import MARK_LENGTH, Problem
 from dop_lightning.runs.fingerprint import MODEL_WITHOUT_EFFECT, without_modules
 
 RATES = ("tau", "alpha")
 """Settings of the model that may be lists of one value per problem."""
-
-_LENGTH = 16
-"""Hexadecimal digits of a mark."""
 
 
 def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) -> dict[str, Any]:
@@ -56,18 +53,7 @@ def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
         problem: the whole.
         mosaic: its tiles, if it is recovered in tiles. Their part of the mark follows a dash.
     """
-    y = problem.observation
-    digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {problem.seed} {problem.data_range!r}".encode())
-    digest.update(y.contiguous().numpy().data)
-    if problem.mask is not None:
-        digest.update(b"mask")
-        digest.update(problem.mask.contiguous().numpy().data)
-    if problem.sensing is not None:
-        digest.update(f"{problem.sensing!r} {problem.signal_shape}".encode())
-    if problem.alpha is not None:
-        digest.update(f"alpha {problem.alpha!r}".encode())
-    of_whole = digest.hexdigest()[:_LENGTH]
-    return of_whole if mosaic is None else f"{of_whole}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
+    return problem.mark if mosaic is None else f"{problem.mark}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
 
 
 def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -114,4 +100,4 @@ def _compact(value: Any) -> Any:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:_LENGTH]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:MARK_LENGTH]

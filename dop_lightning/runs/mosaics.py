@@ -104,6 +104,6 @@ def _read(run: Path, tile: Problem) -> Outcome:
 
 def _array(path: Path, tile: Problem) -> Tensor:
     array = torch.from_numpy(np.load(path, mmap_mode="c"))  # what is not used of it takes no memory
-    if array.shape != tile.observation.shape:
-        raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tuple(tile.observation.shape)}")
+    if tuple(array.shape) != tile.shape:
+        raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tile.shape}")
     return array

@@ -104,8 +104,9 @@ def test_the_default_is_the_method_of_refine_yaml(folder: Path) -> None:
     assert config()["trainer"]["max_steps"] == refine["trainer"]["max_steps"]
 
 
-def test_a_file_is_looked_at_once_and_decoded_once(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its header decides on tiles before its pixels are in memory."""
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]])
+def test_how_often_files_are_read(names: list[str], folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header decides on tiles before pixels are in memory; one of several images is read again in its turn."""
     calls: list[tuple[str, str]] = []
     for what in ("shape", "read"):
         own = getattr(png, what)
@@ -116,12 +117,14 @@ def test_a_file_is_looked_at_once_and_decoded_once(folder: Path, dop, monkeypatc
 
         monkeypatch.setattr(png, what, counted)
     Image.new("L", (100, 70), 255).save("mask.png")
-    for name in ("one", "two"):
-        shutil.copy("photo.png", f"{name}.png")
-    said = dop("recover", "one.png", "two.png", "--truth", "photo.png", "--mask", "mask.png", "--out", "out", *TINY)
+    files = [f"{name}.png" for name in names]
+    for file in files:
+        shutil.copy("photo.png", file)
+    said = dop("recover", *files, "--truth", "photo.png", "--mask", "mask.png", "--out", "out", *TINY)
     assert said.status == 0
-    images = [(what, f"{name}.png") for what in ("shape", "read") for name in ("one", "two")]
-    assert sorted(calls) == sorted([*images, ("read", "photo.png"), ("read", "mask.png")])
+    once = [("shape", file) for file in files]
+    read = [("read", file) for each in files for file in (each, "photo.png", "mask.png")]
+    assert sorted(calls) == sorted([*once, *read * len(names)])
 
 
 def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:

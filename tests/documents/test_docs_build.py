@@ -15,7 +15,7 @@ INTERNAL = {
     *("foundation.bundled", "foundation.folder_lock", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
-    "foundation.interrupts",
+    *("foundation.interrupts", "problems.deferred"),
     *("foundation.launched", "foundation.process_group", "foundation.order_statistics"),
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
     *("images.stack_recovery", "images.stacks"),

@@ -106,7 +106,7 @@ class CheckpointFolder(RecoveryCallback):
         make_folder(path)
         trainer.strategy.save_checkpoint({"batches": module.saved_batches(set(labels.values()))}, os.fspath(path))
         for name, label in labels.items():
-            module.roster.put_away(name, StateInFile(path / f"{label}.pt", name))
+            module.roster.put_away(name, StateInFile(path, f"{label}.pt", name))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now; a second signal meanwhile acts at the end."""

@@ -37,6 +37,6 @@ def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
         seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
     except OutOfMemoryError as error:
         return Estimate(f"{error}", None)  # the first step will say what to do
-    work = sum(batch.observation.numel() * (last - done) for batch, done in module.roster.unfinished())
+    work = sum(batch.entries * (last - done) for batch, done in module.roster.unfinished())
     rate = seconds / max(sizes)
     return Estimate(f"The iterations take {format_duration(rate * work)}, {seconds:.2g} s each of the largest", rate)

@@ -150,7 +150,7 @@ class RecoveredFiles(RecoveryCallback):
         run = Path(trainer.default_root_dir)
         is_stopped = bool(recovery_module(pl_module).stopped_by)
         for mosaic in data_of(trainer).mosaics.values():
-            if is_stopped and mosaic.whole.observation.numel() > QUICK:
+            if is_stopped and mosaic.whole.entries > QUICK:
                 _say_what_is_left(run, mosaic)
             elif not is_assembled(run, mosaic):
                 _say_damaged(find_damage(run, mosaic.whole.folder))

@@ -133,6 +133,7 @@ class PreviewFile(RecoveryCallback):
         if outcome.problem.is_tile:
             self._show(trainer, name, outcome.signal, last=outcome.status != "interrupted")
             self._write_if_due(trainer, name)
+            self._free_if_complete(trainer, name)
         else:
             self._remove(trainer, self._wholes[name])
         self._spent += time.perf_counter() - begin
@@ -147,7 +148,7 @@ class PreviewFile(RecoveryCallback):
     def _is_quick(self) -> bool:
         if self._writing > 0:
             return self._writing <= QUICK
-        return all(whole.observation.numel() <= SMALL for whole in self._wholes.values())
+        return all(whole.entries <= SMALL for whole in self._wholes.values())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the previews of images that have been put together."""
@@ -204,6 +205,13 @@ class PreviewFile(RecoveryCallback):
         self._changed.discard(whole.name)
         self._writing = time.perf_counter() - now
         self._due[whole.name] = now + (self.every or 0.0)
+
+    def _free_if_complete(self, trainer: pl.Trainer, name: str) -> None:
+        """Write and free the picture of an image whose tiles have all ended: there may be thousands of images."""
+        data, whole = data_of(trainer), self._wholes[name]
+        if len(data.wholes) > 1 and self._preview(trainer, name).ended == len(_tiles(data, whole)):
+            self._write(trainer, name)
+            self._previews.pop(whole.name, None)
 
     def _remove(self, trainer: pl.Trainer, whole: Problem) -> None:
         self._previews.pop(whole.name, None)

@@ -171,7 +171,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
 
 def _work(module: DoubleOverparameterization) -> list[Work]:
     """What is left to do."""
-    return [Work(batch.observation.numel(), done) for batch, done in module.roster.unfinished()]
+    return [Work(batch.entries, done) for batch, done in module.roster.unfinished()]
 
 
 def _hint(module: DoubleOverparameterization) -> str | None:

@@ -3,7 +3,8 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from dop_lightning.foundation.signatures import require_part
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.lightning.hyperparameters import PlainHyperparameters
+from dop_lightning.problems.deferred import defer
 from dop_lightning.problems.noise import Noise, NoNoise
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, Sensing, form_batches, rename
 from dop_lightning.problems.randomness import stream
@@ -61,6 +63,10 @@ class Source(ABC):
 
     def mask(self) -> Tensor | None:
         """The observed entries of a file, ``None`` for all."""
+        return None
+
+    def release(self) -> object:
+        """Let go of what was read of a file, and return it: it is used again as long as somebody else holds it."""
         return None
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
@@ -190,6 +196,19 @@ def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class _Reread:
+    """Makes a problem anew."""
+
+    source: Source
+    noise: Noise
+    seed: int
+    sensing: Sensing | None
+
+    def __call__(self) -> tuple[Problem, object]:
+        return self.source.problem(self.noise, self.seed, self.sensing), self.source.release()
+
+
 class Blocks:
     """An endless loader: the training step knows by itself which block comes next.
 
@@ -229,6 +248,9 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
     growing: ClassVar[frozenset[str]] = frozenset({"noise", "seeds", "sensing", "batch_size", "max_memory"})
     """Arguments that may change when a run is started again in its folder, as long as it keeps its problems: those that
     list problems or say where files are. The settings of a run must agree in all others."""
+
+    defers: ClassVar[bool] = False
+    """Whether the tensors of problems are read again when they are needed, if there are several problems."""
 
     def __init__(
         self,
@@ -289,16 +311,31 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         if not sources:
             raise ValueError(f"{type(self).__name__} must have at least one signal to recover, got an empty list")
         plain = len(self.seeds) == 1 and all(isinstance(noise, NoNoise) for noise in self.noises)
+        ways = list(itertools.product(self.sensings, self.noises, self.seeds))
+        defers = self.defers and len(sources) * len(ways) > 1
         problems: list[Problem] = []
-        with parse_once():  # several problems may share a file, such as a truth
-            for source, sensing, noise, seed in itertools.product(sources, self.sensings, self.noises, self.seeds):
-                problem = source.problem(noise, seed, sensing)
-                only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
-                if plain and only:  # one recovery of each file: it is named like the file
-                    problem = rename(problem, safe_name(source.name))
-                problems += self.variants(problem)
+        with nullcontext() if defers else parse_once():  # several problems may share a file, such as a truth
+            for source in sources:
+                with parse_once():
+                    problems += self._problems_of(source, ways, plain, defers)
         self._unnamed = problems
         self._name({})
+
+    def _problems_of(
+        self, source: Source, ways: Sequence[tuple[Sensing | None, Noise, int]], plain: bool, defers: bool
+    ) -> list[Problem]:
+        """Return the problems of one source; deferred ones share what was read of its file, and then let go of it."""
+        problems: list[Problem] = []
+        _held: object = None  # what was read, until the next one of the same file has been made
+        for sensing, noise, seed in ways:
+            problem = source.problem(noise, seed, sensing)
+            only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
+            if plain and only:  # one recovery of each file: it is named like the file
+                problem = rename(problem, safe_name(source.name))
+            if defers:
+                problem, _held = defer(problem, _Reread(source, noise, seed, sensing), source.release())
+            problems += self.variants(problem)
+        return problems
 
     def keep_names(self, names: Mapping[int, tuple[str, Sequence[str]]]) -> None:
         """Give problems the names that they have in a run that was started before; the others get names that are free.
@@ -328,7 +365,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
             names = iter(of_run.get(whole.name, ()))
             for corner, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
                 name = next(names, None) or free_name(tile.name, taken)
-                mosaic.tiles[corner] = replace(tile, name=name)
+                mosaic.tiles[corner] = tile.renamed(name, tile.folder)
                 taken.add(name.casefold())
         self.problems = []
         for whole in self.wholes:

@@ -1,8 +1,10 @@
 """Images: files, folders, globs, and the photographs that come with the package."""
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,6 +20,13 @@ from dop_lightning.problems.noise import Noise, NoNoise
 from dop_lightning.problems.problem import Attribute, Problem, Sensing
 
 Size = int | tuple[int, int] | None
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Read:
+    """An image as it was read."""
+
+    image: LoadedImage
 
 
 class ImageFile(Source):
@@ -45,25 +54,45 @@ class ImageFile(Source):
         crop: Size = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
     ) -> None:
-        self.path = path
+        self._path = str(path)
         self.name = image_name(path)
         self._truth = truth
         self._mask = mask
         self._value_range = value_range
-        self._reading = {"resize": resize, "crop": crop, "channels": channels}
-        self._read: LoadedImage | None = None
-        self._formats: dict[tuple[int, ...], ImageFormat] = {}
+        self._sizes = resize, crop
+        self._channels: Literal["as_is", "grey", "rgb"] = channels
+        self._read: _Read | None = None
+        self._released: weakref.ref[_Read] | None = None
+        self._formats: dict[tuple[int, ...], ImageFormat] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._path)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return {"resize": self._sizes[0], "crop": self._sizes[1], "channels": self._channels}
 
     def _load(self) -> LoadedImage:
-        if self._read is None:
-            self._read = read_image(self.path, value_range=self._value_range, **self._reading)  # type: ignore[arg-type]
-            check_writable(self.path, self._read)
+        read = self._read or (None if self._released is None else self._released())
+        if read is None:
+            image = read_image(self.path, value_range=self._value_range, **self._reading)
+            check_writable(self.path, image)
             if self._value_range is not None:
                 try:
-                    check_range_given(self._read)
+                    check_range_given(image)
                 except Unsuitable as error:
                     raise ValueError(f"{self.path}: {error}") from None
-        return self._read
+            read = self._read = _Read(image)
+        return read.image
+
+    def release(self) -> object:
+        """Let go of the image, and return it: until nobody holds it, the file is not read again."""
+        read = self._read or (None if self._released is None else self._released())
+        self._read, self._released = None, None if read is None else weakref.ref(read)
+        self._formats = None
+        return read
 
     @property
     def format(self) -> ImageFormat:
@@ -80,15 +109,16 @@ class ImageFile(Source):
         own = self.format
         if shape == (own.channels, *own.size):
             return own
-        if shape not in self._formats:
+        formats = self._formats = {} if self._formats is None else self._formats
+        if shape not in formats:
             if len(shape) != 3 or shape[0] not in (own.channels, 1, 3):
                 raise ValueError(f"{self.path}: a signal of shape {shape} cannot be written as an image like this one")
-            as_is = self._reading["channels"] if shape[0] == own.channels else "grey" if shape[0] == 1 else "rgb"
+            as_is = self._channels if shape[0] == own.channels else "grey" if shape[0] == 1 else "rgb"
             reading = {"resize": shape[1:], "channels": as_is, "value_range": own.value_range}
             other = read_image(self.path, **reading)  # type: ignore[arg-type]
             check_writable(self.path, other)
-            self._formats[shape] = other.format
-        return self._formats[shape]
+            formats[shape] = other.format
+        return formats[shape]
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
         """As of any source; what could not be written is refused. Noise that is added is that of no detector."""
@@ -132,7 +162,7 @@ class ImageFile(Source):
         """
         if self._truth is None:
             return None
-        truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)  # type: ignore[arg-type]
+        truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)
         image = self._load().values.shape
         expected = tuple(signal_shape or image)
         if truth.values.shape != expected:
@@ -187,6 +217,7 @@ class ImageDataModule(RecoveryDataModule):
     """
 
     growing = RecoveryDataModule.growing | {"images", "truth", "mask", "tile", "overlap"}
+    defers = True
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> 
     new = [problem for problem in data.problems if problem.name not in known]
     data.group([*kept, *_new_batches(trainer, data, begin, new)])
     left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
-    costs = [sum(left[problem.name] * problem.observation.numel() for problem in batch) for batch in data.batches]
+    costs = [sum(left[problem.name] * problem.entries for problem in batch) for batch in data.batches]
     return Plan([batch.names for batch in data.batches], deal(costs, trainer.world_size))
 
 

@@ -1,5 +1,6 @@
 """Images of files and samples × noises × seeds."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dop_lightning.images.formats import read_image
+from dop_lightning.images.formats import LoadedImage, read_image
 from dop_lightning.lightning.data import ImageDataModule
 from dop_lightning.lightning.data.images import ImageFile
 from dop_lightning.problems.noise import GrossOutliers, RandomValuedImpulse, SaltAndPepper
@@ -249,3 +250,34 @@ def test_larger_images_are_cut_and_smaller_ones_are_not(tmp_path: Path) -> None:
 def test_mistakes_are_named(images: Any, options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         problems(images, **options)
+
+
+def test_of_several_images_none_stays_in_memory(tmp_path: Path) -> None:
+    def large() -> int:
+        gc.collect()
+        return sum(isinstance(held, LoadedImage) or getattr(held, "shape", None) == (3, 16, 17) for held in objects())
+
+    def objects() -> list[object]:
+        return [held for held in gc.get_objects() if isinstance(held, LoadedImage | torch.Tensor)]
+
+    files = [save(tmp_path / f"{k}.png", 16, 17, 3, seed=k) for k in range(3)]
+    before = large()
+    data = ImageDataModule(files, noise=SaltAndPepper(0.3), seeds=2, tile=8)
+    data.setup()
+    assert large() == before
+    alone = ImageDataModule(files[2], noise=SaltAndPepper(0.3), seeds=[1])
+    alone.setup()
+    assert torch.equal(data.wholes[-1].observation, alone.wholes[0].observation)
+    assert torch.equal(data.wholes[-1].truth, alone.wholes[0].truth)
+    assert data.wholes[-1].source.format == alone.wholes[0].source.format
+    assert torch.equal(data.problems[-1].observation, alone.wholes[0].observation[:, 8:, 9:])
+
+
+def test_an_image_that_changes_during_a_run_is_refused(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{k}.png", 9, 7, seed=k) for k in range(2)]
+    data = ImageDataModule(files)
+    data.setup()
+    save(tmp_path / "1.png", 9, 7, seed=5)
+    assert torch.equal(data.problems[0].observation, read_image(files[0]).values)
+    with pytest.raises(ValueError, match=r"^1: the file has changed since the run started"):
+        _ = data.batches[1].observation

@@ -141,8 +141,8 @@ def _parts(y: Tensor) -> list[tuple[slice, slice]]:
     return [middle, *(each for each in corners if each != middle)]  # type: ignore[list-item]
 
 
-_FOUND: WeakKeyDictionary[Problem, dict[str, Tensor]] = WeakKeyDictionary()
-"""What was found in whole problems: each of their tiles asks for it."""
+_FOUND: WeakKeyDictionary[object, dict[str, Tensor]] = WeakKeyDictionary()
+"""What was found in whole problems while their tensors are in memory: each of their tiles asks for it."""
 
 _LOOKING = Lock()
 """Tiles ask side by side, and one of them looks."""
@@ -156,7 +156,8 @@ def damage_of(problem: Problem, damage: str) -> Tensor:
     part = problem.part
     whole = problem if part is None else part.whole
     with _LOOKING:
-        found = _FOUND.setdefault(whole, {})
+        holder = whole.in_memory()
+        found = _FOUND.setdefault(holder, {})
         if damage not in found:
             found[damage] = structured_damage(whole.observation, damage, scale(whole), whole.mask)
             likely = likely_damage(whole.observation, scale(whole), whole.mask) if damage == "auto" else None
