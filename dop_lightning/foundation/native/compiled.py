@@ -133,7 +133,15 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{Path(command[0]).name} failed: {told}")
 
 
-SYMBOLS = ("activate", "join", "join_backward", "krige", "step_corruption_float", "step_corruption_double")
+SYMBOLS = (
+    "activate",
+    "add_products",
+    "join",
+    "join_backward",
+    "krige",
+    "step_corruption_float",
+    "step_corruption_double",
+)
 """Functions of which at least these must be in a library."""
 
 

@@ -1,5 +1,5 @@
-// Simple kriging: each entry from the nearest clean ones in its window. 16 systems are solved at a time, one in each
-// lane.
+// Simple kriging: each entry from the nearest clean ones in its window. Systems are solved side by side, one in each
+// lane of a vector.
 
 #include "common.h"
 
@@ -7,6 +7,22 @@
 constexpr int MOST = 32;
 
 namespace {
+
+// Lanes of a register: wider vectors would live in memory.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+
+using Lanes = float __attribute__((vector_size(4 * WIDTH)));
+
+static inline Lanes same(float value) { return Lanes{} + value; }
+
+// Where row i of a lower triangle begins, whose rows are padded to multiples of 4.
+static inline constexpr int row_of(int i) { return (8 * (i / 4) + 4 * (i % 4)) * (i / 4 + 1); }
 
 // What predicts the entries of one class: the n entries of a window, those with the largest covariance first.
 struct Window {
@@ -20,64 +36,154 @@ struct Window {
     float least;  // smaller weights are none
 };
 
-// Predict the entries at count ≤ LANES places.
-void predict(const Window& window, const int64_t* places, int count, float* out) {
-    static thread_local Floats lower[MOST * (MOST + 1) / 2], inverse[MOST], weight[MOST], value[MOST], pull[MOST];
-    alignas(64) int32_t chosen[MOST][LANES], begins[MOST][LANES];
-    int used = 0;
-    for (int i = 0; i < window.most; i++) weight[i] = value[i] = pull[i] = Floats{};
-    for (int lane = 0; lane < LANES; lane++) {
-        int found = 0;
-        const int64_t place = places[std::min(lane, count - 1)];
-        for (int64_t at = 0; at < window.size && found < window.most; at++) {
-            const float w = window.weights[place + window.offsets[at]];
-            if (!(w > window.least)) continue;
-            chosen[found][lane] = int32_t(at);
-            weight[found][lane] = w;
-            value[found][lane] = window.values[place + window.offsets[at]];
-            pull[found][lane] = window.predictions[at] * w;
-            found++;
-        }
-        used = std::max(used, found);
-        for (int i = found; i < window.most; i++) chosen[i][lane] = 0;  // of weight 0
-        for (int i = 0; i < window.most; i++) begins[i][lane] = chosen[i][lane] * int32_t(window.size);
+// The systems that are solved side by side.
+struct Systems {
+    Lanes lower[row_of(MOST)];  // A, then its Cholesky factor
+    Lanes inverse[MOST], weight[MOST], value[MOST], pull[MOST];
+    int32_t chosen[MOST];
+};
+
+// Windows whose products are added in registers, in float32; the sums go on in double.
+constexpr int TOGETHER = 64;
+
+// Sums of v·vᵀ over windows, of which each has n entries: those at places + offsets.
+struct Products {
+    const int64_t* offsets;
+    int64_t n, pitch;  // pitch: n, rounded up to whole blocks of 2 vectors
+    std::vector<float> windows;  // TOGETHER×pitch
+
+    Products(const int64_t* offsets, int64_t n)
+        : offsets(offsets), n(n), pitch((n + 2 * WIDTH - 1) / (2 * WIDTH) * (2 * WIDTH)), windows(TOGETHER * pitch) {}
+
+    // Add the lower triangle of those at count ≤ TOGETHER places to sums (n×n).
+    void add(const float* values, const int64_t* places, int64_t count, double* sums) {
+        for (int64_t p = 0; p < count; p++)
+            for (int64_t i = 0; i < n; i++) windows[p * pitch + i] = values[places[p] + offsets[i]];
+        for (int64_t i = 0; i < n; i += 4)
+            for (int64_t j = 0; j < i + 4; j += 2 * WIDTH) add_block(i, j, count, sums);
     }
-    // W·A·W + (I − W)·D, and its Cholesky factor in the same place
-    for (int i = 0; i < used; i++) {
-        Floats* row = lower + i * (i + 1) / 2;
-        for (int j = 0; j <= i; j++) {
-            alignas(64) float gathered[LANES];
-            for (int lane = 0; lane < LANES; lane++)
-                gathered[lane] = window.moments[begins[i][lane] + chosen[j][lane]];
-            const Floats moment = load(gathered);
-            Floats sum = moment * weight[i] * weight[j];
-            if (i == j) sum += (1.0f - weight[i]) * moment;
-            const Floats* other = lower + j * (j + 1) / 2;
-            for (int k = 0; k < j; k++) sum -= row[k] * other[k];
-            if (i == j) {
-                sum = sum > 1e-30f ? sum : all(1e-30f);
-                alignas(64) float root[LANES];
-                store(root, sum);
-                for (int lane = 0; lane < LANES; lane++) root[lane] = 1.0f / std::sqrt(root[lane]);
-                inverse[i] = load(root);
-            } else {
-                row[j] = sum * inverse[j];
+
+   private:
+    // Rows i to i + 3 and columns j to j + 2·WIDTH − 1.
+    void add_block(int64_t i, int64_t j, int64_t count, double* sums) const {
+        Lanes left[4] = {}, right[4] = {};
+        for (int64_t p = 0; p < count; p++) {
+            const float* window = windows.data() + p * pitch;
+            Lanes x, y;
+            std::memcpy(&x, window + j, sizeof x);
+            std::memcpy(&y, window + j + WIDTH, sizeof y);
+            for (int m = 0; m < 4; m++) left[m] += window[i + m] * x, right[m] += window[i + m] * y;
+        }
+        for (int m = 0; m < 4 && i + m < n; m++)
+            for (int lane = 0; lane < 2 * WIDTH && j + lane <= i + m; lane++)
+                sums[(i + m) * n + j + lane] += lane < WIDTH ? left[m][lane] : right[m][lane - WIDTH];
+    }
+};
+
+// Fill one lane with the system of the entry at a place; return its number of unknowns.
+int gather(const Window& window, int64_t place, int lane, Systems& s) {
+    const float* values = window.values + place;
+    const float* weights = window.weights + place;
+    auto at = [lane](Lanes& v) -> float& { return reinterpret_cast<float*>(&v)[lane]; };
+    int found = 0;
+    for (int64_t entry = 0; entry < window.size && found < window.most; entry++) {
+        s.chosen[found] = int32_t(entry);
+        found += weights[window.offsets[entry]] > window.least;
+    }
+    for (int i = 0; i < found; i++) {
+        const int32_t entry = s.chosen[i];
+        const float w = weights[window.offsets[entry]];
+        at(s.weight[i]) = w;
+        at(s.value[i]) = values[window.offsets[entry]];
+        at(s.pull[i]) = window.predictions[entry] * w;
+        const float* moments = window.moments + entry * window.size;
+        float* __restrict row = reinterpret_cast<float*>(s.lower + row_of(i)) + lane;
+        for (int j = 0; j <= i; j += 4)  // up to the padding: fewer branches to guess
+            for (int k = j; k < j + 4; k++) row[k * WIDTH] = moments[s.chosen[k]];
+    }
+    for (int i = found; i < window.most; i++) {  // of weight 0
+        at(s.weight[i]) = at(s.value[i]) = at(s.pull[i]) = 0;
+        for (int j = 0; j <= i; j++) at(s.lower[row_of(i) + j]) = window.moments[0];
+    }
+    return found;
+}
+
+// Element (i, j) of W·A·W + (I − W)·D.
+static inline Lanes weighted(const Systems& s, int i, int j) { return s.lower[row_of(i) + j] * s.weight[i] * s.weight[j]; }
+
+// The last step of a row: its diagonal element, whose inverse is kept.
+static inline void finish(Systems& s, int i) {
+    const Lanes* row = s.lower + row_of(i);
+    Lanes sums[2] = {weighted(s, i, i) + (1.0f - s.weight[i]) * row[i], Lanes{}};
+    for (int k = 0; k < i; k++) sums[k % 2] -= row[k] * row[k];
+    Lanes sum = sums[0] + sums[1];
+    sum = sum > 1e-30f ? sum : same(1e-30f);
+    for (int lane = 0; lane < WIDTH; lane++) sum[lane] = __builtin_sqrtf(sum[lane]);
+    s.inverse[i] = 1.0f / sum;
+}
+
+// Cholesky factor of W·A·W + (I − W)·D in the place of A: two rows and four columns at a time, which stay in registers.
+void factor(Systems& s, int size) {
+    for (int i = 0; i < size; i += 2) {
+        Lanes* above = s.lower + row_of(i);
+        Lanes* below = s.lower + row_of(i + 1);
+        const bool both = i + 1 < size;
+        int j = 0;
+        for (; both && j + 4 <= i; j += 4) {
+            Lanes a[4], b[4];
+            const Lanes* others[4];
+            for (int m = 0; m < 4; m++) {
+                a[m] = weighted(s, i, j + m), b[m] = weighted(s, i + 1, j + m);
+                others[m] = s.lower + row_of(j + m);
             }
+            for (int k = 0; k < j; k++) {
+                const Lanes x = above[k], y = below[k];
+                for (int m = 0; m < 4; m++) a[m] -= x * others[m][k], b[m] -= y * others[m][k];
+            }
+            for (int m = 0; m < 4; m++) {
+                for (int k = 0; k < m; k++) a[m] -= a[k] * others[m][j + k], b[m] -= b[k] * others[m][j + k];
+                a[m] *= s.inverse[j + m], b[m] *= s.inverse[j + m];
+            }
+            for (int m = 0; m < 4; m++) above[j + m] = a[m], below[j + m] = b[m];
         }
+        for (int column = j; column < i; column++) {
+            Lanes a = weighted(s, i, column), b = both ? weighted(s, i + 1, column) : Lanes{};
+            const Lanes* other = s.lower + row_of(column);
+            for (int k = 0; k < column; k++) {
+                a -= above[k] * other[k];
+                if (both) b -= below[k] * other[k];
+            }
+            above[column] = a * s.inverse[column];
+            if (both) below[column] = b * s.inverse[column];
+        }
+        finish(s, i);
+        if (!both) return;
+        Lanes b = weighted(s, i + 1, i);
+        for (int k = 0; k < i; k++) b -= below[k] * above[k];
+        below[i] = b * s.inverse[i];
+        finish(s, i + 1);
     }
-    Floats result{};
+}
+
+// Predict the entries at count ≤ WIDTH places.
+void predict(const Window& window, const int64_t* places, int count, float* out, Systems& s) {
+    int used = 0;
+    for (int lane = 0; lane < WIDTH; lane++)
+        used = std::max(used, gather(window, places[std::min(lane, count - 1)], lane, s));
+    factor(s, used);
+    Lanes result{};
     for (int i = 0; i < used; i++) {
-        const Floats* row = lower + i * (i + 1) / 2;
-        Floats a = pull[i], b = value[i];
+        const Lanes* row = s.lower + row_of(i);
+        Lanes a[2] = {s.pull[i], Lanes{}}, b[2] = {s.value[i], Lanes{}};
         for (int k = 0; k < i; k++) {
-            a -= row[k] * pull[k];
-            b -= row[k] * value[k];
+            a[k % 2] -= row[k] * s.pull[k];
+            b[k % 2] -= row[k] * s.value[k];
         }
-        pull[i] = a * inverse[i];
-        value[i] = b * inverse[i];
-        result += pull[i] * value[i];
+        s.pull[i] = (a[0] + a[1]) * s.inverse[i];
+        s.value[i] = (b[0] + b[1]) * s.inverse[i];
+        result += s.pull[i] * s.value[i];
     }
-    store(out, result, count);
+    std::memcpy(out, &result, count * sizeof(float));
 }
 
 }  // namespace
@@ -85,15 +191,35 @@ void predict(const Window& window, const int64_t* places, int count, float* out)
 extern "C" {
 
 // out = Aₜₙ(WAₙₙW + (I − W)D)⁻¹W·r at each of the places, indices of values and weights. most is at most 32.
+// Several windows are given one after the other, each as in Window. That of group g, the places from begins[g] to
+// begins[g + 1] − 1, is which[g].
 void krige(const float* values, const float* weights, const int64_t* offsets, const float* moments,
-           const float* predictions, int64_t size, int most, float least, const int64_t* places, int64_t count,
-           float* out, int threads) {
-    const Window window{values, weights, offsets, moments, predictions, size, std::min(most, MOST), least};
-    const int64_t turns = (count + LANES - 1) / LANES;
-    deal(turns, threads, [&](int64_t begin, int64_t end, int) {
-        for (int64_t turn = begin; turn < end; turn++) {
-            const int64_t at = turn * LANES;
-            predict(window, places + at, int(std::min<int64_t>(LANES, count - at)), out + at);
+           const float* predictions, int64_t size, int most, float least, const int64_t* which, const int64_t* begins,
+           int64_t groups, const int64_t* places, float* out, int threads) {
+    deal(groups, threads, [&](int64_t first, int64_t last, int) {
+        Systems systems{};
+        for (int64_t group = first; group < last; group++) {
+            const int64_t w = which[group];
+            const Window window{values, weights, offsets + w * size, moments + w * size * size, predictions + w * size,
+                                size, std::min(most, MOST), least};
+            for (int64_t at = begins[group]; at < begins[group + 1]; at += WIDTH)
+                predict(window, places + at, int(std::min<int64_t>(WIDTH, begins[group + 1] - at)), out + at, systems);
+        }
+    });
+}
+
+// Add Σ v·vᵀ over the windows of each class to sums (classes×n×n), of the windows of n entries around the places. Those
+// of class k are places[begins[k]] to places[begins[k + 1] - 1].
+void add_products(const float* values, const int64_t* offsets, int64_t n, const int64_t* places, const int64_t* begins,
+                  int64_t classes, double* sums, int threads) {
+    deal(classes, threads, [&](int64_t begin, int64_t end, int) {
+        Products products(offsets, n);
+        for (int64_t k = begin; k < end; k++) {
+            double* sum = sums + k * n * n;
+            for (int64_t at = begins[k]; at < begins[k + 1]; at += TOGETHER)
+                products.add(values, places + at, std::min<int64_t>(TOGETHER, begins[k + 1] - at), sum);
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t j = 0; j < i; j++) sum[j * n + i] = sum[i * n + j];
         }
     });
 }

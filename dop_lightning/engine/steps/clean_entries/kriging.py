@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
+from dop_lightning.engine.steps.clean_entries.sorting import few_order
 from dop_lightning.foundation.native import library
 
 NUGGET = 0.01
@@ -51,6 +52,15 @@ STRIP = 3 << 14
 
 ENOUGH = 1 << 17
 """Pixels from which second moments are estimated: of larger images, strips at equal distances."""
+
+CACHED = 1 << 16
+"""Floats of the strips, with their weights, that are in the cache while their entries are predicted."""
+
+FEW_KEYS = 1 << 15
+"""Most pairs of a strip and a class."""
+
+TOGETHER = 3
+"""Channels whose entries are predicted together: the systems of more take too much memory."""
 
 CHUNK = 1 << 12
 """Linear systems that are solved at a time without the compiled kernel."""
@@ -80,19 +90,18 @@ def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tens
     channels, height, width = residual.shape
     side = 5 if channels <= 3 else 3
     kinds = torch.zeros(height, width, dtype=torch.int64, device=residual.device) if kinds is None else kinds
-    moments = _moments(residual, clean, side, kinds)
-    found = torch.zeros_like(residual)
+    window = _Window.of(residual, clean, side)
+    moments = _moments(window, kinds)
+    found = residual.new_zeros(residual.shape)
     if not bool(moments.any()):
         return found
-    window = _Window.of(residual, clean, side)
-    for c in range(channels):
-        row, column = torch.ones_like(kinds).nonzero(as_tuple=True) if at is None else at[c].nonzero(as_tuple=True)
-        kind = kinds[row, column]
-        order = kind.argsort(stable=True)
-        for k, each in enumerate(order.split(torch.bincount(kind, minlength=len(moments)).tolist())):
-            if len(each):
-                places = window.places(c, row[each], column[each])
-                found[c, row[each], column[each]] = window.predict(moments[k], c, places)
+    entries = torch.arange(found.numel(), device=found.device) if at is None else at.flatten().nonzero()[:, 0]
+    for first in range(0, channels, TOGETHER):
+        part = entries
+        if channels > TOGETHER:
+            part = entries[(entries >= first * kinds.numel()) & (entries < (first + TOGETHER) * kinds.numel())]
+        if len(part):
+            found.view(-1)[part] = window.predict(moments, kinds, part, first)
     return found
 
 
@@ -120,24 +129,30 @@ def _bordered(residual: Tensor, clean: Tensor, radius: int) -> Tensor:
     return pad(both, [radius] * 4)
 
 
-def _strips(residual: Tensor, clean: Tensor, side: int, kinds: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _strips(window: "_Window", kinds: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The windows of the pixels of each strip, ``(N, P)``, with their weights and the classes of their pixels."""
-    channels, height, width = residual.shape
-    radius = side // 2
-    around = _bordered(residual, clean, radius)
-    rows = max(1, STRIP // (channels * width))
-    step = max(1, height * width // ENOUGH)
-    for begin in range(0, height, step * rows):
-        end = min(begin + rows, height)
-        values, weights = unfold(around[:, :, begin : end + 2 * radius], side)
+    for begin, end in _rows(window, kinds):
+        values, weights = unfold(window.around[:, :, begin : end + window.side - 1], window.side)
         yield values, weights, kinds[begin:end].flatten()
 
 
-def _moments(residual: Tensor, clean: Tensor, side: int, kinds: Tensor) -> Tensor:
-    """``A_k + νD``, ``(K, N, N)``: second moments of residuals in a window, positive definite; zeros without any."""
-    size, number = residual.shape[0] * side**2, int(kinds.max()) + 1
-    products, pairs = (residual.new_zeros(number, size, size) for _ in range(2))
-    for values, weights, kind in _strips(residual, clean, side, kinds):
+def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
+    """The first row of each strip from which second moments are estimated, and the row after its last one."""
+    height, width = kinds.shape
+    rows = max(1, STRIP // (window.around.shape[1] * width))
+    step = max(1, height * width // ENOUGH)
+    for begin in range(0, height, step * rows):
+        yield begin, min(begin + rows, height)
+
+
+def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Sums of the products of all pairs in the windows of each class, and of their weights: ``(K, N, N)``, float64."""
+    size = window.around.shape[1] * window.side**2
+    kernels = window.kernels
+    if kernels is not None:
+        return window.sums(kernels, kinds, torch.cat([torch.arange(*each) for each in _rows(window, kinds)]), number)
+    products, pairs = (window.around.new_zeros(number, size, size) for _ in range(2))
+    for values, weights, kind in _strips(window, kinds):
         if number == 1:
             products[0].addmm_(values, values.mT)
             pairs[0].addmm_(weights, weights.mT)
@@ -148,12 +163,20 @@ def _moments(residual: Tensor, clean: Tensor, side: int, kinds: Tensor) -> Tenso
         for k, (value, weight) in enumerate(zip(*parts, strict=True)):
             products[k].addmm_(value, value.mT)
             pairs[k].addmm_(weight, weight.mT)
-    turned = torch.arange(size, device="cpu").view(-1, side**2).flip(1).flatten()
     products, pairs = (each.cpu().double() for each in (products, pairs))  # Apple's GPUs have no float64
+    return products, pairs
+
+
+def _moments(window: "_Window", kinds: Tensor) -> Tensor:
+    """``A_k + νD``, ``(K, N, N)``: second moments of residuals in a window, positive definite; zeros without any."""
+    side, number = window.side, int(kinds.max()) + 1
+    products, pairs = _sums(window, kinds, number)
+    size = products.shape[1]
+    turned = torch.arange(size, device="cpu").view(-1, side**2).flip(1).flatten()
     products, pairs = (each + each[:, turned][:, :, turned] for each in (products, pairs))
     whole = products.sum(0) / pairs.sum(0).clamp_min(1)
     if not float(whole.diagonal().sum()) > 0:  # nothing is clean, or the estimate is exact
-        return residual.new_zeros(number, size, size)
+        return window.around.new_zeros(number, size, size)
     moments = whole[None]
     if number > 1:
         spread = (products.diagonal(dim1=1, dim2=2).sum(1) / pairs.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1)) / (
@@ -161,12 +184,29 @@ def _moments(residual: Tensor, clean: Tensor, side: int, kinds: Tensor) -> Tenso
         )
         pooled = 2 * PSEUDOCOUNT * spread[:, None, None] * whole
         moments = (products + pooled) / (pairs + 2 * PSEUDOCOUNT)
-    eigenvalues, vectors = torch.linalg.eigh((moments + moments.mT) / 2)
-    least = (SMALLEST * eigenvalues[:, -1:]).clamp_min(1e-30)
-    moments = vectors * torch.maximum(eigenvalues, least)[:, None] @ vectors.mT
+    moments = _definite((moments + moments.mT) / 2)
     moments = moments + moments[:, turned][:, :, turned]  # but for rounding, twice the same
     moments = (moments + moments.mT) / 4
-    return (moments + NUGGET * torch.diag_embed(moments.diagonal(dim1=1, dim2=2))).to(residual)
+    return (moments + NUGGET * torch.diag_embed(moments.diagonal(dim1=1, dim2=2))).to(window.around)
+
+
+def _definite(moments: Tensor) -> Tensor:
+    """Raise the eigenvalues of symmetric matrices ``(K, N, N)`` to :data:`SMALLEST` of the largest."""
+    bound = moments.abs().sum(2).amax(1)  # no eigenvalue is larger
+    shift = (SMALLEST * bound).clamp_min(1e-30)
+    _, failed = torch.linalg.cholesky_ex(moments - torch.diag_embed(shift[:, None].expand(moments.shape[:2])))
+    few = failed.nonzero().squeeze(1)
+    if not len(few):  # decompositions take many times as long
+        return moments
+    eigenvalues, vectors = torch.linalg.eigh(moments[few])
+    least = (SMALLEST * eigenvalues[:, -1:]).clamp_min(1e-30)
+    return moments.index_copy(0, few, vectors * torch.maximum(eigenvalues, least)[:, None] @ vectors.mT)
+
+
+def _by_class(pixels: Tensor, kinds: Tensor, number: int) -> tuple[Tensor, ...]:
+    """Split pixels, indices into the flat image, by their class."""
+    kind = kinds.flatten()[pixels]
+    return pixels[few_order(kind, number)].split(torch.bincount(kind, minlength=number).tolist())
 
 
 class _Window(NamedTuple):
@@ -184,53 +224,97 @@ class _Window(NamedTuple):
     def of(cls, residual: Tensor, clean: Tensor, side: int) -> "_Window":
         return cls(_bordered(residual, clean, side // 2).contiguous(), side)
 
-    def places(self, channel: int, rows: Tensor, columns: Tensor) -> Tensor:
-        """The entries' positions in :attr:`around`, flat."""
+    def places(self, channel: Tensor | int, pixels: Tensor) -> Tensor:
+        """The positions of entries in :attr:`around`, flat; pixels are indices into the flat image."""
         _, height, width = self.around.shape[1:]
-        return (channel * height + rows + self.side // 2) * width + columns + self.side // 2
+        row, column = pixels // (width - self.side + 1), pixels % (width - self.side + 1)
+        return (channel * height + row + self.side // 2) * width + column + self.side // 2
 
-    def offsets(self, channel: int, entries: Tensor) -> Tensor:
+    def offsets(self, channel: Tensor | int, entries: Tensor) -> Tensor:
         """The positions of entries of the window relative to an entry of a channel that is predicted."""
         _, height, width = self.around.shape[1:]
         c, place = entries // self.side**2, entries % self.side**2
         down, right = place // self.side - self.side // 2, place % self.side - self.side // 2
         return ((c - channel) * height + down) * width + right
 
-    def predict(self, moments: Tensor, channel: int, places: Tensor) -> Tensor:
-        """Return r̂ of entries of one class and one channel, ``(P,)``.
+    @property
+    def kernels(self) -> CDLL | None:
+        """The compiled kernels, if they can be used."""
+        return library() if self.around.device.type == "cpu" and self.around.dtype == torch.float32 else None
+
+    def sums(self, kernels: CDLL, kinds: Tensor, rows: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return the same as :func:`_sums`, over some rows of the image."""
+        width = kinds.shape[1]
+        pixels = (rows[:, None] * width + torch.arange(width, device="cpu")).flatten()
+        parts = _by_class(pixels, kinds, number)
+        begins = torch.tensor([0, *(len(part) for part in parts)], device="cpu").cumsum(0)
+        pixels = torch.cat(parts)
+        places = self.places(0, pixels)
+        offsets = self.offsets(0, torch.arange(self.around.shape[1] * self.side**2, device="cpu"))
+        found = torch.zeros(2, number, len(offsets), len(offsets), dtype=torch.float64, device="cpu")
+        for values, sums in zip(self.around, found, strict=True):
+            kernels.add_products(
+                c_void_p(values.data_ptr()),
+                c_void_p(offsets.data_ptr()),
+                c_int64(len(offsets)),
+                c_void_p(places.data_ptr()),
+                c_void_p(begins.data_ptr()),
+                c_int64(number),
+                c_void_p(sums.data_ptr()),
+                c_int(torch.get_num_threads()),
+            )
+        return found[0], found[1]
+
+    def predict(self, moments: Tensor, kinds: Tensor, entries: Tensor, first: int = 0) -> Tensor:
+        """Return r̂ of entries, ``(P,)``.
 
         Args:
-            moments: of the class, ``(N, N)``.
-            channel: of the entries.
-            places: as :meth:`places` gives them.
+            moments: of each class, ``(K, N, N)``.
+            kinds: the class of each pixel, ``(H, W)``.
+            entries: indices into the flat image ``(C, H, W)``, at least one, of at most :data:`TOGETHER` channels.
+            first: the first of these channels.
         """
-        target = channel * self.side**2 + self.side**2 // 2
-        prediction = moments[target].clone()
-        prediction[target] = 0
-        near = prediction.abs().argsort(descending=True, stable=True)
-        near = near[near != target]
-        arguments = (self.offsets(channel, near), moments[near][:, near].contiguous(), prediction[near], places)
-        kernels = library() if self.around.device.type == "cpu" and self.around.dtype == torch.float32 else None
-        return self._solved(*arguments) if kernels is None else self._compiled(kernels, *arguments)
+        number = len(moments)
+        channels = min(TOGETHER, self.around.shape[1] - first)
+        channel, pixels = entries // kinds.numel(), entries % kinds.numel()
+        which = (channel - first) * number + kinds.flatten()[pixels]
+        systems = _Systems.of(self, moments, range(first, first + channels))
+        places = self.places(channel, pixels)
+        if self.kernels is None:
+            order = few_order(which, channels * number)
+            parts = places[order].split(torch.bincount(which, minlength=channels * number).tolist())
+            solved = torch.cat([self._solved(systems, i, part) for i, part in enumerate(parts)])
+        else:  # strip by strip, so that the windows stay in the cache
+            strips = pixels // (kinds.shape[1] * max(1, CACHED // self.around[..., 0, :].numel()))
+            most = FEW_KEYS // (channels * number)
+            strips = strips // (int(strips.max()) // most + 1)
+            keys = strips * (channels * number) + which
+            order = few_order(keys, FEW_KEYS)
+            solved = self._compiled(self.kernels, systems, which[order], places[order])
+        return torch.empty_like(solved).index_copy_(0, order, solved)
 
-    def _compiled(self, kernels: CDLL, offsets: Tensor, moments: Tensor, prediction: Tensor, places: Tensor) -> Tensor:
+    def _compiled(self, kernels: CDLL, systems: "_Systems", which: Tensor, places: Tensor) -> Tensor:
         found = torch.empty(len(places), dtype=torch.float32, device="cpu")
-        pointers = [
-            c_void_p(each.data_ptr()) for each in (self.around[0], self.around[1], offsets, moments, prediction)
-        ]
+        begins = torch.cat([which.new_zeros(1), (which[1:] != which[:-1]).nonzero()[:, 0] + 1])
+        chosen = which[begins].contiguous()
+        begins = torch.cat([begins, begins.new_full((1,), len(places))])
+        arrays = (self.around[0], self.around[1], systems.offsets, systems.moments, systems.predictions)
         kernels.krige(
-            *pointers,
-            c_int64(len(offsets)),
+            *(c_void_p(each.data_ptr()) for each in arrays),
+            c_int64(systems.offsets.shape[1]),
             c_int(NEIGHBOURS),
             c_float(LEAST),
+            c_void_p(chosen.data_ptr()),
+            c_void_p(begins.data_ptr()),
+            c_int64(len(chosen)),
             c_void_p(places.data_ptr()),
-            c_int64(len(places)),
             c_void_p(found.data_ptr()),
             c_int(torch.get_num_threads()),
         )
         return found
 
-    def _solved(self, offsets: Tensor, moments: Tensor, prediction: Tensor, places: Tensor) -> Tensor:
+    def _solved(self, systems: "_Systems", which: int, places: Tensor) -> Tensor:
+        offsets, moments, prediction = (each[which] for each in systems)
         values, weights = self.around[0].flatten(), self.around[1].flatten()
         most, found = min(NEIGHBOURS, len(offsets)), []
         for part in places.split(CHUNK):
@@ -241,9 +325,37 @@ class _Window(NamedTuple):
             value, weight = (
                 torch.where(rank.gather(1, near) <= most, each[at.gather(1, near)], 0) for each in (values, weights)
             )
-            systems = moments[near.unsqueeze(2), near.unsqueeze(1)] * weight.unsqueeze(2) * weight.unsqueeze(1)
-            systems.diagonal(dim1=1, dim2=2).add_((1 - weight) * moments.diagonal()[near])
-            factors, _ = torch.linalg.cholesky_ex(systems)
+            matrices = moments[near.unsqueeze(2), near.unsqueeze(1)] * weight.unsqueeze(2) * weight.unsqueeze(1)
+            matrices.diagonal(dim1=1, dim2=2).add_((1 - weight) * moments.diagonal()[near])
+            factors, _ = torch.linalg.cholesky_ex(matrices)
             solved = torch.cholesky_solve((prediction[near] * weight).unsqueeze(2), factors)
             found.append((solved.squeeze(2) * value).sum(1))
-        return torch.cat(found)
+        return torch.cat(found) if found else values[:0]
+
+
+class _Systems(NamedTuple):
+    """What predicts the entries of each channel and class, ``(C·K, …)``, those with the largest covariance first.
+
+    Attributes:
+        offsets: of the entries of the window from the one that is predicted, int64, ``(C·K, N − 1)``.
+        moments: ``(C·K, N − 1, N − 1)``.
+        predictions: second moments with the entry that is predicted, ``(C·K, N − 1)``.
+    """
+
+    offsets: Tensor
+    moments: Tensor
+    predictions: Tensor
+
+    @classmethod
+    def of(cls, window: _Window, moments: Tensor, channels: range) -> "_Systems":
+        area, found = window.side**2, []
+        for c in channels:
+            target = c * area + area // 2
+            covariances = moments[:, target].clone()
+            strength = covariances.abs()
+            strength[:, target] = -1  # the last one, which is left out
+            near = strength.argsort(dim=1, descending=True, stable=True)[:, :-1]
+            rows = moments.gather(1, near[:, :, None].expand(-1, -1, moments.shape[2]))
+            chosen = rows.gather(2, near[:, None].expand(-1, near.shape[1], -1))
+            found.append((window.offsets(c, near), chosen, covariances.gather(1, near)))
+        return cls(*(torch.cat(each).contiguous() for each in zip(*found, strict=True)))

@@ -38,6 +38,17 @@ def stable_order(values: Tensor) -> Tensor:
     return torch.from_numpy((np.sort(keys) & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
+def few_order(values: Tensor, number: int) -> Tensor:
+    """Return the positions of integers from 0 to ``number − 1`` in ascending order, equal ones in their order, int64.
+
+    >>> few_order(torch.tensor([2, 0, 2, 1]), 3)
+    tensor([1, 3, 0, 2])
+    """
+    if values.device.type != "cpu" or number > 1 << 15:
+        return values.argsort(stable=True)
+    return torch.from_numpy(np.argsort(values.to(torch.int16).numpy(), kind="stable"))  # by radix sort
+
+
 def cumulated(values: Tensor, dim: int = 0) -> Tensor:
     """Return cumulative sums along a dimension.
 
