@@ -160,6 +160,14 @@ def test_a_recovery_beside_busy_processes_is_timed() -> None:
 
 
 @pytest.mark.slow
+def test_compare_instant_prints_differences(tmp_path: Path) -> None:
+    small = ("--images", "astronaut", "--sizes", "32", "--cases", "hot")
+    before = str(tmp_path / "before.json")
+    assert "| hot | 0.5 % | 32 |" in run("compare_instant.py", *small, "--save", before)
+    assert "| +0.000 | +0.000 | +0.000 | +0.000 |" in run("compare_instant.py", *small, "--before", before)
+
+
+@pytest.mark.slow
 def test_small_pictures_are_timed() -> None:
     said = run("benchmark_small.py", "--count", "2", "--presets", "quick")
     assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
