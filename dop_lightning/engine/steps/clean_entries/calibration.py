@@ -69,6 +69,12 @@ COMPARED = 512
 MOST_SHARE = 0.98
 """Upper bound of π."""
 
+NEAR = 1.5
+"""Distance from the estimate, in local scales, up to which a row counts as near."""
+
+NEARLY_CERTAIN = 0.999
+"""Probability of being clean above which near rows may be left as they are."""
+
 AT_ONCE = 1 << 17
 """Number of rows whose probability is computed at once."""
 
@@ -83,6 +89,7 @@ def corruption_probability(
     per_pixel: bool = False,
     rounds: int = ROUNDS,
     draws: int = DRAWS,
+    doubted_only: bool = False,
 ) -> Tensor:
     """Return the calibrated probability that each entry is corrupted, that is, that its value is not the true one.
 
@@ -96,6 +103,8 @@ def corruption_probability(
         per_pixel: whether the channels of a pixel are corrupted together, for images; they share one probability then.
         rounds: number of fits, each starting from the result of the one before, at least 1.
         draws: number of simulated outliers, in multiples of the fitted entries, at least 1.
+        doubted_only: whether entries near their estimate that are almost certainly clean keep 1 − w. Where outliers are
+            few this changes nothing noticeable, and takes a fraction of the time.
 
     Returns:
         ``(*m)``, float32 in [0, 1], on the CPU; 0 for unobserved entries. If no entry is far from its estimate and
@@ -120,7 +129,7 @@ def corruption_probability(
     clean = clean * known
     result = (1 - clean) * known
     for _ in range(rounds):
-        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart, draws)
+        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart, draws, doubted_only)
         if calibrated is None:
             break
         result = calibrated
@@ -153,6 +162,7 @@ def _calibrate(
     per_pixel: bool,
     held_out: Tensor,
     draws: int,
+    doubted_only: bool,
 ) -> Tensor | None:
     """Fit once; ``None`` without outliers to learn from."""
     generator = torch.Generator(device="cpu").manual_seed(0)
@@ -196,14 +206,14 @@ def _calibrate(
         counted * (outliers.share * len(some) / number),
         RIDGE / table.shape[1] ** 2,  # the errors of η₀ add up over channels that err together
     )
-    probability = torch.cat(
-        [
-            fitted.probability(examples(values[part], part))
-            for part in torch.arange(len(table), device="cpu").split(AT_ONCE)
-        ]
-    )
-    result = torch.zeros(y.numel(), dtype=torch.float32, device="cpu")
-    result[table] = probability.float()[:, None] * seen
+    rows = torch.arange(len(table), device="cpu")
+    if doubted_only:
+        distant = (values - expected).abs() > NEAR * around.scale[table]
+        rows = rows[(distant & seen).any(dim=1) | (weights < NEARLY_CERTAIN)]
+    result = ((1 - clean) * known).flatten()
+    for part in rows.split(AT_ONCE):
+        probability = fitted.probability(examples(values[part], part))
+        result[table[part]] = probability.float()[:, None] * seen[part]
     return result.view(y.shape)
 
 

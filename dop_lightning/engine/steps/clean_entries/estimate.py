@@ -13,6 +13,7 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
+from dop_lightning.engine.steps.clean_entries.easy import are_few
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
@@ -113,7 +114,7 @@ def clean_and_diversity(
     gaps = per_pixel and observed is not None  # some pixels may be observed in part
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     order = _Order.of(observed, y.shape[0] if per_pixel else 1)
-    if not bool(order.taken.any()):
+    if not bool(observed.any()):
         return torch.zeros_like(y), 0.0
     apart = order.line(held_out)
     if bool((apart.view(-1, order.groups) != apart.view(-1, order.groups)[:, :1]).any()):
@@ -151,7 +152,9 @@ def clean_and_diversity(
     )
     result = order.back(clean * seen)
     if calibrated and diverse > 0:
-        told = corruption_probability(y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1)
+        told = corruption_probability(
+            y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1, doubted_only=are_few(result)
+        )
         result = torch.lerp(result, (1 - told.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
         return result, diverse
@@ -166,27 +169,30 @@ class _Order:
     Attributes:
         shape: of the observation.
         groups: entries of a group: 1, or the channels.
-        taken: bool, one dimension: the entries of groups with at least one observed entry.
+        taken: bool, one dimension: the entries of groups with at least one observed entry; ``None`` for all.
     """
 
     shape: torch.Size
     groups: int
-    taken: Tensor
+    taken: Tensor | None
 
     @classmethod
     def of(cls, observed: Tensor, groups: int) -> "_Order":
-        everything = cls(observed.shape, groups, torch.ones(observed.numel(), dtype=torch.bool, device=observed.device))
+        everything = cls(observed.shape, groups, None)
         some = everything.line(observed).view(-1, groups).any(dim=1, keepdim=True)
-        return cls(observed.shape, groups, some.expand(-1, groups).reshape(-1))
+        return everything if bool(some.all()) else cls(observed.shape, groups, some.expand(-1, groups).reshape(-1))
 
     def line(self, values: Tensor) -> Tensor:
         """Return the taken entries, one dimension."""
-        return (values.movedim(0, -1) if self.groups > 1 else values).reshape(-1)[self.taken]
+        ordered = (values.movedim(0, -1) if self.groups > 1 else values).reshape(-1)
+        return ordered if self.taken is None else ordered[self.taken]
 
     def back(self, values: Tensor) -> Tensor:
         """Return them in the shape of the observation, 0 elsewhere."""
-        whole = values.new_zeros(self.taken.shape)
-        whole[self.taken] = values
+        whole = values
+        if self.taken is not None:
+            whole = values.new_zeros(self.taken.shape)
+            whole[self.taken] = values
         if self.groups == 1:
             return whole.view(self.shape)
         return whole.view(*self.shape[1:], self.shape[0]).movedim(-1, 0)

@@ -86,7 +86,7 @@ def initial_support(
     look = found.look.clean
     if found.look.decides:
         return FirstSupport(look, 0.0, None)
-    support = first_support(y, scale, found.mask, per_pixel, sign, poll)
+    support = first_support(y, scale, found.mask, per_pixel, sign, poll, found.look.median)
     better = better_support(y, look, support.clean)
     if better is look:
         return FirstSupport(look, support.diversity, None)

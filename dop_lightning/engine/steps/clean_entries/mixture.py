@@ -24,7 +24,10 @@ DEGREES = 3.0
 """ν."""
 
 ROUNDS = 30
-"""Iterations of expectation maximisation."""
+"""Most iterations of expectation maximisation."""
+
+ENOUGH = 1e-4
+"""Relative change of all parameters in an iteration below which there is no further one."""
 
 PRIOR = 5.0
 """Pseudocount of each class, with the common scale."""
@@ -127,9 +130,13 @@ class Mixture:
             sums[1].index_add_(0, entries.classes, weights)
             common = sums[0].sum() / sums[1].sum().clamp_min(1e-12)
             scales = ((sums[0] + PRIOR * common) / (sums[1] + PRIOR)).sqrt().clamp_min(least_scale)
-            fitted = Mixture(
-                share.clamp(LEAST_SHARE, 1 - LEAST_SHARE) if share_too else self.share, self.missed, scales
+            before, fitted = (
+                fitted,
+                Mixture(share.clamp(LEAST_SHARE, 1 - LEAST_SHARE) if share_too else self.share, self.missed, scales),
             )
+            pairs = ((before.scales, fitted.scales), (before.share, fitted.share))
+            if all(bool(((new - old).abs() <= ENOUGH * old).all()) for old, new in pairs):
+                break
         return fitted
 
 

@@ -42,6 +42,9 @@ DOUBTED = (0.7, 0.9)
 """Up to the former π, places clear far entries fully; from the latter on, not at all. Most far entries are outliers
 then, and clearing an outlier by mistake costs more than missing a clean entry."""
 
+MOST_COMPARED = 1 << 17
+"""Far entries that are put at other places, and those places: of larger images, a sample."""
+
 LEAST = 1e-3
 """Probabilities are at least this and at most 1 minus this."""
 
@@ -90,19 +93,21 @@ def place_evidence(
     around = bordered(torch.where(observed, y, torch.inf))
     at = far.flatten().nonzero().squeeze(1)
     values, expected = y[far], estimate.flatten()
-    drawn = places_like(expected, at, generator)
+    compared = torch.arange(0, total, -(-total // MOST_COMPARED), device=at.device)
+    drawn = places_like(expected, at[compared], generator)
     cells = len(EDGES) + 1
     group = classes(activity, RANKS).flatten()
     edges = torch.tensor(EDGES, dtype=y.dtype, device=y.device)
 
-    def cell(places: Tensor) -> Tensor:
+    def cell(places: Tensor, values: Tensor) -> Tensor:
         return torch.bucketize(_distance(around, places, values, expected[places]), edges) + cells * group[places]
 
-    own = cell(at)
+    own, other = cell(at, values), cell(drawn, values[compared])
     groups = len(RANKS) + 1
     found, chance = (
-        torch.bincount(which, minlength=cells * groups).view(groups, cells).to(y.dtype) for which in (own, cell(drawn))
+        torch.bincount(which, minlength=cells * groups).view(groups, cells).to(y.dtype) for which in (own, other)
     )
+    chance *= total / len(compared)
     share = _share(found, chance)
     outlier = (share * (chance + 1) / (found + 1)).cummax(dim=1).values.clamp(LEAST, 1 - LEAST).flatten()[own]
     return Places(share, 1 - _doubt(share) * (1 - outlier), outlier)
@@ -123,13 +128,24 @@ def _share(found: Tensor, chance: Tensor) -> float:
 
 def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
     """Draw another place with about the same estimate for each place."""
-    shuffled = torch.randperm(expected.numel(), generator=generator, device="cpu").to(at.device)
+    number = expected.numel()
+    if number > MOST_COMPARED:
+        shuffled = torch.randint(number, (MOST_COMPARED,), generator=generator, device="cpu").to(at.device)
+    else:
+        shuffled = torch.randperm(number, generator=generator, device="cpu").to(at.device)
     order = shuffled[stable_order(expected[shuffled])]  # equal estimates in random order
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(order.numel(), device=order.device)
+    if number > MOST_COMPARED:
+        rank = torch.searchsorted(expected[order], expected[at], right=False)
+        last = torch.searchsorted(expected[order], expected[at], right=True)
+        within = torch.rand(at.numel(), generator=generator, device="cpu").to(at.device)  # among equal estimates
+        rank = rank + (within * (last - rank)).long()
+    else:
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(number, device=order.device)
+        rank = ranks[at]
     spread = max(50, round(SPREAD * order.numel()))
     steps = torch.randint(-spread, spread + 1, (at.numel(),), generator=generator, device="cpu").to(at.device)
-    return order[(rank[at] + steps).clamp_(0, order.numel() - 1)]
+    return order[(rank + steps).clamp_(0, order.numel() - 1)]
 
 
 def _distance(around: Tensor, places: Tensor, values: Tensor, expected: Tensor) -> Tensor:

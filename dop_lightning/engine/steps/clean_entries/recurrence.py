@@ -48,13 +48,14 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
     if y.dim() != 3 or min(y.shape[1:]) < 3:
         return clean
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
-    lost, prior, values = (1 - clean) * known, clean, _values(y)
+    lost, prior = (1 - clean) * known, clean
     if per_pixel:
-        values, known, lost = _hash(values), known.all(dim=0, keepdim=True), lost.amax(dim=0, keepdim=True)
+        known, lost = known.all(dim=0, keepdim=True), lost.amax(dim=0, keepdim=True)
         prior = clean.amin(dim=0, keepdim=True)
     share = float((lost * known).sum()) / max(1, int(known.sum()))
     if not 0 < share <= MOST or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < ALIKE:
         return clean
+    values = _hash(_values(y)) if per_pixel else _values(y)
     inner = (..., slice(1, -1), slice(1, -1))
     around = _hash(torch.stack([_shifted(values, *step) for step in STEPS]))[0]  # C H-2 W-2
     around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # each channel has its own patterns

@@ -41,11 +41,13 @@ class FirstLook(NamedTuple):
             nothing stands out, 0 if all entries are close to the median, else 1.
         clean: probability that each entry is clean, ``(C, H, W)``; 1 for entries that do not stand out.
         by_noise: whether the outliers were found from the noise of the frame.
+        median: of the entries around each, ``(C, H, W)``, if it was computed.
     """
 
     share: float
     clean: Tensor
     by_noise: bool = False
+    median: Tensor | None = None
 
     @property
     def decides(self) -> bool:
@@ -95,11 +97,11 @@ def first_look(
     far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR * scale) & known
     if not bool(far.any()):
         flat = float((y - middle).abs()[known].max()) <= FAINT * scale
-        return FirstLook(0.0 if flat else 1.0, known.to(y.dtype))
+        return FirstLook(0.0 if flat else 1.0, known.to(y.dtype), median=middle)
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
     few = places.share * float(far.sum()) < FEWEST * float(known.sum())
     if places.share < NOTHING or (places.share < STRUCTURE and few):
-        return FirstLook(places.share, known.to(y.dtype))
+        return FirstLook(places.share, known.to(y.dtype), median=middle)
     outlying = torch.zeros_like(y)
     outlying[far] = places.raw
     bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR * scale)
@@ -109,4 +111,4 @@ def first_look(
     outlying[far] = torch.sigmoid(odds)
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
-    return FirstLook(places.share, (1 - outlying) * known)
+    return FirstLook(places.share, (1 - outlying) * known, median=middle)

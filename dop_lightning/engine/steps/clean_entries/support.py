@@ -81,6 +81,7 @@ def first_support(
     per_pixel: bool = False,
     sign: Sign = "auto",
     poll: Callable[[], None] | None = None,
+    median: Tensor | None = None,
 ) -> FirstSupport:
     """Estimate which entries are clean, from medians and then by interpolation.
 
@@ -94,6 +95,8 @@ def first_support(
         per_pixel: whether the channels of a pixel are corrupted together.
         sign: of the outliers.
         poll: called between the rounds; an exception that it raises ends the work.
+        median: of the known entries in a window of :data:`~dop_lightning.engine.steps.clean_entries.structure.SIDE`
+            pixels around each, if it is known already.
 
     >>> y = torch.full((1, 32, 32), 0.5)
     >>> y[0, ::5, ::5] = 1.0
@@ -103,7 +106,7 @@ def first_support(
     """
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     sample = sample_pixels(y)
-    estimate = window_median(y, known, SIDE)
+    estimate = window_median(y, known, SIDE) if median is None else median
     found = FirstSupport(known.to(y.dtype), 0.0, estimate)
     for number in range(ROUNDS):
         before = found.clean

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
-from dop_lightning.engine.steps.clean_entries.sorting import ascending
+from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
+from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
 FAR = 0.25
 """t, the distance in scales of the observation beyond which an entry is far from its estimate."""
@@ -141,10 +141,9 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
     all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
-    ordered = ascending(bins.estimates[seen].to(torch.int16))  # short integers are sorted faster
-    levels = torch.arange(BINS, dtype=ordered.dtype, device=ordered.device)
+    expected = _histogram(bins.estimates, seen.to(torch.int64))
     shares, further = (
-        share_far(ordered, levels, t, outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
+        _share_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
     rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
     parts = rate.view(PARTS, -1)
@@ -206,6 +205,14 @@ def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
 def _histogram(places: Tensor, weights: Tensor) -> Tensor:
     counts = torch.zeros(BINS, dtype=weights.dtype, device=places.device)
     return counts.index_add_(0, places, weights)
+
+
+def _share_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
+    """Return :func:`~dop_lightning.engine.steps.clean_entries.lift.share_far` of each bin, from a histogram."""
+    up_to = torch.cat([counts.new_zeros(1), cumulated(counts)])
+    bins = torch.arange(BINS, device=counts.device)
+    near = up_to[(bins + far + 1).clamp_max(BINS)] - up_to[(bins - far).clamp_min(0)]
+    return 1 - near.to(dtype) / up_to[-1]
 
 
 def _levels(density: Tensor) -> Tensor:

@@ -165,3 +165,17 @@ def test_positive_and_unlabelled_examples_give_the_posterior() -> None:
     expected = torch.sigmoid(torch.logit(torch.tensor(0.25, dtype=torch.float64)) + 3 * at - 4.5)
     torch.testing.assert_close(fitted.probability(examples(at)), expected, rtol=0, atol=0.06)
     assert float(fitted.probability(examples(scores)).mean()) == pytest.approx(0.25, abs=2e-3)
+
+
+def test_entries_without_doubt_may_keep_their_probability() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.linspace(0.2, 0.8, 96).expand(1, 96, 96)
+    hit = torch.rand(truth.shape, generator=generator) < 0.01
+    y = torch.where(hit, torch.rand(truth.shape, generator=generator), truth)
+    estimate = truth + 0.01 * torch.randn(truth.shape, generator=generator)
+    clean = ((y - estimate).abs() < 0.1).float()
+    every, doubted = (corruption_probability(y, estimate, clean, rounds=1, doubted_only=only) for only in (False, True))
+    kept = (doubted == 0) & (every > 0)
+    assert kept.float().mean() > 0.5, "most entries are near their estimate"
+    assert torch.equal(every[~kept], doubted[~kept])
+    assert float(every[kept].max()) < 0.02
