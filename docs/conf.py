@@ -17,6 +17,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "mathml",
+    "redirects",
     "repository_links",
 ]
 exclude_patterns = ["_build", "_extensions"]

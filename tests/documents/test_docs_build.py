@@ -54,7 +54,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "mathematics.html").read_text(encoding="utf-8")
     assert 'href="api/engine.html#dop_lightning.engine.descent.BatchState.advance"' in page
     assert "<math" in page
-    for name in ("index.html", "first_hour.html", "results.html", "api/signals.html"):
+    for name in ("index.html", "photograph.html", "results.html", "api/signals.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), f"{name} needs the internet"
 
