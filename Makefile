@@ -68,9 +68,11 @@ test: $(STAMP) ## all checks: lint, types, tests
 test-slow: $(STAMP) ## the slowest tests, which `make test` leaves out
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests
 
-lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
+lint: $(STAMP) ## rules and layout of the code, prose, spelling, rooms, duplicates
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python scripts/check_prose.py
+	@$(BIN)/codespell
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pylint dop_lightning
 

@@ -3,8 +3,9 @@
     python scripts/check_prose.py             # all documents and rooms of scripts/prose.toml
     python scripts/check_prose.py FILE…       # Markdown or Python files
 
-Code in documents is skipped. In Python files, strings of at least three words are read, without docstrings. The exit
-status is 1 if a phrase is found.
+Code in documents is skipped, and so is text between ``<!-- quoted -->`` and ``<!-- end -->``. In Python files, strings
+of at least three words are read, without docstrings, and names of functions and classes. The exit status is 1 if a
+phrase is found.
 """
 
 import argparse
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES: dict[str, Any] = tomllib.loads(Path(__file__).with_name("prose.toml").read_text(encoding="utf-8"))
 PHRASES = [(re.compile(phrase, re.IGNORECASE), advice) for phrase, advice in RULES["phrases"].items()]
 
-FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1`*[^\n]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1`*[^\n]*$|<!-- quoted -->.*?<!-- end -->", re.MULTILINE | re.DOTALL)
 ASIDE = re.compile(r"`+[^`]+`+|\$[^$\n]+\$|\]\([^)\s]*\)|<!--.*?-->", re.DOTALL)
 BREAK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*|#]|\d+\.)\s?)|(?<=\S) \| (?=\S)")
 
@@ -67,6 +68,16 @@ def passages_of_python(text: str) -> Iterator[Passage]:
             yield Passage(node.lineno, " ".join(said.split()))
 
 
+def named(text: str) -> list[str]:
+    """Return a line for each function, class or argument that has one of the reported names."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        name = node.arg if isinstance(node, ast.arg) else getattr(node, "name", None)
+        if isinstance(name, str) and (better := RULES["names"].get(name)):
+            found.append(f"{getattr(node, 'lineno', 0)}: '{name}' ({better}): a name")
+    return found
+
+
 def sentences(text: str) -> list[str]:
     """Split a passage at the ends of sentences."""
     return re.split(r"(?<=[.:;!?])\s+", text)
@@ -80,7 +91,8 @@ def findings(text: str, kind: str = ".md") -> list[str]:
         kind: ``.md`` or ``.py``.
     """
     passages = passages_of_python(text) if kind == ".py" else passages_of_markdown(text)
-    return [
+    names = named(text) if kind == ".py" else []
+    return names + [
         f"{passage.line}: '{found[0]}' ({advice}): {sentence}"
         for passage in passages
         for sentence in sentences(passage.text)

@@ -49,7 +49,9 @@ def write_pages(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     for old, new in TABLE["pages"].items():
-        moved = {name.partition("#")[2]: address(to) for name, to in TABLE["anchors"].items() if name.startswith(f"{old}#")}
+        moved = {
+            name.partition("#")[2]: address(to) for name, to in TABLE["anchors"].items() if name.startswith(f"{old}#")
+        }
         text = PAGE.format(anchors=json.dumps(moved), target=new)
         (Path(app.outdir) / f"{old}.html").write_text(text, encoding="utf-8")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-INSTALL = "pytorch.org/get-started says how to install one for it"
+INSTALL = "see pytorch.org/get-started to install a GPU build"
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def unused_gpu(gpus: Gpus) -> str:
     """Why a GPU of this machine cannot be used, and what to do; nothing where there is none, or it can be.
 
     >>> unused_gpu(Gpus(nvidia=True, torch="2.13.0+cpu"))
-    'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU alone; pytorch.org/get-started \
-says how to install one for it'
+    'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU only; see pytorch.org/get-started \
+to install a GPU build'
     """
     if gpus.usable or gpus.hidden:
         return ""
     if gpus.nvidia and gpus.cuda_build is None:
-        return f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch} is built for the CPU alone; {INSTALL}"
+        return f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch} is built for the CPU only; {INSTALL}"
     if gpus.nvidia:
         why = f" ({gpus.trouble})" if gpus.trouble else ""
         return (

@@ -206,7 +206,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
                 failures = _separate(options, files, device, signals)
         except StoppedError as stopped:
             if place.rank == 0:
-                print("Stopped; the same command goes on", file=sys.stderr)
+                print("Stopped; the same command resumes", file=sys.stderr)
             return EXIT_STOPPED[stopped.reason]
         except KeyboardInterrupt:
             return EXIT_STOPPED["SIGINT"]

@@ -1,4 +1,4 @@
-"""``dop status RUN…``: which problems of runs are done, at work, waiting or failed, while they are at work."""
+"""``dop status RUN…``: progress of runs, even while they are active."""
 
 import argparse
 import json
@@ -28,10 +28,10 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``dop status``."""
     result = OptionParser(
         prog="dop status",
-        description="Show how far runs and sweeps are: what is done, at work, waiting or failed, with iterations, rate "
-        "and time left, and the log of what has failed. Files are only read, so that it works for runs of other "
-        "machines in a shared folder.",
-        epilog="The exit status is 1 if a run, or a process of one, has failed, was killed, or gives no sign of life.",
+        description="Show the progress of runs and sweeps: done, active, waiting and failed problems, iterations, "
+        "rate, remaining time, and the logs of failures. The command only reads files, so it also works for runs of "
+        "other machines in a shared folder.",
+        epilog="The exit status is 1 if a run, or a process of one, has failed, was killed, or does not respond.",
     )
     result.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         const=2.0,
         metavar="SECONDS",
-        help="print it again every so many seconds until nothing is at work or waiting; default: %(const)s",
+        help="refresh at this interval until no run is active or waiting; default: %(const)s",
     )
     return result
 

@@ -17,7 +17,7 @@ OLD_DRIVER = Gpus(nvidia=True, torch="2.13.0", cuda_build="13.0", trouble="The N
     ("gpus", "said"),
     [
         (Gpus(torch="2.13.0+cpu"), []),
-        (CPU_BUILD, ["NVIDIA GPU", "PyTorch 2.13.0+cpu is built for the CPU alone", "pytorch.org/get-started"]),
+        (CPU_BUILD, ["NVIDIA GPU", "PyTorch 2.13.0+cpu is built for the CPU only", "pytorch.org/get-started"]),
         (OLD_DRIVER, ["built for 13.0, cannot use it (The NVIDIA driver on your system is too old)", "newer driver"]),
         (Gpus(nvidia=True, cuda_build="13.0", usable=1), []),
         (Gpus(nvidia=True, cuda_build="13.0", hidden=True), []),

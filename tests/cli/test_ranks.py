@@ -152,8 +152,8 @@ def test_an_interruption_is_resumed_with_the_same_bits(
     err = capfd.readouterr().err
     assert "Stopping after this pass (again: at once)" in err
     assert err.endswith(
-        "a.npy: pass 5, rank 3, 5.2 % outliers, residual 0.059\nStopped; the same command goes on\n"
-    ) or (err.endswith("Stopped; the same command goes on\n"))
+        "a.npy: pass 5, rank 3, 5.2 % outliers, residual 0.059\nStopped; the same command resumes\n"
+    ) or (err.endswith("Stopped; the same command resumes\n"))
     assert main(command(file)) == 0
     assert "a: going on after 5 passes" in capfd.readouterr().err
     for name in ("recovered.npy", "corruption.npy"):

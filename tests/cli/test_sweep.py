@@ -66,7 +66,7 @@ def test_points_are_run_and_what_is_finished_is_skipped(folder: Path, dop) -> No
     said = dop(*SWEEP)
     assert said.status == 0
     assert said.out.splitlines()[0] == "2 points: 2 to do"
-    assert said.out.splitlines()[-1] == "dop table out makes one table of all"
+    assert said.out.splitlines()[-1] == "dop table out prints one table of all"
     assert [result(Path("out") / name)["alpha"] for name in ("alpha-2", "alpha-4")] == [2.0, 4.0]
     summary = json.loads(Path("out/sweep.json").read_text())
     assert summary["axes"] == {"model.alpha": ["2", "4"]}
@@ -103,7 +103,7 @@ def test_a_point_that_was_interrupted_goes_on(folder: Path, dop, stop_at, monkey
         patch.setattr(IterationProgress, "on_train_batch_end", lambda _, *args: stop.on_train_batch_end(*args))
         said = dop(*SWEEP)
     assert said.status == 130
-    assert said.err.splitlines()[-1] == "Stopped: the same command goes on"
+    assert said.err.splitlines()[-1] == "Stopped: the same command resumes"
     assert states(dop, *SWEEP) == ["started", "to do"]
     assert dop(*SWEEP).status == 0
     assert result(Path("out/alpha-2"))["iterations"] == 100

@@ -1,4 +1,4 @@
-"""``dop doctor``: what there is, what is missing, and what is wrong, a line each."""
+"""``dop doctor``: check the installation, with one line per finding."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ EXIT_BROKEN = 1
 
 TITLES = {
     "packages": "packages",
-    "extras": "extras, which add what they say",
+    "extras": "extras (optional)",
     "machine": "machine",
     "trial": "trial",
 }
@@ -26,10 +26,10 @@ def parser() -> argparse.ArgumentParser:
     result = OptionParser(
         prog="dop doctor",
         description="Check the installation and the machine: versions, extras, processor, GPUs, compiler, folders, and "
-        "a trial of the method. What is missing is no fault, what is a problem says what to do. Exit status 1 where "
-        "something is broken that nothing works without.",
+        "a short trial of the method. Missing extras are not errors; problems come with a fix. The exit status is 1 if "
+        "an essential part is broken.",
     )
-    result.add_argument("--json", action="store_true", help="print it as JSON, for a report of a fault")
+    result.add_argument("--json", action="store_true", help="print JSON, for a bug report")
     return result
 
 
@@ -76,8 +76,8 @@ def verdict(findings: Sequence[Finding]) -> str:
     """The last line."""
     broken = [finding.name for finding in findings if finding.is_fatal]
     if broken:
-        return f"Broken: {', '.join(broken)}. Nothing is sure to work before that is mended."
+        return f"Broken: {', '.join(broken)}. Fix this first; other checks may be wrong until then."
     problems = [finding.name for finding in findings if finding.state == "problem"]
     if problems:
-        return f"Everything essential works; look at {', '.join(problems)}."
-    return "All is well."
+        return f"All essential parts work; see the problems of {', '.join(problems)}."
+    return "No problems found."

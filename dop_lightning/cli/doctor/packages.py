@@ -22,19 +22,19 @@ PURPOSES = {
     "parquet": "reads .parquet tables",
     "hdf5": "reads and writes HDF5 matrices",
     "zarr": "reads and writes Zarr matrices",
-    "arrays": "recover_image of arrays of xarray, dask and zarr",
-    "figures": "dop figure draws",
-    "theory": "the flow of Theorem 1, and its limit",
-    "completion": "dop completion prints scripts for shells",
-    "cluster": "dop sweep submits jobs to SLURM",
-    "estimator": "RobustPCA, an estimator of scikit-learn",
-    "video": "dop separate reads and writes videos",
-    "tune": "Optuna searches for settings",
-    "rivals": "classical filters to compare with",
-    "triton": "kernels of networks on a GPU",
-    "physics": "deepinv's physics as operators",
-    "docs": "the site of the documents",
-    "dev": "tests and checks of the code",
+    "arrays": "xarray, dask and zarr arrays in recover_image",
+    "figures": "drawings of dop figure",
+    "theory": "the gradient flow of Theorem 1",
+    "completion": "shell completion",
+    "cluster": "SLURM jobs of dop sweep",
+    "estimator": "RobustPCA, a scikit-learn estimator",
+    "video": "videos in dop separate",
+    "tune": "hyperparameter search with Optuna",
+    "rivals": "classical filters for comparison",
+    "triton": "fused kernels on a GPU",
+    "physics": "operators of deepinv",
+    "docs": "documentation site",
+    "dev": "tests and linters",
 }
 """What each extra is for."""
 
@@ -79,7 +79,7 @@ def check_packages() -> Iterator[Finding]:
         always = requirements()[""]
         yield Finding("packages", NAME, "ok", f"{metadata.version(NAME)} in {_place()}")
     except metadata.PackageNotFoundError:
-        yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: what it needs is not known")
+        yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: its requirements are unknown")
         return
     except ImportError as error:
         text = f"broken: {in_a_line(error)}; the other packages cannot be checked without it"
@@ -107,7 +107,7 @@ def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
     except metadata.PackageNotFoundError:
         return "missing", f"not installed: {install}"
     if not needed.specifier.contains(version, prereleases=True):
-        return "problem", f"{version} is installed, {needed.specifier} is needed: {install}"
+        return "problem", f"{version} is installed, but {needed.specifier} is required: {install}"
     if imported:
         importlib.import_module(MODULES.get(needed.name, needed.name.replace("-", "_")))
     return "ok", version

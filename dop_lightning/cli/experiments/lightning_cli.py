@@ -123,7 +123,7 @@ class DopCLI(LightningCLI):
             return
         saved = (run.section().get("trainer") or {}).get("default_root_dir")
         if saved == trainer["default_root_dir"] and Path(saved).resolve() != run.path.resolve():
-            print(f"The run of {saved} is in {run.path} now, and goes on there", file=sys.stderr)
+            print(f"The run of {saved} is in {run.path} now, and resumes there", file=sys.stderr)
             trainer["default_root_dir"] = str(run.path)
 
     def _has_callback(self, kind: type[Callback]) -> bool:
@@ -306,7 +306,7 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] =
             "prog": f"dop {verb}",
             "allow_abbrev": False,  # else --trainer.max_step is accepted here, and refused in a file
             "exit_on_error": False,  # our one line instead of a page of usage
-            "description": "Every option can stand in a YAML file given by --config; several are merged in order.",
+            "description": "Every option can be set in a YAML file (--config); several are merged in order.",
         },
         auto_configure_optimizers=False,
         run=False,
