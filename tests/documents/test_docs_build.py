@@ -3,12 +3,14 @@
 import importlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import dop_lightning
+from tests.documents.search import unanswered
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +61,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), f"{name} needs the internet"
     check_redirects(tmp_path)
+    if shutil.which("node"):  # which runs the script of the search
+        assert unanswered(tmp_path) == []
 
 
 def check_redirects(site: Path) -> None:
