@@ -115,7 +115,7 @@ def test_a_broken_package_is_a_line(error: BaseException, monkeypatch: pytest.Mo
     [
         ("2.9.0+cpu", "ok", "2.9.0+cpu"),
         ("2.10.0rc1", "ok", "2.10.0rc1"),
-        ("2.5.1", "problem", '2.5.1 is installed, >=2.6 is needed: pip install "torch>=2.6"'),
+        ("2.5.1", "problem", '2.5.1 is installed, but >=2.6 is required: pip install "torch>=2.6"'),
         (None, "missing", 'not installed: pip install "torch>=2.6"'),
     ],
 )
@@ -148,7 +148,7 @@ def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["theory"].text.endswith(': pip install "dop_lightning[theory]" (not-there)')
     assert (told["new"].state, told["new"].text) == ("missing", 'pip install "dop_lightning[new]"')
     assert told["old"].state == "problem"
-    assert "<1 is needed" in told["old"].text
+    assert "<1 is required" in told["old"].text
     assert not any(finding.is_fatal for finding in told.values())
 
 
@@ -202,7 +202,7 @@ def no_space(**_: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "patch", "state", "text"),
     [
-        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks run"),
+        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks use"),
         ("kernels", (compiled, "library", lambda: None), "problem", "cannot be loaded"),
         ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU only"),
         ("cache", (tempfile, "NamedTemporaryFile", no_space), "problem", "(Read-only file system); set XDG_CACHE_HOME"),
