@@ -97,8 +97,8 @@ to install a GPU build'
 def no_gpu(gpus: Gpus) -> str:
     """Why there is no GPU for a run that was to have one."""
     if gpus.hidden:
-        return "CUDA_VISIBLE_DEVICES hides them all"
-    return unused_gpu(gpus) or f"PyTorch {gpus.torch} finds none on this machine"
+        return "CUDA_VISIBLE_DEVICES hides all GPUs"
+    return unused_gpu(gpus) or f"PyTorch {gpus.torch} finds no GPU on this machine"
 
 
 def idle_gpus(gpus: Gpus, used: int, batches: int) -> str:

@@ -29,7 +29,7 @@ def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: st
     for name, default in defaults.items():
         if getattr(options, name) != default:
             flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} is not for {kind}, got {getattr(options, name)!r}")
+            raise ValueError(f"{flag} does not apply to {kind}, got {getattr(options, name)!r}")
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -123,7 +123,7 @@ def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     def pass_on(number: int, _: FrameType | None) -> None:
         nonlocal stopped
         if not stopped:
-            print("\nStopping after this pass (again: at once)", file=sys.stderr)
+            print("\nStopping after this pass (repeat to stop at once)", file=sys.stderr)
         stopped = stopped or signal.Signals(number).name
         for process in processes:
             process.send_signal(number)

@@ -45,7 +45,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     most = at_least("most", options.most, 0)
     out = options.run / REPORT if options.out is None else options.out
     if out.is_dir():
-        raise ValueError(f"{out}: the page must be a file, got a folder")
+        raise ValueError(f"--out must be a file, got the folder {out}")
     atomic_text(out, render(read_run(options.run, most), out))
     print(f"Report: {out}")
     return 0

@@ -198,9 +198,9 @@ def _check(options: argparse.Namespace) -> None:
             positive(name, getattr(options, name))
     idle = [name for name in OF_SLURM if getattr(options, name) and options.cluster != "slurm"]
     if idle:
-        raise ValueError(f"--{idle[0]} is for --cluster slurm, got it with --cluster {options.cluster}")
+        raise ValueError(f"--{idle[0]} requires --cluster slurm, got --cluster {options.cluster}")
     if options.jobs is not None and options.cluster == "debug":
-        raise ValueError("--jobs is for --cluster local and slurm, got it with --cluster debug")
+        raise ValueError("--jobs requires --cluster local or slurm, got --cluster debug")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
     if RunFolder(options.out).has_run:
@@ -235,7 +235,7 @@ def _submit(
     if options.wait:
         return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(
-        f"Submitted {len(jobs)}. squeue --me lists them; what each says is in {options.out}/POINT/{LOG}; the same "
+        f"Submitted {len(jobs)}. squeue --me lists them; their logs are {options.out}/POINT/{LOG}; the same "
         f"command again submits what failed; dop table {options.out} prints the results so far."
     )
     return 0

@@ -145,7 +145,7 @@ MISTAKES = {
         [*BASE, *AXIS, "--cluster", "slurm", "--hours", "0"],
         "hours must be a finite number above 0, got 0.0",
     ),
-    "partition of this machine": ([*BASE, *AXIS, "--partition", "x"], "--partition is for --cluster slurm"),
+    "partition of this machine": ([*BASE, *AXIS, "--partition", "x"], "--partition requires --cluster slurm"),
     "missing config": (["sweep", "--config", "no.yaml", *BASE[3:], *AXIS], "no.yaml: No such file"),
     "missing method": ([*BASE, "--axis", "config=no.yaml"], "no.yaml: No such file"),
     "out is a file": ([*BASE[:-1], "base.yaml", *AXIS], "base.yaml: the folder of a sweep must be a folder"),

@@ -38,7 +38,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """
     one_of("device", options.device, DEVICES)
     if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
-        raise ValueError(f"there is no GPU to use: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
+        raise ValueError(f"no GPU is available: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
     if options.alpha is not None:
         positive("alpha", options.alpha)
     if options.rank is not None:
@@ -47,7 +47,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     kinds = {data: _is_scene(Path(data)) for data in options.data}
     if len(set(kinds.values())) > 1:
         scenes = [data for data, scene in kinds.items() if scene]
-        raise ValueError(f"DATA must be matrices or scenes, not both at once, got the scenes {', '.join(scenes)}")
+        raise ValueError(f"DATA must not mix matrices and scenes, got the scenes {', '.join(scenes)}")
     return _scenes(options) if all(kinds.values()) else _matrices(options)
 
 
@@ -69,10 +69,7 @@ def _is_scene(path: Path) -> bool:
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MOST_COMPONENTS:
-        raise ValueError(
-            f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
-            f"got {options.rank}"
-        )
+        raise ValueError(f"rank must be at most {MOST_COMPONENTS} for scenes, got {options.rank}")
     data = {
         "class_path": "SceneDataModule",
         "init_args": {
@@ -98,7 +95,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     }
     folders = [str(place.path.absolute()) for place in places if place.path.is_dir()]
     if any(Path(folder).resolve() == user_path(options.out).resolve() for folder in folders):
-        raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
+        raise ValueError(f"--out must differ from the folder of DATA, got {options.out}")
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
@@ -136,7 +133,7 @@ def _method(options: argparse.Namespace) -> str:
     if method == "auto":
         method = _saved_method(options) or ("dop" if options.alpha is not None else "auto")
     if options.alpha is not None and method == "projections":
-        raise ValueError(f"--alpha has no meaning for --method projections, got {options.alpha:g}")
+        raise ValueError(f"--alpha does not apply to --method projections, got {options.alpha:g}")
     return method
 
 
@@ -184,7 +181,7 @@ def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
 
 def _convex(options: argparse.Namespace) -> dict[str, Any]:
     if options.rank is not None:
-        raise ValueError(f"--rank has no meaning for --method convex, got {options.rank}")
+        raise ValueError(f"--rank does not apply to --method convex, got {options.rank}")
     section = {"class_path": "InexactALM", "init_args": {"svd": "partial"}}
     return {"solver": section, "alpha": options.alpha, "block": BLOCK, "evaluate_every": BLOCK}
 
@@ -225,7 +222,7 @@ def _choose_alphas(
 
 def _note(problem: Problem, choice: AlphaChoice) -> str:
     unit = max(problem.signal_shape) ** 0.5
-    tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
+    tried = f", the best of {len(choice.scales)} values at predicting held-out entries" if choice.scales else ""
     return f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})"
 
 

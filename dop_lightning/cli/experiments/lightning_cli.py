@@ -97,7 +97,7 @@ class DopCLI(LightningCLI):
         trainer = self.config["trainer"]
         for flag, instead in REFUSED.items():
             if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
-                raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+                raise ValueError(f"trainer.{flag} is not supported, got {trainer.get(flag)!r}: {instead}")
         if self.verb == "validate" and trainer.get("limit_val_batches") == TRAINER_DEFAULTS["limit_val_batches"]:
             trainer["limit_val_batches"] = None  # a run does not validate while it fits
         if self._has_callback(Checkpoint) and trainer.get("enable_checkpointing") is False:
@@ -251,7 +251,7 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
             raise fault from fault.__cause__
         text = describe(error, arguments)
         if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):
-            text = f"there is no GPU to use: {hints.no_gpu(hints.look())}"
+            text = f"no GPU is available: {hints.no_gpu(hints.look())}"
         raise ValueError(text) from error
     except TypeError as error:
         if "`devices`" not in str(error):  # what Lightning says of a number of processors
