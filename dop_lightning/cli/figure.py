@@ -1,4 +1,4 @@
-"""``dop figure NAME --out DIR``: the paper's figures, each with the table that it was drawn from."""
+"""``dop figure NAME --out DIR``: figures of the paper, each with its table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the help needs no torch
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop figure``."""
+    """Return the parser of ``dop figure``."""
     names = "\n".join(f"  {name:<12}{entry.text:<62}{entry.times}" for name, entry in FIGURES.items())
     result = OptionParser(
         prog="dop figure",

@@ -195,7 +195,7 @@ class _Signals:
 
 
 def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
-    """Do the part of this process."""
+    """Run the part of this process."""
     signals = _Signals()
     set_threads(place.local_size)
     meeting = Meeting(user_path(options.out), place)
@@ -231,7 +231,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
 
 
 def _fail(meeting: Meeting, text: str) -> int:
-    """Say why, unless another process has: the first process does so for those that it has started."""
+    """Print the error, unless the first process prints it for those that it has started."""
     if meeting.record_failure(text) and not is_child():
         print(f"dop separate: error: {text}", file=sys.stderr)
     return EXIT_FAILED
@@ -266,7 +266,7 @@ def _separate(
 
 
 def _device(name: str, place: Place) -> torch.device:
-    """The device of this process: one GPU per process if there are as many.
+    """Return the device of this process: one GPU per process if there are enough.
 
     Raises:
         ValueError: there are fewer GPUs than processes, or they are of another kind.

@@ -1,4 +1,4 @@
-"""The options of ``dop recover``, and its help, at once; the times of the presets are measured beneath it."""
+"""Options and help of ``dop recover``, without PyTorch; the times of the presets are measured after the help."""
 
 import argparse
 import importlib
@@ -12,7 +12,7 @@ PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop recover``."""
+    """Return the parser of ``dop recover``."""
     result = OptionParser(
         prog="dop recover",
         usage="dop recover IMAGE [IMAGE …] --out DIR [options]",
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Explain, or restore the images.
+    """Print the help, or restore the images.
 
     Raises:
         ValueError: an option is unknown or missing, or a file is no image.

@@ -11,7 +11,7 @@ REPORT = "report.html"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop report``."""
+    """Return the parser of ``dop report``."""
     result = OptionParser(
         prog="dop report",
         description="Write one HTML page of a run, with its pictures, curves, scores and settings, and the command "

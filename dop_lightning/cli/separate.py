@@ -1,4 +1,4 @@
-"""``dop separate DATA --out DIR``: a matrix, or the frames of a scene, into a low-rank and a sparse part."""
+"""``dop separate DATA --out DIR``: split matrices and scenes into a low-rank and a sparse part."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dop_lightning.foundation.user_paths import out_folder
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop separate``."""
+    """Return the parser of ``dop separate``."""
     result = OptionParser(
         prog="dop separate",
         usage="dop separate DATA [DATA …] --out DIR [options]",

@@ -25,7 +25,7 @@ _FIRST = ("failed", "lost", "at work", "interrupted", "diverged", "waiting")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop status``."""
+    """Return the parser of ``dop status``."""
     result = OptionParser(
         prog="dop status",
         description="Show the progress of runs and sweeps: done, active, waiting and failed problems, iterations, "
@@ -93,7 +93,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
 
 
 def _line(status: RunStatus) -> str:
-    """A run in one line, and the number of its problems in each state."""
+    """Return a run in one line, and the number of its problems per status."""
     first = [f"{status.name}: {status.status}", *filter(None, (_iterations(status), _rate(status), _left(status)))]
     counts = ", ".join(f"{count} {word}" for word, count in status.counts.items())
     number, line = len(status.problems), ", ".join(first)
@@ -117,7 +117,7 @@ def _total(runs: Sequence[RunStatus]) -> str:
 
 
 def _problems(status: RunStatus, each: bool, named: bool) -> str:
-    """A row per problem; if there are many, of those that matter most."""
+    """Return a row per problem; with many problems, of the most important ones."""
     problems = list(status.problems)
     if not each:
         by_status = {word: place for place, word in enumerate(_FIRST)}

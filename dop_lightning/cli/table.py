@@ -1,4 +1,4 @@
-"""``dop table RUN…``: one table out of many runs, as text, CSV, Markdown or LaTeX."""
+"""``dop table RUN…``: one table of many runs, as text, CSV, Markdown or LaTeX."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from dop_lightning.cli.options import OptionParser
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop table``."""
+    """Return the parser of ``dop table``."""
     result = OptionParser(
         prog="dop table",
         description="Print one table of runs, and rebuild the results.csv of each run. Problems that differ only in "

@@ -10,7 +10,7 @@ EXIT_DAMAGED = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop verify``."""
+    """Return the parser of ``dop verify``."""
     result = OptionParser(
         prog="dop verify",
         description="Check the files of runs by their checksums: settings, checkpoints, curves, results, arrays and "
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Check, and print a line per damaged file.
+    """Check the runs, and print a line per damaged file.
 
     Returns:
         The exit status: 1 if a file is damaged.

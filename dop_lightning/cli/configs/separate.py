@@ -1,4 +1,4 @@
-"""The configs of ``dop fit`` that ``dop separate`` stands for."""
+"""Configs of ``dop fit`` that ``dop separate`` runs."""
 
 import argparse
 import statistics
@@ -31,7 +31,7 @@ from dop_lightning.runs.pieces import holds_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """The config, and what is to be told of it.
+    """Return the config, and notes to print.
 
     Raises:
         ValueError: an option is out of range or does not go with the data, or these are of two kinds or none.
@@ -52,7 +52,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_scene(path: Path) -> bool:
-    """A video, or a folder of pictures; everything else is a matrix, or named as none by its reader."""
+    """Return whether data are a video or a folder of pictures; everything else is read as a matrix."""
     path = locate(path).path
     if matrix_suffix(path) in STORE_SUFFIXES:
         return False
@@ -128,7 +128,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _method(options: argparse.Namespace) -> str:
-    """The method of matrices: that of the options, or that of the run that is resumed."""
+    """Return the method for matrices: that of the options, or of the run that is resumed."""
     method = one_of("method", options.method, METHODS)
     if method == "auto":
         method = _saved_method(options) or ("dop" if options.alpha is not None else "auto")
@@ -138,7 +138,7 @@ def _method(options: argparse.Namespace) -> str:
 
 
 def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
-    """The array of files that are read into memory: that of ``--key``, or after ``::``.
+    """Return the array of files that are read into memory: from ``--key``, or after ``::``.
 
     Raises:
         ValueError: the files do not have the same.
@@ -153,7 +153,7 @@ def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
 
 
 def _saved_method(options: argparse.Namespace) -> str | None:
-    """The method of the run in the folder of the results, if it has one. ``--alpha`` asks for DOP."""
+    """Return the method of the run in the folder of the results, if any. ``--alpha`` selects DOP."""
     saved = saved_settings(options.out, "model")
     if saved.get("solver"):
         return "convex"
@@ -173,7 +173,7 @@ def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
 
 
 def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
-    """The device of Lightning; projections need float64, which Apple's GPUs do not have."""
+    """Return Lightning's name of the device. Projections need float64, which Apple's GPUs do not support."""
     if "separation" in model and options.device in ("auto", "mps") and torch.backends.mps.is_available():
         return "cpu"
     return DEVICES[options.device]
@@ -200,7 +200,7 @@ def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
 def _choose_alphas(
     recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]
 ) -> tuple[Recipe, list[str]]:
-    """Choose α per matrix: that of a run that is resumed, else the one that predicts held-out entries best.
+    """Choose α per matrix: that of a resumed run, otherwise the one that predicts held-out entries best.
 
     Returns:
         The recipe with these values, and a line to print for each choice.

@@ -22,7 +22,7 @@ TITLES = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop doctor``."""
+    """Return the parser of ``dop doctor``."""
     result = OptionParser(
         prog="dop doctor",
         description="Check the installation and the machine: versions, extras, processor, GPUs, compiler, folders, and "
@@ -34,10 +34,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Check, and print as it goes.
+    """Run the checks, and print each finding.
 
     Returns:
-        The exit status: 1 where something essential is broken.
+        The exit status: 1 if an essential part is broken.
     """
     options = parser().parse_args(arguments)
     checks = chain(check_packages(), check_extras(), check_machine(), check_trial())
@@ -52,7 +52,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what packages warn of when they are imported, and what our modules say: a line says it."""
+    """Suppress warnings of imported packages and messages of this package; the findings report them."""
     log = logging.getLogger("dop_lightning")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def _printed(findings: Iterable[Finding]) -> Iterable[Finding]:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """The last line."""
+    """Return the last line."""
     broken = [finding.name for finding in findings if finding.is_fatal]
     if broken:
         return f"Broken: {', '.join(broken)}. Fix this first; other checks may be wrong until then."

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, GPUs, the compiler of the kernels, and folders."""
+"""Checks of the machine: processor, memory, GPUs, the compiler of the kernels, and folders."""
 
 import importlib
 import os
@@ -15,14 +15,14 @@ from dop_lightning.foundation.native.cache import written_by_others
 from dop_lightning.foundation.units import format_bytes
 
 LEAST_MEMORY = 2**30
-"""Bytes below which little can be recovered."""
+"""Bytes of memory below which only small images can be recovered."""
 
 LEAST_DISK = 2**28
-"""Bytes below which a run may not be able to write what it finds."""
+"""Bytes of disk space below which a run may not be able to write its results."""
 
 
 def check_machine() -> Iterator[Finding]:
-    """All of it; what needs PyTorch says so where PyTorch is broken."""
+    """Run all checks of the machine; those that need PyTorch report if it is broken."""
     yield Finding("machine", "system", "ok", f"{platform.platform()}, {platform.machine()}")
     yield attempt("machine", "processor", _processor)
     yield attempt("machine", "threads", _threads)
@@ -98,7 +98,7 @@ def _gpu() -> tuple[State, str]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver on Linux."""
+    """Return the version of NVIDIA's driver on Linux."""
     file = Path("/proc/driver/nvidia/version")
     words = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
     version = next((word for word in words if word[:1].isdigit() and "." in word), "")
@@ -133,11 +133,11 @@ def _folder() -> tuple[State, str]:
 
 
 def writable(folder: Path, else_: str) -> tuple[State, str]:
-    """Whether a folder, or the one that it would be made in, can be written to, and how much fits.
+    """Check that a folder, or its nearest existing parent, is writable, and how much space is free.
 
     Args:
-        folder: which.
-        else_: what to do if not.
+        folder: the folder.
+        else_: the fix if it is not writable.
     """
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     try:

@@ -1,4 +1,4 @@
-"""Versions: those that the package needs, and those of its extras, as its own metadata lists them."""
+"""Versions of the requirements of the package and of its extras, from its metadata."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PURPOSES = {
     "docs": "documentation site",
     "dev": "tests and linters",
 }
-"""What each extra is for."""
+"""Purpose of each extra."""
 
 MODULES = {
     "opencv-contrib-python-headless": "cv2",
@@ -48,11 +48,11 @@ MODULES = {
 """Packages whose module has another name."""
 
 NOT_IMPORTED = ("dev", "docs")
-"""Extras whose packages are tools: that they are there is enough."""
+"""Extras whose packages are tools; they are not imported."""
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What is needed on this machine, by extra; what is always needed has the empty name.
+    """Return the requirements on this machine, by extra; the empty name has those that are always needed.
 
     Raises:
         PackageNotFoundError: the package was not installed, only found on the path.
@@ -73,7 +73,7 @@ def _applies(needed: Requirement, extra: str) -> bool:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python, the package itself, and what it cannot do without: each is imported."""
+    """Check Python, the package and its requirements, each by importing it."""
     yield Finding("packages", "Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     try:
         always = requirements()[""]
@@ -94,7 +94,7 @@ def _place() -> str:
 
 
 def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
-    """The state of a package and its version.
+    """Return the state of a package and its version.
 
     Args:
         needed: its name, and the versions that are supported.
@@ -114,7 +114,7 @@ def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
 
 
 def check_extras() -> Iterator[Finding]:
-    """A line an extra: what it is for, and what is installed of it."""
+    """Check the extras: one line each, with its purpose and installed packages."""
     try:
         extras = {extra: packages for extra, packages in requirements().items() if extra}
     except (metadata.PackageNotFoundError, ImportError):  # check_packages reports both

@@ -1,4 +1,4 @@
-"""A trial of the method itself: a small matrix recovered, and a few iterations of a network."""
+"""Short trial of the method: a small matrix, and a few iterations of a network."""
 
 import importlib
 import time
@@ -15,7 +15,7 @@ LARGEST_ERROR = 1e-3
 
 
 def check_trial() -> Iterator[Finding]:
-    """Recover a 30×30 matrix of rank 2, a tenth of its entries off; fit a network to an image of 32×32 pixels."""
+    """Recover a 30×30 matrix of rank 2 with a tenth of its entries corrupted; fit a network to 32×32 pixels."""
     yield attempt("trial", "matrix", _matrix, essential=True)
     yield attempt("trial", "network, fp32", partial(_network, "fp32"), essential=True)
     yield attempt("trial", "network, bf16", partial(_network, "bf16"))
