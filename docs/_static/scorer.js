@@ -3,7 +3,8 @@ var Scorer = {
   guides: new Set([
     "photograph", "matrix", "video", "lightning", "experiments", "files", "masks", "damage", "scientific", "arrays",
     "own_signal", "operators", "metrics", "extending", "logging", "checkpoints", "resume", "status", "report", "gpu",
-    "cluster", "tuning", "alpha", "stopping", "command_line", "configs",
+    "cluster", "tuning", "alpha", "stopping", "command_line", "configs", "app", "notebooks", "napari", "deepinv", "ray",
+    "kubernetes",
   ]),
   score: (result) => {
     const [page, , anchor, , score] = result;
