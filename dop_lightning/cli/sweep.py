@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # --data is a setting, and no short form of --data-something
     )
     result.add_argument(
-        "--config", action="append", required=True, metavar="FILE", help="base config; several are merged in order"
+        "--config", action="append", required=True, metavar="FILE", help="base config; repeat to merge several in order"
     )
     result.add_argument(
         "--axis",
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         "--jobs",
         type=int,
         metavar="N",
-        help="points at a time; default: 1 on this machine, unlimited on SLURM",
+        help="number of points at a time; default: 1 on this machine, unlimited on SLURM",
     )
     result.add_argument("--dry-run", action="store_true", help="print the plan, without starting or writing anything")
     jobs = result.add_argument_group("with --cluster slurm, for each point")
