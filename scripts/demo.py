@@ -1,8 +1,8 @@
-"""A photograph half of whose values are destroyed comes back, with the map of what was destroyed; written to demo/.
+"""Restore a photograph with half of its values set to black or white, and write the result to demo/.
 
     make demo
 
-It destroys half of the values of a bundled photograph, then runs what a user would type:
+It corrupts a bundled photograph, then runs this command:
 
     dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 400
 """
