@@ -140,7 +140,7 @@ MISTAKES = {
     "setting without value": ([*BASE, *AXIS, "--print_config"], "--print_config must have a value"),
     "another cluster": ([*BASE, *AXIS, "--cluster", "moon"], "invalid choice: 'moon'"),
     "no jobs": ([*BASE, *AXIS, "--jobs", "0"], "jobs must be a whole number of at least 1, got 0"),
-    "jobs in this process": ([*BASE, *AXIS, "--cluster", "debug", "--jobs", "2"], "--jobs requires --cluster local or slurm"),
+    "jobs in this process": ([*BASE, *AXIS, "--cluster", "debug", "--jobs", "2"], "--jobs requires --cluster"),
     "no hours": (
         [*BASE, *AXIS, "--cluster", "slurm", "--hours", "0"],
         "hours must be a finite number above 0, got 0.0",
