@@ -1,86 +1,88 @@
-# Every target makes the environment it needs; `make` alone says what there is.
+# Every target creates the environment if necessary; `make` lists the targets.
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# What pip is asked for as PyTorch, options included; constraints.txt gives the version.
+# Arguments of pip for PyTorch; constraints.txt pins the version.
 TORCH ?= torch
 
-# The first Python that runs, is new enough and can make environments. Tried by running it: a name on the PATH may be a
-# pyenv shim without a version behind it, and a system's Python may lack ssl or ensurepip.
+# The first Python that runs, is new enough and can create environments. It is tested by running it: a name on the PATH
+# may be a pyenv shim without a version, and a system's Python may lack ssl or ensurepip.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys, ssl, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-# Tests run beside each other, each in one thread: one per core, and one more, since many wait for processes of their own.
+# Tests run in parallel with one thread each: one per core plus one, because many tests wait for other processes.
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1) + 1 )))
 
-# Folders with tests marked gpu: collecting all the others takes a minute.
+# Folders with tests marked gpu: collecting all others would take a minute.
 GPU_TESTS := tests/gpu tests/engine tests/model tests/problems tests/scripts
 
-# Quiet: errors are shown; progress and warnings (one a package where an index is incomplete) are not.
+# Quiet: print errors only; no progress and no warnings.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo docs test test-slow lint format types clean
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-# The stamp is written last, so an installation that failed is tried again.
+# The stamp is written last, so a failed installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		python='$(PYTHON)'; \
 		if [ -z "$$python" ]; then \
-			echo "No Python 3.11 or newer with ssl and venv was found. Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+			echo "No Python 3.11 or newer with ssl and venv was found. Install one, or specify it: make PYTHON=/path/to/python3" >&2; \
 			exit 1; \
 		fi; \
 		echo "Making $(VENV) with $$($$python --version)"; \
 		$$python -m venv --clear $(VENV); \
 	fi
-# PyTorch first and pinned: pip then takes the CPU build of that version where it is offered one (2.13.0+cpu goes before
-# 2.13.0). Without the pin it would fetch the newest release, and with it gigabytes of CUDA packages.
+# PyTorch first and pinned: pip then prefers the CPU build of that version if the index offers one (2.13.0+cpu before
+# 2.13.0). Without the pin it would download the newest release, with gigabytes of CUDA packages.
 	@echo "Installing PyTorch (minutes, the first time)"
 	@$(PIP) $(TORCH)
 	@echo "Installing dop_lightning and its tools"
 	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,docs]"
-# Triton, for its tests alone: it lies beside the environment, since PyTorch imports what it finds, which costs each start time.
+# Triton, for its tests only: outside the environment, because PyTorch imports it if present, which slows every start.
 	@if [ "$$(uname -s)" = Linux ]; then $(PIP) --upgrade --no-deps --target $(VENV)/triton triton; fi
 	@touch $@
 
-setup: $(STAMP) ## the environment, in .venv
+setup: $(STAMP) ## create the environment in .venv
 
-demo: $(STAMP) ## a tour of the package, written to demo/
+demo: $(STAMP) ## restore a sample photograph, into demo/
 	@$(BIN)/python scripts/demo.py
 
-docs: $(STAMP) ## the site of docs/, in docs/_build/html
+docs: $(STAMP) ## build the site of docs/ in docs/_build/html
 	@$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-test: $(STAMP) ## all checks: lint, types, tests
+test: $(STAMP) ## run all checks: lint, types, tests
 	@$(MAKE) --no-print-directory -j2 lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton and not slow"
 	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin $(GPU_TESTS)
 
-test-slow: $(STAMP) ## the slowest tests, which `make test` leaves out
+test-slow: $(STAMP) ## run the slowest tests, which `make test` skips
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests
 
-lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
+lint: $(STAMP) ## check code, prose, spelling, imports and duplicates
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python scripts/check_prose.py
+	@$(BIN)/codespell
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pylint dop_lightning
 
-format: $(STAMP) ## put the code into its layout, and mend what can be mended
+format: $(STAMP) ## format the code, and fix what ruff can fix
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
-types: $(STAMP) ## static types
+types: $(STAMP) ## check static types
 	@$(BIN)/python -m mypy
 
-clean: ## remove caches, builds and demo/ (the environment and runs/ stay)
+clean: ## remove caches, builds and demo/ (not the environment and runs/)
 	@rm -rf build dist demo docs/_build htmlcov .coverage .coverage.* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "mathml",
+    "redirects",
     "repository_links",
 ]
 exclude_patterns = ["_build", "_extensions"]
@@ -46,4 +47,5 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_search_scorer = str(Path(__file__).parent / "_static" / "scorer.js")
 html_show_search_summary = False  # they are fetched, which browsers refuse for pages on a disk

@@ -1,8 +1,8 @@
-"""A photograph half of whose values are destroyed comes back, with the map of what was destroyed; written to demo/.
+"""Restore a photograph with half of its values set to black or white, and write the result to demo/.
 
     make demo
 
-It destroys half of the values of a bundled photograph, then runs what a user would type:
+It corrupts a bundled photograph, then runs this command:
 
     dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 400
 """
@@ -22,7 +22,7 @@ from dop_lightning.problems.randomness import stream
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photo", default="astronaut", help="a bundled photograph or a file; default: %(default)s")
-    parser.add_argument("--ratio", type=float, default=0.5, help="share of destroyed values; default: %(default)s")
+    parser.add_argument("--ratio", type=float, default=0.5, help="fraction of corrupted values; default: %(default)s")
     parser.add_argument("--iterations", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> int:
     gain = float(result["psnr"]) - float(result["input_psnr"])
     picture = options.out / "comparison.png"
     shutil.copy(run / "destroyed" / "comparison.png", picture)
-    print(f"Gain: {gain:.1f} dB. Before, after, and what was found to be destroyed: {picture}")
+    print(f"Gain: {gain:.1f} dB. Observation, result and map of the corruption: {picture}")
     return 0
 
 

@@ -3,7 +3,7 @@
 Blocks of the languages `sh` and `python` are run: those of the shell by bash, each by itself, those of Python one after
 the other in one namespace. The folder has the repository's configs/ and data/, as where a newcomer has unpacked it.
 
-    python scripts/run_document.py docs/first_hour.md
+    python scripts/run_document.py docs/photograph.md
 """
 
 import argparse

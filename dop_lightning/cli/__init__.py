@@ -1,1 +1,1 @@
-"""What the verbs of `dop` do, a module each."""
+"""Verbs of `dop`, one module each."""

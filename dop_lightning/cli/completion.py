@@ -51,7 +51,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
 
 
 def command() -> argparse.ArgumentParser:
-    """Return one parser with all verbs, for completion alone."""
+    """Return one parser with all verbs, for completion only."""
     from shtab import DIRECTORY, FILE
 
     root = argparse.ArgumentParser(prog="dop")

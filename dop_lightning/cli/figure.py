@@ -1,4 +1,4 @@
-"""``dop figure NAME --out DIR``: the paper's figures, each with the table that it was drawn from."""
+"""``dop figure NAME --out DIR``: figures of the paper, each with its table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:  # the help needs no torch
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop figure``."""
+    """Return the parser of ``dop figure``."""
     names = "\n".join(f"  {name:<12}{entry.text:<62}{entry.times}" for name, entry in FIGURES.items())
     result = OptionParser(
         prog="dop figure",
         description="Reproduce a figure of the paper: its runs, its table (CSV) and its drawing (PNG and PDF).",
-        epilog=f"figures, and about what they take on one core at scale small and paper:\n{names}\n\n"
-        "The same command again finishes what is missing and draws anew. Runs are those\n"
-        "of configs/paper/NAME/, which dop fit does too. Images at scale paper are for a\nGPU.",
+        epilog=f"figures, with their approximate time on one core at scale small and paper:\n{names}\n\n"
+        "The same command resumes and redraws the figure. The runs use the configs of\n"
+        "configs/paper/NAME/, which dop fit accepts too. Figures of images at scale paper\nrequire a GPU.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("name", choices=FIGURES, metavar="NAME", help="see below")
@@ -35,21 +35,21 @@ def parser() -> argparse.ArgumentParser:
         "--scale",
         choices=["small", "paper"],
         default="small",
-        help="fewer trials, or the paper's; default: %(default)s",
+        help="reduced size, or that of the paper; default: %(default)s",
     )
     result.add_argument(
         "--images",
         type=Path,
         metavar="DIR",
-        help="folder with F16.png, Peppers.png, Baboon.png and kodim03.png, which figures of images need at scale "
-        "paper; scripts/fetch_images.py fetches them to the default, data/standard",
+        help="folder with F16.png, Peppers.png, Baboon.png and kodim03.png, required by figures of images at scale "
+        "paper; scripts/fetch_images.py downloads them to the default, data/standard",
     )
     result.add_argument(
         "--rivals",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="also run configs/rivals/NAME.yaml on the problems of figure grid, and show it",
+        help="add configs/rivals/NAME.yaml to figure grid, on the same problems",
     )
     result.add_argument(
         "--runs",
@@ -57,14 +57,14 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="RUN",
-        help="also show finished runs of dop fit on the problems of figure grid; a folder may hold runs at any depth",
+        help="add finished runs of dop fit on the same problems to figure grid; folders are searched at any depth",
     )
-    result.add_argument("--device", choices=DEVICES, default="auto", help="of the runs; default: %(default)s")
+    result.add_argument("--device", choices=DEVICES, default="auto", help="device of the runs; default: %(default)s")
     return result
 
 
 def fitter(device: str) -> Fit:
-    """What does the run of a figure: ``dop fit``, without the table that it prints."""
+    """Return a function that runs a config of a figure with ``dop fit``, without printing its table."""
     from dop_lightning.cli.experiments import lightning_cli as lightning
 
     def fit(name: str, configs: Sequence[Path], folder: Path, options: Sequence[str] = ()) -> int:
@@ -78,7 +78,7 @@ def fitter(device: str) -> Fit:
 
 
 def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitter) -> int:
-    """Compute what is missing of a figure, then write and print it.
+    """Run the unfinished parts of a figure, then write and print it.
 
     Raises:
         ValueError: an option is wrong, or the folder holds something else.
@@ -94,7 +94,7 @@ def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitte
     if options.rivals or options.runs:
         figure.use_rivals(options.rivals, options.runs)
     if status := figure.compute(options.out, options.scale, make_fit(options.device)):
-        print("Stopped on the way: the same command goes on from there", file=sys.stderr)
+        print("Stopped: the same command resumes", file=sys.stderr)
         return status
     rows = figure.table(options.out)
     figure.write(rows, options.out)

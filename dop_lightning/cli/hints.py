@@ -1,4 +1,4 @@
-"""GPUs that are there and not used: why, and how they would be. :func:`look` finds facts; the rest makes words."""
+"""Hints on unused GPUs, and how to use them. :func:`look` collects facts, the rest formats them."""
 
 import os
 import platform
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-INSTALL = "pytorch.org/get-started says how to install one for it"
+INSTALL = "see pytorch.org/get-started to install a GPU build"
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """What there is, and what PyTorch can do with it.
+    """GPUs of a machine, and their support by PyTorch.
 
     Attributes:
         nvidia: whether the machine has an NVIDIA GPU whose driver is loaded.
@@ -35,10 +35,10 @@ class Gpus:
 
 
 def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> Gpus:
-    """Look at this machine.
+    """Collect the GPUs of this machine.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
         environment: variables that may hide GPUs.
     """
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
@@ -57,14 +57,14 @@ def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) ->
 
 
 def has_nvidia(root: Path = Path("/")) -> bool:
-    """Whether an NVIDIA GPU can be reached: a file of it in /dev, or the driver of Windows below Linux."""
+    """Return whether an NVIDIA GPU is accessible: a device file in /dev, or the Windows driver in WSL."""
     return any((root / "dev").glob("nvidia[0-9]*")) or (
         (root / "dev" / "dxg").exists() and (root / "usr" / "lib" / "wsl" / "lib" / "libcuda.so.1").exists()
     )
 
 
 def _trouble() -> str:
-    """What PyTorch says when it is to use CUDA, in its first sentence."""
+    """Return the first sentence of PyTorch's error when it initializes CUDA."""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError, OSError) as error:
@@ -73,16 +73,16 @@ def _trouble() -> str:
 
 
 def unused_gpu(gpus: Gpus) -> str:
-    """Why a GPU of this machine cannot be used, and what to do; nothing where there is none, or it can be.
+    """Explain why a GPU of this machine cannot be used, and the fix; empty without a GPU, or if it can be used.
 
     >>> unused_gpu(Gpus(nvidia=True, torch="2.13.0+cpu"))
-    'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU alone; pytorch.org/get-started \
-says how to install one for it'
+    'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU only; see pytorch.org/get-started \
+to install a GPU build'
     """
     if gpus.usable or gpus.hidden:
         return ""
     if gpus.nvidia and gpus.cuda_build is None:
-        return f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch} is built for the CPU alone; {INSTALL}"
+        return f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch} is built for the CPU only; {INSTALL}"
     if gpus.nvidia:
         why = f" ({gpus.trouble})" if gpus.trouble else ""
         return (
@@ -95,19 +95,19 @@ says how to install one for it'
 
 
 def no_gpu(gpus: Gpus) -> str:
-    """Why there is no GPU for a run that was to have one."""
+    """Explain why no GPU is available for a run that requested one."""
     if gpus.hidden:
-        return "CUDA_VISIBLE_DEVICES hides them all"
-    return unused_gpu(gpus) or f"PyTorch {gpus.torch} finds none on this machine"
+        return "CUDA_VISIBLE_DEVICES hides all GPUs"
+    return unused_gpu(gpus) or f"PyTorch {gpus.torch} finds no GPU on this machine"
 
 
 def idle_gpus(gpus: Gpus, used: int, batches: int) -> str:
-    """What would share the work among GPUs that have nothing to do; nothing where there are none, or no work for them.
+    """Suggest how to share the work among idle GPUs; empty if there are none, or no work for them.
 
     Args:
-        gpus: what there is.
-        used: how many the run takes.
-        batches: what can be shared.
+        gpus: the GPUs of the machine.
+        used: number of GPUs that the run uses.
+        batches: number of batches that can be shared.
 
     >>> idle_gpus(Gpus(usable=8), used=1, batches=40)
     '1 of 8 GPUs is used; dop fit … --trainer.devices 8 shares the work among them'

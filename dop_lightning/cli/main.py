@@ -13,30 +13,30 @@ from dop_lightning.foundation.waiting import limit_spinning
 EXPERIMENT = "dop_lightning.cli.experiments.help"
 
 GROUPS = {
-    "Files of your own": {
+    "Your files": {
         "recover": ("dop_lightning.cli.recover", "restore photographs with dead or random pixels"),
         "separate": (
             "dop_lightning.cli.separate",
-            "a matrix into low-rank and sparse, a video into background and foreground",
+            "split a matrix into low-rank and sparse parts, or a video into background and foreground",
         ),
     },
-    "Experiments, each a YAML file": {
-        "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),
+    "Experiments (YAML files)": {
+        "fit": (EXPERIMENT, "recover the problems of a config; repeat the command to resume"),
         "validate": (EXPERIMENT, "score the checkpoint of a run"),
         "test": (EXPERIMENT, "the same as validate"),
-        "predict": (EXPERIMENT, "write the files that a checkpoint has recovered"),
-        "sweep": ("dop_lightning.cli.sweep", "a run for each point of a grid of settings, here or under SLURM"),
-        "status": ("dop_lightning.cli.status", "what of runs and sweeps is done, at work, waiting or failed"),
-        "table": ("dop_lightning.cli.table", "one table of many runs: text, CSV, Markdown or LaTeX"),
-        "verify": ("dop_lightning.cli.verify", "check the files of runs, and say what becomes of damaged ones"),
-        "report": ("dop_lightning.cli.report", "one HTML page of a run: pictures, curves, scores, settings"),
+        "predict": (EXPERIMENT, "write the results of a checkpoint"),
+        "sweep": ("dop_lightning.cli.sweep", "run a grid of settings, on this machine or with SLURM"),
+        "status": ("dop_lightning.cli.status", "show the progress of runs and sweeps"),
+        "table": ("dop_lightning.cli.table", "print one table of many runs: text, CSV, Markdown or LaTeX"),
+        "verify": ("dop_lightning.cli.verify", "check the files of runs for damage"),
+        "report": ("dop_lightning.cli.report", "write one HTML page of a run: pictures, curves, scores, settings"),
         "figure": ("dop_lightning.cli.figure", "compute and draw a figure of the paper"),
     },
     "Your shell": {
         "completion": ("dop_lightning.cli.completion", "print a script that completes verbs, options and files"),
     },
-    "If something does not work": {
-        "doctor": ("dop_lightning.cli.doctor.command", "versions, devices, what is missing, and a short trial"),
+    "Troubleshooting": {
+        "doctor": ("dop_lightning.cli.doctor.command", "check the installation: versions, devices, extras"),
     },
 }
 """The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
@@ -47,11 +47,11 @@ RESUMED = ("recover", "separate", "fit", "sweep", "figure")
 """Verbs that go on from what an interrupted one has saved."""
 
 EXAMPLES = (
-    ("dop recover photo.png --out restored", "a photograph of your own"),
-    ("dop separate video.mp4 --out scene", "a video, or a matrix"),
-    ("dop report restored", "a page of what came out, to look at or to send"),
-    ("dop fit --config configs/image.yaml", "an experiment"),
-    ("dop table runs", "the scores of all runs in a folder"),
+    ("dop recover photo.png --out restored", "restore a photograph"),
+    ("dop separate video.mp4 --out scene", "split a video or a matrix"),
+    ("dop report restored", "create an HTML page of the result"),
+    ("dop fit --config configs/image.yaml", "run an experiment"),
+    ("dop table runs", "print the scores of all runs in a folder"),
 )
 
 EXIT_USER_ERROR = 2
@@ -64,15 +64,15 @@ def usage() -> str:
     lines = [
         "usage: dop VERB [options]",
         "",
-        "Recovers images and matrices from gross corruption, out of one corrupted observation and without training",
-        "data, by double over-parameterization.",
+        "Restore images and matrices from a single, grossly corrupted observation, without training data, by double",
+        "over-parameterization.",
         "",
     ]
     wide = max(len(command) for command, _ in EXAMPLES)
     lines += [f"  {command:<{wide}}   {what}" for command, what in EXAMPLES]
     for title, verbs in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {verb:<12}{text}" for verb, (_, text) in verbs.items())]
-    return "\n".join([*lines, "", "dop VERB --help explains a verb, dop --version tells the version."])
+    return "\n".join([*lines, "", "dop VERB --help describes a verb, dop --version prints the version."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(f"dop_lightning {version('dop_lightning')}")
         except PackageNotFoundError:
-            print("dop_lightning of unknown version: it was not installed, but found on the path")
+            print("dop_lightning of unknown version: it is on the path, but not installed")
         return 0
     verb = argv[0]
     if verb not in VERBS:

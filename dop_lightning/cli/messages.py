@@ -1,4 +1,4 @@
-"""Error messages for people, out of those that jsonargparse makes for programmers."""
+"""Short error messages from those of jsonargparse."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ _TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected ", "Given value
 
 
 def plain_message(text: str) -> str:
-    r"""What is wrong, out of jsonargparse's list of all the types that a value is not.
+    r"""Return the mistake, from jsonargparse's list of all types that a value does not match.
 
     >>> plain_message('Parser key "data":\n  Does not validate against …\n  - ratio must lie between 0 and 1')
     'data: ratio must lie between 0 and 1'
@@ -40,7 +40,7 @@ def plain_message(text: str) -> str:
 
 
 def add_suggestion(text: str, given: Sequence[str] = ()) -> str:
-    """Add the word that may have been meant to a message that lists what is allowed.
+    """Add the closest match to a message that lists the allowed values.
 
     Args:
         text: a message of Lightning's, of argparse's or of ours.
@@ -67,7 +67,7 @@ def _choices(literal: re.Match[str]) -> str:
 
 
 def _inner(text: str) -> str:
-    """The complaint about the innermost setting, where settings are nested; else nothing."""
+    """Return the message about the innermost of nested settings; empty if they are not nested."""
     lines = text.splitlines()
     start = max((i for i, line in enumerate(lines) if re.search(r'Parser key "[^"]+":$', line)), default=0)
     if start == 0:

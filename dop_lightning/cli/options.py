@@ -1,4 +1,4 @@
-"""What the verbs with options of their own share; nothing heavy is imported here."""
+"""Options shared by several verbs. No heavy package is imported here."""
 
 import argparse
 import re
@@ -9,19 +9,19 @@ DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mp
 """Names of devices, and Lightning's names for them."""
 
 METHODS = ("auto", "dop", "projections", "convex")
-"""How ``dop separate`` takes a matrix apart."""
+"""Methods of ``dop separate`` for matrices."""
 
 MAPPED_SHARE = 4
 """Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
 
 
 def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: str) -> None:
-    """Refuse options that have no meaning.
+    """Refuse options that do not apply.
 
     Args:
-        options: all of them.
-        defaults: those without meaning, by name, and their defaults.
-        kind: for what.
+        options: all options.
+        defaults: defaults of the options that do not apply, by name.
+        kind: name of the data that they do not apply to.
 
     Raises:
         ValueError: one is not at its default.
@@ -29,14 +29,14 @@ def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: st
     for name, default in defaults.items():
         if getattr(options, name) != default:
             flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} is not for {kind}, got {getattr(options, name)!r}")
+            raise ValueError(f"{flag} does not apply to {kind}, got {getattr(options, name)!r}")
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Its errors are the caller's one line, not a page of usage, with the word that may have been meant."""
+    """Parser that raises errors as one line with the closest match, instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of leaving.
+        """Raise instead of exiting.
 
         Raises:
             ValueError: always.

@@ -41,7 +41,7 @@ def large_matrices(options: argparse.Namespace) -> list[Place]:
 
 
 def _stored_bytes(place: Place) -> int:
-    """The memory of a matrix that can be read in strips of rows; 0 of others, which their reader refuses if need be."""
+    """Return the memory of a matrix that can be read in strips of rows; 0 for others."""
     try:
         if is_table(place.path):
             return table_bytes(place.path)
@@ -78,7 +78,7 @@ def checked_names(options: argparse.Namespace, places: Sequence[Place], kind: st
 
 
 def _name(place: Place) -> str:
-    """The name of a problem: that of the file, and of the array if one is chosen."""
+    """Return the name of a problem: that of the file, and of the selected array if any."""
     name = place.path.name[: -len(matrix_suffix(place.path))]
     return name if place.array is None else f"{name}-{place.array.replace('/', '-')}"
 
@@ -102,7 +102,7 @@ def separate_files(options: argparse.Namespace, places: Sequence[Place]) -> int:
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold the folder of the results: its manifest grows with each matrix, and two starts would lose an entry.
+    """Lock the folder of the results: two starts would overwrite each other's entries of the manifest.
 
     Raises:
         ValueError: another process is at work in it.
@@ -131,12 +131,12 @@ def _separate(options: argparse.Namespace, places: Mapping[str, Place], out: Pat
 
 
 def say(line: str) -> None:
-    """Print a line beside the results."""
+    """Print a line on the standard error."""
     print(line, file=sys.stderr)
 
 
 def add_result(out: Path, name: str, result: Mapping[str, Any]) -> None:
-    """Add the result of a matrix to the run, and say how it ended.
+    """Add the result of a matrix to the run, and print its status.
 
     Args:
         out: folder of the run.

@@ -123,7 +123,7 @@ def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     def pass_on(number: int, _: FrameType | None) -> None:
         nonlocal stopped
         if not stopped:
-            print("\nStopping after this pass (again: at once)", file=sys.stderr)
+            print("\nStopping after this pass (repeat to stop at once)", file=sys.stderr)
         stopped = stopped or signal.Signals(number).name
         for process in processes:
             process.send_signal(number)
@@ -195,7 +195,7 @@ class _Signals:
 
 
 def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
-    """Do the part of this process."""
+    """Run the part of this process."""
     signals = _Signals()
     set_threads(place.local_size)
     meeting = Meeting(user_path(options.out), place)
@@ -206,7 +206,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
                 failures = _separate(options, files, device, signals)
         except StoppedError as stopped:
             if place.rank == 0:
-                print("Stopped; the same command goes on", file=sys.stderr)
+                print("Stopped; the same command resumes", file=sys.stderr)
             return EXIT_STOPPED[stopped.reason]
         except KeyboardInterrupt:
             return EXIT_STOPPED["SIGINT"]
@@ -231,7 +231,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
 
 
 def _fail(meeting: Meeting, text: str) -> int:
-    """Say why, unless another process has: the first process does so for those that it has started."""
+    """Print the error, unless the first process prints it for those that it has started."""
     if meeting.record_failure(text) and not is_child():
         print(f"dop separate: error: {text}", file=sys.stderr)
     return EXIT_FAILED
@@ -266,7 +266,7 @@ def _separate(
 
 
 def _device(name: str, place: Place) -> torch.device:
-    """The device of this process: one GPU per process if there are as many.
+    """Return the device of this process: one GPU per process if there are enough.
 
     Raises:
         ValueError: there are fewer GPUs than processes, or they are of another kind.

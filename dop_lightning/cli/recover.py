@@ -1,4 +1,4 @@
-"""The options of ``dop recover``, and its help, at once; the times of the presets are measured beneath it."""
+"""Options and help of ``dop recover``, without PyTorch; the times of the presets are measured after the help."""
 
 import argparse
 import importlib
@@ -12,91 +12,91 @@ PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop recover``."""
+    """Return the parser of ``dop recover``."""
     result = OptionParser(
         prog="dop recover",
         usage="dop recover IMAGE [IMAGE …] --out DIR [options]",
-        description="Restore photographs with dead or random pixels. Nothing needs to be known of the damage. Ctrl-C "
-        "writes what is recovered so far; the same command goes on from there.",
+        description="Restore photographs with dead or random pixels, which are detected automatically. Ctrl-C saves "
+        "the current result; the same command resumes.",
         epilog="dop recover photo.png --out restored",
     )
     result.add_argument(
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, of 8 or 16 bits or floats, of any number of channels; "
-        "folders; globs; 'frame.fits[SCI]' for one HDU. Transparent pixels and NaN are missing",
+        help="PNG, JPEG, TIFF, WebP, BMP, FITS or NumPy files, 8 or 16 bits or floats, any number of channels; "
+        "folders; globs; 'frame.fits[SCI]' for one HDU. Transparent pixels and NaN are missing values",
     )
     result.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder of the results")
     result.add_argument(
-        "--truth", nargs="+", metavar="FILE", help="clean images, one an IMAGE or one for all, for scores alone"
+        "--truth", nargs="+", metavar="FILE", help="clean images, one per IMAGE or one for all; only used for scores"
     )
     result.add_argument(
         "--mask",
         nargs="+",
         metavar="FILE",
-        help="white where observed, black where missing; one an IMAGE or one for all",
+        help="masks, white where observed, black where missing; one per IMAGE or one for all",
     )
     result.add_argument(
         "--range",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="least and largest clean value, in the units of the files; default: that of 8 bits, else found in each",
+        help="minimum and maximum clean value, in the units of the files; default: 0 255 for 8 bits, else estimated",
     )
     result.add_argument(
         "--per",
         choices=["entry", "pixel"],
         default="entry",
-        help="whether each channel of a pixel is corrupted by itself, or the whole pixel; default: %(default)s",
+        help="detect corruption per value (each channel of a pixel) or per whole pixel; default: %(default)s",
     )
     result.add_argument(
         "--damage",
         metavar="KINDS",
         default="auto",
-        help="what is damaged besides isolated values: points, nothing; lines, dead rows and columns inside the image; "
-        "scratches, rectangles, dust or text, these as well; join several as in scratches+dust; auto is lines, and "
-        "suggests others where they are likely; default: %(default)s",
+        help="damage to detect in addition to isolated values. points: none; lines: dead rows and columns; scratches, "
+        "rectangles, dust or text: these and lines; join several as in scratches+dust; auto: lines, with a warning if "
+        "other damage is likely. Default: %(default)s",
     )
     result.add_argument(
         "--outliers",
         choices=["auto", "both", "positive", "negative"],
         default="auto",
-        help="their sign: positive for cosmic rays and hot pixels; default: %(default)s, found in frames that noise "
-        "limits, else both",
+        help="sign of the outliers, positive for cosmic rays and hot pixels; default: %(default)s, estimated in frames "
+        "limited by noise, otherwise both",
     )
     result.add_argument(
         "--dense",
         choices=["auto", "keep", "remove"],
         default="auto",
-        help="dense noise besides: keep it in undamaged values, or remove it; default: %(default)s, removed where "
-        "there is much of it in an image of 8 bits",
+        help="keep dense noise in undamaged values, or remove it; default: %(default)s, strong noise is removed from "
+        "8-bit images",
     )
     result.add_argument("--preset", choices=PRESET_NAMES, default="default", help="see below; default: %(default)s")
-    result.add_argument("--iterations", type=int, metavar="N", help="gradient iterations, at least 1")
-    result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates, above 0")
-    result.add_argument("--width", type=int, metavar="W", help="channels of the network, at least 1")
-    result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
+    result.add_argument("--iterations", type=int, metavar="N", help="number of gradient iterations (≥ 1)")
+    result.add_argument("--alpha", type=float, metavar="A", help="ratio of the learning rates (> 0)")
+    result.add_argument("--width", type=int, metavar="W", help="channels of the network (≥ 1)")
+    result.add_argument("--seed", type=int, default=0, metavar="S", help="random seed; default: %(default)s")
     result.add_argument(
-        "--tile", type=int, metavar="N", help="recover images in overlapping tiles of N×N pixels; default: where needed"
+        "--tile", type=int, metavar="N", help="recover images in overlapping tiles of N×N pixels; default: if needed"
     )
     result.add_argument(
         "--max-memory",
         metavar="SIZE",
-        help="such as 8G: images that take more are recovered in tiles; default: four fifths of what is free",
+        help="memory limit, such as 8G; larger images are recovered in tiles; default: four fifths of the free memory",
     )
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
     result.add_argument(
         "--precision",
         choices=["auto", "bf16", "fp32"],
         default="auto",
-        help="of the network, and of the products in its optimizer",
+        help="precision of the network and of the products in its optimizer; default: %(default)s",
     )
     return result
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Explain, or restore the images.
+    """Print the help, or restore the images.
 
     Raises:
         ValueError: an option is unknown or missing, or a file is no image.

@@ -11,26 +11,26 @@ REPORT = "report.html"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop report``."""
+    """Return the parser of ``dop report``."""
     result = OptionParser(
         prog="dop report",
         description="Write one HTML page of a run, with its pictures, curves, scores and settings, and the command "
-        "that repeats it. The page needs no other file and fetches nothing. A run may be at work or have been stopped.",
+        "that repeats it. The page is self-contained. The run may be unfinished.",
     )
-    result.add_argument("run", type=Path, metavar="RUN", help="folder of a run, of dop recover or dop fit")
-    result.add_argument("--out", type=Path, metavar="FILE", help=f"default: RUN/{REPORT}")
+    result.add_argument("run", type=Path, metavar="RUN", help="folder of a run of dop recover or dop fit")
+    result.add_argument("--out", type=Path, metavar="FILE", help=f"file of the page; default: RUN/{REPORT}")
     result.add_argument(
         "--most",
         type=int,
         default=12,
         metavar="N",
-        help="problems with pictures and curves, spread over all; the table has every one; default: %(default)s",
+        help="problems with pictures and curves, an evenly spaced sample; the table has all; default: %(default)s",
     )
     return result
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Write the page and tell where it is.
+    """Write the page and print its path.
 
     Raises:
         ValueError: the folder is that of no run, a file in it is damaged, or an option is out of range.
@@ -45,7 +45,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     most = at_least("most", options.most, 0)
     out = options.run / REPORT if options.out is None else options.out
     if out.is_dir():
-        raise ValueError(f"{out}: the page must be a file, got a folder")
+        raise ValueError(f"--out must be a file, got the folder {out}")
     atomic_text(out, render(read_run(options.run, most), out))
     print(f"Report: {out}")
     return 0

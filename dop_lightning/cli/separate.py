@@ -1,4 +1,4 @@
-"""``dop separate DATA --out DIR``: a matrix, or the frames of a scene, into a low-rank and a sparse part."""
+"""``dop separate DATA --out DIR``: split matrices and scenes into a low-rank and a sparse part."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,36 +8,36 @@ from dop_lightning.foundation.user_paths import out_folder
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop separate``."""
+    """Return the parser of ``dop separate``."""
     result = OptionParser(
         prog="dop separate",
         usage="dop separate DATA [DATA …] --out DIR [options]",
-        description="Take matrices apart into a low-rank and a sparse part, and videos into background and "
-        "foreground. Neither the rank nor the amount of what is sparse needs to be known. Ctrl-C writes what there is "
-        "so far; the same command goes on from there.",
+        description="Split matrices into a low-rank and a sparse part, and videos into background and foreground. The "
+        "rank and the fraction of sparse entries are estimated. Ctrl-C saves the current result; the same command "
+        "resumes.",
         epilog="dop separate lobby.avi --out scene",
     )
     result.add_argument(
         "data",
         nargs="+",
         metavar="DATA",
-        help="matrices: .npy, .npz, .csv, .tsv, .csv.gz, .mat, .parquet, .h5, .hdf5, .zarr or .zarr.zip, NaN being "
-        "missing; file.h5::/path/of/array chooses an array of several. Scenes of a camera that stands still: videos, "
-        "and folders of pictures of one size, a folder being a scene",
+        help="matrices: .npy, .npz, .csv, .tsv, .csv.gz, .mat, .parquet, .h5, .hdf5, .zarr or .zarr.zip; NaN is "
+        "missing; file.h5::/path/of/array selects one of several arrays. Scenes of a static camera: videos, or "
+        "folders of pictures of one size, one scene per folder",
     )
     result.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder of the results")
     result.add_argument(
         "--alpha",
         type=float,
         metavar="A",
-        help="ratio of the learning rates, above 0: a larger one leaves less in the low-rank part. Default: chosen by "
-        "entries that are held out for matrices, 1 to 2 times √max(pixels, frames) for scenes",
+        help="ratio of the learning rates (> 0); a larger one leaves less in the low-rank part. Default: chosen by "
+        "held-out entries for matrices, 1 to 2 times √max(pixels, frames) for scenes",
     )
     result.add_argument(
-        "--rank", type=int, metavar="R", help="bound on the rank, at least 1, of scenes at most 16; default: found"
+        "--rank", type=int, metavar="R", help="maximum rank (≥ 1; ≤ 16 for scenes); estimated by default"
     )
-    result.add_argument("--iterations", type=int, default=500, metavar="N", help="at most; default: %(default)s")
-    result.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
+    result.add_argument("--iterations", type=int, default=500, metavar="N", help="maximum; default: %(default)s")
+    result.add_argument("--seed", type=int, default=0, metavar="S", help="random seed; default: %(default)s")
     result.add_argument("--device", default="auto", metavar="D", help=f"{', '.join(DEVICES)}; default: %(default)s")
     result.add_argument(
         "--devices",
@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "--max-memory",
         default="1G",
         metavar="SIZE",
-        help="memory for the data. Long or large videos are recovered from some of their frames; .npy, HDF5 "
-        "and Zarr matrices and tables above a quarter of it are read and written in pieces, by projections alone. "
+        help="memory for the data. The background of long videos is estimated from some of their frames; .npy, HDF5 "
+        "and Zarr matrices and tables above a quarter of it are read and written in pieces, with projections only. "
         "Default: %(default)s",
     )
     matrices = result.add_argument_group("matrices")
@@ -59,30 +59,29 @@ def parser() -> argparse.ArgumentParser:
         "--method",
         default="auto",
         metavar="M",
-        help=f"one of {', '.join(METHODS)}. auto: alternating projections if entries that they have not seen confirm "
-        "them, else DOP; dop: double over-parameterization; convex: min ‖L‖_* + ‖S‖₁/α. Default: %(default)s, and dop "
-        "with --alpha",
+        help=f"one of {', '.join(METHODS)}. auto: alternating projections if held-out entries confirm them, otherwise "
+        "DOP; dop: double over-parameterization; convex: min ‖L‖_* + ‖S‖₁/α. Default: %(default)s, or dop with --alpha",
     )
-    matrices.add_argument("--key", metavar="NAME", help="which array of .npz, .mat, HDF5 and Zarr files")
+    matrices.add_argument("--key", metavar="NAME", help="array to read from .npz, .mat, HDF5 and Zarr files")
     matrices.add_argument(
-        "--index", nargs="+", metavar="NAME", help="columns of tables that hold labels; default: a first column of text"
+        "--index", nargs="+", metavar="NAME", help="label columns of tables; default: the first column, if it is text"
     )
     matrices.add_argument(
-        "--truth", nargs="+", metavar="FILE", help="clean matrices, one a file or one for all, for scores alone"
+        "--truth", nargs="+", metavar="FILE", help="clean matrices, one per file or one for all; only used for scores"
     )
     scenes = result.add_argument_group(
         "scenes",
-        "Written for each scene: background.mp4, foreground.mp4 (the frame where something moves, black elsewhere), "
-        "mask.mp4 (white where something moves), comparison.mp4, and one PNG per frame in folders of the first three "
-        "names. result.json has the threshold and the share of the mask.",
+        "Files per scene: background.mp4, foreground.mp4 (moving objects on black), mask.mp4 (moving objects in "
+        "white), comparison.mp4, and one PNG per frame in the folders background, foreground and mask. result.json has "
+        "the threshold of the mask and its fraction of the pixels.",
     )
-    scenes.add_argument("--grey", action="store_true", help="make frames grey")
-    scenes.add_argument("--no-pictures", action="store_true", help="write videos only, no PNG per frame")
+    scenes.add_argument("--grey", action="store_true", help="convert frames to grey")
+    scenes.add_argument("--no-pictures", action="store_true", help="write videos only, without one PNG per frame")
     return result
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Take the data apart.
+    """Split the data.
 
     Raises:
         ValueError: an option is unknown, missing or out of range, or the data are of two kinds.

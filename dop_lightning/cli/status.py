@@ -1,4 +1,4 @@
-"""``dop status RUN…``: which problems of runs are done, at work, waiting or failed, while they are at work."""
+"""``dop status RUN…``: progress of runs, even while they are active."""
 
 import argparse
 import json
@@ -25,13 +25,13 @@ _FIRST = ("failed", "lost", "at work", "interrupted", "diverged", "waiting")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop status``."""
+    """Return the parser of ``dop status``."""
     result = OptionParser(
         prog="dop status",
-        description="Show how far runs and sweeps are: what is done, at work, waiting or failed, with iterations, rate "
-        "and time left, and the log of what has failed. Files are only read, so that it works for runs of other "
-        "machines in a shared folder.",
-        epilog="The exit status is 1 if a run, or a process of one, has failed, was killed, or gives no sign of life.",
+        description="Show the progress of runs and sweeps: done, active, waiting and failed problems, iterations, "
+        "rate, remaining time, and the logs of failures. The command only reads files, so it also works for runs of "
+        "other machines in a shared folder.",
+        epilog="The exit status is 1 if a run, or a process of one, has failed, was killed, or does not respond.",
     )
     result.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         const=2.0,
         metavar="SECONDS",
-        help="print it again every so many seconds until nothing is at work or waiting; default: %(const)s",
+        help="refresh at this interval until no run is active or waiting; default: %(const)s",
     )
     return result
 
@@ -93,7 +93,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
 
 
 def _line(status: RunStatus) -> str:
-    """A run in one line, and the number of its problems in each state."""
+    """Return a run in one line, and the number of its problems per status."""
     first = [f"{status.name}: {status.status}", *filter(None, (_iterations(status), _rate(status), _left(status)))]
     counts = ", ".join(f"{count} {word}" for word, count in status.counts.items())
     number, line = len(status.problems), ", ".join(first)
@@ -117,7 +117,7 @@ def _total(runs: Sequence[RunStatus]) -> str:
 
 
 def _problems(status: RunStatus, each: bool, named: bool) -> str:
-    """A row per problem; if there are many, of those that matter most."""
+    """Return a row per problem; with many problems, of the most important ones."""
     problems = list(status.problems)
     if not each:
         by_status = {word: place for place, word in enumerate(_FIRST)}

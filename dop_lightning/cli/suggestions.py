@@ -1,4 +1,4 @@
-"""What a user may have meant who typed something else than a verb; nothing heavy is imported here."""
+"""Suggestions for misspelled verbs. No heavy package is imported here."""
 
 import shlex
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _REST = {"recover": "{} --out restored", "separate": "{} --out parts", "fit": "-
 
 
 def suggestion(word: str, verbs: Iterable[str]) -> str:
-    """The command that was meant, or nothing: a verb that is spelled alike, or the verb for a file.
+    """Return the suggested command, if any: a verb of similar spelling, or the verb for a file.
 
     Args:
         word: what stands where a verb should.

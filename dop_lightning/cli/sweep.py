@@ -33,23 +33,23 @@ def parser() -> argparse.ArgumentParser:
     result = OptionParser(
         prog="dop sweep",
         usage="dop sweep --config BASE.yaml --axis KEY=V1,V2 [--axis …] --out DIR [options] [--SETTING VALUE …]",
-        description="Run dop fit for each combination of the values of the axes, each in a folder of its own in DIR. "
-        "Other settings, such as --trainer.max_steps 500, are passed on to every dop fit. The same command again skips "
-        "what is finished and goes on with the rest; dop table DIR makes one table of all.",
+        description="Run dop fit for each combination of the values of the axes, each in a separate folder in DIR. "
+        "Other settings, such as --trainer.max_steps 500, are passed on to every dop fit. Repeat the command to skip "
+        "finished points and resume the others; dop table DIR prints one table of all.",
         epilog="dop sweep --config configs/image.yaml --axis config=none,configs/dip.yaml "
         "--axis model.signal.init_args.width=32,64 --out runs/widths --cluster local --jobs 2",
         allow_abbrev=False,  # --data is a setting, and no short form of --data-something
     )
     result.add_argument(
-        "--config", action="append", required=True, metavar="FILE", help="base config; several are merged in order"
+        "--config", action="append", required=True, metavar="FILE", help="base config; repeat to merge several in order"
     )
     result.add_argument(
         "--axis",
         action="append",
         required=True,
         metavar="KEY=V1,V2",
-        help="a setting, such as model.alpha, and its values; commas in brackets, braces and quotes separate nothing. "
-        "config=A.yaml,B.yaml layers config files, several for a value as A.yaml+B.yaml, and none adds no file",
+        help="a setting, such as model.alpha, and its values, separated by commas outside brackets, braces and quotes. "
+        "config=A.yaml,B.yaml adds config files, A.yaml+B.yaml adds two, and none adds no file",
     )
     result.add_argument("--out", type=out_folder, required=True, metavar="DIR", help="the folder of the sweep")
     result.add_argument(
@@ -62,26 +62,24 @@ def parser() -> argparse.ArgumentParser:
         "--jobs",
         type=int,
         metavar="N",
-        help="points at a time; default: 1 on this machine, unlimited on SLURM",
+        help="number of points at a time; default: 1 on this machine, unlimited on SLURM",
     )
-    result.add_argument("--dry-run", action="store_true", help="print the plan, and start and write nothing")
+    result.add_argument("--dry-run", action="store_true", help="print the plan, without starting or writing anything")
     jobs = result.add_argument_group("with --cluster slurm, for each point")
-    jobs.add_argument("--partition", metavar="NAME", help="where to run")
-    jobs.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node")
-    jobs.add_argument("--cpus", type=int, metavar="N", help="processor cores")
+    jobs.add_argument("--partition", metavar="NAME", help="SLURM partition")
+    jobs.add_argument("--gpus", type=int, metavar="N", help="GPUs per node")
+    jobs.add_argument("--cpus", type=int, metavar="N", help="CPU cores")
     jobs.add_argument(
         "--hours",
         type=float,
         metavar="H",
-        help=f"time; a run that needs more goes on in the next job, up to three times; default: {HOURS:g}",
+        help=f"time limit; longer runs are requeued and resume, up to three times; default: {HOURS:g}",
     )
     jobs.add_argument("--memory", type=float, metavar="GB", help="memory, in gigabytes")
     jobs.add_argument(
         "--slurm", action="append", metavar="KEY=VALUE", help="any other option of sbatch, such as account=NAME"
     )
-    jobs.add_argument(
-        "--wait", action="store_true", help="wait for all jobs instead of leaving when they are submitted"
-    )
+    jobs.add_argument("--wait", action="store_true", help="wait for all jobs instead of exiting after submission")
     return result
 
 
@@ -200,9 +198,9 @@ def _check(options: argparse.Namespace) -> None:
             positive(name, getattr(options, name))
     idle = [name for name in OF_SLURM if getattr(options, name) and options.cluster != "slurm"]
     if idle:
-        raise ValueError(f"--{idle[0]} is for --cluster slurm, got it with --cluster {options.cluster}")
+        raise ValueError(f"--{idle[0]} requires --cluster slurm, got --cluster {options.cluster}")
     if options.jobs is not None and options.cluster == "debug":
-        raise ValueError("--jobs is for --cluster local and slurm, got it with --cluster debug")
+        raise ValueError("--jobs requires --cluster local or slurm, got --cluster debug")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
     if RunFolder(options.out).has_run:
@@ -237,8 +235,8 @@ def _submit(
     if options.wait:
         return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(
-        f"Submitted {len(jobs)}. squeue --me lists them; what each says is in {options.out}/POINT/{LOG}; the same "
-        f"command again submits what failed; dop table {options.out} shows what there is."
+        f"Submitted {len(jobs)}. squeue --me lists them; their logs are {options.out}/POINT/{LOG}; the same "
+        f"command again submits what failed; dop table {options.out} prints the results so far."
     )
     return 0
 
@@ -251,9 +249,9 @@ def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: 
     if failed:
         print(plan.failures(failed), file=sys.stderr)
     if status:
-        _tell("Stopped: the same command goes on")
+        _tell("Stopped: the same command resumes")
         return status
-    print(f"dop table {out} makes one table of all")
+    print(f"dop table {out} prints one table of all")
     return 1 if failed else 0
 
 

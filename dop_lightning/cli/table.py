@@ -1,4 +1,4 @@
-"""``dop table RUN…``: one table out of many runs, as text, CSV, Markdown or LaTeX."""
+"""``dop table RUN…``: one table of many runs, as text, CSV, Markdown or LaTeX."""
 
 import argparse
 import sys
@@ -9,23 +9,23 @@ from dop_lightning.cli.options import OptionParser
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop table``."""
+    """Return the parser of ``dop table``."""
     result = OptionParser(
         prog="dop table",
-        description="Print one table of runs, and rebuild the results.csv of each run. Problems that differ by their "
-        "seeds alone make a row: mean ± standard deviation of their scores. Runs of a sweep have a column an axis. The "
-        "best of those that recover the same is marked. What has no result yet is told on stderr.",
+        description="Print one table of runs, and rebuild the results.csv of each run. Problems that differ only in "
+        "their seeds share a row, with mean ± standard deviation of their scores. Sweeps have one column per axis. The "
+        "best method on the same problems is marked. Missing results are listed on stderr.",
     )
     result.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
     )
     rows = result.add_mutually_exclusive_group()
-    rows.add_argument("--each", action="store_true", help="a row a problem, also where there are several seeds")
-    rows.add_argument("--mean", action="store_true", help="means over seeds, also where there is one seed")
+    rows.add_argument("--each", action="store_true", help="one row per problem, even with several seeds")
+    rows.add_argument("--mean", action="store_true", help="means over seeds, even with one seed")
     result.add_argument(
         "--csv",
         metavar="FILE",
-        help="write these rows with all columns to a CSV file, besides the table; - for CSV instead of a table",
+        help="also write the rows, with all columns, to a CSV file; - prints CSV instead of the table",
     )
     forms = result.add_mutually_exclusive_group()
     forms.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -43,7 +43,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     form = "markdown" if options.markdown else "latex" if options.latex else ""
     if options.csv == "-" and form:
-        raise ValueError(f"--csv - and --{form} both print; give one of them, or a file to --csv")
+        raise ValueError(f"--csv - and --{form} both print to the terminal; pass one of them, or a file to --csv")
     if options.csv is not None and Path(options.csv).is_dir():
         raise ValueError(f"--csv must be a file or -, got {options.csv!r}, which is a folder")
     from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
@@ -60,7 +60,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     means = not options.each and (options.mean or any(len(group.problems) > 1 for group in groups))
     rows, first = many.rows_of(runs)
     if means and diverged:
-        print(f"{diverged} of {len(rows)} problems diverged; means count them, as they ended", file=sys.stderr)
+        print(f"{diverged} of {len(rows)} problems diverged; means include their last scores", file=sys.stderr)
     if options.csv is not None:
         text = summary.csv_over_seeds(groups) if means else render_csv(rows, first)
         if options.csv == "-":
@@ -78,7 +78,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
         return 0
     text = render_table(table, columns)
     print(text)
-    signs = {" ± ": "± standard deviation over seeds", "*": "* best of those that recover the same"}
+    signs = {" ± ": "± standard deviation over seeds", "*": "* best method on the same problems"}
     if meaning := [meaning for sign, meaning in signs.items() if sign in text]:
         print(f"\n{', '.join(meaning)}")
     return 0

@@ -1,4 +1,4 @@
-"""Errors in the code of users: where they are. Nothing heavy is imported here."""
+"""Locations of errors in user code. No heavy package is imported here."""
 
 import functools
 import sysconfig
@@ -19,7 +19,7 @@ def fault_of(error: BaseException) -> BaseException | None:
 
 
 def place_of(error: BaseException) -> str:
-    """Return ``FILE, line N`` if the code of a user raised ``error``; else nothing."""
+    """Return ``FILE, line N`` if user code raised ``error``, otherwise an empty text."""
     first = list(_chain(error))[-1]
     frames = traceback.extract_tb(first.__traceback__)
     if not frames or not _is_of_user(frames[-1].filename):
@@ -28,7 +28,7 @@ def place_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the traceback of an error in the code of a user, from there on; nothing if there is no such code."""
+    """Return the traceback of an error in user code, starting there; empty if there is no such code."""
     fault = fault_of(error)
     if fault is None:
         return ""
@@ -37,7 +37,7 @@ def describe(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """Yield an error and its causes."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -45,7 +45,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames of an error from the first one in the code of a user on."""
+    """Return the frames of an error, starting with the first one in user code."""
     frames = traceback.extract_tb(error.__traceback__)
     first = next((place for place, frame in enumerate(frames) if _is_of_user(frame.filename)), len(frames))
     return list(frames[first:])
@@ -53,7 +53,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 @functools.cache
 def _is_of_user(file: str) -> bool:
-    """Whether a file belongs neither to this package, nor to Python, nor to what is installed."""
+    """Return whether a file belongs neither to this package, nor to Python, nor to an installed package."""
     if file.startswith("<"):
         return False
     paths = sysconfig.get_paths()

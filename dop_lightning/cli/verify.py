@@ -1,4 +1,4 @@
-"""``dop verify RUN…``: check the files of runs, and say what becomes of damaged ones."""
+"""``dop verify RUN…``: check the files of runs by their checksums."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ EXIT_DAMAGED = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop verify``."""
+    """Return the parser of ``dop verify``."""
     result = OptionParser(
         prog="dop verify",
         description="Check the files of runs by their checksums: settings, checkpoints, curves, results, arrays and "
-        "pictures. Each damaged file is printed with what a continued run does with it. Nothing is written. Exit "
-        "status 1 if a file is damaged.",
+        "pictures. Each damaged file is printed with how a resumed run handles it. No file is written. The exit status "
+        "is 1 if a file is damaged.",
     )
     result.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or one that holds runs at any depth"
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Check, and print a line per damaged file.
+    """Check the runs, and print a line per damaged file.
 
     Returns:
         The exit status: 1 if a file is damaged.

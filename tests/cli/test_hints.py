@@ -17,7 +17,7 @@ OLD_DRIVER = Gpus(nvidia=True, torch="2.13.0", cuda_build="13.0", trouble="The N
     ("gpus", "said"),
     [
         (Gpus(torch="2.13.0+cpu"), []),
-        (CPU_BUILD, ["NVIDIA GPU", "PyTorch 2.13.0+cpu is built for the CPU alone", "pytorch.org/get-started"]),
+        (CPU_BUILD, ["NVIDIA GPU", "PyTorch 2.13.0+cpu is built for the CPU only", "pytorch.org/get-started"]),
         (OLD_DRIVER, ["built for 13.0, cannot use it (The NVIDIA driver on your system is too old)", "newer driver"]),
         (Gpus(nvidia=True, cuda_build="13.0", usable=1), []),
         (Gpus(nvidia=True, cuda_build="13.0", hidden=True), []),
@@ -33,9 +33,9 @@ def test_a_gpu_that_cannot_be_used(gpus: Gpus, said: list[str]) -> None:
 
 
 def test_why_there_is_none() -> None:
-    assert no_gpu(Gpus(torch="2.13.0+cpu")) == "PyTorch 2.13.0+cpu finds none on this machine"
+    assert no_gpu(Gpus(torch="2.13.0+cpu")) == "PyTorch 2.13.0+cpu finds no GPU on this machine"
     assert no_gpu(CPU_BUILD) == unused_gpu(CPU_BUILD)
-    assert no_gpu(Gpus(nvidia=True, hidden=True)) == "CUDA_VISIBLE_DEVICES hides them all"
+    assert no_gpu(Gpus(nvidia=True, hidden=True)) == "CUDA_VISIBLE_DEVICES hides all GPUs"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,6 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_explained(
     for name in ("gpu", "cuda"):
         said = dop("fit", "--config", "c.yaml", "--trainer.accelerator", name)
         assert said.status == 2
-        assert said.err == f"dop fit: error: there is no GPU to use: {unused_gpu(OLD_DRIVER)}\n"
+        assert said.err == f"dop fit: error: no GPU is available: {unused_gpu(OLD_DRIVER)}\n"
     said = dop("recover", "camera", "--out", "x", "--device", "gpu")
-    assert said.err == f"dop recover: error: there is no GPU to use: {unused_gpu(OLD_DRIVER)}\n"
+    assert said.err == f"dop recover: error: no GPU is available: {unused_gpu(OLD_DRIVER)}\n"

@@ -276,7 +276,7 @@ def test_flags_of_the_trainer_without_meaning_are_refused_by_name(flag: str, fol
     before = listing(folder)
     said = dop(*FIT, f"--trainer.{flag}", VALUES.get(flag, "3"))
     assert said.status == 2
-    assert said.err.startswith(f"dop fit: error: trainer.{flag} is not for this framework, got ")
+    assert said.err.startswith(f"dop fit: error: trainer.{flag} is not supported, got ")
     assert said.err.endswith(f": {REFUSED[flag]}\n")
     assert listing(folder) == before
 

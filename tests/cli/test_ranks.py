@@ -150,10 +150,10 @@ def test_an_interruption_is_resumed_with_the_same_bits(
         act_in_pass_5(patch, tmp_path, f"{interrupt}\n        {wait}")
         assert main(command(file)) == 130
     err = capfd.readouterr().err
-    assert "Stopping after this pass (again: at once)" in err
+    assert "Stopping after this pass (repeat to stop at once)" in err
     assert err.endswith(
-        "a.npy: pass 5, rank 3, 5.2 % outliers, residual 0.059\nStopped; the same command goes on\n"
-    ) or (err.endswith("Stopped; the same command goes on\n"))
+        "a.npy: pass 5, rank 3, 5.2 % outliers, residual 0.059\nStopped; the same command resumes\n"
+    ) or (err.endswith("Stopped; the same command resumes\n"))
     assert main(command(file)) == 0
     assert "a: going on after 5 passes" in capfd.readouterr().err
     for name in ("recovered.npy", "corruption.npy"):
@@ -232,7 +232,7 @@ def test_the_first_process_copies_a_table(
         (["--devices", "8"], "must be spread over at most 7 processes, each with 16 rows, got 8 processes"),
         (["--devices", "0"], "devices must be a whole number of at least 1, got 0"),
         (["--devices", "2", "--method", "dop"], "--devices must be 1 for any method but projections, got 2"),
-        (["--devices", "2", "--grey"], "--grey is not for matrices that are spread over processes"),
+        (["--devices", "2", "--grey"], "--grey does not apply to matrices that are spread over processes"),
         (["--devices", "2", "--device", "tpu"], "device must be"),
     ],
 )

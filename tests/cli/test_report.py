@@ -66,7 +66,7 @@ def test_the_same_run_gives_the_same_page(dop, tmp_path: Path) -> None:
         (["waiting"], "waiting: has not begun, there is nothing to report"),
         (["run", "--most", "-1"], "most must be a whole number of at least 0, got -1"),
         (["run", "--most", "x"], "argument --most: invalid int value: 'x'"),
-        (["run", "--out", "empty"], "empty: the page must be a file, got a folder"),
+        (["run", "--out", "empty"], "--out must be a file, got the folder empty"),
         (["manifest"], "manifest/manifest.json: not a manifest written by dop"),
         (["result"], "result/a/result.json: not a result written by dop"),
         (["curves"], "curves/metrics.csv: not curves written by dop"),

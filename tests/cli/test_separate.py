@@ -83,7 +83,7 @@ def test_a_run_is_resumed_by_its_method_without_naming_it(tmp_path: Path, capsys
     assert resumed.get("report", {}).get("method") == whole.get("report", {}).get("method")
     if method == "projections":
         assert main([*command, out, "--alpha", "3"]) != 0
-        assert "--alpha has no meaning for --method projections" in capsys.readouterr().err
+        assert "--alpha does not apply to --method projections" in capsys.readouterr().err
 
 
 def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys) -> None:
@@ -260,9 +260,9 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
     [
         (["none.npy"], "none.npy: there is no such file"),
         (["none.mp4"], "none.mp4: there is no such file"),
-        (["a.npy", "room"], "matrices or scenes, not both at once, got the scenes room"),
-        (["a.npy", "--grey"], "--grey is not for matrices"),
-        (["room", "--key", "x"], "--key is not for scenes, got 'x'"),
+        (["a.npy", "room"], "must not mix matrices and scenes, got the scenes room"),
+        (["a.npy", "--grey"], "--grey does not apply to matrices"),
+        (["room", "--key", "x"], "--key does not apply to scenes, got 'x'"),
         (["a.npy", "--rank", "41"], "rank must be at most 40, the smaller side of a, got 41"),
         (["a.npy", "--alpha", "0"], "alpha must be"),
         (["a.npy", "--iterations", "0"], "iterations must be"),
@@ -298,8 +298,8 @@ def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(hints, "look", lambda: hints.Gpus(torch="2"))
     for data, out, options, message in (
         ("data/a.npy", "file", [], "file: the folder of a run must be a folder"),
-        ("data", "data", [], "--out must be another folder than DATA"),
-        ("data/a.npy", "out", ["--device", "cuda"], "there is no GPU to use"),
+        ("data", "data", [], "--out must differ from the folder of DATA"),
+        ("data/a.npy", "out", ["--device", "cuda"], "no GPU is available"),
     ):
         assert main(["separate", str(tmp_path / data), "--out", str(tmp_path / out), *options]) == 2
         said = capsys.readouterr().err

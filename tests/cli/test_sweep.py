@@ -66,7 +66,7 @@ def test_points_are_run_and_what_is_finished_is_skipped(folder: Path, dop) -> No
     said = dop(*SWEEP)
     assert said.status == 0
     assert said.out.splitlines()[0] == "2 points: 2 to do"
-    assert said.out.splitlines()[-1] == "dop table out makes one table of all"
+    assert said.out.splitlines()[-1] == "dop table out prints one table of all"
     assert [result(Path("out") / name)["alpha"] for name in ("alpha-2", "alpha-4")] == [2.0, 4.0]
     summary = json.loads(Path("out/sweep.json").read_text())
     assert summary["axes"] == {"model.alpha": ["2", "4"]}
@@ -103,7 +103,7 @@ def test_a_point_that_was_interrupted_goes_on(folder: Path, dop, stop_at, monkey
         patch.setattr(IterationProgress, "on_train_batch_end", lambda _, *args: stop.on_train_batch_end(*args))
         said = dop(*SWEEP)
     assert said.status == 130
-    assert said.err.splitlines()[-1] == "Stopped: the same command goes on"
+    assert said.err.splitlines()[-1] == "Stopped: the same command resumes"
     assert states(dop, *SWEEP) == ["started", "to do"]
     assert dop(*SWEEP).status == 0
     assert result(Path("out/alpha-2"))["iterations"] == 100
@@ -140,12 +140,12 @@ MISTAKES = {
     "setting without value": ([*BASE, *AXIS, "--print_config"], "--print_config must have a value"),
     "another cluster": ([*BASE, *AXIS, "--cluster", "moon"], "invalid choice: 'moon'"),
     "no jobs": ([*BASE, *AXIS, "--jobs", "0"], "jobs must be a whole number of at least 1, got 0"),
-    "jobs in this process": ([*BASE, *AXIS, "--cluster", "debug", "--jobs", "2"], "--jobs is for"),
+    "jobs in this process": ([*BASE, *AXIS, "--cluster", "debug", "--jobs", "2"], "--jobs requires --cluster"),
     "no hours": (
         [*BASE, *AXIS, "--cluster", "slurm", "--hours", "0"],
         "hours must be a finite number above 0, got 0.0",
     ),
-    "partition of this machine": ([*BASE, *AXIS, "--partition", "x"], "--partition is for --cluster slurm"),
+    "partition of this machine": ([*BASE, *AXIS, "--partition", "x"], "--partition requires --cluster slurm"),
     "missing config": (["sweep", "--config", "no.yaml", *BASE[3:], *AXIS], "no.yaml: No such file"),
     "missing method": ([*BASE, "--axis", "config=no.yaml"], "no.yaml: No such file"),
     "out is a file": ([*BASE[:-1], "base.yaml", *AXIS], "base.yaml: the folder of a sweep must be a folder"),

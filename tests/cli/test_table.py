@@ -74,7 +74,7 @@ def test_a_sweep_has_a_column_an_axis_in_its_order(sweep: Path, dop) -> None:
         ["rank-10_alpha-5", "10", "5", "a", "interrupted"],
     ]
     assert [row[-1] for row in rows[1:5]] == ["20.00", "20.00", "30.00*", "10.00"]
-    assert " ".join(rows[-1]) == "* best of those that recover the same"
+    assert " ".join(rows[-1]) == "* best method on the same problems"
     assert said.err.splitlines() == [
         "rank-10_alpha-5: 2 of 3 problems without a result, 1 of 3 problems interrupted",
         "rank-2_alpha-5: not begun",
@@ -139,7 +139,7 @@ def test_several_seeds_make_a_row(seeds: None, dop) -> None:
     ]
     assert said.err.splitlines() == [
         "dip: 1 of 3 problems without a result",
-        "1 of 5 problems diverged; means count them, as they ended",
+        "1 of 5 problems diverged; means include their last scores",
     ]
 
 

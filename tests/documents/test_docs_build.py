@@ -3,11 +3,14 @@
 import importlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import dop_lightning
+from tests.documents.search import unanswered
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,9 +57,31 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "mathematics.html").read_text(encoding="utf-8")
     assert 'href="api/engine.html#dop_lightning.engine.descent.BatchState.advance"' in page
     assert "<math" in page
-    for name in ("index.html", "first_hour.html", "results.html", "api/signals.html"):
+    for name in ("index.html", "photograph.html", "results.html", "api/signals.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?:", text), f"{name} needs the internet"
+    check_redirects(tmp_path)
+    if shutil.which("node"):  # which runs the script of the search
+        assert unanswered(tmp_path) == []
+
+
+def check_redirects(site: Path) -> None:
+    """Each old page leads to a page that exists, each old anchor is on its page, and each target exists."""
+    table = tomllib.loads((ROOT / "docs" / "_extensions" / "redirects.toml").read_text(encoding="utf-8"))
+    anchors = {
+        page.stem: set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))) for page in site.glob("*.html")
+    }
+    for old, new in table["pages"].items():
+        assert f'"{new}.html"' in (site / f"{old}.html").read_text(encoding="utf-8")
+        assert new in anchors
+    for old, new in table["anchors"].items():
+        (page, _, anchor), (target, _, heading) = old.partition("#"), new.partition("#")
+        assert heading in anchors[target], new
+        if page in table["pages"]:
+            assert f'"{anchor}": "{target}.html#{heading}"' in (site / f"{page}.html").read_text(encoding="utf-8")
+        else:
+            assert page == target, old
+            assert anchor in anchors[page], old
 
 
 def test_the_reference_has_every_public_module() -> None:

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from tests.documents.harness import ROOT, Reader, blocks, commands, prepare, run_python
-from tests.matrices.scenes.builders import scene, write_folder
 
 README = ROOT / "README.md"
 ELSEWHERE = ["pip install ~/dop_lightning", "make demo", "tensorboard --logdir runs/pca"]
@@ -33,7 +32,6 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     prepare(tmp_path)
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
-    write_folder(tmp_path / "frames", scene()[0][:12])
     np.save(tmp_path / "measurements.npy", generator.standard_normal((12, 9)).astype(np.float32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -50,7 +48,7 @@ def tiny(arguments: Sequence[str]) -> list[str]:
 def test_every_command_is_known() -> None:
     dop = [command for command in commands(README) if command.startswith("dop ")]
     assert [command for command in commands(README) if command not in dop] == ELSEWHERE
-    assert len(dop) >= 10
+    assert len(dop) >= 7
 
 
 def test_commands_run_in_their_order(newcomer: Path) -> None:
@@ -62,20 +60,17 @@ def test_commands_run_in_their_order(newcomer: Path) -> None:
     assert len((newcomer / "runs" / "pca" / "results.csv").read_text().splitlines()) == 41
     assert "<html" in (newcomer / "restored" / "report.html").read_text()
     assert np.load(newcomer / "parts" / "measurements" / "recovered.npy").shape == (12, 9)
-    assert (newcomer / "scene" / "frames" / "background.mp4").is_file()
     assert list((newcomer / "runs" / "pca").glob("*/events.out.tfevents.*")), "tensorboard has nothing to show"
 
 
 def test_code_runs_and_recovers(newcomer: Path) -> None:
-    people, engine = blocks(README, "python")
+    people, lightning = blocks(README, "python")
     short = people.code.replace('preset="quick"', 'preset="quick", iterations=2, width=4')
     assert short != people.code
     rank, error = run_python(people._replace(code=short), README).split()
     assert rank == "2"
     assert float(error) < 0.05
-    found = re.search(r"tensor\(([\d.e-]+)\)", run_python(engine, README))
-    assert found is not None
-    assert float(found[1]) < 0.1
+    assert float(run_python(lightning, README).split()[-1]) < 0.1
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -93,6 +88,12 @@ def test_demo_writes_its_pictures(newcomer: Path, monkeypatch: pytest.MonkeyPatc
     printed = capsys.readouterr().out
     for title in ("input PSNR", "PSNR", "density", "true density", "Gain"):
         assert title in printed
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
+    lightning = blocks(README, "python")[1]
+    assert sum(bool(line.strip()) for line in lightning.code.splitlines()) <= 15
 
 
 def test_pictures_of_the_readme_exist() -> None:

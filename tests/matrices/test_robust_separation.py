@@ -113,8 +113,8 @@ def test_each_method_can_be_asked_for(tmp_path: Path, method: str) -> None:
     ("options", "message"),
     [
         (["--method", "fast"], "method must be one of auto, dop, projections, convex, got 'fast'"),
-        (["--method", "projections", "--alpha", "3"], "--alpha has no meaning for --method projections, got 3"),
-        (["--method", "convex", "--rank", "3"], "--rank has no meaning for --method convex, got 3"),
+        (["--method", "projections", "--alpha", "3"], "--alpha does not apply to --method projections, got 3"),
+        (["--method", "convex", "--rank", "3"], "--rank does not apply to --method convex, got 3"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, options: list[str], message: str) -> None:

@@ -1,1 +1,1 @@
-"""The configs of ``dop fit`` that the other verbs stand for."""
+"""Configs of ``dop fit`` that the other verbs run."""

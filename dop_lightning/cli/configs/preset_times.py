@@ -1,4 +1,4 @@
-"""What the help of ``dop recover`` says of the presets, and how long each of them takes on this machine."""
+"""Descriptions of the presets for ``dop recover --help``, with the time of each on this machine."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ PROBE = 128
 
 
 def preset_lines(side: int = 512) -> Iterator[str]:
-    """What the presets are, with the time of each on this machine for a colour image of ``side``×``side`` pixels.
+    """Return a line per preset, with its time on this machine for a colour image of ``side``×``side`` pixels.
 
     Lines come as they are measured.
     """
@@ -41,7 +41,7 @@ def preset_lines(side: int = 512) -> Iterator[str]:
 
 
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
-    """Seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
+    """Return the seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
     if not preset.has_network:
         return min(_filtered(preset, device) for _ in range(2))
     one = probe_state(preset, PROBE, in_tiles, device)
@@ -50,7 +50,7 @@ def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
 
 
 def _filtered(preset: Preset, device: str) -> float:
-    """Seconds of a filter."""
+    """Return the seconds of a filter."""
     truth = torch.rand(3, 1, PROBE, generator=torch.Generator().manual_seed(0)).expand(3, PROBE, PROBE)
     problem = SaltAndPepper(0.3).corrupt(truth.contiguous(), torch.Generator().manual_seed(1)).observation
     state = preset.method().begin(ProblemBatch([Problem("probe", problem, data_range=1.0)], device), TAU)

@@ -1,4 +1,4 @@
-"""``dop recover IMAGE… --out DIR``: restore image files. It writes a config and lets ``dop fit`` do the work."""
+"""``dop recover IMAGE… --out DIR``: restore image files. It builds a config and runs ``dop fit``."""
 
 import argparse
 import atexit
@@ -25,7 +25,7 @@ PREVIEW_EVERY = 2.0
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The config of ``dop fit`` that options stand for, and what memory it takes, in words.
+    """Return the config of ``dop fit`` for the options, and a note on its memory.
 
     Raises:
         ValueError: an option is out of range, or a file is no image.
@@ -67,12 +67,12 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _files(patterns: Sequence[str] | None) -> list[str] | None:
-    """The files of each pattern; the same one may be meant several times."""
+    """Return the files of each pattern, without duplicates."""
     return None if patterns is None else [_text(path) for each in patterns for path in find_images(each)]
 
 
 def _text(path: Path) -> str:
-    """The whole path of a file, as a config can hold it.
+    """Return the absolute path of a file as text for a config.
 
     Raises:
         ValueError: it is no text.
@@ -84,7 +84,7 @@ def _text(path: Path) -> str:
 
 
 def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
-    """The side of the tiles, ``None`` for whole images."""
+    """Return the side of the tiles, or ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
         return cost.check_tile(at_least("tile", options.tile, 8), limit)
@@ -95,7 +95,7 @@ def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
 
 
 def _memory_note(cost: RecoveryCost, tile: int | None) -> str:
-    """What memory the run takes, in words."""
+    """Return a note on the memory of the run."""
     _, height, width = cost.shapes[0]
     what = f"{width}×{height} pixels" if len(cost.shapes) == 1 else f"{len(cost.shapes)} images"
     if tile is not None and max(max(shape[1:]) for shape in cost.shapes) > tile:

@@ -1,4 +1,4 @@
-"""The configs of ``dop fit`` that ``dop separate`` stands for."""
+"""Configs of ``dop fit`` that ``dop separate`` runs."""
 
 import argparse
 import statistics
@@ -31,14 +31,14 @@ from dop_lightning.runs.pieces import holds_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """The config, and what is to be told of it.
+    """Return the config, and notes to print.
 
     Raises:
         ValueError: an option is out of range or does not go with the data, or these are of two kinds or none.
     """
     one_of("device", options.device, DEVICES)
     if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
-        raise ValueError(f"there is no GPU to use: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
+        raise ValueError(f"no GPU is available: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
     if options.alpha is not None:
         positive("alpha", options.alpha)
     if options.rank is not None:
@@ -47,12 +47,12 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     kinds = {data: _is_scene(Path(data)) for data in options.data}
     if len(set(kinds.values())) > 1:
         scenes = [data for data, scene in kinds.items() if scene]
-        raise ValueError(f"DATA must be matrices or scenes, not both at once, got the scenes {', '.join(scenes)}")
+        raise ValueError(f"DATA must not mix matrices and scenes, got the scenes {', '.join(scenes)}")
     return _scenes(options) if all(kinds.values()) else _matrices(options)
 
 
 def _is_scene(path: Path) -> bool:
-    """A video, or a folder of pictures; everything else is a matrix, or named as none by its reader."""
+    """Return whether data are a video or a folder of pictures; everything else is read as a matrix."""
     path = locate(path).path
     if matrix_suffix(path) in STORE_SUFFIXES:
         return False
@@ -69,10 +69,7 @@ def _is_scene(path: Path) -> bool:
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MOST_COMPONENTS:
-        raise ValueError(
-            f"rank must be at most {MOST_COMPONENTS} for scenes, of which no more components are taken, "
-            f"got {options.rank}"
-        )
+        raise ValueError(f"rank must be at most {MOST_COMPONENTS} for scenes, got {options.rank}")
     data = {
         "class_path": "SceneDataModule",
         "init_args": {
@@ -98,7 +95,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     }
     folders = [str(place.path.absolute()) for place in places if place.path.is_dir()]
     if any(Path(folder).resolve() == user_path(options.out).resolve() for folder in folders):
-        raise ValueError(f"--out must be another folder than DATA, whose tables it would add to, got {options.out}")
+        raise ValueError(f"--out must differ from the folder of DATA, got {options.out}")
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
@@ -131,17 +128,17 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _method(options: argparse.Namespace) -> str:
-    """The method of matrices: that of the options, or that of the run that is resumed."""
+    """Return the method for matrices: that of the options, or of the run that is resumed."""
     method = one_of("method", options.method, METHODS)
     if method == "auto":
         method = _saved_method(options) or ("dop" if options.alpha is not None else "auto")
     if options.alpha is not None and method == "projections":
-        raise ValueError(f"--alpha has no meaning for --method projections, got {options.alpha:g}")
+        raise ValueError(f"--alpha does not apply to --method projections, got {options.alpha:g}")
     return method
 
 
 def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
-    """The array of files that are read into memory: that of ``--key``, or after ``::``.
+    """Return the array of files that are read into memory: from ``--key``, or after ``::``.
 
     Raises:
         ValueError: the files do not have the same.
@@ -156,7 +153,7 @@ def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
 
 
 def _saved_method(options: argparse.Namespace) -> str | None:
-    """The method of the run in the folder of the results, if it has one. ``--alpha`` asks for DOP."""
+    """Return the method of the run in the folder of the results, if any. ``--alpha`` selects DOP."""
     saved = saved_settings(options.out, "model")
     if saved.get("solver"):
         return "convex"
@@ -176,7 +173,7 @@ def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
 
 
 def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
-    """The device of Lightning; projections need float64, which Apple's GPUs do not have."""
+    """Return Lightning's name of the device. Projections need float64, which Apple's GPUs do not support."""
     if "separation" in model and options.device in ("auto", "mps") and torch.backends.mps.is_available():
         return "cpu"
     return DEVICES[options.device]
@@ -184,7 +181,7 @@ def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
 
 def _convex(options: argparse.Namespace) -> dict[str, Any]:
     if options.rank is not None:
-        raise ValueError(f"--rank has no meaning for --method convex, got {options.rank}")
+        raise ValueError(f"--rank does not apply to --method convex, got {options.rank}")
     section = {"class_path": "InexactALM", "init_args": {"svd": "partial"}}
     return {"solver": section, "alpha": options.alpha, "block": BLOCK, "evaluate_every": BLOCK}
 
@@ -203,7 +200,7 @@ def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
 def _choose_alphas(
     recipe: Recipe, options: argparse.Namespace, problems: Sequence[Problem]
 ) -> tuple[Recipe, list[str]]:
-    """Choose α per matrix: that of a run that is resumed, else the one that predicts held-out entries best.
+    """Choose α per matrix: that of a resumed run, otherwise the one that predicts held-out entries best.
 
     Returns:
         The recipe with these values, and a line to print for each choice.
@@ -225,7 +222,7 @@ def _choose_alphas(
 
 def _note(problem: Problem, choice: AlphaChoice) -> str:
     unit = max(problem.signal_shape) ** 0.5
-    tried = f", of {len(choice.scales)} values the one that predicts held-out entries best" if choice.scales else ""
+    tried = f", the best of {len(choice.scales)} values at predicting held-out entries" if choice.scales else ""
     return f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})"
 
 

@@ -1,4 +1,4 @@
-"""What ``dop doctor`` looks at. Nothing heavy is imported before it is looked at, since it may be what is broken."""
+"""Checks of ``dop doctor``. Heavy packages are imported only when they are checked, because they may be broken."""
 
 from dop_lightning.cli.doctor.finding import Finding, attempt
 from dop_lightning.cli.doctor.machine import check_machine

@@ -1,4 +1,4 @@
-"""``dop doctor``: what there is, what is missing, and what is wrong, a line each."""
+"""``dop doctor``: check the installation, with one line per finding."""
 
 import argparse
 import json
@@ -15,29 +15,29 @@ EXIT_BROKEN = 1
 
 TITLES = {
     "packages": "packages",
-    "extras": "extras, which add what they say",
+    "extras": "extras (optional)",
     "machine": "machine",
     "trial": "trial",
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop doctor``."""
+    """Return the parser of ``dop doctor``."""
     result = OptionParser(
         prog="dop doctor",
         description="Check the installation and the machine: versions, extras, processor, GPUs, compiler, folders, and "
-        "a trial of the method. What is missing is no fault, what is a problem says what to do. Exit status 1 where "
-        "something is broken that nothing works without.",
+        "a short trial of the method. Missing extras are not errors; problems come with a fix. The exit status is 1 if "
+        "an essential part is broken.",
     )
-    result.add_argument("--json", action="store_true", help="print it as JSON, for a report of a fault")
+    result.add_argument("--json", action="store_true", help="print JSON, for a bug report")
     return result
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Check, and print as it goes.
+    """Run the checks, and print each finding.
 
     Returns:
-        The exit status: 1 where something essential is broken.
+        The exit status: 1 if an essential part is broken.
     """
     options = parser().parse_args(arguments)
     checks = chain(check_packages(), check_extras(), check_machine(), check_trial())
@@ -52,7 +52,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what packages warn of when they are imported, and what our modules say: a line says it."""
+    """Suppress warnings of imported packages and messages of this package; the findings report them."""
     log = logging.getLogger("dop_lightning")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -73,11 +73,11 @@ def _printed(findings: Iterable[Finding]) -> Iterable[Finding]:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """The last line."""
+    """Return the last line."""
     broken = [finding.name for finding in findings if finding.is_fatal]
     if broken:
-        return f"Broken: {', '.join(broken)}. Nothing is sure to work before that is mended."
+        return f"Broken: {', '.join(broken)}. Fix this first; other checks may be wrong until then."
     problems = [finding.name for finding in findings if finding.state == "problem"]
     if problems:
-        return f"Everything essential works; look at {', '.join(problems)}."
-    return "All is well."
+        return f"All essential parts work; see the problems of {', '.join(problems)}."
+    return "No problems found."

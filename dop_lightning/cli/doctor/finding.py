@@ -1,4 +1,4 @@
-"""One line of a check-up."""
+"""One line of ``dop doctor``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ State = Literal["ok", "missing", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing.
+    """Result of one check.
 
     Attributes:
-        section: what it belongs to.
-        name: of the thing.
-        state: ``ok``; ``missing``, which is no fault where it is optional; ``problem``.
-        text: a line: what there is, or what is wrong and how to mend it.
-        essential: whether nothing works without it.
+        section: section of the output.
+        name: name of the check.
+        state: ``ok``; ``missing``, which is not an error for optional parts; ``problem``.
+        text: one line: the result, or the problem and its fix.
+        essential: whether the package cannot work without it.
     """
 
     section: str
@@ -27,18 +27,18 @@ class Finding:
 
     @property
     def is_fatal(self) -> bool:
-        """Whether it keeps everything from working."""
+        """Whether the package cannot work because of it."""
         return self.essential and self.state != "ok"
 
 
 def attempt(section: str, name: str, look: Callable[[], tuple[State, str]], essential: bool = False) -> Finding:
-    """Look at one thing; whatever goes wrong is what was found.
+    """Run one check; an exception becomes its finding.
 
     Args:
-        section: what it belongs to.
-        name: of the thing.
-        look: gives state and text.
-        essential: whether nothing works without it.
+        section: section of the output.
+        name: name of the check.
+        look: returns state and text.
+        essential: whether the package cannot work without it.
     """
     try:
         return Finding(section, name, *look(), essential)
@@ -49,7 +49,7 @@ def attempt(section: str, name: str, look: Callable[[], tuple[State, str]], esse
 
 
 def in_a_line(error: BaseException, longest: int = 200) -> str:
-    """The kind of an error, and what it says."""
+    """Return the type and message of an error in one line."""
     said = " ".join(str(error).split())
     said = said if len(said) <= longest else f"{said[: longest - 1]}…"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, GPUs, the compiler of the kernels, and folders."""
+"""Checks of the machine: processor, memory, GPUs, the compiler of the kernels, and folders."""
 
 import importlib
 import os
@@ -15,14 +15,14 @@ from dop_lightning.foundation.native.cache import written_by_others
 from dop_lightning.foundation.units import format_bytes
 
 LEAST_MEMORY = 2**30
-"""Bytes below which little can be recovered."""
+"""Bytes of memory below which only small images can be recovered."""
 
 LEAST_DISK = 2**28
-"""Bytes below which a run may not be able to write what it finds."""
+"""Bytes of disk space below which a run may not be able to write its results."""
 
 
 def check_machine() -> Iterator[Finding]:
-    """All of it; what needs PyTorch says so where PyTorch is broken."""
+    """Run all checks of the machine; those that need PyTorch report if it is broken."""
     yield Finding("machine", "system", "ok", f"{platform.platform()}, {platform.machine()}")
     yield attempt("machine", "processor", _processor)
     yield attempt("machine", "threads", _threads)
@@ -69,7 +69,7 @@ def _threads() -> tuple[State, str]:
     text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores to use"
     text += f" and OMP_NUM_THREADS={asked}" if asked else ""
     if threads > usable:
-        return "problem", f"{text}: threads that wait for each other are slow; take as many as there are cores"
+        return "problem", f"{text}: too many threads slow each other down; set OMP_NUM_THREADS to the number of cores"
     return "ok", text
 
 
@@ -91,14 +91,14 @@ def _gpu() -> tuple[State, str]:
             )
         return "ok", f"{'; '.join(names)} (CUDA {gpus.cuda_build}{_driver()})"
     if gpus.usable:
-        return "ok", "that of Apple (MPS), in float32 alone"
+        return "ok", "Apple (MPS), float32 only"
     if unused := hints.unused_gpu(gpus):
         return "problem", unused
-    return "missing", f"{hints.no_gpu(gpus)}: everything runs on the processor"
+    return "missing", f"{hints.no_gpu(gpus)}: everything runs on the CPU"
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver on Linux."""
+    """Return the version of NVIDIA's driver on Linux."""
     file = Path("/proc/driver/nvidia/version")
     words = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
     version = next((word for word in words if word[:1].isdigit() and "." in word), "")
@@ -107,7 +107,7 @@ def _driver() -> str:
 
 def _kernels() -> tuple[State, str]:
     compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
-    slower = "networks run by plain PyTorch operations and take up to twice as long on a processor"
+    slower = "networks use plain PyTorch operations and take up to twice as long on a CPU"
     try:
         path = compiled.build(compiled.cache_folder())
     except (RuntimeError, OSError) as error:
@@ -117,27 +117,27 @@ def _kernels() -> tuple[State, str]:
         return "problem", f"{path} cannot be loaded; {slower}"
     tuning = _this_processor().tuning_flags if compiled.is_tuned(path) else ("without tuning to this processor",)
     compiler = " ".join([*compiled.compiler(), *tuning])
-    return "ok", f"networks run by compiled kernels: {compiler}, {path}"
+    return "ok", f"networks use compiled kernels: {compiler}, {path}"
 
 
 def _cache() -> tuple[State, str]:
     compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
     folder = compiled.cache_folder()
     if folder.exists() and (told := written_by_others(folder)):
-        return "problem", f"{told}: compiled kernels in it are not used; set XDG_CACHE_HOME to a folder of your own"
-    return writable(folder, "set XDG_CACHE_HOME to a folder that can")
+        return "problem", f"{told}: compiled kernels in it are not used; set XDG_CACHE_HOME to your own folder"
+    return writable(folder, "set XDG_CACHE_HOME to a writable folder")
 
 
 def _folder() -> tuple[State, str]:
-    return writable(Path.cwd(), "results need another --out")
+    return writable(Path.cwd(), "pass another folder to --out")
 
 
 def writable(folder: Path, else_: str) -> tuple[State, str]:
-    """Whether a folder, or the one that it would be made in, can be written to, and how much fits.
+    """Check that a folder, or its nearest existing parent, is writable, and how much space is free.
 
     Args:
-        folder: which.
-        else_: what to do if not.
+        folder: the folder.
+        else_: the fix if it is not writable.
     """
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     try:
@@ -155,5 +155,5 @@ def _terminal() -> tuple[State, str]:
     try:
         "θ ± ℓ1 … →".encode(encoding)
     except UnicodeEncodeError:
-        return "problem", f"{encoding} has no Greek letters, which are shown as question marks; set PYTHONUTF8=1"
+        return "problem", f"{encoding} has no Greek letters, which are printed as question marks; set PYTHONUTF8=1"
     return "ok", encoding

@@ -1,4 +1,4 @@
-"""Versions: those that the package needs, and those of its extras, as its own metadata lists them."""
+"""Versions of the requirements of the package and of its extras, from its metadata."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ PURPOSES = {
     "parquet": "reads .parquet tables",
     "hdf5": "reads and writes HDF5 matrices",
     "zarr": "reads and writes Zarr matrices",
-    "arrays": "recover_image of arrays of xarray, dask and zarr",
-    "figures": "dop figure draws",
-    "theory": "the flow of Theorem 1, and its limit",
-    "completion": "dop completion prints scripts for shells",
-    "cluster": "dop sweep submits jobs to SLURM",
-    "estimator": "RobustPCA, an estimator of scikit-learn",
-    "video": "dop separate reads and writes videos",
-    "tune": "Optuna searches for settings",
-    "rivals": "classical filters to compare with",
-    "triton": "kernels of networks on a GPU",
-    "physics": "deepinv's physics as operators",
-    "docs": "the site of the documents",
-    "dev": "tests and checks of the code",
+    "arrays": "xarray, dask and zarr arrays in recover_image",
+    "figures": "drawings of dop figure",
+    "theory": "the gradient flow of Theorem 1",
+    "completion": "shell completion",
+    "cluster": "SLURM jobs of dop sweep",
+    "estimator": "RobustPCA, a scikit-learn estimator",
+    "video": "videos in dop separate",
+    "tune": "hyperparameter search with Optuna",
+    "rivals": "classical filters for comparison",
+    "triton": "fused kernels on a GPU",
+    "physics": "operators of deepinv",
+    "docs": "documentation site",
+    "dev": "tests and linters",
 }
-"""What each extra is for."""
+"""Purpose of each extra."""
 
 MODULES = {
     "opencv-contrib-python-headless": "cv2",
@@ -48,11 +48,11 @@ MODULES = {
 """Packages whose module has another name."""
 
 NOT_IMPORTED = ("dev", "docs")
-"""Extras whose packages are tools: that they are there is enough."""
+"""Extras whose packages are tools; they are not imported."""
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What is needed on this machine, by extra; what is always needed has the empty name.
+    """Return the requirements on this machine, by extra; the empty name has those that are always needed.
 
     Raises:
         PackageNotFoundError: the package was not installed, only found on the path.
@@ -73,13 +73,13 @@ def _applies(needed: Requirement, extra: str) -> bool:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python, the package itself, and what it cannot do without: each is imported."""
+    """Check Python, the package and its requirements, each by importing it."""
     yield Finding("packages", "Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     try:
         always = requirements()[""]
         yield Finding("packages", NAME, "ok", f"{metadata.version(NAME)} in {_place()}")
     except metadata.PackageNotFoundError:
-        yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: what it needs is not known")
+        yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: its requirements are unknown")
         return
     except ImportError as error:
         text = f"broken: {in_a_line(error)}; the other packages cannot be checked without it"
@@ -94,7 +94,7 @@ def _place() -> str:
 
 
 def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
-    """The state of a package and its version.
+    """Return the state of a package and its version.
 
     Args:
         needed: its name, and the versions that are supported.
@@ -107,14 +107,14 @@ def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
     except metadata.PackageNotFoundError:
         return "missing", f"not installed: {install}"
     if not needed.specifier.contains(version, prereleases=True):
-        return "problem", f"{version} is installed, {needed.specifier} is needed: {install}"
+        return "problem", f"{version} is installed, but {needed.specifier} is required: {install}"
     if imported:
         importlib.import_module(MODULES.get(needed.name, needed.name.replace("-", "_")))
     return "ok", version
 
 
 def check_extras() -> Iterator[Finding]:
-    """A line an extra: what it is for, and what is installed of it."""
+    """Check the extras: one line each, with its purpose and installed packages."""
     try:
         extras = {extra: packages for extra, packages in requirements().items() if extra}
     except (metadata.PackageNotFoundError, ImportError):  # check_packages reports both

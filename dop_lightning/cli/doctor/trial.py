@@ -1,4 +1,4 @@
-"""A trial of the method itself: a small matrix recovered, and a few iterations of a network."""
+"""Short trial of the method: a small matrix, and a few iterations of a network."""
 
 import importlib
 import time
@@ -15,7 +15,7 @@ LARGEST_ERROR = 1e-3
 
 
 def check_trial() -> Iterator[Finding]:
-    """Recover a 30×30 matrix of rank 2, a tenth of its entries off; fit a network to an image of 32×32 pixels."""
+    """Recover a 30×30 matrix of rank 2 with a tenth of its entries corrupted; fit a network to 32×32 pixels."""
     yield attempt("trial", "matrix", _matrix, essential=True)
     yield attempt("trial", "network, fp32", partial(_network, "fp32"), essential=True)
     yield attempt("trial", "network, bf16", partial(_network, "bf16"))
@@ -38,8 +38,8 @@ def _matrix() -> tuple[State, str]:
     state.advance(ITERATIONS)
     seconds = time.perf_counter() - begin
     error = float(torch.linalg.norm(state.evaluate().signal[0] - truth) / torch.linalg.norm(truth))
-    text = f"30×30, rank 2, a tenth corrupted: recovered to a relative error of {error:.1g} in {seconds:.2g} s"
-    return ("ok", text) if error <= LARGEST_ERROR else ("problem", f"{text}; at most {LARGEST_ERROR:g} was expected")
+    text = f"30×30, rank 2, 10 % corrupted: relative error {error:.1g} in {seconds:.2g} s"
+    return ("ok", text) if error <= LARGEST_ERROR else ("problem", f"{text}; expected at most {LARGEST_ERROR:g}")
 
 
 def _network(precision: str) -> tuple[State, str]:
@@ -50,7 +50,7 @@ def _network(precision: str) -> tuple[State, str]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "bf16" and not has_bfloat16_units(device):
-        return "missing", "no units for it here: fp32 is faster, and what is used"
+        return "missing", "no bf16 units: fp32 is faster and is used"
     image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = PRESETS["default"].method(width=16, precision=precision)  # type: ignore[arg-type]
     state = method.begin(ProblemBatch([Problem("trial", image)], device), TAU)
@@ -61,4 +61,4 @@ def _network(precision: str) -> tuple[State, str]:
     seconds = (time.perf_counter() - begin) / 3
     if diverged or not finite:
         return "problem", f"diverged on {device} within 4 iterations"
-    return "ok", f"32×32 pixels, width 16 on {device}: {1000 * seconds:.0f} ms an iteration"
+    return "ok", f"32×32 pixels, width 16 on {device}: {1000 * seconds:.0f} ms per iteration"

@@ -9,47 +9,47 @@ from collections.abc import Sequence
 
 _SETTINGS = {
     "the run": [
-        ("--config FILE", "settings in YAML; several are merged in order, and options after them win"),
+        ("--config FILE", "settings in YAML; later files and options override earlier ones"),
         ("--trainer.default_root_dir DIR", "folder of the run; default: runs/NAME OF THE CONFIG/TIME"),
         ("--trainer.max_steps N", "gradient iterations of each problem"),
         ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
-        ("--trainer.devices N", "how many share the problems, or auto for all; default: 1"),
-        ("--ckpt_path DIR", "go on from a checkpoint; by default from the last one of this folder"),
+        ("--trainer.devices N", "number of devices that share the problems, or auto for all; default: 1"),
+        ("--ckpt_path DIR", "checkpoint to resume from; default: the last one of the folder"),
     ],
-    "what is recovered": [
+    "data": [
         ("--data NAME", "ImageDataModule, MatrixDataModule, SceneDataModule or VectorDataModule"),
         ("--data.images FILES", "images: files, folders, patterns, names of samples"),
         ("--data.files FILES", "matrices: .npy, .npz, .csv or .mat"),
         ("--data.scenes FILES", "scenes: videos, and folders of frames"),
-        ("--data.noise NAME", "what is added, such as SaltAndPepper; null where files are corrupted already"),
+        ("--data.noise NAME", "simulated corruption, such as SaltAndPepper; null if your files are corrupted"),
         ("--data.seeds N", "seeds 0 to N - 1, or a list of them"),
-        ("--data.batch_size N", "problems that are computed together, or auto"),
+        ("--data.batch_size N", "problems per batch, or auto"),
     ],
-    "how": [
+    "method": [
         ("--model.signal NAME", "X = φ(θ): SymmetricFactor, Factor, SkipUNet, …"),
         ("--model.corruption NAME", "s: HadamardCorruption, PixelCorruption, NoCorruption, …"),
         ("--model.loss NAME", "SquaredLoss or AbsoluteLoss"),
         ("--model.tau T", "learning rate of θ"),
-        ("--model.alpha A", "ratio of the rates of s and θ, the only regulariser; null for the default"),
+        ("--model.alpha A", "ratio of the rates of s and θ, the only regularizer; null for the default"),
         ("--model.steps NAME", "GradientDescent, Nesterov, SemiImplicit or Refinement"),
         ("--model.solver NAME", "a solver of the convex program instead: InexactALM, …"),
         ("--model.filter NAME", "a classical filter of images instead: DetectAndFill, NAMF, …"),
         ("--model.evaluate_every N", "iterations between two evaluations"),
-        ("--model.metrics '{NAME: PATH}'", "metrics of your own by import path: torchmetrics classes, functions"),
-        ("--stable.tolerance X", "end a problem when it changes by less; null never does"),
+        ("--model.metrics '{NAME: PATH}'", "custom metrics by import path: torchmetrics classes, functions"),
+        ("--stable.tolerance X", "stop a problem when it changes by less than X; null disables this"),
     ],
 }
 
 _MORE = [
-    ("--print_config", "print all settings as YAML, those of the other options among them, and leave"),
+    ("--print_config", "print all settings as YAML, including the other options, and exit"),
     ("--model.help", "print the settings of a section; likewise --trainer.help, --stable.help, …"),
     ("--data.help NAME", "print the settings of a class; likewise --model.signal.help SkipUNet, …"),
-    ("--model.signal.help", "print the classes to choose from; likewise for every NAME above"),
-    ("--help-all", "every setting there is"),
+    ("--model.signal.help", "print the available classes; likewise for every NAME above"),
+    ("--help-all", "print all settings"),
 ]
 
 _CHECKPOINT = [
-    ("--config RUN/config.yaml", "the config that a run has left in its folder"),
+    ("--config RUN/config.yaml", "the config in the folder of a run"),
     ("--ckpt_path PATH", "another checkpoint, a folder or a file; default: the last one of the run"),
     ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
 ]
@@ -57,7 +57,7 @@ _CHECKPOINT = [
 PAGES = {
     "fit": (
         "--config FILE [--config FILE …] [--SETTING VALUE …]",
-        "Recover the problems of a config into the folder of a run. The same command again finishes what is missing.",
+        "Recover the problems of a config, and write the results into one folder. Repeat the command to resume.",
         [
             "dop fit --config configs/image.yaml --data.images coffee --trainer.max_steps 500",
             "dop fit --config configs/matrix.yaml --trainer.default_root_dir runs/pca",
@@ -66,19 +66,19 @@ PAGES = {
     ),
     "validate": (
         "--config RUN/config.yaml [--SETTING VALUE …]",
-        "Score the last checkpoint of a run against the truth, where it is known. Nothing is written.",
+        "Score the last checkpoint of a run against the truth, if it is known. No file is written.",
         ["dop validate --config runs/pca/config.yaml"],
         {"options": [*_CHECKPOINT, *_MORE]},
     ),
     "test": (
         "--config RUN/config.yaml [--SETTING VALUE …]",
-        "Score the last checkpoint of a run against the truth, where it is known: the same as dop validate.",
+        "Score the last checkpoint of a run against the truth, if it is known. The same as dop validate.",
         ["dop test --config runs/pca/config.yaml"],
         {"options": [*_CHECKPOINT, *_MORE]},
     ),
     "predict": (
         "--config RUN/config.yaml [--SETTING VALUE …]",
-        "Write the files that the last checkpoint of a run has recovered, each into the folder of its problem.",
+        "Write the results of the last checkpoint of a run, one folder per problem.",
         ["dop predict --config runs/pca/config.yaml"],
         {"options": [*_CHECKPOINT, *_MORE]},
     ),

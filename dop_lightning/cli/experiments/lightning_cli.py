@@ -97,7 +97,7 @@ class DopCLI(LightningCLI):
         trainer = self.config["trainer"]
         for flag, instead in REFUSED.items():
             if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
-                raise ValueError(f"trainer.{flag} is not for this framework, got {trainer.get(flag)!r}: {instead}")
+                raise ValueError(f"trainer.{flag} is not supported, got {trainer.get(flag)!r}: {instead}")
         if self.verb == "validate" and trainer.get("limit_val_batches") == TRAINER_DEFAULTS["limit_val_batches"]:
             trainer["limit_val_batches"] = None  # a run does not validate while it fits
         if self._has_callback(Checkpoint) and trainer.get("enable_checkpointing") is False:
@@ -123,7 +123,7 @@ class DopCLI(LightningCLI):
             return
         saved = (run.section().get("trainer") or {}).get("default_root_dir")
         if saved == trainer["default_root_dir"] and Path(saved).resolve() != run.path.resolve():
-            print(f"The run of {saved} is in {run.path} now, and goes on there", file=sys.stderr)
+            print(f"The run of {saved} is in {run.path} now, and resumes there", file=sys.stderr)
             trainer["default_root_dir"] = str(run.path)
 
     def _has_callback(self, kind: type[Callback]) -> bool:
@@ -251,7 +251,7 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> in
             raise fault from fault.__cause__
         text = describe(error, arguments)
         if re.search(r"No supported gpu backend|(CUDA|MPS)Accelerator` can not run", text):
-            text = f"there is no GPU to use: {hints.no_gpu(hints.look())}"
+            text = f"no GPU is available: {hints.no_gpu(hints.look())}"
         raise ValueError(text) from error
     except TypeError as error:
         if "`devices`" not in str(error):  # what Lightning says of a number of processors
@@ -306,7 +306,7 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] =
             "prog": f"dop {verb}",
             "allow_abbrev": False,  # else --trainer.max_step is accepted here, and refused in a file
             "exit_on_error": False,  # our one line instead of a page of usage
-            "description": "Every option can stand in a YAML file given by --config; several are merged in order.",
+            "description": "Every option can be set in a YAML file (--config); several are merged in order.",
         },
         auto_configure_optimizers=False,
         run=False,

@@ -93,7 +93,7 @@ def _find(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Set
         if setting is not None:  # a class, whose argument follows
             cls = settings.class_at(setting, at) or (setting.bases[0] if setting.bases else None)
             if cls is None:
-                raise ValueError(f"--{at} has no settings of its own, got --{key}{HELP}")
+                raise ValueError(f"--{at} has no settings, got --{key}{HELP}")
             known, prefix = settings_of_class(cls, setting.factory_arguments or 0), ""
         names = children(known, prefix)
         if part not in names:
@@ -140,7 +140,7 @@ def _default(setting: Setting) -> str:
 
 def _classes(setting: Setting, key: str) -> Iterator[str]:
     known = known_classes(setting.bases)
-    yield f"--{key}{HELP} NAME lists the settings of one of these, or of a class of yours by module.NAME:"
+    yield f"--{key}{HELP} NAME lists the settings of one of these, or of your own class by module.NAME:"
     widest = max(map(len, known), default=0)
     for name in sorted(known):
         first = _plain(inspect.getdoc(known[name]) or "").partition("\n\n")[0]

@@ -213,7 +213,7 @@ def _end(
         print(line, file=sys.stderr)
     is_missing = not taken.is_complete or bool(failed.keys() - set(taken.ranks))
     if is_missing and not stopped_by:
-        print("The same command again finishes what is missing", file=sys.stderr)
+        print("Repeat the command to finish the rest", file=sys.stderr)
     if stopped_by and trainer.is_global_zero:
         print(f"Stopped by {stopped_by}; the same command resumes the run", file=sys.stderr)
     return STATUS[stopped_by] or (EXIT_RANK_FAILED if is_missing else 0)

@@ -50,7 +50,7 @@ def test_a_check_up(dop) -> None:
     assert all(re.match(r"  (ok|missing|problem)  +\S", line) or line.endswith(":") for line in lines[:-2])
     assert {re.split("  +", line)[2] for line in lines if line.startswith("  ")} >= {"torch", "processor", "matrix"}
     assert not re.search(r"^  problem +(torch|matrix|network, fp32)", said.out, re.MULTILINE)
-    assert lines[-1].startswith(("All is well.", "Everything essential works"))
+    assert lines[-1].startswith(("No problems found.", "All essential parts work"))
     assert said.status == 0
 
 
@@ -115,7 +115,7 @@ def test_a_broken_package_is_a_line(error: BaseException, monkeypatch: pytest.Mo
     [
         ("2.9.0+cpu", "ok", "2.9.0+cpu"),
         ("2.10.0rc1", "ok", "2.10.0rc1"),
-        ("2.5.1", "problem", '2.5.1 is installed, >=2.6 is needed: pip install "torch>=2.6"'),
+        ("2.5.1", "problem", '2.5.1 is installed, but >=2.6 is required: pip install "torch>=2.6"'),
         (None, "missing", 'not installed: pip install "torch>=2.6"'),
     ],
 )
@@ -143,12 +143,12 @@ def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: ["torch>=2.6", *lines])
     monkeypatch.setattr(metadata, "metadata", lambda name: type("M", (), {"get_all": lambda self, key: list(needs)})())
     told = found(check_extras())
-    assert told["figures"].text == f"dop figure draws: matplotlib {metadata.version('matplotlib')}"
+    assert told["figures"].text == f"drawings of dop figure: matplotlib {metadata.version('matplotlib')}"
     assert told["theory"].state == "missing"
     assert told["theory"].text.endswith(': pip install "dop_lightning[theory]" (not-there)')
     assert (told["new"].state, told["new"].text) == ("missing", 'pip install "dop_lightning[new]"')
     assert told["old"].state == "problem"
-    assert "<1 is needed" in told["old"].text
+    assert "<1 is required" in told["old"].text
     assert not any(finding.is_fatal for finding in told.values())
 
 
@@ -163,7 +163,7 @@ def test_extras_of_extras_and_markers(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = found(check_packages())
     assert "old-python" not in needed
     assert needed["Not_There"].text == 'not installed: pip install "Not_There[cli,signatures]<5,>=4.44"'
-    assert found(check_extras())["figures"].text == f"dop figure draws: numpy {metadata.version('numpy')}"
+    assert found(check_extras())["figures"].text == f"drawings of dop figure: numpy {metadata.version('numpy')}"
 
 
 def test_a_line_where_requirements_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,11 +202,11 @@ def no_space(**_: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "patch", "state", "text"),
     [
-        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks run"),
+        ("kernels", (compiled, "compiler", no_compiler), "missing", "g++ was not found; install g++; networks use"),
         ("kernels", (compiled, "library", lambda: None), "problem", "cannot be loaded"),
-        ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU alone"),
+        ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU only"),
         ("cache", (tempfile, "NamedTemporaryFile", no_space), "problem", "(Read-only file system); set XDG_CACHE_HOME"),
-        ("this folder", (tempfile, "NamedTemporaryFile", no_space), "problem", "results need another --out"),
+        ("this folder", (tempfile, "NamedTemporaryFile", no_space), "problem", "pass another folder to --out"),
         ("memory", (machine, "LEAST_MEMORY", 2**60), "problem", "small tiles"),
         ("this folder", (machine, "LEAST_DISK", 2**60), "problem", "may not fit"),
     ],
@@ -234,7 +234,7 @@ def test_a_recovery_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LARGEST_ERROR", 1e-12)
     told = found(check_trial())["matrix"]
     assert (told.state, told.is_fatal) == ("problem", True)
-    assert "at most 1e-12 was expected" in told.text
+    assert "expected at most 1e-12" in told.text
 
 
 def test_the_trial_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_kernels_tell_how_they_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(compiled, "compiler", lambda: ["g++"])
     monkeypatch.setattr(compiled, "build", lambda folder: made)
     monkeypatch.setattr(processor, "this_processor", lambda: processor.Processor("aarch64"))
-    assert found(check_machine())["kernels"].text == f"networks run by compiled kernels: g++ -mcpu=native, {made}"
+    assert found(check_machine())["kernels"].text == f"networks use compiled kernels: g++ -mcpu=native, {made}"
     made = tmp_path / "kernels-0-untuned.so"
     assert "g++ without tuning to this processor" in found(check_machine())["kernels"].text
 
@@ -263,10 +263,10 @@ def test_kernels_tell_how_they_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(
     ("findings", "text"),
     [
-        ([], "All is well."),
-        ([Finding("a", "b", "missing", "")], "All is well."),
-        ([Finding("a", "b", "problem", "")], "Everything essential works; look at b."),
-        ([Finding("a", "b", "missing", "", True)], "Broken: b. Nothing is sure to work before that is mended."),
+        ([], "No problems found."),
+        ([Finding("a", "b", "missing", "")], "No problems found."),
+        ([Finding("a", "b", "problem", "")], "All essential parts work; see the problems of b."),
+        ([Finding("a", "b", "missing", "", True)], "Broken: b. Fix this first; other checks may be wrong until then."),
     ],
 )
 def test_the_last_line(findings: list[Finding], text: str) -> None:

@@ -86,7 +86,7 @@ def test_arguments_of_classes_have_help_too(dop) -> None:
         (["--model.xyzzy.help"], "there is no setting --model.xyzzy"),
         (["--model.help", "SkipUNet"], "--model.help takes no name, got 'SkipUNet'"),
         (["--model.tau.help", "SkipUNet"], "--model.tau.help takes no name, got 'SkipUNet'"),
-        (["--model.tau.more.help"], "--model.tau has no settings of its own, got --model.tau.more.help"),
+        (["--model.tau.more.help"], "--model.tau has no settings, got --model.tau.more.help"),
         (
             ["--model.signal.help", "SkipUnet"],
             "--model.signal.help: there is no Signal 'SkipUnet'; did you mean SkipUNet?",

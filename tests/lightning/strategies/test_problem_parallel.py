@@ -166,7 +166,7 @@ def test_a_run_that_was_moved_goes_on_where_its_config_is(dop) -> None:
     Path("out").rename("moved")
     said = dop("fit", "--config", "moved/config.yaml", "--trainer.max_steps", "40")
     assert said.status == 0, said.err
-    assert "The run of out is in moved now, and goes on there" in said.err
+    assert "The run of out is in moved now, and resumes there" in said.err
     assert not Path("out").exists()
     assert {result["iterations"] for result in read_results(Path("moved"))} == {40}
     said = dop("fit", "--config", "moved/config.yaml", "--trainer.default_root_dir", "")

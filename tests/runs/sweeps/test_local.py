@@ -98,7 +98,7 @@ def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status:
     assert result(Path("out/alpha-2"))["status"] == "interrupted"
     assert Path("out/alpha-2/checkpoints/last.ckpt").is_dir()
     assert not Path("out/alpha-4/log.txt").exists()
-    assert said.err.splitlines()[-1] == "Stopped: the same command goes on"
+    assert said.err.splitlines()[-1] == "Stopped: the same command resumes"
     assert "failed" not in said.err
 
 
