@@ -182,6 +182,7 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
             truth=_window(problem.truth, rows, columns),
             true_corruption=_window(problem.true_corruption, rows, columns),
             mask=_window(problem.mask, rows, columns),
+            undamaged=_window(problem.undamaged, rows, columns),
             name=f"{problem.name}-{place}",
             folder=f"{problem.folder}/{TILES}/{place}",
             signal_shape=(),

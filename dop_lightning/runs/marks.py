@@ -48,7 +48,7 @@ def settings_mark(settings: Mapping[str, Any]) -> str:
 
 
 def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
-    """Return the mark of a problem: its observation, its mask, how it was measured, its seed and its tiles.
+    """Return the mark of a problem: its observation, its masks, how it was measured, its seed and its tiles.
 
     The name and the truth are not in it: neither changes what is recovered.
 
@@ -62,6 +62,9 @@ def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
     if problem.mask is not None:
         digest.update(b"mask")
         digest.update(problem.mask.contiguous().numpy().data)
+    if problem.undamaged is not None:
+        digest.update(b"undamaged")
+        digest.update(problem.undamaged.contiguous().numpy().data)
     if problem.sensing is not None:
         digest.update(f"{problem.sensing!r} {problem.signal_shape}".encode())
     if problem.alpha is not None:
