@@ -20,7 +20,7 @@ from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.runs.folder import saved_settings
 
-PREVIEW_EVERY = 2.0
+PREVIEW_EVERY = 1.0
 """Seconds between two previews, at least."""
 
 
