@@ -19,6 +19,7 @@ GROUPS = {
             "dop_lightning.cli.separate",
             "a matrix into low-rank and sparse, a video into background and foreground",
         ),
+        "app": ("dop_lightning.cli.app.command", "open a page in the browser that does both, on this machine alone"),
     },
     "Experiments, each a YAML file": {
         "fit": (EXPERIMENT, "recover the problems of a config; the same command again goes on"),

@@ -22,6 +22,7 @@ PURPOSES = {
     "parquet": "reads .parquet tables",
     "hdf5": "reads and writes HDF5 matrices",
     "zarr": "reads and writes Zarr matrices",
+    "app": "dop app, in the browser",
     "arrays": "recover_image of arrays of xarray, dask and zarr",
     "figures": "dop figure draws",
     "theory": "the flow of Theorem 1, and its limit",
