@@ -214,7 +214,7 @@ function showTimes(own, job) {
 function showJob(job) {
   $("job-name").textContent = job.name;
   $("job-facts").textContent = words.facts(job);
-  $("command").textContent = job.command;
+  showCommand(job);
   const isAtWork = job.state === "running" || job.state === "stopping" || job.state === "waiting";
   $("work").hidden = !isAtWork;
   $("stop").disabled = job.state === "stopping";
@@ -234,6 +234,14 @@ function showJob(job) {
   $("results").hidden = !ended;
   if (ended) showResults(job);
   showBrush();
+}
+
+// Words are not broken at their hyphens.
+function showCommand(job) {
+  $("command-box").hidden = job.state === "ready";
+  if ($("command").textContent === job.command) return;
+  const parts = job.command.split(" ").flatMap((word) => [" ", Object.assign(document.createElement("span"), { textContent: word })]);
+  $("command").replaceChildren(...parts.slice(1));
 }
 
 function showPhotograph(job) {
@@ -265,6 +273,7 @@ function showFigures(job) {
   $("figures").replaceChildren(...shown.map(([name, caption]) => {
     const figure = document.createElement("figure");
     const isVideo = name.startsWith("video-");
+    if (name === "video-comparison") figure.className = "wide";
     const media = document.createElement(isVideo ? "video" : "img");
     media.src = api.address(job, name);
     if (isVideo) { media.controls = true; media.loop = true; media.muted = true; media.setAttribute("aria-label", caption); } else media.alt = caption;
@@ -293,7 +302,7 @@ function showWork(job) {
 function showResults(job) {
   const { summary, files } = job;
   const rows = [];
-  if (summary.corruption_density !== undefined) rows.push([job.kind === "recover" ? "Damaged values found" : "Outliers found", words.percent(summary.corruption_density)]);
+  if (summary.corruption_density !== undefined && summary.mask_share === undefined) rows.push([job.kind === "recover" ? "Damaged values found" : "Outliers found", words.percent(summary.corruption_density)]);
   if (summary.rank !== undefined) rows.push(["Rank", String(summary.rank)]);
   if (summary.mask_share !== undefined) rows.push(["Pixels that move", words.percent(summary.mask_share)]);
   if (summary.iterations !== undefined && job.settings.preset !== "instant") rows.push(["Iterations", String(summary.iterations)]);
