@@ -14,7 +14,7 @@ from dop_lightning.images.tiles import cut
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.runs.marks import problem_mark
 
-SIDE = 32
+SIDE = 48
 
 
 def problem() -> tuple[Problem, Tensor]:
@@ -43,15 +43,16 @@ def test_undamaged_entries_come_back_as_they_were(preset: str) -> None:
     given, known = problem()
     method = PRESETS[preset].method(2 if preset == "quick" else None)
     iterations = 125 if preset == "quick" else 1
-    signal, probability = recovered(method, given, iterations)
-    assert float(probability[0, 20].min()) > 0.5
-    assert float(probability[0, 0, 0]) > 0.9
-    assert not torch.equal(signal[known], given.observation[known])
+    if preset == "instant":  # quick: the same, and longer
+        signal, probability = recovered(method, given, iterations)
+        assert float(probability[0, 20].min()) > 0.5
+        assert float(probability[0, 0, 0]) > 0.9
+        assert not torch.equal(signal[known], given.observation[known])
     signal, probability = recovered(method, replace(given, undamaged=known), iterations)
     assert torch.equal(signal[known], given.observation[known])
     assert float(probability[known].max()) == 0
-    assert float(probability[0, 30, 28]) > 0.9  # an outlier elsewhere
-    assert abs(float(signal[0, 30, 28]) - 0.55) < 0.15
+    assert float(probability[0, 40, 42]) > 0.9  # an outlier elsewhere
+    assert abs(float(signal[0, 40, 42]) - 0.55) < 0.15
 
 
 def test_unobserved_entries_are_not_undamaged() -> None:
@@ -88,7 +89,7 @@ def test_they_are_a_part_of_the_mark_of_a_problem() -> None:
 def test_other_methods_refuse_them() -> None:
     given, known = problem()
     batch = ProblemBatch([replace(given, undamaged=known)])
-    with pytest.raises(ValueError, match="GradientDescent does not use undamaged entries, got 252"):
+    with pytest.raises(ValueError, match="GradientDescent does not use undamaged entries, got 268"):
         PRESETS["paper"].method(2).begin(batch, 1.0)
     with pytest.raises(ValueError, match="DetectAndFill does not use undamaged entries"):
         FilterMethod(DetectAndFill(ExtremeValues(), NormalisedConvolution())).begin(batch)
