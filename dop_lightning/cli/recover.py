@@ -38,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
         help="masks, white where observed, black where missing; one per IMAGE or one for all",
     )
     result.add_argument(
+        "--undamaged",
+        nargs="+",
+        metavar="FILE",
+        help="white where values are known to be undamaged; one an IMAGE or one for all. They are never marked as "
+        "corrupted; not with --preset paper",
+    )
+    result.add_argument(
         "--range",
         nargs=2,
         type=float,

@@ -29,7 +29,7 @@ from dop_lightning.model.losses import Loss
 from dop_lightning.model.operators import Operator
 from dop_lightning.model.part import Rate
 from dop_lightning.model.signals.base import Signal
-from dop_lightning.problems.problem import Attribute, ProblemBatch
+from dop_lightning.problems.problem import Attribute, ProblemBatch, refuse_undamaged
 
 SignalFactory = Callable[[ProblemBatch], Signal]
 CorruptionFactory = Callable[[ProblemBatch], Corruption]
@@ -80,11 +80,13 @@ class StepRule(ABC):
         ends_as: the status of a problem that has nothing left to do.
         grid: blocks end at multiples of it, for a rule that looks at a problem only there.
         first: the first block ends at this iteration, for a rule whose problems may have nothing left to do then.
+        uses_undamaged: whether it uses ``undamaged`` of problems, which are refused otherwise.
         added_memory: names that states of earlier versions lack; they keep their start.
     """
 
     ends_as: ClassVar[Status] = "done"
     added_memory: ClassVar[frozenset[str]] = frozenset()
+    uses_undamaged: ClassVar[bool] = False
     grid: int | None = None
     first: int | None = None
 
@@ -229,6 +231,8 @@ class BatchState(State):
         self.alpha = one_per_problem("alpha", alpha, size)
         self.automatic = isinstance(tau, str) and one_of("tau", tau, ["auto"]) == "auto"
         method.steps.check(self)
+        if not method.steps.uses_undamaged:
+            refuse_undamaged(problems, type(method.steps).__name__)
         self.tau = method.steps.automatic_tau(self) if isinstance(tau, str) else one_per_problem("tau", tau, size)
         self._check_rates()
         self.optimizers, self.descent = make_optimizers(

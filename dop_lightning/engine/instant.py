@@ -46,6 +46,7 @@ class Interpolation(ImageFilter):
     """
 
     largest_abreast: ClassVar[int] = 512 * 512
+    uses_undamaged: ClassVar[bool] = True
 
     def __init__(self, per: Literal["entry", "pixel"] = "entry", damage: str = "auto", sign: Sign = "auto") -> None:
         one_of("per", per, ["entry", "pixel"])

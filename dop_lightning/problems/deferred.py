@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dop_lightning.problems.problem import Part, Problem
 
-TENSORS = ("observation", "truth", "true_corruption", "mask")
+TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
 """Attributes of a problem that are read again."""
 
 Reading = Callable[[], tuple[Problem, object]]
@@ -22,13 +22,14 @@ Reading = Callable[[], tuple[Problem, object]]
 class Tensors:
     """The tensors of a deferred problem. They stay in memory as long as this object does."""
 
-    __slots__ = ("__weakref__", "mask", "observation", "owner", "true_corruption", "truth")
+    __slots__ = ("__weakref__", "mask", "observation", "owner", "true_corruption", "truth", "undamaged")
 
     def __init__(self, problem: Problem, owner: object = None) -> None:
         self.observation = problem.observation
         self.truth = problem.truth
         self.true_corruption = problem.true_corruption
         self.mask = problem.mask
+        self.undamaged = problem.undamaged
         self.owner = owner
 
 
@@ -112,7 +113,7 @@ class WindowShelf(Shelf):
 class DeferredProblem(Problem):
     """A problem that keeps everything but its tensors in memory.
 
-    ``observation``, ``truth``, ``true_corruption`` and ``mask`` are read again at each use, unless a batch at work
+    ``observation``, ``truth``, ``true_corruption``, ``mask`` and ``undamaged`` are read again at each use, unless a batch at work
     holds them: a :class:`~dop_lightning.problems.problem.ProblemBatch` that has been asked for its observation does.
     Made by :func:`defer`. ``dataclasses.replace``, ``copy.deepcopy`` and ``pickle`` give an ordinary problem.
     """
@@ -121,6 +122,7 @@ class DeferredProblem(Problem):
     _shape: tuple[int, ...]
     _dtype: torch.dtype
     _has_mask: bool
+    _has_undamaged: bool
     _mark: str | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -147,6 +149,11 @@ class DeferredProblem(Problem):
     def mask(self) -> Tensor | None:
         """What was observed, read if it is not in memory."""
         return self._shelf.take().mask if self._has_mask else None
+
+    @property
+    def undamaged(self) -> Tensor | None:
+        """What is known to be undamaged, read if it is not in memory."""
+        return self._shelf.take().undamaged if self._has_undamaged else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -227,7 +234,8 @@ def _made(problem: Problem, shelf: Shelf, mark: str | None, **changes: Any) -> D
         if field.name not in TENSORS:
             value = changes[field.name] if field.name in changes else getattr(problem, field.name)
             object.__setattr__(made, field.name, value)
-    own = {"_shape": problem.shape, "_dtype": problem.dtype, "_has_mask": problem.has_mask}
+    known = problem._has_undamaged if isinstance(problem, DeferredProblem) else problem.undamaged is not None
+    own = {"_shape": problem.shape, "_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
     for name, value in {"_shelf": shelf, "_mark": mark, **own}.items():
         object.__setattr__(made, name, value)
     return made

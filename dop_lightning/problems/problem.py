@@ -119,6 +119,8 @@ class Problem:
         source: what the files are written back as; opaque here.
         folder: where its results lie in the folder of a run; by default its name.
         part: of a tile, where it lies in its whole.
+        undamaged: boolean, shape ``(*m)``, true for observed entries that are known to be uncorrupted; ``None`` if
+            none is.
 
     Raises:
         ValueError: shapes do not agree or do not follow, the observation is empty, not floating point, or not finite
@@ -141,6 +143,7 @@ class Problem:
     part: Part | None = None
     measured: bool = False
     noise: float | None = None
+    undamaged: Tensor | None = None
 
     def __post_init__(self) -> None:
         y = self.observation
@@ -148,7 +151,11 @@ class Problem:
             raise ValueError(f"{self.name}: observation must be float32 or float64, got {y.dtype}")
         if y.numel() == 0:
             raise ValueError(f"{self.name}: observation must have at least one entry, got shape {tuple(y.shape)}")
-        for label, tensor in (("mask", self.mask), ("true_corruption", self.true_corruption)):
+        for label, tensor in (
+            ("mask", self.mask),
+            ("true_corruption", self.true_corruption),
+            ("undamaged", self.undamaged),
+        ):
             if tensor is not None and tensor.shape != y.shape:
                 raise ValueError(
                     f"{self.name}: {label} must have the shape of the observation, {tuple(y.shape)}, "
@@ -160,6 +167,8 @@ class Problem:
             if not self.mask.any():
                 raise ValueError(f"{self.name}: mask must have at least one observed entry, got none")
             object.__setattr__(self, "observation", torch.where(self.mask, y, torch.zeros_like(y)))
+        if self.undamaged is not None and self.undamaged.dtype != torch.bool:
+            raise ValueError(f"{self.name}: undamaged must be boolean, got {self.undamaged.dtype}")
         extremes = self.observation.aminmax() if y.numel() else ()  # NaN if any entry is; no array as large as y
         if not all(bool(torch.isfinite(extreme)) for extreme in extremes):
             bad = int((~torch.isfinite(self.observation)).sum())
@@ -234,13 +243,16 @@ class Problem:
 
     @property
     def mark(self) -> str:
-        """Hash of what determines the recovery: observation, mask, measurement, seed and α. Not the name or truth."""
+        """Hash of what determines the recovery: observation, masks, measurement, seed and α. Not the name or truth."""
         y, mask = self.observation, self.mask
         digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {self.seed} {self.data_range!r}".encode())
         digest.update(y.contiguous().numpy().data)
         if mask is not None:
             digest.update(b"mask")
             digest.update(mask.contiguous().numpy().data)
+        if self.undamaged is not None:
+            digest.update(b"undamaged")
+            digest.update(self.undamaged.contiguous().numpy().data)
         if self.sensing is not None:
             digest.update(f"{self.sensing!r} {self.signal_shape}".encode())
         if self.alpha is not None:
@@ -279,6 +291,7 @@ class Problem:
             truth=cut(self.truth),
             true_corruption=cut(self.true_corruption),
             mask=cut(self.mask),
+            undamaged=cut(self.undamaged),
             signal_shape=(),
             source=None,
             part=Part(self, rows, columns),
@@ -427,6 +440,20 @@ def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[Pr
         size = len(group) if batch_size is None else at_least("batch_size", batch_size, 1)
         batches += [ProblemBatch(group[i : i + size]) for i in range(0, len(group), size)]
     return batches
+
+
+def refuse_undamaged(problems: Sequence[Problem], method: str) -> None:
+    """Refuse problems with entries that are known to be undamaged, for a method that does not use them.
+
+    Raises:
+        ValueError: a problem has some.
+    """
+    for problem in problems:
+        if problem.undamaged is not None:
+            raise ValueError(
+                f"{problem.name}: {method} does not use undamaged entries, got {int(problem.undamaged.sum())}; use a "
+                "preset of dop recover other than paper"
+            )
 
 
 def in_type(problem: Problem, dtype: torch.dtype) -> Problem:

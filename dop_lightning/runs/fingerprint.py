@@ -17,7 +17,7 @@ from dop_lightning.problems.problem import Problem
 MODEL_WITHOUT_EFFECT = {"block", "graphs", "metrics"}
 """Settings of the model that change nothing that is recovered."""
 
-DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "max_memory"}
+DATA_WITHOUT_EFFECT = {"images", "files", "truth", "mask", "undamaged", "max_memory"}
 """Settings of the data that say where files are, or how much memory a batch may use. The contents of files count, but
 they may be moved; the memory limit only matters at the first start."""
 
@@ -50,6 +50,8 @@ def fingerprint(config: str | Mapping[str, Any], problems: Sequence[Problem]) ->
         digest.update(y.numpy().tobytes())
         if problem.mask is not None:
             digest.update(problem.mask.numpy().tobytes())
+        if problem.undamaged is not None:
+            digest.update(b"undamaged" + problem.undamaged.numpy().tobytes())
         if problem.sensing is not None:
             digest.update(f"{problem.sensing!r} {problem.signal_shape} {problem.seed}".encode())
         if problem.alpha is not None:

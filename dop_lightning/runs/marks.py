@@ -45,7 +45,7 @@ def settings_mark(settings: Mapping[str, Any]) -> str:
 
 
 def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
-    """Return the mark of a problem: its observation, its mask, how it was measured, its seed and its tiles.
+    """Return the mark of a problem: its observation, its masks, how it was measured, its seed and its tiles.
 
     The name and the truth are not in it: neither changes what is recovered.
 

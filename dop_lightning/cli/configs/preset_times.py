@@ -28,16 +28,31 @@ def preset_lines(side: int = 512) -> Iterator[str]:
     """
     set_threads()
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = torch.get_num_threads()
+    rates = Rates()
+    device, threads = rates.device, torch.get_num_threads()
     where = torch.cuda.get_device_name() if device == "cuda" else f"this CPU, {threads} thread{'s' * (threads > 1)}"
     yield f"presets, with their time for {side}×{side} pixels in colour on {where}:"
     for name, preset in PRESETS.items():
-        tile = preset.tile_for(side)
-        pixels = side**2 if tile is None else len(cover((side, side), tile).places) * tile**2
-        seconds = preset.iterations * pixels / PROBE**2 * _probe(preset, device, tile is not None)
+        seconds = rates.seconds(preset, side, side)
         setting = f"width {preset.width}, {preset.iterations} iterations" if preset.has_network else ""
         yield f"  {name:<8} {setting:<30} {format_duration(seconds):<18} {preset.text}"
+
+
+class Rates:
+    """How long presets take on this machine. Each is timed once, when it is asked for first."""
+
+    def __init__(self) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._measured: dict[tuple[Preset, bool], float] = {}
+
+    def seconds(self, preset: Preset, height: int, width: int) -> float:
+        """Return the seconds that a preset takes for a colour image of ``height``×``width`` pixels."""
+        tile = preset.tile_for(max(height, width))
+        key = (preset, tile is not None)
+        if key not in self._measured:
+            self._measured[key] = _probe(preset, self.device, tile is not None)
+        pixels = height * width if tile is None else len(cover((height, width), tile).places) * tile**2
+        return preset.iterations * pixels / PROBE**2 * self._measured[key]
 
 
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:

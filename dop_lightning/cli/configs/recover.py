@@ -20,7 +20,7 @@ from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.runs.folder import saved_settings
 
-PREVIEW_EVERY = 2.0
+PREVIEW_EVERY = 1.0
 """Seconds between two previews, at least."""
 
 
@@ -33,6 +33,8 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     preset = PRESETS[options.preset]
     width, iterations = preset.size(options.width, options.iterations)
     one_of("device", options.device, DEVICES)
+    if options.undamaged is not None and not preset.refined:
+        raise ValueError(f"--undamaged is not supported by the preset {options.preset}, got {options.undamaged[0]!r}")
     paths = find_images(options.images)
     shapes = [image_shape(path) for path in paths]
     device = torch.device("cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
@@ -50,6 +52,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 "images": [_text(path) for path in paths],
                 "truth": _files(options.truth),
                 "mask": _files(options.mask),
+                "undamaged": _files(options.undamaged),
                 "value_range": options.range,
                 "tile": tile,
                 "seeds": [options.seed],

@@ -22,6 +22,7 @@ PURPOSES = {
     "parquet": "reads .parquet tables",
     "hdf5": "reads and writes HDF5 matrices",
     "zarr": "reads and writes Zarr matrices",
+    "app": "dop app, in the browser",
     "arrays": "xarray, dask and zarr arrays in recover_image",
     "figures": "drawings of dop figure",
     "theory": "the gradient flow of Theorem 1",

@@ -42,10 +42,12 @@ class ImageFilter(ABC):
     Attributes:
         largest_abreast: pixels up to which tiles are restored side by side, one thread each; 0 if the filter is not
             thread-safe.
+        uses_undamaged: whether it uses ``undamaged`` of problems, which are refused otherwise.
         is_interrupted: whether the filter is to stop at the next :meth:`poll`.
     """
 
     largest_abreast: ClassVar[int] = 0
+    uses_undamaged: ClassVar[bool] = False
     is_interrupted: bool = False
 
     def poll(self) -> None:

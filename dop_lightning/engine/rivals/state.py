@@ -15,7 +15,7 @@ from dop_lightning.engine.rivals.base import ImageFilter, RestorationInterrupted
 from dop_lightning.engine.state import Evaluation, RatelessState
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.losses import SquaredLoss
-from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
+from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, refuse_undamaged
 
 
 class FilterState(RatelessState):
@@ -45,6 +45,8 @@ class FilterState(RatelessState):
                 f"{first.name}: {type(image_filter).__name__} needs the image itself, got a measurement of it "
                 f"({problems.sensing})"
             )
+        if not image_filter.uses_undamaged:
+            refuse_undamaged(problems, type(image_filter).__name__)
         super().__init__(problems)
         self.filter = image_filter
         self._signal = problems.observation  # replaced, and never changed in place

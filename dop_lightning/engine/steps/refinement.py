@@ -33,6 +33,7 @@ from dop_lightning.engine.steps.clean_entries.easy import are_few, is_easy
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport
+from dop_lightning.engine.steps.clean_entries.undamaged import with_undamaged, without_undamaged
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -196,6 +197,7 @@ class Refinement(StepRule):
     """
 
     ends_as: ClassVar[Status] = "stable"
+    uses_undamaged: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -446,7 +448,7 @@ class Refinement(StepRule):
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), _per_pixel(state)
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
-        found = with_recurrence(y, found, mask, pixels)
+        found = with_undamaged(with_recurrence(y, found, mask, pixels), state.problems[k])
         if self._is_misled(state, k, expected, found):
             return state.memory["look"][k].clone()
         everything = torch.ones_like(y) if mask is None else mask.to(y.dtype)
@@ -547,6 +549,7 @@ class Refinement(StepRule):
             for tensor in (state.problems.observation[k], *(memory[name][k] for name in ("border", "flat", "damaged")))
         )
         found = torch.where(flat, (y != border).to(found.dtype), found.masked_fill(damaged, 1))
+        found = without_undamaged(found, state.problems[k])
         return found if mask is None else found * mask[k].cpu()
 
     def _probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:

@@ -15,6 +15,7 @@ from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.callbacks.estimate import estimate_time
 from dop_lightning.lightning.callbacks.load import OtherLoad, describe
 from dop_lightning.lightning.callbacks.pace import Pace, Work
+from dop_lightning.lightning.callbacks.progress_file import ProgressFile
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -30,7 +31,8 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
 
     The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation. The time
     left follows from the time of the last blocks, see :class:`~.pace.Pace`. If these are much slower than estimated and
-    other processes use the machine, a line in a log says so.
+    other processes use the machine, a line in a log says so. If the environment variable ``DOP_PROGRESS`` names a file,
+    the progress is written there too, see :class:`~.progress_file.ProgressFile`.
 
     Args:
         lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
@@ -51,6 +53,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         self._pace: Pace | None = None
         self._load: OtherLoad | None = None
         self._is_estimated = False
+        self._file: ProgressFile | None = None
 
     def disable(self) -> None:
         """Show nothing."""
@@ -88,6 +91,8 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         self._is_estimated = False
         self._pace = Pace(self._maximum, _work(pl_module), expected, now) if self._maximum > 0 else None
         self._load = OtherLoad() if self.estimate else None
+        self._file = ProgressFile.of_environment()
+        self._write_file()
         self._next_line = begin + self._stride()
         if sys.stderr.isatty():
             form = "{n:.0f}/{total_fmt} iterations |{bar}|{postfix}"
@@ -112,6 +117,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             self._is_estimated = True
             if left := self._pace.seconds_left:
                 tqdm.write(f"The other parts take {format_duration(left)}", file=sys.stderr)
+        self._write_file()
         if now - self._shown_at >= PAUSE:
             self._show(trainer, self._pace.done)
 
@@ -124,8 +130,13 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         module = recovery_module(pl_module)
         if self._pace is not None:
             self._pace.renew(_work(module))
+            self._write_file()
         done = trainer.global_step if self._pace is None or not module.states else self._pace.done
         self._show(trainer, done)
+
+    def _write_file(self) -> None:
+        if self._file is not None and self._pace is not None:
+            self._file.write(self._pace.done, self._maximum, self._pace.seconds_left)
 
     def _show(self, trainer: pl.Trainer, done: float) -> None:
         if self._bar is not None:

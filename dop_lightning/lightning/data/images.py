@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class ImageFile(Source):
         resize: see :class:`ImageDataModule`.
         crop: see :class:`ImageDataModule`.
         channels: see :class:`ImageDataModule`.
+        undamaged: which of its entries are known to be undamaged, a file like that of the mask.
     """
 
     data_range = 1.0
@@ -53,11 +54,13 @@ class ImageFile(Source):
         resize: Size = None,
         crop: Size = None,
         channels: Literal["as_is", "grey", "rgb"] = "as_is",
+        undamaged: Path | None = None,
     ) -> None:
         self._path = str(path)
         self.name = image_name(path)
         self._truth = truth
         self._mask = mask
+        self._undamaged = undamaged
         self._value_range = value_range
         self._sizes = resize, crop
         self._channels: Literal["as_is", "grey", "rgb"] = channels
@@ -124,6 +127,8 @@ class ImageFile(Source):
         """As of any source; what could not be written is refused. Noise that is added is that of no detector."""
         problem = super().problem(noise, seed, sensing)
         self.format_of(problem.signal_shape)
+        if self._undamaged is not None:
+            problem = replace(problem, undamaged=read_mask(self._undamaged, self._load()))
         as_it_is = isinstance(noise, NoNoise) and sensing is None
         return as_measured(problem, self._load()) if as_it_is else problem
 
@@ -210,13 +215,15 @@ class ImageDataModule(RecoveryDataModule):
             truth is the image. Without noise the files hold what was measured, and what is recovered may have another
             size, that of ``truth`` as well; files of a ``mask`` go with them.
         max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
+        undamaged: files of what is known to be undamaged, like those of ``mask``; only without noise and sensing, and
+            for methods that use it: ``Refinement`` and ``Interpolation``.
 
     Raises:
         ValueError: a pattern matches nothing, a file is not an image, an argument is out of range, or one does not go
             with ``sensing``.
     """
 
-    growing = RecoveryDataModule.growing | {"images", "truth", "mask", "tile", "overlap"}
+    growing = RecoveryDataModule.growing | {"images", "truth", "mask", "undamaged", "tile", "overlap"}
     defers = True
 
     def __init__(
@@ -235,6 +242,7 @@ class ImageDataModule(RecoveryDataModule):
         batch_size: int | Literal["auto"] | None = 1,
         sensing: Sensing | list[Sensing] | None = None,
         max_memory: str | None = None,
+        undamaged: str | list[str] | None = None,
     ) -> None:
         super().__init__(noise, seeds, batch_size, sensing, max_memory)
         self.images = images
@@ -242,6 +250,9 @@ class ImageDataModule(RecoveryDataModule):
         if truth is not None and noise is not None:
             raise ValueError(f"truth must not be given together with noise: the image is the truth then, got {truth!r}")
         self.mask = mask
+        if undamaged is not None and (noise is not None or sensing is not None):
+            raise ValueError(f"undamaged must not be given together with noise or sensing, got {undamaged!r}")
+        self.undamaged = undamaged
         self.value_range = value_range
         self.tile = tile
         self.overlap = overlap
@@ -277,9 +288,10 @@ class ImageDataModule(RecoveryDataModule):
         paths = find_images(self.images)
         truths = one_file_each("truth", paths, self.truth, find_images)
         masks = one_file_each("mask", paths, self.mask, find_images)
+        known = one_file_each("undamaged", paths, self.undamaged, find_images)
         return [
-            ImageFile(path, truth, mask, self.value_range, self.resize, self.crop, self.channels)
-            for path, truth, mask in zip(paths, truths, masks, strict=True)
+            ImageFile(path, truth, mask, self.value_range, self.resize, self.crop, self.channels, undamaged)
+            for path, truth, mask, undamaged in zip(paths, truths, masks, known, strict=True)
         ]
 
     def cut(self, problem: Problem) -> Mosaic | None:

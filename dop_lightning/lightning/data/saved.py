@@ -9,7 +9,7 @@ from dop_lightning.lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.lightning.hyperparameters import plain, unsaved_parts
 from dop_lightning.problems.problem import Problem, ProblemBatch, Sensing, form_batches
 
-_TENSORS = ("observation", "truth", "true_corruption", "mask")
+_TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
 _PLAIN = ("name", "seed", "data_range", "folder", "alpha", "measured", "noise")
 
 

@@ -4,6 +4,7 @@ Shapes: ``*m`` one observation, C×H×W for an image.
 """
 
 from collections.abc import Callable
+from math import nan
 from typing import NamedTuple
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from dop_lightning.engine.steps.clean_entries.recurrence import with_recurrence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport, better_support, first_support
+from dop_lightning.engine.steps.clean_entries.undamaged import known_undamaged, with_undamaged, without_undamaged
 from dop_lightning.problems.problem import Problem, scale
 
 
@@ -25,12 +27,14 @@ class Initial(NamedTuple):
         mask: bool, the observed entries without structured damage.
         damaged: bool, structured damage and flat border lines.
         border: value of flat border lines; NaN elsewhere.
+        undamaged: bool, observed entries that are known to be clean, if any.
     """
 
     look: FirstLook
     mask: Tensor
     damaged: Tensor
     border: Tensor
+    undamaged: Tensor | None = None
 
     @property
     def flat(self) -> Tensor:
@@ -51,13 +55,16 @@ def initial(
         y: its observation on the device to work on; by default where it is.
     """
     y = problem.observation if y is None else y
-    border = border_of(problem, damage).to(y.device)
-    damaged = damage_of(problem, damage).to(y.device) | border.isfinite()
+    border, undamaged = border_of(problem, damage).to(y.device), known_undamaged(problem)
+    if undamaged is not None:
+        undamaged = undamaged.to(y.device)
+        border = border.masked_fill(undamaged, nan)
+    damaged = without_undamaged(damage_of(problem, damage).to(y.device), problem) | border.isfinite()
     mask = ~damaged if problem.mask is None else problem.mask.to(y.device) & ~damaged
     look = first_look(y, scale(problem), mask, per_pixel, problem.noise, sign)
     if not look.by_noise:
         look = look._replace(clean=with_recurrence(y, look.clean, mask, per_pixel))
-    return Initial(look, mask, damaged, border)
+    return Initial(look._replace(clean=with_undamaged(look.clean, problem)), mask, damaged, border, undamaged)
 
 
 def initial_support(
@@ -91,4 +98,6 @@ def initial_support(
     if better is look:
         return FirstSupport(look, support.diversity, None)
     clean = with_recurrence(y, better, found.mask, per_pixel)
+    if found.undamaged is not None:
+        clean = clean.masked_fill(found.undamaged, 1)
     return support._replace(clean=clean, settled=support.settled and clean is better)

@@ -1,0 +1,98 @@
+"""The process that works on a job: the command of the user, so that results are those of the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.cli.app.job import OWN, Job
+
+PATIENCE = 60.0
+"""Seconds that a process has to save its state before it is killed."""
+
+STOPPED = (130, 143)
+"""Exit statuses of a command that has saved its state after a signal."""
+
+
+class Child:
+    """A process in a session of its own, so that Ctrl-C on the terminal reaches it through the server alone.
+
+    Args:
+        job: that it works on.
+        command: the program and the first arguments; by default this Python with ``-m dop_lightning``.
+    """
+
+    def __init__(self, job: Job, command: tuple[str, ...] = (sys.executable, "-m", "dop_lightning")) -> None:
+        self.job = job
+        self.log = job.log
+        self.progress_file = job.folder / OWN / "progress.json"
+        self.progress_file.parent.mkdir(exist_ok=True)
+        self.progress_file.unlink(missing_ok=True)
+        self._stopped_at = 0.0
+        environment = {**os.environ, "DOP_PROGRESS": str(self.progress_file), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *job.arguments],
+                cwd=job.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; ``None`` while it is at work."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ask the process to save its state and end; kill it if it has been asked :data:`PATIENCE` ago."""
+        if self.status is not None:
+            return
+        if not self._stopped_at:
+            self._stopped_at = time.monotonic()
+            self._process.send_signal(signal.SIGTERM)
+        elif time.monotonic() - self._stopped_at > PATIENCE:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait for the end after :meth:`stop`, and kill the process if it takes too long."""
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def progress(self) -> dict[str, Any]:
+        """Return ``done``, ``maximum`` and ``seconds_left``; empty before the first iteration."""
+        return read_progress(self.progress_file)
+
+    def error(self) -> str:
+        """Return what the command said was wrong, in one line, without the folder of the job."""
+        return error_line(self.log, self.job.folder)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return what a progress file says, empty without one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def error_line(log: Path, folder: Path) -> str:
+    """Return the last line of a log that reports an error, else its last line."""
+    try:
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    lines = [line for line in lines if line]
+    errors = [line for line in lines if "error: " in line]
+    found = (errors or lines or ["the process was killed"])[-1]
+    return found.replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "")
