@@ -31,6 +31,7 @@ INTERNAL = {
         "runs.histograms",
         "runs.locks",
         "runs.mosaics",
+        "runs.ray_tasks",
         "runs.report",
     ),
 }

@@ -27,6 +27,7 @@ PURPOSES = {
     "theory": "the flow of Theorem 1, and its limit",
     "completion": "dop completion prints scripts for shells",
     "cluster": "dop sweep submits jobs to SLURM",
+    "ray": "dop fit and dop sweep use a Ray cluster",
     "estimator": "RobustPCA, an estimator of scikit-learn",
     "video": "dop separate reads and writes videos",
     "tune": "Optuna searches for settings",
