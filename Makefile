@@ -24,10 +24,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo docs test test-slow lint format types clean
+.PHONY: help setup demo docs test test-slow test-extras lint format types clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # The stamp is written last, so an installation that failed is tried again.
 $(STAMP): pyproject.toml constraints.txt
@@ -67,6 +67,10 @@ test: $(STAMP) ## all checks: lint, types, tests
 
 test-slow: $(STAMP) ## the slowest tests, which `make test` leaves out
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests
+
+# A wheel for each extra, into .venv-extras; EXTRAS="hdf5 ray" tries these alone.
+test-extras: $(STAMP) ## each extra in an environment of its own, in .venv-extras
+	@$(BIN)/python scripts/test_extras.py $(EXTRAS)
 
 lint: $(STAMP) ## rules and layout of the code, rooms, duplicates
 	@$(BIN)/python -m ruff check .
