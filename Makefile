@@ -24,10 +24,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo docs test test-slow lint format types clean
+.PHONY: help setup demo docs test test-slow test-extras lint format types clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # The stamp is written last, so a failed installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
@@ -67,6 +67,10 @@ test: $(STAMP) ## run all checks: lint, types, tests
 
 test-slow: $(STAMP) ## run the slowest tests, which `make test` skips
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests
+
+# A wheel for each extra, into .venv-extras; EXTRAS="hdf5 ray" tries these alone.
+test-extras: $(STAMP) ## test each extra in a separate environment, in .venv-extras
+	@$(BIN)/python scripts/test_extras.py $(EXTRAS)
 
 lint: $(STAMP) ## check code, prose, spelling, imports and duplicates
 	@$(BIN)/python -m ruff check .

@@ -11,19 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from dop_lightning.cli.options import OptionParser
+from dop_lightning.cli.ray_options import connect
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.checks import at_least, positive
+from dop_lightning.foundation.launched import COMPLETION_INDEX, completion_index
 from dop_lightning.foundation.nearest import nearest
 from dop_lightning.foundation.user_paths import out_folder
 from dop_lightning.runs.folder import RunFolder
-from dop_lightning.runs.sweeps import debug, local, plan, slurm
+from dop_lightning.runs.ray_tasks import require_ray
+from dop_lightning.runs.sweeps import by_ray, debug, local, plan, slurm
 from dop_lightning.runs.sweeps.axes import Axis, check_key, parse_axis
 from dop_lightning.runs.sweeps.ended import Ended
 from dop_lightning.runs.sweeps.points import Point, make_points
 from dop_lightning.runs.sweeps.record import LOG, SWEEP, state
 
-OF_SLURM = ("partition", "gpus", "cpus", "hours", "memory", "slurm", "wait")
-"""Options that mean nothing elsewhere."""
+OF_SLURM = ("partition", "hours", "memory", "slurm", "wait")
+"""Options for SLURM alone."""
+
+OF_CLUSTERS = ("gpus", "cpus")
+"""Options for SLURM and Ray."""
 
 HOURS = 12.0
 
@@ -54,21 +60,34 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=out_folder, required=True, metavar="DIR", help="the folder of the sweep")
     result.add_argument(
         "--cluster",
-        choices=["local", "slurm", "debug"],
+        choices=["local", "slurm", "ray", "debug"],
         default="local",
-        help="workers on this machine, an array of SLURM jobs, or this process; default: %(default)s",
+        help="workers on this machine, an array of SLURM jobs, tasks of Ray, or this process; default: %(default)s",
     )
     result.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="number of points at a time; default: 1 on this machine, unlimited on SLURM",
+        help="number of points at a time; default: 1 on this machine, unlimited on SLURM and Ray",
+    )
+    result.add_argument(
+        "--parts",
+        type=int,
+        metavar="N",
+        help="divide the points among N processes, and run the part JOB_COMPLETION_INDEX, from 0 to N - 1, which "
+        "Kubernetes sets in the pods of an indexed Job",
     )
     result.add_argument("--dry-run", action="store_true", help="print the plan, without starting or writing anything")
+    result.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with --cluster ray: a running cluster; default: RAY_ADDRESS, or a local cluster",
+    )
+    both = result.add_argument_group("with --cluster slurm and ray, for each point")
+    both.add_argument("--gpus", type=int, metavar="N", help="GPUs; default with Ray: trainer.devices")
+    both.add_argument("--cpus", type=int, metavar="N", help="processor cores; default with Ray: 1")
     jobs = result.add_argument_group("with --cluster slurm, for each point")
     jobs.add_argument("--partition", metavar="NAME", help="SLURM partition")
-    jobs.add_argument("--gpus", type=int, metavar="N", help="GPUs per node")
-    jobs.add_argument("--cpus", type=int, metavar="N", help="CPU cores")
     jobs.add_argument(
         "--hours",
         type=float,
@@ -92,7 +111,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: an option or an axis is wrong.
         OSError: a config file cannot be read, or the folder not be written.
-        ImportError: submitit is not installed.
+        ImportError: submitit or Ray is not installed.
     """
     options, rest = parser().parse_known_args(arguments)
     _check(options)
@@ -101,15 +120,18 @@ def run(_: str, arguments: Sequence[str]) -> int:
     settings = passed_on(rest)
     _refuse_misspelled_options(settings)
     points = make_points(axes, options.config, settings, options.out)
-    states: dict[str, str] = {point.name: state(point) for point in points}
+    own = points if options.parts is None else points[_part(options.parts) :: options.parts]
+    states: dict[str, str] = {point.name: state(point) for point in own}
     queued = slurm.jobs_in_queue(options.out) if options.cluster == "slurm" else {}
     states.update({name: "in the queue" for name in queued if states.get(name, "finished") != "finished"})
     if options.dry_run:
-        print(plan.describe(points, states))
+        print(plan.describe(own, states))
         return 0
     if options.cluster == "slurm":
         require_submitit()
-    missing = [point for point in points if states[point.name] not in ("finished", "in the queue")]
+    if options.cluster == "ray":
+        require_ray("dop sweep")
+    missing = [point for point in own if states[point.name] not in ("finished", "in the queue")]
     if missing:
         _check_settings(missing)
     print(plan.counted(states), flush=True)
@@ -118,9 +140,35 @@ def run(_: str, arguments: Sequence[str]) -> int:
     _save(options.out, axes, points)
     if options.cluster == "debug":
         ended, status = debug.run(missing, _fit, _tell)
+    elif options.cluster == "ray":
+        ended, status = _run_by_ray(options, missing)
     else:
         ended, status = local.run(missing, options.out, options.jobs or 1, _tell)
     return _report(options.out, points, ended, status)
+
+
+def _run_by_ray(options: argparse.Namespace, missing: Sequence[Point]) -> tuple[list[Ended], int]:
+    if not missing:
+        return [], 0
+    lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")
+    devices = max(lightning.folder_and_devices(point.arguments)[1] for point in missing)
+    with connect(options, options.out, devices) as tasks:
+        return by_ray.run(missing, tasks, _tell)
+
+
+def _part(parts: int) -> int:
+    """Return the number of the part of this process.
+
+    Raises:
+        ValueError: it is unknown, or too large.
+    """
+    index = completion_index()
+    if index is None or index >= parts:
+        got = "none" if index is None else index
+        raise ValueError(
+            f"with --parts {parts}, the environment variable {COMPLETION_INDEX} must be 0 to {parts - 1}, got {got}"
+        )
+    return index
 
 
 def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
@@ -188,7 +236,7 @@ def require_submitit() -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse numbers that are none, options of another cluster, and folders of something else."""
-    for name in ("jobs", "cpus"):
+    for name in ("jobs", "cpus", "parts"):
         if getattr(options, name) is not None:
             at_least(name, getattr(options, name), 1)
     if options.gpus is not None:
@@ -199,8 +247,11 @@ def _check(options: argparse.Namespace) -> None:
     idle = [name for name in OF_SLURM if getattr(options, name) and options.cluster != "slurm"]
     if idle:
         raise ValueError(f"--{idle[0]} requires --cluster slurm, got --cluster {options.cluster}")
+    for name, clusters in (*((name, ("slurm", "ray")) for name in OF_CLUSTERS), ("address", ("ray",))):
+        if getattr(options, name) is not None and options.cluster not in clusters:
+            raise ValueError(f"--{name} requires --cluster {' or '.join(clusters)}, got --cluster {options.cluster}")
     if options.jobs is not None and options.cluster == "debug":
-        raise ValueError("--jobs requires --cluster local or slurm, got --cluster debug")
+        raise ValueError("--jobs requires --cluster local, slurm or ray, got --cluster debug")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
     if RunFolder(options.out).has_run:

@@ -16,14 +16,40 @@ START = "DOP_START"
 """A name that such processes and the first one have in common, and no other start: where all are on one machine."""
 
 
+COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
+"""Set by Kubernetes in the pods of an indexed Job: their numbers, from 0 on."""
+
 TAKEN = "DOP_TAKEN"
-"""Set for a process that takes over work of a dead one: the numbers of its batches, with commas between them."""
+"""Set for a process that is given the numbers of its batches, with commas between them: to take over work of a dead
+process, or as a task of Ray. Empty for the process that gives all of them away."""
+
+PROCESSES = "DOP_PROCESSES"
+"""Set with it where Ray starts the processes of a run: how many there are. ``NODE_RANK`` numbers them."""
 
 
 def taken_batches() -> list[int] | None:
-    """Return the batches that this process takes over from a dead one; ``None`` if it has work of its own."""
+    """Return the batches that this process was given; ``None`` if it has work of its own."""
     given = os.environ.get(TAKEN)
-    return None if given is None else [int(number) for number in given.split(",")]
+    return None if given is None else [int(number) for number in given.split(",") if number]
+
+
+def gives_all_away() -> bool:
+    """Whether this process forms the batches of a run, and works on none of them."""
+    return taken_batches() == []
+
+
+def given_processes() -> int | None:
+    """Return the number of processes of the run, if Ray starts them."""
+    return _number(PROCESSES) if PROCESSES in os.environ else None
+
+
+def completion_index() -> int | None:
+    """Return the number of this pod among those of an indexed Job of Kubernetes; ``None`` elsewhere.
+
+    Raises:
+        ValueError: ``JOB_COMPLETION_INDEX`` is no whole number.
+    """
+    return _number(COMPLETION_INDEX, least=0) if COMPLETION_INDEX in os.environ else None
 
 
 def is_child() -> bool:

@@ -34,6 +34,7 @@ INTERNAL = {
         "runs.histograms",
         "runs.locks",
         "runs.mosaics",
+        "runs.ray_tasks",
         "runs.report",
     ),
 }

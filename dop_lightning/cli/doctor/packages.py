@@ -28,6 +28,7 @@ PURPOSES = {
     "theory": "the gradient flow of Theorem 1",
     "completion": "shell completion",
     "cluster": "SLURM jobs of dop sweep",
+    "ray": "dop fit and dop sweep on a Ray cluster",
     "estimator": "RobustPCA, a scikit-learn estimator",
     "video": "videos in dop separate",
     "tune": "hyperparameter search with Optuna",

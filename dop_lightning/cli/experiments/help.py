@@ -15,6 +15,7 @@ _SETTINGS = {
         ("--trainer.accelerator NAME", "auto, cpu, gpu or mps; default: auto"),
         ("--trainer.devices N", "number of devices that share the problems, or auto for all; default: 1"),
         ("--ckpt_path DIR", "checkpoint to resume from; default: the last one of the folder"),
+        ("--cluster ray", "share the problems among tasks of Ray, with --address, --jobs, --cpus, --gpus"),
     ],
     "data": [
         ("--data NAME", "ImageDataModule, MatrixDataModule, SceneDataModule or VectorDataModule"),
@@ -105,6 +106,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(page(verb))
         return 0
+    if verb == "fit" and any(argument.partition("=")[0] == "--cluster" for argument in arguments):
+        return int(importlib.import_module("dop_lightning.cli.experiments.ray_fit").run(arguments))
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
     if any(argument.partition("=")[0].endswith(".help") for argument in arguments):
         help_of_parts = importlib.import_module("dop_lightning.cli.experiments.part_help")

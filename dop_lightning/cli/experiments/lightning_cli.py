@@ -5,7 +5,8 @@ import os
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
@@ -22,9 +23,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from dop_lightning.cli import hints
 from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.experiments.explain import describe, explained
+from dop_lightning.cli.experiments.takeover import Takeover, take_over
 from dop_lightning.cli.user_code import fault_of
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.foundation.launched import RUN_FOLDER, job_name, outer_ranks
+from dop_lightning.foundation.launched import RUN_FOLDER, completion_index, given_processes, job_name, outer_ranks
 from dop_lightning.foundation.moved import new_class_paths
 from dop_lightning.foundation.yaml_size import require_small
 from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
@@ -67,6 +69,8 @@ REFUSED = {
 }
 """Flags of the Trainer that would do nothing or harm here, with what to use instead."""
 
+Take = Callable[[Trainer, Path], Takeover]
+
 STRATEGIES = ("auto", "single_device", ProblemParallelStrategy.strategy_name)
 """Ways to use devices: one, or several with problems of their own. Others would have them wait for each other."""
 
@@ -76,6 +80,7 @@ class DopCLI(LightningCLI):
 
     verb = "fit"
     _has_folder_option = False
+    _asked: dict[str, Any] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """A section for each standard callback, and where to resume."""
@@ -149,12 +154,28 @@ class DopCLI(LightningCLI):
                 f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}: problems are independent "
                 "of each other, and processes must not wait for each other"
             )
+        if (processes := given_processes()) is not None:
+            self._asked = {key: trainer.get(key) for key in ("devices", "num_nodes", "strategy")}
+            trainer["devices"], trainer["num_nodes"] = 1, processes
+            trainer["strategy"] = ProblemParallelStrategy.strategy_name
+            return
         one_device = trainer.get("devices") in (None, 1, "1") and trainer.get("num_nodes") in (None, 1)
         ranks = outer_ranks()
         if ranks is not None and one_device:
             trainer["devices"], trainer["num_nodes"] = ranks
+        index = completion_index()
+        if index is not None and trainer.get("num_nodes") not in (None, 1):
+            os.environ.setdefault("NODE_RANK", str(index))
         if strategy == "auto" and not (one_device and ranks is None):
             trainer["strategy"] = ProblemParallelStrategy.strategy_name
+
+    def text(self) -> str:
+        """The config in YAML, as the user has asked for it: a cluster that starts the processes is no part of it."""
+        config = self.config.clone()
+        config["ckpt_path"] = None  # where this start came from is not where the next one goes on
+        for key, value in (self._asked or {}).items():
+            config["trainer"][key] = value
+        return new_class_paths(self.parser.dump(config, skip_none=False))
 
     def _default_folder(self) -> Path:
         checkpoint = self.config.get("ckpt_path")
@@ -184,15 +205,20 @@ class DopCLI(LightningCLI):
         return Path("runs") / experiment / job
 
 
-def run(verb: str, arguments: Sequence[str]) -> int:
+def run(verb: str, arguments: Sequence[str], take: Take = take_over) -> int:
     """Do a verb.
+
+    Args:
+        verb: which one.
+        arguments: its settings.
+        take: lets others finish what this process does not, after its own work.
 
     Raises:
         ValueError: a setting is wrong.
     """
     runner.prepare()
     _check_config_files(arguments)
-    return _run(verb, list(arguments))
+    return _run(verb, list(arguments), take=take)
 
 
 def _check_config_files(arguments: Sequence[str]) -> None:
@@ -233,16 +259,27 @@ def fit_config(config: dict[str, Any], note: str = "") -> int:
     return _run("fit", config, note)
 
 
-def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "") -> int:
-    try:
+def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "", take: Take = take_over) -> int:
+    with _told(arguments):
         cli = _parse(verb, arguments)
         launcher = cli.trainer.strategy.launcher
         if isinstance(launcher, ChildProcessLauncher) and isinstance(arguments, list):
             launcher.command = [sys.executable, "-m", "dop_lightning", verb, *arguments]
         try:
-            return _act(verb, cli, note)
+            return _act(verb, cli, note, take)
         except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
             raise KeyboardInterrupt from error
+
+
+@contextmanager
+def _told(arguments: list[str] | dict[str, Any]) -> Iterator[None]:
+    """Raise what is wrong with settings as one line.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    try:
+        yield
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
         # a ValueError too: jsonargparse wraps ours in a list of its own
         if (fault := fault_of(error)) is not None:
@@ -285,6 +322,33 @@ def check(commands: Sequence[Sequence[str]]) -> None:
             parser.parse_args(list(arguments))
 
 
+class _Folder(DopCLI):
+    """Its settings alone: no part is made."""
+
+    def instantiate_classes(self) -> None:
+        """Do nothing."""
+
+
+def folder_and_devices(arguments: Sequence[str]) -> tuple[Path, int]:
+    """Return the folder of a run that ``dop fit`` is going to start, and how many devices it asks for.
+
+    Returns:
+        The folder, and the number of devices, which is 0 for ``--trainer.accelerator cpu``, 1 for ``auto`` and ``-1``.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    runner.prepare()
+    _check_config_files(arguments)
+    with _told(list(arguments)):
+        trainer = _parse("fit", list(arguments), _Folder).config["trainer"]
+    devices = trainer.get("devices")
+    if trainer.get("accelerator") == "cpu":
+        return Path(trainer["default_root_dir"]), 0
+    count = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdecimal() else 1
+    return Path(trainer["default_root_dir"]), max(1, count)
+
+
 def parser_of(verb: str) -> LightningArgumentParser:
     """Return the parser of a verb."""
     runner.prepare()
@@ -314,13 +378,11 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] =
     )
 
 
-def _act(verb: str, cli: DopCLI, note: str) -> int:
+def _act(verb: str, cli: DopCLI, note: str, take: Take) -> int:
     run_folder = Path(cli.trainer.default_root_dir)
     checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
     if verb == "fit":
-        cli.config["ckpt_path"] = None  # where this start came from is not where the next one goes on
-        text = new_class_paths(cli.parser.dump(cli.config, skip_none=False))
-        return runner.fit(cli.trainer, cli.model, cli.datamodule, text, checkpoint, note)
+        return runner.fit(cli.trainer, cli.model, cli.datamodule, cli.text(), checkpoint, note, take)
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
         raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.experiments.takeover import Takeover, take_over
-from dop_lightning.foundation.launched import outer_ranks
+from dop_lightning.foundation.launched import given_processes, outer_ranks
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.threads import ThreadChoice, choose_threads
 from dop_lightning.lightning.callbacks import (
@@ -83,6 +83,7 @@ def fit(
     config_text: str,
     checkpoint: Path | None = None,
     note: str = "",
+    take: Callable[[pl.Trainer, Path], Takeover] = take_over,
 ) -> int:
     """Start a run in its folder, or finish one that was started there.
 
@@ -93,6 +94,7 @@ def fit(
         config_text: the resolved config, YAML.
         checkpoint: where to go on from; by default the last one of the same run, if there is one.
         note: said on stderr before the start.
+        take: lets others finish what this process does not, after its own work.
 
     Returns:
         The exit status.
@@ -130,7 +132,7 @@ def fit(
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    taken = Takeover() if _stopped_by(trainer, module) else take_over(trainer, run)
+    taken = Takeover() if _stopped_by(trainer, module) else take(trainer, run)
     return _end(trainer, module, data, run, taken)
 
 
@@ -178,7 +180,7 @@ def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None
         return ""
     if trainer.strategy.root_device.type == "cpu":
         return hints.unused_gpu(hints.look())
-    if outer_ranks() is not None:
+    if outer_ranks() is not None or given_processes() is not None:
         return ""
     # with the size «auto» batches are formed later, as many as there are devices for
     return hints.idle_gpus(hints.look(), trainer.world_size, len(data.batches or data.problems))

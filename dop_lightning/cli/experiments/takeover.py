@@ -111,6 +111,61 @@ def _dead(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, list[int]]:
     return dead
 
 
+class Deaths:
+    """Which batches processes have died of.
+
+    Args:
+        plan: of the run.
+        run: its folder.
+        result: gets the batches that are left.
+
+    Attributes:
+        left: these batches.
+    """
+
+    def __init__(self, plan: Plan, run: Path, result: Takeover) -> None:
+        self.plan = plan
+        self.run = run
+        self.result = result
+        self.left: list[int] = []
+        self._deaths: Counter[int] = Counter()
+
+    def count(self, rank: int, batches: Sequence[int]) -> None:
+        """Count a death for the batches that were advanced; for all of them if the process had not come so far."""
+        advanced = [number for number in read_at_work(self.run, rank) if number in batches]
+        self._deaths.update(advanced or batches)
+
+    def without_deadly(self, batches: Sequence[int], how: str) -> list[int]:
+        """Return the batches that can be tried again.
+
+        Args:
+            batches: of the process that has died.
+            how: it has died, in words.
+        """
+        deadly = [number for number in batches if self._deaths[number] >= MOST_DEATHS]
+        labels = batch_labels(range(len(self.plan.batches)))
+        for number in deadly:
+            names = self.plan.batches[number]
+            named = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+            reason = f"{labels[number]} ({named}): two processes died while they worked on it, the last one {how}"
+            self.result.left[number] = reason
+        self.left += deadly
+        return [number for number in batches if number not in deadly]
+
+    def report(self, rank: int, numbers: Sequence[int]) -> None:
+        """Let ``dop status`` know that a process has left batches."""
+        known = {beat.rank: beat for beat in read_heartbeats(self.run)}
+        now = time.time()
+        beat = known.get(rank) or Heartbeat(rank, socket.gethostname(), os.getpid(), now, now)
+        names = [name for number in numbers for name in self.plan.batches[number]]
+        at_work = {name: beat.at_work.get(name, 0) for name in names}
+        reason = "; ".join(self.result.left[number] for number in numbers)
+        with suppress(OSError):  # it is printed, too
+            write_heartbeat(
+                self.run, replace(beat, time=now, batches=list(numbers), at_work=at_work, end="failed", reason=reason)
+            )
+
+
 class _Work:
     """The batches of one dead process.
 
@@ -128,8 +183,7 @@ class _Work:
         self.run = run
         self.rank = rank
         self.result = result
-        self._deaths: Counter[int] = Counter()
-        self._deadly: dict[int, str] = {}
+        self._deaths = Deaths(plan, run, result)
         # the first process is alone with an exclusive lock and with what it prints: a taker has another rank
         self._rank_of_taker = trainer.global_rank or rank
 
@@ -138,16 +192,16 @@ class _Work:
         try:
             self._finish(batches)
         finally:
-            if self._deadly:
-                self._report()
+            if self._deaths.left:
+                self._deaths.report(self.rank, self._deaths.left)
 
     def _finish(self, batches: Sequence[int]) -> None:
         left = list(batches)
         many = f"{len(left)} batch{'es' * (len(left) > 1)}"
         print(f"The process of rank {self.rank} has died; taking its {many} over", file=sys.stderr)
-        self._count(self.rank, left)
+        self._deaths.count(self.rank, left)
         how = ""
-        while left := self._without_deadly(left, how):
+        while left := self._deaths.without_deadly(left, how):
             process = subprocess.Popen(self._command(), env=self._environment(left))
             code = self._wait(process)
             if self.result.stopped_by:
@@ -159,36 +213,7 @@ class _Work:
                 else:
                     self.result.ranks.append(self.rank)
                 return
-            self._count(self._rank_of_taker, left)
-
-    def _count(self, rank: int, batches: Sequence[int]) -> None:
-        """Count a death for the batches that were advanced; for all of them if the process had not come so far."""
-        advanced = [number for number in read_at_work(self.run, rank) if number in batches]
-        self._deaths.update(advanced or batches)
-
-    def _without_deadly(self, batches: Sequence[int], how: str) -> list[int]:
-        deadly = [number for number in batches if self._deaths[number] >= MOST_DEATHS]
-        labels = batch_labels(range(len(self.plan.batches)))
-        for number in deadly:
-            names = self.plan.batches[number]
-            named = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
-            reason = f"{labels[number]} ({named}): two processes died while they worked on it, the last one {how}"
-            self.result.left[number] = self._deadly[number] = reason
-        return [number for number in batches if number not in deadly]
-
-    def _report(self) -> None:
-        """Let ``dop status`` know which batches are left."""
-        known = {beat.rank: beat for beat in read_heartbeats(self.run)}
-        now = time.time()
-        beat = known.get(self.rank) or Heartbeat(self.rank, socket.gethostname(), os.getpid(), now, now)
-        names = [name for number in self._deadly for name in self.plan.batches[number]]
-        at_work = {name: beat.at_work.get(name, 0) for name in names}
-        reason = "; ".join(self._deadly.values())
-        with suppress(OSError):  # it is printed, too
-            batches = list(self._deadly)
-            write_heartbeat(
-                self.run, replace(beat, time=now, batches=batches, at_work=at_work, end="failed", reason=reason)
-            )
+            self._deaths.count(self._rank_of_taker, left)
 
     def _command(self) -> list[str]:
         launcher = self.trainer.strategy.launcher

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.launched import gives_all_away
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.callbacks.estimate import estimate_time
 from dop_lightning.lightning.callbacks.load import OtherLoad, describe
@@ -65,7 +66,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin where a resumed run begins."""
-        self._enabled = self._enabled and trainer.is_global_zero
+        self._enabled = self._enabled and trainer.is_global_zero and not gives_all_away()
         if not self._enabled:
             return
         pl_module = recovery_module(pl_module)

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.state import State
-from dop_lightning.foundation.launched import TAKEN, taken_batches
+from dop_lightning.foundation.launched import TAKEN, gives_all_away, taken_batches
 from dop_lightning.foundation.machine import available_memory
 from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
@@ -25,7 +25,9 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
         begin: makes the state of one problem alone, which is thrown away.
     """
     taken = taken_batches()
-    if taken is not None:
+    if gives_all_away():
+        plan = Plan(_plan(trainer, data, begin).batches, [[] for _ in range(trainer.world_size)])
+    elif taken is not None:
         plan = _plan_of_taker(trainer, data, taken)
     else:
         share = getattr(trainer.strategy, "share", lambda _, decide, __: decide())

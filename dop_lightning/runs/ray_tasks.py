@@ -1,0 +1,292 @@
+"""Commands ``dop …`` as tasks of a Ray cluster. Ray is imported when a cluster is used."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dop_lightning.foundation.launched import CHILD
+
+PAUSE = 0.5
+"""Seconds between two looks of a task for the end of its command, or for the wish to stop."""
+
+FOREIGN = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_")
+"""Variables of launchers that may have started Ray. A command must not take itself for one of their processes."""
+
+OBJECT_STORE = 80 * 2**20
+"""Bytes for the objects of a local cluster: tasks return an exit status and nothing else."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class RayTask:
+    """A command.
+
+    Attributes:
+        name: shown in messages, and by Ray.
+        arguments: of ``python -m dop_lightning``.
+        folder: working directory, on all nodes.
+        log: file that its output is appended to, absolute.
+        environment: variables to set for it.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    folder: Path
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """How a task has ended.
+
+    Attributes:
+        task: the task.
+        status: exit status of the command, negative if a signal ended it; ``None`` if its worker or node died, or if it
+            could not be started.
+        death: how the command or its worker died, such as ``was ended by SIGKILL``; empty if it did not.
+        error: why the command could not be started; empty if it was.
+    """
+
+    task: RayTask
+    status: int | None = None
+    death: str = ""
+    error: str = ""
+
+
+def require_ray(user: str) -> None:
+    """Check that Ray is installed.
+
+    Args:
+        user: the command that needs it, for the message.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ImportError(f'{user} --cluster ray needs Ray: pip install "dop_lightning[ray]"')
+
+
+class RayTasks:
+    """Tasks of a cluster, each with a process of its own that ends with the worker process of Ray around it.
+
+    Usage statistics of Ray are off unless ``RAY_USAGE_STATS_ENABLED`` is set. A local cluster has a secret token:
+    other users and machines cannot use its ports. Use it as a context manager.
+
+    Args:
+        folder: a folder that all nodes see. A file in it stops the tasks.
+        address: of a running cluster; ``auto`` for the one of this machine. ``None`` is the environment variable
+            ``RAY_ADDRESS``, or a local cluster, which ends with this process.
+        cpus: cores per task, at least 1; a task has as many threads, unless ``OMP_NUM_THREADS`` is set.
+        gpus: GPUs per task; ``None`` is ``devices`` if the cluster has GPUs, else 0.
+        jobs: largest number of tasks at a time; ``None`` is what the cluster has room for.
+        devices: that a task works on, at least 0.
+
+    Raises:
+        ValueError: there is no cluster at the address, or a task needs more than the cluster has.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        address: str | None = None,
+        cpus: int = 1,
+        gpus: int | None = None,
+        jobs: int | None = None,
+        devices: int = 1,
+    ) -> None:
+        self.cpus, self.jobs = cpus, jobs
+        self._ray = _connect(address or os.environ.get("RAY_ADDRESS"))
+        resources = self._ray.cluster_resources()
+        self.gpus = (devices if resources.get("GPU", 0) else 0) if gpus is None else gpus
+        self._require("cpus", cpus, resources.get("CPU", 0))
+        self._require("gpus", self.gpus, resources.get("GPU", 0))
+        rooms = [resources.get("CPU", 0) // cpus, *([resources["GPU"] // self.gpus] if self.gpus else [])]
+        self.slots = max(1, int(min([*rooms, *([jobs] if jobs else [])])))
+        self._stop = folder.absolute() / f"stop-{secrets.token_hex(8)}"
+        self._remote = self._ray.remote(num_cpus=cpus, num_gpus=self.gpus, max_retries=0)(_run)
+        self._waiting: list[RayTask] = []
+        self._running: dict[Any, RayTask] = {}
+
+    def _require(self, name: str, asked: int, there: float) -> None:
+        if asked > there:
+            self.close()
+            raise ValueError(f"{name} must be at most {there:g}, which the cluster has in all, got {asked}")
+
+    def __enter__(self) -> RayTasks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of every task: the threads, and where Python finds modules."""
+        own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(self.cpus)}
+        return own | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task has not ended."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, task: RayTask) -> None:
+        """Run a task when there is room for it."""
+        self._waiting.append(task)
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and not self.is_stopping and (self.jobs is None or len(self._running) < self.jobs):
+            task = self._waiting.pop(0)
+            reference = self._remote.options(name=task.name).remote(task, self._stop, self.environment)
+            self._running[reference] = task
+
+    def wait(self, seconds: float) -> list[TaskEnd]:
+        """Wait until a task has ended, at most so long, and return those that have."""
+        if not self._running:
+            return []
+        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        ended = [self._end(reference, self._running.pop(reference)) for reference in done]
+        self._start()
+        return ended
+
+    def _end(self, reference: Any, task: RayTask) -> TaskEnd:
+        errors = self._ray.exceptions
+        try:
+            status = int(self._ray.get(reference))
+        except errors.WorkerCrashedError:
+            return TaskEnd(task, death="died with its worker process of Ray")
+        except (errors.NodeDiedError, errors.LocalRayletDiedError):
+            return TaskEnd(task, death="died with its node")
+        except errors.OutOfMemoryError:
+            return TaskEnd(task, death="was ended by Ray, since the memory of its node was used up")
+        except (errors.RayError, OSError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return TaskEnd(task, error=lines[-1] if lines else type(error).__name__)
+        return TaskEnd(task, status, f"was ended by {signal.Signals(-status).name}" if status < 0 else "")
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop.exists()
+
+    def stop(self) -> None:
+        """Let all commands save and end, as SIGTERM does; tasks that have not begun are not begun."""
+        self._waiting.clear()
+        self._stop.touch()
+
+    def close(self) -> None:
+        """End what is still at work, at once, and leave the cluster."""
+        self._ray.shutdown()
+        if hasattr(self, "_stop"):
+            self._stop.unlink(missing_ok=True)
+
+
+def _connect(address: str | None) -> Any:
+    """Return the module of Ray, connected to a cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read while Ray is imported
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # tasks without GPUs see none
+    local = {}
+    if address in (None, "local"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with _silent():
+            ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"address must be that of a Ray cluster that is running, got {address!r}: {text}") from error
+    finally:
+        _put_back(before)
+    return ray
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Silence the libraries of Ray, which print every try to connect: our one line says what is wrong."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _put_back(handler: Any) -> None:
+    try:
+        signal.signal(signal.SIGTERM, handler)  # Ray's ends the process without a word
+    except ValueError:  # not the main thread, where Ray sets none either
+        return
+
+
+# ------------------------------------------------------------------------------------------------------------ in a task
+
+
+def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
+    """Run a command, and return its exit status."""
+    if _exists(stop):
+        return 128 + signal.SIGTERM
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    variables |= {**environment, **task.environment, CHILD: str(os.getpid())}
+    library, parent = (ctypes.CDLL(None) if sys.platform == "linux" else None), os.getpid()
+
+    def begin() -> None:
+        """End with this process, and accept the signals that Ray blocks in its workers."""
+        if library is not None:
+            library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    with task.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dop_lightning", *task.arguments],
+            cwd=task.folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=begin,
+            start_new_session=True,
+        )
+    try:
+        return _wait(process, stop)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
+    told = False
+    while True:
+        try:
+            return process.wait(PAUSE)
+        except subprocess.TimeoutExpired:
+            if not told and _exists(stop):
+                told = True
+                process.terminate()
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is in its folder: by a listing, since network file systems remember that a name was not there."""
+    return path in path.parent.iterdir()

@@ -1,0 +1,69 @@
+"""The points of a sweep as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd
+from dop_lightning.runs.sweeps.ended import Ended, judge
+from dop_lightning.runs.sweeps.local import PAUSE, Stop
+from dop_lightning.runs.sweeps.points import Point
+from dop_lightning.runs.sweeps.record import LOG, begin, open_log, settle
+
+MOST_DEATHS = 2
+"""A point at which so many processes died is left, and reported."""
+
+
+def run(points: Sequence[Point], tasks: RayTasks, tell: Callable[[str], None]) -> tuple[list[Ended], int]:
+    """Run points on a cluster. A point whose process, worker or node dies goes on in another one, once.
+
+    The first Ctrl-C or SIGTERM lets those at work save and end, and begins no other; a second one stops them at once.
+
+    Args:
+        points: what to run.
+        tasks: of the cluster.
+        tell: takes a line on how the sweep goes on.
+
+    Returns:
+        What has become of the points that were begun, and 0, or 130 or 143 after a signal.
+    """
+    digests = {point.name: begin(point) for point in points}
+    by_name, ended, deaths = {point.name: point for point in points}, list[Ended](), Counter[str]()
+    with Stop() as stop:
+        for point in points:
+            tasks.submit(_task(point))
+        while tasks.is_busy:
+            for end in tasks.wait(PAUSE):
+                point = by_name[end.task.name]
+                deaths[point.name] += bool(end.death)
+                if end.death and deaths[point.name] < MOST_DEATHS and not stop.number:
+                    tell(f"{point.name}: {end.death}; started again")
+                    tasks.submit(_task(point))
+                    continue
+                if end.status == 0:
+                    settle(point, digests[point.name])
+                ended.append(_judge(point, end, deaths[point.name]))
+                tell(f"{point.name}: {ended[-1].failure or 'finished'}")
+            if stop.unheeded:
+                stop.unheeded -= 1
+                if tasks.is_stopping:
+                    return ended, 128 + stop.number
+                tell("Stopping: the runs save what they have (again: stop at once)")
+                tasks.stop()
+    return ended, 128 + stop.number if stop.number else 0
+
+
+def _task(point: Point) -> RayTask:
+    open_log(point).close()
+    return RayTask(point.name, ["fit", *point.arguments], Path.cwd(), (point.folder / LOG).absolute())
+
+
+def _judge(point: Point, end: TaskEnd, deaths: int) -> Ended:
+    log = point.folder / LOG
+    if deaths >= MOST_DEATHS:
+        return Ended(point, f"two processes died while they worked on it, the last one {end.death}", log)
+    if end.status is None:
+        return Ended(point, end.error or end.death, log)
+    return judge(point, end.status)

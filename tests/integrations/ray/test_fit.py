@@ -1,0 +1,87 @@
+"""``dop fit --cluster ray`` against ``dop fit``."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integrations.ray.builders import assert_equal, at_work, end, fit, kill_worker, start, until, write_config
+from tests.runs.sweeps.builders import has_begun
+
+pytest.importorskip("ray")
+
+KILLER = """
+import os, signal
+import pytorch_lightning as pl
+
+class Killer(pl.Callback):
+    def on_train_batch_end(self, *args):
+        if os.environ.get("DOP_TAKEN") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config of 12 problems, and ``one``, the run of a single process."""
+    path = tmp_path_factory.mktemp("fit")
+    write_config(path)
+    end(start(*fit("one"), folder=path))
+    return path
+
+
+def test_12_problems_are_recovered_though_a_worker_is_killed_twice(folder: Path) -> None:
+    driver = start(*fit("killed", "--cluster", "ray"), folder=folder)
+    killed: set[int] = set()
+    while len(killed) < 2:
+        until(lambda: set(at_work(folder, "killed")) - killed, driver)
+        rank = min(set(at_work(folder, "killed")) - killed or {0})
+        if rank and kill_worker(driver, rank):
+            killed.add(rank)
+    said = end(driver)
+    assert said.count("died with its worker process of Ray; another one finishes its work") == 2
+    assert_equal(folder / "one", folder / "killed", 12)
+    assert "num_nodes: 1" in (folder / "killed" / "config.yaml").read_text()
+
+
+def test_a_run_that_was_begun_with_ray_goes_on_without_it(folder: Path) -> None:
+    driver = start(*fit("begun", "--cluster", "ray"), folder=folder)
+    until(lambda: at_work(folder, "begun"), driver)
+    driver.send_signal(signal.SIGTERM)
+    said = end(driver, 143)
+    assert "Stopped by SIGTERM; the same command resumes the run" in said
+    end(start(*fit("begun"), folder=folder))
+    assert_equal(folder / "one", folder / "begun", 12)
+
+
+def test_a_run_that_was_begun_without_ray_goes_on_with_it(folder: Path) -> None:
+    process = start(*fit("other"), folder=folder)
+    until(lambda: has_begun(folder / "other"), process)
+    process.send_signal(signal.SIGTERM)
+    end(process, 143)
+    end(start(*fit("other", "--cluster", "ray", "--jobs", "2"), folder=folder))
+    assert_equal(folder / "one", folder / "other", 12)
+
+
+def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> None:
+    (folder / "killer.py").write_text(KILLER)
+    few = ["--data.seeds", "1", "--trainer.callbacks+", "killer.Killer"]
+    said = end(start(*fit("left", *few, "--cluster", "ray"), folder=folder), 1)
+    assert said.count("was ended by SIGKILL; another one finishes its work") == 1
+    assert ": two processes died while they worked on it, the last one was ended by SIGKILL" in said
+    assert said.splitlines()[-1] == "The same command again finishes what is missing"
+    end(start(*fit("left", *few), folder=folder))
+    assert str(len(list((folder / "left").glob("*/result.json")))) == "2"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--address", "127.0.0.1:1"], "address must be that of a Ray cluster that is running, got '127.0.0.1:1'"),
+        (["--cpus", "4000"], "cpus must be at most "),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(folder: Path, options: list[str], text: str) -> None:
+    said = end(start(*fit("none", "--cluster", "ray", *options), folder=folder), 2)
+    (line,) = said.splitlines()
+    assert line.startswith(f"dop fit: error: {text}")

@@ -1,0 +1,70 @@
+"""``make test-extras``: its table has all extras, and what it finds is counted."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMING = {"app", "napari", "notebook"}
+"""Rows of the table whose extras, and tests, other changes add."""
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("test_extras_script", ROOT / "scripts" / "test_extras.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_extra_is_tried(script: ModuleType) -> None:
+    assert set(script.EXTRAS) - COMING <= set(script.names()) <= set(script.EXTRAS)
+
+
+def test_the_tests_of_an_extra_exist(script: ModuleType) -> None:
+    for name in set(script.names()) - {"physics"}:  # comes with its tests of the estimators of deepinv
+        for argument in script.EXTRAS[name].tests:
+            assert not argument.startswith("tests/") or (ROOT / argument).exists(), argument
+
+
+def test_failures_are_counted(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(script, "make_base", lambda: (Path("base"), Path("wheel")))
+
+    def check(name: str, base: Path, wheel: Path) -> str:
+        if name == "zarr":
+            raise script.StepError("installing failed")
+        return "installed in 1 s"
+
+    assert script.main(["hdf5", "zarr"], check) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "hdf5        passed  installed in 1 s",
+        "zarr        FAILED  installing failed",
+        "1 of 2 extras passed",
+    ]
+    assert script.main(["hdf5"], check) == 0
+    with pytest.raises(SystemExit):
+        script.main(["moon"], check)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("pass", "the task succeeds without the extra"),
+        ("raise ImportError('no')", "the last line without the extra must match"),
+        ("raise ImportError('pip install \"dop_lightning[hdf5]\"')", None),
+    ],
+)
+def test_what_is_said_without_an_extra(script: ModuleType, task: str, message: str | None, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    if message is None:
+        script.check_refusal("hdf5", script.Extra(task), tmp_path, tmp_path)
+        return
+    with pytest.raises(script.StepError, match=message):
+        script.check_refusal("hdf5", script.Extra(task), tmp_path, tmp_path)
