@@ -125,20 +125,45 @@ def restore(
         OutOfMemoryError: there was less memory than expected.
         ValueError: an image does not fit in memory.
     """
-    sides = [settings.side(_shape(each.problem)) for each in requests]
-    mosaics = [None if side is None else cut(each.problem, side) for each, side in zip(requests, sides, strict=True)]
-    parts = [
-        [each.problem] if mosaic is None else list(mosaic.tiles.values())
-        for each, mosaic in zip(requests, mosaics, strict=True)
+    found = recover_problems([each.problem for each in requests], settings, stop, tell)
+    return [
+        None if outcome is None else _recovery(each.given, each.loaded, outcome, history)
+        for each, (outcome, history) in zip(requests, found, strict=True)
     ]
-    problems = [problem for each in parts for problem in each]
+
+
+def recover_problems(
+    problems: Sequence[Problem], settings: Settings, stop: Callable[[], bool], tell: Tell
+) -> list[tuple[Outcome | None, History]]:
+    """Recover images, each as a batch of one, and return their outcomes and histories.
+
+    Images that are large for their preset are recovered in tiles, unless they are measured through a sensing. The
+    outcome of an image that was interrupted before it had begun is ``None``, its history empty.
+
+    Args:
+        problems: images ``(C, H, W)`` with different names.
+        settings: how.
+        stop: whether to stop after the block in progress.
+        tell: called with iterations that are done.
+
+    Raises:
+        OutOfMemoryError: there was less memory than expected.
+        ValueError: an image does not fit in memory.
+    """
+    sides = [settings.side(_shape(each)) if each.sensing is None else None for each in problems]
+    mosaics = [None if side is None else cut(each, side) for each, side in zip(problems, sides, strict=True)]
+    parts = [
+        [each] if mosaic is None else list(mosaic.tiles.values())
+        for each, mosaic in zip(problems, mosaics, strict=True)
+    ]
+    pieces = [piece for each in parts for piece in each]
     history = HistoryListener(settings.maximum, tell)
-    largest = max(math.prod(each.observation.shape[1:]) for each in problems)
+    largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
     # whatever is around: gradients are needed, and arrays that remember them
     with torch.inference_mode(False), torch.no_grad(), _advice():
         run_batches(
             settings.method(),
-            [ProblemBatch([each]) for each in problems],
+            [ProblemBatch([each]) for each in pieces],
             settings.maximum,
             block=block_length(largest, settings.width, settings.device.type),
             listeners=[history],
@@ -148,17 +173,17 @@ def restore(
             evaluate_every=EVERY,
             interrupted=stop,
         )
-    found: list[Recovery | None] = []
-    for each, mosaic, own in zip(requests, mosaics, parts, strict=True):
+    results: list[tuple[Outcome | None, History]] = []
+    for mosaic, own in zip(mosaics, parts, strict=True):
         some = next((history.outcomes[part.name] for part in own if part.name in history.outcomes), None)
         if some is None:
-            found.append(None)
+            results.append((None, {}))
             continue
         outcomes = [history.outcomes.get(part.name) or _not_begun(part, some) for part in own]
         outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
         curves = [history.curves[part.name] for part in own if part.name in history.curves]
-        found.append(_recovery(each.given, each.loaded, outcome, mean_history(curves)))
-    return found
+        results.append((outcome, mean_history(curves)))
+    return results
 
 
 @contextmanager

@@ -65,6 +65,7 @@ FIRST_HOUR = "first_hour.md"
 ELSEWHERE = {
     "checkpoints.md": "test_lightning.py",
     "cluster.md": "test_cluster.py",
+    "deepinv.md": "../integrations/deepinv/test_document.py",
     "extending.md": "../contributing/test_extending.py",
     "lightning.md": "test_lightning.py",
     "operators.md": "test_operators.py",

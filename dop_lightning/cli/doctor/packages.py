@@ -32,7 +32,7 @@ PURPOSES = {
     "tune": "Optuna searches for settings",
     "rivals": "classical filters to compare with",
     "triton": "kernels of networks on a GPU",
-    "physics": "deepinv's physics as operators",
+    "physics": "deepinv: its physics as operators, and a reconstructor for it",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",
 }
