@@ -15,7 +15,7 @@ if not any(Path(device).exists() for device in GPUS):
 if importlib.util.find_spec("torchvision") is not None:  # imported by torchmetrics as well, wherever it is
     make_importable()
 
-NEEDS = {"deepinv": "deepinv/[pr]*.py"}
+NEEDS = {"deepinv": "deepinv/[pr]*.py", "napari": "napari/widget.py"}
 """Modules of integrations whose import needs a package."""
 
 collect_ignore_glob = [

@@ -16,6 +16,7 @@ from dop_lightning.engine.steps import Dense
 from dop_lightning.engine.steps.clean_entries import Sign
 from dop_lightning.images import chunked
 from dop_lightning.images.containers import bare, opened
+from dop_lightning.images.following import followed
 from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
@@ -259,5 +260,10 @@ def _work(
     for size, count in Counter(sizes).items():
         side = settings.side((1, *size))
         parts += count * (1 if side is None else len(cover(size, side).places))
-    with first_interrupt() as stop, progress_bar(progress, settings.maximum * parts) as tell:
+    total = settings.maximum * parts
+    with (
+        first_interrupt() as interrupted,
+        progress_bar(progress, total) as bar,
+        followed(interrupted, bar, total) as (stop, tell),
+    ):
         yield stop, tell

@@ -23,6 +23,7 @@ INTERNAL = {
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
     "lightning.saved_batches",
+    "integrations.napari",
     *(
         "runs.checkpoints",
         "runs.copies",

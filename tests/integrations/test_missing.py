@@ -20,6 +20,7 @@ except ImportError as error:
     [
         ("deepinv", "from dop_lightning.integrations.deepinv import RobustReconstructor", "physics"),
         ("deepinv", "from dop_lightning.integrations.deepinv import SensingPhysics", "physics"),
+        ("napari", "import dop_lightning.integrations.napari.widget", "napari"),
     ],
 )
 def test_a_missing_package_is_one_line(package: str, statement: str, extra: str) -> None:

@@ -33,6 +33,7 @@ PURPOSES = {
     "rivals": "classical filters to compare with",
     "triton": "kernels of networks on a GPU",
     "physics": "deepinv: its physics as operators, and a reconstructor for it",
+    "napari": "a plugin for napari",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",
 }
