@@ -20,6 +20,7 @@ from dop_lightning.images.following import followed
 from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
+from dop_lightning.images.live_widget import live_widget
 from dop_lightning.images.presets import Precision
 from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
@@ -117,7 +118,8 @@ def recover_image(
             them: ``cuda:1``.
         precision: of the network, and of the products in its optimizer: ``fp32``, ``bf16``, or ``auto``, bf16 where the
             processor has units for it.
-        progress: whether to show a bar; by default in notebooks and on terminals.
+        progress: whether to show a bar; by default in notebooks and on terminals. In notebooks with ipywidgets (the
+            extra ``notebook``), the image as it is recovered by now is shown as well.
 
     Returns:
         A :class:`Recovery`: the recovered image, of the same kind, and what was found of the corruption. For several
@@ -263,7 +265,8 @@ def _work(
     total = settings.maximum * parts
     with (
         first_interrupt() as interrupted,
-        progress_bar(progress, total) as bar,
+        live_widget(progress) as is_live,
+        progress_bar(False if is_live else progress, total) as bar,
         followed(interrupted, bar, total) as (stop, tell),
     ):
         yield stop, tell

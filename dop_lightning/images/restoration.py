@@ -16,8 +16,10 @@ from torch import Tensor
 
 from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.run import Listener
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.images.cost import block_length
+from dop_lightning.images.following import follower
 from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
@@ -27,6 +29,7 @@ from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.formats.stretch import Stretch
 from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
+from dop_lightning.images.live_pictures import LivePictures
 from dop_lightning.images.measured import as_measured
 from dop_lightning.images.mosaics import combine
 from dop_lightning.images.presets import TAU
@@ -158,6 +161,9 @@ def recover_problems(
     ]
     pieces = [piece for each in parts for piece in each]
     history = HistoryListener(settings.maximum, tell)
+    listeners: list[Listener] = [history]
+    if (found := follower()) is not None and found.wants_pictures:
+        listeners.append(LivePictures(problems, mosaics, found.show))
     largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
     # whatever is around: gradients are needed, and arrays that remember them
     with torch.inference_mode(False), torch.no_grad(), _advice():
@@ -166,7 +172,7 @@ def recover_problems(
             [ProblemBatch([each]) for each in pieces],
             settings.maximum,
             block=block_length(largest, settings.width, settings.device.type),
-            listeners=[history],
+            listeners=listeners,
             device=settings.device,
             tau=TAU,
             alpha=settings.alpha,

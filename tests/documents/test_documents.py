@@ -50,6 +50,7 @@ HOW_TO = [
     "logging.md",
     "masks.md",
     "metrics.md",
+    "notebooks.md",
     "report.md",
     "resume.md",
     "rivals.md",

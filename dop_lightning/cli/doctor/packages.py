@@ -34,6 +34,7 @@ PURPOSES = {
     "triton": "kernels of networks on a GPU",
     "physics": "deepinv: its physics as operators, and a reconstructor for it",
     "napari": "a plugin for napari",
+    "notebook": "recover_image shows its work in notebooks",
     "docs": "the site of the documents",
     "dev": "tests and checks of the code",
 }
