@@ -1,6 +1,7 @@
 """How Sphinx makes the site of docs/: `make docs`. Neither the build nor the pages fetch anything."""
 
 import importlib.metadata
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = [name for name in ("deepinv",) if importlib.util.find_spec(name) is None]
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

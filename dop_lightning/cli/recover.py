@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--undamaged",
         nargs="+",
         metavar="FILE",
-        help="white where values are known to be undamaged; one an IMAGE or one for all. They are never marked as "
+        help="white where values are known to be undamaged; one per IMAGE or one for all. They are never marked as "
         "corrupted; not with --preset paper",
     )
     result.add_argument(

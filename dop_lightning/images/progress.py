@@ -7,7 +7,8 @@ from typing import Any
 
 from dop_lightning.foundation.quiet import quiet
 
-_SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
+SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
+"""Scores that are shown, by tag; the first that is known."""
 
 Tell = Callable[[int, Mapping[str, float]], None]
 """Called with iterations that are done, and scores."""
@@ -29,9 +30,9 @@ def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
     with tqdm(total=total, unit="it") as bar:
 
         def tell(done: int, scores: Mapping[str, float]) -> None:
-            tag = next((tag for tag in _SHOWN if tag in scores), None)
+            tag = next((tag for tag in SHOWN if tag in scores), None)
             if tag is not None:
-                bar.set_postfix_str(_SHOWN[tag].format(scores[tag]), refresh=False)
+                bar.set_postfix_str(SHOWN[tag].format(scores[tag]), refresh=False)
             bar.update(done)
 
         yield tell

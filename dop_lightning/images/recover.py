@@ -16,9 +16,11 @@ from dop_lightning.engine.steps import Dense
 from dop_lightning.engine.steps.clean_entries import Sign
 from dop_lightning.images import chunked
 from dop_lightning.images.containers import bare, opened
+from dop_lightning.images.following import followed
 from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
+from dop_lightning.images.live_widget import live_widget
 from dop_lightning.images.presets import Precision
 from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
@@ -116,7 +118,8 @@ def recover_image(
             them: ``cuda:1``.
         precision: of the network, and of the products in its optimizer: ``fp32``, ``bf16``, or ``auto``, bf16 where the
             processor has units for it.
-        progress: whether to show a bar; by default in notebooks and on terminals.
+        progress: whether to show a bar; by default in notebooks and on terminals. In notebooks with ipywidgets (the
+            extra ``notebook``), the image as it is recovered by now is shown as well.
 
     Returns:
         A :class:`Recovery`: the recovered image, of the same kind, and what was found of the corruption. For several
@@ -259,5 +262,11 @@ def _work(
     for size, count in Counter(sizes).items():
         side = settings.side((1, *size))
         parts += count * (1 if side is None else len(cover(size, side).places))
-    with first_interrupt() as stop, progress_bar(progress, settings.maximum * parts) as tell:
+    total = settings.maximum * parts
+    with (
+        first_interrupt() as interrupted,
+        live_widget(progress) as is_live,
+        progress_bar(False if is_live else progress, total) as bar,
+        followed(interrupted, bar, total) as (stop, tell),
+    ):
         yield stop, tell

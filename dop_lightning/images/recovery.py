@@ -1,5 +1,6 @@
 """The result of :func:`~dop_lightning.images.recover.recover_image`: image, corruption and history."""
 
+import base64
 import io
 import os
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 PANELS = ("before", "after", "corruption", "curve")
 """What :meth:`Recovery.plot` draws, from left to right."""
+
+
+SHOWN_WIDTH = 900
+"""The most pixels of a side of the picture in notebooks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,19 +71,43 @@ class Recovery:
 
     def __repr__(self) -> str:
         channels, (height, width) = self._format.channels, self._format.size
-        found = float(self.mask.sum()) / (channels * height * width)
         return (
             f"Recovery({type(self.image).__name__} of {width}×{height} with {channels} "
             f"channel{'s' * (channels > 1)}, {self.status} after {self.iterations} "
             f"iteration{'s' * (self.iterations != 1)} in {format_duration(self.seconds)}, "
-            f"{found:.1%} of the values corrupted)"
+            f"{self._share_corrupted:.1%} of the values corrupted)"
         )
 
-    def _repr_png_(self) -> bytes:
-        """For notebooks: before, after and the corruption, side by side."""
+    def _repr_html_(self) -> str:
+        """For notebooks: the main numbers, and before, after and the corruption side by side."""
+        sheet = Image.fromarray(recovery_pictures(self._outcome)["comparison"])
+        sheet.thumbnail((SHOWN_WIDTH, SHOWN_WIDTH))
         buffer = io.BytesIO()
-        Image.fromarray(recovery_pictures(self._outcome)["comparison"]).save(buffer, format="PNG")
-        return buffer.getvalue()
+        sheet.save(buffer, format="PNG", optimize=True)
+        picture = base64.b64encode(buffer.getvalue()).decode("ascii")
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._main_numbers().items())
+        return (
+            f'<div><img alt="before, after and the corruption" src="data:image/png;base64,{picture}">'
+            f"<table>{rows}</table></div>"
+        )
+
+    def _main_numbers(self) -> dict[str, str]:
+        """What a reader wants to know first, by name."""
+        (height, width), channels = self._format.size, self._format.channels
+        numbers = {
+            "size": f"{width}×{height}, {channels} channel{'s' * (channels > 1)}",
+            "status": f"{self.status} after {self.iterations} iteration{'s' * (self.iterations != 1)}",
+            "time": format_duration(self.seconds),
+            "corrupted": f"{self._share_corrupted:.1%} of the values",
+        }
+        if "psnr" in self.history:
+            numbers["PSNR"] = f"{self.history['psnr'][-1]:.2f} dB"
+        return numbers
+
+    @property
+    def _share_corrupted(self) -> float:
+        height, width = self._format.size
+        return float(self.mask.sum()) / (self._format.channels * height * width)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the image of a file as ``dop recover`` does: with the depth, alpha, profile, … that it had.

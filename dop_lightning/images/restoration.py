@@ -16,8 +16,10 @@ from torch import Tensor
 
 from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.run import Listener
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.images.cost import block_length
+from dop_lightning.images.following import follower
 from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
@@ -27,6 +29,7 @@ from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.formats.stretch import Stretch
 from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
+from dop_lightning.images.live_pictures import LivePictures
 from dop_lightning.images.measured import as_measured
 from dop_lightning.images.mosaics import combine
 from dop_lightning.images.presets import TAU
@@ -125,40 +128,68 @@ def restore(
         OutOfMemoryError: there was less memory than expected.
         ValueError: an image does not fit in memory.
     """
-    sides = [settings.side(_shape(each.problem)) for each in requests]
-    mosaics = [None if side is None else cut(each.problem, side) for each, side in zip(requests, sides, strict=True)]
-    parts = [
-        [each.problem] if mosaic is None else list(mosaic.tiles.values())
-        for each, mosaic in zip(requests, mosaics, strict=True)
+    found = recover_problems([each.problem for each in requests], settings, stop, tell)
+    return [
+        None if outcome is None else _recovery(each.given, each.loaded, outcome, history)
+        for each, (outcome, history) in zip(requests, found, strict=True)
     ]
-    problems = [problem for each in parts for problem in each]
+
+
+def recover_problems(
+    problems: Sequence[Problem], settings: Settings, stop: Callable[[], bool], tell: Tell
+) -> list[tuple[Outcome | None, History]]:
+    """Recover images, each as a batch of one, and return their outcomes and histories.
+
+    Images that are large for their preset are recovered in tiles, unless they are measured through a sensing. The
+    outcome of an image that was interrupted before it had begun is ``None``, its history empty.
+
+    Args:
+        problems: images ``(C, H, W)`` with different names.
+        settings: how.
+        stop: whether to stop after the block in progress.
+        tell: called with iterations that are done.
+
+    Raises:
+        OutOfMemoryError: there was less memory than expected.
+        ValueError: an image does not fit in memory.
+    """
+    sides = [settings.side(_shape(each)) if each.sensing is None else None for each in problems]
+    mosaics = [None if side is None else cut(each, side) for each, side in zip(problems, sides, strict=True)]
+    parts = [
+        [each] if mosaic is None else list(mosaic.tiles.values())
+        for each, mosaic in zip(problems, mosaics, strict=True)
+    ]
+    pieces = [piece for each in parts for piece in each]
     history = HistoryListener(settings.maximum, tell)
-    largest = max(math.prod(each.observation.shape[1:]) for each in problems)
+    listeners: list[Listener] = [history]
+    if (found := follower()) is not None and found.wants_pictures:
+        listeners.append(LivePictures(problems, mosaics, found.show))
+    largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
     # whatever is around: gradients are needed, and arrays that remember them
     with torch.inference_mode(False), torch.no_grad(), _advice():
         run_batches(
             settings.method(),
-            [ProblemBatch([each]) for each in problems],
+            [ProblemBatch([each]) for each in pieces],
             settings.maximum,
             block=block_length(largest, settings.width, settings.device.type),
-            listeners=[history],
+            listeners=listeners,
             device=settings.device,
             tau=TAU,
             alpha=settings.alpha,
             evaluate_every=EVERY,
             interrupted=stop,
         )
-    found: list[Recovery | None] = []
-    for each, mosaic, own in zip(requests, mosaics, parts, strict=True):
+    results: list[tuple[Outcome | None, History]] = []
+    for mosaic, own in zip(mosaics, parts, strict=True):
         some = next((history.outcomes[part.name] for part in own if part.name in history.outcomes), None)
         if some is None:
-            found.append(None)
+            results.append((None, {}))
             continue
         outcomes = [history.outcomes.get(part.name) or _not_begun(part, some) for part in own]
         outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
         curves = [history.curves[part.name] for part in own if part.name in history.curves]
-        found.append(_recovery(each.given, each.loaded, outcome, mean_history(curves)))
-    return found
+        results.append((outcome, mean_history(curves)))
+    return results
 
 
 @contextmanager

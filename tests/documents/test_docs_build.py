@@ -21,11 +21,12 @@ INTERNAL = {
     *("foundation.interrupts", "problems.deferred"),
     *("foundation.launched", "foundation.process_group", "foundation.order_statistics"),
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
-    *("images.stack_recovery", "images.stacks"),
+    *("images.stack_recovery", "images.stacks", "images.live_pictures", "images.live_widget"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
     *("foundation.native", "foundation.idle", "foundation.waiting", "images.progress", "images.verdict"),
     *("lightning.checkpoint_file", "lightning.checkpoint_io", "lightning.clock", "lightning.state_dict"),
     "lightning.saved_batches",
+    "integrations.napari",
     *(
         "runs.checkpoints",
         "runs.copies",

@@ -51,6 +51,7 @@ HOW_TO = [
     "logging.md",
     "masks.md",
     "metrics.md",
+    "notebooks.md",
     "report.md",
     "resume.md",
     "rivals.md",
@@ -67,6 +68,7 @@ GET_STARTED = ["photograph.md", "matrix.md", "experiments.md"]
 ELSEWHERE = {
     "checkpoints.md": "test_lightning.py",
     "cluster.md": "test_cluster.py",
+    "deepinv.md": "../integrations/deepinv/test_document.py",
     "extending.md": "../contributing/test_extending.py",
     "lightning.md": "test_lightning.py",
     "operators.md": "test_operators.py",

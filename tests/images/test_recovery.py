@@ -1,6 +1,8 @@
 """What a recovery shows of itself: a line, a picture, a plot, a file."""
 
+import base64
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dop_lightning import Recovery, recover_image
+from dop_lightning.images.recovery import SHOWN_WIDTH
 
 TINY: dict[str, Any] = {"preset": "quick", "width": 2, "iterations": 2, "device": "cpu", "precision": "fp32"}
 GIVEN = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
@@ -38,10 +41,20 @@ def test_it_is_one_line(recovery: Recovery) -> None:
     assert len(repr(recovery)) < 150
 
 
-def test_notebooks_show_a_picture(recovery: Recovery) -> None:
-    with Image.open(io.BytesIO(recovery._repr_png_())) as image:
+def test_notebooks_show_a_picture_and_the_main_numbers(recovery: Recovery) -> None:
+    html = recovery._repr_html_()
+    (encoded,) = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,([^"]+)">', html)
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         assert image.format == "PNG"
         assert image.width > 3 * image.height / 2
+        assert max(image.size) <= SHOWN_WIDTH
+    numbers = dict(re.findall("<tr><th>([^<]+)</th><td>([^<]+)</td></tr>", html))
+    assert list(numbers) == ["size", "status", "time", "corrupted"]
+    assert numbers["size"] == "20×16, 3 channels"
+    assert numbers["status"] == "done after 2 iterations"
+    assert numbers["corrupted"] == f"{recovery.mask.mean():.1%} of the values"
+    scored = recover_image(GIVEN, truth=GIVEN, **TINY)
+    assert f"<th>PSNR</th><td>{scored.history['psnr'][-1]:.2f} dB</td>" in scored._repr_html_()
 
 
 def test_it_is_not_changed(recovery: Recovery) -> None:

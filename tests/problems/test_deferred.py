@@ -20,9 +20,8 @@ def make(name: str = "image", masked: bool = True) -> Problem:
     mask = torch.rand(truth.shape, generator=draws) < 0.9 if masked else None
     observation = truth.clone()
     observation[:, 5] = 1.0
-    return Problem(
-        name, observation, truth, observation - truth, mask, seed=7, data_range=1.0, attributes={"image": "a"}
-    )
+    known = {"undamaged": truth > 0.95, "seed": 7, "data_range": 1.0, "attributes": {"image": "a"}}
+    return Problem(name, observation, truth, observation - truth, mask, **known)
 
 
 class Readings:

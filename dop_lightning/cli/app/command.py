@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         prog="dop app",
         description="Open a page in the browser that restores photographs, and separates tables and videos. It runs on "
         "this machine, and only this machine can open it: the printed address contains a random token. Ctrl-C saves "
-        "the state of what is at work and stops.",
+        "the state of the running job and stops.",
         epilog="dop app --folder restored",
     )
     result.add_argument(

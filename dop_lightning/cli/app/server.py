@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End at SIGINT and SIGTERM."""
         if not self._manager.is_closing:
-            print("\nStopping: saving the state of what is at work", file=sys.stderr)
+            print("\nStopping: saving the state of the running job", file=sys.stderr)
         self._manager.is_closing = True
         super().handle_exit(sig, frame)
 

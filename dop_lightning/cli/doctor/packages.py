@@ -34,7 +34,9 @@ PURPOSES = {
     "tune": "hyperparameter search with Optuna",
     "rivals": "classical filters for comparison",
     "triton": "fused kernels on a GPU",
-    "physics": "operators of deepinv",
+    "physics": "deepinv: operators and a reconstructor",
+    "napari": "napari plugin",
+    "notebook": "live pictures of recover_image in notebooks",
     "docs": "documentation site",
     "dev": "tests and linters",
 }

@@ -94,7 +94,7 @@ class Physics(Sensing):
                 raise ValueError(
                     f"arguments must go with the path of a physics, not with an object, got {self.arguments}"
                 )
-            _check_methods(self.physics)
+            check_methods(self.physics)
 
     def make(self) -> Any:
         """The object, on the CPU.
@@ -107,7 +107,7 @@ class Physics(Sensing):
             return self.physics
         with lent_stream(self.seed, "sensing"):
             made = _call(self.physics, self.arguments)
-        _check_methods(made)
+        check_methods(made)
         return made
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
@@ -150,19 +150,23 @@ def _made(sensing: Physics) -> Any:
 @lru_cache(maxsize=64)
 def _measured_shape(sensing: Physics, signal_shape: tuple[int, ...]) -> tuple[int, ...]:
     physics = copy.deepcopy(_made(sensing))
-    shape = tuple(_try(sensing, physics, "A", torch.zeros(1, *signal_shape)).shape[1:])
-    _check_adjoint(sensing, physics, signal_shape, shape)
+    shape = tuple(try_method(sensing, physics, "A", torch.zeros(1, *signal_shape)).shape[1:])
+    check_linear(sensing, physics, signal_shape, shape)
     return shape
 
 
 @lru_cache(maxsize=64)
 def _adjoint_shape(sensing: Physics, observation_shape: tuple[int, ...]) -> tuple[int, ...]:
     physics = copy.deepcopy(_made(sensing))
-    return tuple(_try(sensing, physics, "A_adjoint", torch.zeros(1, *observation_shape)).shape[1:])
+    return tuple(try_method(sensing, physics, "A_adjoint", torch.zeros(1, *observation_shape)).shape[1:])
 
 
-def _check_methods(physics: Any) -> None:
-    """Refuse what has no adjoint: deepinv's nonlinear physics among others."""
+def check_methods(physics: Any) -> None:
+    """Refuse what has no adjoint: deepinv's nonlinear physics among others.
+
+    Raises:
+        ValueError: A or A_adjoint is missing.
+    """
     missing = [name for name in ("A", "A_adjoint") if not callable(getattr(physics, name, None))]
     if missing:
         raise ValueError(
@@ -172,35 +176,62 @@ def _check_methods(physics: Any) -> None:
 
 
 @torch.no_grad()
-def _check_adjoint(sensing: Physics, physics: Any, signal_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check_linear(
+    label: object,
+    physics: Any,
+    signal_shape: tuple[int, ...],
+    observation_shape: tuple[int, ...],
+    like: Tensor | None = None,
+) -> None:
+    """Check with random numbers that A is linear and A_adjoint its adjoint.
+
+    Args:
+        label: names the physics in errors.
+        physics: has A and A_adjoint.
+        signal_shape: ``(*n)``.
+        observation_shape: ``(*m)``.
+        like: a tensor of the type and on the device of the physics; by default float32 on the CPU.
+
+    Raises:
+        ValueError: A is not linear, or A_adjoint is not its adjoint.
+    """
     generator = stream(0, "sensing")
-    X, Z = (torch.randn(1, *signal_shape, generator=generator) for _ in range(2))
-    r = torch.randn(1, *shape, generator=generator)
-    of_X, of_Z = (_try(sensing, physics, "A", tensor) for tensor in (X, Z))
-    mixed = _try(sensing, physics, "A", 2 * X + Z)
+    like = torch.zeros(1) if like is None else like
+    X, Z = (torch.randn(1, *signal_shape, generator=generator).to(like) for _ in range(2))
+    r = torch.randn(1, *observation_shape, generator=generator).to(like)
+    of_X, of_Z = (try_method(label, physics, "A", tensor) for tensor in (X, Z))
+    mixed = try_method(label, physics, "A", 2 * X + Z)
     if (mixed - 2 * of_X - of_Z).norm() > TOLERANCE * (2 * of_X.norm() + of_Z.norm()):
-        raise ValueError(f"{sensing} must be linear, but A(2X + Z) is not 2A(X) + A(Z)")
-    back = _try(sensing, physics, "A_adjoint", r)
+        raise ValueError(f"{label} must be linear, but A(2X + Z) is not 2A(X) + A(Z)")
+    back = try_method(label, physics, "A_adjoint", r)
     if tuple(back.shape[1:]) != signal_shape:
-        raise ValueError(
-            f"{sensing}: A_adjoint must give the signal's shape {signal_shape}, got {tuple(back.shape[1:])}"
-        )
+        raise ValueError(f"{label}: A_adjoint must give the signal's shape {signal_shape}, got {tuple(back.shape[1:])}")
     left, right = float((of_X * r).sum()), float((X * back).sum())
     scale = max(float(of_X.norm() * r.norm()), float(X.norm() * back.norm()))
     if abs(left - right) > TOLERANCE * scale:
         raise ValueError(
-            f"{sensing}: A_adjoint must be the adjoint of A, but ⟨A(X), r⟩ = {left:.6g} and ⟨X, A*(r)⟩ = {right:.6g}"
+            f"{label}: A_adjoint must be the adjoint of A, but ⟨A(X), r⟩ = {left:.6g} and ⟨X, A*(r)⟩ = {right:.6g}"
         )
 
 
 @torch.no_grad()
-def _try(sensing: Physics, physics: Any, method: str, batch: Tensor) -> Tensor:
-    """A method of a physics, on a batch of one."""
+def try_method(label: object, physics: Any, method: str, batch: Tensor) -> Tensor:
+    """Return what a method of a physics gives for a batch.
+
+    Args:
+        label: names the physics in errors.
+        physics: the object.
+        method: ``A`` or ``A_adjoint``.
+        batch: ``(B, …)``.
+
+    Raises:
+        ValueError: it fails, or gives something else than one tensor of real numbers.
+    """
     try:
         result = getattr(physics, method)(batch)
     except Exception as error:  # of any kind: the code is another's
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{sensing} does not take {method} of shape {tuple(batch.shape[1:])}: {reason}") from error
+        raise ValueError(f"{label} does not take {method} of shape {tuple(batch.shape[1:])}: {reason}") from error
     return _tensor(method, result)
 
 

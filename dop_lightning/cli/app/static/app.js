@@ -441,6 +441,6 @@ api.listen((now) => {
   for (const job of jobs) announce(job);
   if (!current() && first()) select(first()); else show();
 }, () => {
-  if (!isLost) fail("dop app does not answer: it may have been stopped. Start it again to go on.");
+  if (!isLost) fail("dop app does not answer: it may have been stopped. Start it again to continue.");
   isLost = true;
 });

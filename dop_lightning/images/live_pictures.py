@@ -1,0 +1,54 @@
+"""Pictures of images while they are recovered, about once per second."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.state import State
+from dop_lightning.images.pictures import Picture
+from dop_lightning.images.preview import Preview
+from dop_lightning.images.tiles import Mosaic, Place
+from dop_lightning.problems.problem import Problem
+
+EVERY = 1.0
+"""Seconds between two pictures, at least."""
+
+LIMIT = 512
+"""The most pixels of a side."""
+
+
+class LivePictures(Listener):
+    """Shows the image at work as it is recovered by now. The states at work stay as they are.
+
+    Args:
+        problems: images.
+        mosaics: of each image its tiles, ``None`` for an image that is recovered whole.
+        show: called with pictures.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], mosaics: Sequence[Mosaic | None], show: Callable[[Picture], None]
+    ) -> None:
+        self._show = show
+        self._last = time.monotonic() - EVERY
+        self._places: dict[str, tuple[Preview, Place]] = {}
+        for whole, mosaic in zip(problems, mosaics, strict=True):
+            preview = Preview(whole, None if mosaic is None else mosaic.grid, LIMIT)
+            parts = {(0, 0): whole} if mosaic is None else mosaic.tiles
+            self._places.update({part.name: (preview, place) for place, part in parts.items()})
+
+    def on_block(self, run: Run, state: State, iterations: int) -> None:
+        """Show the output, if the last picture is old enough."""
+        if time.monotonic() - self._last >= EVERY:
+            self._update(Look(state, run.scorer), last=False)
+
+    def on_end(self, run: Run, ending: Ending) -> None:
+        """Show the result."""
+        self._update(ending, last=True)
+
+    def _update(self, look: Look, last: bool) -> None:
+        preview, place = self._places[look.problems.names[0]]
+        preview.show(look.evaluation.signal[0].cpu(), place, last)
+        self._last = time.monotonic()
+        self._show(preview.picture())

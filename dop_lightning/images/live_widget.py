@@ -1,0 +1,87 @@
+"""A live display in notebooks: progress, time left, and the image as it is recovered by now."""
+
+import io
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from dop_lightning.foundation.units import format_duration
+from dop_lightning.images.following import Follower, followed_by, follower
+from dop_lightning.images.pictures import Picture
+from dop_lightning.images.progress import SHOWN, in_notebook
+
+
+class LiveWidget(Follower):
+    """Progress and picture of a recovery, as widgets of ipywidgets.
+
+    Attributes:
+        bar: iterations.
+        text: iterations, score and time left.
+        picture: PNG of the image that is at work.
+        box: all of them.
+    """
+
+    wants_pictures: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        import ipywidgets
+
+        self.bar: Any = ipywidgets.IntProgress(min=0, max=1)
+        self.text: Any = ipywidgets.Label("")
+        self.picture: Any = ipywidgets.Image(format="png", layout={"max_width": "512px", "object_fit": "contain"})
+        self.picture.layout.display = "none"
+        self.box: Any = ipywidgets.VBox([ipywidgets.HBox([self.bar, self.text]), self.picture])
+        self._began = time.monotonic()
+
+    def begin(self, total: int) -> None:
+        """Show the widgets in the cell."""
+        from IPython.display import display
+
+        self.bar.max, self._began = max(1, total), time.monotonic()
+        display(self.box)
+
+    def advance(self, done: int, scores: Mapping[str, float]) -> None:
+        """Move the bar."""
+        self.bar.value += done
+        tag = next((tag for tag in SHOWN if tag in scores), None)
+        score = "" if tag is None else ", " + SHOWN[tag].format(scores[tag])
+        seconds = time.monotonic() - self._began
+        left = seconds * (self.bar.max - self.bar.value) / max(1, self.bar.value)
+        self.text.value = f"{self.bar.value} of {self.bar.max} iterations{score}, {format_duration(left)} left"
+
+    def show(self, picture: Picture) -> None:
+        """Show the image."""
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="PNG")
+        self.picture.value, self.picture.layout.display = buffer.getvalue(), None
+
+    def finish(self, is_complete: bool) -> None:
+        """Say how it ended."""
+        seconds = format_duration(time.monotonic() - self._began)
+        self.bar.bar_style = "success" if is_complete else "warning"
+        done = "done" if is_complete else f"stopped after {self.bar.value} of {self.bar.max} iterations"
+        self.text.value = f"{done} in {seconds}"
+
+
+@contextmanager
+def live_widget(wanted: bool | None) -> Iterator[bool]:
+    """Show a live display if it is wanted and possible, and say whether it is shown.
+
+    Args:
+        wanted: ``False`` shows nothing; else it is shown in notebooks that have ipywidgets.
+    """
+    if wanted is False or follower() is not None or not in_notebook() or find_spec("ipywidgets") is None:
+        yield False
+        return
+    widget = LiveWidget()
+    with followed_by(widget):
+        try:
+            yield True
+        except BaseException:
+            widget.finish(False)
+            raise
+    widget.finish(widget.bar.value >= widget.bar.max)

@@ -1,0 +1,159 @@
+"""Recovery under outliers as a reconstructor of deepinv.
+
+Shapes: B images of a batch, C channels, H×W pixels, ``*m`` of an observation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dop_lightning.engine.outcome import Outcome
+from dop_lightning.engine.steps import Dense
+from dop_lightning.engine.steps.clean_entries import Sign
+from dop_lightning.images.presets import Precision
+from dop_lightning.images.progress import progress_bar
+from dop_lightning.images.restoration import recover_problems
+from dop_lightning.images.settings import Settings
+from dop_lightning.integrations.deepinv.given import Measurement, measurements
+from dop_lightning.integrations.deepinv.missing import import_deepinv
+from dop_lightning.problems.problem import Problem
+
+deepinv = import_deepinv()
+
+
+class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-defined]
+    """Recover ``X`` and the outliers ``s`` of ``y = A(X) + s`` (Eq. 1), for any linear physics A of deepinv.
+
+    Like ``deepinv.models.DeepImagePrior``, it fits a network to each observation and needs no training. A batch is
+    recovered in one run. Each image has a network of its own and the same seed, so an image gets the same result in
+    every batch and at every position. The noise model of the physics is not used.
+
+    Where A is the identity or a mask (denoising, inpainting), recovery is that of
+    :func:`~dop_lightning.recover_image`: clean entries are kept bit for bit, and large images are recovered in tiles.
+    Entries at which A is always 0, such as masked ones, and entries that are NaN are missing. Observations of unusual
+    scale (of the entries of A(1), below 0.5 or above 2) are divided by it before the recovery.
+
+    Args:
+        preset: settings that belong together, see ``dop recover --help``. ``instant`` supports the identity and masks
+            only.
+        iterations: gradient iterations, at least 1; by default those of the preset.
+        width: channels of the network, at least 1; by default that of the preset.
+        alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
+        seed: of the random numbers; a sequence has one per image of a batch.
+        value_range: the least and the largest value of a clean image.
+        per: whether each entry of y is corrupted by itself, or the whole pixel.
+        damage: damage to detect besides isolated entries, see :func:`~dop_lightning.recover_image`.
+        outliers: sign of the outliers: ``positive``, ``negative``, ``both`` or ``auto``.
+        dense: ``keep`` or ``remove`` dense noise; ``auto`` decides.
+        device: of the computation; by default that of ``y``.
+        precision: of the network: ``fp32``, ``bf16`` or ``auto``.
+        tile: side of the tiles in pixels, at least 8, if A is the identity or a mask; by default that of the preset.
+        verbose: whether to show a progress bar.
+
+    Attributes:
+        outcomes: what the last call has recovered, one per image, scaled to a value range of [0, 1] and, if the scale
+            of A is unusual, divided by that; ``corruption_probability`` is the map of the outliers.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    outcomes: list[Outcome]
+
+    def __init__(
+        self,
+        preset: Literal["instant", "quick", "default", "best", "paper"] = "default",
+        iterations: int | None = None,
+        width: int | None = None,
+        alpha: float | None = None,
+        seed: int | Sequence[int] = 0,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        per: Literal["entry", "pixel"] = "entry",
+        damage: str = "auto",
+        outliers: Sign = "auto",
+        dense: Dense = "auto",
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+        tile: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__()
+        self.seed, self.device, self.verbose = seed, device, verbose
+        self._options: dict[str, Any] = {
+            "preset": preset,
+            "iterations": iterations,
+            "width": width,
+            "alpha": alpha,
+            "value_range": value_range,
+            "per": per,
+            "damage": damage,
+            "outliers": outliers,
+            "dense": dense,
+            "precision": precision,
+            "tile": tile,
+            "max_memory": None,
+        }
+        self._settings(torch.device("cpu")).method()  # checks the arguments
+        self.outcomes = []
+
+    def _settings(self, device: torch.device) -> Settings:
+        chosen = device if self.device is None else self.device
+        seed = self.seed if isinstance(self.seed, int) else 0
+        return Settings.checked(None, seed=seed, device=chosen, **self._options)
+
+    def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
+        """Return X̂ ``(B, C, H, W)`` of the type and on the device of ``y``; without gradients.
+
+        Args:
+            y: observations ``(B, *m)`` of real numbers.
+            physics: linear, of deepinv.
+            **kwargs: ignored, as by the other reconstructors of deepinv.
+
+        Raises:
+            ValueError: y or physics is not supported, an observation is infinite, or there are not B seeds.
+        """
+        if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() < 2 or y.numel() == 0:
+            kind = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"y must be one tensor (B, *m) of real numbers with at least one image, got {kind}")
+        settings = self._settings(y.device)
+        single = y.detach() if y.dtype in (torch.float32, torch.float64) else y.detach().float()
+        measured = measurements(physics, single)
+        problems = [
+            self._problem(k, one, how, seed)
+            for k, (one, how, seed) in enumerate(zip(single, measured, self._seeds(len(y)), strict=True))
+        ]
+        with progress_bar(self.verbose, settings.maximum * len(problems)) as tell:
+            found = recover_problems(problems, settings, lambda: False, tell)
+        self.outcomes = [outcome for outcome, _ in found if outcome is not None]  # nothing interrupts it
+        low, high = settings.value_range or (0.0, 1.0)
+        recovered = torch.stack([outcome.signal for outcome in self.outcomes])
+        return recovered.mul(high - low).add(low).to(y)
+
+    def _seeds(self, count: int) -> list[int]:
+        if isinstance(self.seed, int):
+            return [self.seed] * count
+        if len(self.seed) != count:
+            raise ValueError(f"seed must have one entry per image, {count}, got {len(self.seed)}")
+        return [int(seed) for seed in self.seed]
+
+    def _problem(self, k: int, y: Tensor, measured: Measurement, seed: int) -> Problem:
+        """Image k in the range [0, 1], ``y' = (y − A(low·1))/((high − low)·scale)``."""
+        low, high = self._options["value_range"]
+        if (low, high) != (0, 1):
+            y = (y - low * measured.of_ones) / (high - low)
+        if measured.scale != 1.0:
+            y = y / measured.scale
+        known = ~y.isnan()
+        if measured.mask is not None:
+            known &= measured.mask
+        return Problem(
+            f"image {k}",
+            y.cpu(),
+            mask=None if bool(known.all()) else known.cpu(),
+            seed=seed,
+            data_range=1.0,
+            signal_shape=tuple(y.shape) if measured.sensing is None else measured.sensing.signal,
+            sensing=measured.sensing,
+        )

@@ -1,0 +1,87 @@
+"""Compare RobustReconstructor with deepinv's DeepImagePrior under salt and pepper, both measured by ``deepinv.test``.
+
+Needs deepinv: ``pip install "dop_lightning[physics]"``. A photograph is measured through the identity, a mask of half
+of the pixels, and a blur; then a share of the measurements become 0 or 1. DeepImagePrior starts anew for every number
+of iterations and learning rate; the best of these is reported, which only an oracle knows.
+"""
+
+import argparse
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision_for_cpu import make_importable
+
+make_importable()
+
+import deepinv  # noqa: E402
+from deepinv.physics.functional.blur import gaussian_blur  # noqa: E402
+
+from dop_lightning.images.formats import read_image, sample_folder  # noqa: E402
+from dop_lightning.integrations.deepinv import RobustReconstructor  # noqa: E402
+
+
+def arguments() -> argparse.Namespace:
+    """What is compared."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", default="astronaut", help="a sample (default: astronaut)")
+    parser.add_argument("--size", type=int, default=64, help="side in pixels (default: 64)")
+    parser.add_argument(
+        "--share", type=float, default=0.2, help="of the measurements that are corrupted (default: 0.2)"
+    )
+    parser.add_argument("--preset", default="default", help="of RobustReconstructor (default: default)")
+    parser.add_argument("--iterations", type=int, help="of RobustReconstructor (default: those of the preset)")
+    parser.add_argument("--prior", type=int, nargs="+", default=[100, 300, 1000], help="iterations of the prior")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.001], help="learning rates of the prior")
+    parser.add_argument("--channels", type=int, default=64, help="of the prior's decoder (default: 64)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def ways(size: int, seed: int) -> dict[str, Any]:
+    """How the photograph is measured."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = (torch.rand(1, 1, size, size, generator=generator) < 0.5).float().expand(1, 3, size, size)
+    return {
+        "identity": deepinv.physics.Denoising(),
+        "half of the pixels missing": deepinv.physics.Inpainting(img_size=(3, size, size), mask=mask),
+        "Gaussian blur, std 1.6": deepinv.physics.Blur(filter=gaussian_blur(sigma=(1.6, 1.6)), padding="circular"),
+    }
+
+
+def salted(y: Tensor, share: float, seed: int) -> Tensor:
+    """Salt and pepper on a share of the entries."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    salt = (torch.rand(y.shape, generator=generator) < 0.5).to(y)
+    return torch.where(torch.rand(y.shape, generator=generator) < share, salt, y)
+
+
+def prior(size: int, channels: int, rate: float, iterations: int, seed: int) -> Any:
+    """DeepImagePrior with its recommended network, at its start."""
+    torch.manual_seed(seed)
+    decoder = deepinv.models.ConvDecoder(img_size=(3, size, size), in_size=(4, 4), channels=channels)
+    return deepinv.models.DeepImagePrior(decoder, img_size=(channels, 4, 4), iterations=iterations, learning_rate=rate)
+
+
+def main() -> None:
+    """Print a table."""
+    asked = arguments()
+    x = read_image(sample_folder() / f"{asked.image}.png", resize=(asked.size, asked.size)).values[None]
+    settings = list(itertools.product(asked.rates, asked.prior))
+    print("| PSNR in dB | observed | DeepImagePrior, oracle | RobustReconstructor |")
+    print("| --- | --- | --- | --- |")
+    for name, physics in ways(asked.size, asked.seed).items():
+        y = salted(physics.A(x), asked.share, asked.seed)
+        data = torch.utils.data.DataLoader([{"x": x[0], "y": y[0]}])
+        models = [prior(asked.size, asked.channels, *setting, asked.seed) for setting in settings]
+        models.append(RobustReconstructor(preset=asked.preset, iterations=asked.iterations, seed=asked.seed))
+        quiet = {"verbose": False, "show_progress_bar": False, "non_blocking_transfers": False}
+        *priors, ours = (deepinv.test(model, data, physics, **quiet) for model in models)
+        best, (rate, iterations) = max(zip((scores["PSNR"] for scores in priors), settings, strict=True))
+        prior_said = f"{best:.2f} (rate {rate:g}, {iterations} iterations)"
+        print(f"| {name} | {ours['PSNR no learning']:.2f} | {prior_said} | {ours['PSNR']:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
