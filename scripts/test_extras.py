@@ -55,7 +55,15 @@ class Extra:
 WRITE = "import numpy as np; D = np.outer(np.arange(20.0), np.ones(20)); D[3, 4] = 90.0; "
 
 EXTRAS = {
-    "app": Extra(task="dop app --help", tests=["tests/cli/app"]),
+    "app": Extra(
+        task="import os, signal, threading\n"
+        "from dop_lightning.cli.app.command import run\n"
+        "threading.Timer(10, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n    run('app', ['--no-browser'])\nexcept KeyboardInterrupt:\n    pass\nexcept ImportError:\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    raise",
+        tests=["-m", "not slow", "tests/cli/app"],
+        packages=["httpx"],
+    ),
     "arrays": Extra(
         task="import numpy as np, xarray, dask.array, zarr, dop_lightning as dop\n"
         "image = np.full((16, 16), 0.5)\n"
@@ -100,8 +108,16 @@ EXTRAS = {
         before=WRITE + "from scipy.io import savemat; savemat('table.mat', {'D': D})",
         task="dop separate table.mat --out out",
     ),
-    "napari": Extra(task="from dop_lightning.napari import widget", tests=["tests/integrations/napari"]),
-    "notebook": Extra(task="import dop_lightning", tests=["tests/integrations/notebook"]),
+    # the tests of the widget are skipped without a display, such as that of xvfb-run
+    "napari": Extra(
+        task="from dop_lightning.integrations.napari.widget import RestoreWidget", tests=["tests/integrations/napari"]
+    ),
+    "notebook": Extra(
+        task="import ipywidgets, dop_lightning.images.live_widget",
+        has_hint=False,
+        tests=["tests/integrations/notebook"],
+        packages=["nbclient", "ipykernel", "matplotlib", "scikit-learn"],
+    ),
     "parquet": Extra(
         before=WRITE + "import pyarrow as pa; from pyarrow import parquet; "
         "parquet.write_table(pa.table({str(j): D[:, j] for j in range(20)}), 'table.parquet')",
@@ -222,6 +238,12 @@ def make_extra(name: str, base: Path, wheel: Path) -> Path:
     (packages,) = environment.glob("lib/python*/site-packages")
     (below,) = base.glob("lib/python*/site-packages")
     (packages / "below.pth").write_text(f"{below}\n", encoding="utf-8")
+    if (
+        name == "physics"
+    ):  # an index may offer torchvision for CUDA only, which does not load beside PyTorch for the CPU
+        text = f"import sys; sys.path.append({str(ROOT / 'scripts')!r}); "
+        text += "import torchvision_for_cpu; torchvision_for_cpu.make_importable()\n"
+        (packages / "torchvision_for_cpu.pth").write_text(text, encoding="utf-8")
     call([python(environment), *PIP, f"dop_lightning[{name}] @ {wheel.as_uri()}"], "installing")
     return environment
 

@@ -113,9 +113,10 @@ class WindowShelf(Shelf):
 class DeferredProblem(Problem):
     """A problem that keeps everything but its tensors in memory.
 
-    ``observation``, ``truth``, ``true_corruption``, ``mask`` and ``undamaged`` are read again at each use,
-    unless an active batch holds them: a :class:`~dop_lightning.problems.problem.ProblemBatch` that has been asked for its observation does.
-    Made by :func:`defer`. ``dataclasses.replace``, ``copy.deepcopy`` and ``pickle`` give an ordinary problem.
+    ``observation``, ``truth``, ``true_corruption``, ``mask`` and ``undamaged`` are read again at each use, unless an
+    active batch holds them: a :class:`~dop_lightning.problems.problem.ProblemBatch` that has been asked for its
+    observation does. Made by :func:`defer`. ``dataclasses.replace``, ``copy.deepcopy`` and ``pickle`` give an ordinary
+    problem.
     """
 
     _shelf: Shelf

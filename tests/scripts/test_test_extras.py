@@ -8,8 +8,6 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMING = {"app", "napari", "notebook"}
-"""Rows of the table whose extras, and tests, other changes add."""
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +22,11 @@ def script() -> ModuleType:
 
 
 def test_every_extra_is_tried(script: ModuleType) -> None:
-    assert set(script.EXTRAS) - COMING <= set(script.names()) <= set(script.EXTRAS)
+    assert set(script.names()) == set(script.EXTRAS)
 
 
 def test_the_tests_of_an_extra_exist(script: ModuleType) -> None:
-    for name in set(script.names()) - {"physics"}:  # comes with its tests of the estimators of deepinv
+    for name in script.names():
         for argument in script.EXTRAS[name].tests:
             assert not argument.startswith("tests/") or (ROOT / argument).exists(), argument
 

@@ -51,7 +51,7 @@ def test_a_job(name: str) -> None:
 
 def test_mistakes_are_found() -> None:
     container = {"name": "a", "image": "b"}
-    for wrong in ({"comand": []}, {"env": {"A": "1"}}, {"env": [{"value": "1"}]}, {"tty": "yes"}):
+    for wrong in ({"commands": []}, {"env": {"A": "1"}}, {"env": [{"value": "1"}]}, {"tty": "yes"}):
         with pytest.raises(ValueError, match=r"a has no|must|Field required"):
             check({**container, **wrong}, "V1Container", "a")
 
