@@ -3,7 +3,8 @@
 import hashlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +18,18 @@ TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
 
 Reading = Callable[[], tuple[Problem, object]]
 """Reads a problem, and gives what its source should keep in memory for as long as the problem's tensors are."""
+
+
+@contextmanager
+def as_at_setup() -> Iterator[None]:
+    """Read on the CPU and in single precision, whatever the default device and type are when a problem has its turn."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Tensors:
@@ -75,7 +88,8 @@ class SourceShelf(Shelf):
         self._reading, self._name, self._digest = read, problem.name, _digest(problem)
 
     def _read(self) -> Tensors:
-        problem, owner = self._reading()
+        with as_at_setup():
+            problem, owner = self._reading()
         if _digest(problem) != self._digest:
             raise ValueError(
                 f"{self._name}: the file has changed since the run started; put the earlier one back and run the same "

@@ -1,5 +1,6 @@
 """The command ``dop``: in this process where it can be, as a process of its own where it must."""
 
+import argparse
 import inspect
 import json
 import os
@@ -21,6 +22,7 @@ from PIL import Image
 from dop_lightning.cli.experiments.help import PAGES, page
 from dop_lightning.cli.experiments.lightning_cli import REFUSED, TRAINER_DEFAULTS
 from dop_lightning.cli.main import VERBS, main
+from dop_lightning.cli.ray_options import add_ray_options
 from dop_lightning.engine import convex, rivals, steps
 from dop_lightning.lightning import data as dop_data
 from dop_lightning.lightning.callbacks import IterationProgress, RecoveredFiles
@@ -166,7 +168,12 @@ def test_the_short_help_of_experiments_names_settings_that_there_are(dop) -> Non
     named = {word for word in words if not word.endswith(".help")}  # tests/cli/experiments/test_part_help.py
     modules = (ImageDataModule, MatrixDataModule, SceneDataModule, VectorDataModule)
     data = {f"--data.{name}" for module in modules for name in inspect.signature(module).parameters}
-    assert not [flag for flag in named if flag not in data and not re.search(rf"{flag}\b", said.out + " --help-all")]
+    of_ray = argparse.ArgumentParser()
+    add_ray_options(of_ray)
+    own = {"--cluster", *(option for action in of_ray._actions for option in action.option_strings)}
+    assert not [
+        flag for flag in named if flag not in data | own and not re.search(rf"{flag}\b", said.out + " --help-all")
+    ]
     lines = [line for line in page("fit").splitlines() if "NAME  " in line]
     parts = re.findall(r"\b[A-Z]\w+[a-z]\w*(?=[,.]| or|$)", "\n".join(lines), re.MULTILINE)
     known = [signals, corruption, steps, objective, convex, rivals, dop_data]

@@ -19,7 +19,7 @@ from dop_lightning.foundation.signatures import require_part
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.lightning.hyperparameters import PlainHyperparameters
-from dop_lightning.problems.deferred import defer
+from dop_lightning.problems.deferred import as_at_setup, defer
 from dop_lightning.problems.noise import Noise, NoNoise
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, Sensing, form_batches, rename
 from dop_lightning.problems.randomness import stream
@@ -328,7 +328,8 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         problems: list[Problem] = []
         _held: object = None  # what was read, until the next one of the same file has been made
         for sensing, noise, seed in ways:
-            problem = source.problem(noise, seed, sensing)
+            with as_at_setup() if defers else nullcontext():
+                problem = source.problem(noise, seed, sensing)
             only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
             if plain and only:  # one recovery of each file: it is named like the file
                 problem = rename(problem, safe_name(source.name))

@@ -143,7 +143,9 @@ def test_a_library_without_the_functions_is_one_hint(fresh, monkeypatch, tmp_pat
     with caplog.at_level(logging.WARNING):
         assert library() is None
     assert len(caplog.records) == 1
-    assert ".so has no function activate, join_backward, krige, step_corruption_float, step_" in caplog.text
+    assert (
+        ".so has no function activate, add_products, join_backward, krige, step_corruption_float, step_" in caplog.text
+    )
 
 
 @needs_compiler

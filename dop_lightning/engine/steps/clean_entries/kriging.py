@@ -150,7 +150,8 @@ def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor
     size = window.around.shape[1] * window.side**2
     kernels = window.kernels
     if kernels is not None:
-        return window.sums(kernels, kinds, torch.cat([torch.arange(*each) for each in _rows(window, kinds)]), number)
+        rows = torch.cat([torch.arange(*each, device="cpu") for each in _rows(window, kinds)])
+        return window.sums(kernels, kinds, rows, number)
     products, pairs = (window.around.new_zeros(number, size, size) for _ in range(2))
     for values, weights, kind in _strips(window, kinds):
         if number == 1:

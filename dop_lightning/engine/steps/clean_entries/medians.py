@@ -41,10 +41,13 @@ def _medians(around: Tensor, side: int) -> Tensor:
     missing = around.isnan()
     if not bool(missing.any()):
         return _sorted(windows)[side * side // 2]
-    known = sum((~missing[:, i : i + height, j : j + width]).byte() for i in range(side) for j in range(side))
+    known = torch.zeros_like(windows[0], dtype=torch.uint8)
+    for i in range(side):
+        for j in range(side):
+            known += ~missing[:, i : i + height, j : j + width]
     ordered = torch.stack(_sorted([window.nan_to_num(torch.inf) for window in windows]))
-    middle = ordered.gather(0, ((torch.as_tensor(known).long() - 1) // 2).clamp_min_(0)[None])[0]
-    return middle.masked_fill_(torch.as_tensor(known) == 0, torch.nan)
+    middle = ordered.gather(0, ((known.long() - 1) // 2).clamp_min_(0)[None])[0]
+    return middle.masked_fill_(known == 0, torch.nan)
 
 
 def _sorted(values: list[Tensor]) -> list[Tensor]:
