@@ -15,7 +15,7 @@ from PIL import Image
 from dop_lightning.cli.main import main
 from tests.images.formats.builders import KINDS, build
 
-SIZES = [(8, 8), (37, 51), (64, 64), (67, 91)]
+SIZES = [(8, 8), (37, 51), *(pytest.param(size, marks=pytest.mark.slow) for size in [(64, 64), (67, 91)])]
 TINY = ["--width", "1", "--iterations", "1", "--device", "cpu", "--precision", "fp32"]
 
 LOSSY = {"jpeg-grey", "jpeg-rgb", "webp-lossy", "webp-lossy-alpha"}

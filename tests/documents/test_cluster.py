@@ -111,6 +111,7 @@ def batch(command: str, *more: str, **environment: str) -> subprocess.CompletedP
 PYTHON = f"{sys.executable} -m dop_lightning"
 
 
+@pytest.mark.slow
 def test_slurm_on_two_nodes() -> None:
     (command,) = only("sbatch")
     done = batch(command)

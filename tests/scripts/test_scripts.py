@@ -87,6 +87,7 @@ def test_memory_of_matrices_is_measured() -> None:
     assert "alternating projections, rank 10" in said
 
 
+@pytest.mark.slow
 def test_the_stop_of_refinement_is_compared() -> None:
     small = ("--size", "16", "--width", "2", "--seeds", "0", "--iterations", "110", "--every", "10")
     said = run("compare_stopping.py", "--noise", "both", "--method", "refine", *small)
@@ -142,6 +143,7 @@ def test_harm_is_measured_once(tmp_path: Path) -> None:
     assert (tmp_path / "harm.csv").read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 def test_the_estimator_is_timed_beside_its_solver() -> None:
     said = run("benchmark_estimator.py", "--sizes", "60", "--noise", "0")
     assert re.search(r"^\| 60 \| 0 \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \de-\d+ \|$", said, re.MULTILINE), said
@@ -221,6 +223,7 @@ def test_the_published_curve_is_compared(tmp_path: Path) -> None:
     assert re.search(r"^paper: \d+\.\d\d dB at 8 of 8 iterations$", said, re.MULTILINE), said
 
 
+@pytest.mark.slow
 def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) -> None:
     curves = tmp_path / "curves.csv"
     small = ("--out", str(curves), "--size", "32", "--width", "2", "--every", "5", "--seeds", "0", "1")
@@ -306,6 +309,7 @@ def test_the_estimator_is_compared_with_pca() -> None:
     assert float(gain[1]) > 5
 
 
+@pytest.mark.slow
 def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
     said = run("compare_scenes.py", "long", "--frames", "12", "--size", "24", "32", "--out", str(tmp_path))
     assert re.search(r"12 frames of 32×24 in colour .*: \d+ s, \d+\.\d+ GiB", said)
@@ -314,6 +318,7 @@ def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
     assert len(re.findall(r" s  error \d\.\d{4}  largest change", said)) == 3
 
 
+@pytest.mark.slow
 def test_masks_of_a_made_scene_beat_the_median_frame() -> None:
     pytest.importorskip("cv2")
     said = run("compare_scenes.py", "masks", "--seeds", "1", "--size", "72", "96")
