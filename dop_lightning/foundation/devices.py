@@ -74,3 +74,14 @@ def without_device_modes(device: torch.device) -> Iterator[None]:
     """
     with torch._C.DisableTorchFunction() if device.type == "cpu" else nullcontext():
         yield
+
+
+@contextmanager
+def single_by_default() -> Iterator[None]:
+    """Use single precision by default, whatever a trainer has set: the random numbers of a layer depend on it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -21,7 +21,7 @@ from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.devices import without_device_modes
+from dop_lightning.foundation.devices import single_by_default, without_device_modes
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.clock import IterationClock
 from dop_lightning.lightning.data.base import RecoveryDataModule
@@ -29,7 +29,7 @@ from dop_lightning.lightning.data.saved import GivenProblems
 from dop_lightning.lightning.listener import TrainerListener
 from dop_lightning.lightning.loggers import RecoveryLogging
 from dop_lightning.lightning.persistent_module import PersistentModule
-from dop_lightning.lightning.precision import give_precision_back, single_by_default, take_precision
+from dop_lightning.lightning.precision import give_precision_back, take_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
 from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
 from dop_lightning.lightning.requirements import (

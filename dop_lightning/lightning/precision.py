@@ -5,8 +5,6 @@ whole training step under autocast or another default type, are replaced by one 
 """
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -80,14 +78,3 @@ def _in_bf16(method: Procedure) -> Procedure:
             "that have a setting precision, and matrices are never autocast"
         )
     return replace(method, signal=partial(made, precision="bf16"))
-
-
-@contextmanager
-def single_by_default() -> Iterator[None]:
-    """Make networks in single precision, whatever a trainer has set: the random numbers of a layer depend on it."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dop_lightning.foundation.devices import single_by_default
 from dop_lightning.problems.problem import Part, Problem
 
 TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
@@ -23,13 +24,8 @@ Reading = Callable[[], tuple[Problem, object]]
 @contextmanager
 def as_at_setup() -> Iterator[None]:
     """Read on the CPU and in single precision, whatever the default device and type are when a problem has its turn."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    with single_by_default(), torch.device("cpu"):
+        yield
 
 
 class Tensors:
