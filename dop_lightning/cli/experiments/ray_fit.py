@@ -1,11 +1,9 @@
 """``dop fit … --cluster ray``: the batches of a run as tasks of a Ray cluster."""
 
 import importlib
-import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +15,7 @@ from dop_lightning.cli.options import OptionParser
 from dop_lightning.cli.ray_options import add_ray_options, check_ray_options, connect
 from dop_lightning.foundation.folder_lock import FolderLock, in_use
 from dop_lightning.foundation.launched import PROCESSES, RUN_FOLDER, TAKEN
-from dop_lightning.lightning.strategies.launcher import format_exit, handling
+from dop_lightning.lightning.strategies.launcher import environment_variables, format_exit, handling
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.runs.folder import LOCK, RunFolder
@@ -58,28 +56,18 @@ def run(arguments: Sequence[str]) -> int:
     require_ray("dop fit")
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")
     folder, devices = lightning.folder_and_devices(rest)
-    with connect(options, folder, min(devices, 1)) as tasks, _environment(tasks, folder):
+    with connect(options, folder, min(devices, 1)) as tasks, environment_variables(_environment(tasks, folder)):
         return int(lightning.run("fit", rest, take=partial(_work, options=rest, tasks=tasks)))
 
 
-@contextmanager
-def _environment(tasks: RayTasks, folder: Path) -> Iterator[None]:
+def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
     """What this process is among those of the run: the first one, which has no work."""
-    own = {
+    return {
         TAKEN: "",
         PROCESSES: str(max(2, tasks.slots + 1)),
         "NODE_RANK": "0",
         RUN_FOLDER: str(folder),
     }
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTasks) -> Takeover:
@@ -110,7 +98,7 @@ def _unfinished(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, float]:
     left = {}
     for number, names in enumerate(plan.batches):
         batch = [problems[name] for name in names]
-        cost = sum(iterations[problem.name] * problem.observation.numel() for problem in batch)
+        cost = sum(iterations[problem.name] * problem.entries for problem in batch)
         if cost or not all(_is_final(folder, problem.folder) for problem in batch):
             left[number] = cost
     return left

@@ -67,7 +67,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             return function(*args, **kwargs)
         if trainer is None:
             raise RuntimeError("the launcher needs the trainer, to pass its folder to the other processes")
-        with _environment(self.environment(trainer.default_root_dir)):
+        with environment_variables(self.environment(trainer.default_root_dir)):
             self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
             try:
                 return function(*args, **kwargs)
@@ -145,8 +145,8 @@ def format_exit(code: int) -> str:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables as long as the processes are at work, so that another run may follow."""
+def environment_variables(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables inside a block, and restore the earlier ones, so that another run may follow."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
