@@ -3,15 +3,19 @@
     python scripts/check_prose.py             # all documents and rooms of scripts/prose.toml
     python scripts/check_prose.py FILE…       # Markdown or Python files
 
-Code in documents is skipped, and so is text between ``<!-- quoted -->`` and ``<!-- end -->``. In Python files, strings
-of at least three words are read, without docstrings, and names of functions and classes. The exit status is 1 if a
-phrase is found.
+Code in documents is skipped, and so is text between ``<!-- quoted -->`` and ``<!-- end -->``. In Python files, the
+check reads strings of at least three words, and names of functions and classes. With ``--docstrings``, and in the
+folders that ``docstrings`` of scripts/prose.toml lists, it also reads docstrings and comments. The exit status is 1 if
+a phrase is found.
 """
 
 import argparse
 import ast
+import io
 import re
 import sys
+import textwrap
+import tokenize
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,6 +72,38 @@ def passages_of_python(text: str) -> Iterator[Passage]:
             yield Passage(node.lineno, " ".join(said.split()))
 
 
+def passages_of_docstrings(text: str) -> Iterator[Passage]:
+    """Yield the paragraphs of docstrings, also of those below attributes, without examples (``>>>``)."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            first, _, others = node.value.value.partition("\n")
+            lines = [first.strip(), *textwrap.dedent(others).split("\n")]
+            kept = "\n".join("" if line.lstrip().startswith((">>>", "...")) else line for line in lines)
+            for passage in passages_of_markdown(kept):
+                yield Passage(node.lineno + passage.line - 1, passage.text)
+
+
+def passages_of_comments(text: str) -> Iterator[Passage]:
+    """Yield comments of at least three words; adjacent lines are one passage."""
+    block: list[str] = []
+    begin, last = 0, -1
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        if token.start[0] != last + 1 or not token.line.lstrip().startswith("#"):
+            yield from _comment(begin, block)
+            begin, block = token.start[0], []
+        last = token.start[0]
+        block.append(token.string.lstrip("#! "))
+    yield from _comment(begin, block)
+
+
+def _comment(line: int, block: list[str]) -> Iterator[Passage]:
+    words = ASIDE.sub("CODE", " ".join(block)).split()
+    if len(words) >= 3:
+        yield Passage(line, " ".join(words))
+
+
 def named(text: str) -> list[str]:
     """Return a line for each function, class or argument that has one of the reported names."""
     found = []
@@ -83,14 +119,17 @@ def sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.:;!?])\s+", text)
 
 
-def findings(text: str, kind: str = ".md") -> list[str]:
+def findings(text: str, kind: str = ".md", docstrings: bool = False) -> list[str]:
     """Return a line for each phrase that is found in a text: its line, the phrase and what to write instead.
 
     Args:
         text: content of a file.
         kind: ``.md`` or ``.py``.
+        docstrings: whether docstrings and comments of a Python file are read too.
     """
-    passages = passages_of_python(text) if kind == ".py" else passages_of_markdown(text)
+    passages = list(passages_of_python(text) if kind == ".py" else passages_of_markdown(text))
+    if kind == ".py" and docstrings:
+        passages = sorted([*passages, *passages_of_docstrings(text), *passages_of_comments(text)])
     names = named(text) if kind == ".py" else []
     return names + [
         f"{passage.line}: '{found[0]}' ({advice}): {sentence}"
@@ -113,10 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check files, and print what is found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all of scripts/prose.toml")
-    paths = parser.parse_args(arguments).files or files()
+    parser.add_argument("--docstrings", action="store_true", help="read docstrings and comments of all Python files")
+    options = parser.parse_args(arguments)
+    read = [ROOT / room for room in RULES["docstrings"]]
     found = 0
-    for path in paths:
-        for line in findings(path.read_text(encoding="utf-8"), path.suffix):
+    for path in options.files or files():
+        docstrings = options.docstrings or any(path.is_relative_to(room) for room in read)
+        for line in findings(path.read_text(encoding="utf-8"), path.suffix, docstrings):
             print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}")
             found += 1
     return 1 if found else 0

@@ -129,6 +129,26 @@ def test_strings_of_python_are_read(script: ModuleType) -> None:
     assert found.startswith("2: 'goes on'")
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ('"""Run.\n\n    What it does:\n    the run goes on.\n"""\n', "3"),
+        ('alpha = 1\n"""Ratio.\n\nThe run goes on."""\n', "4"),
+        ("# One run\n# of many goes\n# on here.\n", "1"),
+        ("alpha = 1  # the run goes on\n", "1"),
+    ],
+)
+def test_docstrings_and_comments_are_read_on_request(script: ModuleType, code: str, line: str) -> None:
+    assert script.findings(code, ".py") == []
+    (found,) = script.findings(code, ".py", docstrings=True)
+    assert found.startswith(f"{line}: 'goes on'")
+
+
+def test_examples_and_code_in_docstrings_are_skipped(script: ModuleType) -> None:
+    code = '"""Run ``goes on``.\n\n>>> print("goes on")\n\n"""\nx = 1  # see `goes on` here\n'
+    assert len(script.findings(code, ".py", docstrings=True)) == 0
+
+
 def test_the_status_tells_a_finding_apart(script: ModuleType, tmp_path: Path, capsys) -> None:
     page = tmp_path / "page.md"
     page.write_text("The run resumes.\n", encoding="utf-8")
