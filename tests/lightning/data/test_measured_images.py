@@ -173,5 +173,5 @@ def test_images_that_cannot_be_measured_are_named(tmp_path: Path) -> None:
         problems(file, noise=SaltAndPepper(0.1), sensing=BoxBlur(33))
     with pytest.raises(ValueError, match=r"odd.*: .* needs signals of at least 17×17 pixels, got shape \(1, 9, 8\)"):
         problems(file, sensing=BoxBlur(33))
-    with pytest.raises(ValueError, match="odd: the shape of a signal must follow from what was measured of it"):
+    with pytest.raises(ValueError, match="odd: the shape of the signal cannot be inferred from"):
         problems(file, sensing=GaussianMeasurements(72))
