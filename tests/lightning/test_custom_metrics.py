@@ -315,5 +315,5 @@ def test_a_module_with_metrics_is_copied_and_pickled(matrix_method) -> None:
 
 
 def test_a_tag_that_is_taken_is_refused_when_the_module_is_made() -> None:
-    with pytest.raises(ValueError, match="the tag 'relative_error' is built in"):
+    with pytest.raises(ValueError, match="the tag 'relative_error' is reserved"):
         DoubleOverparameterization(metrics={"relative_error": mean_error})

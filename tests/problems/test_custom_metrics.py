@@ -307,7 +307,7 @@ def test_keys_of_results_are_tags(keys: dict[str, Any], message: str) -> None:
 
 
 def test_a_key_may_not_become_a_built_in_tag() -> None:
-    with pytest.raises(ValueError, match="the tag 'input_psnr' is built in"):
+    with pytest.raises(ValueError, match="the tag 'input_psnr' is reserved"):
         scores_of([image_problem(0)], {"input": lambda signal: {"psnr": 1.0}})
 
 
@@ -355,7 +355,7 @@ def test_a_metric_that_raised_starts_afresh() -> None:
     ("metrics", "message"),
     [
         ({"psnr": mean_error}, "the tag 'psnr' is reserved; use another one"),
-        ({"seconds": mean_error}, "the tag 'seconds' is built in"),
+        ({"seconds": mean_error}, "the tag 'seconds' is reserved"),
         ([Scaled(), Scaled()], "the tag 'scaled' occurs twice"),
         ([lambda signal: 0.0], "a tag must consist of letters, digits and underscores, got '<lambda>'"),
         ({"my error": mean_error}, "got 'my error'"),

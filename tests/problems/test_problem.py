@@ -78,7 +78,7 @@ def test_empty_observations_are_refused() -> None:
 def test_observations_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="a: observation must be finite where observed, got 1 non-finite entries"):
         Problem("a", poisoned(2, 3))
-    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 6 entries"):
+    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 6 non-finite entries"):
         Problem("a", torch.full((2, 3), torch.inf), mask=torch.ones(2, 3, dtype=torch.bool))
 
 
@@ -90,7 +90,7 @@ def test_shape_of_a_measured_signal_is_given_or_that_of_the_truth() -> None:
     assert problem("a", 5, sensing=MEASURED, truth=torch.zeros(3, 2)).signal_shape == (3, 2)
     with pytest.raises(ValueError, match="a: signal_shape is required if sensing is given without truth"):
         problem("a", 5, sensing=MEASURED)
-    with pytest.raises(ValueError, match=r"observation must have the shape \(5,\) of Gauss.*\(3, 2\), got \(6,\)"):
+    with pytest.raises(ValueError, match=r"observation must have the shape \(5,\), for Gauss.*\(3, 2\), got \(6,\)"):
         problem("a", 6, sensing=MEASURED, signal_shape=(3, 2))
     with pytest.raises(ValueError, match=r"a: mask must have the shape of the observation, \(5,\), got \(3, 2\)"):
         problem("a", 5, sensing=MEASURED, signal_shape=(3, 2), mask=torch.ones(3, 2, dtype=torch.bool))

@@ -149,7 +149,10 @@ def test_descriptions() -> None:
         (lambda: Physics(Rows(3)).observation_shape((1, 7, 7)), r"A failed for the shape \(1, 7, 7\)"),
         (lambda: Physics(Affine(3)).observation_shape((1, 4, 7)), r"must be linear, but A\(2X \+ Z\)"),
         (lambda: Physics(WrongAdjoint(3)).observation_shape((1, 4, 7)), "A_adjoint must be the adjoint of A, but"),
-        (lambda: Physics(WrongShape(3)).observation_shape((1, 4, 7)), r"signal's shape \(1, 4, 7\), got \(1, 4, 6\)"),
+        (
+            lambda: Physics(WrongShape(3)).observation_shape((1, 4, 7)),
+            r"must return the shape \(1, 4, 7\), got \(1, 4, 6\)",
+        ),
         (lambda: Physics(Complex(3)).observation_shape((1, 4, 7)), "one real tensor, got torch.complex64"),
     ],
 )

@@ -209,7 +209,7 @@ class ImpulseSuite(NoiseSuite):
         assert_binomial(hit.all(dim=0), 0.5)
 
     def test_pixels_need_an_image(self) -> None:
-        with pytest.raises(ValueError, match="per='pixel' needs"):
+        with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(self.kind(ratio=0.5, per="pixel"), image(8, 8))  # type: ignore[call-arg]
 
     def test_the_slug_names_what_is_not_the_default(self) -> None:
@@ -344,7 +344,7 @@ class TestMissingEntries(NoiseSuite):
         assert not (both & ~alone).any()
 
     def test_pixels_need_an_image(self) -> None:
-        with pytest.raises(ValueError, match="per='pixel' needs"):
+        with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(MissingEntries(0.5, per="pixel"), image(8, 8))
 
 
