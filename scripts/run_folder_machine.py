@@ -24,6 +24,9 @@ from dop_lightning.runs.folder import RunFolder
 
 MOST_PROBLEMS = 3
 
+IN_USE = "another process is (at work|using|working)"
+"""Messages of a start that finds the folder in use."""
+
 NOT_DAMAGED = ("events.out", "lock")
 """Beginnings of the names of files that no run reads."""
 
@@ -177,18 +180,20 @@ class RunFolderMachine(RuleBasedStateMachine):
             )
             if held:
                 assert second.status == 2, second
-                assert "another process is at work" in second.text, second.text
+                assert re.search(IN_USE, second.text), second.text
                 assert not (odd := changes(before, snapshot(self.run))), odd
                 self.level = level
             else:
-                self._check(second, None, may_be_refused="is at work|missing")
+                self._check(second, None, may_be_refused=f"{IN_USE}|is at work|missing")
             first.send(signal.SIGKILL if kill else signal.SIGCONT)
             ended = first.wait()
             if kill:
                 assert ended.status == -signal.SIGKILL
                 self._read_counts()
             else:
-                self._check(ended, None, may_be_refused="" if held else "given|work in this folder|missing")
+                self._check(
+                    ended, None, may_be_refused="" if held else "given|in this folder|using this folder|missing"
+                )
 
     @rule(at=MOMENTS)
     def move_at_work(self, at: int) -> None:

@@ -1,1 +1,1 @@
-"""Argument checks, units, names, files, the machine and its devices. Imports nothing else of the package."""
+"""Argument checks, units, names, files, the machine and its devices. Imports no other room of the package."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: whoever reads one never sees half of it, whatever stopped the writer."""
+"""Write files atomically: readers never see a partial file, even if the writer was killed."""
 
 import ctypes
 import functools
@@ -19,7 +19,7 @@ from dop_lightning.foundation.checksums import Checksum, checksum, file_checksum
 from dop_lightning.foundation.folder_lock import held_above
 
 WAITING = 8
-"""Maximum number of files of a group that wait for the disk at the same time."""
+"""Maximum number of files in a group that are written to disk concurrently."""
 
 _GROUP: ContextVar["_Group | None"] = ContextVar("group", default=None)
 
@@ -29,28 +29,29 @@ _RECORDED: ContextVar[dict[Path, str] | None] = ContextVar("recorded", default=N
 def write_atomically(
     path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True, streamed: bool = False
 ) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in the place of ``path`` in one step.
+    """Write a temporary file next to ``path`` with ``write``, then rename it to ``path``.
 
-    Until then the old content stands, and it stays where writing fails. Missing folders are made.
+    The old content is kept until the rename, and also if writing fails. Missing folders are created.
 
     Args:
         path: the file to write.
-        write: gets a file that is open for binary writing; ``lambda file: torch.save(state, file)``.
-        durable: whether to wait until the content is on the disk. A file that is replaced every second need not
-            survive a power cut. Inside of :func:`written_together`, the wait and the replacement come at its end.
-        streamed: whether the content goes to the temporary file as it comes. Else it is collected in memory first,
-            since most libraries hide errors of the disk behind errors of their own.
+        write: called with a file opened for binary writing, for example ``lambda file: torch.save(state, file)``.
+        durable: whether to wait until the content is on disk. Pass ``False`` for files that need not survive a power
+            failure, such as those replaced every second. Within :func:`written_together`, waiting and renaming happen
+            at the end of the block.
+        streamed: whether ``write`` writes directly to the temporary file. By default, the content is first collected
+            in memory, because most libraries replace disk errors by their own.
 
     Raises:
-        OSError: the folder cannot be made or written, or ``path`` is a folder.
+        OSError: the folder cannot be created or written, or ``path`` is a folder.
     """
     path = Path(path)
     content = io.BytesIO()
     if not streamed:
         write(content)
     make_folder(path.parent)
-    # In the same folder, since a file cannot be renamed across file systems; with a random name, since several
-    # processes may write the same file; and not by `tempfile`, whose files only their owner may read.
+    # In the same folder, since files cannot be renamed across file systems; with a random name, since several
+    # processes may write the same file; without `tempfile`, whose files are readable by their owner only.
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     if streamed:
         _write_streamed(path, temporary, write, durable)
@@ -62,7 +63,7 @@ def write_atomically(
             _fill(path, temporary, content, durable)
             with naming(path):
                 temporary.replace(path)
-        except BaseException:  # an interrupt, too, leaves nothing behind
+        except BaseException:  # clean up after KeyboardInterrupt, too
             temporary.unlink(missing_ok=True)
             raise
     _record(path, content.getbuffer())
@@ -93,7 +94,7 @@ def _to_disk(path: Path) -> None:
 
 
 class _Summed:
-    """A file that adds to a checksum what is written."""
+    """File that updates a checksum with all bytes written to it."""
 
     def __init__(self, file: BinaryIO, found: Checksum) -> None:
         self._file, self._found = file, found
@@ -107,17 +108,19 @@ class _Summed:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with those above it, but not anew a folder that this process holds and that was moved.
+    """Create a folder and its parents, except a folder that this process has locked.
+
+    A locked folder that was moved is not created again, since the process would then continue in a second folder.
 
     Raises:
-        OSError: it cannot be made, or such a folder was moved, removed or replaced.
+        OSError: the folder cannot be created, or the locked folder was moved, removed or replaced.
     """
     path = folder.absolute()
     held = held_above(path)
     if held is None:
         folder.mkdir(parents=True, exist_ok=True)
         return
-    try:  # one after the other: the held one is not among them, whenever it is moved
+    try:  # one at a time, so that the locked folder itself is never created, whenever it is moved
         for each in reversed([path, *path.parents][: len(path.parts) - len(held.parts)]):
             each.mkdir(exist_ok=True)
     except FileNotFoundError:
@@ -126,9 +129,9 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove the temporary files and folders that writers left in a folder, at any depth, when they were killed.
+    """Remove temporary files and folders that killed writers left in a folder, at any depth.
 
-    No process may be writing there. What cannot be removed stays.
+    No process may be writing to the folder. Entries that cannot be removed are skipped.
     """
     for parent, folders, files in os.walk(folder):
         for name in (each for each in files if _is_temporary(each)):
@@ -145,7 +148,7 @@ def _is_temporary(name: str) -> bool:
 
 @contextmanager
 def recorded_checksums() -> Iterator[dict[Path, str]]:
-    """Collect the checksum of each file that is written in a ``with`` block, by path. Blocks must not be nested."""
+    """Collect the checksums of all files written in the ``with`` block, by path. Blocks must not be nested."""
     files: dict[Path, str] = {}
     token = _RECORDED.set(files)
     try:
@@ -160,7 +163,7 @@ def _record(path: Path, content: memoryview | bytes) -> None:
 
 
 def record_file(path: Path) -> None:
-    """Let :func:`recorded_checksums` have a file that was written by other means, if it is collecting.
+    """Add the checksum of a file written by other means to :func:`recorded_checksums`, if it is active.
 
     Raises:
         OSError: the file cannot be read.
@@ -171,16 +174,17 @@ def record_file(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file or folder beside ``path``, which is put in the place of ``path`` at the end.
+    """Yield a temporary path next to ``path``, and rename it to ``path`` at the end of the ``with`` block.
 
-    For content that is too large for memory, see :func:`write_atomically` for others. It is on the disk at the end. If
-    the block fails, it is removed. A folder that is replaced is removed just before.
+    Use it for content that does not fit in memory, and :func:`write_atomically` otherwise. The content is flushed to
+    disk before the rename. If the block fails, the temporary file or folder is removed. If ``path`` is a folder, it is
+    removed just before it is replaced.
 
     Args:
         path: the file or folder to write, in an existing folder.
 
     Raises:
-        OSError: the folder cannot be written, or a file is to replace a folder.
+        OSError: the folder cannot be written, or a file would replace a folder.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -204,13 +208,13 @@ def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> No
     with naming(path), temporary.open("xb") as file:
         file.write(content.getbuffer())
         file.flush()
-        if durable:  # else the new name may reach the disk before the content does
+        if durable:  # otherwise the rename may reach the disk before the content
             os.fsync(file.fileno())
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """The threads that write the files of groups."""
+    """Return the threads that write the files of groups."""
     return ThreadPoolExecutor(WAITING, "write")
 
 
@@ -219,7 +223,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 
 class _Group:
-    """Files that are written together, each by a thread, since each of them mostly waits for the disk."""
+    """Files written concurrently, one per thread, since writing mostly waits for the disk."""
 
     def __init__(self) -> None:
         self._files: list[tuple[Path, Path, Future[None]]] = []
@@ -228,21 +232,21 @@ class _Group:
         self._files.append((path, temporary, _pool().submit(_fill, path, temporary, content, True)))
 
     def add_written(self, path: Path, temporary: Path) -> None:
-        """Add a file whose content need only reach the disk."""
+        """Add a temporary file that is already written, to flush it to disk."""
         self._files.append((path, temporary, _pool().submit(_to_disk, temporary)))
 
     def replace(self) -> None:
-        """Wait for all files, then put them in their places in the order in which they were added."""
+        """Wait for all files, then rename them in the order in which they were added."""
         for _, _, filled in self._files:
             filled.result()
         for path, temporary, _ in self._files:
             try:
                 temporary.replace(path)
-            except OSError as error:  # named after the temporary file
+            except OSError as error:  # it names the temporary file
                 raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
     def discard(self) -> None:
-        """Remove the temporary files that are left."""
+        """Remove the remaining temporary files."""
         wait([filled for _, _, filled in self._files if not filled.cancel()])
         for _, temporary, _ in self._files:
             temporary.unlink(missing_ok=True)
@@ -250,16 +254,16 @@ class _Group:
 
 @contextmanager
 def written_together() -> Iterator[None]:
-    """Write the durable files of a ``with`` block together, which takes about as long as to write one of them.
+    """Write the durable files of a ``with`` block concurrently, in about the time of a single file.
 
-    They get their places at the end of the block, in the order in which they were written, once the contents of all are
-    on the disk. If the block fails, or one of the files cannot be written, none of them replaces its old content. Files
-    that are written inside of the block cannot be read inside of it.
+    The files are renamed at the end of the block, in the order in which they were written, once the contents of all are
+    on disk. If the block fails or a file cannot be written, all old contents are kept. Files written inside the block
+    cannot be read before it ends.
 
     Raises:
         OSError: as :func:`write_atomically`, at the end of the block.
     """
-    if _GROUP.get() is not None:  # a part of the group around it
+    if _GROUP.get() is not None:  # nested blocks join the outer group
         yield
         return
     group = _Group()
@@ -275,16 +279,16 @@ def written_together() -> Iterator[None]:
 
 
 def write_batch(files: Mapping[Path, bytes]) -> None:
-    """Write many small files, each as :func:`write_atomically`, and wait for the disk once for all of them.
+    """Write many small files as :func:`write_atomically` does, but wait for the disk only once.
 
-    On Linux that is one ``syncfs`` per file system instead of one ``fsync`` per file. It is no part of a group of
-    :func:`written_together`: the files have their names when it returns.
+    On Linux, this takes one ``syncfs`` per file system instead of one ``fsync`` per file. The files do not join a group
+    of :func:`written_together`: they are in place when the function returns.
 
     Args:
         files: contents by path.
 
     Raises:
-        OSError: a folder cannot be made or a file cannot be written. None of the files is replaced then.
+        OSError: a folder cannot be created or a file cannot be written. No file is replaced then.
     """
     temporary = {path: path.parent / f".{secrets.token_hex(8)}.tmp" for path in files}
     try:
@@ -305,7 +309,7 @@ def write_batch(files: Mapping[Path, bytes]) -> None:
 
 
 def _sync(files: Sequence[Path]) -> None:
-    """Wait until the contents of files are on the disk."""
+    """Wait until the contents of the files are on disk."""
     syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if sys.platform == "linux" else None
     one_per_device = {path.stat().st_dev: path for path in files} if syncfs else {}
     for path in one_per_device.values() if syncfs else files:
@@ -315,7 +319,7 @@ def _sync(files: Sequence[Path]) -> None:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Append ``text`` as UTF-8; where there is no room for all of it, none of it is appended.
+    """Append ``text`` as UTF-8. If the disk is full, nothing is appended.
 
     Raises:
         OSError: the file cannot be written.
@@ -332,7 +336,7 @@ def append_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Give errors of writing, such as «No space left on device», the name of the file in place of a temporary one."""
+    """Name ``path`` instead of a temporary file in write errors such as "No space left on device"."""
     try:
         yield
     except OSError as error:
@@ -342,7 +346,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def atomic_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, its line ends as they are.
+    """Write ``text`` as UTF-8, without changing its line endings.
 
     Raises:
         OSError: as :func:`write_atomically`.
@@ -352,22 +356,22 @@ def atomic_text(path: str | Path, text: str) -> None:
 
 
 def atomic_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as JSON for people and programs: indented, UTF-8.
+    """Write ``value`` as indented JSON in UTF-8.
 
     Raises:
-        ValueError: ``value`` holds a number that is not finite. JSON has none: what is not known is ``None``.
-        TypeError: ``value`` holds something that JSON has no form for.
+        ValueError: ``value`` contains a non-finite number, which JSON does not support; use ``None`` if unknown.
+        TypeError: ``value`` contains an object that JSON cannot represent.
         OSError: as :func:`write_atomically`.
     """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise ValueError(f"{path}: values must be finite numbers or None, got another: {error}") from error
+        raise ValueError(f"{path}: numbers must be finite, use None for unknown values: {error}") from error
     atomic_text(path, text + "\n")
 
 
 def checked_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as :func:`atomic_json` does, with its checksum under the key ``checksum``.
+    """Write ``value`` as :func:`atomic_json` does, and add its checksum under the key ``checksum``.
 
     Raises:
         ValueError: as :func:`atomic_json`.

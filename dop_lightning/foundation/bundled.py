@@ -1,4 +1,4 @@
-"""The folders that come with the package: sample photographs and configs."""
+"""Folders bundled with the package: sample photographs and configs."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def bundled_folder(installed: str, checkout: str) -> Path:
-    """Return a bundled folder: inside an installed package, or at the top of a checkout.
+    """Return a bundled folder: inside the installed package, or at the top of a checkout.
 
     Args:
-        installed: its name inside the installed package.
-        checkout: its name beside the package in a checkout.
+        installed: name of the folder inside the installed package.
+        checkout: name of the folder next to the package in a checkout.
     """
     inside = PACKAGE / installed
     return inside if inside.is_dir() else PACKAGE.parent / checkout

@@ -1,4 +1,4 @@
-"""Checks of arguments: a wrong one raises ``ValueError`` with its name, the value given and what is allowed."""
+"""Argument checks, which raise ``ValueError`` with the name of the argument, its value and the allowed values."""
 
 import math
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ def positive(name: str, value: float) -> float:
 
 
 def not_negative(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite number of at least zero."""
+    """Return ``value`` if it is a finite number ≥ 0."""
     if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return value
 
 
 def share(name: str, value: float) -> float:
-    """Return ``value`` if it lies in [0, 1].
+    """Return ``value`` if it is in [0, 1].
 
     >>> share("ratio", 1.5)
     Traceback (most recent call last):
@@ -39,7 +39,7 @@ def share(name: str, value: float) -> float:
 
 
 def fraction(name: str, value: float) -> float:
-    """Return ``value`` if it is at least 0 and below 1.
+    """Return ``value`` if it is in [0, 1).
 
     >>> fraction("average", 1.0)
     Traceback (most recent call last):
@@ -51,7 +51,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def at_least(name: str, value: int, minimum: int) -> int:
-    """Return ``value`` if it is a whole number of at least ``minimum``.
+    """Return ``value`` if it is an integer ≥ ``minimum``.
 
     >>> at_least("rank", 0, 1)
     Traceback (most recent call last):

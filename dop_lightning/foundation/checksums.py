@@ -1,7 +1,7 @@
-"""Checksums of bytes, files and the contents of JSON files, to detect damage. Imports no torch.
+"""Checksums of bytes, files and JSON contents, to detect corrupted files. Does not import torch.
 
-CRC-32 detects every flipped bit and every burst of up to 32 bits, and is the fastest of Python's checksums. It does not
-detect forgeries.
+CRC-32 detects every flipped bit and every error burst of up to 32 bits, and is the fastest checksum in Python. It does
+not detect forgeries.
 """
 
 import json
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 CHECKSUM = "checksum"
-"""The key of a file's own checksum."""
+"""Key under which a JSON file stores its own checksum."""
 
 _CHUNK = 2**22
 
 
 class Checksum:
-    """A checksum that grows with what is added to it."""
+    """Checksum that is updated incrementally."""
 
     def __init__(self) -> None:
         self._crc = 0
@@ -27,7 +27,7 @@ class Checksum:
         self._crc = zlib.crc32(content, self._crc)
 
     def __str__(self) -> str:
-        """Return the checksum as files hold it, ``crc32:`` and eight hexadecimal digits."""
+        """Return the checksum as stored in files: ``crc32:`` and eight hexadecimal digits."""
         return f"crc32:{self._crc:08x}"
 
 
@@ -46,7 +46,7 @@ def file_checksum(path: Path) -> str:
     """Return the checksum of the contents of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     whole = Checksum()
     with path.open("rb") as file:
@@ -59,7 +59,7 @@ MISSING, DIFFERS = "missing", "damaged, its checksum differs"
 
 
 def file_fault(path: Path, expected: str) -> str:
-    """Return what is wrong with a file, in words; empty if it has the expected checksum."""
+    """Return a description of what is wrong with a file, or an empty string if it has the expected checksum."""
     try:
         return "" if file_checksum(path) == expected else DIFFERS
     except (FileNotFoundError, NotADirectoryError):
@@ -69,31 +69,31 @@ def file_fault(path: Path, expected: str) -> str:
 
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a JSON file with its own checksum, which does not depend on how the file is laid out."""
+    """Add to the content of a JSON file its checksum, which does not depend on the formatting of the file."""
     rest = {key: value for key, value in content.items() if key != CHECKSUM}
     return {**rest, CHECKSUM: _json_checksum(json.loads(json.dumps(rest)))}
 
 
 def without_checksum(content: Any) -> Any:
-    """Return the content of a JSON file without its checksum. Content that has none is not checked.
+    """Check the content of a JSON file, and return it without its checksum. Content without a checksum is not checked.
 
     Raises:
-        ValueError: the checksum is that of other content.
+        ValueError: the checksum does not match the content.
     """
     if not isinstance(content, dict) or CHECKSUM not in content:
         return content
     rest = {key: value for key, value in content.items() if key != CHECKSUM}
     if content[CHECKSUM] != _json_checksum(rest):
-        raise ValueError("damaged: its checksum is that of other content")
+        raise ValueError("damaged: its checksum does not match its content")
     return rest
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, and check its checksum if it has one.
+    """Read a JSON file, and verify its checksum, if any.
 
     Raises:
-        ValueError: it is damaged.
-        OSError: it cannot be read.
+        ValueError: the file is damaged.
+        OSError: the file cannot be read.
     """
     return without_checksum(json.loads(path.read_text(encoding="utf-8")))
 

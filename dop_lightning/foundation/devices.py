@@ -1,4 +1,4 @@
-"""Where a function works that is given data and, perhaps, the name of a device."""
+"""Resolve and check devices, and move modules to them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,15 +11,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def resolve_device(device: str | torch.device, data: object = None) -> torch.device:
-    """The device that a name means.
+    """Return the device with the given name.
 
     Args:
-        device: ``auto`` (that of the data, if it is a tensor on a GPU; else a GPU where there is one, else the CPU),
-            ``gpu`` for the first one, or what ``torch.device`` takes.
-        data: what is worked on.
+        device: ``auto``, ``gpu`` for the first GPU, or an argument of ``torch.device``. ``auto`` is the device of
+            ``data`` if that is a tensor on a GPU; otherwise a GPU if available, or the CPU.
+        data: the data to process.
 
     Raises:
-        ValueError: there is no such device, or not on this machine.
+        ValueError: the device is unknown or not available on this machine.
 
     >>> resolve_device("cpu")
     device(type='cpu')
@@ -34,43 +34,43 @@ def resolve_device(device: str | torch.device, data: object = None) -> torch.dev
         if device == "auto":
             return torch.device("cpu")
     if device == "gpu":
-        raise ValueError("device must be auto, cpu, gpu, or one of torch, got 'gpu' (there is no GPU)")
-    check_device(device, "auto, cpu, gpu, or one of torch")
+        raise ValueError("device must be auto, cpu, gpu, or a device of torch, got 'gpu' (no GPU is available)")
+    check_device(device, "auto, cpu, gpu, or a device of torch")
     return torch.device(device)
 
 
 def check_device(device: str | torch.device, allowed: str) -> None:
-    """Refuse a device that PyTorch cannot work on here.
+    """Check that PyTorch can use a device on this machine.
 
     Args:
-        device: as ``torch.device`` takes it.
-        allowed: what it may be, for the error.
+        device: an argument of ``torch.device``.
+        allowed: description of the allowed values, for the error message.
 
     Raises:
-        ValueError: there is no such device, or not on this machine.
+        ValueError: the device is unknown or not available on this machine.
     """
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # the second where PyTorch is built without it
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError if PyTorch is built without the device
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"device must be {allowed}, got {device!r} ({reason})") from None
 
 
 def place_module(module: M, device: torch.device) -> M:
-    """Return a module on a device: as it is if all of it is there, which is faster than ``module.to(device)``."""
+    """Move a module to a device. Skips modules that are already there, which is faster than ``module.to(device)``."""
     tensors = (*module.parameters(), *module.buffers())
     return module if all(tensor.device == device for tensor in tensors) else module.to(device)
 
 
 @contextmanager
 def without_device_modes(device: torch.device) -> Iterator[None]:
-    """Let PyTorch functions on the CPU skip the modes of ``with torch.device(...)`` around them.
+    """Disable surrounding ``with torch.device(...)`` modes for PyTorch functions on the CPU.
 
-    Lightning configures models inside of two modes, which every function passes through: a network of many small layers
-    takes twice as long to make. Does nothing for other devices.
+    Lightning configures models within two such modes, which intercept every function call: creating a network of many
+    small layers takes twice as long. No-op for other devices.
 
     Args:
-        device: where modules are made.
+        device: the device on which modules are created.
     """
     with torch._C.DisableTorchFunction() if device.type == "cpu" else nullcontext():
         yield
@@ -78,7 +78,7 @@ def without_device_modes(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def single_by_default() -> Iterator[None]:
-    """Use single precision by default, whatever a trainer has set: the random numbers of a layer depend on it."""
+    """Use float32 as the default dtype, whatever a Trainer has set: random initial values of layers depend on it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -1,4 +1,4 @@
-"""Which files a user means: a name, a folder, a pattern with ``*``, or the name of a bundled sample."""
+"""Find files by name, folder, glob pattern, or name of a bundled sample."""
 
 import glob
 import itertools
@@ -10,49 +10,49 @@ from dop_lightning.foundation.nearest import did_you_mean, nearest
 from dop_lightning.foundation.user_paths import user_path
 
 MOST_COMPARED = 1000
-"""Files of a folder that are compared with a name that does not exist."""
+"""Maximum number of files in a folder that are compared with a name that does not exist, to suggest another."""
 
 Patterns = str | Path | Sequence[str | Path]
 
 FOLDERS = (".zarr",)
-"""Suffixes of stores that are folders of many files."""
+"""Suffixes of data stores that are folders."""
 
 
 def find_files(patterns: Patterns, suffixes: Sequence[str], samples: Mapping[str, Path] | None = None) -> list[Path]:
-    """List the files that ``patterns`` name, in the order of the patterns, each file once.
+    """List the files that match ``patterns``, in the order of the patterns and without duplicates.
 
     Args:
-        patterns: one entry or several. An entry is a file (of any suffix: its reader judges it), or a store that is a
-            folder (:data:`FOLDERS`); another folder, for the files in it with one of the ``suffixes``, sorted by name;
-            a pattern with ``*``, ``?``, ``[…]`` or ``**``, likewise; or a key of ``samples``. ``~`` is the home folder.
-            What exists wins over a sample of that name.
-        suffixes: lower case, with their dot; files match in any case.
+        patterns: one entry or several. An entry is a file with any suffix; a store that is a folder (:data:`FOLDERS`);
+            another folder, of which all files with one of the ``suffixes`` are listed, sorted by name; a pattern with
+            ``*``, ``?``, ``[…]`` or ``**``, treated likewise; or a key of ``samples``. ``~`` is expanded to the home
+            folder. Existing files take precedence over samples of the same name.
+        suffixes: lower-case suffixes including the dot. Matching ignores case.
         samples: bundled files by name.
 
     Raises:
-        ValueError: there is no entry, or one that names nothing; the message names it, and the samples there are.
+        ValueError: there are no entries, or an entry matches no file. The message lists the samples.
     """
     entries = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     if not entries:
-        raise ValueError("files must be named by at least one entry, got none")
+        raise ValueError("files must have at least one entry, got none")
     found: dict[Path, Path] = {}
     for entry in entries:
         for path in _find(entry, suffixes, samples or {}):
-            # `a.png` and `*.png` together name a.png twice, and a run has one problem of a name.
+            # `a.png` and `*.png` together match a.png twice, but names of problems are unique in a run.
             found.setdefault(path.absolute(), path)
     return list(found.values())
 
 
 def existing_file(path: str | Path) -> Path:
-    """Return ``path`` if it is a file with something in it.
+    """Return ``path`` if it is a non-empty file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is a folder, or empty.
+        FileNotFoundError: the file does not exist.
+        ValueError: ``path`` is a folder or an empty file.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file{_alike(path)}")
+        raise FileNotFoundError(f"{path}: no such file{_alike(path)}")
     if not path.is_file():
         raise ValueError(f"{path}: must be a file, got {'a folder' if path.is_dir() else 'something else'}")
     if path.stat().st_size == 0:
@@ -66,33 +66,31 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
     wanted = ", ".join(suffixes)
     hint = f", or the name of a sample: {', '.join(samples)}" if samples else ""
     if not text.strip():
-        raise ValueError(
-            f"{text!r} names no file; allowed are a file, a folder, a pattern such as *{suffixes[0]}{hint}"
-        )
+        raise ValueError(f"{text!r} is not a file name; pass a file, a folder, a pattern such as *{suffixes[0]}{hint}")
     is_store = path.suffix.lower() in FOLDERS and path.suffix.lower() in suffixes
     if path.is_dir() and not is_store:
         found = _matching([path / name for name in os.listdir(path) if not name.startswith(".")], suffixes)  # noqa: PTH208
         if not found:
-            raise ValueError(f"{text}: the folder must hold a file with suffix {wanted}, got none{hint}")
+            raise ValueError(f"{text}: the folder contains no file with suffix {wanted}{hint}")
         return found
     if path.exists():
         return [path]
     if text in samples:
         return [samples[text]]
     if glob.has_magic(text):
-        # Unlike Path.glob, it takes absolute patterns and passes hidden files over.
+        # Unlike Path.glob, glob.glob supports absolute patterns and skips hidden files.
         found = _matching([Path(name) for name in glob.glob(str(path), recursive=True)], suffixes)  # noqa: PTH207
         if not found:
-            raise ValueError(f"{text}: the pattern must match a file with suffix {wanted}, got none{hint}")
+            raise ValueError(f"{text}: the pattern matches no file with suffix {wanted}{hint}")
         return found
     raise ValueError(
-        f"{text}: there is no such file or folder; allowed are a file, a folder, a pattern such as *{suffixes[0]}{hint}"
+        f"{text}: no such file or folder; pass a file, a folder, a pattern such as *{suffixes[0]}{hint}"
         f"{_alike(path) or did_you_mean(text, samples, quote=False)}"
     )
 
 
 def _alike(path: Path) -> str:
-    """The end of a message that names a file of the same folder, if one is spelled alike."""
+    """Return the end of a message that suggests a file in the same folder with a similar name, if any."""
     try:
         names = [other.name for other in itertools.islice(path.parent.iterdir(), MOST_COMPARED)]
     except OSError:
@@ -103,5 +101,5 @@ def _alike(path: Path) -> str:
 
 def _matching(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
     files = [path for path in paths if path.name.lower().endswith(tuple(suffixes)) and path.is_file()]
-    # By name without regard to case, then by case: the same order on every system.
+    # Sort by name ignoring case, then by case, for the same order on every system.
     return sorted(files, key=lambda path: (str(path).lower(), str(path)))

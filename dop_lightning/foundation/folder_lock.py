@@ -1,4 +1,4 @@
-"""A lock on a folder itself, which holds when the files in it are removed, and ends with the process."""
+"""Lock on a folder, which survives the removal of the files in it and is released when the process ends."""
 
 import errno
 import os
@@ -13,34 +13,31 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF, errno.EACCES)
-"""Errors of systems and file systems that cannot lock a folder, or where it cannot be opened."""
+"""Errors of systems and file systems on which a folder cannot be opened or locked."""
 
 _HELD: dict[tuple[int, int], tuple[int, int]] = {}
-"""Of each folder that this process has locked, by device and inode, the descriptor and how often it is held."""
+"""Descriptor and number of holders of each folder that this process has locked, by device and inode."""
 
 _ACQUIRED: weakref.WeakSet["FolderLock"] = weakref.WeakSet()
-"""The last lock of this process on each folder that it holds."""
+"""The most recent lock of this process on each folder that it has locked."""
 
 _GUARD = threading.Lock()
 
 
-MOVED = (
-    "was moved, removed or replaced while this run was at work; move it back and start again, or start with the new "
-    "folder"
-)
-"""What to say of such a folder, after its name."""
+MOVED = "was moved, removed or replaced during this run; move it back and start again, or start with the new folder"
+"""Error message for such a folder, after its name."""
 
 
 def in_use(folder: Path) -> str:
-    """Return what to say of a folder that a process of another start holds."""
-    return f"{folder}: another process is at work in this folder; wait for its end, or end it, and start again"
+    """Return the error message for a folder that another run has locked."""
+    return f"{folder}: another process is using this folder; wait until it ends, or stop it, and start again"
 
 
 def held_above(path: Path) -> Path | None:
-    """Return the folder that this process holds and that contains a path; the innermost if there are several.
+    """Return the innermost folder that contains a path and is locked by this process.
 
     Args:
-        path: absolute.
+        path: absolute path.
 
     Raises:
         FileNotFoundError: the folder was moved, removed or replaced.
@@ -53,17 +50,17 @@ def held_above(path: Path) -> Path | None:
 
 
 class FolderLock:
-    """The processes of one start hold a folder together; no process of another start gets it meanwhile.
+    """Lock on a folder that is shared by all processes of one launch, and excludes those of other launches.
 
-    It is ``flock`` on the folder: on a local file system it holds for all processes of the machine, whatever is removed
-    from the folder. Network file systems do not pass it on to other machines. A process may lock a folder again. If the
-    system has no such locks, they are granted.
+    It uses ``flock`` on the folder. On a local file system, the lock applies to all processes of the machine, whatever
+    is removed from the folder. Network file systems may not share it with other machines. A process can lock a folder
+    several times. On systems without such locks, every request succeeds.
 
     Args:
-        folder: is made if it does not exist.
+        folder: folder to lock, created if it does not exist.
 
     Attributes:
-        path: of the folder, absolute.
+        path: absolute path of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,16 +69,16 @@ class FolderLock:
         self._inode: tuple[int, int] | None = None
 
     def acquire(self, first: bool = True) -> bool:
-        """Hold the folder until :meth:`release` or the end of the process.
+        """Lock the folder until :meth:`release` or the end of the process.
 
         Args:
-            first: whether this is the first process of a start, which must find the folder free.
+            first: whether this is the first process of a launch, which requires that the folder is not locked.
 
         Returns:
-            Whether it is held; ``False`` if a process of another start holds it.
+            ``True`` if the folder is locked now, ``False`` if a process of another launch has locked it.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _GUARD:
@@ -114,23 +111,23 @@ class FolderLock:
 
     def _set(self, inode: tuple[int, int]) -> None:
         self._inode = inode
-        for lock in [lock for lock in _ACQUIRED if lock.path == self.path]:  # of a start that has failed
+        for lock in [lock for lock in _ACQUIRED if lock.path == self.path]:  # from a failed launch
             _ACQUIRED.discard(lock)
         _ACQUIRED.add(self)
 
     def require(self, first: bool = True) -> None:
-        """Hold the folder as :meth:`acquire` does.
+        """Lock the folder as :meth:`acquire` does.
 
         Raises:
-            ValueError: a process of another start holds it.
-            OSError: the folder cannot be made.
+            ValueError: a process of another launch has locked the folder.
+            OSError: the folder cannot be created.
         """
         if not self.acquire(first):
             raise ValueError(in_use(self.folder))
 
     @property
     def is_intact(self) -> bool:
-        """Whether the folder that was locked is still there by its name, neither moved nor replaced."""
+        """Whether the locked folder still exists at its path, neither moved nor replaced."""
         try:
             state = self.path.stat()
         except OSError:
@@ -138,7 +135,7 @@ class FolderLock:
         return (state.st_dev, state.st_ino) == self._inode
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the lock."""
         with _GUARD:
             _ACQUIRED.discard(self)
             if self._inode in _HELD:

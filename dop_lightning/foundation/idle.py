@@ -1,4 +1,4 @@
-"""Processor cores that other processes leave idle, measured for a moment."""
+"""Measure how many processor cores other processes leave idle."""
 
 import os
 import time
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 import psutil
 
 SECONDS = 0.2
-"""Length of a measurement; the system counts hundredths of a second."""
+"""Duration of a measurement in seconds. The system counts in hundredths of a second."""
 
 TRIES = 3
-"""Measurements where the machine seems busy: short bursts of load do not count."""
+"""Maximum number of measurements on a busy machine, to ignore short bursts of load."""
 
 Times = Sequence[tuple[float, float]]
-"""(idle, total) seconds of each core since the system has started."""
+"""(idle, total) seconds of each core since the system was started."""
 
 
 def core_times() -> Times:
-    """Return the idle and the total seconds of the cores that this process may use."""
+    """Return the idle and total seconds of the cores that this process may use."""
     every = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity") and len(every) == os.cpu_count():
         every = [every[core] for core in sorted(os.sched_getaffinity(0)) if core < len(every)]
-    # guests are part of the user's time
+    # the time of guests is included in the user time
     spent = ({**times._asdict(), "guest": 0.0, "guest_nice": 0.0} for times in every)
     return [(times["idle"] + times.get("iowait", 0.0), sum(times.values())) for times in spent]
 
 
 def idle_cores(before: Times, after: Times) -> float:
-    """Return how many cores were idle between two measurements, from 0 to their number.
+    """Return the number of cores that were idle between two measurements, from 0 to the number of cores.
 
     >>> idle_cores([(10.0, 20.0), (5.0, 20.0)], [(10.2, 20.2), (5.05, 20.2)])
     1.25
@@ -37,10 +37,10 @@ def idle_cores(before: Times, after: Times) -> float:
 
 
 def measure_idle_cores(enough: float) -> float:
-    """Measure how many cores are idle: the most of up to :data:`TRIES` measurements.
+    """Measure the number of idle cores: the maximum of up to :data:`TRIES` measurements.
 
     Args:
-        enough: number of idle cores after which no other measurement is made.
+        enough: number of idle cores that ends the measurements early.
     """
     most = 0.0
     for _ in range(TRIES):

@@ -1,6 +1,7 @@
-"""SIGINT and SIGTERM of a command: its exit status, and work that they do not cut.
+"""Handle SIGINT and SIGTERM: exit statuses, and blocks that are completed before the command stops.
 
-Both raise ``KeyboardInterrupt``, so that whatever is at work cleans up; :func:`status` is what the command ends with.
+Both signals raise ``KeyboardInterrupt``, so that running code can clean up. :func:`status` is the exit status of the
+command.
 """
 
 import signal
@@ -15,12 +16,12 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class _Signals:
-    """What has come in this process.
+    """Signals that this process has received.
 
     Attributes:
-        first: the first signal, 0 for none.
-        finishing: blocks of :func:`finishing` that are at work.
-        is_waiting: whether a signal waits for their end.
+        first: the first signal, 0 if none.
+        finishing: number of active :func:`finishing` blocks.
+        is_waiting: whether a signal is deferred until these blocks end.
     """
 
     def __init__(self) -> None:
@@ -33,20 +34,20 @@ _signals = _Signals()
 
 
 def note(number: int) -> None:
-    """Remember the first signal, for :func:`status`."""
+    """Record the first signal, for :func:`status`."""
     _signals.first = _signals.first or number
 
 
 def status() -> int:
-    """Return the exit status of a command that ends by ``KeyboardInterrupt``: 130 after SIGINT, else 143."""
+    """Return the exit status of a command that ends with ``KeyboardInterrupt``: 130 after SIGINT, otherwise 143."""
     return STATUS[signal.SIGINT if _signals.first in (0, signal.SIGINT) else signal.SIGTERM]
 
 
 def interrupt(number: int, _: FrameType | None = None) -> None:
-    """Stop what this process does, at once or at the end of :func:`finishing`; a handler of signals.
+    """Signal handler: stop the process immediately, or at the end of the active :func:`finishing` blocks.
 
     Raises:
-        KeyboardInterrupt: unless the process finishes something.
+        KeyboardInterrupt: no :func:`finishing` block is active.
     """
     note(number)
     if _signals.finishing:
@@ -57,10 +58,10 @@ def interrupt(number: int, _: FrameType | None = None) -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let the ``with`` block come to its end before :func:`interrupt` acts, in the main thread.
+    """Defer :func:`interrupt` to the end of the ``with`` block, in the main thread.
 
     Raises:
-        KeyboardInterrupt: at the end of the block, if a signal has come meanwhile.
+        KeyboardInterrupt: at the end of the block, if a signal was received within it.
     """
     _signals.finishing += 1
     try:
@@ -75,12 +76,12 @@ def finishing() -> Iterator[None]:
 
 @contextmanager
 def interruptible(is_process: bool = True) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop a command by ``KeyboardInterrupt``. After one of them, others are ignored.
+    """Raise ``KeyboardInterrupt`` on SIGINT and SIGTERM within the ``with`` block. Later signals are ignored.
 
-    Handlers that are not those of Python stay, and other threads than the main one have none.
+    Handlers other than Python's default ones are kept. No-op outside the main thread.
 
     Args:
-        is_process: whether the command is all that the process does. Else signals are those of its caller.
+        is_process: whether the process was started for this command. Otherwise signals are left to the caller.
     """
     _signals.first, _signals.is_waiting = 0, False
     if not is_process:
@@ -100,7 +101,7 @@ def interruptible(is_process: bool = True) -> Iterator[None]:
 
 
 def ignore_further() -> None:
-    """Ignore further signals: the process ends, and must not be cut in what it does last."""
+    """Ignore further signals while the process shuts down."""
     for number in STATUS:
         try:
             signal.signal(number, signal.SIG_IGN)

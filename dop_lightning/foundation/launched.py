@@ -1,40 +1,40 @@
-"""What the environment says of how this process was started: by itself, or as one of several."""
+"""Environment variables that describe how this process was started: alone, or as one of several."""
 
 import os
 from dataclasses import dataclass
 
 CHILD = "DOP_CHILD"
-"""Set for processes that another one of the same run has started on this machine: the number of that one."""
+"""Process ID of the parent, set for processes that another process of the same run started on this machine."""
 
 PLACE = "DOP_PLACE"
-"""Set with it for processes that share one matrix: the four numbers of :class:`Place`, with slashes between them."""
+"""The four numbers of :class:`Place` separated by slashes, set in addition for processes that share one matrix."""
 
 RUN_FOLDER = "DOP_RUN_FOLDER"
-"""The folder of the run that such a process belongs to, where it was chosen by the first one."""
+"""Folder of the run that such a process belongs to, if the first process has chosen it."""
 
 START = "DOP_START"
-"""A name that such processes and the first one have in common, and no other start: where all are on one machine."""
+"""Unique name of a launch, shared by its first process and the processes that it started on the same machine."""
 
 
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
-"""Set by Kubernetes in the pods of an indexed Job: their numbers, from 0 on."""
+"""Index of the pod, starting at 0, set by Kubernetes in the pods of an indexed Job."""
 
 TAKEN = "DOP_TAKEN"
-"""Set for a process that is given the numbers of its batches, with commas between them: to take over work of a dead
-process, or as a task of Ray. Empty for the process that gives all of them away."""
+"""Comma-separated indices of the batches assigned to this process, to take over work of a dead process or as a Ray
+task. Empty for the process that assigns all batches to others."""
 
 PROCESSES = "DOP_PROCESSES"
-"""Set with it where Ray starts the processes of a run: how many there are. ``NODE_RANK`` numbers them."""
+"""Number of processes of a run, set in addition if Ray starts them. ``NODE_RANK`` is their index."""
 
 
 def taken_batches() -> list[int] | None:
-    """Return the batches that this process was given; ``None`` if it has work of its own."""
+    """Return the batches assigned to this process, or ``None`` if it selects its batches itself."""
     given = os.environ.get(TAKEN)
     return None if given is None else [int(number) for number in given.split(",") if number]
 
 
 def gives_all_away() -> bool:
-    """Whether this process forms the batches of a run, and works on none of them."""
+    """Return whether this process forms the batches of a run but does not process any of them."""
     return taken_batches() == []
 
 
@@ -44,28 +44,31 @@ def given_processes() -> int | None:
 
 
 def completion_index() -> int | None:
-    """Return the number of this pod among those of an indexed Job of Kubernetes; ``None`` elsewhere.
+    """Return the index of this pod in an indexed Kubernetes Job, or ``None`` outside of one.
 
     Raises:
-        ValueError: ``JOB_COMPLETION_INDEX`` is no whole number.
+        ValueError: ``JOB_COMPLETION_INDEX`` is not a whole number ≥ 0.
     """
     return _number(COMPLETION_INDEX, least=0) if COMPLETION_INDEX in os.environ else None
 
 
 def is_child() -> bool:
-    """Whether another process of the run has started this one, and tells it of signals."""
+    """Return whether this process was started by another process of the run, which forwards signals to it."""
     return CHILD in os.environ
 
 
 def is_orphan() -> bool:
-    """Whether the process of the run that has started this one has ended."""
+    """Return whether the process of the run that started this one has ended."""
     return is_child() and os.getppid() != _number(CHILD)
 
 
 def outer_ranks() -> tuple[int, int] | None:
-    """(devices a node, nodes) as torchrun or SLURM have started processes; ``None`` where they have not.
+    """Return (devices per node, nodes) as set by torchrun or SLURM, or ``None`` without them.
 
-    A task of SLURM that is the only one is as good as none.
+    A SLURM job with a single task also gives ``None``.
+
+    Raises:
+        ValueError: nodes have different numbers of processes, or a variable is not a whole number ≥ 1.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env and {"WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= env.keys():
@@ -85,12 +88,12 @@ def _number(name: str, default: str = "", least: int = 1) -> int:
 
 def _grid(world: int, local: int) -> tuple[int, int]:
     if world % local:
-        raise ValueError(f"every node must have as many processes as every other, got {world} with {local} on one")
+        raise ValueError(f"every node must have the same number of processes, got {world} in all, {local} on a node")
     return local, world // local
 
 
 def job_name() -> str | None:
-    """A name that all processes of a job have in common, also when it is started again; ``None`` for none."""
+    """Return a name shared by all processes of a job, also after it is restarted, or ``None`` outside of a job."""
     env = os.environ
     if "SLURM_JOB_ID" in env:
         array = env.get("SLURM_ARRAY_JOB_ID")
@@ -100,18 +103,18 @@ def job_name() -> str | None:
 
 
 def start_name() -> str:
-    """Return a name that all processes of this start have in common, and as few others as possible."""
+    """Return a name shared by all processes of this launch, and by as few others as possible."""
     return os.environ.get(START) or job_name() or "run"
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of this process among those that work on one matrix.
+    """Rank of this process among those that share one matrix.
 
     Attributes:
-        rank: from 0 on.
+        rank: index of this process, starting at 0.
         size: number of processes.
-        local_rank: number of this process on its machine.
+        local_rank: index of this process on its machine.
         local_size: number of processes on its machine.
     """
 
@@ -122,10 +125,10 @@ class Place:
 
 
 def outer_place() -> Place | None:
-    """Return the place that torchrun, SLURM or ``dop separate --devices`` has given this process, if any of them has.
+    """Return the place of this process as set by torchrun, SLURM or ``dop separate --devices``, if any.
 
     Raises:
-        ValueError: machines have different numbers of processes, or a variable is no such number.
+        ValueError: machines have different numbers of processes, or a variable is not a valid number.
     """
     env = os.environ
     if is_child() and PLACE in env:

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used."""
+"""Import the public names of a package on first use."""
 
 from dop_lightning.foundation.moved import moved_name
 
@@ -11,12 +11,12 @@ def lazy_names(package: str, places: "Mapping[str, str]") -> "Callable[[str], ob
     """Return the ``__getattr__`` of a package.
 
     Args:
-        package: its ``__name__``.
-        places: public names and the modules that define them.
+        package: ``__name__`` of the package.
+        places: modules by the public names that they define.
     """
 
     def get(name: str) -> object:
-        """Import what is asked for, under its name of today or of version 0.1."""
+        """Import an object by its current name or its name in version 0.1."""
         if name not in places:
             return moved_name(package, name)
         from importlib import import_module

@@ -1,4 +1,4 @@
-"""What the machine offers, and how a process uses it: bf16 units, processor threads, memory."""
+"""Resources of the machine and their use by a process: bf16 units, threads, memory."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from dop_lightning.foundation.processor import this_processor
 
 
 def has_bfloat16_units(device: torch.device | str) -> bool:
-    """Whether bf16 convolutions run on units of their own there, so that they are faster than float32 ones."""
+    """Return whether a device has hardware for bf16, so that bf16 convolutions are faster than float32 ones."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -31,20 +31,20 @@ ALLOCATION_FAILED = (
     "HIPBLAS_STATUS_ALLOC_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
 )
-"""What an error says that reports a lack of memory and is of no class of its own."""
+"""Messages of out-of-memory errors that have no separate class."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory, on a GPU or for the CPU."""
+    """Return whether an error reports insufficient memory, on a GPU or the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(failure in str(error) for failure in ALLOCATION_FAILED)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that can still be taken on a device; for the CPU also within the limit of its container.
+    """Return the bytes that can still be allocated on a device; for the CPU, within the limit of its container.
 
-    On a GPU, memory that PyTorch has reserved for this process and does not use counts as free.
+    On a GPU, memory that PyTorch has reserved for this process but does not use counts as free.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -58,7 +58,7 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
 
 def usable_cores() -> int:
-    """Processor cores this process may use: its affinity, and the quota of its container where there is one."""
+    """Return the number of cores this process may use, from its affinity and the quota of its container, if any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
@@ -69,16 +69,16 @@ def usable_cores() -> int:
 
 
 def requested_threads() -> int | None:
-    """Return ``OMP_NUM_THREADS``, or in a task of SLURM the cores that it was given; ``None`` if neither is set.
+    """Return ``OMP_NUM_THREADS``, or the cores assigned to a SLURM task; ``None`` if neither is set.
 
     Raises:
-        ValueError: the variable is no whole number of at least 1.
+        ValueError: the variable is not a whole number ≥ 1.
     """
     for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         given = os.environ.get(variable, "").strip()
         if not given:
             continue
-        requested = given.split(",")[0].strip()  # OpenMP takes a list, one number per level
+        requested = given.split(",")[0].strip()  # OpenMP supports a list, one number per nesting level
         if not requested.isdigit() or int(requested) < 1:
             raise ValueError(f"the environment variable {variable} must be a whole number of at least 1, got {given!r}")
         return int(requested)
@@ -86,14 +86,14 @@ def requested_threads() -> int | None:
 
 
 def set_threads(processes: int = 1) -> int:
-    """Set torch's threads and return their number.
+    """Set the number of threads of PyTorch, and return it.
 
-    It is ``OMP_NUM_THREADS`` where that is set; in a task of SLURM the cores that it was given; else this process'
-    share of the usable cores. torch's own default counts the machine's cores, which in a container or a SLURM
-    allocation is more than may be used; threads that wait for each other then cost a factor of ten.
+    It is ``OMP_NUM_THREADS`` if set, or the cores assigned to a SLURM task; by default, the usable cores divided by the
+    number of processes. The default of PyTorch is the number of cores of the machine, which is too large in a container
+    or a SLURM allocation; threads that wait for each other then slow it down by a factor of ten.
 
     Args:
-        processes: that work on this machine beside each other.
+        processes: number of processes that run concurrently on this machine.
     """
     threads = requested_threads() or max(1, usable_cores() // processes)
     torch.set_num_threads(threads)
@@ -101,37 +101,37 @@ def set_threads(processes: int = 1) -> int:
 
 
 MAPPED = 2**28
-"""Bytes from which an array has pages of its own, which go back to the system when it is freed."""
+"""Size in bytes from which an array is mapped separately, and returned to the system when it is freed."""
 
 MAPPED_BEFORE = 2**25
-"""The same where glibc is old: the most that it takes."""
+"""The same for old versions of glibc: the maximum that they accept."""
 
 KEPT = 2**31 - 1
-"""Bytes at the end of the heap that a process may keep, the most that glibc takes."""
+"""Free bytes at the top of the heap that a process may keep: the maximum that glibc accepts."""
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-"""Where users say how glibc is to go about it."""
+"""Environment variables with which users configure the allocator of glibc."""
 
 
 def return_freed_memory() -> None:
-    """Give the memory that this process has freed back to the system; does nothing without glibc.
+    """Return the memory that this process has freed to the system. No-op without glibc.
 
-    To be called before other arrays are made than those that were freed, see :func:`keep_freed_memory`.
+    Call it before allocating arrays of other sizes than the freed ones, see :func:`keep_freed_memory`.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory of arrays that it frees, for those that come next.
+    """Keep the memory of freed arrays in this process, for later arrays.
 
-    glibc gives large arrays back to the system as soon as they are freed, and the system clears their pages when they
-    are asked for again: for the activations of a network at each iteration, which can take a third of its time
-    (docs/performance.md). The price is that memory may be a little fragmented.
+    By default, glibc returns large arrays to the system when they are freed, and the system clears the pages when they
+    are allocated again. This happens to the activations of a network at each iteration, and can take a third of the
+    time (docs/performance.md). The cost is some fragmentation of memory.
 
     Returns:
-        Whether it is set: not without glibc, nor where ``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_`` or
-        ``GLIBC_TUNABLES`` says something else already.
+        Whether the setting was changed: ``False`` without glibc, or if the user has set ``MALLOC_MMAP_THRESHOLD_``,
+        ``MALLOC_TRIM_THRESHOLD_`` or ``GLIBC_TUNABLES``.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in ALLOCATOR):
         return False

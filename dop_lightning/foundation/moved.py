@@ -1,8 +1,8 @@
-"""Old names of modules, which keep working with a ``DeprecationWarning`` until version 0.3.
+"""Old names of modules, which work with a ``DeprecationWarning`` until version 0.3.
 
-Version 0.1 had its modules flat at the root of the package. :func:`install` puts a finder on :data:`sys.meta_path` that
+In version 0.1, all modules were at the root of the package. :func:`install` adds a finder to :data:`sys.meta_path` that
 resolves ``import dop_lightning.noise``, ``from dop_lightning.noise import SaltAndPepper`` and the class paths of YAML
-files to the module of today. An old name gives the very same module object, so that classes stay the same.
+files to the current modules. An old name gives the same module object as the new one, so that classes are identical.
 """
 
 import sys
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.abc import Loader
 else:
-    Loader = object  # takes longer to import than all that the command's help needs
+    Loader = object  # importing the real one takes longer than everything else that `dop --help` needs
 
 PACKAGE = "dop_lightning"
 REMOVAL = "0.3"
-"""The version without the old names."""
+"""Version in which the old names are removed."""
 
 LAZY = "dop_lightning.foundation.lazy"
-"""The module that asks for old names of rooms."""
+"""Module that looks up the old names of packages."""
 
 MODULES = {
     "alpha": "engine.alpha",
@@ -124,7 +124,7 @@ MODULES = {
     "theory": "paper.theory",
     "tiling": "images.tiles",
 }
-"""Old modules and those of today. What lies in a package moves with it, unless it has a line of its own."""
+"""Current modules by their old names. Submodules move with their package, unless they are listed separately."""
 
 NAMES = {
     "alpha": {"ADAM": "engine.optim.pace"},
@@ -171,17 +171,17 @@ NAMES = {
     "steps.base": {"StepRule": "engine.descent"},
     "steps.automatic": dict.fromkeys(("Monitor", "TOLERANCE", "WATCH_EVERY"), "engine.steps.monitor"),
 }
-"""Old names that did not move with their modules, or whose modules are now rooms, and the modules of today.
+"""Current modules of old names that did not move with their module, or whose module is now a package of that name.
 
-A name that changed as well follows its module after a colon.
+If the name itself changed, the new name follows the module after a colon.
 """
 
 SCATTERED = ("api", "commands", "files", "reporting")
-"""Packages whose modules went to several rooms."""
+"""Old packages whose modules moved to several packages."""
 
 
 def new_name(old: str) -> str | None:
-    """Return the module of today for an old one, or None; both without the name of the package."""
+    """Return the current name of an old module, or ``None`` if unknown; both without the name of the package."""
     head, tail = old, ""
     while head not in MODULES:
         head, dot, last = head.rpartition(".")
@@ -192,7 +192,7 @@ def new_name(old: str) -> str | None:
 
 
 def new_class_path(path: str) -> str:
-    """Return the class path of today for an old one; others as they are.
+    """Return the current class path for an old one. Other class paths are returned unchanged.
 
     >>> new_class_path("dop_lightning.noise.GrossOutliers")
     'dop_lightning.problems.noise.GrossOutliers'
@@ -205,23 +205,23 @@ def new_class_path(path: str) -> str:
 
 
 def _new_place(place: str, name: str) -> tuple[str, str]:
-    """Return the module and the name of today for a place of :data:`NAMES`."""
+    """Return the current module and name for an entry of :data:`NAMES`."""
     module, _, renamed = place.partition(":")
     return f"{PACKAGE}.{module}".rstrip("."), renamed or name
 
 
 def new_class_paths(config: str) -> str:
-    """Return a YAML text with the class paths of today."""
+    """Replace old class paths in a YAML text by the current ones."""
     import re
 
     return re.sub(r"(?<=\bclass_path: )[\w.]+", lambda match: new_class_path(match[0]), config)
 
 
 def moved_name(module: str, name: str) -> object:
-    """Return an object by the name that it had in version 0.1.
+    """Return an object by its name in version 0.1.
 
     Raises:
-        AttributeError: the module had no such name.
+        AttributeError: the module did not have this name.
     """
     place = NAMES.get(module.removeprefix(f"{PACKAGE}."), {}).get(name)
     if place is None:
@@ -236,18 +236,18 @@ def moved_name(module: str, name: str) -> object:
 
 
 def install() -> None:
-    """Let old names be imported."""
+    """Enable imports of old names."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.insert(0, MovedModules())  # first, as others would find the file and load it a second time
+        sys.meta_path.insert(0, MovedModules())  # first: other finders would find the file and load it a second time
 
 
 class MovedModules:
-    """Finds modules by the names that they had in version 0.1."""
+    """Finder of modules by their names in version 0.1."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return how to load an old name; None for all others."""
+        """Return the spec of an old name, or ``None`` for all other names."""
         package, _, old = name.partition(".")
         if package != PACKAGE:
             return None
@@ -258,16 +258,16 @@ class MovedModules:
 
 
 class _Alias(Loader):
-    """Puts the module of today into the place of the old one."""
+    """Loader that imports the current module under the old name."""
 
     def __init__(self, old: str, new: str) -> None:
         self.old, self.new = old, new
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make an empty module, which is replaced."""
+        """Return ``None``, so that Python creates an empty module, which is replaced later."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Import the module of today. A module that moved with its package has been warned of with it."""
+        """Import the current module. Modules that moved with their package do not warn again."""
         from importlib import import_module
 
         if self.old in MODULES:
@@ -279,14 +279,14 @@ class _Alias(Loader):
 
 
 class _Scattered(Loader):
-    """Makes a module whose names are found in several modules of today."""
+    """Loader of an old module whose names are now in several modules."""
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make an empty module."""
+        """Return ``None``, so that Python creates an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Add what finds its names."""
-        module.__doc__ = f"Old names, which are removed in version {REMOVAL}."
+        """Add a ``__getattr__`` that looks up old names."""
+        module.__doc__ = f"Old names, to be removed in version {REMOVAL}."
         module.__dict__["__getattr__"] = _names_of(module.__name__)
         module.__dict__["__all__"] = sorted(NAMES[module.__name__.removeprefix(f"{PACKAGE}.")])
 
@@ -296,14 +296,14 @@ def _names_of(module: str) -> "Callable[[str], object]":
 
 
 def show_warnings() -> None:
-    """Let the command show these warnings, which Python hides where a library imports by a class path."""
+    """Show these warnings in the command. Python hides them by default if a library imports a class path."""
     import warnings
 
     warnings.filterwarnings("default", rf"{PACKAGE}\.", DeprecationWarning)
 
 
 def make_callable(name: str, function: "Callable[..., object]") -> None:
-    """Make a module callable, where version 0.1 had a function of its name."""
+    """Make a module callable, because version 0.1 had a function with its name."""
 
     class CallableModule(ModuleType):
         def __call__(self, *arguments: object) -> object:
@@ -314,7 +314,7 @@ def make_callable(name: str, function: "Callable[..., object]") -> None:
 
 
 def _warn(old: str, new: str) -> None:
-    """Warn at the line that imports or uses the old name, outside the machinery of imports."""
+    """Warn at the line that imports or uses the old name, skipping the frames of the import system."""
     import warnings
 
     frame = sys._getframe(1)
@@ -323,7 +323,7 @@ def _warn(old: str, new: str) -> None:
     ):
         frame = frame.f_back
     warnings.warn_explicit(
-        f"{old} is now {new}; the old name is removed in version {REMOVAL}",
+        f"{old} is now {new}; the old name will be removed in version {REMOVAL}",
         DeprecationWarning,
         frame.f_code.co_filename,
         frame.f_lineno,

@@ -1,11 +1,11 @@
-"""Names of problems: they name folders, and hold letters of any script, digits, dots, dashes and underscores alone."""
+"""Names of problems. They are also names of folders: letters of any script, digits, dots, dashes and underscores."""
 
 import re
 import unicodedata
 from collections.abc import Container, Sequence
 
 LONGEST = 120
-"""In bytes; file systems allow 255."""
+"""Maximum length in bytes. File systems allow 255."""
 
 _RESERVED = {
     "checkpoints",
@@ -18,22 +18,22 @@ _RESERVED = {
     "results.csv",
     "sweep.json",
 }
-"""What else lies in the folder of a run, or of a sweep."""
+"""Other names in the folder of a run or sweep."""
 
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin|conout)(?=\.|$)", re.IGNORECASE | re.ASCII)
-"""Names that Windows takes for devices, whatever follows their first dot."""
+"""Names that Windows reserves for devices, whatever follows their first dot."""
 
 
 def safe_name(text: str) -> str:
-    """``text`` as a folder's name on any system, inside the run's folder whatever it holds.
+    """Convert ``text`` to a valid folder name on any system, which is always inside the folder of the run.
 
-    At most :data:`LONGEST` bytes of UTF-8, no name of a device, and none that a run has a use for.
+    The name has at most :data:`LONGEST` bytes of UTF-8, and is neither a device name nor one that a run uses itself.
 
     >>> safe_name("../my photo (1)é"), safe_name("照片"), safe_name("nul.old")
     ('my_photo_1_é', '照片', 'nul_.old')
     """
     plain = unicodedata.normalize("NFKC", text)  # one spelling of each letter, on every system
-    kept = [c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in plain]  # letters, marks, numbers
+    kept = [c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in plain]  # letters, marks, digits
     name = _trimmed(re.sub(r" +", "_", "".join(kept)).lstrip("._-"), LONGEST)
     if not name:
         return "problem"
@@ -45,14 +45,14 @@ def safe_name(text: str) -> str:
 
 
 def _trimmed(name: str, longest: int) -> str:
-    """Cut to so many bytes, and without punctuation at its end."""
+    """Cut a name to at most ``longest`` bytes, and strip trailing punctuation."""
     return name.encode()[:longest].decode(errors="ignore").rstrip("._-")
 
 
 def legible(text: str) -> str:
-    r"""The name of a file as text that can be written and fits on a line.
+    r"""Return a file name as text that can be encoded and fits on one line.
 
-    Bytes of a name that are no UTF-8, which Python gives as lone surrogates, and controls become U+FFFD.
+    Control characters, and bytes that are not valid UTF-8 (lone surrogates in Python), are replaced by U+FFFD.
 
     >>> legible("a\nb"), legible("photo (1)")
     ('a�b', 'photo (1)')
@@ -61,7 +61,7 @@ def legible(text: str) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The same names, with a number behind those that occurred before; case does not tell names apart.
+    """Append numbers to names that have occurred before, ignoring case.
 
     >>> unique_names(["a", "b", "A", "a", "Straße", "STRASSE"])
     ['a', 'b', 'A-2', 'a-3', 'Straße', 'STRASSE-2']
@@ -75,11 +75,12 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """``name``, with a number behind it where it is taken.
+    """Return ``name``, with a number appended if it is taken.
 
     Args:
-        name: what is asked for.
-        taken: what there is, in lower case, or case-folded, which takes more letters for the same, as file systems do.
+        name: the requested name.
+        taken: existing names, in lower case or case-folded. Case folding treats more letters as equal, as file systems
+            do.
 
     >>> free_name("Photo", {"photo", "photo-2"})
     'Photo-3'

@@ -1,18 +1,18 @@
-"""The word that a typo stands for, for the end of an error message: ``; did you mean 'tau'?``."""
+"""Suggest the intended word for a typo, at the end of an error message: ``; did you mean 'tau'?``."""
 
 import re
 from collections.abc import Iterable
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return the word that is spelled most like ``word``, or None if none is.
+    """Return the most similar of several words, or ``None`` if none is similar.
 
-    Case, hyphens and underscores do not count. A third of the letters of the shorter word may be wrong, missing, added
-    or swapped with their neighbour. A whole part of a longer name is also accepted, that of the shortest such name.
+    Case, hyphens and underscores are ignored. Up to a third of the letters of the shorter word may be wrong, missing,
+    added or swapped with their neighbour. A word that is a whole part of longer names also matches the shortest one.
 
     Args:
-        word: what was typed.
-        words: what is allowed.
+        word: the word that was entered.
+        words: the allowed words.
 
     >>> nearest("tua", ["alpha", "tau", "steps"])
     'tau'
@@ -35,12 +35,12 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: object, words: Iterable[str], quote: bool = True) -> str:
-    """Return the end of a sentence that names the nearest word; nothing if none is near.
+    """Return the end of a message that suggests the nearest word, or an empty string if no word is similar.
 
     Args:
-        word: what was typed; anything but a text is like no word.
-        words: what is allowed.
-        quote: whether the word stands in quotes.
+        word: the value that was entered. If it is not a string, no word is suggested.
+        words: the allowed words.
+        quote: whether to put the suggestion in quotes.
 
     >>> "mode must be one of fast, slow, got 'fats'" + did_you_mean("fats", ["fast", "slow"])
     "mode must be one of fast, slow, got 'fats'; did you mean 'fast'?"
@@ -54,7 +54,7 @@ def did_you_mean(word: object, words: Iterable[str], quote: bool = True) -> str:
 
 
 def _most_wrong(one: str, two: str) -> int:
-    """How far apart two words may be to be alike; of short ones, those of the same letters are."""
+    """Return the largest distance of two similar words. Words of two swapped letters are also similar."""
     same = len(min(one, two, key=len)) == 2 and set(one) == set(two)
     return 1 if same else min(len(one), len(two)) // 3
 
@@ -64,13 +64,16 @@ def _plain(word: str) -> str:
 
 
 def _parts(word: str) -> set[str]:
-    """The words that a name is made of, from the first on and up to the last: ``max_steps``, ``HadamardCorruption``."""
+    """Return all prefixes and suffixes of a name at word boundaries (``max_steps``, ``HadamardCorruption``)."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+", word)
     return {_plain("".join(some)) for i in range(len(parts)) for some in (parts[:i], parts[i:])}
 
 
 def _distance(one: str, two: str) -> int:
-    """Letters to replace, add, remove or swap with their neighbour, to turn one word into the other."""
+    """Return the number of letters to replace, add, remove or swap with their neighbour to equate two words.
+
+    This is the Damerau-Levenshtein distance in its restricted form (optimal string alignment).
+    """
     earlier: list[int] = []
     last = list(range(len(two) + 1))
     for i, a in enumerate(one):

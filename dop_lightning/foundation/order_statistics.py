@@ -1,35 +1,35 @@
-"""The median of many numbers without a sorted copy of them."""
+"""Median of many numbers without a sorted copy."""
 
 import torch
 from torch import Tensor
 
 AT_ONCE = 2**20
-"""Numbers that are looked at together."""
+"""Maximum number of values that are processed at once."""
 
 DIGIT = 16
-"""Bits of a digit."""
+"""Number of bits per digit."""
 
 
 def median_magnitude(values: Tensor, mask: Tensor | None = None) -> float:
-    """Return the lower median of ``|values|``, of many values digit by digit.
+    """Return the lower median of ``|values|``, by a radix search if there are many values.
 
-    The binary representations of numbers that are at least 0 have the order of the numbers. So each digit of the median
-    follows from a histogram of the digits of the numbers that share the digits before it, in two passes for float32 and
-    four for float64.
+    Non-negative floating-point numbers have the same order as their binary representations. Each digit of the median
+    therefore follows from a histogram of that digit over the numbers that share the previous digits. This takes two
+    passes for float32 and four for float64.
 
     Args:
-        values: finite, float32 or float64 on the CPU, of any shape.
-        mask: boolean, of the same shape, true at the values that count; ``None`` if all do.
+        values: finite values of any shape, float32 or float64 on the CPU.
+        mask: boolean mask of the same shape, true at the values to include; ``None`` includes all.
 
     Raises:
-        ValueError: no value counts.
+        ValueError: no value is included.
 
     >>> median_magnitude(torch.tensor([3.0, -1.0, 2.0, -7.0]))
     2.0
     """
     total = values.numel() if mask is None else int(mask.sum())
     if total == 0:
-        raise ValueError("values must hold at least one number that counts, got none")
+        raise ValueError("values must have at least one entry inside the mask, got none")
     if values.numel() <= AT_ONCE:
         sizes = values.detach().abs().flatten() if mask is None else values.detach()[mask].abs()
         return float(sizes.kthvalue((total + 1) // 2).values)

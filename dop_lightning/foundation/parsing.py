@@ -1,4 +1,4 @@
-"""Parse each file once while a run is prepared, however often its content is asked for."""
+"""Parse each file only once during the set-up of a run, even if its content is needed several times."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _KEPT: ContextVar[dict[tuple[object, ...], tuple[bytes, Any]] | None] = ContextV
 
 @contextmanager
 def parse_once() -> Iterator[None]:
-    """Let :func:`parse_file` keep its results until the block ends; a nested block shares those of the outer one."""
+    """Cache the results of :func:`parse_file` until the end of the block. Nested blocks share the cache."""
     kept = _KEPT.get()
     token = _KEPT.set({} if kept is None else kept)
     try:
@@ -24,18 +24,18 @@ def parse_once() -> Iterator[None]:
 
 
 def parse_file(parse: Callable[..., T], path: Path, *arguments: object) -> T:
-    """Return ``parse(path, *arguments)``, or within :func:`parse_once` its earlier result.
+    """Return ``parse(path, *arguments)``, or the cached result within :func:`parse_once`.
 
     A file is parsed again if its bytes have changed: they are hashed at each call, before and after parsing. The result
-    is shared by all callers, which must not change it.
+    is shared by all callers and must not be modified.
 
     Args:
-        parse: reads a file.
+        parse: function that reads a file.
         path: the file.
-        arguments: of ``parse``, hashable.
+        arguments: further arguments of ``parse``, hashable.
     """
     kept = _KEPT.get()
-    if kept is None or path.is_dir():  # the folder of a store is read each time
+    if kept is None or path.is_dir():  # stores that are folders are not cached
         return parse(path, *arguments)
     key = (parse, path.resolve(), *arguments)
     digest = _digest(path)

@@ -1,4 +1,4 @@
-"""How figures look: colours that colour-blind readers tell apart, plain axes, PNG and PDF."""
+"""Style of figures: a colour-blind safe palette, plain axes, PNG and PDF output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-"""Colours of Okabe and Ito (2008), without the yellow that paper swallows."""
+"""Palette of Okabe and Ito (2008), without yellow, which is hard to see on paper."""
 
 GREY = "#777777"
 
@@ -39,12 +39,12 @@ SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
     "savefig.dpi": 200,
-    "pdf.fonttype": 42,  # letters remain letters
+    "pdf.fonttype": 42,  # embed fonts as TrueType, so that text remains text
 }
 
 
 def require_matplotlib() -> None:
-    """Say early what is missing.
+    """Check early that matplotlib is installed.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -52,12 +52,17 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError('dop figure draws with matplotlib: pip install "dop_lightning[figures]"') from error
+        raise ImportError('dop figure requires matplotlib: pip install "dop_lightning[figures]"') from error
 
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Canvas]:
-    """An empty drawing in this style, in inches; independent of the process's other drawings."""
+    """Yield an empty matplotlib figure in this style, independent of the other figures of the process.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -69,11 +74,11 @@ def canvas(width: float, height: float) -> Iterator[Canvas]:
 
 
 def save(drawing: Canvas, path: Path) -> None:
-    """Write ``path.png`` and ``path.pdf``; the same drawing gives the same bytes.
+    """Write ``path.png`` and ``path.pdf``. The same figure gives the same bytes.
 
     Args:
-        drawing: made by :func:`canvas`, which must still be open: its settings hold.
-        path: without suffix.
+        drawing: figure created by :func:`canvas`, within its ``with`` block, whose settings apply.
+        path: path without suffix.
     """
     for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         options: dict[str, Any] = {"format": kind, "metadata": metadata}

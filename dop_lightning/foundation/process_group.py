@@ -1,4 +1,7 @@
-"""A process group of ``torch.distributed`` that meets by files in a folder. On one machine it uses loopback alone."""
+"""Process group of ``torch.distributed`` that is set up with files in a shared folder.
+
+Processes on one machine use the loopback interface only.
+"""
 
 import json
 import os
@@ -17,33 +20,33 @@ from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.launched import Place, is_orphan
 
 MEETING = "DOP_MEETING"
-"""Set for processes that were started on this machine together: the name of their meeting."""
+"""Name of the :class:`Meeting`, set for processes that were started together on this machine."""
 
 PREFIX = ".ranks-"
-"""Of the names of all files that are made here."""
+"""Prefix of the names of all files created here."""
 
 PATIENCE = 600.0
-"""Seconds that a process waits for the others at the start."""
+"""Maximum time in seconds that a process waits for the others at the start."""
 
 SLOWEST = timedelta(hours=2)
-"""How long a process waits for others that are slower."""
+"""Maximum time that a process waits for slower ones during the run."""
 
 PAUSE = 0.05
-"""Seconds between two looks into the folder."""
+"""Seconds between two checks of the folder."""
 
 
 class Meeting:
-    """The processes of one start, in a folder that all of them see.
+    """Rendezvous of the processes of one launch, in a folder that all of them can access.
 
     Args:
-        folder: of the run; made if missing.
-        place: of this process.
+        folder: folder of the run, created if missing.
+        place: rank of this process.
 
     Attributes:
-        name: of this start, the same for all its processes and for no other start.
+        name: name that is unique to this launch and the same for all of its processes.
 
     Raises:
-        ValueError: other processes have not come in time, or the one that started this one has ended.
+        ValueError: another process did not arrive in time, or the parent of this process has ended.
     """
 
     def __init__(self, folder: Path, place: Place) -> None:
@@ -55,10 +58,10 @@ class Meeting:
         return self.folder / f"{PREFIX}{what}"
 
     def _meet(self) -> str:
-        """Agree on a name, whatever earlier starts have left.
+        """Agree on a name, ignoring files of earlier launches.
 
-        Each process writes a token of its own. The first one answers with a name and the tokens that it has seen, until
-        all have come to the store of that name. A process believes an answer only if it contains its token.
+        Each process writes a random token. Rank 0 answers with a name and all tokens that it has seen, until all
+        processes have confirmed the name. A process accepts an answer only if it contains its own token.
         """
         own, end = secrets.token_hex(16), time.monotonic() + PATIENCE
         if self.place.rank > 0:
@@ -86,7 +89,7 @@ class Meeting:
                 answer = json.loads(self._file("answer.json").read_text(encoding="utf-8"))
                 if answer["tokens"].get(str(self.place.rank)) == own:
                     break
-            except (OSError, ValueError):  # not there yet, or left by an earlier start and removed
+            except (OSError, ValueError):  # not written yet, or left by an earlier launch and removed
                 pass
             self._wait(end)
         hello.unlink(missing_ok=True)
@@ -104,48 +107,52 @@ class Meeting:
 
     def _wait(self, end: float) -> None:
         if is_orphan():
-            raise ValueError(f"rank {self.place.rank}: the process that has started this one has ended")
+            raise ValueError(f"rank {self.place.rank}: the parent process has ended")
         if time.monotonic() > end:
             raise ValueError(
-                f"rank {self.place.rank}: not all of the {self.place.size} processes have come to {self.folder} within "
-                f"{PATIENCE:.0f} s; do all of them see this folder?"
+                f"rank {self.place.rank}: not all {self.place.size} processes have written to {self.folder} within "
+                f"{PATIENCE:.0f} s; check that all of them can access this folder"
             )
         time.sleep(PAUSE)
 
     @property
     def store(self) -> Path:
-        """Return the file of the store of ``torch.distributed``."""
+        """File of the ``FileStore`` of ``torch.distributed``."""
         return self._file(f"store-{self.name}")
 
     @property
     def failure(self) -> Path:
-        """Return the file that says why this start has failed."""
+        """File with the reason why this launch failed, if it did."""
         return self._file(f"failure-{self.name}")
 
     def record_failure(self, text: str) -> bool:
-        """Write why this start has failed, unless another process has; return whether it was this one."""
+        """Write why this launch failed, unless another process has already.
+
+        Returns:
+            Whether this process should report the failure: ``False`` if another process has recorded one.
+        """
         try:
             with self.failure.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
             return False
-        except OSError:  # a full disk is no reason to be silent
+        except OSError:  # report the failure even if the disk is full
             return True
         return True
 
 
 @contextmanager
 def joined(meeting: Meeting, device: torch.device) -> Iterator[None]:
-    """Make the default process group: NCCL on CUDA, else gloo.
+    """Initialize the default process group in a ``with`` block: NCCL on CUDA, otherwise gloo.
 
     Processes on one machine use its loopback interface, unless ``GLOO_SOCKET_IFNAME`` or ``NCCL_SOCKET_IFNAME`` is set.
 
     Args:
-        meeting: of the processes.
-        device: of this process.
+        meeting: rendezvous of the processes.
+        device: device of this process.
 
     Raises:
-        ValueError: the group cannot be made.
+        ValueError: the group cannot be initialized.
     """
     place = meeting.place
     if place.local_size == place.size and (loopback := find_loopback()):
@@ -169,6 +176,6 @@ def joined(meeting: Meeting, device: torch.device) -> Iterator[None]:
 
 
 def find_loopback() -> str:
-    """Return the name of the loopback interface; empty if it has another name than usual."""
+    """Return the name of the loopback interface, or an empty string if it has an unusual name."""
     names = {name for _, name in socket.if_nameindex()}
     return next((name for name in ("lo", "lo0") if name in names), "")

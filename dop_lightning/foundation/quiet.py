@@ -1,4 +1,4 @@
-"""Warnings of other libraries that do not concern the user."""
+"""Suppress irrelevant warnings of other libraries."""
 
 import threading
 import warnings
@@ -12,11 +12,11 @@ _ALONE = threading.RLock()
 def quiet(category: type[Warning] = Warning) -> Iterator[None]:
     """Ignore warnings in a ``with`` block.
 
-    Filters belong to the whole process. Two threads that change them would put them back in the wrong order, and leave
-    warnings ignored, so one thread at a time is inside.
+    Warning filters are global to the process. If two threads changed them concurrently, they could restore them in the
+    wrong order and leave warnings disabled. Only one thread at a time can therefore be inside such a block.
 
     Args:
-        category: of the warnings.
+        category: category of the warnings to ignore.
     """
     with _ALONE, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)

@@ -1,6 +1,6 @@
-"""Readers of files whose formats a higher room knows.
+"""Registry of file readers, for formats that are implemented in a higher room.
 
-A lower room asks for a reader by what the file holds. :mod:`dop_lightning` registers the readers.
+A lower room requests a reader by the content of the file. :mod:`dop_lightning` registers the readers.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _READERS: dict[str, str] = {}
 
 
 def register_reader(content: str, reader: str) -> None:
-    """Register the function that reads files of some content.
+    """Register a function that reads files with a kind of content.
 
     Args:
-        content: what the files hold, such as ``image``.
-        reader: the function as ``module:name``, imported at its first use. It takes a path and returns an array.
+        content: kind of content, such as ``image``.
+        reader: function as ``module:name``, imported on first use. It takes a path and returns an array.
     """
     _READERS[content] = reader
 
 
 def reader_of(content: str) -> Reader:
-    """Return the function that reads files of some content.
+    """Return the function that reads files with a kind of content.
 
     Raises:
-        ValueError: no reader is registered for it.
+        ValueError: no reader is registered for this content.
     """
     if content not in _READERS:
         known = ", ".join(sorted(_READERS)) or "none"
-        raise ValueError(f"content must be one with a registered reader ({known}), got {content!r}")
+        raise ValueError(f"content must have a registered reader ({known}), got {content!r}")
     from importlib import import_module
 
     module, name = _READERS[content].split(":")

@@ -1,7 +1,7 @@
-"""Files of torch with a checksum of their tensors and values, which is checked when they are read.
+"""Save and load states with ``torch.save`` and a checksum, which is verified on loading.
 
-``torch.load`` does not check the checksums of the zip archive that it reads. Those of an archive depend on how it is
-laid out; the checksum of a state depends on its keys, values and tensors alone.
+``torch.load`` does not verify the checksums of its zip archive. Those also depend on the layout of the archive, while
+the checksum of a state depends only on its keys, values and tensors.
 """
 
 import struct
@@ -18,10 +18,10 @@ _PLAIN = (torch.dtype, torch.device, torch.Size)
 
 
 def state_checksum(state: Any) -> str:
-    """Return the checksum of tensors and plain values in dictionaries, lists and tuples, in their order.
+    """Return the checksum of tensors and plain values in nested dictionaries, lists and tuples, in their order.
 
     Raises:
-        TypeError: something else is among them.
+        TypeError: the state contains an object of another type.
     """
     whole = Checksum()
     _add(whole, state)
@@ -56,9 +56,9 @@ def _add(whole: Checksum, value: Any) -> None:
 
 
 def save_state(content: Mapping[str, Any], stream: BinaryIO) -> None:
-    """Write a state with its checksum, by ``torch.save``.
+    """Write a state and its checksum with ``torch.save``.
 
-    A state with other objects than tensors and plain values is written without; its archive has checksums as well.
+    A state with objects other than tensors and plain values is written without a checksum; its archive still has some.
     """
     try:
         checked = {**content, CHECKSUM: state_checksum(content)}
@@ -68,16 +68,16 @@ def save_state(content: Mapping[str, Any], stream: BinaryIO) -> None:
 
 
 def load_state(path: Path) -> Any:
-    """Read a state onto the CPU and check it. No code in the file is run.
+    """Load a state to the CPU and verify it. Code in the file is not executed.
 
-    A file without a checksum is one of an earlier version, or of another program. Its archive is checked instead.
+    If the file has no checksum, because an earlier version or another program wrote it, its archive is checked instead.
 
     Raises:
-        ValueError: the file is damaged, or not one of torch.
+        ValueError: the file is damaged, or was not written by ``torch.save``.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
+    except Exception as error:  # torch raises many types
         raise damage(path, error) from error
     if not isinstance(content, dict) or CHECKSUM not in content:
         check_archive(path)
@@ -88,26 +88,26 @@ def load_state(path: Path) -> Any:
     except TypeError as error:
         raise damage(path, error) from error
     if found != expected:
-        raise ValueError(f"{path}: damaged, its checksum is that of other content")
+        raise ValueError(f"{path}: damaged, its checksum does not match its content")
     return content
 
 
 def check_archive(path: Path) -> None:
-    """Check the records of a file of torch by the checksums of its zip archive.
+    """Verify the zip archive of a file written by ``torch.save`` with its checksums.
 
     Raises:
-        ValueError: a record is damaged, or the file is no archive.
+        ValueError: a record is damaged, or the file is not a zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except Exception as error:  # zipfile raises many kinds for damaged headers
+    except Exception as error:  # zipfile raises many types for damaged headers
         raise damage(path, error) from error
     if broken is not None:
-        raise ValueError(f"{path}: damaged, its record {broken} has another checksum")
+        raise ValueError(f"{path}: damaged, the checksum of its record {broken} does not match")
 
 
 def damage(path: Any, error: Exception) -> ValueError:
-    """Return what to say of a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ValueError(f"{path}: damaged, or not a checkpoint written by dop ({reason})")

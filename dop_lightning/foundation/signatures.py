@@ -1,6 +1,7 @@
-"""Checks of parts that users write: whether a function or a method takes the arguments that it is called with.
+"""Check that user-defined functions and methods accept the arguments with which they are called.
 
-A part is checked where it is handed over, before anything is computed. A mistake inside of it keeps its own traceback.
+Parts are checked when they are passed in, before anything is computed. Errors raised inside a part keep their
+traceback.
 """
 
 import functools
@@ -14,16 +15,16 @@ ROOT = __name__.partition(".")[0]
 
 
 def require_arguments(name: str, function: Callable[..., Any], arguments: Sequence[str], what: str = "") -> None:
-    """Check that a function can be called with these positional arguments.
+    """Check that a function can be called with the given positional arguments.
 
     Args:
-        name: of the argument that the function was given for.
-        function: any callable; built-in functions that do not tell their arguments are not checked.
-        arguments: what it is called with, in words.
-        what: what it has to return, such as ``a Signal``.
+        name: name of the argument through which the function was passed.
+        function: any callable. Built-in functions without a signature are not checked.
+        arguments: names of the positional arguments, for the error message.
+        what: the required return value, such as ``a Signal``, for the error message.
 
     Raises:
-        ValueError: it cannot be called so.
+        ValueError: the function cannot be called with these arguments.
 
     >>> require_arguments("signal", lambda: None, ["problems"], "a Signal")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -44,15 +45,16 @@ def require_arguments(name: str, function: Callable[..., Any], arguments: Sequen
 
 
 def require_part(name: str, part: object, base: type) -> None:
-    """Check that a part is of a kind, and that its methods take the arguments of those that they override.
+    """Check the class of a part, and that its methods accept the arguments of the methods that they override.
 
     Args:
-        name: of the argument that the part was given for.
-        part: an instance of a subclass.
-        base: a class of the package, or of Lightning; methods of its own bases in other packages are not checked.
+        name: name of the argument through which the part was passed.
+        part: an instance of a subclass of ``base``.
+        base: a class of this package or of Lightning. Methods that it inherits from other packages are not checked.
 
     Raises:
-        ValueError: it is of another kind, a method takes other arguments, or a property and a method are confused.
+        ValueError: the part is not an instance of ``base``, a method takes other arguments, or a method replaces a
+            property or vice versa.
     """
     if not isinstance(part, base):
         raise ValueError(f"{name} must be {_with_article(base.__name__)}, got {part!r}")
@@ -63,15 +65,16 @@ def require_part(name: str, part: object, base: type) -> None:
 
 
 def made_by(factory: Callable[..., T], kind: type, *arguments: object) -> T:
-    """Call a factory of a user, and return the part that it makes.
+    """Call a user-defined factory, and return the part that it creates.
 
     Args:
-        factory: makes the part; :func:`require_arguments` has looked at it.
+        factory: function that creates the part, already checked by :func:`require_arguments`.
         kind: the base class of the part.
-        arguments: what the factory is called with.
+        arguments: arguments of the factory.
 
     Raises:
-        ValueError: it makes something else, or the methods of the part take other arguments than those of ``kind``.
+        ValueError: the result is not an instance of ``kind``, or its methods take other arguments than those of
+            ``kind``.
     """
     part = require_result(factory(*arguments), kind, factory)
     require_part(kind.__name__, part, kind)
@@ -79,15 +82,15 @@ def made_by(factory: Callable[..., T], kind: type, *arguments: object) -> T:
 
 
 def require_result(result: T, kind: type, function: Callable[..., Any]) -> T:
-    """Return what a function of a user has returned, if it is of the kind asked for.
+    """Return the result of a user-defined function if it is an instance of a class.
 
     Args:
-        result: what it returned.
-        kind: a class.
-        function: what returned it, for the error.
+        result: the result.
+        kind: the required class.
+        function: the function that returned it, for the error message.
 
     Raises:
-        ValueError: it is of another kind.
+        ValueError: the result is not an instance of ``kind``.
     """
     if isinstance(result, kind):
         return result
@@ -98,7 +101,7 @@ def require_result(result: T, kind: type, function: Callable[..., Any]) -> T:
 
 @functools.cache
 def _wrong_method(cls: Any, base: Any) -> str:
-    """What is wrong with a method of a subclass; nothing if they are all right."""
+    """Return a description of the first wrong method of a subclass, or an empty string if all are correct."""
     packages = {ROOT, base.__module__.partition(".")[0]}
     for name in (name for name in dir(base) if not name.startswith("_")):
         expected, own = inspect.getattr_static(base, name), inspect.getattr_static(cls, name)
@@ -106,7 +109,7 @@ def _wrong_method(cls: Any, base: Any) -> str:
             continue
         if isinstance(expected, property | functools.cached_property):
             if inspect.isfunction(own):
-                return f"{_qualified_name(own)} must be a property: put @property above it{_place(own)}"
+                return f"{_qualified_name(own)} must be a property, add @property{_place(own)}"
             continue
         if not inspect.isfunction(expected):
             continue
@@ -129,7 +132,7 @@ def _owner(base: type, name: str) -> type:
 def _takes(function: Callable[..., Any], positional: Iterable[object], keywords: Iterable[str]) -> bool:
     try:
         signature = _signature(function)
-    except ValueError:  # a built-in function that does not tell its arguments
+    except ValueError:  # a built-in function without a signature
         return True
     try:
         signature.bind(*positional, **dict.fromkeys(keywords))
@@ -139,14 +142,14 @@ def _takes(function: Callable[..., Any], positional: Iterable[object], keywords:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The arguments of a function; those of a decorated one where the decorator takes all that there are."""
+    """Return the signature of a function, or of the decorated one if the decorator takes ``*args``."""
     own = inspect.signature(function, follow_wrapped=False)
     takes_all = any(parameter.kind == parameter.VAR_POSITIONAL for parameter in own.parameters.values())
     return inspect.signature(function) if takes_all else own
 
 
 def _target(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What is called in the end: jsonargparse makes partial functions of its own that instantiate a class."""
+    """Return the function or class that is eventually called: jsonargparse wraps classes in its own partials."""
     if isinstance(function, functools.partial) and function.func.__module__.startswith("jsonargparse."):
         place = next((i for i, argument in enumerate(function.args) if isinstance(argument, type)), None)
         if place is not None:
@@ -168,13 +171,13 @@ def _qualified_name(function: Any) -> str:
 
 
 def _described(function: Any) -> str:
-    """Name, arguments without their types, file and line."""
+    """Return the name of a function, its arguments without types, its file and line."""
     bare = _bare(function)
     return f"{_qualified_name(bare).rpartition('.')[2]}{_untyped(bare)}{_place(bare)}"
 
 
 def _untyped(function: Any) -> str:
-    """The arguments of a function without their types, in parentheses."""
+    """Return the arguments of a function in parentheses, without types."""
     signature = _signature(function)
     plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
     return str(inspect.Signature(plain))

@@ -1,18 +1,19 @@
-"""A few out of many: positions that lie evenly in a list, and in every grid that the list may be."""
+"""Select a few of many items, evenly spaced in their list and in every grid that the list may enumerate."""
 
 GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it, without their whole part, lie as evenly in [0, 1) as can be, however many they are."""
+"""Golden ratio. The fractional parts of its multiples are spread evenly over [0, 1), for any number of multiples."""
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Positions of at most ``most`` out of ``count`` things, rising: one in each of ``most`` equal parts of the list.
+    """Return the increasing positions of at most ``most`` out of ``count`` items, one in each of ``most`` equal parts.
 
-    Its place in its part moves on by the golden ratio from part to part. Problems are a grid, image × noise × seed,
-    whose later axes come round again and again: every 25th of a thousand would have one of two seeds out of ten.
+    The offset within a part advances by the golden ratio from part to part. With a constant offset, the sample would
+    miss values of periodic axes: problems are a grid of image × noise × seed, and every 25th of a thousand problems has
+    one of only two seeds out of ten.
 
     Args:
-        count: how many there are, at least 0.
-        most: how many are wanted, at least 0.
+        count: number of items, ≥ 0.
+        most: maximum number of positions, ≥ 0.
 
     >>> spread(1000, 5), spread(3, 5), spread(9, 1)
     ([100, 223, 547, 670, 994], [0, 1, 2], [4])

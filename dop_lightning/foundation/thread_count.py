@@ -1,7 +1,7 @@
-"""The number of threads of one thread of the process, without a change for the others.
+"""Set the number of PyTorch threads for one thread of the process without affecting the others.
 
-``torch.set_num_threads`` also sets the number that threads get which begin later. A thread of the user that begins just
-then would have another number from then on, and results with other rounding.
+``torch.set_num_threads`` also sets the default for threads that start later. A user's thread that starts in the
+meantime would keep this number, and its results would be rounded differently.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def set_threads_here(count: int) -> None:
-    """Let the calling thread use so many threads in PyTorch; threads that begin later have the number they would have.
+    """Set the number of PyTorch threads of the calling thread. The default for later threads is unchanged.
 
     Args:
-        count: at least 1.
+        count: number of threads, ≥ 1.
     """
-    before = torch.get_num_threads()  # a new thread takes the number of the process at its first call
+    before = torch.get_num_threads()  # the first call in a new thread takes the default of the process
     if count == before:
         return
     for set_number in _setters():
@@ -37,7 +37,7 @@ def set_threads_here(count: int) -> None:
 
 @contextmanager
 def threads_here(count: int) -> Iterator[None]:
-    """Let the calling thread use so many threads in a ``with`` block."""
+    """Set the number of PyTorch threads of the calling thread in a ``with`` block."""
     before = torch.get_num_threads()
     set_threads_here(count)
     try:
@@ -48,7 +48,7 @@ def threads_here(count: int) -> Iterator[None]:
 
 @functools.cache
 def _setters() -> tuple[Callable[[int], object], ...]:
-    """The functions of the OpenMP and the MKL that PyTorch has loaded; none where they cannot be found."""
+    """Return the setters of the OpenMP and MKL libraries that PyTorch has loaded; empty if they cannot be found."""
     try:
         process = ctypes.CDLL(None)
         found = [process.omp_set_num_threads]
@@ -57,15 +57,15 @@ def _setters() -> tuple[Callable[[int], object], ...]:
             found.append(torch_library.MKL_Set_Num_Threads_Local)
     except (OSError, AttributeError, TypeError):  # macOS, Windows, builds with other libraries
         return ()
-    # As long as nobody has called torch.set_num_threads, new threads take what OpenMP and MKL say, which is about to
-    # change. From here on they have the number that they would have had.
+    # Before the first call of torch.set_num_threads, new threads take the number of OpenMP and MKL, which is about to
+    # change. This call fixes the number that they would have had.
     number = _of_new_threads()
     _in_new_thread(lambda: torch.set_num_threads(number))
     return tuple(found)
 
 
 def _of_new_threads() -> int:
-    """Return the number that a thread gets which begins now."""
+    """Return the number of threads of a thread that starts now."""
     return _in_new_thread(torch.get_num_threads)
 
 

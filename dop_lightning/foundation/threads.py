@@ -1,4 +1,4 @@
-"""The number of threads of a run: fewer on a busy machine, and the same when it is resumed."""
+"""Choose the number of threads of a run: fewer on a busy machine, and the same after resuming."""
 
 import math
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from dop_lightning.foundation.idle import measure_idle_cores
 from dop_lightning.foundation.machine import requested_threads, usable_cores
 
 PARTLY_IDLE = 0.6
-"""Idle share of a core from which it counts as one to use."""
+"""Minimum idle fraction of a core at which it is used."""
 
 
 @dataclass(frozen=True)
 class ThreadChoice:
-    """A number of threads.
+    """Number of threads, with a reason.
 
     Attributes:
-        threads: at least 1.
-        reason: why there are fewer threads than usable cores, in one sentence; empty if there are not.
+        threads: number of threads, ≥ 1.
+        reason: sentence that explains why it is below the number of usable cores; empty if it is not.
     """
 
     threads: int
@@ -26,12 +26,12 @@ class ThreadChoice:
 def choose_threads(recorded: int | None = None, is_resumed: bool = False) -> ThreadChoice:
     """Return the number of threads of a run in one process.
 
-    That is ``OMP_NUM_THREADS`` or what SLURM has given, if they are set. A resumed run keeps the number it was started
-    with, since sums depend on it in their last bits. A new run takes the usable cores that other processes leave idle.
+    It is ``OMP_NUM_THREADS`` or the number of cores assigned by SLURM, if set. A resumed run keeps its original number,
+    since the last bits of sums depend on it. A new run uses the usable cores that other processes leave idle.
 
     Args:
-        recorded: threads at the start of the run, if they are known.
-        is_resumed: whether the run was started before. If its threads are not known, it takes all usable cores.
+        recorded: number of threads at the start of the run, if known.
+        is_resumed: whether the run is resumed. If ``recorded`` is unknown, it then uses all usable cores.
     """
     if (requested := requested_threads()) is not None:
         return ThreadChoice(requested)
@@ -44,7 +44,7 @@ def choose_threads(recorded: int | None = None, is_resumed: bool = False) -> Thr
 
 
 def leave_busy_cores(usable: int, idle: float) -> ThreadChoice:
-    """Return how many threads to take where so many cores are idle, at least 1 and at most the usable cores.
+    """Return the number of threads for a number of idle cores, from 1 to the number of usable cores.
 
     >>> leave_busy_cores(8, 7.7).threads, leave_busy_cores(8, 5.2).threads, leave_busy_cores(2, 0.1).threads
     (8, 5, 1)
@@ -54,8 +54,8 @@ def leave_busy_cores(usable: int, idle: float) -> ThreadChoice:
         return ThreadChoice(threads)
     return ThreadChoice(
         threads,
-        f"Using {_count(threads)} on {usable} cores, of which other processes leave {min(idle, usable):.1f} idle; set "
-        "OMP_NUM_THREADS for another number",
+        f"Using {_count(threads)} on {usable} cores, because other processes leave {min(idle, usable):.1f} idle; set "
+        "OMP_NUM_THREADS to override",
     )
 
 
@@ -63,13 +63,13 @@ def _keep(recorded: int, usable: int) -> ThreadChoice:
     if recorded > usable:
         return ThreadChoice(
             usable,
-            f"Using {_count(usable)}, which is all that this machine has cores for; the run was started with "
-            f"{recorded}, so results may differ by rounding",
+            f"Using {_count(usable)}, one per core; the run was started with {recorded}, so results may differ by "
+            "rounding",
         )
     if recorded == usable:
         return ThreadChoice(usable)
     reason = f"Using {_count(recorded)} on {usable} cores, as at the start of the run, so that results do not change"
-    return ThreadChoice(recorded, f"{reason}; set OMP_NUM_THREADS for another number")
+    return ThreadChoice(recorded, f"{reason}; set OMP_NUM_THREADS to override")
 
 
 def _count(threads: int) -> str:

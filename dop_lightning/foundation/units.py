@@ -1,11 +1,11 @@
-"""Durations and amounts of memory, as one says and types them."""
+"""Format and parse durations and amounts of memory."""
 
 import math
 import re
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as one says it, no more exact than an estimate is.
+    """Format an estimated duration, with few significant digits.
 
     >>> [format_duration(s) for s in (3, 75, 200, 5000, 400000)]
     ['a few seconds', 'about 1 minute', 'about 3 minutes', 'about 1.4 hours', 'about 4.6 days']
@@ -24,7 +24,7 @@ _UNITS = (("minute", 60, 55 * 60), ("hour", 3600, 40 * 3600), ("day", 24 * 3600,
 
 
 def format_bytes(size: float) -> str:
-    """An amount of memory as one says it.
+    """Format an amount of memory.
 
     >>> format_bytes(3 * 2**30), format_bytes(500 * 2**20)
     ('3 GiB', '500 MiB')
@@ -36,14 +36,14 @@ def format_bytes(size: float) -> str:
 
 
 def parse_bytes(text: str, name: str = "max-memory") -> int:
-    """An amount of memory as one types it; without a unit, GiB.
+    """Parse an amount of memory. The default unit is GiB.
 
     Args:
-        text: the amount.
-        name: of the setting, for errors.
+        text: the amount, such as ``8G`` or ``500 MiB``.
+        name: name of the setting, for the error message.
 
     Raises:
-        ValueError: it is none, or not above 0.
+        ValueError: the text is not an amount of memory, or not positive.
 
     >>> parse_bytes("8G") == parse_bytes("8 GiB") == parse_bytes("8") == 8 * 2**30
     True
@@ -51,5 +51,5 @@ def parse_bytes(text: str, name: str = "max-memory") -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgt])i?b?)?\s*", text, re.IGNORECASE)
     size = float(match[1]) * 1024 ** (1 + "kmgt".index((match[2] or "g").lower())) if match else 0.0
     if not 0 < size < 2**60:
-        raise ValueError(f"{name} must be an amount such as 8G or 500M, above 0, got {text!r}")
+        raise ValueError(f"{name} must be a positive amount such as 8G or 500M, got {text!r}")
     return round(size)

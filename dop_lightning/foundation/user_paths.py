@@ -1,14 +1,14 @@
-"""Paths as users give them."""
+"""Paths in user input."""
 
 from argparse import ArgumentTypeError
 from pathlib import Path
 
 
 def user_path(text: str | Path) -> Path:
-    """Return a path with ``~`` and ``~user`` expanded, unless a file has that very name or there is no such user.
+    """Expand ``~`` and ``~user`` in a path, unless a file has exactly this name or the user does not exist.
 
-    >>> user_path("~nobody-of-this-name.png")
-    PosixPath('~nobody-of-this-name.png')
+    >>> user_path("~unknown-user.png")
+    PosixPath('~unknown-user.png')
     """
     path = Path(text)
     if path.exists():
@@ -20,11 +20,11 @@ def user_path(text: str | Path) -> Path:
 
 
 def out_folder(text: str) -> Path:
-    """Return the folder of ``--out``, as a type of argparse.
+    """Return the folder of ``--out``; an argparse type.
 
     Raises:
-        ArgumentTypeError: the name is empty, which would be the current folder.
+        ArgumentTypeError: the name is empty, which would mean the current folder.
     """
     if not text.strip():
-        raise ArgumentTypeError(f"must be a folder, got {text!r}; use . for the current one")
+        raise ArgumentTypeError(f"must be a folder, got {text!r}; use . for the current folder")
     return Path(text)

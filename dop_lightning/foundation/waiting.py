@@ -1,20 +1,20 @@
-"""How long threads of PyTorch that have nothing to do wait in a loop before they sleep. Imports no PyTorch."""
+"""Limit how long idle PyTorch threads spin before they sleep. Does not import PyTorch."""
 
 import os
 from collections.abc import MutableMapping
 
 SPINS = "10000"
-"""Turns of the loop: by default so many that on a busy machine threads that wait keep others from working."""
+"""Number of spins. The default is so large that on a busy machine, waiting threads take cores from working ones."""
 
 CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-"""Variables by which users choose it for GNU's OpenMP, that of PyTorch on Linux."""
+"""Environment variables that set it for GNU OpenMP, which PyTorch uses on Linux."""
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Limit the turns to :data:`SPINS`, unless the user has chosen. Has an effect only before PyTorch is imported.
+    """Limit spinning to :data:`SPINS`, unless the user has set it. Only effective before PyTorch is imported.
 
     Args:
-        environment: of this process, or of one that is to be started.
+        environment: environment of this process, or of one to be started.
     """
     if not any(name in environment for name in CHOICES):
         environment["GOMP_SPINCOUNT"] = SPINS

@@ -1,17 +1,17 @@
-"""The size of YAML settings, whose aliases can stand for far more than the file holds."""
+"""Limit the size of YAML settings, which aliases can expand to far more than the file contains."""
 
 from typing import Any
 
 LARGEST = 100_000
-"""Settings that a file may hold, with aliases written out."""
+"""Maximum number of settings in a file, with aliases expanded."""
 
 
 def require_small(settings: Any, file: str) -> None:
-    """Check the number of values of settings, in time proportional to the file.
+    """Check the number of values in settings, in time proportional to the size of the file.
 
     Args:
-        settings: as parsed, where an alias is the same object again.
-        file: for the error.
+        settings: parsed settings, in which an alias is a reference to the same object.
+        file: name of the file, for the error message.
 
     Raises:
         ValueError: there are more than :data:`LARGEST` values, or an alias contains itself.
@@ -35,4 +35,4 @@ def require_small(settings: Any, file: str) -> None:
     except RecursionError:
         raise ValueError(f"{file}: settings are nested too deeply") from None
     if total > LARGEST:
-        raise ValueError(f"{file}: must hold at most {LARGEST} values with its aliases written out, got {total:.3g}")
+        raise ValueError(f"{file}: must contain at most {LARGEST} values with aliases expanded, got {total:.3g}")

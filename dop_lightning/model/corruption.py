@@ -1,6 +1,6 @@
 """The corruption s of an observation, over-parameterised as ``s = g∘g − h∘h`` (Eq. 7).
 
-Shapes: K problems, ``*m`` the shape of an observation.
+Shapes: K problems; ``*m`` is the shape of an observation.
 """
 
 from typing import Literal
@@ -14,10 +14,10 @@ from dop_lightning.problems.problem import ProblemBatch
 
 
 class Corruption(Part):
-    """A model of s. The base class is the absence of one, ``s = 0``: what DIP and factorisation assume.
+    """Model of s. The base class is ``s = 0``, as assumed by DIP and factorisation.
 
     Attributes:
-        is_modelled: whether s may be other than 0, so that scores of it mean something.
+        is_modelled: whether s can be nonzero, so that scores of s are meaningful.
     """
 
     is_modelled: bool = True
@@ -28,53 +28,60 @@ class Corruption(Part):
         self.register_buffer("zero", problems.observation.new_zeros(()), persistent=False)
 
     def value(self) -> Tensor:
-        """s, ``(K, *m)``."""
+        """Return s, ``(K, *m)``."""
         return self.get_buffer("zero").expand(self.shape)
 
     def add_to_(self, r: Tensor) -> None:
-        """``r += s`` in place."""
+        """Add s in place, ``r += s``."""
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """Set the gradient of every parameter, given ``∂f/∂s = factor·derivative``."""
+        """Set the gradients of all parameters, given ``∂f/∂s = factor·derivative``."""
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """One gradient step in place, given ``rate·∂f/∂s = rate·derivative``; the last to need ``derivative``."""
+        """Take a gradient step in place, given ``rate·∂f/∂s = rate·derivative``. May overwrite ``derivative``."""
 
     def drop_(self, k: int) -> None:
-        """s of problem k becomes 0, and stays there whatever the derivative: no step moves a product of two zeros."""
+        """Set s of problem k to 0. It remains 0, since the gradient of a product of two zeros vanishes."""
         for p in self.parameters():
             p.detach()[k].zero_()
 
     def log_ratio(self) -> Tensor | None:
-        """``½·log(g/h)``, ``(K, *m)``: α·ξ where g and h started alike; ``None`` where s has no such arrays."""
+        """Return ``½·log(g/h)``, ``(K, *m)``, which is α·ξ if initially g = h; ``None`` if s has no such arrays."""
         return None
 
     def start_scale(self, k: int, observed: Tensor | None = None) -> float:
-        """γ of problem k at the start: the root mean square of its last array over what was observed, ``(*m)``."""
+        """Return the initial scale γ of problem k: the root mean square of its last array, ``(*m)``, where observed.
+
+        Call it before the first step.
+        """
         last = list(self.parameters())[-1].detach()[k]
         return float((last if observed is None else last[observed]).square().mean().sqrt())
 
 
 class NoCorruption(Corruption):
-    """``s = 0``."""
+    """No corruption, ``s = 0``."""
 
     is_modelled = False
 
 
 class HadamardCorruption(Corruption):
-    r"""``s = g∘g − h∘h`` (Eq. 7), whose gradient descent from a small start is biased towards sparse s.
+    r"""``s = g∘g − h∘h`` (Eq. 7). Gradient descent from a small initial value is biased towards sparse s.
 
-    With ``G = ∂f/∂s`` the gradients are ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``; for the quarter squared loss
-    (``G = r/2``) these are ``r∘g`` and ``−r∘h`` of Eq. 6. Entries that were not observed start, and stay, at 0.
+    With ``G = ∂f/∂s``, the gradients are ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``. For the quarter squared loss
+    (``G = r/2``), these are ``r∘g`` and ``−r∘h`` of Eq. 6. Entries that were not observed are initialized to 0 and
+    remain 0.
 
     Args:
         problems: the batch.
-        scale: of the start, above 0. The paper has 1e-4 for matrices (section 4.1), the authors' code 1e-5 for images.
-        tied: whether ``h`` starts equal to ``g`` (matrices), so that s starts at 0, or is drawn by itself.
-        start: ``gaussian`` draws ``g ~ N(0, scale²)``; ``constant`` is ``g = h = scale·1`` (Eq. 11), which is tied.
+        scale: scale of the initial values, above 0: 1e-4 for matrices in the paper (section 4.1), 1e-5 for images in
+            the authors' code.
+        tied: whether ``h`` is initialized to ``g``, so that s is initially 0 (for matrices), or drawn independently.
+        start: ``gaussian`` draws ``g ~ N(0, scale²)``; ``constant`` is ``g = h = scale·1`` (Eq. 11), which requires
+            ``tied``.
 
     Raises:
-        ValueError: ``scale`` is not a finite number above 0, ``start`` is unknown, or constant and not tied.
+        ValueError: ``scale`` is not a finite number above 0, ``start`` is unknown, or ``start`` is ``constant`` but
+            ``tied`` is false.
     """
 
     def __init__(
@@ -87,13 +94,13 @@ class HadamardCorruption(Corruption):
         super().__init__(problems)
         positive("scale", scale)
         if one_of("start", start, ["gaussian", "constant"]) == "constant" and not tied:
-            raise ValueError("tied must be true where start is 'constant': nothing is drawn, got tied=False")
+            raise ValueError("tied must be True if start is 'constant', got False")
         shape = problems.observation.shape[1:]
         if start == "constant":
             g = torch.full_like(problems.observation, scale)
             h = g.clone()
         else:
-            # the counter sets the two draws apart from each other and from those of the signal
+            # the counter separates the two draws from each other and from those of the signal
             g = problems.normal(shape, scale, "init", 1)
             h = g.clone() if tied else problems.normal(shape, scale, "init", 2)
         if problems.mask is not None:
@@ -103,22 +110,25 @@ class HadamardCorruption(Corruption):
         self.tie_arrays()
 
     def value(self) -> Tensor:
-        """``g∘g − h∘h``."""
-        return self.g.square().addcmul_(self.h, self.h, value=-1)  # one array: matrices may be large
+        """Return ``g∘g − h∘h``."""
+        return self.g.square().addcmul_(self.h, self.h, value=-1)  # allocates one array: matrices may be large
 
     def add_to_(self, r: Tensor) -> None:
-        """``r += g∘g − h∘h`` in place."""
+        """Add s in place, ``r += g∘g − h∘h``."""
         g, h = self.arrays
         r.addcmul_(g, g)
         r.addcmul_(h, h, value=-1)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂g = 2·G∘g``, ``∂f/∂h = −2·G∘h``."""
+        """Set ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``."""
         self.g.grad = derivative * self.g.detach() * (2 * factor)
         self.h.grad = derivative * self.h.detach() * (-2 * factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h`` (Eq. 6), two fused passes; ``derivative`` may change."""
+        """Update ``g ← g − 2·rate·G∘g`` and ``h ← h + 2·rate·G∘h`` (Eq. 6) in two fused passes.
+
+        May overwrite ``derivative``.
+        """
         if isinstance(rate, Tensor):
             derivative, rate = derivative.mul_(rate), 1.0
         g, h = self.arrays
@@ -126,22 +136,24 @@ class HadamardCorruption(Corruption):
         h.addcmul_(derivative, h, value=2 * rate)
 
     def log_ratio(self) -> Tensor:
-        """``½·log(g/h)`` of their absolute values, 0 where one of them is."""
+        """Return ``½·log(|g|/|h|)``, or 0 where g or h is 0."""
         g, h = (array.detach().abs() for array in self.arrays)
         tiny = torch.finfo(g.dtype).tiny
         return torch.where((g > tiny) & (h > tiny), (g / h.clamp_min(tiny)).log(), 0.0) / 2
 
 
 class HyperbolicCorruption(Corruption):
-    r"""``s = 2γ²·sinh(2ν)``, what the gradient flow of ``g∘g − h∘h`` from ``g = h = γ`` is, in one array.
+    r"""``s = 2γ²·sinh(2ν)``, the gradient flow of ``g∘g − h∘h`` from ``g = h = γ`` with a single array.
 
-    Along the flow ``g = γ·e^ν`` and ``h = γ·e^{−ν}`` with ``dν/dt = −2G``, ``G = ∂f/∂s``, so that only ν need be kept:
+    Along the flow, ``g = γ·e^ν`` and ``h = γ·e^{−ν}`` with ``dν/dt = −2G`` and ``G = ∂f/∂s``, so that only ν needs to
+    be stored:
 
         ``ν ← ν − 2·rate·G``.
 
-    This is no gradient step on ν, but mirror descent on s with the hyperbolic entropy of parameter β = 2γ² [Ghai, Hazan
-    and Singer, 2020], and agrees with that of :class:`HadamardCorruption` to first order in the rate: an entry of g is
-    multiplied by ``e^{−2·rate·G}`` in place of ``1 − 2·rate·G``. g and h never change sign. Nothing is drawn.
+    This is not a gradient step on ν but mirror descent on s, with the hyperbolic entropy of parameter β = 2γ² [Ghai,
+    Hazan and Singer, 2020]. It agrees with :class:`HadamardCorruption` to first order in the rate: entries of g are
+    multiplied by ``e^{−2·rate·G}`` instead of ``1 − 2·rate·G``. g and h never change sign. The initial value is not
+    random.
 
     Args:
         problems: the batch.
@@ -156,57 +168,58 @@ class HyperbolicCorruption(Corruption):
         positive("scale", scale)
         y = problems.observation
         self.nu = nn.Parameter(torch.zeros_like(y))
-        self.gamma = nn.Parameter(y.new_full((len(problems), *[1] * (y.dim() - 1)), scale))  # 0 where s is dropped
+        self.gamma = nn.Parameter(y.new_full((len(problems), *[1] * (y.dim() - 1)), scale))  # 0 if s is dropped
         self.tie_arrays()
 
     def value(self) -> Tensor:
-        """``2γ²·sinh(2ν)``."""
+        """Return ``2γ²·sinh(2ν)``."""
         return (2 * self.nu).sinh() * (2 * self.gamma.square())
 
     def add_to_(self, r: Tensor) -> None:
-        """``r += 2γ²·sinh(2ν)`` in place."""
+        """Add s in place, ``r += 2γ²·sinh(2ν)``."""
         nu, gamma = self.arrays
         r.addcmul_(nu.mul(2).sinh_(), gamma.square(), value=2)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂ν = 4γ²·G∘cosh(2ν)``, ``∂f/∂γ = 4γ·Σ G∘sinh(2ν)``."""
+        """Set ``∂f/∂ν = 4γ²·G∘cosh(2ν)`` and ``∂f/∂γ = 4γ·Σ G∘sinh(2ν)``."""
         nu, gamma = self.arrays
         self.nu.grad = derivative * (2 * nu).cosh() * gamma.square() * (4 * factor)
         total = (derivative * (2 * nu).sinh()).flatten(1).sum(dim=1)
         self.gamma.grad = total.view(gamma.shape) * gamma * (4 * factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``ν ← ν − 2·rate·G``, where s is not dropped."""
+        """Update ``ν ← ν − 2·rate·G``, except for problems whose s is dropped."""
         nu, gamma = self.arrays
         nu.addcmul_(derivative, (gamma != 0).to(gamma) * rate, value=-2)
 
     def finite(self, size: int) -> Tensor:
-        """Whether ν and s are, ``(K,)``: s grows as its exponential does."""
+        """Return whether ν and s are finite, ``(K,)``. s grows exponentially with ν."""
         nu, gamma = (array.detach().flatten(1) for array in self.arrays)
-        largest = nu.abs().amax(dim=1)  # nan where an entry is
+        largest = nu.abs().amax(dim=1)  # NaN if an entry is NaN
         return torch.isfinite((2 * largest).sinh() * (2 * gamma[:, 0].square()) + largest)
 
     def log_ratio(self) -> Tensor:
-        """ν."""
+        """Return ν."""
         return self.arrays[0].detach()
 
     def start_scale(self, k: int, observed: Tensor | None = None) -> float:
-        """γ of problem k."""
+        """Return γ of problem k."""
         return float(self.arrays[1][k])
 
 
 class PixelCorruption(Corruption):
-    r"""``s = 2·a∘b`` with one ``a`` a pixel, shared by its channels: pixels are corrupted as a whole, or not at all.
+    r"""``s = 2·a∘b`` with one ``a`` per pixel, shared by all channels, so that whole pixels are corrupted or clean.
 
-    With one channel it is :class:`HadamardCorruption` after a rotation, ``a = (g + h)/√2`` and ``b = (g − h)/√2``, with
-    the same gradient descent. With more, a shared factor biases gradient descent towards few corrupted pixels,
-    ``Σ ‖s(pixel)‖₂``, rather than few entries (the implicit group sparsity of Li, Nguyen, Hegde, Wong, 2023).
+    With one channel, it equals :class:`HadamardCorruption` after a rotation, ``a = (g + h)/√2`` and ``b = (g − h)/√2``,
+    with the same gradient descent. With several channels, the shared factor biases gradient descent towards few
+    corrupted pixels, ``Σ ‖s(pixel)‖₂``, instead of few entries (implicit group sparsity: Li, Nguyen, Hegde, Wong,
+    2023).
 
-    With ``G = ∂f/∂s`` the gradients are ``∂f/∂a = 2·Σ_c G∘b`` and ``∂f/∂b = 2·G∘a``.
+    With ``G = ∂f/∂s``, the gradients are ``∂f/∂a = 2·Σ_c G∘b`` and ``∂f/∂b = 2·G∘a``.
 
     Args:
         problems: the batch, of images C×H×W.
-        scale: standard deviation of the start, ``a, b ~ N(0, scale²)``, above 0.
+        scale: standard deviation of the initial values, ``a, b ~ N(0, scale²)``, above 0.
 
     Raises:
         ValueError: the observations are not images, or ``scale`` is not a finite number above 0.
@@ -217,7 +230,7 @@ class PixelCorruption(Corruption):
         positive("scale", scale)
         shape = problems.observation.shape[1:]
         if len(shape) != 3:
-            raise ValueError(f"PixelCorruption needs images, C×H×W, got an observation of shape {tuple(shape)}")
+            raise ValueError(f"PixelCorruption requires images, C×H×W, got an observation of shape {tuple(shape)}")
         a = problems.normal((1, *shape[1:]), scale, "init", 1)  # K 1 H W
         b = problems.normal(shape, scale, "init", 2)  # K C H W
         if problems.mask is not None:
@@ -227,22 +240,22 @@ class PixelCorruption(Corruption):
         self.tie_arrays()
 
     def value(self) -> Tensor:
-        """``2·a∘b``."""
+        """Return ``2·a∘b``."""
         return 2 * self.a * self.b
 
     def add_to_(self, r: Tensor) -> None:
-        """``r += 2·a∘b`` in place."""
+        """Add s in place, ``r += 2·a∘b``."""
         a, b = self.arrays
         r.addcmul_(a, b, value=2)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂a = 2·Σ_c G∘b``, ``∂f/∂b = 2·G∘a``."""
+        """Set ``∂f/∂a = 2·Σ_c G∘b`` and ``∂f/∂b = 2·G∘a``."""
         a, b = self.arrays
         self.a.grad = (derivative * b).sum(dim=1, keepdim=True) * (2 * factor)
         self.b.grad = derivative * a * (2 * factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``a ← a − 2·rate·Σ_c G∘b``, ``b ← b − 2·rate·G∘a``, both from the same start."""
+        """Update ``a ← a − 2·rate·Σ_c G∘b`` and ``b ← b − 2·rate·G∘a`` simultaneously."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
         a, b = self.arrays

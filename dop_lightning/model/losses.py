@@ -1,6 +1,6 @@
-"""Losses of the residual ``r = A(X) + s − y``: value and derivative in closed form, batched.
+"""Losses of the residual ``r = A(X) + s − y``, with values and derivatives in closed form, batched.
 
-Shapes: ``r`` is ``(K, *m)``; a value is ``(K,)``, one a problem, so that no problem influences another.
+Shapes: ``r`` is ``(K, *m)``; values are ``(K,)``, one per problem, so that problems do not influence each other.
 """
 
 import math
@@ -14,12 +14,12 @@ from torch import Tensor
 from dop_lightning.foundation.checks import one_of
 
 AT_ONCE = 2**24
-"""Entries of a problem whose function is held at a time, where the whole would be an array as large as the residual.
-Large enough for memory that is given back to the system at once."""
+"""Number of entries of a problem that are processed at once, to avoid a temporary array as large as the residual. The
+temporary arrays are large enough to be returned to the system as soon as they are freed."""
 
 
 def total(r: Tensor, function: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
-    """Sum of a function of the entries over everything but the leading dimension, ``(K, *m)`` to ``(K,)``."""
+    """Sum a function of the entries over all dimensions except the first, ``(K, *m)`` to ``(K,)``."""
     flat = r.flatten(1)
     if flat.shape[1] <= 2 * AT_ONCE:
         return function(flat).sum(dim=1)
@@ -28,17 +28,17 @@ def total(r: Tensor, function: Callable[[Tensor], Tensor] = lambda part: part) -
 
 
 class Loss(ABC):
-    """A loss ``ℓ(r)`` that is a sum over entries, or their mean."""
+    """Loss ``ℓ(r)``, a sum or mean over entries."""
 
     @abstractmethod
     def value(self, r: Tensor) -> Tensor:
-        """``ℓ(r)`` of each problem, ``(K,)``."""
+        """Return ``ℓ(r)`` for each problem, ``(K,)``."""
 
     @abstractmethod
     def derivative_(self, r: Tensor) -> float:
-        """Turn ``r`` in place into ``G`` and return ``c``, where ``∂ℓ/∂r = c·G``.
+        """Replace ``r`` in place by ``G`` and return ``c``, where ``∂ℓ/∂r = c·G``.
 
-        The factor is returned, not multiplied in, so that a step can take it into its rate.
+        The factor is returned separately, so that a step can include it in its learning rate.
         """
 
 
@@ -64,11 +64,11 @@ class SquaredLoss(Loss):
         return {"quarter": 0.25, "half": 0.5, "sum": 1.0}[self.reduction]
 
     def value(self, r: Tensor) -> Tensor:
-        """``w·Σ rᵢ²`` of each problem."""
+        """Return ``w·Σ rᵢ²`` for each problem."""
         return self._weight(r) * total(r, torch.square)
 
     def derivative_(self, r: Tensor) -> float:
-        """``∂ℓ/∂r = 2w·r``."""
+        """Return 2w, since ``∂ℓ/∂r = 2w·r``; ``r`` is unchanged."""
         return 2.0 * self._weight(r)
 
 
@@ -86,10 +86,10 @@ class AbsoluteLoss(Loss):
         return 1.0 / math.prod(r.shape[1:]) if self.reduction == "mean" else 1.0
 
     def value(self, r: Tensor) -> Tensor:
-        """``w·Σ |rᵢ|`` of each problem."""
+        """Return ``w·Σ |rᵢ|`` for each problem."""
         return self._weight(r) * total(r, torch.abs)
 
     def derivative_(self, r: Tensor) -> float:
-        """``sign(r)`` in place, and w."""
+        """Replace ``r`` by ``sign(r)`` in place, and return w."""
         r.sign_()
         return self._weight(r)

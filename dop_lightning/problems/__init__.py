@@ -1,4 +1,4 @@
-"""What was observed: problems, random streams, noise, metrics and scores."""
+"""Problems, random streams, noise, metrics and scores."""
 
 from dop_lightning.foundation.lazy import lazy_names
 
@@ -10,5 +10,5 @@ PUBLIC = dict.fromkeys(("Problem", "ProblemBatch"), "dop_lightning.problems.prob
 
 __all__ = ["Problem", "ProblemBatch"]
 
-if not TYPE_CHECKING:  # else a type checker would accept any name
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
     __getattr__ = lazy_names(__name__, PUBLIC)

@@ -1,6 +1,6 @@
-"""Metrics of the user: torchmetrics, functions and callable objects, computed for one problem at a time.
+"""User-defined metrics: torchmetrics, functions and callable objects, computed for one problem at a time.
 
-Shapes: ``*n`` the shape of a signal, ``*m`` that of an observation.
+Shapes: ``*n`` is the shape of a signal, ``*m`` that of an observation.
 """
 
 import math
@@ -18,13 +18,13 @@ from dop_lightning.problems.tags import RESERVED
 
 
 class CustomMetrics:
-    """Metrics of the user, by tag. Each is computed for one problem at a time and remembers nothing of the others.
+    """User-defined metrics by tag. Each is computed for one problem at a time and keeps no state between problems.
 
-    A ``torchmetrics.Metric`` is updated once with X̂ and, if its ``update`` takes two tensors, with X*, and is reset
-    before each problem. Both have a leading dimension of 1: ``(1, C, H, W)`` for an image, ``(1, n, m)`` for a matrix.
-    Metrics of ``torchmetrics.regression`` treat entries as samples and receive vectors of all entries.
+    A ``torchmetrics.Metric`` is reset before each problem, and updated once with X̂ and, if its ``update`` takes two
+    tensors, X*. Both have a leading dimension of 1: ``(1, C, H, W)`` for an image, ``(1, n, m)`` for a matrix. Metrics
+    of ``torchmetrics.regression`` treat entries as samples, and receive vectors of all entries.
 
-    A function, or an object with ``__call__``, receives the arguments that it names:
+    A function or an object with ``__call__`` receives its arguments by name:
 
     ===================  =====================================================================================
     ``signal``           X̂, ``(*n)``
@@ -33,24 +33,24 @@ class CustomMetrics:
     ``true_corruption``  s*, ``(*m)``
     ``observation``      y, ``(*m)``, 0 where it was not observed
     ``mask``             boolean, ``(*m)``, true where y was observed
-    ``problem``          the :class:`~dop_lightning.problems.problem.Problem`; its tensors are on the CPU
+    ``problem``          the :class:`~dop_lightning.problems.problem.Problem`, with tensors on the CPU
     ``preds, target``    X̂ and X* with a leading dimension of 1, for functions of torchmetrics
     ===================  =====================================================================================
 
-    It returns a number (also as a tensor of one entry), ``None`` if the score is unknown, or a dictionary of these,
-    whose keys are appended to the tag. Tensors are copies on the device of the run, without gradients.
+    It returns a number or a tensor with one entry, ``None`` if the score is unknown, or a dictionary of these, whose
+    keys are appended to the tag. Tensors are copies on the device of the run, without gradients.
 
-    A metric that requires something unknown, such as the truth, is not computed. An argument with a default keeps it
-    then. Scores that are unknown or not finite are left out.
+    A metric is skipped if a required argument is unknown, such as the truth. Optional arguments keep their default
+    then. Unknown and non-finite scores are omitted.
 
-    An attribute ``higher_is_better``, true or false, says which of two scores tables mark as the better one.
+    Tables mark the best score according to the attribute ``higher_is_better`` of a metric (true or false), if any.
 
     Args:
-        metrics: by tag, or as a list: then the tag is the name of the class or function in snake_case. A
-            ``torchmetrics.MetricCollection`` counts as its members. Modules are copied.
+        metrics: metrics by tag, or a list of metrics, whose tags are the names of their classes or functions in
+            snake_case. A ``torchmetrics.MetricCollection`` is expanded to its members. Modules are copied.
 
     Raises:
-        ValueError: a tag is taken or is no name, or a metric takes other arguments.
+        ValueError: a tag is not an identifier, reserved or used twice, or a metric takes other arguments.
 
     >>> metrics = CustomMetrics({"largest": lambda signal: signal.abs().max()})
     >>> problem = Problem("small", torch.zeros(2))
@@ -69,15 +69,15 @@ class CustomMetrics:
 
     @torch.no_grad()
     def scores(self, problem: Problem, known: Mapping[str, Tensor | None]) -> dict[str, float]:
-        """Return the scores of one problem by tag, without those that are unknown.
+        """Return the known scores of one problem by tag.
 
         Args:
             problem: the problem.
-            known: tensors by the names of :data:`~dop_lightning.problems.metric_calls.KNOWN`; ``None`` or missing if
+            known: tensors by the names in :data:`~dop_lightning.problems.metric_calls.KNOWN`; ``None`` or missing if
                 unknown.
 
         Raises:
-            ValueError: a metric fails, or returns something else than numbers.
+            ValueError: a metric fails, or returns anything other than numbers.
         """
         scores: dict[str, float] = {}
         for tag, metric in self._metrics.items():
@@ -98,7 +98,7 @@ class CustomMetrics:
         return scores
 
     def higher_is_better(self, scores: Mapping[str, float]) -> dict[str, bool]:
-        """Return whether higher is better, for those scores of which a metric says so."""
+        """Return whether higher is better, for all scores whose metric defines it."""
         found: dict[str, bool] = {}
         for tag, metric in self._metrics.items():
             if metric.higher_is_better is not None:
@@ -110,7 +110,7 @@ class CustomMetrics:
 
 
 def _named(metrics: object) -> Iterator[tuple[str, Any]]:
-    """Each metric with its tag."""
+    """Yield the tag and the metric of each entry."""
     if metrics is None:
         return
     if isinstance(metrics, Mapping):
@@ -128,7 +128,7 @@ def _named(metrics: object) -> Iterator[tuple[str, Any]]:
 
 
 def _snake_case(name: str) -> str:
-    """The name of a class as a tag.
+    """Convert the name of a class to a tag.
 
     >>> _snake_case("PeakSignalNoiseRatio"), _snake_case("SSIMOfEdges"), _snake_case("R2Score")
     ('peak_signal_noise_ratio', 'ssim_of_edges', 'r2_score')
@@ -137,24 +137,24 @@ def _snake_case(name: str) -> str:
 
 
 def _check_tag(tag: object, taken: Mapping[str, object]) -> None:
-    """Refuse a tag that is no name, or that means something else.
+    """Check that a tag is an identifier and not yet in use.
 
     Raises:
-        ValueError: naming it.
+        ValueError: the tag is invalid, reserved or used twice.
     """
     if not isinstance(tag, str) or not tag.isidentifier():
         raise ValueError(f"metrics: a tag must consist of letters, digits and underscores, got {tag!r}")
     if tag in RESERVED:
-        raise ValueError(f"metrics: the tag {tag!r} is built in; use another one")
+        raise ValueError(f"metrics: the tag {tag!r} is reserved; use another one")
     if tag in taken:
         raise ValueError(f"metrics: the tag {tag!r} occurs twice; use another one")
 
 
 def _numbers(tag: str, value: Any, what: str) -> Iterator[tuple[str, float]]:
-    """The numbers in what a metric has returned, by tag.
+    """Yield the numbers in the result of a metric, by tag.
 
     Raises:
-        ValueError: there is something else in it.
+        ValueError: the result contains anything other than numbers.
     """
     if value is None:
         return

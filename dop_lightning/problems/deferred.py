@@ -1,4 +1,4 @@
-"""Problems whose tensors are read again when they are needed, so that the memory of a run does not grow with them."""
+"""Problems that load their tensors on demand, so that the memory of a run does not grow with the number of problems."""
 
 import hashlib
 import weakref
@@ -15,21 +15,21 @@ from dop_lightning.foundation.devices import single_by_default
 from dop_lightning.problems.problem import Part, Problem
 
 TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
-"""Attributes of a problem that are read again."""
+"""Attributes of a problem that are loaded on demand."""
 
 Reading = Callable[[], tuple[Problem, object]]
-"""Reads a problem, and gives what its source should keep in memory for as long as the problem's tensors are."""
+"""Function that reads a problem. It also returns an object to keep alive as long as the tensors of the problem."""
 
 
 @contextmanager
 def as_at_setup() -> Iterator[None]:
-    """Read on the CPU and in single precision, whatever the default device and type are when a problem has its turn."""
+    """Read to the CPU in single precision, whatever the default device and dtype are at the time of reading."""
     with single_by_default(), torch.device("cpu"):
         yield
 
 
 class Tensors:
-    """The tensors of a deferred problem. They stay in memory as long as this object does."""
+    """Tensors of a deferred problem. They stay in memory as long as this object."""
 
     __slots__ = ("__weakref__", "mask", "observation", "owner", "true_corruption", "truth", "undamaged")
 
@@ -43,7 +43,7 @@ class Tensors:
 
 
 class Shelf(ABC):
-    """Where the tensors of a deferred problem come from; it holds no strong reference to them."""
+    """Source of the tensors of a deferred problem. It holds only a weak reference to them."""
 
     __slots__ = ("_held",)
 
@@ -51,10 +51,10 @@ class Shelf(ABC):
         self._held = None if held is None else weakref.ref(held)
 
     def take(self) -> Tensors:
-        """Return the tensors: those in memory, else read again.
+        """Return the tensors, which are read again unless they are in memory.
 
         Raises:
-            ValueError: they have changed since the problem was made.
+            ValueError: the tensors have changed since the problem was created.
             OSError: a file cannot be read.
         """
         held = None if self._held is None else self._held()
@@ -69,12 +69,12 @@ class Shelf(ABC):
 
 
 class SourceShelf(Shelf):
-    """The tensors of a problem that can be made anew.
+    """Tensors of a problem that can be read again.
 
     Args:
-        problem: as it was made the first time.
-        read: makes it anew.
-        held: its tensors.
+        problem: the problem as it was first read.
+        read: function that reads it again.
+        held: tensors of the problem.
     """
 
     __slots__ = ("_digest", "_name", "_reading")
@@ -88,19 +88,19 @@ class SourceShelf(Shelf):
             problem, owner = self._reading()
         if _digest(problem) != self._digest:
             raise ValueError(
-                f"{self._name}: the file has changed since the run started; put the earlier one back and run the same "
-                "command again to continue, or start a new run"
+                f"{self._name}: the file has changed since the run started; restore the original file and run the same "
+                "command again to resume, or start a new run"
             )
         return Tensors(problem, owner)
 
 
 class WindowShelf(Shelf):
-    """The tensors of a tile: windows of those of its whole, which stay in memory with them.
+    """Tensors of a tile: slices of the tensors of the whole problem, which stay in memory with them.
 
     Args:
-        whole: the tensors of the whole.
-        rows: of the tile.
-        columns: of the tile.
+        whole: source of the tensors of the whole problem.
+        rows: rows of the tile.
+        columns: columns of the tile.
     """
 
     __slots__ = ("_columns", "_rows", "_whole")
@@ -121,12 +121,11 @@ class WindowShelf(Shelf):
 
 
 class DeferredProblem(Problem):
-    """A problem that keeps everything but its tensors in memory.
+    """Problem that keeps everything except its tensors in memory. Created by :func:`defer`.
 
-    ``observation``, ``truth``, ``true_corruption``, ``mask`` and ``undamaged`` are read again at each use, unless an
-    active batch holds them: a :class:`~dop_lightning.problems.problem.ProblemBatch` that has been asked for its
-    observation does. Made by :func:`defer`. ``dataclasses.replace``, ``copy.deepcopy`` and ``pickle`` give an ordinary
-    problem.
+    ``observation``, ``truth``, ``true_corruption``, ``mask`` and ``undamaged`` are read again at each access, unless a
+    :class:`~dop_lightning.problems.problem.ProblemBatch` keeps them in memory, which it does after the first access to
+    its observation. ``dataclasses.replace``, ``copy.deepcopy`` and ``pickle`` create an ordinary problem.
     """
 
     _shelf: Shelf
@@ -137,75 +136,75 @@ class DeferredProblem(Problem):
     _mark: str | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an ordinary problem: of given tensors there is nothing to read again."""
+        """Create an ordinary problem, since tensors passed as arguments cannot be read again."""
         return Problem(*args, **kwargs)
 
     @property
     def observation(self) -> Tensor:
-        """``y``, read if it is not in memory."""
+        """``y``, loaded if necessary."""
         tensor: Tensor = self._shelf.take().observation
         return tensor
 
     @property
     def truth(self) -> Tensor | None:
-        """``X*``, read if it is not in memory."""
+        """``X*``, loaded if necessary."""
         return self._shelf.take().truth
 
     @property
     def true_corruption(self) -> Tensor | None:
-        """``s*``, read if it is not in memory."""
+        """``s*``, loaded if necessary."""
         return self._shelf.take().true_corruption
 
     @property
     def mask(self) -> Tensor | None:
-        """What was observed, read if it is not in memory."""
+        """Mask of the observed entries, loaded if necessary."""
         return self._shelf.take().mask if self._has_mask else None
 
     @property
     def undamaged(self) -> Tensor | None:
-        """What is known to be undamaged, read if it is not in memory."""
+        """Mask of the entries known to be undamaged, loaded if necessary."""
         return self._shelf.take().undamaged if self._has_undamaged else None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(*m)``."""
+        """Shape of the observation, ``(*m)``."""
         return self._shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the observation."""
+        """Dtype of the observation."""
         return self._dtype
 
     @property
     def has_mask(self) -> bool:
-        """Whether some entries were not observed."""
+        """Whether the problem has a mask of observed entries."""
         return self._has_mask
 
     @property
     def is_deferred(self) -> bool:
-        """Whether the tensors are read at each use."""
+        """Whether the tensors are loaded on demand."""
         return True
 
     @property
     def mark(self) -> str:
-        """See :attr:`Problem.mark`; computed once."""
+        """See :attr:`Problem.mark`. Computed once."""
         if self._mark is None:
             object.__setattr__(self, "_mark", super().mark)
         return str(self._mark)
 
     def in_memory(self) -> object:
-        """Return what holds the tensors in memory, read if they are not."""
+        """Load the tensors if necessary, and return an object that keeps them in memory."""
         return self._shelf.take()
 
     def renamed(self, name: str, folder: str | None = None) -> Problem:
-        """See :meth:`Problem.renamed`; nothing is read."""
+        """See :meth:`Problem.renamed`. Does not load the tensors."""
         folder = name if folder is None else folder
         if (name, folder) == (self.name, self.folder):
             return self
         return _made(self, self._shelf, self._mark, name=name, folder=folder)
 
     def window(self, rows: slice, columns: slice, **changes: Any) -> Problem:
-        """See :meth:`Problem.window`; nothing is read."""
+        """See :meth:`Problem.window`. Does not load the tensors."""
         height, width = (len(range(n)[part]) for n, part in zip(self._shape[-2:], (rows, columns), strict=True))
         tile = _made(
             self,
@@ -225,15 +224,15 @@ class DeferredProblem(Problem):
 
 
 def defer(problem: Problem, read: Reading, owner: object = None) -> tuple[Problem, object]:
-    """Let go of the tensors of a problem.
+    """Release the tensors of a problem, which are then loaded on demand.
 
     Args:
-        problem: as it was read.
-        read: reads it again; what it gives must have the same tensors, its name does not matter.
-        owner: what its source should keep in memory for as long as the tensors are.
+        problem: the problem as it was read.
+        read: function that reads it again. It must return the same tensors; the name may differ.
+        owner: object to keep alive as long as the tensors.
 
     Returns:
-        The problem, and what holds its tensors in memory until it is let go of.
+        The deferred problem, and an object that keeps its tensors in memory until it is deleted.
     """
     held = Tensors(problem, owner)
     return _made(problem, SourceShelf(problem, read, held), problem.mark), held
@@ -253,7 +252,7 @@ def _made(problem: Problem, shelf: Shelf, mark: str | None, **changes: Any) -> D
 
 
 def _digest(problem: Problem) -> bytes:
-    """Hash of all tensors of a problem."""
+    """Return a hash of all tensors of a problem."""
     digest = hashlib.blake2b(digest_size=16)
     for name in TENSORS:
         tensor: Tensor | None = getattr(problem, name)

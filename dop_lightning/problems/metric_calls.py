@@ -1,6 +1,6 @@
-"""How one metric of the user is called: which arguments it takes, and what of a problem they are.
+"""Call a user-defined metric with the arguments that it takes.
 
-Shapes: ``*n`` the shape of a signal, ``*m`` that of an observation.
+Shapes: ``*n`` is the shape of a signal, ``*m`` that of an observation.
 """
 
 import functools
@@ -16,18 +16,18 @@ from torchmetrics import Metric
 from dop_lightning.problems.problem import Problem
 
 KNOWN = ("signal", "truth", "corruption", "true_corruption", "observation", "mask")
-"""Tensors of one problem that a function can ask for."""
+"""Tensors of one problem that a function can take as arguments."""
 
 ARGUMENTS = (*KNOWN, "problem", "preds", "target")
-"""Names of the arguments that a function can take."""
+"""Names of all arguments that a function can take."""
 
 
 class MetricCall(ABC):
-    """One metric.
+    """Base class of calls of one metric.
 
     Args:
-        tag: its name in tables.
-        metric: what computes it; a module is copied, since it is moved between devices.
+        tag: name of the metric in tables.
+        metric: the metric. Modules are copied, since they are moved between devices.
     """
 
     def __init__(self, tag: str, metric: Any) -> None:
@@ -37,15 +37,15 @@ class MetricCall(ABC):
 
     @abstractmethod
     def value(self, problem: Problem, known: Mapping[str, Tensor | None]) -> Any:
-        """Compute it; ``None`` if it requires what is unknown."""
+        """Compute the metric of one problem; ``None`` if a required argument is unknown."""
 
 
 class TorchmetricsCall(MetricCall):
-    """A ``torchmetrics.Metric``."""
+    """Call of a ``torchmetrics.Metric``."""
 
     def __init__(self, tag: str, metric: Metric) -> None:
         super().__init__(tag, metric)
-        self.metric.sync_on_compute = False  # the problem is here alone
+        self.metric.sync_on_compute = False  # each problem is on one process only
         parameters = inspect.signature(metric.update).parameters.values()
         required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         takes_any = any(p.kind is p.VAR_POSITIONAL for p in required)
@@ -58,7 +58,7 @@ class TorchmetricsCall(MetricCall):
         self._takes_vectors = any(base.__module__.startswith("torchmetrics.regression") for base in type(metric).mro())
 
     def value(self, problem: Problem, known: Mapping[str, Tensor | None]) -> Any:
-        """Reset, update once, compute."""
+        """Reset the metric, update it once and compute it."""
         tensors = [_argument(name, problem, known) for name in self._names]
         if any(tensor is None for tensor in tensors):
             return None
@@ -75,19 +75,19 @@ class TorchmetricsCall(MetricCall):
 
 
 class Call(MetricCall):
-    """A function, an object with ``__call__``, or a module."""
+    """Call of a function, an object with ``__call__``, or a module."""
 
     def __init__(self, tag: str, metric: Callable[..., Any]) -> None:
         super().__init__(tag, metric)
         if not callable(metric) or isinstance(metric, type):
             raise ValueError(
-                f"metrics: {tag!r} must be a torchmetrics.Metric, a function or another object that can be called, "
+                f"metrics: {tag!r} must be a torchmetrics.Metric, a function or another callable object, "
                 f"got {metric!r:.60}"
             )
         try:
             signature = inspect.signature(metric.forward if isinstance(metric, nn.Module) else metric)
         except ValueError as error:
-            raise ValueError(f"metrics: {tag!r} ({self.name}) has no readable arguments; wrap it in def") from error
+            raise ValueError(f"metrics: {tag!r} ({self.name}) has no signature; wrap it in a function") from error
         named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._required = {p.name: p.default is p.empty for p in named if p.name in ARGUMENTS}
         wrong = [p.name for p in named if p.default is p.empty and p.name not in ARGUMENTS]
@@ -99,7 +99,7 @@ class Call(MetricCall):
             )
 
     def value(self, problem: Problem, known: Mapping[str, Tensor | None]) -> Any:
-        """Call it with what it asks for."""
+        """Call the metric with the arguments that it takes."""
         given = {name: _argument(name, problem, known) for name in self._required}
         unknown = [name for name, value in given.items() if value is None]
         if any(self._required[name] for name in unknown):
@@ -112,7 +112,7 @@ class Call(MetricCall):
 
 
 def _argument(name: str, problem: Problem, known: Mapping[str, Tensor | None]) -> Any:
-    """An argument by its name. Tensors are copies: a metric that clips one in place must not change the recovery."""
+    """Return an argument by name. Tensors are copied, so that in-place operations do not change the recovery."""
     if name == "problem":
         return problem
     tensor = known.get({"preds": "signal", "target": "truth"}.get(name, name))
@@ -122,7 +122,7 @@ def _argument(name: str, problem: Problem, known: Mapping[str, Tensor | None]) -
 
 
 def name_of(metric: Any) -> str:
-    """The name of a function or class."""
+    """Return the name of a function, or of the class of an object."""
     while isinstance(metric, functools.partial):
         metric = metric.func
     return str(getattr(metric, "__name__", type(metric).__name__))

@@ -1,6 +1,6 @@
-"""What is to be recovered: one ``Problem``, and K of the same shape stacked as a ``ProblemBatch``.
+"""Recovery problems: a single ``Problem``, and a ``ProblemBatch`` of K problems with the same shape.
 
-Shapes: ``K`` problems, ``*m`` the shape of an observation (``C H W``, ``n n``, ``m``), ``*n`` the shape of a signal.
+Shapes: ``K`` problems; ``*m`` is the shape of an observation (``C H W``, ``n n``, ``m``), ``*n`` that of a signal.
 """
 
 import hashlib
@@ -20,55 +20,55 @@ from dop_lightning.problems.randomness import Purpose, stream
 Attribute = str | int | float | bool
 
 MARK_LENGTH = 16
-"""Hexadecimal digits of a mark."""
+"""Number of hexadecimal digits of a mark."""
 
 
 class Sensing(ABC):
-    """How a signal was measured, in plain settings: A of a batch is made from it.
+    """Settings of the measurement of a signal, from which the operator A of a batch is created.
 
-    It is the same for all problems of a batch; what is random in A follows from each problem's seed.
+    They are the same for all problems of a batch. Random parts of A depend on the seed of each problem.
 
-    A subclass is a frozen dataclass: equal settings make problems that can be stacked.
+    Subclasses must be frozen dataclasses: problems with equal settings can be stacked.
     """
 
     name: ClassVar[str]
-    """snake_case, the column ``sensing`` of a table."""
+    """Name in snake_case, for the column ``sensing`` of tables."""
 
     @abstractmethod
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*m)`` of a signal ``(*n)``.
+        """Return the shape ``(*m)`` of the observation of a signal ``(*n)``.
 
         Raises:
-            ValueError: such signals cannot be measured in this way.
+            ValueError: signals of this shape cannot be measured in this way.
         """
 
     def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*n)`` of what was measured as ``(*m)``, where that follows: of a file that holds what was observed.
+        """Return the shape ``(*n)`` of a signal that was observed as ``(*m)``, for files that contain observations.
 
         Raises:
-            ValueError: it does not follow.
+            ValueError: the shape of the observation does not determine that of the signal.
         """
         raise ValueError(
-            f"the shape of a signal must follow from what was measured of it; it does not from {self} and an "
-            f"observation of shape {tuple(observation_shape)}"
+            f"the shape of the signal cannot be inferred from {self} and an observation of shape "
+            f"{tuple(observation_shape)}"
         )
 
     @abstractmethod
     def operator(self, problems: "ProblemBatch") -> nn.Module:
-        """Return A of a batch, without its mask: an :class:`~dop_lightning.model.operators.base.Operator`."""
+        """Return the operator A of a batch, without its mask: :class:`~dop_lightning.model.operators.base.Operator`."""
 
     @property
     @abstractmethod
     def slug(self) -> str:
-        """A short text for file names, of ``[a-z0-9.-]``."""
+        """Short text for file names, of characters ``[a-z0-9.-]``."""
 
     @property
     @abstractmethod
     def attributes(self) -> dict[str, Attribute]:
-        """The columns of a table, ``sensing`` (the name) among them."""
+        """Columns for tables, including the name as ``sensing``."""
 
     def measure(self, signal: Tensor, seed: int) -> Tensor:
-        """``A(X)`` of one signal ``(*n)``, with the A of a seed; ``(*m)``, on the CPU.
+        """Return ``A(X)``, ``(*m)``, of one signal ``(*n)`` on the CPU, with the operator A of a seed.
 
         Raises:
             ValueError: the signal cannot be measured in this way.
@@ -82,12 +82,12 @@ class Sensing(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Where a tile lies in the problem that it was cut from.
+    """Position of a tile in the problem from which it was cut.
 
     Attributes:
-        whole: that problem.
-        rows: of the tile.
-        columns: of the tile.
+        whole: the whole problem.
+        rows: rows of the tile.
+        columns: columns of the tile.
     """
 
     whole: "Problem"
@@ -95,36 +95,36 @@ class Part:
     columns: slice
 
 
-@dataclass(frozen=True, eq=False)  # tensors have no truth value: a problem equals itself alone
+@dataclass(frozen=True, eq=False)  # compare by identity: tensors cannot be compared to a bool
 class Problem:
-    """One observation ``y = A(X) + s`` (Eq. 1) and what is known of it.
+    """One observation ``y = A(X) + s`` (Eq. 1), with optional truth and settings.
 
     Args:
-        name: names its files, its TensorBoard run and its row of the table; unique within a run.
-        observation: ``y``, shape ``(*m)``, float32 or float64; entries outside ``mask`` are stored as 0.
-        truth: ``X*``, shape ``(*n)``, where it is known; used for scores alone.
-        true_corruption: ``s*``, shape ``(*m)``, where it is known; used for scores alone.
-        mask: boolean, shape ``(*m)``, true where ``y`` was observed; ``None`` where all of it was.
-        seed: names the random streams of the problem, see :mod:`dop_lightning.problems.randomness`.
-        signal_shape: ``(*n)``; by default the shape of ``truth``, else that of ``observation``, which is not known to
-            be that of the signal where there is a ``sensing``.
-        sensing: how ``y`` was measured, if A is more than the mask: with the mask it is ``M∘A``.
-        alpha: the ratio of the rates for this problem, above 0, where none is given for the whole run; ``None`` is the
-            default of its shape. Problems of a batch may differ in it.
-        measured: whether the values are those of a detector, to be kept as they are where they are clean, noise too.
-        noise: the standard deviation of the noise in the darker part of a frame that noise limits, in units of y, above
-            0; ``None`` of other observations, and where it is not known.
-        data_range: the known width of the range of the signal (1 for images), ``None`` where there is none.
-        attributes: the axes of a table: image, ratio, rank, …
-        source: what the files are written back as; opaque here.
-        folder: where its results lie in the folder of a run; by default its name.
-        part: of a tile, where it lies in its whole.
-        undamaged: boolean, shape ``(*m)``, true for observed entries that are known to be uncorrupted; ``None`` if
-            none is.
+        name: name of its files, TensorBoard run and table row; unique within a run.
+        observation: ``y``, shape ``(*m)``, float32 or float64. Entries outside ``mask`` are stored as 0.
+        truth: ``X*``, shape ``(*n)``, if known; used for scores only.
+        true_corruption: ``s*``, shape ``(*m)``, if known; used for scores only.
+        mask: boolean, shape ``(*m)``, true where ``y`` was observed; ``None`` if all entries were observed.
+        seed: seed of the random streams of the problem, see :mod:`dop_lightning.problems.randomness`.
+        signal_shape: shape ``(*n)`` of the signal. By default, the shape of ``truth``, or that of ``observation``
+            without a truth. Required with ``sensing`` and without ``truth``.
+        sensing: how ``y`` was measured, if A is not only the mask; combined with the mask as ``M∘A``.
+        alpha: ratio of the learning rates for this problem, above 0. Used if the run does not specify one; ``None``
+            selects the default for its shape. Problems of a batch may have different values.
+        measured: whether the values are measurements of a detector, whose clean values must be kept including noise.
+        noise: standard deviation of the noise in the darker part of a noise-limited frame, in units of y, above 0;
+            ``None`` if unknown, and for other observations.
+        data_range: known width of the range of the signal (1 for images), or ``None``.
+        attributes: axes of tables: image, ratio, rank, …
+        source: format in which files are written back; opaque to this class.
+        folder: folder of its results within the folder of a run; by default, the name.
+        part: position of a tile in the whole problem.
+        undamaged: boolean, shape ``(*m)``, true at observed entries that are known to be uncorrupted; ``None`` if there
+            are none.
 
     Raises:
-        ValueError: shapes do not agree or do not follow, the observation is empty, not floating point, or not finite
-            where observed, or alpha is out of range.
+        ValueError: shapes are inconsistent or cannot be inferred, the observation is empty, not floating point, or not
+            finite where observed, or alpha is out of range.
     """
 
     name: str
@@ -169,10 +169,10 @@ class Problem:
             object.__setattr__(self, "observation", torch.where(self.mask, y, torch.zeros_like(y)))
         if self.undamaged is not None and self.undamaged.dtype != torch.bool:
             raise ValueError(f"{self.name}: undamaged must be boolean, got {self.undamaged.dtype}")
-        extremes = self.observation.aminmax() if y.numel() else ()  # NaN if any entry is; no array as large as y
+        extremes = self.observation.aminmax() if y.numel() else ()  # NaN if any entry is; allocates no large array
         if not all(bool(torch.isfinite(extreme)) for extreme in extremes):
             bad = int((~torch.isfinite(self.observation)).sum())
-            raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} entries that are not")
+            raise ValueError(f"{self.name}: observation must be finite where observed, got {bad} non-finite entries")
         object.__setattr__(self, "folder", self.folder or self.name)
         if self.alpha is not None:
             positive(f"{self.name}: alpha", self.alpha)
@@ -186,13 +186,13 @@ class Problem:
                     f"got {tuple(self.truth.shape)}"
                 )
             if not torch.isfinite(self.truth).all():
-                raise ValueError(f"{self.name}: truth must be finite, got entries that are not")
+                raise ValueError(f"{self.name}: truth must be finite, got non-finite entries")
 
     def _settle_signal_shape(self) -> None:
-        """Given, or that of the truth or of the observation; what was measured of it has the observation's shape."""
+        """Infer the shape of the signal from the truth or the observation, and check it against the measurement."""
         known = self.observation if self.truth is None else self.truth
         if self.sensing is not None and not self.signal_shape and self.truth is None:
-            raise ValueError(f"{self.name}: signal_shape must be given with sensing and without truth, got none")
+            raise ValueError(f"{self.name}: signal_shape is required if sensing is given without truth")
         shape = tuple(self.signal_shape or known.shape)
         object.__setattr__(self, "signal_shape", shape)
         if self.sensing is not None:
@@ -202,18 +202,18 @@ class Problem:
                 raise ValueError(f"{self.name}: {error}") from error
             if tuple(self.observation.shape) != expected:
                 raise ValueError(
-                    f"{self.name}: observation must have the shape {expected} of {self.sensing} of a signal of shape "
-                    f"{shape}, got {tuple(self.observation.shape)}"
+                    f"{self.name}: observation must have the shape {expected}, for {self.sensing} and a signal of "
+                    f"shape {shape}, got {tuple(self.observation.shape)}"
                 )
 
     @property
     def is_tile(self) -> bool:
-        """Whether it is a part of a larger problem, in whose folder its results lie."""
+        """Whether it is a part of a larger problem, whose folder contains its results."""
         return self.folder != self.name
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(*m)``."""
+        """Shape of the observation, ``(*m)``."""
         return tuple(self.observation.shape)
 
     @property
@@ -223,27 +223,27 @@ class Problem:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the observation."""
+        """Dtype of the observation."""
         return self.observation.dtype
 
     @property
     def has_mask(self) -> bool:
-        """Whether some entries were not observed."""
+        """Whether the problem has a mask of observed entries."""
         return self.mask is not None
 
     @property
     def is_deferred(self) -> bool:
-        """Whether the tensors are read at each use, see :mod:`dop_lightning.problems.deferred`."""
+        """Whether the tensors are loaded on demand, see :mod:`dop_lightning.problems.deferred`."""
         return False
 
     @property
     def batch_key(self) -> tuple[object, ...]:
-        """Problems with equal keys can be stacked."""
+        """Key of the batch: problems with equal keys can be stacked."""
         return (self.shape, self.signal_shape, str(self.dtype), self.has_mask, self.data_range, self.sensing)
 
     @property
     def mark(self) -> str:
-        """Hash of what determines the recovery: observation, masks, measurement, seed and α. Not the name or truth."""
+        """Hash of all inputs of the recovery: observation, masks, measurement, seed and α, but not name or truth."""
         y, mask = self.observation, self.mask
         digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {self.seed} {self.data_range!r}".encode())
         digest.update(y.contiguous().numpy().data)
@@ -260,26 +260,26 @@ class Problem:
         return digest.hexdigest()[:MARK_LENGTH]
 
     def in_memory(self) -> object:
-        """Return what holds the tensors in memory: the problem itself."""
+        """Return an object that keeps the tensors in memory: the problem itself."""
         return self
 
     def renamed(self, name: str, folder: str | None = None) -> "Problem":
-        """Return the same problem under another name.
+        """Return the same problem with another name.
 
         Args:
-            name: the new one.
-            folder: where its results lie; by default the name.
+            name: the new name.
+            folder: folder of its results; by default, the name.
         """
         folder = name if folder is None else folder
         return self if (name, folder) == (self.name, self.folder) else replace(self, name=name, folder=folder)
 
     def window(self, rows: slice, columns: slice, **changes: Any) -> "Problem":
-        """Return a tile of an image ``(C, H, W)`` as a problem of its own.
+        """Return a tile of an image ``(C, H, W)`` as a separate problem.
 
         Args:
-            rows: of the tile.
-            columns: of the tile.
-            changes: attributes that differ from those of the whole.
+            rows: rows of the tile.
+            columns: columns of the tile.
+            changes: attributes that differ from those of the whole problem.
         """
 
         def cut(tensor: Tensor | None) -> Tensor | None:
@@ -300,7 +300,7 @@ class Problem:
 
 
 def scale(problem: Problem) -> float:
-    """The scale of an observation: the known range, else the median of |y| over the observed entries."""
+    """Return the scale of an observation: the known range, or the median of |y| over the observed entries."""
     if problem.data_range is not None:
         return problem.data_range
     y, mask = problem.observation, problem.mask
@@ -312,29 +312,34 @@ def scale(problem: Problem) -> float:
 
 
 class ProblemBatch(Sequence[Problem]):
-    """K problems of one shape, stacked on a leading dimension.
+    """K problems of the same shape, stacked on a leading dimension.
+
+    Args:
+        problems: at least one problem, with unique names and equal shapes and dtypes.
+        device: device of the stacked observations.
 
     Raises:
-        ValueError: no problem, two of one name, or problems whose shapes or types differ.
+        ValueError: there are no problems, names are not unique, shapes or dtypes differ, or the device does not support
+            the dtype.
     """
 
     def __init__(self, problems: Sequence[Problem], device: torch.device | str = "cpu") -> None:
         if not problems:
-            raise ValueError("problems must hold at least one problem, got none")
+            raise ValueError("problems must have at least one entry, got none")
         names = [p.name for p in problems]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
-            raise ValueError(f"problems must have names of their own, got {twice!r} more than once")
+            raise ValueError(f"problems must have unique names, got {twice!r} more than once")
         odd = next((p for p in problems if p.batch_key != problems[0].batch_key), None)
         if odd is not None:
             raise ValueError(
-                f"problems of a batch must have one shape and type, got {problems[0].batch_key} of "
-                f"{problems[0].name!r} and {odd.batch_key} of {odd.name!r}"
+                f"problems of a batch must have the same shape and dtype, got {problems[0].batch_key} for "
+                f"{problems[0].name!r} and {odd.batch_key} for {odd.name!r}"
             )
         if torch.device(device).type == "mps" and problems[0].dtype == torch.float64:
-            raise ValueError(f"{names[0]}: Apple's devices have no float64; give float32 data, or use the cpu")
+            raise ValueError(f"{names[0]}: MPS devices do not support float64; pass float32 data, or use the cpu")
         self.problems = tuple(problems)
-        self._device = torch.empty(0, device=device).device  # with its index
+        self._device = torch.empty(0, device=device).device  # including its index
         self._stacked: tuple[Tensor, Tensor | None] | None = None
         self._held: list[object] = []
         if not any(p.is_deferred for p in problems):
@@ -353,21 +358,21 @@ class ProblemBatch(Sequence[Problem]):
 
     @property
     def observation(self) -> Tensor:
-        """``(K, *m)``. From its first use on, a batch holds the tensors of deferred problems."""
+        """Observations, ``(K, *m)``. After the first access, the batch keeps tensors of deferred problems in memory."""
         return self._stack()[0]
 
     @property
     def mask(self) -> Tensor | None:
-        """``(K, *m)`` boolean, or ``None`` where all entries of all problems were observed."""
+        """Boolean masks, ``(K, *m)``, or ``None`` if all entries of all problems were observed."""
         return self._stack()[1]
 
     @property
     def entries(self) -> int:
-        """Number of entries of all observations."""
+        """Total number of entries of all observations."""
         return sum(p.entries for p in self.problems)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copy and pickle what it is made of."""
+        """Copy and pickle the problems and the device."""
         return ProblemBatch, (list(self.problems), self._device)
 
     def __len__(self) -> int:
@@ -381,41 +386,41 @@ class ProblemBatch(Sequence[Problem]):
 
     @property
     def names(self) -> list[str]:
-        """The K names, in order."""
+        """Names of the K problems, in order."""
         return [p.name for p in self.problems]
 
     @property
     def signal_shape(self) -> tuple[int, ...]:
-        """``(*n)``, the shape of one signal."""
+        """Shape of one signal, ``(*n)``."""
         return self.problems[0].signal_shape
 
     @property
     def sensing(self) -> Sensing | None:
-        """How all of them were measured."""
+        """Measurement of all problems, if A is not only the mask."""
         return self.problems[0].sensing
 
     @property
     def device(self) -> torch.device:
-        """Where the observations lie."""
+        """Device of the observations."""
         return self._device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the observations, of the corruption and of matrix factors."""
+        """Dtype of the observations, the corruption and matrix factors."""
         return self.problems[0].dtype
 
     def select(self, keep: Sequence[int]) -> "ProblemBatch":
-        """The problems at the positions ``keep``, as a batch of their own on the same device."""
+        """Return the problems at the positions ``keep`` as a batch on the same device."""
         return ProblemBatch([self.problems[k] for k in keep], self.device)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "ProblemBatch":
-        """Return the same problems with their stacked observations on ``device``, in another type if one is given."""
+        """Return the same problems with observations on ``device``, and with another dtype if specified."""
         if dtype is None or dtype == self.dtype:
             return ProblemBatch(self.problems, device)
         return ProblemBatch([in_type(problem, dtype) for problem in self.problems], device)
 
     def normal(self, shape: Sequence[int], std: float, purpose: Purpose, *counters: int) -> Tensor:
-        """``(K, *shape)`` draws of N(0, std²), each problem from its own stream; drawn on the CPU, then moved."""
+        """Draw ``(K, *shape)`` values of N(0, std²) on the CPU, each problem from its own stream, and move them."""
         draws = torch.empty(len(self), *shape, dtype=self.dtype, device="cpu")
         for problem, draw in zip(self.problems, draws, strict=True):
             draw.normal_(0.0, std, generator=stream(problem.seed, purpose, *counters))
@@ -423,7 +428,7 @@ class ProblemBatch(Sequence[Problem]):
 
 
 def of_one_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
-    """Groups of problems that can be stacked, in their order."""
+    """Group problems that can be stacked, in order."""
     groups: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
         groups.setdefault(problem.batch_key, []).append(problem)
@@ -431,9 +436,9 @@ def of_one_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
 
 
 def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[ProblemBatch]:
-    """Group problems of one shape into batches of at most ``batch_size``, in their order.
+    """Group problems of the same shape into batches of at most ``batch_size`` problems, in order.
 
-    The grouping depends on the list alone, never on the number of devices.
+    The grouping depends only on the list, not on the number of devices.
     """
     batches = []
     for group in of_one_shape(problems):
@@ -443,10 +448,10 @@ def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[Pr
 
 
 def refuse_undamaged(problems: Sequence[Problem], method: str) -> None:
-    """Refuse problems with entries that are known to be undamaged, for a method that does not use them.
+    """Raise an error for problems with known undamaged entries, for a method that does not use them.
 
     Raises:
-        ValueError: a problem has some.
+        ValueError: a problem has undamaged entries.
     """
     for problem in problems:
         if problem.undamaged is not None:
@@ -457,7 +462,7 @@ def refuse_undamaged(problems: Sequence[Problem], method: str) -> None:
 
 
 def in_type(problem: Problem, dtype: torch.dtype) -> Problem:
-    """Return the same problem with its tensors, but the mask, in another floating-point type."""
+    """Return the same problem with its floating-point tensors converted to another dtype."""
     return replace(
         problem,
         observation=problem.observation.to(dtype),
@@ -467,5 +472,5 @@ def in_type(problem: Problem, dtype: torch.dtype) -> Problem:
 
 
 def rename(problem: Problem, name: str) -> Problem:
-    """Return the same problem under another name, its results in the folder of that name."""
+    """Return the same problem with another name, which is also the folder of its results."""
     return problem.renamed(name)

@@ -1,8 +1,8 @@
-"""Random streams that depend on (seed, purpose) and on nothing else.
+"""Random streams that depend only on (seed, purpose).
 
-Every random number of a problem comes from a stream named by the problem's seed and by what the number is for. The
-name of the problem, its place in a batch, the rank and the device never enter, so that studies over a rate or a method
-stay paired: the same seed is the same truth, the same corruption and the same initial point.
+Every random number of a problem comes from a stream that is identified by the seed of the problem and the purpose of
+the number. It does not depend on the name of the problem, its position in a batch, the rank or the device. Studies over
+rates or methods are therefore paired: the same seed gives the same truth, corruption and initial point.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ Purpose = Literal["truth", "corruption", "init", "perturbation", "sensing", "hel
 
 
 def stream_seed(seed: int, purpose: Purpose, *counters: int) -> int:
-    """A 63-bit seed of the stream (seed, purpose, counters), by a hash that is the same on every platform.
+    """Return a 63-bit seed for the stream (seed, purpose, counters), from a platform-independent hash.
 
     Args:
-        seed: the problem's seed, any integer.
-        purpose: what the numbers are for.
-        counters: further integers, such as an iteration. A stream named by its iteration has no state to save.
+        seed: seed of the problem, any integer.
+        purpose: purpose of the numbers.
+        counters: further integers, such as the iteration. Streams identified by the iteration have no state to save.
 
     >>> stream_seed(0, "init") == stream_seed(0, "truth")
     False
@@ -34,29 +34,29 @@ def stream_seed(seed: int, purpose: Purpose, *counters: int) -> int:
 
 
 def stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator at the start of the stream (seed, purpose, counters).
+    """Return a new generator at the start of the stream (seed, purpose, counters).
 
-    Initial points are drawn on the CPU and moved, so that they do not depend on the device.
+    Draw initial points on the CPU and move them, so that they do not depend on the device.
     """
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *counters))
 
 
 _LENDING = RLock()
-"""One thread at a time has the global generators."""
+"""Lock of the global generators, for one thread at a time."""
 
 
 @contextmanager
 def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Lend the stream (seed, purpose, counters) to code that draws from PyTorch's global generator, such as layers.
+    """Use the stream (seed, purpose, counters) as the global generator, for layers and other code that draws from it.
 
-    The generator is afterwards where it was before. One thread at a time is inside. Threads of the user that draw from
-    it meanwhile are not kept out.
+    The state of the generator is restored afterwards. Only one thread at a time can be inside such a block; other
+    threads of the user that draw from the generator in the meantime are not blocked.
 
     Args:
-        seed: the problem's seed.
-        purpose: what the numbers are for.
-        counters: further integers, such as an iteration.
-        device: whose global generator.
+        seed: seed of the problem.
+        purpose: purpose of the numbers.
+        counters: further integers, such as the iteration.
+        device: device of the global generator.
     """
     with _LENDING:
         yield from _lent(stream_seed(seed, purpose, *counters), torch.device(device))

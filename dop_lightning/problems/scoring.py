@@ -1,4 +1,4 @@
-"""The scores of a batch: which metric is known for which problem, and their values by tag."""
+"""Compute the scores of a batch by tag, for each problem with the metrics that are known."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,31 +20,31 @@ from dop_lightning.problems.tags import CURVES as CURVES  # defined here in vers
 from dop_lightning.problems.tags import RESERVED
 
 DENSITY_THRESHOLD = 0.1
-"""An entry counts as corrupted where |ŝ| is above this share of the scale of the observation."""
+"""An entry counts as corrupted if |ŝ| exceeds this fraction of the scale of the observation."""
 
 NOTICED = 5.0
-"""In a frame that noise limits, an entry counts as corrupted where |ŝ| is above so many standard deviations of it."""
+"""In a noise-limited frame, an entry counts as corrupted if |ŝ| exceeds this many standard deviations of the noise."""
 
 RANK_TOLERANCE = 0.05
-"""Singular values above this share of the largest count; directions that still die out, at a few per cent, do not."""
+"""The rank counts singular values above this fraction of the largest, which excludes decaying ones of a few percent."""
 
 NEGLIGIBLE = 1e-8
-"""A matrix whose entries are all below this share of the scale of the observation has rank 0."""
+"""A matrix whose entries are all below this fraction of the scale of the observation has rank 0."""
 
 
 def least_corruption(problem: Problem) -> float:
-    """The |ŝ| above which an entry counts as corrupted, in units of y."""
+    """Return the threshold of |ŝ| above which an entry counts as corrupted, in units of y."""
     threshold = DENSITY_THRESHOLD * scale(problem)
     return threshold if problem.noise is None else min(threshold, NOTICED * problem.noise)
 
 
 class Scorer:
-    """Scores the recoveries of one batch against what is known of its problems.
+    """Scores of the recoveries of one batch.
 
     Args:
-        problems: the batch; truths are stacked once, on its device.
-        corruption: whether s is modelled; without it nothing is known of the corruption, and its scores are left out.
-        metrics: metrics of the user, computed at each evaluation and at the end.
+        problems: the batch. Truths are stacked once, on its device.
+        corruption: whether s is modelled. Otherwise the scores of the corruption are omitted.
+        metrics: user-defined metrics, computed at each evaluation and at the end.
     """
 
     def __init__(self, problems: ProblemBatch, corruption: bool = True, metrics: CustomMetrics | None = None) -> None:
@@ -60,18 +60,18 @@ class Scorer:
     def curves(
         self, signal: Tensor, corruption: Tensor, loss: Tensor, average: Tensor | None = None
     ) -> list[dict[str, float]]:
-        """The scores of curves, one dictionary a problem; what is not known is left out.
+        """Return the scores of curves, one dictionary per problem. Unknown scores are omitted.
 
-        Their tags are :data:`~dop_lightning.problems.tags.CURVES` and those of the user's metrics.
+        The tags are :data:`~dop_lightning.problems.tags.CURVES` and those of the user-defined metrics.
 
         Args:
             signal: X̂ ``(K, *n)``.
             corruption: ŝ ``(K, *m)``.
             loss: ``(K,)``.
-            average: the running average of the outputs, where one is kept; its score is ``psnr_average``.
+            average: running average of the outputs, if any; its score is ``psnr_average``.
 
         Raises:
-            ValueError: a metric of the user fails.
+            ValueError: a user-defined metric fails.
         """
         scores = self._built_in(signal, corruption, loss, average)
         if self._metrics:
@@ -102,20 +102,22 @@ class Scorer:
         ends: Iterable[int] | None = None,
         curves: Sequence[Mapping[str, float]] | None = None,
     ) -> list[dict[str, float]]:
-        """The curves' scores, and those that are too slow or too plain for a curve.
+        """Return the scores of curves, and those that are computed only at the end.
 
-        ``relative_error_corruption``, ``true_density``, ``support_precision`` and ``support_recall`` of the entries
-        that count as corrupted, ``rank`` (matrices), ``input_psnr`` (images).
+        These are ``relative_error_corruption``, ``true_density``, ``support_precision`` and ``support_recall`` of the
+        entries that count as corrupted, ``rank`` (matrices) and ``input_psnr`` (images).
 
         Args:
             signal: X̂ ``(K, *n)``.
             corruption: ŝ ``(K, *m)``.
             loss: ``(K,)``.
-            ends: positions for which the user's metrics are computed, which may be slow; by default all.
-            curves: what :meth:`curves` returned for the same recoveries, so that they are not computed again.
+            ends: positions of the problems for which user-defined metrics are computed, since these may be slow; by
+                default, all.
+            curves: result of :meth:`curves` for the same recoveries, so that user-defined metrics are not computed
+                again.
 
         Raises:
-            ValueError: a metric of the user fails.
+            ValueError: a user-defined metric fails.
         """
         scores = self._built_in(signal, corruption, loss)
         if self._corruption:
@@ -144,7 +146,7 @@ class Scorer:
         return scores
 
     def _without_start(self, signal: Tensor) -> Tensor:
-        """The signals, 0 where all entries are negligible: what is left of the start, of a matrix of zeros."""
+        """Return the signals, with 0 for negligible ones: the remainder of the initial point if the truth is 0."""
         largest = signal.abs().flatten(1).amax(1)  # (K,)
         least = torch.tensor([NEGLIGIBLE * scale(p) for p in self.problems]).to(largest)
         is_zero = largest < least
@@ -158,7 +160,7 @@ class Scorer:
         corruption: Tensor,
         which: Iterable[int],
     ) -> None:
-        """Compute the user's metrics of the problems at some positions."""
+        """Add the user-defined metrics of the problems at the given positions."""
         problems = self.problems
         for k in which:
             known = {
@@ -188,7 +190,7 @@ class Scorer:
 
 
 def _known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list[int], Tensor] | None:
-    """Positions where something is known, and what, stacked."""
+    """Return the positions of the known tensors, and these tensors stacked; ``None`` if there are none."""
     which = [k for k, tensor in enumerate(tensors) if tensor is not None]
     if not which:
         return None
@@ -196,12 +198,12 @@ def _known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list
 
 
 def _of(known: tuple[list[int], Tensor] | None, k: int, like: Tensor) -> Tensor | None:
-    """What is known of problem k, in the type of an estimate."""
+    """Return the known tensor of problem k, if any, with the dtype and device of an estimate."""
     return known[1][known[0].index(k)].to(like) if known is not None and k in known[0] else None
 
 
 def _put(scores: list[dict[str, float]], tag: str, values: Tensor, which: Sequence[int] | None = None) -> None:
-    """Write values into the dictionaries; NaN is «not known» and is left out."""
+    """Write values into the dictionaries. NaN means unknown and is omitted."""
     for k, value in zip(range(len(scores)) if which is None else which, values.tolist(), strict=True):
         if not math.isnan(value):
             scores[k][tag] = value

@@ -1,7 +1,7 @@
-"""Names of scores: the tags of curves, columns of tables, and names that a metric of the user must not take."""
+"""Names of scores: tags of curves, columns of tables, and names that user-defined metrics must not use."""
 
 CURVES = ("psnr", "ssim", "relative_error", "loss", "corruption_density")
-"""Tags that are followed during a run, the same for every problem, so that curves overlay."""
+"""Tags that are logged during a run, the same for every problem, so that curves overlay."""
 
 FINAL = (
     "relative_error_corruption",
@@ -11,7 +11,7 @@ FINAL = (
     "rank",
     "input_psnr",
 )
-"""Tags of scores that are computed at the end only."""
+"""Tags of scores that are computed only at the end."""
 
 RESERVED = frozenset(
     {
@@ -22,8 +22,8 @@ RESERVED = frozenset(
         # columns of results.csv, and keys of result.json
         *("run", "problem", "attributes", "seed", "tau", "alpha", "status", "iterations", "seconds", "machine"),
         *("higher_is_better", "report", "files", "checksum"),
-        # names that Lightning gives a meaning
+        # names with a meaning in Lightning
         *("epoch", "step", "global_step"),
     }
 )
-"""Tags that metrics of the user must not have."""
+"""Tags that user-defined metrics must not use."""

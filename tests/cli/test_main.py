@@ -211,7 +211,7 @@ MISTAKES = {
     "no alpha": ([*FIT, "--model.alpha", "0"], "alpha must be a finite number above 0, got 0.0"),
     "no block": ([*FIT, "--model.block", "0"], "block must be a whole number of at least 1, got 0"),
     "another signal": ([*FIT, "--model.signal", "Nope"], "Nope"),
-    "signal of images": ([*FIT, "--model.signal", "SkipUNet"], "SkipUNet needs images"),
+    "signal of images": ([*FIT, "--model.signal", "SkipUNet"], "SkipUNet requires images"),
     "no rank": ([*FIT, "--model.signal.init_args.rank", "0"], "rank must be a whole number of at least 1, got 0"),
     "rank in words": (
         [*FIT, "--model.signal.init_args.rank", "low"],

@@ -258,8 +258,8 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.npy"], "none.npy: there is no such file"),
-        (["none.mp4"], "none.mp4: there is no such file"),
+        (["none.npy"], "none.npy: no such file"),
+        (["none.mp4"], "none.mp4: no such file"),
         (["a.npy", "room"], "must not mix matrices and scenes, got the scenes room"),
         (["a.npy", "--grey"], "--grey does not apply to matrices"),
         (["room", "--key", "x"], "--key does not apply to scenes, got 'x'"),

@@ -40,7 +40,7 @@ def test_fewer_threads_are_told_recorded_and_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main([*COMMAND, "--iterations", "2"]) == 0
-    assert "Using 2 threads on 3 cores, of which other processes leave 2.0 idle" in capsys.readouterr().err
+    assert "Using 2 threads on 3 cores, because other processes leave 2.0 idle" in capsys.readouterr().err
     assert recorded() == [2, 2]
     monkeypatch.setattr(threads, "measure_idle_cores", lambda enough: pytest.fail("it was measured again"))
     assert main([*COMMAND, "--iterations", "3"]) == 0

@@ -149,7 +149,7 @@ def test_the_manifest_of_matrices_read_in_pieces(dop, tmp_path: Path, monkeypatc
     said = dop(*separate, "X1.npy")
     os.close(lock)
     assert said.status == 2
-    assert "out: another process is at work in this folder" in said.err
+    assert "out: another process is using this folder" in said.err
 
 
 def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:

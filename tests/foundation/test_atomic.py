@@ -94,7 +94,7 @@ class TestJson:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_refuses_numbers_json_has_not(self, tmp_path: Path, value: float) -> None:
-        with pytest.raises(ValueError, match=r"a\.json: values must be finite"):
+        with pytest.raises(ValueError, match=r"a\.json: numbers must be finite"):
             atomic_json(tmp_path / "a.json", {"psnr": value})
         assert list(tmp_path.iterdir()) == []
 

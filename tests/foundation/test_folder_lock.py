@@ -91,7 +91,7 @@ def test_nothing_is_made_in_a_held_folder_that_was_moved(tmp_path: Path) -> None
         lock.require()
         atomic_text(run / "deep" / "a", "1")
         run.rename(tmp_path / "moved")
-        with pytest.raises(FileNotFoundError, match="was moved, removed or replaced while this run was at work"):
+        with pytest.raises(FileNotFoundError, match="was moved, removed or replaced during this run"):
             atomic_text(run / "deep" / "a", "2")
         assert not run.exists()
         with FolderLock(run) as again:  # a new run in its place

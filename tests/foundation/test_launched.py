@@ -35,7 +35,7 @@ def test_launchers(environment: dict[str, str], ranks, name, monkeypatch: pytest
 def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(key, value)
-    with pytest.raises(ValueError, match="every node must have as many processes as every other, got 5 with 2 on one"):
+    with pytest.raises(ValueError, match="must have the same number of processes, got 5 in all, 2 on a node"):
         outer_ranks()
 
 

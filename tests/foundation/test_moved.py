@@ -79,7 +79,7 @@ def test_an_old_module_is_the_new_one(old: str) -> None:
     module, said = warnings_of(lambda: importlib.import_module(f"dop_lightning.{old}"))
     assert module is sys.modules[f"dop_lightning.{new}"]
     assert module.__spec__.name == module.__name__ == f"dop_lightning.{new}"
-    expected = f"dop_lightning.{old} is now dop_lightning.{new}; the old name is removed in version {REMOVAL}"
+    expected = f"dop_lightning.{old} is now dop_lightning.{new}; the old name will be removed in version {REMOVAL}"
     moved_with_its_package = old not in MODULES
     assert said == ([] if moved_with_its_package else [expected])
     assert len(before) == (parent != "dop_lightning" and parent.removeprefix("dop_lightning.") not in SCATTERED)
@@ -99,7 +99,9 @@ def test_names_of_a_divided_module(old: str) -> None:
         new, renamed = f"dop_lightning.{new}".rstrip("."), renamed or name
         found, said = warnings_of(lambda name=name: getattr(module, name))
         assert found is getattr(importlib.import_module(new), renamed)
-        expected = f"dop_lightning.{old}.{name} is now {new}.{renamed}; the old name is removed in version {REMOVAL}"
+        expected = (
+            f"dop_lightning.{old}.{name} is now {new}.{renamed}; the old name will be removed in version {REMOVAL}"
+        )
         assert said == [expected]
         assert warnings_of(lambda name=name: getattr(module, name)) == (found, [])
     with pytest.raises(AttributeError, match=f"module 'dop_lightning.{old}' has no attribute 'nothing'"):

@@ -24,10 +24,10 @@ RISCV = Processor("riscv64", "DEFAULT")
         (SKYLAKE_X, "AVX-512", "fp32", ("-march=native",)),
         (HASWELL, "AVX2", "fp32", ("-march=native",)),
         (NEHALEM, "no AVX2", "fp32", ("-march=native",)),
-        (GRAVITON_3, "SVE of 256 bits", "fp32", ("-mcpu=native",)),
+        (GRAVITON_3, "256-bit SVE", "fp32", ("-mcpu=native",)),
         (RASPBERRY_PI, "NEON", "fp32", ("-mcpu=native",)),
         (APPLE, "NEON", "fp32", ("-mcpu=native",)),
-        (RISCV, "plain instructions", "fp32", ()),
+        (RISCV, "no vector instructions", "fp32", ()),
     ],
 )
 def test_what_is_chosen_for_a_processor(
@@ -39,8 +39,8 @@ def test_what_is_chosen_for_a_processor(
 @pytest.mark.parametrize(
     ("processor", "reason"),
     [
-        (SAPPHIRE_RAPIDS, "it has units for bf16, AMX and AVX-512 BF16"),
-        (ZEN_4, "it has units for bf16, AVX-512 BF16"),
+        (SAPPHIRE_RAPIDS, "it supports bf16 with AMX and AVX-512 BF16"),
+        (ZEN_4, "it supports bf16 with AVX-512 BF16"),
         (HASWELL, "it has neither AMX nor AVX-512 BF16, without which bf16 is slower"),
         (GRAVITON_3, "bf16 is used on x86 with AMX or AVX-512 BF16 only"),
     ],

@@ -18,7 +18,7 @@ def test_a_reader_is_imported_when_it_is_used(tmp_path: Path, monkeypatch: pytes
 
 
 def test_content_without_a_reader_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"content must be one with a registered reader \(image\), got 'sound'"):
+    with pytest.raises(ValueError, match=r"content must have a registered reader \(image\), got 'sound'"):
         readers.reader_of("sound")
 
 

@@ -93,7 +93,7 @@ def test_methods_that_take_the_arguments_pass(cls: type[Part]) -> None:
         (FewArguments, r"FewArguments\.run must take \(self, clean, running=0\), got run\(self, x\)" + HERE),
         (ManyArguments, r"ManyArguments\.run must take \(self, clean, running=0\), got run\(self, x, y, z\)" + HERE),
         (OtherKeyword, r"OtherKeyword\.tell must take \(self, \*, loudly\), got tell\(self, \*, softly\)" + HERE),
-        (MethodForProperty, r"MethodForProperty\.name must be a property: put @property above it" + HERE),
+        (MethodForProperty, r"MethodForProperty\.name must be a property, add @property" + HERE),
         (PropertyForMethod, r"PropertyForMethod\.run must be a method, got a property" + HERE),
         (DecoratedWrongly, r"DecoratedWrongly\.run must take \(self, clean, running=0\), got run\(self\)" + HERE),
     ],

@@ -30,7 +30,7 @@ def test_a_new_run_leaves_busy_cores_to_others(idle: float, expected: int, monke
 
 def test_the_reason_is_one_line_with_numbers() -> None:
     assert leave_busy_cores(2, 0.25).reason == (
-        "Using 1 thread on 2 cores, of which other processes leave 0.2 idle; set OMP_NUM_THREADS for another number"
+        "Using 1 thread on 2 cores, because other processes leave 0.2 idle; set OMP_NUM_THREADS to override"
     )
 
 

@@ -37,7 +37,7 @@ def test_amounts_of_memory_as_typed(text: str, size: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "lots", "-1G", "0", "0G", "8 G B", "nan", "1e9999", "8GG", "٣G", "9999999999T"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="max-memory must be an amount such as 8G or 500M, above 0, got "):
+    with pytest.raises(ValueError, match="max-memory must be a positive amount such as 8G or 500M, got "):
         parse_bytes(text)
 
 

@@ -16,7 +16,7 @@ def test_aliases_are_counted_written_out() -> None:
     require_small(yaml.safe_load(bomb(3)), "a.yaml")
     require_small(list(range(LARGEST - 1)), "a.yaml")
     for levels in (6, 300):
-        with pytest.raises(ValueError, match=r"a.yaml: must hold at most 100000 values with its aliases written out"):
+        with pytest.raises(ValueError, match=r"a.yaml: must contain at most 100000 values with aliases expanded"):
             require_small(yaml.safe_load(bomb(levels)), "a.yaml")
 
 

@@ -203,12 +203,12 @@ DAMAGE = (
         ({"damage": "dust+dust"}, DAMAGE + "'dust+dust'"),
         ({"damage": "lines+dust"}, DAMAGE + "'lines+dust'"),
         ({"damage": "lines", "preset": "paper"}, "damage must be auto or points with the preset paper, got 'lines'"),
-        ({"max_memory": "much"}, "max_memory must be an amount such as 8G or 500M, above 0, got 'much'"),
+        ({"max_memory": "much"}, "max_memory must be a positive amount such as 8G or 500M, got 'much'"),
         ({"max_memory": "1M"}, "max_memory must be at least "),
         ({"max_memory": "1M", "tile": 16}, "max_memory must be at least "),
         ({"per": "row"}, "per must be one of entry, pixel, got 'row'"),
         ({"precision": "fp16"}, "precision must be one of auto, bf16, fp32, got 'fp16'"),
-        ({"device": "tpu9"}, "device must be auto, cpu, gpu, or one of torch, got 'tpu9' ("),
+        ({"device": "tpu9"}, "device must be auto, cpu, gpu, or a device of torch, got 'tpu9' ("),
         ({"value_range": (1, 0)}, "value_range must be two finite numbers, the first below the second, got (1, 0)"),
         (
             {"value_range": (-9, -1)},
@@ -219,7 +219,7 @@ DAMAGE = (
             {"mask": np.zeros((20, 24))},
             "mask: the mask must be above 0 where the image is observed, got nothing above 0",
         ),
-        ({"mask": "nowhere.png"}, "nowhere.png: there is no such file or folder"),
+        ({"mask": "nowhere.png"}, "nowhere.png: no such file or folder"),
         ({"mask": 3}, "mask must be a path, a NumPy array, an image of PIL or a torch tensor, got int"),
         (
             {"truth": clean(20, 23)},
@@ -250,7 +250,7 @@ def test_a_mask_must_leave_something() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "gpu"])
 def test_a_gpu_must_be_there(device: str) -> None:
-    with pytest.raises(ValueError, match=rf"^device must be auto, cpu, gpu, or one of torch, got '{device}' \("):
+    with pytest.raises(ValueError, match=rf"^device must be auto, cpu, gpu, or a device of torch, got '{device}' \("):
         recover_image(clean(), **{**TINY, "device": device})
 
 

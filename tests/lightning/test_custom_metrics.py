@@ -187,7 +187,7 @@ def test_a_problem_that_ended_before_the_metric_has_an_empty_cell(mine: Path, do
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (["--model.metrics.ssim", "own_metrics.spread"], "metrics: the tag 'ssim' is built in; use another one"),
+        (["--model.metrics.ssim", "own_metrics.spread"], "metrics: the tag 'ssim' is reserved; use another one"),
         (["--model.metrics.noise", "own_metrics.Scaled"], "metrics: 'noise' is an attribute of problem 'n12-r1-"),
         (["--model.metrics.own", "own_metrics.other"], "own_metrics.other"),
         (["--model.metrics.own", "textwrap.dedent"], "must take arguments named signal, truth, corruption, "),
@@ -315,5 +315,5 @@ def test_a_module_with_metrics_is_copied_and_pickled(matrix_method) -> None:
 
 
 def test_a_tag_that_is_taken_is_refused_when_the_module_is_made() -> None:
-    with pytest.raises(ValueError, match="the tag 'relative_error' is built in"):
+    with pytest.raises(ValueError, match="the tag 'relative_error' is reserved"):
         DoubleOverparameterization(metrics={"relative_error": mean_error})

@@ -495,7 +495,7 @@ def test_an_image_needs_alpha_under_other_losses(fit, image_method, images, tmp_
 
 
 def test_a_signal_must_fit_the_data(fit, matrix_method, matrices, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="SkipUNet needs images"):
+    with pytest.raises(ValueError, match="SkipUNet requires images"):
         fit(tmp_path, matrix_method(signal=SkipUNet), matrices(), 10)
 
 

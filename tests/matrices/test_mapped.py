@@ -289,6 +289,6 @@ def test_a_folder_in_which_another_process_works_is_refused(file: Path, tmp_path
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
-        with pytest.raises(ValueError, match="out: another process is at work in this folder"):
+        with pytest.raises(ValueError, match="out: another process is using this folder"):
             separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None)
         process.communicate("")

@@ -78,7 +78,7 @@ def test_a_problem_is_checked_without_a_copy() -> None:
     assert not large.seen
     for wrong in (torch.nan, torch.inf, -torch.inf):
         y[3, 4] = wrong
-        with pytest.raises(ValueError, match="got 1 entries that are not"):
+        with pytest.raises(ValueError, match="got 1 non-finite entries"):
             Problem("X", y)
 
 

@@ -203,7 +203,7 @@ def test_constant_start_is_0_where_nothing_was_observed() -> None:
 def test_start_is_checked() -> None:
     with pytest.raises(ValueError, match="start must be one of gaussian, constant, got 'identity'"):
         HadamardCorruption(batch(2, 2), start="identity")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="tied must be true where start is 'constant'"):
+    with pytest.raises(ValueError, match="tied must be True if start is 'constant'"):
         HadamardCorruption(batch(2, 2), start="constant", tied=False)
 
 
@@ -268,7 +268,9 @@ def test_pixels_that_are_off_in_every_channel_grow_faster_than_those_off_in_one(
 
 
 def test_pixels_need_an_image() -> None:
-    with pytest.raises(ValueError, match=r"PixelCorruption needs images, C×H×W, got an observation of shape \(5, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"PixelCorruption requires images, C×H×W, got an observation of shape \(5, 4\)"
+    ):
         PixelCorruption(batch(5, 4))
 
 

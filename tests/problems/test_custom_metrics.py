@@ -307,7 +307,7 @@ def test_keys_of_results_are_tags(keys: dict[str, Any], message: str) -> None:
 
 
 def test_a_key_may_not_become_a_built_in_tag() -> None:
-    with pytest.raises(ValueError, match="the tag 'input_psnr' is built in"):
+    with pytest.raises(ValueError, match="the tag 'input_psnr' is reserved"):
         scores_of([image_problem(0)], {"input": lambda signal: {"psnr": 1.0}})
 
 
@@ -354,8 +354,8 @@ def test_a_metric_that_raised_starts_afresh() -> None:
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ({"psnr": mean_error}, "the tag 'psnr' is built in; use another one"),
-        ({"seconds": mean_error}, "the tag 'seconds' is built in"),
+        ({"psnr": mean_error}, "the tag 'psnr' is reserved; use another one"),
+        ({"seconds": mean_error}, "the tag 'seconds' is reserved"),
         ([Scaled(), Scaled()], "the tag 'scaled' occurs twice"),
         ([lambda signal: 0.0], "a tag must consist of letters, digits and underscores, got '<lambda>'"),
         ({"my error": mean_error}, "got 'my error'"),
@@ -368,7 +368,7 @@ def test_a_metric_that_raised_starts_afresh() -> None:
         ({"own": lambda: 0.0}, "must take arguments named .*, got none of them"),
         ({"own": lambda *args: 0.0}, "must take arguments named .*, got none of them"),
         ({"own": lambda signal, /: 0.0}, "must take arguments named .*, got signal by position"),
-        ({"own": torch.sin}, r"'own' \(sin\) has no readable arguments; wrap it in def"),
+        ({"own": torch.sin}, r"'own' \(sin\) has no signature; wrap it in a function"),
     ],
 )
 def test_what_cannot_be_a_metric_is_refused_at_once(metrics: Any, message: str) -> None:

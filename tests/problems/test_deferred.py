@@ -115,7 +115,7 @@ def test_tiles_share_one_reading_of_their_whole(deferred: Problem, readings: Rea
 
 def test_a_change_is_noticed(deferred: Problem, readings: Readings) -> None:
     readings.problem = lambda: replace(make(), truth=torch.zeros(3, 24, 20))
-    with pytest.raises(ValueError, match="image: the file has changed since the run started; put the earlier one back"):
+    with pytest.raises(ValueError, match="the file has changed since the run started; restore the original file"):
         _ = deferred.observation
 
 

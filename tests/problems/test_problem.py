@@ -76,9 +76,9 @@ def test_empty_observations_are_refused() -> None:
 
 
 def test_observations_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 1 entries that are not"):
+    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 1 non-finite entries"):
         Problem("a", poisoned(2, 3))
-    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 6 entries"):
+    with pytest.raises(ValueError, match="a: observation must be finite where observed, got 6 non-finite entries"):
         Problem("a", torch.full((2, 3), torch.inf), mask=torch.ones(2, 3, dtype=torch.bool))
 
 
@@ -88,9 +88,9 @@ MEASURED = GaussianMeasurements(5)
 def test_shape_of_a_measured_signal_is_given_or_that_of_the_truth() -> None:
     assert problem("a", 5, sensing=MEASURED, signal_shape=[3, 2]).signal_shape == (3, 2)
     assert problem("a", 5, sensing=MEASURED, truth=torch.zeros(3, 2)).signal_shape == (3, 2)
-    with pytest.raises(ValueError, match="a: signal_shape must be given with sensing and without truth, got none"):
+    with pytest.raises(ValueError, match="a: signal_shape is required if sensing is given without truth"):
         problem("a", 5, sensing=MEASURED)
-    with pytest.raises(ValueError, match=r"observation must have the shape \(5,\) of Gauss.*\(3, 2\), got \(6,\)"):
+    with pytest.raises(ValueError, match=r"observation must have the shape \(5,\), for Gauss.*\(3, 2\), got \(6,\)"):
         problem("a", 6, sensing=MEASURED, signal_shape=(3, 2))
     with pytest.raises(ValueError, match=r"a: mask must have the shape of the observation, \(5,\), got \(3, 2\)"):
         problem("a", 5, sensing=MEASURED, signal_shape=(3, 2), mask=torch.ones(3, 2, dtype=torch.bool))
@@ -153,7 +153,7 @@ def test_problems_measured_alike_are_stacked() -> None:
 
     batch = ProblemBatch([measured("a", 5), measured("b", 5), problem("c", 5, signal_shape=(3, 2), sensing=MEASURED)])
     assert batch.sensing == MEASURED
-    with pytest.raises(ValueError, match="problems of a batch must have one shape and type"):
+    with pytest.raises(ValueError, match="problems of a batch must have the same shape and dtype"):
         ProblemBatch([measured("a", 5), measured("b", 5, storage="seeds")])
     assert ProblemBatch([problem()]).sensing is None
 
@@ -182,12 +182,12 @@ def test_batch_moves() -> None:
 
 
 def test_empty_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="problems must hold at least one problem, got none"):
+    with pytest.raises(ValueError, match="problems must have at least one entry, got none"):
         ProblemBatch([])
 
 
 def test_equal_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="names of their own, got 'a' more than once"):
+    with pytest.raises(ValueError, match="unique names, got 'a' more than once"):
         ProblemBatch([problem("a"), problem("b"), problem("a")])
 
 
@@ -202,7 +202,7 @@ def test_equal_names_are_refused() -> None:
     ],
 )
 def test_unlike_problems_are_refused(odd: Problem) -> None:
-    with pytest.raises(ValueError, match=r"problems of a batch must have one shape and type, got .* of 'odd'"):
+    with pytest.raises(ValueError, match=r"problems of a batch must have the same shape and dtype, got .* for 'odd'"):
         ProblemBatch([problem("a"), odd])
 
 

@@ -230,6 +230,6 @@ def test_a_manifest_that_is_missing_while_its_run_is_at_work_is_not_yet_named(tm
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
-        with pytest.raises(ValueError, match="another process is at work in this folder"):
+        with pytest.raises(ValueError, match="another process is using this folder"):
             claim(tmp_path, request())
         process.communicate("")

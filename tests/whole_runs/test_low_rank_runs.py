@@ -81,7 +81,7 @@ def test_asymmetric_data_get_a_hint(dop, tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", X.numpy())
     files = ["fit", "--config", "configs/matrix.yaml", "--data.files", str(tmp_path / "X.npy"), "--data.noise", "null"]
     files += ["--data.seeds", "1", "--trainer.max_steps", "10", "--trainer.default_root_dir"]
-    assert "UVᵀ: --model.signal Factor" in dop(*files, str(tmp_path / "a")).err
+    assert "UVᵀ instead: --model.signal Factor" in dop(*files, str(tmp_path / "a")).err
     assert "UVᵀ" not in dop(*files, str(tmp_path / "b"), "--model.signal", "Factor").err
     paper = ["fit", "--config", "configs/matrix.yaml", "--data.seeds", "2", "--trainer.max_steps", "10"]
     assert "UVᵀ" not in dop(*paper, "--trainer.default_root_dir", str(tmp_path / "c")).err

@@ -1,4 +1,4 @@
-"""Kernels for processors, in C++; compiled on the machine where they run."""
+"""CPU kernels in C++, compiled on the machine on which they run."""
 
 from dop_lightning.foundation.native.compiled import library
 

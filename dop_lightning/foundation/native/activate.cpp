@@ -1,4 +1,4 @@
-// Batch norm by the statistics of the image, LeakyReLU and reflection padding in one pass, and their gradient.
+// Batch norm with the statistics of the image, LeakyReLU and reflection padding in one pass, and their gradient.
 
 #include "norm.h"
 

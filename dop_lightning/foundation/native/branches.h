@@ -1,4 +1,4 @@
-// The two branches of a scale that are joined, row by row.
+// The two branches of a scale, evaluated row by row to be joined.
 //
 // skip: H×W×S, rows of `pitch` elements; low: H/2×W/2×C.
 
@@ -6,8 +6,8 @@
 
 #include "norm.h"
 
-// Weights of bilinear upsampling by 2 (half-pixel centres): a fine row takes ¾ of the coarse row that it lies in and ¼
-// of the nearest other one; at the border there is no other one.
+// Rows of bilinear upsampling by 2 (half-pixel centres): a fine row is ¾ of the coarse row that contains it plus ¼ of
+// the nearest other row. At the border, both are the same row.
 struct Taps {
     int64_t near, far;
     Taps(int64_t fine, int64_t coarse_size)
@@ -20,11 +20,11 @@ struct Branches {
     int64_t rows, columns, S, C, pitch;
     float slope;
     Affine of_skip, of_low;
-    std::vector<float> wide_a, wide_b;  // of_skip, for several pixels side by side
+    std::vector<float> wide_a, wide_b;  // of_skip, repeated for several pixels
 
     int64_t width() const { return columns / 2; }
 
-    // The coarse rows of a fine row, activated and mixed: W/2×C.
+    // Activate and interpolate the coarse rows of a fine row: W/2×C.
     void mix(int64_t row, float* v) const {
         const Taps taps(row, rows / 2);
         const T *near = low + taps.near * width() * C, *far = low + taps.far * width() * C;
@@ -36,7 +36,7 @@ struct Branches {
             });
     }
 
-    // Call f(j, left, right) with the two fine pixels that lie in coarse pixel j, for lanes c to c + n of `v`.
+    // Call f(j, left, right) with the two fine pixels inside coarse pixel j, for lanes c to c + n of `v`.
     template <class F>
     inline __attribute__((always_inline)) void spread(const float* v, int64_t c, int n, F f) const {
         Floats before = get(v + c, n), here = before;
@@ -49,7 +49,7 @@ struct Branches {
         }
     }
 
-    // A row of the skip branch before its LeakyReLU, W×S.
+    // Row of the skip branch before its LeakyReLU, W×S.
     void skip_row(int64_t row, float* out) const {
         const T* from = skip + row * pitch;
         for (int64_t at = 0; at < columns * S; at += wide())
@@ -61,7 +61,7 @@ struct Branches {
     int64_t wide() const { return S * group(columns, S); }
 };
 
-// Mean, 1/√(variance + ε), γ and β of a batch norm, and where its gradients go.
+// Mean, 1/√(variance + ε), γ and β of a batch norm, and the outputs for its gradients.
 struct Norm {
     float *mean, *inverse;
     const float *gamma, *beta;

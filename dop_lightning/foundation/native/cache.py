@@ -1,7 +1,7 @@
-"""The cache of compiled kernels: a library is loaded only if it is as it was built, and others could not change it.
+"""Cache of compiled kernels. A library is loaded only if it is unchanged and no other user can modify it.
 
-To load a library runs its code, and to load one that is cut ends the process by SIGBUS. So each has a file with its
-SHA-256 beside it, which is compared before.
+Loading a library executes its code, and loading a truncated one ends the process with SIGBUS. The SHA-256 of each
+library is therefore stored in a file next to it, and compared before loading.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 SUM = ".sha256"
-"""What the name of the file with the hash of a library ends in."""
+"""Suffix of the file with the hash of a library."""
 
 
 def sum_file(library: Path) -> Path:
@@ -19,10 +19,10 @@ def sum_file(library: Path) -> Path:
 
 
 def seal(library: Path) -> Path:
-    """Write the hash of a library beside it, and return that file.
+    """Write the hash of a library next to it, and return the path of the hash file.
 
     Raises:
-        OSError: it cannot be read or written.
+        OSError: the library cannot be read, or the hash file cannot be written.
     """
     sum_file(library).write_text(_digest(library), encoding="ascii")
     return sum_file(library)
@@ -33,7 +33,7 @@ def _digest(library: Path) -> str:
 
 
 def is_intact(library: Path) -> bool:
-    """Return whether a library is there, with the contents that it was built with."""
+    """Return whether a library exists and is unchanged since it was built."""
     try:
         return sum_file(library).read_text(encoding="ascii").strip() == _digest(library)
     except (OSError, ValueError):
@@ -41,7 +41,7 @@ def is_intact(library: Path) -> bool:
 
 
 def written_by_others(path: Path) -> str:
-    """Return who else could have changed a file or a folder, in words; empty if no one but root and its user could."""
+    """Return a description of who else can modify a file or folder; empty if only root and this user can."""
     if not hasattr(os, "geteuid"):  # no owners on this system
         return ""
     found = path.stat()
@@ -51,11 +51,11 @@ def written_by_others(path: Path) -> str:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for libraries, or take from others the right to write to it.
+    """Create a folder for libraries, or remove the write permission of other users from it.
 
     Raises:
-        RuntimeError: it belongs to another user.
-        OSError: it cannot be made, or its mode cannot be changed.
+        RuntimeError: the folder belongs to another user.
+        OSError: the folder cannot be created, or its mode cannot be changed.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not written_by_others(folder):
@@ -64,11 +64,11 @@ def make_private(folder: Path) -> None:
     if folder.stat().st_uid == os.geteuid():
         folder.chmod(stat.S_IMODE(mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
     if told := written_by_others(folder):
-        raise RuntimeError(f"{told}; remove it, or set XDG_CACHE_HOME to a folder of your own")
+        raise RuntimeError(f"{told}; remove it, or set XDG_CACHE_HOME to a folder that you own")
 
 
 def is_usable(library: Path) -> bool:
-    """Return whether a library can be loaded: it is intact, and no one else could have changed it or its hash."""
+    """Return whether a library can be loaded: it is intact, and no other user can modify it or its hash."""
     if not is_intact(library):
         return False
     return not any(written_by_others(path) for path in (library, sum_file(library)))

@@ -1,7 +1,7 @@
-// What the kernels share: arrays in bf16 or float32 as vectors of 16 floats, rows dealt to threads.
+// Common functions of the kernels: load bf16 or float32 arrays as vectors of 16 floats, and distribute rows to threads.
 //
-// Arrays are H×W×C (channels last) without gaps between pixels. Portable C++ with the vector extensions of GCC; the
-// compiler turns them into what the processor has.
+// Arrays are H×W×C (channels last), contiguous within a row. Portable C++ with the vector extensions of GCC, which the
+// compiler maps to the instructions of the processor.
 
 #pragma once
 
@@ -15,8 +15,8 @@
 
 constexpr int LANES = 16;
 
-// Values below which all shares of some rows are done by one thread: to wake another one takes longer, and much longer
-// where other processes keep it from its core.
+// Number of values below which one thread processes all shares: waking another one takes longer, and much longer if
+// other processes occupy its core.
 constexpr int64_t GRAIN = 32768;
 
 using Floats = float __attribute__((vector_size(4 * LANES)));
@@ -61,7 +61,7 @@ static inline void store(bf16* p, Floats v) {
     std::memcpy(p, &bits, sizeof bits);
 }
 
-// The first n lanes; the others are 0, and are not written.
+// Load or store the first n lanes; the others are 0 when loaded, and are not stored.
 static inline Floats load(const float* p, int n) {
     Floats v{};
     std::memcpy(&v, p, n * sizeof(float));
@@ -81,7 +81,7 @@ static inline void store(bf16* p, Floats v, int n) {
     std::memcpy(p, &bits, n * sizeof(bf16));
 }
 
-// Call f(c, n) for vectors of channels: c is the first of n lanes. With n known to be LANES the compiler drops the
+// Call f(c, n) for vectors of channels: c is the first of n lanes. If n is known to be LANES, the compiler removes
 // partial loads and stores.
 template <class F>
 static inline __attribute__((always_inline)) void over_channels(int64_t channels, F f) {
@@ -103,27 +103,27 @@ static inline __attribute__((always_inline)) void put(T* p, Floats v, int n) {
         store(p, v, n);
 }
 
-// Call f(first, last, thread) on equal shares of `rows`: always the same shares for the same number of threads, so that
-// sums have the same bits.
+// Call f(first, last, share) on equal shares of `rows`. The shares depend only on the number of threads, so that sums
+// are reproducible bit for bit.
 template <class F>
 static void deal(int64_t rows, int threads, F f) {
     if (threads <= 1) return f(int64_t(0), rows, 0);
 #pragma omp parallel num_threads(threads)
     {
-        // where fewer threads are given than were asked for, each takes several shares
+        // if OpenMP provides fewer threads than requested, each processes several shares
         for (int share = omp_get_thread_num(); share < threads; share += omp_get_num_threads())
             f(rows * share / threads, rows * (share + 1) / threads, share);
     }
 }
 
-// The same for rows of `row_size` values: one thread does all shares where these are few. The bits are the same.
+// The same for rows of `row_size` values: one thread processes all shares of small arrays. The results are identical.
 template <class F>
 static void deal(int64_t rows, int64_t row_size, int threads, F f) {
     if (threads <= 1 || rows * row_size >= GRAIN) return deal(rows, threads, f);
     for (int share = 0; share < threads; share++) f(rows * share / threads, rows * (share + 1) / threads, share);
 }
 
-// Several sums over pixels for each channel, of each share by itself; added up in the order of the shares.
+// Several sums over pixels per channel, accumulated separately for each share and added in the order of the shares.
 struct Sums {
     int64_t size;
     std::vector<double> shares;
@@ -139,7 +139,7 @@ struct Sums {
     }
 };
 
-// a·x + b for each channel, rounded up to whole vectors.
+// a·x + b for each channel, padded to whole vectors.
 struct Affine {
     std::vector<float> a, b;
 
@@ -155,15 +155,15 @@ struct Affine {
     }
 };
 
-// Memory of a thread, kept from call to call.
+// Buffer of a thread, reused between calls.
 static inline float* scratch(int which, int64_t size) {
     static thread_local std::vector<float> buffers[6];
     if (int64_t(buffers[which].size()) < size) buffers[which].resize(size);
     return buffers[which].data();
 }
 
-// A row with a gradient of what was padded by reflection, folded back onto the row that was there before:
-// out (W×C) = the row itself, and what lies mirrored outside of the image. `padded` is (H + 2·pad)×(W + 2·pad)×C.
+// Adjoint of reflection padding for one row: out (W×C) = the gradient of the row itself plus that of its mirror images
+// outside of the image. `padded` is (H + 2·pad)×(W + 2·pad)×C.
 template <class T>
 static void fold_row(const T* padded, int64_t row, int64_t rows, int64_t columns, int64_t channels, int pad, float* out) {
     const int64_t pitch = (columns + 2 * pad) * channels, length = columns * channels;
@@ -188,7 +188,7 @@ static void fold_row(const T* padded, int64_t row, int64_t rows, int64_t columns
     if (pad && row == rows - 2) add(rows + 1, false);
 }
 
-// Mirror the border of a row that is written, and the row itself where it lies mirrored outside.
+// Reflection padding of one row that has been written: fill its border, and its mirror image outside, if any.
 template <class T>
 static void reflect_row(T* padded, int64_t row, int64_t rows, int64_t columns, int64_t channels) {
     const int64_t pitch = (columns + 2) * channels;
@@ -199,14 +199,14 @@ static void reflect_row(T* padded, int64_t row, int64_t rows, int64_t columns, i
     if (row == rows - 2) std::memcpy(padded + (rows + 1) * pitch, p, pitch * sizeof(T));
 }
 
-// Several pixels may be taken as one of more channels, so that narrow networks fill whole vectors: how many.
+// Number of pixels that are processed as one pixel with more channels, so that narrow networks fill whole vectors.
 static inline int64_t group(int64_t columns, int64_t channels) {
     int64_t pixels = 1;
     while (channels * pixels < 2 * LANES && columns % (2 * pixels) == 0) pixels *= 2;
     return pixels;
 }
 
-// The parameters of each channel, for so many pixels side by side.
+// Repeat the parameters of each channel for several pixels.
 static inline std::vector<float> repeat(const std::vector<float>& values, int64_t channels, int64_t pixels) {
     std::vector<float> out(channels * pixels + LANES, 0.0f);
     for (int64_t i = 0; i < channels * pixels; i++) out[i] = values[i % channels];

@@ -1,4 +1,4 @@
-"""The compiled kernels: built once for a machine, by its own C++ compiler, and kept in the user's cache."""
+"""Compile kernels once per machine, with its C++ compiler, and load them from the user's cache."""
 
 import ctypes
 import functools
@@ -22,33 +22,33 @@ log = logging.getLogger(__name__)
 SOURCES = ("activate.cpp", "corruption.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
 HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
-"""-fopenmp is for compiling alone: linked without it, the kernels find the OpenMP that torch has loaded, and share its
-threads. Threads of a second one would wait for work while those of the first are at it. What tunes the kernels to the
-processor comes besides, see :attr:`~dop_lightning.foundation.processor.Processor.tuning_flags`."""
+"""Compiler flags. ``-fopenmp`` is not passed to the linker, so that the kernels use the OpenMP library that torch has
+loaded, and share its threads. The threads of a second library would spin while those of the first are working. See
+:attr:`~dop_lightning.foundation.processor.Processor.tuning_flags` for the flags that depend on the processor."""
 
 UNTUNED = "-untuned"
-"""The end of the name of kernels that run on every processor of the architecture."""
+"""End of the name of a library that runs on every processor of the architecture."""
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``$XDG_CACHE_HOME/dop_lightning``, by default below ``~/.cache``."""
+    """Return the folder of compiled kernels: ``$XDG_CACHE_HOME/dop_lightning``, by default in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dop_lightning"
 
 
 def compiler() -> list[str]:
-    """The command of the C++ compiler: ``$CXX``, or ``g++``, whose OpenMP is the one that torch brings along on Linux.
+    """Return the command of the C++ compiler: ``$CXX``, or ``g++``, whose OpenMP library torch uses on Linux.
 
     Raises:
-        RuntimeError: there is none, or not one whose OpenMP that is.
+        RuntimeError: no compiler was found, or it uses another OpenMP library than torch.
     """
     asked = shlex.split(os.environ.get("CXX", ""))
     if not asked and sys.platform != "linux":
-        raise RuntimeError(f"kernels are compiled by g++ on Linux alone, and this is {sys.platform}")
+        raise RuntimeError(f"kernels are compiled with g++ on Linux only, got {sys.platform}")
     command = asked or ["g++"]
     if shutil.which(command[0]) is None:
-        raise RuntimeError(f"the compiler {command[0]} of $CXX was not found" if asked else "g++ was not found")
+        raise RuntimeError(f"the compiler {command[0]} in $CXX was not found" if asked else "g++ was not found")
     if "clang" in _version(command).lower():
-        raise RuntimeError(f"{command[0]} is clang, whose OpenMP is not that of torch: g++ (from version 9) is needed")
+        raise RuntimeError(f"{command[0]} is clang, whose OpenMP differs from that of torch; use g++ 9 or later")
     return command
 
 
@@ -57,25 +57,25 @@ def _version(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What the flags that tune the kernels depend on."""
+    """Return the properties of the processor that determine the effect of the tuning flags."""
     info, telling = Path("/proc/cpuinfo"), ("model name", "flags", "Features", "CPU implementer", "CPU part")
     lines = info.read_text().splitlines() if info.is_file() else [platform.processor()]
     return "".join([platform.machine(), *sorted({line for line in lines if line.startswith(telling)})])
 
 
 def build(folder: Path) -> Path:
-    """Compile the kernels into ``folder``, unless they lie there already, as they were built.
+    """Compile the kernels into ``folder``, unless it already contains an intact build.
 
-    A library that is damaged, or that others could have changed, is built anew in its place.
+    A library that is damaged or that other users can modify is built again.
 
-    They are tuned to the processor, or compiled for all of its architecture if the compiler cannot do that: GCC 12
-    fails on vectors of SVE.
+    The kernels are tuned to the processor. If the compiler fails to do that, they are compiled for the architecture in
+    general: GCC 12 fails on SVE vectors.
 
     Returns:
-        The shared library. Its name depends on the sources, the compiler and the processor, see also :func:`is_tuned`.
+        The shared library. Its name depends on the sources, the compiler and the processor. See also :func:`is_tuned`.
 
     Raises:
-        RuntimeError: there is no compiler that will do, or it failed, or the folder belongs to another user.
+        RuntimeError: there is no suitable compiler, the compiler failed, or the folder belongs to another user.
         OSError: the folder cannot be written.
     """
     make_private(folder)
@@ -90,25 +90,25 @@ def build(folder: Path) -> Path:
     if tuning:
         try:
             return _make([*cxx, *tuning, *FLAGS], cxx, tuned)
-        except RuntimeError:  # of the sources or the compiler: the untuned build reports it
+        except RuntimeError:  # other errors are raised again by the untuned build
             pass
     return _make([*cxx, *FLAGS], cxx, plain)
 
 
 def is_tuned(library: Path) -> bool:
-    """Return whether what :func:`build` returned is tuned to the processor."""
+    """Return whether a library returned by :func:`build` is tuned to the processor."""
     return not library.stem.endswith(UNTUNED)
 
 
 def _make(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
-    """Compile and link ``target`` in a private folder; it is there as a whole or not at all, and its hash before it."""
+    """Compile and link ``target`` atomically, in a temporary folder. Its hash is written before it."""
     with tempfile.TemporaryDirectory(dir=target.parent) as made:
         linked = _compile(command, linker, Path(made))
         with linked.open("rb+") as file:
-            os.fsync(file.fileno())  # to load a file that a power cut has left short would end the process
+            os.fsync(file.fileno())  # loading a file truncated by a power failure would end the process
         for path in (linked, seal(linked)):
             path.chmod(0o600)
-        # other processes may be at the same: builds differ at most in the names of temporary files
+        # other processes may do the same concurrently: builds differ at most in the names of temporary files
         sum_file(linked).replace(sum_file(target))
         linked.replace(target)
     return target
@@ -142,27 +142,27 @@ SYMBOLS = (
     "step_corruption_float",
     "step_corruption_double",
 )
-"""Functions of which at least these must be in a library."""
+"""Functions that a library must contain."""
 
 
 def _loaded(path: Path) -> ctypes.CDLL:
     """Load a library.
 
     Raises:
-        RuntimeError: it lacks a function.
-        OSError: it cannot be loaded.
+        RuntimeError: a function is missing.
+        OSError: the library cannot be loaded.
     """
     found = ctypes.CDLL(str(path))
     if lacking := [name for name in SYMBOLS if not hasattr(found, name)]:
-        raise RuntimeError(f"{path} has no function {', '.join(lacking)}; remove it")
+        raise RuntimeError(f"{path} lacks the functions {', '.join(lacking)}; remove the file")
     return found
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, or ``None`` where they cannot be compiled: the same is then done by plain torch, with one hint."""
+    """Return the kernels. If they cannot be compiled, log a warning and return ``None``, for PyTorch operations."""
     try:
         return _loaded(build(cache_folder()))
     except (RuntimeError, OSError) as error:
-        log.warning("plain torch operations take the place of kernels, and are slower: %s", error)
+        log.warning("using PyTorch operations instead of compiled kernels, which is slower: %s", error)
         return None

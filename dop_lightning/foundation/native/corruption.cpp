@@ -4,7 +4,8 @@
 
 namespace {
 
-// x holds L on entry and L + s − y on return; g and h are stepped. found: ‖L + s − y‖² before the step, and max|D|.
+// x is L on entry and L + s − y on return; g and h are updated in place. found: ‖L + s − y‖² before the step, and
+// max|D|.
 template <class T>
 void step(T* x, const T* y, T* g, T* h, int64_t size, T rate, double* found, int threads) {
     threads = std::max(threads, 1);

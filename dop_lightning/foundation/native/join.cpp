@@ -1,8 +1,8 @@
-// What joins the two branches of a scale, in one pass: each branch's batch norm and LeakyReLU, bilinear upsampling of
-// the deeper one, concatenation (skip first), batch norm and reflection padding, into (H + 2)×(W + 2)×(S + C).
+// Join the two branches of a scale in one pass: batch norm and LeakyReLU of each branch, bilinear upsampling of the
+// deeper one, concatenation (skip first), batch norm and reflection padding, into (H + 2)×(W + 2)×(S + C).
 //
-// Nothing of the size of the output is made but the output: what lies between is worked out, row by row, from the
-// small array `low`.
+// No intermediate array has the size of the output: intermediate values are computed row by row from the small array
+// `low`.
 
 #include "branches.h"
 
@@ -74,7 +74,7 @@ void write_join(const Branches<T>& x, const Affine& norm, T* y, int threads) {
             x.skip_row(row, s);
             over_channels(S, [&](int64_t c, int n) {
                 const Floats A = load(norm.a.data() + c), B = load(norm.b.data() + c);
-                // whole vectors are written over what the other branch writes afterwards
+                // store whole vectors: the other branch overwrites the excess afterwards
                 const int whole = c + LANES <= pixel ? LANES : n;
                 for (int64_t column = 0; column < x.columns; column++)
                     put(to + column * pixel + c, leaky(load(s + column * S + c), x.slope) * A + B, whole);

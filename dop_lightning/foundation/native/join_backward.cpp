@@ -1,10 +1,10 @@
-// The gradient of join.cpp. As there, what was upsampled is worked out again, row by row.
+// Gradient of join.cpp. As there, upsampled values are recomputed row by row.
 
 #include "branches.h"
 
 namespace {
 
-// Σ g and Σ g·(u − μ) over the image, for both branches; g: the gradient of what was normalised.
+// Σ g and Σ g·(u − μ) over the image, for both branches; g: gradient with respect to the output of the batch norm.
 template <class T>
 void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Sums& sums, int threads) {
     const int64_t S = x.S, C = x.C, pixel = S + C;
@@ -47,15 +47,15 @@ void sums_of_join(const Branches<T>& x, const T* gradient, const float* mean, Su
     });
 }
 
-// The gradient of the skip branch before its LeakyReLU, into `out` (H×W×S), with Σ r and Σ r·(x − μ). center: μ, for
-// wide() channels; s, r: rows.
+// Gradient with respect to the input of the skip branch's LeakyReLU, written to `out` (H×W×S), with Σ r and
+// Σ r·(x − μ). center: μ, for wide() channels; s, r: buffers of one row.
 template <class T>
 void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affine& norm, const NormGradient& by,
                    const float* center, T* out, double* total, float* s, float* r) {
     const int64_t S = x.S, pixel = S + x.C;
     x.skip_row(row, s);
     over_channels(S, [&](int64_t c, int n) {
-        const int whole = S <= LANES ? LANES : n;  // of one vector the next pixel writes over what is too much
+        const int whole = S <= LANES ? LANES : n;  // with one vector per pixel, the next pixel overwrites the excess
         const Floats A = load(norm.a.data() + c), slopes = load(by.slopes.data() + c),
                      constants = load(by.constants.data() + c);
         for (int64_t column = 0; column < x.columns; column++) {
@@ -81,7 +81,7 @@ void skip_gradient(const Branches<T>& x, const float* g, int64_t row, const Affi
     });
 }
 
-// h (W/2×C): what a fine row's gradient of u gives to the coarse columns.
+// h (W/2×C): contribution of a fine row's gradient of u to the coarse columns.
 template <class T>
 void narrow_row(const Branches<T>& x, const float* g, const float* v, const Affine& norm, const NormGradient& by,
                 float* h) {
@@ -90,7 +90,7 @@ void narrow_row(const Branches<T>& x, const float* g, const float* v, const Affi
         const Floats A = load(norm.a.data() + S + c), slopes = load(by.slopes.data() + S + c),
                      constants = load(by.constants.data() + S + c);
         const float* from = g + S + c;
-        Floats carried{}, to_next{};  // of the pixel before: its own sum so far, and what its right half gives to j
+        Floats carried{}, to_next{};  // previous pixel: partial sum, and the contribution of its right half to j
         x.spread(v, c, n, [&](int64_t j, Floats left, Floats right) {
             const Floats p = get(from + 2 * j * pixel, n) * A + left * slopes + constants;
             const Floats q = get(from + (2 * j + 1) * pixel, n) * A + right * slopes + constants;
@@ -115,7 +115,7 @@ void backward(const Branches<T>& x, const T* gradient, const Norm& joint, const 
     const NormGradient by(joined, pixel, count, norm, joint.mean, joint.inverse, joint.dgamma, joint.dbeta);
     const int64_t wide = x.wide();
     const std::vector<float> center = repeat(std::vector<float>(skip.mean, skip.mean + S), S, wide / S);
-    // each share of the coarse rows takes the fine rows in and next to it; those in it are its own for the skip branch
+    // each share of the coarse rows processes the fine rows inside and next to it, and the skip branch only inside it
     deal(coarse, 2 * x.columns * pixel, threads, [&](int64_t begin, int64_t end, int share) {
         if (begin == end) return;
         float *v = scratch(0, length + LANES), *g = scratch(1, x.columns * pixel + LANES),
@@ -160,7 +160,7 @@ void backward(const Branches<T>& x, const T* gradient, const Norm& joint, const 
             const Taps taps(row, coarse);
             add(taps.near, 0.75f);
             add(taps.far, 0.25f);
-            if (row % 2 == 0) finish(row / 2 - 1);  // the last fine row that gives to it
+            if (row % 2 == 0) finish(row / 2 - 1);  // this is the last fine row that contributes to it
         }
         finish(end - 1 == coarse - 1 ? end - 1 : -1);
     });

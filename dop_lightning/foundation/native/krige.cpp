@@ -1,14 +1,14 @@
-// Simple kriging: each entry from the nearest clean ones in its window. Systems are solved side by side, one in each
-// lane of a vector.
+// Simple kriging: predict each entry from the nearest clean ones in its window. Several systems are solved in parallel,
+// one per lane of a vector.
 
 #include "common.h"
 
-// Systems of at most this many unknowns.
+// Maximum number of unknowns of a system.
 constexpr int MOST = 32;
 
 namespace {
 
-// Lanes of a register: wider vectors would live in memory.
+// Lanes of a register: wider vectors would spill to memory.
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
 #elif defined(__AVX__)
@@ -21,32 +21,32 @@ using Lanes = float __attribute__((vector_size(4 * WIDTH)));
 
 static inline Lanes same(float value) { return Lanes{} + value; }
 
-// Where row i of a lower triangle begins, whose rows are padded to multiples of 4.
+// Offset of row i of a lower triangle whose rows are padded to multiples of 4.
 static inline constexpr int row_of(int i) { return (8 * (i / 4) + 4 * (i % 4)) * (i / 4 + 1); }
 
-// What predicts the entries of one class: the n entries of a window, those with the largest covariance first.
+// Predictors of the entries of one class: the n entries of a window, in order of decreasing covariance.
 struct Window {
     const float* values;       // w·r, with a border of 0
     const float* weights;      // w, with a border of 0
-    const int64_t* offsets;    // of the entries of the window from the one that is predicted
+    const int64_t* offsets;    // of the entries of the window, relative to the predicted entry
     const float* moments;      // n×n
-    const float* predictions;  // n, moments with the entry that is predicted
+    const float* predictions;  // n, moments with the predicted entry
     int64_t size;
-    int most;     // entries that predict one
-    float least;  // smaller weights are none
+    int most;     // maximum number of predictors of an entry
+    float least;  // entries with weights up to this one are skipped
 };
 
-// The systems that are solved side by side.
+// Systems that are solved in parallel.
 struct Systems {
     Lanes lower[row_of(MOST)];  // A, then its Cholesky factor
     Lanes inverse[MOST], weight[MOST], value[MOST], pull[MOST];
     int32_t chosen[MOST];
 };
 
-// Windows whose products are added in registers, in float32; the sums go on in double.
+// Number of windows whose products are added in registers in float32, before the sums are accumulated in double.
 constexpr int TOGETHER = 64;
 
-// Sums of v·vᵀ over windows, of which each has n entries: those at places + offsets.
+// Sums of v·vᵀ over windows of n entries each, at places + offsets.
 struct Products {
     const int64_t* offsets;
     int64_t n, pitch;  // pitch: n, rounded up to whole blocks of 2 vectors
@@ -55,7 +55,7 @@ struct Products {
     Products(const int64_t* offsets, int64_t n)
         : offsets(offsets), n(n), pitch((n + 2 * WIDTH - 1) / (2 * WIDTH) * (2 * WIDTH)), windows(TOGETHER * pitch) {}
 
-    // Add the lower triangle of those at count ≤ TOGETHER places to sums (n×n).
+    // Add the lower triangles for count ≤ TOGETHER places to sums (n×n).
     void add(const float* values, const int64_t* places, int64_t count, double* sums) {
         for (int64_t p = 0; p < count; p++)
             for (int64_t i = 0; i < n; i++) windows[p * pitch + i] = values[places[p] + offsets[i]];
@@ -98,10 +98,10 @@ int gather(const Window& window, int64_t place, int lane, Systems& s) {
         at(s.pull[i]) = window.predictions[entry] * w;
         const float* moments = window.moments + entry * window.size;
         float* __restrict row = reinterpret_cast<float*>(s.lower + row_of(i)) + lane;
-        for (int j = 0; j <= i; j += 4)  // up to the padding: fewer branches to guess
+        for (int j = 0; j <= i; j += 4)  // including the padding: fewer branch mispredictions
             for (int k = j; k < j + 4; k++) row[k * WIDTH] = moments[s.chosen[k]];
     }
-    for (int i = found; i < window.most; i++) {  // of weight 0
+    for (int i = found; i < window.most; i++) {  // fill up with weight 0
         at(s.weight[i]) = at(s.value[i]) = at(s.pull[i]) = 0;
         for (int j = 0; j <= i; j++) at(s.lower[row_of(i) + j]) = window.moments[0];
     }
@@ -111,7 +111,7 @@ int gather(const Window& window, int64_t place, int lane, Systems& s) {
 // Element (i, j) of W·A·W + (I − W)·D.
 static inline Lanes weighted(const Systems& s, int i, int j) { return s.lower[row_of(i) + j] * s.weight[i] * s.weight[j]; }
 
-// The last step of a row: its diagonal element, whose inverse is kept.
+// Last step of a row: store the inverse of its diagonal element.
 static inline void finish(Systems& s, int i) {
     const Lanes* row = s.lower + row_of(i);
     Lanes sums[2] = {weighted(s, i, i) + (1.0f - s.weight[i]) * row[i], Lanes{}};
@@ -122,7 +122,7 @@ static inline void finish(Systems& s, int i) {
     s.inverse[i] = 1.0f / sum;
 }
 
-// Cholesky factor of W·A·W + (I − W)·D in the place of A: two rows and four columns at a time, which stay in registers.
+// Replace A by the Cholesky factor of W·A·W + (I − W)·D, in blocks of two rows and four columns in registers.
 void factor(Systems& s, int size) {
     for (int i = 0; i < size; i += 2) {
         Lanes* above = s.lower + row_of(i);
@@ -190,9 +190,9 @@ void predict(const Window& window, const int64_t* places, int count, float* out,
 
 extern "C" {
 
-// out = Aₜₙ(WAₙₙW + (I − W)D)⁻¹W·r at each of the places, indices of values and weights. most is at most 32.
-// Several windows are given one after the other, each as in Window. That of group g, the places from begins[g] to
-// begins[g + 1] − 1, is which[g].
+// out = Aₜₙ(WAₙₙW + (I − W)D)⁻¹W·r at all places, which are indices into values and weights. most is at most 32.
+// Several windows are passed one after the other, each as in Window. Group g consists of the places begins[g] to
+// begins[g + 1] − 1, and uses the window which[g].
 void krige(const float* values, const float* weights, const int64_t* offsets, const float* moments,
            const float* predictions, int64_t size, int most, float least, const int64_t* which, const int64_t* begins,
            int64_t groups, const int64_t* places, float* out, int threads) {
@@ -208,8 +208,8 @@ void krige(const float* values, const float* weights, const int64_t* offsets, co
     });
 }
 
-// Add Σ v·vᵀ over the windows of each class to sums (classes×n×n), of the windows of n entries around the places. Those
-// of class k are places[begins[k]] to places[begins[k + 1] - 1].
+// For each class, add Σ v·vᵀ over the windows of n entries around its places to sums (classes×n×n). The places of class
+// k are places[begins[k]] to places[begins[k + 1] - 1].
 void add_products(const float* values, const int64_t* offsets, int64_t n, const int64_t* places, const int64_t* begins,
                   int64_t classes, double* sums, int threads) {
     deal(classes, threads, [&](int64_t begin, int64_t end, int) {

@@ -1,4 +1,4 @@
-// Batch norm by the statistics of the image: these, and its gradient.
+// Statistics and gradient of a batch norm over the pixels of one image.
 
 #pragma once
 
@@ -11,7 +11,7 @@ static void moments_of(const T* x, int64_t rows, int64_t columns, int64_t channe
     const int64_t pixels = group(columns, channels), wide = channels * pixels;
     std::vector<float> first(channels);
     for (int64_t c = 0; c < channels; c++) first[c] = load(x + c, 1)[0];
-    const std::vector<float> shift = repeat(first, channels, pixels);  // against cancellation in the squares
+    const std::vector<float> shift = repeat(first, channels, pixels);  // avoids cancellation in the squares
     Sums sums(2 * channels, threads);
     deal(rows, columns * channels, threads, [&](int64_t begin, int64_t end, int share) {
         double* total = sums.of(share);

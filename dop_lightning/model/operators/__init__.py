@@ -1,4 +1,4 @@
-"""Operators A: how an observation is made of a signal."""
+"""Linear operators A, which map a signal to an observation."""
 
 from dop_lightning.model.operators.base import Identity, Operator
 from dop_lightning.model.operators.blur import Blur, Blurring, BoxBlur, GaussianBlur, MotionBlur
@@ -36,10 +36,10 @@ __all__ = [
 
 
 def operator_of(problems: ProblemBatch) -> Operator:
-    """A as the problems say: how they were measured, the identity where nothing is said, and their mask on top.
+    """Return the operator A of a batch: that of its ``sensing``, or the identity, combined with the mask, if any.
 
     Raises:
-        TypeError: their sensing makes something else than an operator.
+        TypeError: ``sensing.operator`` does not return an operator.
     """
     if problems.sensing is None:
         return Identity(problems) if problems.mask is None else EntryMask(problems)

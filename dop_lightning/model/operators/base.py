@@ -1,4 +1,4 @@
-"""Linear operators A of ``y = A(X) + s`` (Eq. 1), batched: forward, adjoint, and the identity.
+"""Base class of linear operators A in ``y = A(X) + s`` (Eq. 1), batched, and the identity.
 
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
@@ -12,10 +12,11 @@ from dop_lightning.problems.problem import ProblemBatch
 
 
 class Operator(nn.Module, ABC):
-    """A linear operator of each problem of a batch. A new one writes :meth:`forward` and :meth:`adjoint`.
+    """Linear operator for each problem of a batch. Subclasses implement :meth:`forward` and :meth:`adjoint`.
 
     Attributes:
-        capturable: whether both do the same work on the device at every call, so that a CUDA graph may stand for them.
+        capturable: whether both perform the same device operations at every call, so that they can be captured in a
+            CUDA graph.
     """
 
     capturable: bool = True
@@ -25,36 +26,36 @@ class Operator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, signal: Tensor) -> Tensor:
-        """``A(X)``, ``(K, *n)`` to ``(K, *m)``."""
+        """Return ``A(X)``, ``(K, *n)`` to ``(K, *m)``."""
 
     @abstractmethod
     def adjoint(self, residual: Tensor) -> Tensor:
-        """``A*(r)``, ``(K, *m)`` to ``(K, *n)``: ⟨A(X), r⟩ = ⟨X, A*(r)⟩ for all X and r."""
+        """Return ``A*(r)``, ``(K, *m)`` to ``(K, *n)``, with ⟨A(X), r⟩ = ⟨X, A*(r)⟩ for all X and r."""
 
     def add_forward_(self, r: Tensor, signal: Signal, iteration: int) -> None:
-        """``r += A(φ(θ))`` in place."""
+        """Add in place, ``r += A(φ(θ))``."""
         r.add_(self.forward(signal.evaluate(iteration)))
 
 
 class Identity(Operator):
-    """``A(X) = X``."""
+    """Identity, ``A(X) = X``."""
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__(problems)
         if problems.observation.shape[1:] != problems.signal_shape:
             raise ValueError(
-                f"Identity needs observations of the signal's shape {problems.signal_shape}, "
+                f"Identity requires observations with the shape of the signal, {problems.signal_shape}, "
                 f"got {tuple(problems.observation.shape[1:])}"
             )
 
     def forward(self, signal: Tensor) -> Tensor:
-        """X."""
+        """Return X."""
         return signal
 
     def adjoint(self, residual: Tensor) -> Tensor:
-        """r."""
+        """Return r."""
         return residual
 
     def add_forward_(self, r: Tensor, signal: Signal, iteration: int) -> None:
-        """``r += φ(θ)``, by the signal itself: a factorisation needs no array for X."""
+        """Add in place, ``r += φ(θ)``, with the method of the signal: factorisations do not form X."""
         signal.add_to_(r, iteration)

@@ -1,6 +1,6 @@
-"""Blurs that are known: out of focus, by a lens, by a motion, or by a kernel that was measured.
+"""Known blurs: Gaussian, box and motion blur, and measured kernels.
 
-Shapes: images ``(C, H, W)``, kernels ``(h, w)`` with odd sides.
+Shapes: images are ``(C, H, W)``, kernels ``(h, w)`` with odd sides.
 """
 
 import hashlib
@@ -21,57 +21,58 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 
 
 class Blurring(Sensing, ABC):
-    """``y = k∗X``, each channel alone, with the same known kernel everywhere; see :class:`Convolution`.
+    """Base class of blurs ``y = k∗X`` with a known, uniform kernel, applied to each channel; see :class:`Convolution`.
 
-    A subclass is a frozen dataclass with the fields of its kernel and ``boundary``, and writes :meth:`kernel_taps`.
+    Subclasses are frozen dataclasses with the fields of their kernel and ``boundary``, and implement
+    :meth:`kernel_taps`.
     """
 
     boundary: Boundary
 
     @abstractmethod
     def kernel_taps(self) -> Tensor:
-        """The kernel ``(h, w)``, float64, with the sum 1 and odd sides."""
+        """Return the kernel ``(h, w)`` in float64, with sum 1 and odd sides."""
 
     @property
     @abstractmethod
     def _settings(self) -> dict[str, Attribute]:
-        """What tells this kernel from others of its kind."""
+        """Settings that identify the kernel."""
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(C, H, W)``, or with ``valid`` ``(C, H − h + 1, W − w + 1)``."""
+        """Return ``(C, H, W)``, or ``(C, H − h + 1, W − w + 1)`` for the boundary ``valid``."""
         height, width = self.kernel_taps().shape
         return convolved_shape(tuple(signal_shape), (height, width), self.boundary)
 
     def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """The same, or with ``valid`` ``(C, H + h − 1, W + w − 1)``: what is beyond the observation as well."""
+        """Return the same shape, or ``(C, H + h − 1, W + w − 1)`` for ``valid``, beyond the observation."""
         if self.boundary != "valid" or len(observation_shape) != 3:
             return tuple(observation_shape)
         channels, *sides = observation_shape
         return (channels, *(side + taps - 1 for side, taps in zip(sides, self.kernel_taps().shape, strict=True)))
 
     def operator(self, problems: ProblemBatch) -> Convolution:
-        """A of a batch."""
+        """Return the operator A of a batch."""
         return Convolution(problems, self.kernel_taps(), self.boundary)
 
     @property
     def slug(self) -> str:
-        """Its name and the settings of its kernel, and the boundary where that is not the usual one."""
+        """Name, settings of the kernel, and the boundary if it is not ``reflect``."""
         settings = [value if isinstance(value, str) else f"{value:.12g}" for value in self._settings.values()]
         boundary = [] if self.boundary == "reflect" else [self.boundary]
         return "-".join([self.name, *settings, *boundary]).replace("_", "-")
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``sensing``, the settings of the kernel, and ``boundary``."""
+        """Columns for tables: ``sensing``, the settings of the kernel, and ``boundary``."""
         return {"sensing": self.name, **self._settings, "boundary": self.boundary}
 
 
 @dataclass(frozen=True)
 class GaussianBlur(Blurring):
-    """A Gaussian kernel, cut at four standard deviations.
+    """Gaussian blur, truncated at four standard deviations.
 
     Args:
-        std: in pixels, above 0.
+        std: standard deviation in pixels, above 0.
         boundary: ``reflect``, ``circular`` or ``valid``.
 
     Raises:
@@ -90,7 +91,7 @@ class GaussianBlur(Blurring):
         one_of("boundary", self.boundary, BOUNDARIES)
 
     def kernel_taps(self) -> Tensor:
-        """``(h, h)`` with h = 2⌈4·std⌉ + 1."""
+        """Return the kernel ``(h, h)`` with h = 2⌈4·std⌉ + 1."""
         return kernels.outer(kernels.gaussian(self.std))
 
     @property
@@ -100,10 +101,10 @@ class GaussianBlur(Blurring):
 
 @dataclass(frozen=True)
 class BoxBlur(Blurring):
-    """The mean of a square of pixels.
+    """Box blur, the mean over a square of pixels.
 
     Args:
-        width: of the square, odd, at least 1.
+        width: width of the square, odd, at least 1.
         boundary: ``reflect``, ``circular`` or ``valid``.
 
     Raises:
@@ -120,7 +121,7 @@ class BoxBlur(Blurring):
         one_of("boundary", self.boundary, BOUNDARIES)
 
     def kernel_taps(self) -> Tensor:
-        """``(width, width)``."""
+        """Return the kernel ``(width, width)``."""
         return kernels.outer(kernels.box(self.width))
 
     @property
@@ -130,11 +131,11 @@ class BoxBlur(Blurring):
 
 @dataclass(frozen=True)
 class MotionBlur(Blurring):
-    """A straight, even motion of the camera while the picture was taken.
+    """Blur by a linear motion of the camera at constant speed.
 
     Args:
-        length: of the path in pixels, at least 1.
-        angle: in degrees, counter-clockwise from «to the right».
+        length: length of the path in pixels, at least 1.
+        angle: direction in degrees, counter-clockwise; 0 is to the right.
         boundary: ``reflect``, ``circular`` or ``valid``.
 
     Raises:
@@ -154,7 +155,7 @@ class MotionBlur(Blurring):
         one_of("boundary", self.boundary, BOUNDARIES)
 
     def kernel_taps(self) -> Tensor:
-        """As large as the path needs."""
+        """Return the kernel, which is as large as the path requires."""
         return kernels.motion(self.length, self.angle)
 
     @property
@@ -164,18 +165,18 @@ class MotionBlur(Blurring):
 
 @dataclass(frozen=True)
 class Blur(Blurring):
-    """A kernel of one's own, which is divided by its sum.
+    """Blur with a custom kernel, which is normalised to sum 1.
 
     Args:
-        kernel: its rows, or a file: an image of a point of light, black around it, or a ``.npy`` array. Odd sides; the
-            middle is the centre.
+        kernel: rows of the kernel, or a file: an image of a point source on a black background, or a ``.npy`` array.
+            Its sides must be odd; its middle is the centre.
         boundary: ``reflect``, ``circular`` or ``valid``.
 
     Attributes:
-        digest: of the taps; names the kernel.
+        digest: hash of the taps, which identifies the kernel.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: an argument is out of range.
     """
 
@@ -196,7 +197,7 @@ class Blur(Blurring):
         object.__setattr__(self, "digest", hashlib.sha256(taps.contiguous().numpy().tobytes()).hexdigest()[:8])
 
     def kernel_taps(self) -> Tensor:
-        """``(h, w)``."""
+        """Return the kernel ``(h, w)``."""
         return torch.tensor(self.taps, dtype=torch.float64, device="cpu")
 
     @property
@@ -208,4 +209,4 @@ def _array(rows: Sequence[Sequence[float]]) -> Tensor:
     try:
         return torch.tensor(rows, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"kernel must be rows of as many numbers each, got {rows!r:.60}") from error
+        raise ValueError(f"kernel must be a list of rows of equal length, got {rows!r:.60}") from error

@@ -1,6 +1,6 @@
-"""What lies beyond the edge of an image: margins around it, and the transpose of making them.
+"""Boundary conditions of images: padding, and its transpose.
 
-Shapes: K problems, C channels, H×W pixels; a margin of p pixels makes H+2p of H.
+Shapes: K problems, C channels, H×W pixels; a margin of p pixels extends H to H + 2p.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ BOUNDARIES: tuple[Boundary, ...] = ("reflect", "circular", "valid")
 
 
 def least_side(boundary: Boundary, margin: int) -> int:
-    """The pixels that a side must have for a margin of so many.
+    """Return the minimum number of pixels of a side for a margin.
 
     >>> least_side("reflect", 3), least_side("circular", 3)
     (4, 3)
@@ -24,11 +24,11 @@ def least_side(boundary: Boundary, margin: int) -> int:
 
 
 def pad(images: Tensor, margins: tuple[int, int], boundary: Boundary) -> Tensor:
-    """Margins around images: mirrored without repeating the edge (``reflect``), or from the other end (``circular``).
+    """Pad images by reflection without repeating the edge (``reflect``), or periodically (``circular``).
 
     Args:
         images: ``(K, C, H, W)``.
-        margins: rows above and below, columns left and right; see :func:`least_side`.
+        margins: rows above and below, and columns left and right; see :func:`least_side` for their limit.
         boundary: ``reflect`` or ``circular``.
 
     Returns:
@@ -41,12 +41,12 @@ def pad(images: Tensor, margins: tuple[int, int], boundary: Boundary) -> Tensor:
 
 
 def unpad(padded: Tensor, margins: tuple[int, int], boundary: Boundary) -> Tensor:
-    """The transpose of :func:`pad`: every entry of a margin is added to the one that it was copied from.
+    """Transpose of :func:`pad`: add every entry of the margins to the entry from which it was copied.
 
     Args:
         padded: ``(K, C, H + 2·rows, W + 2·columns)``.
-        margins: as of :func:`pad`.
-        boundary: as of :func:`pad`.
+        margins: margins, as for :func:`pad`.
+        boundary: boundary, as for :func:`pad`.
 
     Returns:
         ``(K, C, H, W)``.

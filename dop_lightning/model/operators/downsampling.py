@@ -1,6 +1,6 @@
-"""Fewer pixels of an image: super-resolution is the way back.
+"""Downsampling of images, for super-resolution.
 
-Shapes: images ``(C, H, W)``, observations ``(C, H/f, W/f)``.
+Shapes: images are ``(C, H, W)``, observations ``(C, H/f, W/f)``.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ Filter = Literal["bicubic", "gaussian", "box"]
 
 @dataclass(frozen=True)
 class Downsampling(Sensing):
-    """``y = (k∗X)↓f``: a filter against aliasing at the centre of every f×f block, mirrored beyond the edge.
+    """``y = (k∗X)↓f``: an anti-aliasing filter centred at every f×f block, with reflection at the edge.
 
-    A signal must have sides that are multiples of f; a photograph of one's own is recovered f times as large, so that
-    it always has.
+    The sides of a signal must be multiples of f. This always holds for your own photographs, which are recovered f
+    times as large.
 
     Args:
-        factor: f, at least 2.
-        filter: ``bicubic`` (what Pillow and MATLAB reduce images by), ``gaussian`` (standard deviation f/2) or ``box``
-            (the mean of the block, as of larger sensors).
+        factor: factor f, at least 2.
+        filter: ``bicubic`` (as Pillow and MATLAB reduce images), ``gaussian`` (standard deviation f/2) or ``box`` (the
+            mean of the block, as with larger sensor pixels).
 
     Raises:
         ValueError: an argument is out of range.
@@ -45,7 +45,7 @@ class Downsampling(Sensing):
         one_of("filter", self.filter, ("bicubic", "gaussian", "box"))
 
     def kernel_taps(self) -> Tensor:
-        """The filter ``(h, h)``, float64, of the parity of f and at least as wide."""
+        """Return the filter ``(h, h)`` in float64, where h has the parity of f and is at least f."""
         if self.filter == "box":
             return kernels.outer(kernels.box(self.factor))
         if self.filter == "gaussian":
@@ -53,24 +53,24 @@ class Downsampling(Sensing):
         return kernels.outer(kernels.bicubic(self.factor))
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(C, H/f, W/f)``."""
+        """Return ``(C, H/f, W/f)``."""
         height, width = self.kernel_taps().shape
         return convolved_shape(tuple(signal_shape), (height, width), "reflect", self.factor)
 
     def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(C, f·H', f·W')``."""
+        """Return ``(C, f·H', f·W')``."""
         if len(observation_shape) != 3:
-            raise ValueError(f"{self} makes images, C×H×W, got an observation of shape {tuple(observation_shape)}")
+            raise ValueError(f"{self} requires images, C×H×W, got an observation of shape {tuple(observation_shape)}")
         channels, height, width = observation_shape
         return (channels, height * self.factor, width * self.factor)
 
     def operator(self, problems: ProblemBatch) -> Convolution:
-        """A of a batch."""
+        """Return the operator A of a batch."""
         return Convolution(problems, self.kernel_taps(), "reflect", self.factor)
 
     @property
     def slug(self) -> str:
-        """Its name, the factor and the filter.
+        """Name, factor and filter.
 
         >>> Downsampling(3, "box").slug
         'downsampling-3-box'
@@ -79,5 +79,5 @@ class Downsampling(Sensing):
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``sensing``, ``factor`` and ``filter``."""
+        """Columns for tables: ``sensing``, ``factor`` and ``filter``."""
         return {"sensing": self.name, "factor": self.factor, "filter": self.filter}

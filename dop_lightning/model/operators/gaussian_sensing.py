@@ -1,4 +1,4 @@
-"""Gaussian measurements: ``yᵢ = ⟨Aᵢ, X⟩`` with independent normal entries.
+"""Gaussian measurements: ``yᵢ = ⟨Aᵢ, X⟩``, where Aᵢ has independent normal entries.
 
 Shapes: K problems, m measurements, X ``(K, *n)`` with N entries each, A ``(K, m, N)``; a chunk is c rows of one A.
 """
@@ -18,28 +18,28 @@ from dop_lightning.problems.randomness import stream
 Storage = Literal["auto", "dense", "seeds"]
 
 CHUNK = 2**20
-"""Entries of A that are drawn from one stream, at most (a row at least). Part of what A is: never change it."""
+"""Maximum number of entries of A per stream (at least one row). A depends on this number: never change it."""
 
 DENSE_LIMIT = 2**30
-"""Bytes that «auto» keeps in memory, at most; more are drawn anew at every use."""
+"""Maximum size in bytes of A at which the storage ``auto`` keeps it in memory instead of redrawing it at every use."""
 
 
 class GaussianSensing(Operator):
-    """``A(X)ᵢ = ⟨Aᵢ, X⟩`` with entries of Aᵢ from N(0, 1/m), so that ``E A*A`` is the identity; X of any shape.
+    """``A(X)ᵢ = ⟨Aᵢ, X⟩`` with entries of Aᵢ from N(0, 1/m), so that ``E A*A`` is the identity; X may have any shape.
 
-    Each problem has its own A, from the stream (seed, sensing): on the CPU and in float32, so that it is the same on
-    every device and for both types.
+    Each problem has its own A, drawn from the stream (seed, sensing) on the CPU in float32, so that it does not depend
+    on the device or the dtype.
 
     Args:
         problems: the batch, of observations ``(m,)``.
-        symmetric: whether Aᵢ is replaced by ``½(Aᵢ + Aᵢᵀ)``. Symmetric X are measured as before, and ``E A*A`` is the
-            projection to symmetric matrices.
-        storage: ``dense`` keeps A, K·m·N numbers; ``seeds`` draws it anew at every use, a chunk at a time, which takes
-            no memory but long; ``auto`` keeps it up to 1 GiB. A is the same bit for bit.
+        symmetric: whether to replace Aᵢ by ``½(Aᵢ + Aᵢᵀ)``. This does not change the measurements of symmetric X, and
+            ``E A*A`` is then the projection onto symmetric matrices.
+        storage: ``dense`` keeps A in memory, K·m·N numbers; ``seeds`` redraws it in chunks at every use, which is slow
+            but needs no memory; ``auto`` keeps it in memory up to 1 GiB. A is identical bit for bit in all cases.
 
     Raises:
-        ValueError: an observation is no vector, a signal is not a square matrix where ``symmetric``, or ``storage`` is
-            something else.
+        ValueError: an observation is not a vector, a signal is not a square matrix although ``symmetric`` is set, or
+            ``storage`` is unknown.
     """
 
     A: Tensor | None
@@ -62,7 +62,7 @@ class GaussianSensing(Operator):
         self.register_buffer("A", self.matrix() if dense else None, persistent=False)
 
     def matrix(self) -> Tensor:
-        """All of A, ``(K, m, N)``, on the CPU."""
+        """Return A, ``(K, m, N)``, on the CPU."""
         A = torch.empty(len(self._seeds), self.measurements, self._entries, dtype=self._dtype, device="cpu")
         for k in range(len(A)):
             for number, (start, end) in enumerate(self._spans):
@@ -70,7 +70,7 @@ class GaussianSensing(Operator):
         return A
 
     def _draw(self, k: int, number: int) -> Tensor:
-        """Chunk ``number`` of the A of problem k, ``(c, N)``."""
+        """Draw chunk ``number`` of A of problem k, ``(c, N)``."""
         start, end = self._spans[number]
         generator = stream(self._seeds[k], "sensing", number)
         rows = torch.randn(end - start, self._entries, generator=generator, dtype=torch.float32, device="cpu")
@@ -81,7 +81,7 @@ class GaussianSensing(Operator):
         return rows
 
     def _chunks(self, like: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Which problems, which rows, and what they hold, ``(K, c, N)`` or ``(1, c, N)``, where ``like`` lies."""
+        """Yield problems, rows, and the chunk of A, ``(K, c, N)`` or ``(1, c, N)``, on the device of ``like``."""
         for number, (start, end) in enumerate(self._spans):
             if self.A is not None:
                 yield slice(None), slice(start, end), self.A[:, start:end]
@@ -90,10 +90,10 @@ class GaussianSensing(Operator):
                 yield slice(k, k + 1), slice(start, end), self._draw(k, number)[None].to(like.device)
 
     def _add(self, r: Tensor, signal: Tensor) -> Tensor:
-        """``r += A(X)`` in place."""
+        """Add in place, ``r += A(X)``."""
         x = signal.flatten(1)  # K N
         for problems, rows, A in self._chunks(r):
-            if r.device.type == "cpu":  # batched products with a column are ten times as slow there
+            if r.device.type == "cpu":  # batched products with a column are ten times slower there
                 for row, matrix, vector in zip(r[problems, rows], A, x[problems], strict=True):
                     row.addmv_(matrix, vector)
             else:
@@ -101,39 +101,39 @@ class GaussianSensing(Operator):
         return r
 
     def forward(self, signal: Tensor) -> Tensor:
-        """``⟨Aᵢ, X⟩``, ``(K, m)``."""
+        """Return ``⟨Aᵢ, X⟩``, ``(K, m)``."""
         return self._add(signal.new_zeros(len(signal), self.measurements), signal)
 
     def adjoint(self, residual: Tensor) -> Tensor:
-        """``Σᵢ rᵢAᵢ``, ``(K, *n)``."""
+        """Return ``Σᵢ rᵢAᵢ``, ``(K, *n)``."""
         X = residual.new_zeros(len(residual), 1, self._entries)
         for problems, rows, A in self._chunks(residual):
             X[problems].baddbmm_(residual[problems, None, rows], A)
         return X.view(len(residual), *self.signal_shape)
 
     def add_forward_(self, r: Tensor, signal: Signal, iteration: int) -> None:
-        """``r += A(φ(θ))`` in place."""
+        """Add in place, ``r += A(φ(θ))``."""
         self._add(r, signal.evaluate(iteration))
 
 
 def count_measurements(problems: ProblemBatch, operator: str) -> int:
-    """m, where an observation is a vector.
+    """Return the length m of the observations.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the observations are not vectors.
     """
     shape = tuple(problems.observation.shape[1:])
     if len(shape) != 1:
-        raise ValueError(f"{operator} needs observations of shape (m,), got {shape}")
+        raise ValueError(f"{operator} requires observations of shape (m,), got {shape}")
     return shape[0]
 
 
 def square_side(shape: tuple[int, ...], what: str) -> int:
-    """n of an n×n signal.
+    """Return the side n of an n×n signal.
 
     Raises:
-        ValueError: the signal is something else.
+        ValueError: the signal is not a square matrix.
     """
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(f"{what} need square matrices, got a signal of shape {shape}")
+        raise ValueError(f"{what} require square matrices, got a signal of shape {shape}")
     return shape[0]

@@ -1,6 +1,6 @@
-"""Kernels of blurs and of antialiasing filters, as arrays of taps that sum to 1.
+"""Kernels of blurs and anti-aliasing filters, as arrays of taps with sum 1.
 
-Shapes: h×w taps, in float64; the first axis goes down, the second to the right.
+Shapes: h×w taps in float64; the first axis points down, the second to the right.
 """
 
 import math
@@ -13,26 +13,26 @@ from torch import Tensor
 from dop_lightning.foundation.readers import reader_of
 
 REACH = 4
-"""A Gaussian ends at so many standard deviations."""
+"""Number of standard deviations at which a Gaussian is truncated."""
 
 ROUNDING = 1e-9
-"""A path that ends this near to the edge of a pixel ends at it."""
+"""Distance to the edge of a pixel below which a path ends at the edge."""
 
 
 def gaussian(std: float, parity: int = 1) -> Tensor:
-    """``exp(−t²/2std²)`` at the whole numbers t (odd parity) or between them (even), one axis."""
+    """Return ``exp(−t²/2std²)`` along one axis, normalised, at integers t (odd parity) or half-integers (even)."""
     half = math.ceil(REACH * std) if parity % 2 else math.ceil(REACH * std) - 0.5
     t = torch.arange(-half, half + 0.5, dtype=torch.float64, device="cpu")
     return normalised(torch.exp(-0.5 * (t / std) ** 2))
 
 
 def box(width: int) -> Tensor:
-    """The mean of so many neighbours, one axis."""
+    """Return the kernel of the mean of ``width`` pixels along one axis."""
     return torch.full((width,), 1 / width, dtype=torch.float64, device="cpu")
 
 
 def bicubic(factor: int) -> Tensor:
-    """Keys' cubic with a = −½, stretched by the factor, as Pillow's and MATLAB's reductions use it; one axis."""
+    """Return Keys' cubic with a = −½, stretched by the factor, along one axis, as used by Pillow and MATLAB."""
     half = 2 * factor - (0.5 if factor % 2 == 0 else 1)
     t = torch.arange(-half, half + 0.5, dtype=torch.float64, device="cpu").abs() / factor
     near = 1.5 * t**3 - 2.5 * t**2 + 1
@@ -41,26 +41,26 @@ def bicubic(factor: int) -> Tensor:
 
 
 def outer(taps: Tensor) -> Tensor:
-    """The same along both axes."""
+    """Return the separable kernel with the same taps along both axes."""
     return torch.outer(taps, taps)
 
 
 def motion(length: float, angle: float) -> Tensor:
-    """A straight path: of each pixel, the share of the path that lies within it.
+    """Return the kernel of a straight path: for each pixel, the fraction of the path inside it.
 
     Args:
-        length: of the path in pixels, centred; above 0.
-        angle: in degrees, counter-clockwise from «to the right».
+        length: length of the centred path in pixels, above 0.
+        angle: direction in degrees, counter-clockwise; 0 is to the right.
 
     >>> motion(3, 0)
     tensor([[0.3333, 0.3333, 0.3333]], dtype=torch.float64)
     """
     radians = math.radians(angle)
-    steps = (-math.sin(radians), math.cos(radians))  # rows go down
+    steps = (-math.sin(radians), math.cos(radians))  # the row axis points down
     reaches = [length / 2 * abs(step) - ROUNDING for step in steps]
     halves = [math.ceil(reach - 0.5) for reach in reaches]
     ends = {-length / 2, length / 2}
-    for step, half, reach in zip(steps, halves, reaches, strict=True):  # where the path goes from pixel to pixel
+    for step, half, reach in zip(steps, halves, reaches, strict=True):  # where the path crosses edges of pixels
         ends |= {(k - 0.5) / step for k in range(-half, half + 2) if abs(k - 0.5) < reach}
     times = sorted(ends)
     taps = torch.zeros(2 * halves[0] + 1, 2 * halves[1] + 1, dtype=torch.float64, device="cpu")
@@ -71,33 +71,33 @@ def motion(length: float, angle: float) -> Tensor:
 
 
 def read_kernel(path: str | Path) -> Tensor:
-    """The kernel of an image (the mean of its channels) or of a ``.npy`` file, as it is.
+    """Read an unnormalised kernel from an image (the mean of its channels) or a ``.npy`` file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file cannot be read.
     """
     return torch.from_numpy(reader_of("image")(path).astype("float64").mean(axis=2))
 
 
 def checked(taps: Tensor, name: str) -> Tensor:
-    """Return a kernel that can be used, its sum made 1.
+    """Check a kernel, and return it normalised to sum 1.
 
     Raises:
-        ValueError: it is no h×w array with odd sides, has an entry that is not finite, or no sum above 0.
+        ValueError: the kernel is not an h×w array with odd sides, has a non-finite entry, or its sum is not positive.
     """
     if taps.ndim != 2 or not all(side % 2 for side in taps.shape):
         raise ValueError(
-            f"{name} must be an h×w array with odd h and w, whose middle is its centre (add a row or column of "
-            f"zeros), got shape {tuple(taps.shape)}"
+            f"{name} must be an h×w array with odd h and w, got shape {tuple(taps.shape)}; add a row or column of "
+            "zeros, so that the middle is the centre"
         )
     if not torch.isfinite(taps).all():
-        raise ValueError(f"{name} must be finite, got {int((~torch.isfinite(taps)).sum())} entries that are not")
+        raise ValueError(f"{name} must be finite, got {int((~torch.isfinite(taps)).sum())} non-finite entries")
     if taps.sum() <= 0:
         raise ValueError(f"{name} must have a sum above 0, got {float(taps.sum())}")
     return normalised(taps)
 
 
 def normalised(taps: Tensor) -> Tensor:
-    """The taps over their sum."""
+    """Return the taps divided by their sum."""
     return taps / taps.sum()

@@ -1,4 +1,4 @@
-"""Measurements by an object of another library: a linear physics of ``deepinv``, or whatever has A and its adjoint.
+"""Measurements with an object of another library: a linear physics of ``deepinv``, or any object with A and A_adjoint.
 
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
@@ -19,32 +19,32 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 from dop_lightning.problems.randomness import lent_stream, stream
 
 TOLERANCE = 1e-3
-"""How far ⟨A(X), r⟩ and ⟨X, A*(r)⟩ may differ, over ‖A(X)‖·‖r‖, in single precision."""
+"""Maximum difference of ⟨A(X), r⟩ and ⟨X, A*(r)⟩ relative to ‖A(X)‖·‖r‖, in single precision."""
 
 
 class PhysicsOperator(Operator):
-    """``A(X)`` and ``A*(r)`` by the methods ``A`` and ``A_adjoint`` of an object, on batches ``(K, …)``.
+    """Operator with the methods ``A`` and ``A_adjoint`` of an object, which are called with batches ``(K, …)``.
 
-    Neither needs to be differentiable: the engine asks for A* itself.
+    They need not be differentiable, since the engine calls A* explicitly.
 
     Args:
         problems: the batch.
-        physics: the object; it is copied, and taken along to another device where it is a module.
+        physics: the object. It is copied, and moved between devices if it is a module.
     """
 
-    capturable = False  # what another library does at each call is not known
+    capturable = False  # another library may perform different operations at each call
 
     def __init__(self, problems: ProblemBatch, physics: Any) -> None:
         super().__init__(problems)
         physics = copy.deepcopy(physics)
         if isinstance(physics, nn.Module) and problems.dtype == torch.float64:
-            physics = physics.double()  # not «to», which would make complex numbers real
-        # no submodule: what an object has for parameters is not to be learned
+            physics = physics.double()  # not `to`, which would convert complex buffers to real ones
+        # not a submodule: parameters of the object must not be optimized
         self._held = [physics]
 
     @property
     def physics(self) -> Any:
-        """The object."""
+        """The physics object."""
         return self._held[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -54,30 +54,30 @@ class PhysicsOperator(Operator):
 
     @torch.no_grad()
     def forward(self, signal: Tensor) -> Tensor:
-        """``A(X)``."""
+        """Return ``A(X)``."""
         return _tensor("A", self.physics.A(signal))
 
     @torch.no_grad()
     def adjoint(self, residual: Tensor) -> Tensor:
-        """``A*(r)``."""
+        """Return ``A*(r)``."""
         return _tensor("A_adjoint", self.physics.A_adjoint(residual))
 
 
 @dataclass(frozen=True)
 class Physics(Sensing):
-    """Measurements by a linear physics, such as those of deepinv: the same A for all problems.
+    """Measurements with a linear physics, such as those of deepinv. A is the same for all problems.
 
     Args:
-        physics: what makes the object, as a dotted path: a class (``deepinv.physics.Blur``) or a function of one's own;
-            in Python also the object itself. It has ``A`` and ``A_adjoint``, which take batches; that A is linear and
-            A_adjoint its adjoint is tried with random numbers. Noise that it adds is not asked for.
-        arguments: by their names. One that is no plain setting, a kernel for instance, is made by
-            ``{call: dotted.path, arguments: {…}}``.
-        seed: of what is drawn where the object is made.
+        physics: dotted path of a class (``deepinv.physics.Blur``) or a function that creates the object; in Python,
+            also the object itself. It must have methods ``A`` and ``A_adjoint`` that take batches. Random inputs are
+            used to check that A is linear and A_adjoint is its adjoint. Its noise model is not used.
+        arguments: arguments of the class or function by name. Arguments that are not plain settings, such as a kernel,
+            are created by ``{call: dotted.path, arguments: {…}}``.
+        seed: seed of the random numbers drawn when the object is created.
 
     Raises:
-        ImportError: the module is not installed; for deepinv it says how.
-        ValueError: the path names nothing, or ``arguments`` come with an object.
+        ValueError: ``arguments`` are passed with an object, or the object lacks a method. If ``physics`` is a path,
+            errors are raised by :meth:`make`.
 
     >>> Physics("deepinv.physics.Blur").slug
     'physics-blur'
@@ -92,16 +92,16 @@ class Physics(Sensing):
         if not isinstance(self.physics, str):
             if self.arguments:
                 raise ValueError(
-                    f"arguments must go with the path of a physics, not with an object, got {self.arguments}"
+                    f"arguments must be empty if physics is an object and not a dotted path, got {self.arguments}"
                 )
             check_methods(self.physics)
 
     def make(self) -> Any:
-        """The object, on the CPU.
+        """Create the object on the CPU.
 
         Raises:
-            ImportError: its module is not installed.
-            ValueError: the path names nothing, it cannot be made of these arguments, or it is not linear.
+            ImportError: deepinv is not installed.
+            ValueError: the path cannot be resolved, the arguments are invalid, or the physics is not linear.
         """
         if not isinstance(self.physics, str):
             return self.physics
@@ -111,29 +111,29 @@ class Physics(Sensing):
         return made
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*m)``: that of A(0).
+        """Return the shape ``(*m)`` of A(0).
 
         Raises:
-            ValueError: A does not take such signals, is not linear, or A_adjoint is not its adjoint.
+            ValueError: A does not support signals of this shape, is not linear, or A_adjoint is not its adjoint.
         """
         return _measured_shape(self, tuple(signal_shape))
 
     def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*n)``: that of A*(0)."""
+        """Return the shape ``(*n)`` of A*(0)."""
         return _adjoint_shape(self, tuple(observation_shape))
 
     def operator(self, problems: ProblemBatch) -> PhysicsOperator:
-        """A of a batch."""
+        """Return the operator A of a batch."""
         return PhysicsOperator(problems, _made(self))
 
     @property
     def slug(self) -> str:
-        """``physics``, and what the object is."""
+        """``physics`` and the name of the class or function."""
         return f"physics-{re.sub('[^a-z0-9]+', '-', self._kind.lower()).strip('-')}"
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``sensing`` and ``physics``."""
+        """Columns for tables: ``sensing`` and ``physics``."""
         return {"sensing": self.name, "physics": self._kind}
 
     @property
@@ -143,7 +143,7 @@ class Physics(Sensing):
 
 @lru_cache(maxsize=8)
 def _made(sensing: Physics) -> Any:
-    """One object for all problems: some take long to make."""
+    """Return one object for all problems, since some take long to create."""
     return sensing.make()
 
 
@@ -162,7 +162,7 @@ def _adjoint_shape(sensing: Physics, observation_shape: tuple[int, ...]) -> tupl
 
 
 def check_methods(physics: Any) -> None:
-    """Refuse what has no adjoint: deepinv's nonlinear physics among others.
+    """Check that an object has the methods of a linear physics, unlike nonlinear physics of deepinv.
 
     Raises:
         ValueError: A or A_adjoint is missing.
@@ -183,14 +183,14 @@ def check_linear(
     observation_shape: tuple[int, ...],
     like: Tensor | None = None,
 ) -> None:
-    """Check with random numbers that A is linear and A_adjoint its adjoint.
+    """Check with random inputs that A is linear and A_adjoint is its adjoint.
 
     Args:
-        label: names the physics in errors.
-        physics: has A and A_adjoint.
+        label: name of the physics in error messages.
+        physics: object with methods A and A_adjoint.
         signal_shape: ``(*n)``.
         observation_shape: ``(*m)``.
-        like: a tensor of the type and on the device of the physics; by default float32 on the CPU.
+        like: tensor with the dtype and device of the physics; by default, float32 on the CPU.
 
     Raises:
         ValueError: A is not linear, or A_adjoint is not its adjoint.
@@ -202,10 +202,10 @@ def check_linear(
     of_X, of_Z = (try_method(label, physics, "A", tensor) for tensor in (X, Z))
     mixed = try_method(label, physics, "A", 2 * X + Z)
     if (mixed - 2 * of_X - of_Z).norm() > TOLERANCE * (2 * of_X.norm() + of_Z.norm()):
-        raise ValueError(f"{label} must be linear, but A(2X + Z) is not 2A(X) + A(Z)")
+        raise ValueError(f"{label} must be linear, but A(2X + Z) differs from 2A(X) + A(Z)")
     back = try_method(label, physics, "A_adjoint", r)
     if tuple(back.shape[1:]) != signal_shape:
-        raise ValueError(f"{label}: A_adjoint must give the signal's shape {signal_shape}, got {tuple(back.shape[1:])}")
+        raise ValueError(f"{label}: A_adjoint must return the shape {signal_shape}, got {tuple(back.shape[1:])}")
     left, right = float((of_X * r).sum()), float((X * back).sum())
     scale = max(float(of_X.norm() * r.norm()), float(X.norm() * back.norm()))
     if abs(left - right) > TOLERANCE * scale:
@@ -216,34 +216,34 @@ def check_linear(
 
 @torch.no_grad()
 def try_method(label: object, physics: Any, method: str, batch: Tensor) -> Tensor:
-    """Return what a method of a physics gives for a batch.
+    """Call a method of a physics with a batch.
 
     Args:
-        label: names the physics in errors.
+        label: name of the physics in error messages.
         physics: the object.
         method: ``A`` or ``A_adjoint``.
         batch: ``(B, …)``.
 
     Raises:
-        ValueError: it fails, or gives something else than one tensor of real numbers.
+        ValueError: the method fails, or does not return one real tensor.
     """
     try:
         result = getattr(physics, method)(batch)
-    except Exception as error:  # of any kind: the code is another's
+    except Exception as error:  # code of another library may raise any exception
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{label} does not take {method} of shape {tuple(batch.shape[1:])}: {reason}") from error
+        raise ValueError(f"{label}: {method} failed for the shape {tuple(batch.shape[1:])}: {reason}") from error
     return _tensor(method, result)
 
 
 def _tensor(method: str, result: Any) -> Tensor:
     if not isinstance(result, Tensor) or not result.is_floating_point():
         kind = str(result.dtype) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"{method} of a physics must give one tensor of real numbers, got {kind}")
+        raise ValueError(f"{method} of a physics must return one real tensor, got {kind}")
     return result
 
 
 def _call(path: str, arguments: Mapping[str, Any]) -> Any:
-    """Call what a dotted path names."""
+    """Call the class or function at a dotted path."""
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(f"physics must be a dotted path such as deepinv.physics.Blur, got {path!r}")
@@ -251,18 +251,18 @@ def _call(path: str, arguments: Mapping[str, Any]) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if module.startswith("deepinv") and importlib.util.find_spec("deepinv") is None:
-            raise ImportError(f'{path} needs deepinv: pip install "dop_lightning[physics]"') from error
+            raise ImportError(f'{path} requires deepinv: pip install "dop_lightning[physics]"') from error
         raise ValueError(f"{path}: {error}") from error
     if not callable(target := getattr(found, name, None)):
         raise ValueError(f"{path}: {module} has no class or function {name!r}")
     try:
         return target(**{key: _argument(value) for key, value in arguments.items()})
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"{path} cannot be made of {dict(arguments)}: {error}") from error
+        raise ValueError(f"{path} cannot be called with {dict(arguments)}: {error}") from error
 
 
 def _argument(value: Any) -> Any:
-    """Plain settings as they are; what is described by a call is made."""
+    """Return plain settings unchanged, and the results of ``call`` entries."""
     if isinstance(value, Mapping):
         if "call" in value and set(value) <= {"call", "arguments"}:
             return _call(value["call"], value.get("arguments") or {})

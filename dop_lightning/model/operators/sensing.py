@@ -1,4 +1,4 @@
-"""How a signal was measured by m numbers, in plain settings; the operator A of a batch is made from it."""
+"""Settings of measurements of a signal by m numbers, from which the operator A of a batch is created."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 
 @dataclass(frozen=True)
 class Measurements(Sensing, ABC):
-    """m numbers of a signal.
+    """Base class of measurements by m numbers.
 
     Args:
         measurements: m, at least 1.
@@ -28,12 +28,12 @@ class Measurements(Sensing, ABC):
         at_least("measurements", self.measurements, 1)
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(m,)``."""
+        """Return ``(m,)``."""
         return (self.measurements,)
 
     @property
     def slug(self) -> str:
-        """Its name and m.
+        """Name and m.
 
         >>> GaussianMeasurements(300).slug, GaussianMeasurements(300, symmetric=True).slug
         ('gaussian-300', 'symmetric-gaussian-300')
@@ -42,7 +42,7 @@ class Measurements(Sensing, ABC):
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``sensing`` and ``measurements``.
+        """Columns for tables: ``sensing`` and ``measurements``.
 
         >>> CommutingMeasurements(50).attributes
         {'sensing': 'commuting', 'measurements': 50}
@@ -52,12 +52,13 @@ class Measurements(Sensing, ABC):
 
 @dataclass(frozen=True)
 class GaussianMeasurements(Measurements):
-    """``yᵢ = ⟨Aᵢ, X⟩`` with normal Aᵢ, see :class:`GaussianSensing`; X of any shape.
+    """``yᵢ = ⟨Aᵢ, X⟩`` with Gaussian Aᵢ, see :class:`GaussianSensing`. X may have any shape.
 
     Args:
         measurements: m, at least 1.
         symmetric: whether all Aᵢ are symmetric; for square matrices.
-        storage: whether A is kept in memory (``dense``) or drawn anew at every use (``seeds``); A is the same.
+        storage: whether A is kept in memory (``dense``), redrawn at every use (``seeds``), or kept up to 1 GiB
+            (``auto``); A is the same.
 
     Raises:
         ValueError: an argument is out of range.
@@ -72,23 +73,23 @@ class GaussianMeasurements(Measurements):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """``gaussian``, or ``symmetric_gaussian``."""
+        """``gaussian`` or ``symmetric_gaussian``."""
         return "symmetric_gaussian" if self.symmetric else "gaussian"
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(m,)``; only of square matrices where ``symmetric``."""
+        """Return ``(m,)``. If ``symmetric`` is set, the signal must be a square matrix."""
         if self.symmetric:
             square_side(tuple(signal_shape), "symmetric measurements")
         return super().observation_shape(signal_shape)
 
     def operator(self, problems: ProblemBatch) -> GaussianSensing:
-        """A of a batch."""
+        """Return the operator A of a batch."""
         return GaussianSensing(problems, self.symmetric, self.storage)
 
 
 @dataclass(frozen=True)
 class CommutingMeasurements(Measurements):
-    """``yᵢ = ⟨Aᵢ, X⟩`` with symmetric Aᵢ that commute, see :class:`CommutingSensing`; X a square matrix.
+    """``yᵢ = ⟨Aᵢ, X⟩`` with commuting symmetric Aᵢ, see :class:`CommutingSensing`. X must be a square matrix.
 
     Args:
         measurements: m, at least 1.
@@ -100,10 +101,10 @@ class CommutingMeasurements(Measurements):
     name: ClassVar[str] = "commuting"
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(m,)``."""
+        """Return ``(m,)``."""
         square_side(tuple(signal_shape), "commuting measurements")
         return super().observation_shape(signal_shape)
 
     def operator(self, problems: ProblemBatch) -> CommutingSensing:
-        """A of a batch."""
+        """Return the operator A of a batch."""
         return CommutingSensing(problems)

@@ -1,4 +1,4 @@
-"""Signals ``X = φ(θ)``: what is recovered, over-parameterised."""
+"""Over-parameterised signals ``X = φ(θ)``."""
 
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.model.signals.factor import Factor, SymmetricFactor

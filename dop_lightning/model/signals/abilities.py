@@ -1,7 +1,7 @@
-"""What some signals can do beyond ``φ(θ)`` and its gradient: named abilities that the engine asks a signal for.
+"""Optional abilities of signals beyond ``φ(θ)`` and its gradient, which the engine queries by name.
 
-A signal that lacks an ability has ``None`` in its place, see :class:`~dop_lightning.model.signals.base.Signal`. No code
-asks which class a signal is of, so that a signal of your own can have each of them.
+The property of an ability that a signal lacks is ``None``, see :class:`~dop_lightning.model.signals.base.Signal`. The
+engine does not check the class of a signal, so that custom signals can have all abilities.
 
 Shapes: K problems, n rows, m columns, r columns of the factors.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Factors(Protocol):
-    """A signal ``X = left·rightᵀ``.
+    """Signal that is a product of two factors, ``X = left·rightᵀ``.
 
     Attributes:
         symmetric: whether both factors are the same array, so that X is positive semidefinite.
@@ -23,56 +23,58 @@ class Factors(Protocol):
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """The factors ``(K, n, r)`` and ``(K, m, r)``, as tensors on the memory of the parameters."""
+        """Factors ``(K, n, r)`` and ``(K, m, r)``, as tensors that share memory with the parameters."""
 
 
 class Growth(Protocol):
-    """A signal whose parameters become more while it descends."""
+    """Signal whose number of parameters increases during optimization."""
 
     @property
     def length(self) -> float:
-        """Mean length of a direction at the start."""
+        """Mean initial length of a direction."""
 
     def begin_(self, pulled: Tensor) -> None:
-        """Start from ``A*(y)``, ``(K, n, m)``."""
+        """Initialize from ``A*(y)``, ``(K, n, m)``."""
 
     def grow_(self, dual: Callable[[], Tensor], settled: Tensor | None = None) -> bool:
-        """Grow where it is due, and return whether it was; ``dual`` returns ``A*(ξ)``, ``(K, n, m)``.
+        """Grow all problems that require it, and return whether any did.
 
-        Problems that are ``settled``, ``(K,)`` bool, keep their size.
+        Args:
+            dual: function that returns ``A*(ξ)``, ``(K, n, m)``.
+            settled: boolean ``(K,)``, true for problems that keep their size; ``None`` if there are none.
         """
 
     def prune_(self, k: int, limit: float) -> bool:
-        """Drop the components of problem k below ``limit`` if there is a gap at it, and return whether there was."""
+        """Drop the components of problem k below ``limit`` if the spectrum has a gap there; return whether it has."""
 
 
 class Guided(Protocol):
-    """A signal of a network whose input can hold an estimate of what it is to be."""
+    """Signal of a network whose input can contain an estimate of the signal."""
 
     def guide_by(self, estimates: Tensor) -> None:
-        """Put estimates ``(K, *n)`` into the inputs, in place of a part of what is random there.
+        """Replace a part of the random inputs by estimates ``(K, *n)``.
 
-        The array is read at each iteration, and may change in between.
+        The array is read at each iteration, and may change between iterations.
         """
 
 
 class Perturbed(Protocol):
-    """A signal that is random at each iteration.
+    """Signal with random numbers at each iteration.
 
     Attributes:
-        prepared: arrays that :meth:`prepare` fills, which stay where they are until ``release``.
+        prepared: arrays that :meth:`prepare` fills, which keep their memory until ``release``.
     """
 
     prepared: tuple[Tensor, ...]
 
     def calm_by(self, factors: Tensor) -> None:
-        """Scale what is random by ``factors``, ``(K,)`` on the CPU.
+        """Scale the random perturbation by ``factors``, ``(K,)`` on the CPU.
 
-        The array is read at each iteration, and may change in between.
+        The array is read at each iteration, and may change between iterations.
         """
 
     def prepare(self, iteration: int) -> None:
-        """Draw what is random at an iteration into :attr:`prepared`, from where ``forward`` takes it.
+        """Draw the random numbers of an iteration into :attr:`prepared`, from which ``forward`` reads them.
 
-        Call it outside of CUDA graphs. It changes no result: ``forward`` draws by itself what is not prepared.
+        Call it outside of CUDA graphs. It does not change results: ``forward`` draws all numbers that are not prepared.
         """

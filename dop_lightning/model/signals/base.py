@@ -1,6 +1,6 @@
-"""The interface of a signal ``X = φ(θ)``.
+"""Base class of signals ``X = φ(θ)``.
 
-Shapes: K problems, ``*n`` the shape of one signal.
+Shapes: K problems; ``*n`` is the shape of one signal.
 """
 
 from abc import abstractmethod
@@ -16,17 +16,17 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 class Signal(Part):
-    """K signals ``X = φ(θ)``, batched. A new one writes :meth:`forward`; autograd does the rest.
+    """K signals ``X = φ(θ)``, batched. Subclasses implement :meth:`forward`; gradients come from autograd.
 
-    A signal whose gradient is known in closed form sets :attr:`closed_form` and overrides :meth:`pull_back` and
-    :meth:`descend_`: no graph is built then and the step is done in place.
+    A signal with a gradient in closed form sets :attr:`closed_form` and overrides :meth:`pull_back` and
+    :meth:`descend_`. No graph is built then, and steps are taken in place.
 
     Attributes:
-        rate_scale: θ descends at ``rate_scale·τ``, such that gradient descent on X has the same scale for every signal
-            (and λ = 1/α in Eq. 8).
-        closed_form: whether gradients need no autograd.
-        capturable: whether :meth:`forward` does the same work on the device at every iteration, once what is random at
-            it is prepared, so that a CUDA graph may replay it.
+        rate_scale: the learning rate of θ is ``rate_scale·τ``. It is chosen so that gradient descent on X has the same
+            scale for all signals (and λ = 1/α in Eq. 8).
+        closed_form: whether gradients are computed without autograd.
+        capturable: whether :meth:`forward` performs the same device operations at every iteration once its random
+            numbers are prepared, so that a CUDA graph can replay it.
     """
 
     rate_scale: float = 1.0
@@ -41,50 +41,50 @@ class Signal(Part):
 
     @cached_property
     def _own_parameters(self) -> list[nn.Parameter]:
-        """To walk through the modules at every iteration would take as long as a small convolution."""
+        """All parameters, cached since collecting them from the modules takes as long as a small convolution."""
         return list(self.parameters())
 
     @abstractmethod
     def forward(self, iteration: int = 0) -> Tensor:
-        """``φ(θ)``, ``(K, *n)``, as gradient iteration number ``iteration`` sees it.
+        """Return ``φ(θ)``, ``(K, *n)``, at gradient iteration ``iteration``.
 
-        Two calls with the same θ and iteration give the same bits: whatever is random comes from a stream named by
+        Calls with the same θ and iteration give identical results: random numbers come from the stream
         (seed, purpose, iteration).
         """
 
     @property
     def factors(self) -> Factors | None:
-        """The signal as a product of two factors, if it is one."""
+        """The signal as a product of two factors, or ``None``."""
         return None
 
     @property
     def growth(self) -> Growth | None:
-        """The signal as one whose parameters become more, if they do."""
+        """The signal as one with a growing number of parameters, or ``None``."""
         return None
 
     @property
     def guided(self) -> Guided | None:
-        """The signal as one whose input can hold an estimate, if it can."""
+        """The signal as one whose input can contain an estimate, or ``None``."""
         return None
 
     @property
     def perturbed(self) -> Perturbed | None:
-        """The signal as one that is random at each iteration, if it is."""
+        """The signal as one with random numbers at each iteration, or ``None``."""
         return None
 
     def hint(self, problem: Problem) -> str | None:
-        """Return a line of advice if this signal can hardly fit a problem."""
+        """Return one line of advice if this signal is unsuitable for a problem, otherwise ``None``."""
         return None
 
     def evaluate(self, iteration: int) -> Tensor:
-        """``φ(θ)`` without a graph, and what :meth:`pull_back` needs of it remembered.
+        """Return ``φ(θ)`` detached, and keep the graph for :meth:`pull_back`.
 
         Raises:
-            ValueError: :meth:`forward` returned something else than K signals.
+            ValueError: :meth:`forward` did not return K signals.
         """
         if self.closed_form:
             return self.forward(iteration)
-        self._graph = None  # of an iteration that was broken off
+        self._graph = None  # left over from an interrupted iteration
         with torch.enable_grad():
             output = require_result(self.forward(iteration), Tensor, self.forward)
         if output.shape != self._output_shape:
@@ -97,15 +97,15 @@ class Signal(Part):
 
     @property
     def output(self) -> Tensor:
-        """``φ(θ)`` as :meth:`evaluate` last gave it, ``(K, *n)``; of a network, until :meth:`pull_back`."""
+        """Last result ``φ(θ)`` of :meth:`evaluate`, ``(K, *n)``; for networks, available until :meth:`pull_back`."""
         return self._evaluated().detach()
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
-        """``r += φ(θ)`` in place."""
+        """Add in place, ``r += φ(θ)``."""
         r.add_(self.evaluate(iteration))
 
     def release(self) -> None:
-        """Let go of what can be made anew, where no :meth:`pull_back` is to come: between blocks, after an error."""
+        """Free everything that can be recomputed, between blocks or after an error. ``pull_back`` must not follow."""
         self._graph = None
         for p in self.parameters():
             p.grad = None
@@ -124,5 +124,5 @@ class Signal(Part):
         return self._graph
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """One gradient step in place, given ``rate·∂f/∂X = rate·derivative``; for signals in closed form."""
+        """Take a gradient step in place, given ``rate·∂f/∂X = rate·derivative``; for signals in closed form."""
         raise NotImplementedError(f"{type(self).__name__} has no gradient in closed form")

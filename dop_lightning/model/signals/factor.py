@@ -1,6 +1,6 @@
-"""Low-rank matrices as products of factors: ``UUᵀ`` (Eq. 3) and ``UVᵀ``, of a bounded or a growing rank.
+"""Low-rank matrices as products of factors, ``UUᵀ`` (Eq. 3) and ``UVᵀ``, with a fixed or growing rank bound.
 
-Shapes: K problems, n rows, m columns, r the rank bound; U ``(K, n, r)``, V ``(K, m, r)``, X ``(K, n, m)``.
+Shapes: K problems, n rows, m columns, rank bound r; U ``(K, n, r)``, V ``(K, m, r)``, X ``(K, n, m)``.
 """
 
 from typing import Literal
@@ -16,19 +16,19 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 class SymmetricFactor(LowRank):
-    """``X = UUᵀ`` (Eq. 3), positive semidefinite of rank at most r.
+    """``X = UUᵀ`` (Eq. 3), positive semidefinite with rank at most r.
 
-    With ``G = ∂f/∂X`` the gradient is ``∂f/∂U = (G + Gᵀ)U``; for the quarter squared loss ``½(R + Rᵀ)U``, which is
-    ``A*(r)U`` of Eq. 6 where ``A*(r)`` is symmetric. An observation that is not symmetric is allowed: the paper's own
-    corruption is not.
+    With ``G = ∂f/∂X``, the gradient is ``∂f/∂U = (G + Gᵀ)U``. For the quarter squared loss it is ``½(R + Rᵀ)U``, which
+    equals ``A*(r)U`` of Eq. 6 if ``A*(r)`` is symmetric. Observations need not be symmetric: the corruption in the
+    paper is not.
 
     Args:
         problems: the batch, of square matrices.
-        rank: the bound r' on the rank, at least 1; ``None`` is n: nothing is known. The first bound where ``growing``.
-        scale: of the start, above 0 (1e-4 in section 4.1).
-        start: ``gaussian`` draws ``U ~ N(0, scale²)``; ``identity`` is ``U = scale·I`` (γI of Eq. 11), its first r'
-            columns where r' < n.
-        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
+        rank: bound r' on the rank, at least 1, or the initial bound if ``growing``; ``None`` is n, no bound.
+        scale: scale of the initial values, above 0 (1e-4 in section 4.1).
+        start: ``gaussian`` draws ``U ~ N(0, scale²)``; ``identity`` is ``U = scale·I`` (γI of Eq. 11), or its first r'
+            columns if r' < n.
+        growing: whether r' is initially small (8, or ``rank``) and doubles whenever most of the directions are in use.
 
     Raises:
         ValueError: the matrices are not square, or an argument is out of range.
@@ -46,11 +46,11 @@ class SymmetricFactor(LowRank):
     ) -> None:
         n, m = matrix_shape(problems, "SymmetricFactor")
         if n != m:
-            raise ValueError(f"SymmetricFactor needs square matrices, got {n}×{m}; use Factor, UVᵀ, for those")
+            raise ValueError(f"SymmetricFactor requires square matrices, got {n}×{m}; use Factor (UVᵀ) instead")
         super().__init__(problems, rank, scale, growing)
         rank = self.first_bound
         if growing and start == "identity":
-            raise ValueError("start must be 'gaussian' where the rank is growing, got 'identity'")
+            raise ValueError("start must be 'gaussian' if growing is True, got 'identity'")
         if one_of("start", start, ["gaussian", "identity"]) == "gaussian":
             U = problems.normal((n, rank), scale, "init")
         else:
@@ -60,35 +60,35 @@ class SymmetricFactor(LowRank):
         self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
-        """``UUᵀ``."""
+        """Return ``UUᵀ``."""
         return torch.bmm(self.U, self.U.mT)
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
-        """``r += UUᵀ`` in place."""
+        """Add in place, ``r += UUᵀ``."""
         (U,) = self.arrays
         r.baddbmm_(U, U.mT)
 
     def hint(self, problem: Problem) -> str | None:
-        """Advise another signal for a matrix that is far from symmetric."""
+        """Recommend another signal for a matrix that is far from symmetric."""
         return symmetry_hint(problem)
 
     def _gradient(self, derivative: Tensor) -> Tensor:
-        """``(G + Gᵀ)U``."""
+        """Return ``(G + Gᵀ)U``."""
         (U,) = self.arrays
         return torch.bmm(derivative, U).baddbmm_(derivative.mT, U)
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """U and U: ``X = U·Uᵀ``."""
+        """U and U, since ``X = U·Uᵀ``."""
         return self.arrays[0], self.arrays[0]
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂U = (G + Gᵀ)U``."""
+        """Set ``∂f/∂U = (G + Gᵀ)U``."""
         with torch.no_grad():
             self.U.grad = self._gradient(derivative).mul_(factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``U ← U − rate·(G + Gᵀ)U`` (Eq. 6)."""
+        """Update ``U ← U − rate·(G + Gᵀ)U`` (Eq. 6)."""
         step = self._gradient(derivative)
         if isinstance(rate, Tensor):
             step, rate = step.mul_(rate), 1.0
@@ -96,20 +96,19 @@ class SymmetricFactor(LowRank):
 
 
 class Factor(LowRank):
-    """``X = UVᵀ``, any n×m matrix of rank at most r.
+    """``X = UVᵀ``, any n×m matrix with rank at most r.
 
-    With ``G = ∂f/∂X`` the gradients are ``∂f/∂U = GV`` and ``∂f/∂V = GᵀU``. θ descends at 2τ: near balance X then moves
-    as fast as that of ``UUᵀ`` at τ, so that λ = 1/α in Eq. 8 holds here too.
+    With ``G = ∂f/∂X``, the gradients are ``∂f/∂U = GV`` and ``∂f/∂V = GᵀU``. The learning rate of θ is 2τ: for balanced
+    factors, X then changes as fast as ``UUᵀ`` with τ, so that λ = 1/α in Eq. 8 also holds here.
 
     Args:
         problems: the batch, of matrices.
-        rank: the bound r' on the rank, at least 1; ``None`` is min(n, m): nothing is known. The first bound where
-            ``growing``.
-        scale: standard deviation of the start, ``U, V ~ N(0, scale²)``, above 0.
-        growing: whether r' starts small (8, or ``rank``) and doubles whenever most of its directions are in use.
+        rank: bound r' on the rank, at least 1, or the initial bound if ``growing``; ``None`` is min(n, m), no bound.
+        scale: standard deviation of the initial values, ``U, V ~ N(0, scale²)``, above 0.
+        growing: whether r' is initially small (8, or ``rank``) and doubles whenever most of the directions are in use.
 
     Raises:
-        ValueError: an argument is out of range or the signals are not matrices.
+        ValueError: an argument is out of range, or the signals are not matrices.
     """
 
     rate_scale = 2.0
@@ -125,27 +124,27 @@ class Factor(LowRank):
         self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
-        """``UVᵀ``."""
+        """Return ``UVᵀ``."""
         return torch.bmm(self.U, self.V.mT)
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
-        """``r += UVᵀ`` in place."""
+        """Add in place, ``r += UVᵀ``."""
         U, V = self.arrays
         r.baddbmm_(U, V.mT)
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """U and V: ``X = U·Vᵀ``."""
+        """U and V, since ``X = U·Vᵀ``."""
         return self.arrays[0], self.arrays[1]
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂U = GV``, ``∂f/∂V = GᵀU``."""
+        """Set ``∂f/∂U = GV`` and ``∂f/∂V = GᵀU``."""
         with torch.no_grad():
             self.U.grad = torch.bmm(derivative, self.V).mul_(factor)
             self.V.grad = torch.bmm(derivative.mT, self.U).mul_(factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``U ← U − rate·GV``, ``V ← V − rate·GᵀU``, both from the old values."""
+        """Update ``U ← U − rate·GV`` and ``V ← V − rate·GᵀU`` simultaneously."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
         U, V = self.arrays

@@ -1,4 +1,4 @@
-"""An image as a function of the coordinates of its pixels: a perceptron on random Fourier features.
+"""Images as functions of pixel coordinates: a multilayer perceptron with random Fourier features.
 
 Shapes: C channels, H×W pixels, F frequencies.
 """
@@ -13,7 +13,7 @@ from dop_lightning.foundation.checks import at_least, positive
 
 
 def pixel_coordinates(height: int, width: int) -> Tensor:
-    """The centres of the pixels in [0, 1]², ``(H·W, 2)``, row by row.
+    """Return the centres of the pixels in [0, 1]², ``(H·W, 2)``, row by row.
 
     >>> pixel_coordinates(1, 2)
     tensor([[0.5000, 0.2500],
@@ -24,7 +24,7 @@ def pixel_coordinates(height: int, width: int) -> Tensor:
 
 
 def fourier_features(coordinates: Tensor, frequencies: Tensor) -> Tensor:
-    """``γ(v) = [cos(2πBv), sin(2πBv)]`` [Tancik et al., 2020], ``(N, 2F)``.
+    """Return Fourier features ``γ(v) = [cos(2πBv), sin(2πBv)]`` [Tancik et al., 2020], ``(N, 2F)``.
 
     Args:
         coordinates: v, ``(N, d)``.
@@ -35,24 +35,24 @@ def fourier_features(coordinates: Tensor, frequencies: Tensor) -> Tensor:
 
 
 class FourierMLP(nn.Module):
-    r"""``X[:, i, j] = sigmoid(MLP(γ(v_ij)))``, an image as a coordinate network.
+    r"""Coordinate network of an image, ``X[:, i, j] = sigmoid(MLP(γ(v_ij)))``.
 
     ``γ(v) = [cos(2πBv), sin(2πBv)]`` with a fixed ``B ~ N(0, σ²)``, F×2 [Tancik et al., *Fourier Features Let Networks
-    Learn High Frequency Functions in Low Dimensional Domains*, NeurIPS 2020]. σ is the prior: the larger it is, the
-    finer the detail that is learnt early, and the less of the noise is left out.
+    Learn High Frequency Functions in Low Dimensional Domains*, NeurIPS 2020]. σ determines the prior: with larger
+    values, finer detail is learned earlier, but also more noise.
 
-    To be used as ``NetworkSignal(problems, FourierMLP)``, or under ``signal`` in YAML, see docs/own_signal.md. It is
-    called without an input: the coordinates are its own.
+    Use it as ``NetworkSignal(problems, FourierMLP)``, or under ``signal`` in YAML, see docs/own_signal.md. It is called
+    without an input, since it stores the coordinates.
 
     Args:
-        shape: of the image, (C, H, W).
-        width: of the hidden layers, at least 1.
-        depth: hidden layers (linear and ReLU), at least 1.
-        frequencies: F, at least 1.
-        sigma: σ, in periods over a side of the image, above 0.
+        shape: shape of the image, (C, H, W).
+        width: width of the hidden layers, at least 1.
+        depth: number of hidden layers (linear and ReLU), at least 1.
+        frequencies: number of frequencies F, at least 1.
+        sigma: σ, in periods per side of the image, above 0.
 
     Raises:
-        ValueError: the signal is no image, or an argument is out of range.
+        ValueError: the signal is not an image, or an argument is out of range.
     """
 
     features: Tensor
@@ -62,7 +62,7 @@ class FourierMLP(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 3:
-            raise ValueError(f"FourierMLP needs images, C×H×W, got a signal of shape {tuple(shape)}")
+            raise ValueError(f"FourierMLP requires images, C×H×W, got a signal of shape {tuple(shape)}")
         at_least("width", width, 1)
         at_least("depth", depth, 1)
         at_least("frequencies", frequencies, 1)
@@ -75,5 +75,5 @@ class FourierMLP(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(width, channels))
 
     def forward(self) -> Tensor:
-        """The image, ``(C, H, W)`` in (0, 1)."""
+        """Return the image, ``(C, H, W)``, with values in (0, 1)."""
         return torch.sigmoid(self.layers(self.features)).T.reshape(self.shape)

@@ -1,6 +1,6 @@
-"""Factors whose common dimension r', the bound on the rank, may grow.
+"""Factors whose common dimension r', the bound on the rank, can grow.
 
-Shapes: K problems, n rows, m columns, r the columns of every factor; U ``(K, n, r)``, V ``(K, m, r)``.
+Shapes: K problems, n rows, m columns, r columns of each factor; U ``(K, n, r)``, V ``(K, m, r)``.
 """
 
 import math
@@ -17,55 +17,56 @@ from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
 
 FIRST_BOUND = 8
-"""r' of a growing factor at its start, where none is given."""
+"""Default initial r' of a growing factor."""
 
 GROWN = 10.0
-"""A direction is in use when it has grown so much beyond the start. Small against what a signal needs, so that new
-columns come before the old ones are filled; large against what the outliers' spectrum does in that time."""
+"""Growth relative to the initial length from which a direction is in use. It is small compared with the growth of the
+directions of a signal, so that columns are added before the existing ones are filled, and large compared with the
+growth that the spectrum of the outliers causes in the same time."""
 
 FIRST_COUNTER = 16
-"""Counter of the stream that subspace iterations begin with, apart from the other draws of a start."""
+"""Counter of the stream that initializes subspace iterations, separate from the other initial draws."""
 
 SUBSPACE_ITERATIONS = 12
 
 NEGLIGIBLE = 1e-2
-"""Part of the largest singular value of U, below which a direction is not in use however much it has grown."""
+"""Fraction of the largest singular value of U below which a direction is not in use, whatever its growth."""
 
 
 def matrix_shape(problems: ProblemBatch, signal: str) -> tuple[int, int]:
-    """Rows and columns of the signals; ``signal`` names who asks in the error."""
+    """Return the rows and columns of the signals. ``signal`` is the name of the class in the error message."""
     shape = problems.signal_shape
     if len(shape) != 2:
-        raise ValueError(f"{signal} needs a matrix, n×m, got a signal of shape {shape}")
+        raise ValueError(f"{signal} requires a matrix, n×m, got a signal of shape {shape}")
     return shape[0], shape[1]
 
 
 GAP = 4.0
-"""Surplus components are dropped where the spectrum falls by this factor."""
+"""Minimum ratio of adjacent singular values at which surplus components are dropped."""
 
 CLEAR = 2.0
-"""And where the components that stay are above so many times the limit."""
+"""Minimum ratio of the singular values of the other components to the limit, also required for this."""
 
 
 class LowRank(Signal):
-    r"""A product of factors with r' columns each.
+    r"""Product of factors with r' columns each.
 
-    A *growing* factor starts small, at r' = 8 columns, and is to give the answer of r' = min(n, m), of which the start
-    is close to ``U = c·I`` with ``c = γ√n`` (``c = γ√(min(n, m)/2)`` for ``UVᵀ``): there all directions are equal, and
-    each grows like ``exp(A*(ξ))``, with ``ξ = −Σ τ·r`` (Lemma 2). Directions that have hardly grown do not matter, so
-    they are left out until they do:
+    A *growing* factor initially has r' = 8 columns, and approximates the result for r' = min(n, m). The initial values
+    of the latter are close to ``U = c·I`` with ``c = γ√n`` (``c = γ√(min(n, m)/2)`` for ``UVᵀ``): all directions are
+    equal, and each grows like ``exp(A*(ξ))`` with ``ξ = −Σ τ·r`` (Lemma 2). Directions that have hardly grown do not
+    influence the result, and are therefore omitted until they do:
 
-    * the first columns are ``c`` times the r' leading eigenvectors of ``A*(y)`` (singular vectors for ``UVᵀ``);
-    * whenever more than three quarters of the columns have grown tenfold (and are no mere hundredth of the largest),
-      their number is doubled by the leading eigenvectors v of ``A*(ξ)`` in what is orthogonal to U, as long as they
-      would be by now, ``c·exp(vᵀA*(ξ)v)``. ξ is known from g and h.
+    * The first columns are ``c`` times the r' leading eigenvectors of ``A*(y)`` (singular vectors for ``UVᵀ``).
+    * Whenever more than three quarters of the columns have grown tenfold (and exceed a hundredth of the largest one),
+      their number is doubled. The new columns are the leading eigenvectors v of ``A*(ξ)`` in the orthogonal complement
+      of U, with the length that they would have reached by now, ``c·exp(vᵀA*(ξ)v)``. ξ is known from g and h.
 
-    Problems of a batch grow one by one: columns that a problem has not asked for are 0, and stay so.
+    Problems of a batch grow independently: columns that a problem does not use are 0, and remain 0.
 
     Args:
         problems: the batch, of matrices.
-        rank: the (first) bound.
-        scale: standard deviation γ of the start.
+        rank: the bound, or the initial bound if it grows.
+        scale: standard deviation γ of the initial values.
         growing: whether the bound grows.
     """
 
@@ -83,38 +84,38 @@ class LowRank(Signal):
         else:
             self.first_bound = at_least("rank", rank, 1)
         if growing and self.first_bound > self.largest:
-            raise ValueError(f"rank must be at most {self.largest}, the smaller side, where it grows, got {rank}")
+            raise ValueError(f"rank must be at most {self.largest}, the smaller side, if growing is True, got {rank}")
         self.problems = problems
 
     @property
     def factors(self) -> Factors:
-        """Itself."""
+        """The signal itself."""
         return self
 
     @property
     def growth(self) -> Growth | None:
-        """Itself, if it is growing."""
+        """The signal itself if it is growing, otherwise ``None``."""
         return self if self.growing else None
 
     @property
     @abstractmethod
     def pair(self) -> tuple[Tensor, Tensor]:
-        """The left and the right factor, plain tensors on the parameters' memory: ``X = left·rightᵀ``."""
+        """Left and right factor of ``X = left·rightᵀ``, as tensors that share memory with the parameters."""
 
     @property
     def length(self) -> float:
-        """c: how long a direction is in the mean at the start with all columns."""
+        """Mean initial length c of a direction if all columns were present."""
         return self.scale * (self.largest if self.symmetric else self.largest / 2) ** 0.5
 
     def columns(self) -> list[int]:
-        """r' of each problem: the columns up to the last one that is not 0."""
+        """Return r' of each problem: the number of columns up to the last nonzero one."""
         used = (self.pair[0] != 0).any(dim=1)  # K r
         numbers = torch.arange(1, used.shape[1] + 1, device=used.device)
         return (used * numbers).amax(dim=1).tolist()
 
     @torch.no_grad()
     def begin_(self, pulled: Tensor) -> None:
-        """Start a growing factor.
+        """Initialize a growing factor.
 
         Args:
             pulled: ``A*(y)``, ``(K, n, m)``.
@@ -126,11 +127,14 @@ class LowRank(Signal):
 
     @torch.no_grad()
     def grow_(self, dual: Callable[[], Tensor], settled: Tensor | None = None) -> bool:
-        """Double the columns of every problem that uses more than three quarters of its own; whether any did.
+        """Double the columns of all problems that use more than three quarters of them.
 
         Args:
-            dual: gives ``A*(ξ)``, ``(K, n, m)``.
-            settled: problems that keep their columns, ``(K,)`` bool; ``None`` if there are none.
+            dual: function that returns ``A*(ξ)``, ``(K, n, m)``.
+            settled: boolean ``(K,)``, true for problems that keep their columns; ``None`` if there are none.
+
+        Returns:
+            Whether any problem has grown.
         """
         left = self.pair[0]
         if not self.growing or min(columns := self.columns()) >= self.largest:
@@ -146,7 +150,7 @@ class LowRank(Signal):
         if wanted == columns:
             return False
         self._widen(max(wanted))
-        pulled = torch.nan_to_num(dual(), 0.0, 0.0, 0.0)  # of a problem that is about to diverge
+        pulled = torch.nan_to_num(dual(), 0.0, 0.0, 0.0)  # problems that are about to diverge
         for k, (before, after) in enumerate(zip(columns, wanted, strict=True)):
             if after > before:
                 self._add(k, before, after, pulled[k])
@@ -154,17 +158,17 @@ class LowRank(Signal):
 
     @torch.no_grad()
     def prune_(self, k: int, limit: float) -> bool:
-        """Drop the components of problem k whose singular values lie below ``limit``, if there is a gap at it.
+        """Drop the components of problem k with singular values below ``limit``, if the spectrum has a gap there.
 
-        X keeps the others. The factors become balanced, ``U = U_r√Σ_r`` and ``V = V_r√Σ_r``.
+        The other components of X are kept. The factors are balanced, ``U = U_r√Σ_r`` and ``V = V_r√Σ_r``.
 
         Args:
             k: position of the problem.
-            limit: of singular values of X.
+            limit: threshold for singular values of X.
 
         Returns:
-            Whether the smallest one above it is at least :data:`GAP` times the largest one below it, and
-            :data:`CLEAR` times the limit.
+            Whether components were dropped: the smallest singular value above the limit must be at least :data:`GAP`
+            times the largest one below it, and :data:`CLEAR` times the limit.
         """
         left, right = (factor[k].double() for factor in self.pair)
         (Q_left, R_left), (Q_right, R_right) = torch.linalg.qr(left), torch.linalg.qr(right)
@@ -176,7 +180,7 @@ class LowRank(Signal):
         if not 0 < rank < len(values) or not values[rank - 1] >= max(GAP * float(values[rank]), CLEAR * limit):
             return False
         if self.symmetric:
-            Vh = U.mT  # of a positive semidefinite matrix
+            Vh = U.mT  # X is positive semidefinite
             Q_right = Q_left
         length = values[:rank].sqrt()
         new = Q_left @ U[:, :rank] * length, Q_right @ Vh[:rank].mT * length
@@ -187,34 +191,34 @@ class LowRank(Signal):
         return True
 
     def _narrow(self, width: int) -> None:
-        """Leave out columns that are 0 for all problems."""
+        """Remove columns beyond ``width``, which are 0 for all problems."""
         for p in self.parameters():
             if p.shape[2] > width:
                 p.data = p.data[:, :, :width].contiguous()
         self.tie_arrays()
 
     def _add(self, k: int, before: int, after: int, dual: Tensor) -> None:
-        """Fill columns of problem k."""
+        """Fill the columns ``before`` to ``after`` of problem k."""
         own = [factor[k, :, :before] for factor in self.pair]
         left, right = (torch.linalg.qr(factor).Q for factor in own)
         rest = dual - left @ (left.mT @ dual)
         rest = rest - (rest @ right) @ right.mT
         vectors = self._leading(rest, after - before, k)
-        # more than that would have been seen before
+        # directions that have grown more would have been added before
         lengths = self.length * vectors[1].exp().clamp(1 / GROWN, GROWN)
         for factor, new in zip(self.arrays, (vectors[0], vectors[2]), strict=False):
             factor[k, :, before:after] = new * lengths
 
     def _leading(self, M: Tensor, count: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvectors of the largest eigenvalues of ``(M + Mᵀ)/2``, or singular vectors of M, by subspace iteration.
+        """Return leading eigenvectors of ``(M + Mᵀ)/2``, or singular vectors of M, by subspace iteration.
 
         Args:
-            M: ``(n, m)``; what is not finite in it, of a problem that is about to diverge, counts as 0.
-            count: how many.
-            k: whose random numbers begin.
+            M: ``(n, m)``. Non-finite entries, of a problem that is about to diverge, are treated as 0.
+            count: number of vectors.
+            k: position of the problem whose random numbers initialize the iteration.
 
         Returns:
-            ``(n, count)``, ``(count,)``, ``(m, count)``.
+            Left vectors ``(n, count)``, values ``(count,)`` in descending order, and right vectors ``(m, count)``.
         """
         M, unit = _of_order_one(torch.nan_to_num(M, 0.0, 0.0, 0.0))
         width = min(2 * count, self.largest)
@@ -223,7 +227,7 @@ class LowRank(Signal):
         basis = start.to(M.device)
         if self.symmetric:
             S = (M + M.mT) / 2
-            # above the spectral norm; a shift by less is enough for positive eigenvalues to go before negative ones
+            # bound of the spectral norm; a smaller shift suffices to rank positive eigenvalues before negative ones
             bound = torch.minimum(torch.linalg.matrix_norm(S, 1), torch.linalg.matrix_norm(S))
             for _ in range(SUBSPACE_ITERATIONS):
                 basis = torch.linalg.qr(S @ basis + bound / 4 * basis).Q
@@ -236,7 +240,7 @@ class LowRank(Signal):
         return left[:, :count], values[:count] * unit, basis @ right[:count].mT
 
     def _widen(self, width: int) -> None:
-        """Make room for ``width`` columns, those that are new being 0."""
+        """Extend the factors to ``width`` columns, filled with 0."""
         for p in self.parameters():
             if p.shape[2] < width:
                 wider = p.new_zeros(*p.shape[:2], width)
@@ -245,7 +249,7 @@ class LowRank(Signal):
         self.tie_arrays()
 
     def problem_state(self, k: int) -> dict[str, Tensor]:
-        """A copy of the factors of problem k, without columns that others have asked for."""
+        """Return a copy of the factors of problem k, without columns that only other problems use."""
         state = super().problem_state(k)
         if not self.growing:
             return state
@@ -253,7 +257,7 @@ class LowRank(Signal):
         return {name: factor[:, :own].clone() for name, factor in state.items()}
 
     def load_problem_state(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Put a state of any number of columns in the place of problem k."""
+        """Load a state with any number of columns into problem k."""
         if self.growing:
             self._widen(max((factor.shape[-1] for factor in state.values()), default=0))
             width = self.pair[0].shape[2]
@@ -265,9 +269,9 @@ class LowRank(Signal):
 
 
 def _of_order_one(M: Tensor) -> tuple[Tensor, Tensor]:
-    """M and a power of two, M being their product: squares of what is very large or small are no numbers of its type.
+    """Divide M by a power of two, so that its squares neither overflow nor underflow; return quotient and power.
 
-    A power of two changes the exponents alone, so that results have the same bits where squares are numbers anyhow.
+    Dividing by a power of two changes only exponents, so that results are identical whenever scaling is not necessary.
     """
     most = int(0.8 * math.log2(torch.finfo(M.dtype).max))
     unit = torch.exp2(torch.frexp(M.abs().amax()).exponent.clamp(-most, most).to(M))

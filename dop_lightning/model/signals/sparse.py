@@ -1,6 +1,6 @@
 """Sparse signals as a difference of Hadamard products, ``X = g∘g − h∘h`` (Eq. 5).
 
-Shapes: K problems, ``*n`` the shape of a signal.
+Shapes: K problems; ``*n`` is the shape of a signal.
 """
 
 from typing import Literal
@@ -15,17 +15,17 @@ from dop_lightning.problems.problem import ProblemBatch
 
 
 class HadamardSignal(Signal):
-    """``X = g∘g − h∘h`` (Eq. 5), whose gradient descent from a small start is biased towards sparse X.
+    """``X = g∘g − h∘h`` (Eq. 5). Gradient descent from a small initial value is biased towards sparse X.
 
-    It is the corruption's parameterisation (:class:`~dop_lightning.model.corruption.HadamardCorruption`) in the
-    signal's place: A acts on it. With ``G = ∂f/∂X`` the gradients are ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``. Beside
-    a corruption at α·τ gradient descent prefers small ``‖X‖₁ + ‖s‖₁/α``.
+    It is the parameterisation of :class:`~dop_lightning.model.corruption.HadamardCorruption` used for the signal, on
+    which A acts. With ``G = ∂f/∂X``, the gradients are ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``. Together with a
+    corruption at the rate α·τ, gradient descent is biased towards small ``‖X‖₁ + ‖s‖₁/α``.
 
     Args:
-        problems: the batch; signals of any shape.
-        scale: of the start, above 0; the smaller, the sparser, and the longer it takes.
-        start: ``gaussian`` draws ``g ~ N(0, scale²)``, ``constant`` is ``g = scale·1`` (Eq. 11). Always ``h = g``, so
-            that X starts at 0.
+        problems: the batch, with signals of any shape.
+        scale: scale of the initial values, above 0. Smaller values give sparser signals but take longer.
+        start: ``gaussian`` draws ``g ~ N(0, scale²)``, ``constant`` is ``g = scale·1`` (Eq. 11). In both cases
+            ``h = g``, so that X is initially 0.
 
     Raises:
         ValueError: ``scale`` is not a finite number above 0, or ``start`` is unknown.
@@ -48,23 +48,23 @@ class HadamardSignal(Signal):
         self.tie_arrays()
 
     def forward(self, iteration: int = 0) -> Tensor:
-        """``g∘g − h∘h``."""
+        """Return ``g∘g − h∘h``."""
         return torch.addcmul(self.g.square(), self.h, self.h, value=-1)
 
     def add_to_(self, r: Tensor, iteration: int) -> None:
-        """``r += g∘g − h∘h`` in place."""
+        """Add in place, ``r += g∘g − h∘h``."""
         g, h = self.arrays
         r.addcmul_(g, g)
         r.addcmul_(h, h, value=-1)
 
     def pull_back(self, derivative: Tensor, factor: float) -> None:
-        """``∂f/∂g = 2·G∘g``, ``∂f/∂h = −2·G∘h``."""
+        """Set ``∂f/∂g = 2·G∘g`` and ``∂f/∂h = −2·G∘h``."""
         g, h = self.arrays
         self.g.grad = derivative * g * (2 * factor)
         self.h.grad = derivative * h * (-2 * factor)
 
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
-        """``g ← g − 2·rate·G∘g``, ``h ← h + 2·rate·G∘h``."""
+        """Update ``g ← g − 2·rate·G∘g`` and ``h ← h + 2·rate·G∘h``."""
         if isinstance(rate, Tensor):
             derivative, rate = derivative * rate, 1.0
         g, h = self.arrays

@@ -1,4 +1,4 @@
-"""Whether an observed matrix is symmetric apart from outliers, as ``UUᵀ`` is.
+"""Check whether an observed matrix is symmetric apart from outliers, as required by ``UUᵀ``.
 
 Shapes: Y ``(n, n)``.
 """
@@ -9,29 +9,29 @@ from torch import Tensor
 from dop_lightning.problems.problem import Problem
 
 QUANTILE = 0.1
-"""Of the pairs of opposite entries, the share that must agree. Of half outliers, a quarter do."""
+"""Fraction of the pairs of opposite entries that must agree. With half of the entries outliers, a quarter agree."""
 
 LIMIT = 0.5
-"""Agreement, relative to that of unrelated entries, beyond which a matrix is not symmetric."""
+"""Difference of opposite entries, relative to that of unrelated ones, above which a matrix is not symmetric."""
 
 LEAST_PAIRS = 50
-"""Of fewer pairs nothing is said."""
+"""Minimum number of pairs for an estimate."""
 
 
 def asymmetry(observation: Tensor, mask: Tensor | None = None) -> float | None:
-    """How far a matrix is from symmetric apart from outliers: about 0 where it is, about 1 where nothing is alike.
+    """Measure the asymmetry of a matrix apart from outliers: about 0 if it is symmetric, about 1 if it is unrelated.
 
-    The 10 % quantile of ``|Yᵢⱼ − Yⱼᵢ|`` divided by that of ``|Yᵢⱼ − Yⱼ₋₁,ᵢ|``, entries that have nothing to do with
-    each other in a symmetric matrix either. A quantile that low does not see outliers: at 50 % of them a quarter of
-    the pairs have none. A median would.
+    It is the 10 % quantile of ``|Yᵢⱼ − Yⱼᵢ|`` divided by that of ``|Yᵢⱼ − Yⱼ₋₁,ᵢ|``, whose entries are unrelated even
+    in a symmetric matrix. Unlike the median, such a low quantile is robust: with 50 % outliers, a quarter of the pairs
+    contain none.
 
     Args:
         observation: Y ``(n, n)``.
-        mask: boolean ``(n, n)``, true where Y was observed; ``None`` for all.
+        mask: boolean ``(n, n)``, true where Y was observed; ``None`` if all entries were observed.
 
     Returns:
-        At least 0; ``None`` where fewer than 50 pairs were observed, too few to tell, or where the entries are alike
-        anyhow, so that there is nothing to compare with.
+        A number ≥ 0. ``None`` if fewer than 50 pairs were observed, or if unrelated entries are equal, so that they
+        cannot serve as a reference.
 
     Raises:
         ValueError: the matrix is not square.
@@ -54,9 +54,9 @@ def _low(values: Tensor) -> float:
 
 
 def symmetry_hint(problem: Problem) -> str | None:
-    """A line for the user where ``UUᵀ`` is to be fitted to a matrix that is far from symmetric; else ``None``.
+    """Return one line of advice if ``UUᵀ`` is fitted to a matrix that is far from symmetric, otherwise ``None``.
 
-    To be asked where the operator is the identity or an entry mask: of measurements nothing is known, and ``None`` is
+    The operator must be the identity or an entry mask. For other measurements the symmetry is unknown, and ``None`` is
     returned.
     """
     y = problem.observation
@@ -66,6 +66,6 @@ def symmetry_hint(problem: Problem) -> str | None:
     if found is None or found <= LIMIT:
         return None
     return (
-        f"{problem.name}: the observation is far from symmetric, not by outliers alone, and UUᵀ is symmetric; "
-        "for any matrix use UVᵀ: --model.signal Factor"
+        f"{problem.name}: the observation is far from symmetric, even without outliers, but UUᵀ is symmetric; use "
+        "UVᵀ instead: --model.signal Factor"
     )

@@ -1,4 +1,4 @@
-"""Scores of a recovery: pure functions, one number a problem, and torchmetrics classes that average over problems."""
+"""Scores of recoveries: functions that return one number per problem, and torchmetrics that average over problems."""
 
 from dop_lightning.problems.metrics.functional import (
     corruption_density,

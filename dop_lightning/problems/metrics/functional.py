@@ -1,9 +1,9 @@
-"""Scores of K recoveries at once: every function returns ``(K,)``, one number a problem, in float64.
+"""Scores of K recoveries: all functions return ``(K,)`` in float64, one number per problem.
 
-Nothing raises because of what a recovery holds: a score that is not defined (of a diverged problem, of a truth that is
-0, of an image smaller than a window) is NaN, and the other problems keep theirs.
+The values of a recovery never raise an error. Undefined scores (of a diverged problem, a truth of 0, or an image
+smaller than a window) are NaN, and do not affect other problems.
 
-Shapes: K problems, ``*n`` the shape of a signal, ``*m`` that of an observation, C H W an image, n m a matrix.
+Shapes: K problems; ``*n`` is the shape of a signal, ``*m`` that of an observation, C H W an image, n m a matrix.
 """
 
 import math
@@ -15,30 +15,30 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from dop_lightning.foundation.checks import not_negative, positive, share
 
 AT_ONCE = 2**20
-"""Entries of a corruption that are counted at once."""
+"""Number of entries of a corruption that are processed at once."""
 
 SSIM_SIGMA = 1.5
-SSIM_WINDOW = 11  # what truncation at 3.5 sigma makes of it, in torchmetrics as in scikit-image
-SSIM_STRIP = 2**16  # pixels whose windows are looked at together: they lie in the cache, and large images need no more
+SSIM_WINDOW = 11  # truncation at 3.5 sigma, as in torchmetrics and scikit-image
+SSIM_STRIP = 2**16  # pixels processed at once: they fit in the cache, and bound the memory for large images
 
 
 LARGE_SIDE = 512
-"""Rows and columns from which the rank follows from leading singular values, if they decide."""
+"""Minimum number of rows and columns at which the rank is computed from leading singular values, if possible."""
 
 LEAST_TOLERANCE = 1e-3
-"""Relative tolerance from which single precision is enough for that."""
+"""Minimum relative tolerance for which single precision suffices for that."""
 
 FIRST_WIDTH = 32
 
 ROUNDING = 1e-10
-"""Share of the energy of a matrix that may be lost to rounding in float32."""
+"""Fraction of the energy of a matrix that may be lost to rounding in float32."""
 
 
 def psnr(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
-    """Peak signal-to-noise ratio, ``10·log10(data_range² / mean((X̂ − X*)²))`` in dB; inf where they are equal.
+    """Peak signal-to-noise ratio, ``10·log10(data_range² / mean((X̂ − X*)²))`` in dB; inf if both are equal.
 
     Args:
-        estimate: X̂, ``(K, *n)``. It is not clamped to the range.
+        estimate: X̂, ``(K, *n)``, not clamped to the range.
         truth: X*, ``(K, *n)``.
         data_range: width of the range of the signal, above 0; 1 for images.
 
@@ -59,12 +59,12 @@ def psnr(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
 
 
 def ssim(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
-    """Structural similarity with Gaussian weights, σ = 1.5, averaged over channels and places (Wang et al., 2004).
+    """Structural similarity with Gaussian weights, σ = 1.5, averaged over channels and pixels (Wang et al., 2004).
 
-    Places whose 11×11 window reaches over the border do not count. That is scikit-image's ``structural_similarity``
-    with ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``. torchmetrics reflects the image at its
-    border and counts them, and takes a convolution of 121 numbers a place, which in float64 on a CPU is slower than a
-    few iterations of the network; here rows come before columns.
+    Pixels whose 11×11 window extends beyond the border are excluded. This equals ``structural_similarity`` of
+    scikit-image with ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``. torchmetrics reflects the image
+    at its border and includes these pixels. It also uses a convolution with 121 weights, which in float64 on a CPU is
+    slower than several iterations of the network; this function filters along rows and columns separately.
 
     Args:
         estimate: X̂, ``(K, C, H, W)``.
@@ -72,10 +72,10 @@ def ssim(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
         data_range: width of the range of the signal, above 0.
 
     Returns:
-        ``(K,)``; NaN for images with a side below 11, on which no window fits.
+        ``(K,)``; NaN for images with a side below 11, which contain no window.
 
     Raises:
-        ValueError: not four dimensions, shapes differ, or ``data_range`` is not above 0.
+        ValueError: inputs do not have four dimensions, shapes differ, or ``data_range`` is not above 0.
     """
     positive("data_range", data_range)
     x, reference = _pair(estimate, truth)
@@ -87,7 +87,7 @@ def ssim(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
     height, width = x.shape[-2:]
     stride = max(SSIM_WINDOW, SSIM_STRIP // width)
     total = x.new_zeros(len(x))
-    for top in range(0, height - 2 * border, stride):  # rows of places; their windows reach 2·border rows further
+    for top in range(0, height - 2 * border, stride):  # rows of windows, which extend 2·border rows further
         strip = slice(top, min(top + stride, height - 2 * border) + 2 * border)
         places = _similarities(x[..., strip, :], reference[..., strip, :], data_range)
         total += places.flatten(1).sum(dim=1)
@@ -95,7 +95,7 @@ def ssim(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
 
 
 def _similarities(x: Tensor, y: Tensor, data_range: float) -> Tensor:
-    """SSIM at every place whose window lies within, ``(K, C, H−10, W−10)`` of ``(K, C, H, W)`` (Eq. 13 there)."""
+    """Return the SSIM of all windows inside an image, ``(K, C, H−10, W−10)`` for ``(K, C, H, W)`` (Eq. 13 there)."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean_x, mean_y = _windowed(x), _windowed(y)
     variances = (_windowed(x * x) - mean_x**2).clamp_(min=0) + (_windowed(y * y) - mean_y**2).clamp_(min=0)
@@ -105,7 +105,7 @@ def _similarities(x: Tensor, y: Tensor, data_range: float) -> Tensor:
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Means over Gaussian windows, along rows and then along columns."""
+    """Return means over Gaussian windows, computed along rows and then along columns."""
     bell = [math.exp(-0.5 * ((k - SSIM_WINDOW // 2) / SSIM_SIGMA) ** 2) for k in range(SSIM_WINDOW)]
     weights = [height / sum(bell) for height in bell]
     for dim in (-1, -2):
@@ -118,7 +118,7 @@ def _windowed(x: Tensor) -> Tensor:
 
 
 def relative_error(estimate: Tensor, truth: Tensor) -> Tensor:
-    """``‖X̂ − X*‖_F / ‖X*‖_F``, the score of section 4.1 (success is below 0.1); NaN where the truth is 0.
+    """Relative error ``‖X̂ − X*‖_F / ‖X*‖_F`` of section 4.1 (success is below 0.1); NaN if the truth is 0.
 
     Args:
         estimate: X̂, ``(K, *n)``.
@@ -140,15 +140,15 @@ def relative_error(estimate: Tensor, truth: Tensor) -> Tensor:
 
 
 def corruption_density(corruption: Tensor, threshold: float | Tensor, mask: Tensor | None = None) -> Tensor:
-    """The share of the observed entries with ``|s| > threshold``.
+    """Fraction of observed entries with ``|s| > threshold``.
 
     Args:
         corruption: ŝ or s*, ``(K, *m)``.
-        threshold: at least 0; a number, or ``(K,)``, one a problem.
-        mask: boolean ``(K, *m)``, true where observed; ``None`` where all was.
+        threshold: number ≥ 0, or ``(K,)`` with one per problem.
+        mask: boolean ``(K, *m)``, true where observed; ``None`` if all entries were observed.
 
     Returns:
-        ``(K,)`` in [0, 1]; NaN where nothing was observed, or where an observed entry of ``corruption`` is NaN.
+        ``(K,)`` in [0, 1]; NaN if no entry was observed, or if an observed entry of ``corruption`` is NaN.
 
     Raises:
         ValueError: a shape is wrong, or ``threshold`` is negative.
@@ -160,7 +160,7 @@ def corruption_density(corruption: Tensor, threshold: float | Tensor, mask: Tens
     if mask is not None:
         _observed(corruption, mask)
     above = known = undefined = torch.zeros(())
-    for begin in range(0, corruption[0].numel(), AT_ONCE):  # no copy of a large corruption
+    for begin in range(0, corruption[0].numel(), AT_ONCE):  # avoids a copy of a large corruption
         part = slice(begin, begin + AT_ONCE)
         s = _exact("corruption", corruption.flatten(1)[:, part])
         observed = _observed(s, None if mask is None else mask.flatten(1)[:, part])
@@ -175,18 +175,19 @@ def support_scores(
 ) -> tuple[Tensor, Tensor]:
     """Precision and recall of the support of ŝ against that of s*, over observed entries.
 
-    Both supports are the entries with ``|s| > threshold``: an entry that noise changed by less than the threshold is
-    no corruption to be found. With threshold 0 they are the supports in the strict sense.
+    Both supports consist of the entries with ``|s| > threshold``, so that changes by noise below the threshold do not
+    count as corruption. With a threshold of 0, they are the exact supports.
 
     Args:
         corruption: ŝ, ``(K, *m)``.
         true_corruption: s*, ``(K, *m)``.
-        threshold: at least 0; a number, or ``(K,)``, one a problem.
-        mask: boolean ``(K, *m)``, true where observed; ``None`` where all was.
+        threshold: number ≥ 0, or ``(K,)`` with one per problem.
+        mask: boolean ``(K, *m)``, true where observed; ``None`` if all entries were observed.
 
     Returns:
-        ``precision``, the share of ŝ's support that is in s*'s, and ``recall``, the share of s*'s that is in ŝ's, both
-        ``(K,)``; NaN where the support that is the denominator is empty, or where an observed entry of ŝ is NaN.
+        ``precision``, the fraction of the support of ŝ that is in that of s*, and ``recall``, the fraction of the
+        support of s* that is in that of ŝ, both ``(K,)``; NaN if the support in the denominator is empty, or if an
+        observed entry of ŝ is NaN.
 
     Raises:
         ValueError: a shape is wrong, or ``threshold`` is negative.
@@ -195,7 +196,7 @@ def support_scores(
     >>> support_scores(found, true, threshold=0.1)
     (tensor([0.5000], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
-    # torchmetrics' samplewise scores squeeze K = 1 away and turn an empty denominator into 0 or 1
+    # the samplewise scores of torchmetrics squeeze K = 1, and return 0 or 1 for an empty denominator
     s, s_true = _pair(corruption, true_corruption, "corruption", "true_corruption")
     observed = _observed(s, mask)
     found, true = _support(s, threshold) & observed, _support(s_true, threshold) & observed
@@ -204,17 +205,17 @@ def support_scores(
 
 
 def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
-    """The number of singular values above ``tolerance`` times the largest; 0 for the zero matrix.
+    """Number of singular values above ``tolerance`` times the largest; 0 for the zero matrix.
 
     Args:
         X: matrices, ``(K, n, m)``.
-        tolerance: relative, in [0, 1].
+        tolerance: relative tolerance, in [0, 1].
 
     Returns:
-        ``(K,)``; NaN for a matrix with an entry that is not finite.
+        ``(K,)``; NaN for a matrix with a non-finite entry.
 
     Raises:
-        ValueError: not three dimensions, or ``tolerance`` is out of its range.
+        ValueError: ``X`` does not have three dimensions, or ``tolerance`` is out of range.
 
     >>> numerical_rank(torch.stack([torch.eye(3), torch.ones(3, 3), torch.zeros(3, 3)]))
     tensor([3., 1., 0.], dtype=torch.float64)
@@ -229,15 +230,15 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
     if x.ndim != 3:
         raise ValueError(f"X must have the shape (K, n, m), got {tuple(x.shape)}")
     finite = torch.isfinite(x).all(dim=(1, 2))
-    # the solver raises for the whole batch where one matrix is not finite
+    # the solver raises an error for the whole batch if one matrix is not finite
     values = torch.linalg.svdvals(torch.where(finite[:, None, None], x, 0.0))  # (K, min(n, m)), descending
     return torch.where(finite, _count(values > tolerance * values[:, :1]), torch.nan)
 
 
 def _rank_of_large(M: Tensor, tolerance: float) -> float:
-    """Return the numerical rank of one matrix, from its leading singular values if they decide.
+    """Return the numerical rank of one matrix, from its leading singular values if they determine it.
 
-    With Q an orthonormal basis, ``B = QᵀM`` and ``e² = ‖M‖_F² − ‖B‖_F²``, singular values satisfy
+    For an orthonormal basis Q, ``B = QᵀM`` and ``e² = ‖M‖_F² − ‖B‖_F²``, the singular values satisfy
     ``σᵢ(B) ≤ σᵢ(M) ≤ √(σᵢ(B)² + e²)``. A few columns of Q suffice if e is small.
     """
     if not all(bool(torch.isfinite(extreme)) for extreme in M.aminmax()):
@@ -245,7 +246,7 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
     size = _norm(M)
     if size == 0:
         return 0.0
-    if not 1e-15 < size < 1e15:  # squares must be numbers
+    if not 1e-15 < size < 1e15:  # squares must neither underflow nor overflow
         M = M / M.abs().amax()
         size = _norm(M)
     generator = torch.Generator().manual_seed(0)
@@ -265,26 +266,26 @@ def _rank_of_large(M: Tensor, tolerance: float) -> float:
 
 
 def _norm(M: Tensor) -> float:
-    """``‖M‖_F``, summed in float64 without a copy of M in that type."""
+    """Return ``‖M‖_F``, summed in float64 without a float64 copy of M."""
     strips = M.split(max(1, AT_ONCE // M.shape[1]))
     norms = [torch.linalg.vector_norm(strip, dtype=torch.float64) for strip in strips]
     return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _exact(name: str, tensor: Tensor) -> Tensor:
-    """Detached float64, so that scores do not depend on the type a method computes in."""
+    """Return a detached float64 tensor, so that scores do not depend on the dtype of the method."""
     _require_entries(name, tensor)
-    # Apple's devices have no float64
+    # MPS devices do not support float64
     return (tensor.detach().cpu() if tensor.device.type == "mps" else tensor.detach()).double()
 
 
 def _require_entries(name: str, tensor: Tensor) -> None:
     if tensor.ndim < 2 or tensor.numel() == 0:
-        raise ValueError(f"{name} must hold K problems of at least one entry, got shape {tuple(tensor.shape)}")
+        raise ValueError(f"{name} must have the shape (K, ...) with at least one entry, got {tuple(tensor.shape)}")
 
 
 def _pair(left: Tensor, right: Tensor, name: str = "estimate", other: str = "truth") -> tuple[Tensor, Tensor]:
-    """Two tensors of one shape; without the check one would be broadcast to the other."""
+    """Return two tensors in float64 after checking that their shapes are equal, since they must not be broadcast."""
     if left.shape != right.shape:
         raise ValueError(f"{name} must have the shape of {other}, {tuple(right.shape)}, got {tuple(left.shape)}")
     x = _exact(name, left)
@@ -300,7 +301,7 @@ def _observed(s: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _support(s: Tensor, threshold: float | Tensor) -> Tensor:
-    """``|s| > threshold``, with a threshold a problem broadcast over its entries."""
+    """Return ``|s| > threshold``. One threshold per problem is broadcast over its entries."""
     if not isinstance(threshold, Tensor):
         return s.abs() > not_negative("threshold", threshold)
     if threshold.shape != s.shape[:1] or not bool((threshold >= 0).all()):
@@ -309,10 +310,10 @@ def _support(s: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def _undefined(s: Tensor, observed: Tensor) -> Tensor:
-    """``(K,)``, true where an observed entry is NaN: a comparison with it would count as "not above"."""
+    """Return ``(K,)``, true if an observed entry is NaN, which comparisons would treat as "not above"."""
     return (s.isnan() & observed).flatten(1).any(dim=1)
 
 
 def _count(entries: Tensor) -> Tensor:
-    """Number of true entries of each problem, ``(K,)`` float64, so that 0 / 0 is NaN."""
+    """Return the number of true entries of each problem, ``(K,)`` in float64, so that 0 / 0 is NaN."""
     return entries.flatten(1).sum(dim=1, dtype=torch.float64)

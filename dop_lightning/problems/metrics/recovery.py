@@ -1,6 +1,6 @@
-"""Scores as ``torchmetrics.Metric``: the mean over all problems seen, on all processes.
+"""Scores as ``torchmetrics.Metric``: the mean over all problems on all processes.
 
-Shapes: K problems, ``*n`` the shape of a signal, ``*m`` that of an observation.
+Shapes: K problems; ``*n`` is the shape of a signal, ``*m`` that of an observation.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dop_lightning.problems.metrics.functional import corruption_density, numeri
 
 
 class _ProblemMean(Metric):
-    """The mean of a score over problems. A score that is NaN makes the mean NaN: a failed recovery is not left out."""
+    """Mean of a score over problems. The mean is NaN if any score is, so that failed recoveries are not ignored."""
 
     is_differentiable = False
     full_state_update = False
@@ -31,8 +31,8 @@ class _ProblemMean(Metric):
         self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def _tell_apart(self, setting: str, value: float) -> None:
-        # a MetricCollection takes metrics whose states have equal names and values after the first update for one
-        # and the same: two thresholds that both give 0 at first would share their sums for ever
+        # a MetricCollection merges metrics whose states have equal names and values after the first update: metrics
+        # with two thresholds that both give 0 at first would share their sums from then on
         self.add_state(f"state_{setting}", torch.tensor(value), dist_reduce_fx="max")
 
     def _add(self, scores: Tensor) -> None:
@@ -40,11 +40,11 @@ class _ProblemMean(Metric):
         self.problems += len(scores)
 
     def compute(self) -> Tensor:
-        """The mean over the problems seen, a scalar."""
+        """Return the mean over all problems, a scalar."""
         return self.score_sum / self.problems
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Draw one value, or a list of them as a curve (needs matplotlib)."""
+        """Plot one value, or a list of values as a curve. Requires matplotlib."""
         return self._plot(val, ax)
 
 
@@ -52,7 +52,7 @@ class RelativeError(_ProblemMean):
     """Mean of ``‖X̂ − X*‖_F / ‖X*‖_F``, see :func:`~dop_lightning.problems.metrics.functional.relative_error`.
 
     Args:
-        kwargs: as of ``torchmetrics.Metric``.
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     >>> metric = RelativeError()
     >>> metric.update(torch.tensor([[1.0, 1.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
@@ -68,11 +68,11 @@ class RelativeError(_ProblemMean):
 
 
 class CorruptionDensity(_ProblemMean):
-    """Mean share of the observed entries with ``|ŝ| > threshold``.
+    """Mean fraction of observed entries with ``|ŝ| > threshold``.
 
     Args:
-        threshold: at least 0.
-        kwargs: as of ``torchmetrics.Metric``.
+        threshold: number ≥ 0.
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     Raises:
         ValueError: ``threshold`` is negative.
@@ -91,9 +91,9 @@ class CorruptionDensity(_ProblemMean):
         self.threshold = not_negative("threshold", threshold)
         self._tell_apart("threshold", threshold)
 
-    # a MetricCollection passes the same arguments to all it holds
+    # a MetricCollection passes the same arguments to all of its members
     def update(self, preds: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> None:
-        """Add K problems: ``preds`` ŝ, ``(K, *m)``, and ``mask``, as of the function; ``target`` is not used."""
+        """Add K problems: ``preds`` ŝ and the boolean ``mask``, both ``(K, *m)``; ``target`` is not used."""
         self._add(corruption_density(preds, self.threshold, mask))
 
 
@@ -101,11 +101,11 @@ class NumericalRank(_ProblemMean):
     """Mean number of singular values above ``tolerance`` times the largest.
 
     Args:
-        tolerance: relative, in [0, 1].
-        kwargs: as of ``torchmetrics.Metric``.
+        tolerance: relative tolerance, in [0, 1].
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: ``tolerance`` is out of its range.
+        ValueError: ``tolerance`` is out of range.
 
     >>> metric = NumericalRank()
     >>> metric.update(torch.stack([torch.eye(3), torch.ones(3, 3)]))
@@ -120,7 +120,7 @@ class NumericalRank(_ProblemMean):
         self.tolerance = share("tolerance", tolerance)
         self._tell_apart("tolerance", tolerance)
 
-    # a MetricCollection passes the same arguments to all it holds
+    # a MetricCollection passes the same arguments to all of its members
     def update(self, preds: Tensor, target: Tensor | None = None) -> None:
         """Add K problems: ``preds`` X̂, ``(K, n, m)``; ``target`` is not used."""
         self._add(numerical_rank(preds, self.tolerance))

@@ -1,7 +1,7 @@
-"""Synthetic corruptions of a clean signal: what the studies of the paper, and of a user, recover from.
+"""Synthetic corruptions of clean signals, for the experiments of the paper and of users.
 
-A noise never decides what is recovered: it turns a clean signal into an observation, and says which part of the
-difference a corruption ŝ is scored against. Every one can be built from YAML::
+A noise does not influence the recovery. It turns a clean signal into an observation, and defines which part of the
+difference is the true corruption s* for scores. Each noise can be specified in YAML::
 
     class_path: dop_lightning.problems.noise.SaltAndPepper
     init_args: {ratio: 0.5}

@@ -1,6 +1,6 @@
-"""What a noise is: a rule that turns a clean signal into an observation, seeded and problem by problem.
+"""Base class of noises, which turn a clean signal into an observation, with a seed per problem.
 
-Shapes: ``*m`` the shape of one clean signal (``C H W``, ``n m``, ``m``).
+Shapes: ``*m`` is the shape of one clean signal (``C H W``, ``n m``, ``m``).
 """
 
 from abc import ABC, abstractmethod
@@ -16,17 +16,17 @@ from dop_lightning.foundation.signatures import require_result
 
 @dataclass(frozen=True, eq=False)
 class Corrupted:
-    """A clean signal after a noise.
+    """Clean signal after adding noise.
 
-    With ``e`` the dense Gaussian noise, if there is any, ``observation = clean + corruption + e`` holds on every
-    observed entry. Without dense noise ``corruption`` is ``observation − clean`` as the machine computes it (a
-    mixture that adds to one entry several times agrees to rounding).
+    At every observed entry, ``observation = clean + corruption + e``, where ``e`` is the dense Gaussian noise, if any.
+    Without dense noise, ``corruption`` equals ``observation − clean`` in floating-point arithmetic, or up to rounding
+    for a mixture that adds to one entry several times.
 
     Args:
-        observation: ``y``, shape ``(*m)``; 0 where nothing was observed.
-        corruption: ``s*``, shape ``(*m)``, the gross part alone: what sparse ŝ is scored against. Dense noise is not
-            part of it, since no sparse corruption is meant to explain it. 0 where nothing was observed.
-        mask: boolean ``(*m)``, true where ``y`` was observed; ``None`` where all of it was.
+        observation: ``y``, shape ``(*m)``; 0 at entries that were not observed.
+        corruption: ``s*``, shape ``(*m)``: the gross part only, against which the sparse ŝ is scored. It excludes dense
+            noise, which a sparse corruption should not explain. 0 at entries that were not observed.
+        mask: boolean ``(*m)``, true where ``y`` was observed; ``None`` if all entries were observed.
     """
 
     observation: Tensor
@@ -34,7 +34,7 @@ class Corrupted:
     mask: Tensor | None = None
 
     def with_replaced(self, clean: Tensor, hit: Tensor, value: Tensor) -> "Corrupted":
-        """Put ``value`` at the entries ``hit``, whatever was there: the whole difference is gross, none of it dense."""
+        """Replace the entries ``hit`` by ``value``. Their whole difference to ``clean`` counts as gross corruption."""
         return replace(
             self,
             observation=torch.where(hit, value, self.observation),
@@ -42,41 +42,42 @@ class Corrupted:
         )
 
     def with_added(self, gross: Tensor) -> "Corrupted":
-        """Add ``gross`` to the observation; the corruption takes what arrived after rounding."""
+        """Add ``gross`` to the observation, and the resulting change after rounding to the corruption."""
         observation = self.observation + gross
         return replace(self, observation=observation, corruption=self.corruption + (observation - self.observation))
 
 
 class Noise(ABC):
-    """A seeded corruption of a clean signal.
+    """Base class of random corruptions of a clean signal.
 
-    A subclass sets ``name``, stores the arguments of its constructor under their own names, and implements
-    :meth:`apply`. How many numbers it draws should not depend on its ratio, so that studies over the ratio are paired.
+    Subclasses must set ``name``, store the arguments of their constructor as attributes of the same name, and implement
+    :meth:`apply`. The number of random draws should not depend on the ratio, so that studies over the ratio are paired.
     """
 
     name: ClassVar[str]
-    """snake_case, the column ``noise`` of a table."""
+    """Name in snake_case, for the column ``noise`` of tables."""
 
     @abstractmethod
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Apply this noise to ``running``, what earlier noises made of ``clean``; all on the CPU.
+        """Apply this noise to ``running``, the result of previous noises. All tensors are on the CPU.
 
         Args:
-            clean: ``(*m)``.
-            running: as it stands; entries outside its mask still hold values, which :meth:`corrupt` sets to 0.
-            generator: on the CPU.
+            clean: clean signal, ``(*m)``.
+            running: result of previous noises. Entries outside its mask keep their values until :meth:`corrupt` sets
+                them to 0.
+            generator: generator on the CPU.
         """
 
     def corrupt(self, clean: Tensor, generator: torch.Generator) -> Corrupted:
-        """Corrupt one signal. The result lies where ``clean`` lies and shares no memory with it.
+        """Corrupt one signal. The result is on the device of ``clean`` and does not share memory with it.
 
         Args:
-            clean: ``(*m)``, float32 or float64.
-            generator: on the CPU, where everything is drawn, in float64: neither the device nor the type of
-                ``clean`` changes which entries are hit.
+            clean: clean signal, ``(*m)``, float32 or float64.
+            generator: generator on the CPU. All draws are in float64 on the CPU, so that the corrupted entries depend
+                neither on the device nor on the dtype of ``clean``.
 
         Raises:
-            ValueError: ``clean`` is empty, of another type, or of a shape this noise has no meaning for.
+            ValueError: ``clean`` is empty, has another dtype, or a shape that this noise does not support.
         """
         if clean.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"clean must be float32 or float64, got {clean.dtype}")
@@ -93,12 +94,12 @@ class Noise(ABC):
 
     @property
     def attributes(self) -> dict[str, str | float]:
-        """The columns of a table: ``noise``, and every argument of the constructor."""
+        """Columns for tables: ``noise``, and all arguments of the constructor."""
         return {"noise": self.name, **{key: getattr(self, key) for key in signature(type(self)).parameters}}
 
     @property
     def slug(self) -> str:
-        """A short text for file names, of ``[a-z0-9.-]``: the name, what must be given, and what is not the default.
+        """Short text for file names, of characters ``[a-z0-9.-]``: name, required and non-default arguments.
 
         >>> from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
         >>> SaltAndPepper(0.5).slug, GrossOutliers(0.3, std=5).slug
@@ -114,14 +115,14 @@ class Noise(ABC):
 
 
 class NoNoise(Noise):
-    """The observation is the signal itself: for files that are corrupted already.
+    """No noise: the observation equals the signal. Use it for files that are already corrupted.
 
-    The corruption is 0, which is right where the clean signal is the truth; where it is a damaged file s* is unknown
-    and must be left out of the problem.
+    The corruption is 0, which is correct if the clean signal is the truth. For a damaged file, s* is unknown and must
+    be omitted from the problem.
     """
 
     name = "none"
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Nothing is drawn."""
+        """Return ``running`` unchanged, without random draws."""
         return running

@@ -1,4 +1,4 @@
-"""Dead lines: whole rows and columns of a sensor that say nothing of what is in front of them."""
+"""Dead lines: whole rows and columns of a sensor that carry no information about the scene."""
 
 import math
 from typing import Literal
@@ -11,25 +11,25 @@ from dop_lightning.problems.noise.base import Corrupted, Noise
 from dop_lightning.problems.noise.draws import Per, check_per, check_range, uniform
 
 LineValue = Literal["random", "noise"]
-"""A random value of each line, or one of each of its entries."""
+"""One random value per line, or one per entry."""
 
 
 class DeadLines(Noise):
-    """A share of the rows, and the same share of the columns, are replaced along their whole length.
+    """Replace a fraction of the rows and the same fraction of the columns along their whole length.
 
-    The first and the last row and column stay. The lines that are dead at a small ratio are among those at a larger
-    one for the same seed, with the same values but where rows and columns cross.
+    The first and last row and column are kept. For the same seed, the dead lines at a small ratio are a subset of those
+    at a larger one, with the same values except where rows and columns cross.
 
     Args:
-        ratio: the share of the rows and of the columns, in [0, 1]; the number is rounded.
-        value: what a dead line shows: a number, the same for all lines; ``random``, a value for each line; or
-            ``noise``, a value for each entry. Random values are uniform in [``low``, ``high``].
-        per: ``pixel`` kills a line in all channels; ``entry`` kills it in one channel, which is drawn.
-        low: the least random value.
-        high: the end of their range, above ``low``.
+        ratio: fraction of rows and of columns, in [0, 1]; their number is rounded.
+        value: value of dead lines: a number, the same for all lines; ``random``, one value per line; or ``noise``, one
+            value per entry. Random values are uniform in [``low``, ``high``].
+        per: ``pixel`` replaces lines in all channels, ``entry`` in one random channel.
+        low: minimum of random values.
+        high: maximum of random values, above ``low``.
 
     Raises:
-        ValueError: an argument is out of its range; at use, the signal is no image ``(C, H, W)``.
+        ValueError: an argument is out of range, or the signal is not an image ``(C, H, W)``.
 
     >>> from dop_lightning.problems.randomness import stream
     >>> found = DeadLines(0.1, value=0.0).corrupt(torch.ones(1, 20, 20), stream(0, "corruption")).corruption[0]
@@ -57,15 +57,15 @@ class DeadLines(Noise):
         self.low, self.high = check_range(low, high)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """For rows, then columns: their order, a channel and a value of each, and a value of each entry."""
+        """Draw, for rows and then for columns: their order, a channel and a value per line, and a value per entry."""
         if clean.ndim != 3:
-            raise ValueError(f"DeadLines needs an image of shape (C, H, W), got shape {tuple(clean.shape)}")
+            raise ValueError(f"DeadLines requires an image of shape (C, H, W), got shape {tuple(clean.shape)}")
         for dim in (1, 2):
             running = self._kill(clean, running, dim, generator)
         return running
 
     def _kill(self, clean: Tensor, running: Corrupted, dim: int, generator: torch.Generator) -> Corrupted:
-        """Replace the lines of one direction."""
+        """Replace lines along one dimension."""
         channels, length = clean.shape[0], clean.shape[dim]
         inner = max(0, length - 2)
         order = torch.randperm(inner, generator=generator) + 1

@@ -1,6 +1,6 @@
-"""Draws that several noises share, in float64 on the CPU.
+"""Random draws shared by several noises, in float64 on the CPU.
 
-Shapes: ``*m`` the shape of one signal, ``C H W`` that of an image.
+Shapes: ``*m`` is the shape of one signal, ``C H W`` that of an image.
 """
 
 import math
@@ -13,11 +13,11 @@ from torch import Tensor
 from dop_lightning.foundation.checks import one_of
 
 Per = Literal["entry", "pixel"]
-"""Whether every array entry is drawn by itself, or the channels of a pixel share one draw."""
+"""Whether array entries are drawn independently, or all channels of a pixel share one draw."""
 
 
 def check_per(per: Per) -> Per:
-    """Return ``per`` if it is known."""
+    """Return ``per`` if it is valid."""
     one_of("per", per, ["entry", "pixel"])
     return per
 
@@ -30,18 +30,18 @@ def check_range(low: float, high: float) -> tuple[float, float]:
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), float64, so that every floating type of a signal sees the same draw."""
+    """Draw uniformly from [0, 1) in float64, so that the draw does not depend on the dtype of the signal."""
     return torch.rand(tuple(shape), dtype=torch.float64, generator=generator)
 
 
 def uniform_per(shape: Sequence[int], per: Per, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1): one draw an entry, ``(*m)``, or one a pixel, ``(1, H, W)``, which broadcasts over channels.
+    """Draw uniformly from [0, 1): one per entry, ``(*m)``, or one per pixel, ``(1, H, W)``, to broadcast over channels.
 
     Raises:
-        ValueError: one draw a pixel is asked of what is no image.
+        ValueError: ``per`` is ``pixel``, but the shape is not that of an image.
     """
     if per == "entry":
         return uniform(shape, generator)
     if len(shape) != 3:
-        raise ValueError(f"per='pixel' needs an image of shape (C, H, W), got shape {tuple(shape)}")
+        raise ValueError(f"per='pixel' requires an image of shape (C, H, W), got shape {tuple(shape)}")
     return uniform((1, *shape[1:]), generator)

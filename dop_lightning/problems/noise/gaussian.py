@@ -1,4 +1,4 @@
-"""Dense Gaussian noise: a little on every entry, which no sparse corruption explains."""
+"""Dense Gaussian noise on every entry, which a sparse corruption cannot explain."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from dop_lightning.problems.noise.base import Corrupted, Noise
 
 
 class GaussianNoise(Noise):
-    """N(0, std²) is added to every entry. It is not part of the corruption s*.
+    """Add N(0, std²) to every entry. It is not part of the corruption s*.
 
     Args:
         std: standard deviation in units of the signal, above 0.
@@ -23,6 +23,6 @@ class GaussianNoise(Noise):
         self.std = positive("std", std)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """One draw an entry."""
+        """Draw one value per entry."""
         dense = self.std * torch.randn(clean.shape, dtype=torch.float64, generator=generator)
         return Corrupted(running.observation + dense.to(clean.dtype), running.corruption, running.mask)

@@ -1,7 +1,7 @@
-"""Impulse noise: a share of the entries is replaced, and nothing of them is left.
+"""Impulse noise: a fraction of the entries is replaced completely.
 
-Whether an entry is hit, and by what, are two draws: the entries hit at 10 % are among those hit at 30 % for the same
-seed, with the same values, so that a study over the ratio is paired.
+Positions and values are drawn separately. For the same seed, the entries replaced at 10 % are a subset of those at
+30 %, with the same values, so that studies over the ratio are paired.
 """
 
 import torch
@@ -13,17 +13,17 @@ from dop_lightning.problems.noise.draws import Per, check_per, check_range, unif
 
 
 class SaltAndPepper(Noise):
-    """Entries are set to ``low`` or ``high`` with equal chance (section 4.2 and the authors' code).
+    """Set entries to ``low`` or ``high`` with equal probability (section 4.2 and the authors' code).
 
     Args:
-        ratio: the chance of an entry to be hit, in [0, 1].
-        per: ``entry`` draws every colour channel by itself, as the paper does; ``pixel`` draws the position, and
-            black or white, once for all channels of a C×H×W image.
-        low: pepper, 0 for images in [0, 1].
-        high: salt, above ``low``.
+        ratio: probability that an entry is replaced, in [0, 1].
+        per: ``entry`` draws each colour channel independently, as in the paper; ``pixel`` draws position and value once
+            for all channels of a C×H×W image.
+        low: value of pepper, 0 for images in [0, 1].
+        high: value of salt, above ``low``.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     >>> from dop_lightning.problems.randomness import stream
     >>> image = torch.full((1, 2, 3), 0.25)
@@ -39,7 +39,7 @@ class SaltAndPepper(Noise):
         self.low, self.high = check_range(low, high)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Two draws an entry, or a pixel: hit or not, salt or pepper."""
+        """Draw two values per entry or pixel: replaced or not, salt or pepper."""
         hit = uniform_per(clean.shape, self.per, generator) < self.ratio
         salt = uniform_per(clean.shape, self.per, generator) < 0.5
         return running.with_replaced(
@@ -48,17 +48,17 @@ class SaltAndPepper(Noise):
 
 
 class RandomValuedImpulse(Noise):
-    """Entries are set to values uniform in [``low``, ``high``].
+    """Set entries to random values, uniform in [``low``, ``high``].
 
     Args:
-        ratio: the chance of an entry to be hit, in [0, 1].
-        per: ``entry`` draws every colour channel by itself; ``pixel`` draws the position once for all channels of a
-            C×H×W image, which get a random colour: each channel a value of its own.
-        low: the least value.
-        high: the end of the range, above ``low``.
+        ratio: probability that an entry is replaced, in [0, 1].
+        per: ``entry`` draws each colour channel independently; ``pixel`` draws the position once for all channels of a
+            C×H×W image, and a different value for each channel, that is, a random colour.
+        low: minimum of random values.
+        high: maximum of random values, above ``low``.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     name = "random_valued_impulse"
@@ -69,7 +69,7 @@ class RandomValuedImpulse(Noise):
         self.low, self.high = check_range(low, high)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """A draw an entry, or a pixel, for the position; a draw an entry for the value."""
+        """Draw one value per entry or pixel for the position, and one per entry for the value."""
         hit = uniform_per(clean.shape, self.per, generator) < self.ratio
         value = self.low + (self.high - self.low) * uniform(clean.shape, generator)
         return running.with_replaced(clean, hit, value.to(clean.dtype))

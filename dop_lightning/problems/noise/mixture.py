@@ -1,4 +1,4 @@
-"""Several noises one after the other."""
+"""Mixture of several noises."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,17 @@ from dop_lightning.problems.noise.base import Corrupted, Noise
 
 
 class Mixture(Noise):
-    """Noises applied in order, each to what the ones before it made of the signal, from one stream.
+    """Apply noises in order, each to the result of the previous ones, with draws from one stream.
 
-    The corruption is the gross part of all of them together: outliers add up, a replaced entry forgets what was there
-    before (dense noise too), dense noise never counts, wherever it stands in the order. The masks are intersected.
+    The corruption is the gross part of all noises: outliers are added, and replacing an entry discards its previous
+    value, including dense noise. Dense noise is never part of the corruption, whatever the order. Masks are
+    intersected.
 
     Args:
-        parts: the noises, at least one.
+        parts: list of at least one noise.
 
     Raises:
-        ValueError: ``parts`` is empty or holds something else.
+        ValueError: ``parts`` is empty, or contains an object that is not a noise.
 
     >>> from dop_lightning.problems.noise import GrossOutliers, MissingEntries
     >>> mixture = Mixture([GrossOutliers(0.1), MissingEntries(0.3)])
@@ -30,21 +31,25 @@ class Mixture(Noise):
 
     name = "mixture"
 
-    # a list, not a sequence: this is the type that a YAML file is read against
+    # annotated as a list, not a sequence, for parsing from YAML
     def __init__(self, parts: list[Noise]) -> None:
         if not isinstance(parts, Sequence) or not parts or not all(isinstance(part, Noise) for part in parts):
             raise ValueError(f"parts must be a list of at least one noise, got {parts!r}")
         self.parts = list(parts)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """What each part draws, in order."""
+        """Draw the values of each part, in order."""
         for part in self.parts:
             running = part.apply(clean, running, generator)
         return running
 
     @property
     def attributes(self) -> dict[str, str | float]:
-        """``noise`` joins the names; a parameter bears its part's name, and its number where a name comes again."""
+        """Columns for tables.
+
+        ``noise`` joins the names of the parts. Parameters are prefixed by the name of their part, numbered if it occurs
+        several times.
+        """
         columns: dict[str, str | float] = {"noise": "+".join(str(part.attributes["noise"]) for part in self.parts)}
         seen: list[str] = []
         for part in self.parts:
@@ -56,5 +61,5 @@ class Mixture(Noise):
 
     @property
     def slug(self) -> str:
-        """The slugs of the parts, joined by ``_``."""
+        """Slugs of the parts, joined by ``_``."""
         return "_".join(part.slug for part in self.parts)

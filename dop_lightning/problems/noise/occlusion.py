@@ -1,4 +1,4 @@
-"""An object in front of the scene: one block of an image, or of a matrix, is covered."""
+"""Occlusion: one block of an image or matrix is covered, as by an object in front of the scene."""
 
 import math
 
@@ -11,17 +11,17 @@ from dop_lightning.problems.noise.draws import uniform
 
 
 class Occlusion(Noise):
-    """One rectangle of the image's proportions at a random place is set to a value, in all channels.
+    """Set a rectangle at a random position, with the aspect ratio of the image, to a value in all channels.
 
-    The rectangle is ``H·√ratio`` by ``W·√ratio``, each rounded, so that its share is ``ratio`` up to that rounding.
-    A smaller rectangle lies inside a larger one for the same seed.
+    The rectangle is ``H·√ratio`` by ``W·√ratio``, each rounded, so that it covers a fraction ``ratio`` of the area, up
+    to rounding. For the same seed, smaller rectangles are inside larger ones.
 
     Args:
-        ratio: the share of the area, in [0, 1].
-        value: what the block shows, 0 (black) by default.
+        ratio: fraction of the area, in [0, 1].
+        value: value of the block, by default 0 (black).
 
     Raises:
-        ValueError: an argument is out of its range; at use, the signal has fewer than two dimensions.
+        ValueError: an argument is out of range, or the signal has fewer than two dimensions.
 
     >>> from dop_lightning.problems.randomness import stream
     >>> image = torch.ones(3, 16, 16)
@@ -38,10 +38,10 @@ class Occlusion(Noise):
         self.value = value
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Two draws: where the rectangle starts, as shares of the room it has."""
+        """Draw two values: the position of the rectangle, relative to the free space in each direction."""
         if clean.ndim < 2:
             raise ValueError(
-                f"Occlusion needs at least two dimensions, rows and columns, got shape {tuple(clean.shape)}"
+                f"Occlusion requires at least two dimensions, rows and columns, got shape {tuple(clean.shape)}"
             )
         block = []
         for size, draw in zip(clean.shape[-2:], uniform((2,), generator).tolist(), strict=True):

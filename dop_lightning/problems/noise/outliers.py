@@ -1,4 +1,4 @@
-"""Gross outliers of robust PCA: an exact number of entries, to which large Gaussian values are added."""
+"""Gross outliers of robust PCA: large Gaussian values are added to an exact number of entries."""
 
 import math
 
@@ -10,32 +10,33 @@ from dop_lightning.problems.noise.base import Corrupted, Noise
 
 
 def floor_of_share(ratio: float, count: int) -> int:
-    """``⌊count·ratio⌋`` of the number that was written, not of its binary neighbour.
+    """Return ``⌊count·ratio⌋`` for the decimal value of ``ratio``, not for its binary approximation.
 
-    ``0.29 * 100`` is 28.999999999999996 in floating point; a product that is a whole number but for rounding counts
-    as that number.
+    ``0.29 * 100`` is 28.999999999999996 in floating-point arithmetic. Products that differ from an integer only by
+    rounding are replaced by that integer.
 
     >>> floor_of_share(0.29, 100), floor_of_share(0.3, 2500), floor_of_share(0.299, 100)
     (29, 750, 29)
     """
     product = ratio * count
     nearest = round(product)
-    # the two roundings are below 3e-16 of the product; no ratio that means something lies as close as 1e-12
+    # the two rounding errors are below 3e-16 of the product; no meaningful ratio is within 1e-12 of an integer
     return nearest if math.isclose(product, nearest, rel_tol=1e-12) else math.floor(product)
 
 
 class GrossOutliers(Noise):
-    """``⌊N·ratio⌋`` of N entries, drawn uniformly without replacement, get N(0, std²) added (section 4.1).
+    """Add N(0, std²) to ``⌊N·ratio⌋`` of N entries, drawn uniformly without replacement (section 4.1).
 
-    For an n×n matrix N is n² and the outliers are not symmetric. The entries hit at a small ratio are among those hit
-    at a larger one for the same seed, with the same values. Entries that another noise of a mixture hides count in N.
+    For an n×n matrix, N is n², and the outliers are not symmetric. For the same seed, the entries corrupted at a small
+    ratio are a subset of those at a larger one, with the same values. N includes entries that another noise of a
+    mixture hides.
 
     Args:
-        ratio: the share of the entries, in [0, 1].
-        std: standard deviation of what is added, above 0; the paper has 10.
+        ratio: fraction of the entries, in [0, 1].
+        std: standard deviation of the outliers, above 0; 10 in the paper.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     >>> from dop_lightning.problems.randomness import stream
     >>> matrix = torch.zeros(50, 50)
@@ -50,7 +51,7 @@ class GrossOutliers(Noise):
         self.std = positive("std", std)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """A permutation of all entries, of which the first are hit, and a value for every entry."""
+        """Draw a permutation of all entries, of which the first are corrupted, and one value per entry."""
         count = clean.numel()
         order = torch.randperm(count, generator=generator)
         values = self.std * torch.randn(count, dtype=torch.float64, generator=generator)

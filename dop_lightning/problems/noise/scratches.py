@@ -11,36 +11,37 @@ from dop_lightning.problems.noise.base import Corrupted, Noise
 from dop_lightning.problems.noise.draws import check_range, uniform
 
 BEND = 1.5
-"""Largest change of the heading along one scratch, radians."""
+"""Maximum change of the direction along one scratch, in radians."""
 
 STEP = 0.25
-"""Pixels between two points of a curve."""
+"""Distance between two points of a curve in pixels."""
 
 MOST = 10_000
-"""Scratches are no more: a ratio near 1 would take forever."""
+"""Maximum number of scratches, since ratios close to 1 would take too long."""
 
 
 class Scratches(Noise):
-    r"""Curves at random places are painted over the image, in all channels, until they cover a share of its area.
+    r"""Draw random curves over all channels of an image until they cover a fraction of its area.
 
-    A scratch of length ℓ and width w begins anywhere, with the heading φ, and bends evenly by β. It covers the pixels
-    whose centres are at most w/2 from the curve, and shows ``(1 − o)·x + o·v`` there, with its value v and the opacity
-    o. Of two that cross, the first is above. The scratches at a small ratio are among those at a larger one for
-    the same seed; the last one may cover a little more than is left.
+    A scratch of length ℓ and width w starts at a random position in a direction φ, which changes at a constant rate by
+    β in all. It covers the pixels whose centres are at most w/2 from the curve. Their value becomes
+    ``(1 − o)·x + o·v``, where v is the value of the scratch and o the opacity. If two scratches cross, the first one is
+    on top. For the same seed, the scratches at a small ratio are a subset of those at a larger one. The last scratch
+    may slightly exceed the ratio.
 
     Args:
-        ratio: the share of the area, at least 0 and below 1.
-        value: v, or ``random``, one for each scratch, uniform in [``low``, ``high``].
-        opacity: o, above 0 and at most 1.
-        thinnest: the least w in pixels, at least 1; whole numbers are drawn.
-        thickest: the largest, at least ``thinnest``.
-        shortest: the least ℓ in shares of the longer side, above 0.
-        longest: the largest, at least ``shortest``.
-        low: the least random value.
-        high: the end of their range, above ``low``.
+        ratio: fraction of the area, at least 0 and below 1.
+        value: value v of all scratches, or ``random`` for one per scratch, uniform in [``low``, ``high``].
+        opacity: opacity o, above 0 and at most 1.
+        thinnest: minimum width w in pixels, at least 1. Widths are whole numbers.
+        thickest: maximum width, at least ``thinnest``.
+        shortest: minimum length ℓ relative to the longer side, above 0.
+        longest: maximum length, at least ``shortest``.
+        low: minimum of random values.
+        high: maximum of random values, above ``low``.
 
     Raises:
-        ValueError: an argument is out of its range; at use, the signal is no image ``(C, H, W)``.
+        ValueError: an argument is out of range, or the signal is not an image ``(C, H, W)``.
 
     >>> from dop_lightning.problems.randomness import stream
     >>> image = torch.zeros(1, 64, 64)
@@ -79,9 +80,9 @@ class Scratches(Noise):
         self.low, self.high = check_range(low, high)
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Seven draws a scratch: row, column, heading, bend, length, width and value."""
+        """Draw seven values per scratch: row, column, direction, bend, length, width and value."""
         if clean.ndim != 3:
-            raise ValueError(f"Scratches needs an image of shape (C, H, W), got shape {tuple(clean.shape)}")
+            raise ValueError(f"Scratches requires an image of shape (C, H, W), got shape {tuple(clean.shape)}")
         covered = torch.zeros(clean.shape[1:], dtype=torch.bool)
         for _ in range(MOST):
             if float(covered.to(torch.float64).mean()) >= self.ratio:
@@ -105,7 +106,7 @@ class Scratches(Noise):
         length: float,
         thick: float,
     ) -> Tensor:
-        """The pixels of one scratch, bool ``(H, W)``; all arguments but the size are draws in [0, 1)."""
+        """Return the pixels of one scratch, boolean ``(H, W)``. All arguments except the size are draws in [0, 1)."""
         reach = (self.shortest + (self.longest - self.shortest) * length) * max(height, width)
         count = max(2, round(reach / STEP))
         radius = (self.thinnest + int((self.thickest - self.thinnest + 1) * thick)) / 2

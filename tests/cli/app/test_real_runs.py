@@ -37,7 +37,7 @@ def test_a_reader_that_crashes_is_started_again(tmp_path: Path) -> None:
         assert examiner.file("recover", photo)["suffix"] == ".png"
         (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n5,\n")
         assert examiner.file("separate", tmp_path / "table.csv")["shape"] == [3, 2]
-        with pytest.raises(ValueError, match=r"^missing\.png: there is no such file"):
+        with pytest.raises(ValueError, match=r"^missing\.png: no such file"):
             examiner.file("recover", tmp_path / "missing.png")
     finally:
         examiner.close()

@@ -144,7 +144,8 @@ def test_a_library_without_the_functions_is_one_hint(fresh, monkeypatch, tmp_pat
         assert library() is None
     assert len(caplog.records) == 1
     assert (
-        ".so has no function activate, add_products, join_backward, krige, step_corruption_float, step_" in caplog.text
+        ".so lacks the functions activate, add_products, join_backward, krige, step_corruption_float, step_"
+        in caplog.text
     )
 
 
@@ -199,7 +200,7 @@ def test_a_compiler_that_is_named_and_missing_is_told_by_name(fresh, monkeypatch
     monkeypatch.setenv("CXX", "no-such-c++")
     with caplog.at_level(logging.WARNING):
         assert library() is None
-    assert "the compiler no-such-c++ of $CXX was not found" in caplog.text
+    assert "the compiler no-such-c++ in $CXX was not found" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are for Linux")
@@ -212,7 +213,7 @@ def test_clang_is_refused_before_it_compiles(fresh, monkeypatch, tmp_path, caplo
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo "Debian clang version 19.1"')))
     with caplog.at_level(logging.WARNING):
         assert library() is None
-    assert "is clang, whose OpenMP is not that of torch: g++ (from version 9) is needed" in caplog.text
+    assert "is clang, whose OpenMP differs from that of torch; use g++ 9 or later" in caplog.text
 
 
 def test_other_systems_do_not_look_for_a_compiler(fresh, monkeypatch, caplog):
@@ -221,7 +222,7 @@ def test_other_systems_do_not_look_for_a_compiler(fresh, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "which", lambda _: pytest.fail("looked for"))
     with caplog.at_level(logging.WARNING):
         assert library() is None
-    assert "by g++ on Linux alone, and this is darwin" in caplog.text
+    assert "with g++ on Linux only, got darwin" in caplog.text
 
 
 def test_the_line_with_the_error_is_told(fresh, monkeypatch, tmp_path, caplog):

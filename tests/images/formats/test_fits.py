@@ -228,9 +228,9 @@ def test_an_hdu_that_is_no_image(several: Path, brackets: str) -> None:
 
 def test_brackets_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^in\.fits: there is no such file or folder"):
+    with pytest.raises(ValueError, match=r"^in\.fits: no such file or folder"):
         find_images("in.fits[1]")
-    with pytest.raises(FileNotFoundError, match=r"^in\.fits: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"^in\.fits: no such file"):
         read_image("in.fits[1]")
     array = frame("float32")
     fits.PrimaryHDU(array).writeto("in.fits")

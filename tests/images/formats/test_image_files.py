@@ -236,7 +236,7 @@ class TestFindImages:
 
     def test_empty_folder_and_empty_list(self, folder: Path) -> None:
         (folder / "empty").mkdir()
-        with pytest.raises(ValueError, match=r"empty: the folder must hold .*\.png.* got none.*astronaut"):
+        with pytest.raises(ValueError, match=r"empty: the folder contains no file .*\.png.*astronaut"):
             find_images("empty")
         with pytest.raises(ValueError, match="at least one entry"):
             find_images([])

@@ -95,5 +95,5 @@ class TestMistakes:
         (tmp_path / "mask.png").write_text("x")
         with pytest.raises(ValueError, match=r"mask\.png: must be a PNG"):
             read_mask(tmp_path / "mask.png", image)
-        with pytest.raises(FileNotFoundError, match="there is no such file"):
+        with pytest.raises(FileNotFoundError, match="no such file"):
             read_mask(tmp_path / "none.png", image)

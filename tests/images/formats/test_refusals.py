@@ -152,7 +152,7 @@ class TestNoImages:
     def test_no_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.png").touch()
         for function in (read_image, image_shape):
-            with pytest.raises(FileNotFoundError, match=r"none\.png: there is no such file"):
+            with pytest.raises(FileNotFoundError, match=r"none\.png: no such file"):
                 function(tmp_path / "none.png")
         refused(tmp_path, "must be a file, got a folder")
         refused(tmp_path / "empty.png", "the file is empty")

@@ -186,7 +186,7 @@ class Saturated(torch.nn.Module):
         (lambda: RobustReconstructor()(pictures(1), deepinv.physics.Haze()), "must be linear, with the methods"),
         (
             lambda: RobustReconstructor()(pictures(1)[..., :9], physics_of("inpainting")),
-            r"does not take A_adjoint of shape \(3, 32, 9\)",
+            r"A_adjoint failed for the shape \(3, 32, 9\)",
         ),
         (
             lambda: RobustReconstructor(preset="instant")(pictures(1), physics_of("blur")),

@@ -107,7 +107,10 @@ def test_studies_are_paired() -> None:
         ({"alphas": [1.0, 1.0]}, r"alphas must be different numbers, at least one, got \[1.0, 1.0\]"),
         ({"sensing": []}, "sensing must be at least one way to measure, or null, got an empty list"),
         ({"files": "a.npy", "sensing": GaussianMeasurements(3)}, "sensing must go without files, which hold what was"),
-        ({"n": 4, "columns": 3, "rank": 1, "sensing": CommutingMeasurements(3)}, "commuting measurements need square"),
+        (
+            {"n": 4, "columns": 3, "rank": 1, "sensing": CommutingMeasurements(3)},
+            "commuting measurements require square",
+        ),
         ({"truth": "a.npy"}, "truth must go with files and without noise, got 'a.npy'"),
         (
             {"truth": "a.npy", "files": "b.npy", "noise": GrossOutliers(0.1)},

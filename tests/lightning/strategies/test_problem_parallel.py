@@ -150,13 +150,13 @@ def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_remove
         for devices in ("1", "2"):
             said = dop(*FIT, "--trainer.default_root_dir", "out", "--trainer.devices", devices)
             assert (said.status, said.err.count("\n")) == (2, 1)
-            assert "out: another process is at work in this folder; wait for its end" in said.err
+            assert "out: another process is using this folder; wait until it ends" in said.err
         Path("out").rename("moved")
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 2, err
-    assert "out: was moved, removed or replaced while this run was at work" in err
+    assert "out: was moved, removed or replaced during this run" in err
     assert "Traceback" not in err
     assert not Path("out").exists()
 

@@ -104,7 +104,7 @@ def test_arguments_are_checked(arguments: Any, message: str) -> None:
 def test_sides_are_multiples_of_the_factor() -> None:
     with pytest.raises(ValueError, match=r"multiples of the factor 2, got shape \(3, 11, 10\)"):
         Downsampling(2).observation_shape((3, 11, 10))
-    with pytest.raises(ValueError, match=r"makes images, C×H×W, got an observation of shape \(11, 10\)"):
+    with pytest.raises(ValueError, match=r"requires images, C×H×W, got an observation of shape \(11, 10\)"):
         Downsampling(2).signal_shape((11, 10))
-    with pytest.raises(ValueError, match="needs signals of at least 4×4 pixels"):
+    with pytest.raises(ValueError, match="requires signals of at least 4×4 pixels"):
         Downsampling(2).observation_shape((3, 2, 10))

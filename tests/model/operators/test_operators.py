@@ -24,7 +24,7 @@ class TestIdentity(OperatorSuite):
 
     def test_shapes_that_differ_are_refused(self) -> None:
         problems = ProblemBatch([Problem("a", torch.zeros(4), signal_shape=(2, 2))])
-        with pytest.raises(ValueError, match=r"Identity needs observations of the signal's shape \(2, 2\)"):
+        with pytest.raises(ValueError, match=r"Identity requires observations with the shape of the signal, \(2, 2\)"):
             Identity(problems)
 
 

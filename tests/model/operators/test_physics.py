@@ -139,18 +139,21 @@ def test_descriptions() -> None:
     ("make", "message"),
     [
         (lambda: Physics(Saturation()), r"must be linear, .*, got Saturation without A_adjoint"),
-        (lambda: Physics(Rows(2), {"m": 3}), "arguments must go with the path of a physics, not with an object"),
+        (lambda: Physics(Rows(2), {"m": 3}), "arguments must be empty if physics is an object"),
         (lambda: Physics(f"{HERE}.Saturation").make(), "got Saturation without A_adjoint"),
-        (lambda: Physics(f"{HERE}.Rows", {"n": 3}).make(), r"Rows cannot be made of \{'n': 3\}"),
-        (lambda: Physics(f"{HERE}.failing", {"reason": "why"}).make(), "cannot be made of .*: why"),
+        (lambda: Physics(f"{HERE}.Rows", {"n": 3}).make(), r"Rows cannot be called with \{'n': 3\}"),
+        (lambda: Physics(f"{HERE}.failing", {"reason": "why"}).make(), "cannot be called with .*: why"),
         (lambda: Physics(f"{HERE}.Columns").make(), "has no class or function 'Columns'"),
         (lambda: Physics("no_such_package.Blur").make(), r"no_such_package\.Blur: No module named 'no_such_package'"),
         (lambda: Physics("Blur").make(), r"must be a dotted path such as deepinv\.physics\.Blur, got 'Blur'"),
-        (lambda: Physics(Rows(3)).observation_shape((1, 7, 7)), r"does not take A of shape \(1, 7, 7\)"),
+        (lambda: Physics(Rows(3)).observation_shape((1, 7, 7)), r"A failed for the shape \(1, 7, 7\)"),
         (lambda: Physics(Affine(3)).observation_shape((1, 4, 7)), r"must be linear, but A\(2X \+ Z\)"),
         (lambda: Physics(WrongAdjoint(3)).observation_shape((1, 4, 7)), "A_adjoint must be the adjoint of A, but"),
-        (lambda: Physics(WrongShape(3)).observation_shape((1, 4, 7)), r"signal's shape \(1, 4, 7\), got \(1, 4, 6\)"),
-        (lambda: Physics(Complex(3)).observation_shape((1, 4, 7)), "one tensor of real numbers, got torch.complex64"),
+        (
+            lambda: Physics(WrongShape(3)).observation_shape((1, 4, 7)),
+            r"must return the shape \(1, 4, 7\), got \(1, 4, 6\)",
+        ),
+        (lambda: Physics(Complex(3)).observation_shape((1, 4, 7)), "one real tensor, got torch.complex64"),
     ],
 )
 def test_what_is_no_linear_physics_is_refused(make: Any, message: str) -> None:
@@ -161,7 +164,7 @@ def test_what_is_no_linear_physics_is_refused(make: Any, message: str) -> None:
 def test_a_missing_deepinv_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepinv", None)
     monkeypatch.delitem(sys.modules, "deepinv.physics", raising=False)
-    with pytest.raises(ImportError, match=r'needs deepinv: pip install "dop_lightning\[physics\]"'):
+    with pytest.raises(ImportError, match=r'requires deepinv: pip install "dop_lightning\[physics\]"'):
         Physics("deepinv.physics.Blur").make()
 
 

@@ -221,19 +221,19 @@ def test_storage_is_checked() -> None:
 @pytest.mark.parametrize("sensing", [GaussianMeasurements(4, symmetric=True), CommutingMeasurements(4)])
 @pytest.mark.parametrize("shape", [(4, 3), (4,), (2, 2, 2)])
 def test_square_matrices_are_needed(sensing: Sensing, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="need square matrices, got a signal of shape"):
+    with pytest.raises(ValueError, match="require square matrices, got a signal of shape"):
         sensing.measure(draw(1, shape), 0)
-    with pytest.raises(ValueError, match=r"a: .* need square matrices, got a signal of shape"):
+    with pytest.raises(ValueError, match=r"a: .* require square matrices, got a signal of shape"):
         Problem("a", torch.zeros(4), signal_shape=shape, sensing=sensing)
 
 
 @pytest.mark.parametrize("operator", [GaussianSensing, CommutingSensing])
 def test_vectors_of_measurements_are_needed(operator: type[Operator]) -> None:
-    with pytest.raises(ValueError, match=r"needs observations of shape \(m,\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"requires observations of shape \(m,\), got \(2, 2\)"):
         operator(ProblemBatch([Problem("a", torch.zeros(2, 2))]))
 
 
 def test_masked_needs_a_mask() -> None:
     problems = batch(GaussianMeasurements(3), (2, 2), 1)
-    with pytest.raises(ValueError, match="Masked needs problems with a mask, '0' has none"):
+    with pytest.raises(ValueError, match="Masked requires problems with a mask, '0' has none"):
         Masked(problems, GaussianSensing(problems))

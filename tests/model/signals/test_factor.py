@@ -186,7 +186,7 @@ def test_matrices_must_be_square_to_be_symmetric() -> None:
 
 @pytest.mark.parametrize("make", [SymmetricFactor, Factor])
 def test_images_are_refused(make) -> None:
-    with pytest.raises(ValueError, match=r"needs a matrix, n×m, got a signal of shape \(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"requires a matrix, n×m, got a signal of shape \(3, 4, 4\)"):
         make(batch(3, 4, 4))
 
 

@@ -78,5 +78,5 @@ def test_sigma_is_checked() -> None:
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"FourierMLP needs images, C×H×W, got a signal of shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"FourierMLP requires images, C×H×W, got a signal of shape \(4, 4\)"):
         FourierMLP((4, 4))

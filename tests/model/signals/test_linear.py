@@ -69,7 +69,7 @@ def test_arguments_are_checked() -> None:
         Coordinates(batch(2), rates=[1.0, 0.0])
     with pytest.raises(ValueError, match="rates must be a finite number above 0, got -1"):
         Coordinates(batch(2), rates=-1)
-    with pytest.raises(ValueError, match="rates must be one number or one an entry of the signal, 2, got 3"):
+    with pytest.raises(ValueError, match="rates must be one number or a list of one per entry, 2, got 3"):
         Coordinates(batch(2), rates=[1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="scale must be a finite number of at least 0, got -1"):
         Coordinates(batch(2), scale=-1.0)

@@ -209,11 +209,11 @@ def test_a_diverging_problem_goes_back_alone() -> None:
             r"network must be a function of \(shape\) that returns a torch.nn.Module, got <lambda>",
         ),
         (lambda shape: nn.Bilinear(5, 5, 4), r"Bilinear.forward must be a function of \((input)?\) that returns a Te"),
-        (nn.Linear(5, 4), "network must be what makes a module, such as its class, got a Linear"),
-        (lambda shape: torch.zeros(shape), r"network must make a torch.nn.Module, got Tensor"),
-        (lambda shape: nn.Tanh(), "network must make modules with parameters, got Tanh, whose are none"),
-        (lambda shape: nn.LazyLinear(4), "got LazyLinear, whose are only found at the first call"),
-        (lambda shape: SHARED, "new module for each problem, got one that shares its parameters"),
+        (nn.Linear(5, 4), "network must create a module, such as its class, got a Linear object"),
+        (lambda shape: torch.zeros(shape), r"network must create a torch.nn.Module, got Tensor"),
+        (lambda shape: nn.Tanh(), "network must create modules with parameters, got Tanh with no parameters"),
+        (lambda shape: nn.LazyLinear(4), "got LazyLinear with lazy parameters"),
+        (lambda shape: SHARED, "new module for each problem, got modules with shared parameters"),
     ],
 )
 def test_what_makes_no_network_is_refused(network: Callable[[Shape], nn.Module], said: str) -> None:
@@ -224,7 +224,7 @@ def test_what_makes_no_network_is_refused(network: Callable[[Shape], nn.Module],
 def test_an_output_of_another_shape_is_refused() -> None:
     signal = NetworkSignal(batch(3, 4), lambda shape: nn.Linear(5, 12), torch.ones(1, 5))
     with pytest.raises(
-        ValueError, match=r"network must give signals of shape \(3, 4\), got an output of shape \(1, 12"
+        ValueError, match=r"network must return signals of shape \(3, 4\), got an output of shape \(1, 12"
     ):
         signal()
 

@@ -209,7 +209,7 @@ class ImpulseSuite(NoiseSuite):
         assert_binomial(hit.all(dim=0), 0.5)
 
     def test_pixels_need_an_image(self) -> None:
-        with pytest.raises(ValueError, match="per='pixel' needs"):
+        with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(self.kind(ratio=0.5, per="pixel"), image(8, 8))  # type: ignore[call-arg]
 
     def test_the_slug_names_what_is_not_the_default(self) -> None:
@@ -344,7 +344,7 @@ class TestMissingEntries(NoiseSuite):
         assert not (both & ~alone).any()
 
     def test_pixels_need_an_image(self) -> None:
-        with pytest.raises(ValueError, match="per='pixel' needs"):
+        with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(MissingEntries(0.5, per="pixel"), image(8, 8))
 
 
@@ -374,7 +374,7 @@ class TestOcclusion(NoiseSuite):
         assert not hit.all(dim=0).any()
 
     def test_needs_an_area(self) -> None:
-        with pytest.raises(ValueError, match="Occlusion needs at least two dimensions"):
+        with pytest.raises(ValueError, match="Occlusion requires at least two dimensions"):
             corrupted(Occlusion(0.5), torch.ones(9))
 
 
@@ -413,7 +413,7 @@ class TestDeadLines(NoiseSuite):
         assert int(rows.any(dim=0).sum()) == 4
 
     def test_needs_an_image(self) -> None:
-        with pytest.raises(ValueError, match="DeadLines needs an image"):
+        with pytest.raises(ValueError, match="DeadLines requires an image"):
             corrupted(DeadLines(0.5), torch.ones(9, 9))
 
 
@@ -451,7 +451,7 @@ class TestScratches(NoiseSuite):
         torch.testing.assert_close(result.corruption[hits(result)], 0.25 * (1 - clean)[hits(result)])
 
     def test_needs_an_image(self) -> None:
-        with pytest.raises(ValueError, match="Scratches needs an image"):
+        with pytest.raises(ValueError, match="Scratches requires an image"):
             corrupted(Scratches(0.5), torch.ones(9, 9))
 
 

@@ -1,1 +1,1 @@
-"""The skip U-Net of deep image prior, and its kernels for a CPU."""
+"""Skip U-Net of deep image prior, and its kernels for CPUs and GPUs."""

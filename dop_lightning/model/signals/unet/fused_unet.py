@@ -1,4 +1,4 @@
-"""The skip U-Net by kernels that do in one pass or two over memory what plain torch does in many.
+"""Skip U-Net with fused kernels, which replace many passes over memory by one or two.
 
 Shapes: images ``(1, C, H, W)``, channels last in memory.
 """
@@ -12,39 +12,37 @@ from dop_lightning.model.signals.unet.skip_network import Activated, Scale
 
 
 class Operations(Protocol):
-    """What the network consists of.
+    """Operations of the network.
 
-    On a CPU it is :mod:`dop_lightning.model.signals.unet.kernels`, on a GPU
+    They are implemented for CPUs by :mod:`dop_lightning.model.signals.unet.kernels`, and for GPUs by
     :class:`~dop_lightning.model.signals.unet.triton_kernels.network.TritonOperations`.
     """
 
     def pad(self, z: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return z with one pixel of reflection padding, in a type."""
+        """Return z with one pixel of reflection padding, in another dtype."""
 
     def activate(self, x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
-        """Return x after batch norm, LeakyReLU and padding."""
+        """Apply batch norm, LeakyReLU and padding to x."""
 
     def join(self, skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
-        """Return two branches after their norms, upsampling, concatenation, its norm and padding."""
+        """Activate two branches, upsample the lower one, and concatenate, normalise and pad the result."""
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
-        """Return the convolution of x, without padding."""
+        """Return the convolution of x without padding."""
 
 
 def fused_forward(network: nn.Sequential, z: Tensor, dtype: torch.dtype, operations: Operations) -> Tensor:
     """Compute ``network(z)`` with activations in ``dtype``.
 
-    ``network`` comes from :func:`~dop_lightning.model.signals.unet.skip_network.skip_network`.
-
-    Between two convolutions there are two passes: the statistics of the batch norm; and normalising, LeakyReLU and
-    padding at once. Upsampling, concatenation and their batch norm are one operation too. What is kept for the gradient
-    is what convolutions take and give: of the plain network's arrays a third.
+    There are two passes between convolutions: one for the statistics of the batch norm, and one for normalisation,
+    LeakyReLU and padding together. Upsampling, concatenation and their batch norm are also one operation. Only inputs
+    and outputs of convolutions are saved for the gradient, a third of the arrays of the plain network.
 
     Args:
-        network: in float32.
-        z: ``(1, C, H, W)`` float32, H and W multiples of ``2**scales``, without gradient.
+        network: network created by :func:`~dop_lightning.model.signals.unet.skip_network.skip_network`, in float32.
+        z: ``(1, C, H, W)`` in float32 without gradient, where H and W are multiples of ``2**scales``.
         dtype: bfloat16 or float32.
-        operations: those of the device.
+        operations: operations of the device.
 
     Returns:
         ``(1, channels, H, W)`` in ``dtype``.
@@ -53,19 +51,19 @@ def fused_forward(network: nn.Sequential, z: Tensor, dtype: torch.dtype, operati
 
 
 class _Forward:
-    """The layers in their order."""
+    """Forward pass through all layers."""
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
 
     def network(self, network: nn.Sequential, x: Tensor) -> Tensor:
-        """From the padded input."""
+        """Evaluate the network for a padded input."""
         top, last = cast(tuple[Scale, nn.Conv2d], network)
         raw, norm = self.scale(top, x)
         return self.convolve(last, self.activate(raw, norm, 0))
 
     def scale(self, scale: Scale, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d]:
-        """One scale, from its padded input to what its last convolution gives, and the batch norm that follows."""
+        """Evaluate one scale for a padded input; return the output of its last convolution and the next batch norm."""
         first, second = cast(tuple[Activated, Activated], scale.down)
         raw = self.convolve(first.convolution, x)
         low, low_norm = self.convolve(second.convolution, self.activate(raw, first.norm, 1)), second.norm
@@ -79,9 +77,9 @@ class _Forward:
         return self.convolve(narrow.convolution, self.activate(raw, wide.norm, 0)), narrow.norm
 
     def activate(self, x: Tensor, norm: nn.BatchNorm2d, padding: int) -> Tensor:
-        """Norm, LeakyReLU, padding."""
+        """Apply batch norm, LeakyReLU and padding."""
         return self.operations.activate(x, norm.weight, norm.bias, padding)
 
     def convolve(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
-        """Without padding: x has it already."""
+        """Apply a convolution to x, which is already padded."""
         return self.operations.convolve(x, convolution.weight, convolution.bias, convolution.stride[0])

@@ -1,4 +1,4 @@
-"""The skip U-Net, the architecture of deep image prior [Ulyanov et al., 2018]: layers and their order.
+"""Layers of the skip U-Net, the architecture of deep image prior [Ulyanov et al., 2018].
 
 Shapes: images ``(1, C, H, W)``.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 SCALES = 5
-"""Of the paper's network."""
+"""Number of scales of the network in the paper."""
 
 
 def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
-    """[H', W'], at which a network of so many scales works for an image of H×W pixels.
+    """Return the size [H', W'] at which a network with ``scales`` scales processes an image of H×W pixels.
 
     >>> working_size([300, 451]), working_size([8, 8])
     ([320, 480], [64, 64])
@@ -26,14 +26,14 @@ def working_size(size: Sequence[int], scales: int = SCALES) -> list[int]:
 
 
 class Convolution(nn.Conv2d):
-    """A convolution whose parameters start as those of ``nn.Conv2d``, from a generator of your own.
+    """Convolution with the initialization of ``nn.Conv2d``, but from a given generator.
 
     Args:
-        inputs: channels.
-        outputs: channels.
+        inputs: number of input channels.
+        outputs: number of output channels.
         kernel: side of the kernel.
-        generator: draws the parameters; ``None`` is PyTorch's global one.
-        **options: of ``nn.Conv2d``.
+        generator: generator for the parameters; ``None`` is the global one of PyTorch.
+        **options: further arguments of ``nn.Conv2d``.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class Convolution(nn.Conv2d):
             nn.init.uniform_(self.bias, -bound, bound, generator=generator)
 
     def reset_parameters(self) -> None:
-        """Draw nothing yet."""
+        """Do not draw parameters yet."""
 
 
 class Upsample(nn.Upsample):
-    """Bilinear upsampling by 2 in the type of its input.
+    """Bilinear upsampling by 2 in the dtype of its input.
 
-    CUDA's autocast would compute it in float32, and with it the concatenation, norm and padding that follow.
+    With autocast on CUDA, it would be computed in float32, and so would the following concatenation, norm and padding.
     """
 
     def __init__(self) -> None:
         super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(1, C, H, W)`` to ``(1, C, 2H, 2W)``."""
+        """Upsample ``(1, C, H, W)`` to ``(1, C, 2H, 2W)``."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x)
 
 
 class Activated(nn.Sequential):
-    """Convolution with reflection padding, batch norm by the batch's own statistics, LeakyReLU(0.2)."""
+    """Convolution with reflection padding, batch norm with the statistics of the batch, and LeakyReLU(0.2)."""
 
     def __init__(
         self,
@@ -77,32 +77,32 @@ class Activated(nn.Sequential):
         generator: torch.Generator | None = None,
     ) -> None:
         margin = (kernel - 1) // 2
-        # by reflection, a padding of 0 pixels is a copy
+        # reflection padding of 0 pixels would copy the input
         mode: Literal["reflect", "zeros"] = "reflect" if margin else "zeros"
         super().__init__(
             Convolution(
                 inputs, outputs, kernel, generator, stride=stride, padding=margin, padding_mode=mode, bias=bias
             ),
-            nn.BatchNorm2d(outputs, track_running_stats=False),  # one image is the batch, also when it is scored
+            nn.BatchNorm2d(outputs, track_running_stats=False),  # the batch is one image, also for scores
             nn.LeakyReLU(0.2),
         )
 
     @property
     def convolution(self) -> nn.Conv2d:
-        """The layer that has the padding."""
+        """The convolution, including the padding."""
         return cast(nn.Conv2d, self[0])
 
     @property
     def norm(self) -> nn.BatchNorm2d:
-        """The layer between the convolution and the LeakyReLU."""
+        """The batch norm."""
         return cast(nn.BatchNorm2d, self[1])
 
 
 class Scale(nn.Module):
-    """One scale of the U-Net and, inside it, the deeper ones.
+    """One scale of the U-Net, which contains the deeper scales.
 
-    ``skip: 1×1 conv to skip_width`` beside ``down: 3×3 stride 2, 3×3 → deeper scale → bilinear ×2``; the two are
-    concatenated (skip first), normalised, and merged by a 3×3 and a 1×1 convolution.
+    It has two parallel branches, ``skip: 1×1 conv to skip_width`` and ``down: 3×3 stride 2, 3×3 → deeper scale →
+    bilinear ×2``. They are concatenated (skip first), normalised, and merged by a 3×3 and a 1×1 convolution.
     """
 
     skip: Activated
@@ -128,7 +128,7 @@ class Scale(nn.Module):
         self.merge = nn.Sequential(activated(skip_width + width, width, 3), activated(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(1, inputs, H, W)`` to ``(1, width, H, W)``."""
+        """Map ``(1, inputs, H, W)`` to ``(1, width, H, W)``."""
         below = self.down(x)  # 1 width H/2 W/2
         if self.deeper is not None:
             below = self.deeper(below)
@@ -145,10 +145,10 @@ def skip_network(
     bias: bool = True,
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
-    """The network of one image: ``(1, input_channels, H', W')`` to ``(1, channels, H', W')``, before the sigmoid.
+    """Create the network of one image: ``(1, input_channels, H', W')`` to ``(1, channels, H', W')``, without sigmoid.
 
-    At 3 channels, width 128, 5 scales it has 2 217 831 parameters. They are drawn from ``generator``, by default the
-    global one.
+    With 3 channels, width 128 and 5 scales, it has 2 217 831 parameters. They are drawn from ``generator``, by default
+    the global one.
     """
     network = Scale(input_channels if scales == 1 else width, width, skip_width, bias, None, generator)
     for scale in reversed(range(scales - 1)):

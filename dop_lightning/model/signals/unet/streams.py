@@ -1,4 +1,4 @@
-"""Independent pieces of work beside each other on a GPU, so that small ones fill it together."""
+"""Run independent functions concurrently on a GPU, to make full use of it with small ones."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 SIDE_STREAMS = 8
-"""At most so many pieces at a time: each stream keeps memory of its own."""
+"""Maximum number of concurrent functions. Each stream has separate memory."""
 
 
 @cache
@@ -16,34 +16,34 @@ def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
 
 
 def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
-    """The results of pieces of work of which none needs another's; on a GPU they are done beside each other.
+    """Return the results of independent functions, which run concurrently on a GPU.
 
-    The kernels are the same as one after the other, and so are the bits. A graph is captured with its branches: streams
-    that wait for one that is captured are captured with it, and are joined to it at the end, as a capture requires.
+    The kernels and results are identical to those of sequential calls. CUDA graphs are captured including the branches:
+    streams that wait for a captured stream are captured, too, and are joined to it at the end, as a capture requires.
 
-    With gradients, each backward operation runs on the stream of its forward one: autograd lets it wait for the
-    streams that its input comes from, and at its end lets the stream from which it was called wait for those that hold
-    gradients of parameters. So gradients too are made side by side, and an optimizer step after that is in order.
+    Each backward operation runs on the stream of its forward operation. Autograd makes it wait for the streams of its
+    inputs, and makes the calling stream wait for those with gradients of parameters at the end. Gradients are therefore
+    also computed concurrently, and a subsequent optimizer step is ordered correctly.
 
     Args:
-        works: each gives one tensor.
-        device: where all of them work.
+        works: functions that return one tensor each.
+        device: device of all functions.
     """
     if device.type != "cuda" or len(works) == 1:
         return [work() for work in works]
     here = torch.cuda.current_stream(device)
     streams = _side_streams(device)[: len(works)]
     for stream in streams:
-        # it also comes after what was last done here with memory that it gave, such as the gradients of the last step
+        # this also waits for previous uses of memory that the stream allocated, such as the last gradients
         stream.wait_stream(here)
     results = []
     try:
         for k, work in enumerate(works):
             with torch.cuda.stream(streams[k % len(streams)]):
                 results.append(work())
-    finally:  # what was begun before an error comes before what is done about it
+    finally:  # after an error, wait for the functions that were already started
         for stream in streams:
             here.wait_stream(stream)
     for result in results:
-        result.record_stream(here)  # its memory is not given to its own stream again while it is read here
+        result.record_stream(here)  # its memory must not be reused by its own stream while it is read here
     return results

@@ -388,7 +388,9 @@ def test_a_network_that_does_not_compile_is_run_as_it_is(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", fails)
     signal = small(batch(3, 8, 8, K=2), compile=True, fused=False)
-    with pytest.warns(RuntimeWarning, match="the network is not compiled: RuntimeError: no compiler was found") as told:
+    with pytest.warns(
+        RuntimeWarning, match="the network was not compiled: RuntimeError: no compiler was found"
+    ) as told:
         X = signal(3)
     assert len(told) == 1
     assert torch.equal(X, small(batch(3, 8, 8, K=2), fused=False)(3))
@@ -427,7 +429,7 @@ def test_precision_is_checked() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 3, 8, 8)])
 def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="SkipUNet needs images, C×H×W"):
+    with pytest.raises(ValueError, match="SkipUNet requires images, C×H×W"):
         small(batch(*shape))
 
 

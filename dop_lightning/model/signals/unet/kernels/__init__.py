@@ -1,4 +1,4 @@
-"""Operations of a skip U-Net in one pass each, for processors; compiled on the machine where they run."""
+"""Fused operations of a skip U-Net for CPUs, compiled on the machine on which they run."""
 
 from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.signals.unet.kernels.convolution import convolve

@@ -1,4 +1,4 @@
-"""Convolutions of large images, whose gradient in the weights is summed strip by strip.
+"""Convolutions of large images, with weight gradients that are accumulated over strips.
 
 Shapes: images ``(1, C, H, W)``, channels last in memory; kernels w ``(D, C, k, k)``.
 """
@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 STRIP = 9 * 2**18
-"""Bytes of the input in a strip, about: 2¼ MiB. What is read once for each column of w stays in the cache then."""
+"""Approximate size in bytes of the input of a strip, 2¼ MiB, which stays in the cache while it is read for each column
+of w."""
 
 
 class _Convolve(torch.autograd.Function):
@@ -48,10 +49,10 @@ class _Convolve(torch.autograd.Function):
 
 
 def strips_of(x: Tensor, size: int) -> int:
-    """How many strips the input of a convolution is divided into, for a kernel of so many pixels a side.
+    """Return the number of strips into which the input of a convolution is divided, for a kernel of side ``size``.
 
-    One, the whole, where a kernel is one pixel, which reads everything once, and in float32, where the products take
-    longer than what they wait for.
+    It is 1 for 1×1 kernels, which read the input only once, and for float32, where products take longer than memory
+    access.
 
     >>> large = torch.empty(1, 132, 258, 258, dtype=torch.bfloat16)
     >>> strips_of(large, 3), strips_of(large, 1), strips_of(large.float(), 3), strips_of(large[..., :130, :130], 3)
@@ -63,17 +64,17 @@ def strips_of(x: Tensor, size: int) -> int:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
-    """The convolution ``w∗x + b`` without padding, in the type of x.
+    """Return the convolution ``w∗x + b`` without padding, in the dtype of x.
 
-    It is PyTorch's, in both directions; but for the gradient in w that one goes over the whole image for each column of
-    w, which takes up to twice as long as it need where the image does not fit into the cache. So it is given a strip of
-    rows at a time, and the sum is done in float32.
+    It uses the convolutions of PyTorch, forward and backward. PyTorch computes the gradient with respect to w with one
+    pass over the whole image for each column of w, which takes up to twice as long as necessary if the image does not
+    fit in the cache. This function therefore passes strips of rows, and accumulates their gradients in float32.
 
     Args:
         x: ``(1, C, H, W)``, channels last in memory, bfloat16 or float32.
         weight: w ``(D, C, k, k)``, float32.
         bias: b ``(D,)``, float32, or ``None``.
-        stride: in both directions, at least 1.
+        stride: stride in both directions, at least 1.
 
     Returns:
         ``(1, D, (H − k)/stride + 1, (W − k)/stride + 1)``.

@@ -1,7 +1,7 @@
-"""The kernels as differentiable functions of torch.
+"""Compiled kernels as differentiable PyTorch functions.
 
-Shapes: images ``(1, C, H, W)``, channels last in memory, in bf16 or float32; S channels of a skip branch. Parameters of
-batch norms ``(C,)``, float32.
+Shapes: images ``(1, C, H, W)``, channels last in memory, in bf16 or float32; S channels of a skip branch; parameters of
+batch norms ``(C,)`` in float32.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ _long, _float = ctypes.c_int64, ctypes.c_float
 
 
 class _Norm(ctypes.Structure):
-    """A batch norm, as the kernels take it."""
+    """Struct ``Norm`` of the kernels: pointers to the arrays of a batch norm."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("mean", "inverse", "gamma", "beta", "dgamma", "dbeta")]
 
@@ -33,12 +33,12 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
 def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     kernels = library()
     if kernels is None:
-        raise RuntimeError("there are no compiled kernels on this machine; check library() first")
+        raise RuntimeError("compiled kernels are not available on this machine; check library() first")
     getattr(kernels, name)(dtype == torch.bfloat16, *arguments, torch.get_num_threads())
 
 
 def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequence[int]) -> None:
-    """Kernels read memory as what it is said to be."""
+    """Check shapes, dtypes and devices, which the kernels do not verify."""
     types = {name: x.dtype for name, x in images.items()}
     if len(set(types.values())) > 1 or not set(types.values()) <= {torch.float32, torch.bfloat16}:
         told = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
@@ -49,16 +49,14 @@ def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequ
     for (name, p), size in zip(parameters.items(), sizes, strict=True):
         if p.shape != (size,) or p.dtype != torch.float32 or p.device.type != "cpu" or not p.is_contiguous():
             raise ValueError(
-                f"{name} must be {size} numbers in a row, float32 on the CPU, got shape {tuple(p.shape)}, {p.dtype} on "
-                f"{p.device}"
+                f"{name} must be {size} contiguous float32 numbers on the CPU, got shape {tuple(p.shape)}, {p.dtype} "
+                f"on {p.device}"
             )
 
 
 def _check_padding(name: str, x: Tensor) -> None:
     if min(x.shape[2:]) < 2:
-        raise ValueError(
-            f"{name} must have sides of at least 2 pixels to be padded by reflection, got {tuple(x.shape)}"
-        )
+        raise ValueError(f"{name} must have sides of at least 2 pixels for reflection padding, got {tuple(x.shape)}")
 
 
 def _last(x: Tensor) -> Tensor:
@@ -71,27 +69,29 @@ def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 
 def _numbers(*shape: int) -> Tensor:
-    """Room for float32 on the CPU, whatever torch's defaults are."""
+    """Return an empty float32 tensor on the CPU, whatever the defaults of PyTorch are."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """``z`` with one pixel of reflection padding, in ``dtype``.
+    """Return ``z`` with one pixel of reflection padding, in ``dtype``.
 
     Args:
-        z: ``(1, C, H, W)``, float32 on the CPU, H and W at least 2. It gets no gradient.
+        z: ``(1, C, H, W)``, float32 on the CPU, without gradient, H and W at least 2.
         dtype: bfloat16 or float32.
 
     Returns:
         ``(1, C, H + 2, W + 2)``.
 
     Raises:
-        ValueError: z is something else, or wants a gradient.
+        ValueError: z has another shape, dtype or device, or requires a gradient.
     """
     _check({"z": z}, {}, [])
     _check_padding("z", z)
     if z.dtype != torch.float32 or dtype not in (torch.float32, torch.bfloat16) or z.requires_grad:
-        raise ValueError(f"z must be float32 without gradient, for float32 or bfloat16, got {z.dtype} for {dtype}")
+        raise ValueError(
+            f"z must be float32 without gradient, and dtype float32 or bfloat16, got {z.dtype} and {dtype}"
+        )
     z = _last(z)
     _, channels, height, width = z.shape
     padded = _empty(z.new_empty(0, dtype=dtype), channels, height + 2, width + 2)
@@ -131,7 +131,7 @@ class _Activate(torch.autograd.Function):
 
 
 def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
-    """``pad(LeakyReLU(γ·(x − μ)/σ + β))`` with the statistics of x itself, slope 0.2, and reflection padding.
+    """Return ``pad(LeakyReLU(γ·(x − μ)/σ + β))`` with the statistics of x, slope 0.2 and reflection padding.
 
     Args:
         x: ``(1, C, H, W)``.
@@ -140,11 +140,11 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
         padding: 0 or 1 pixel.
 
     Returns:
-        ``(1, C, H + 2·padding, W + 2·padding)`` of the type of x.
+        ``(1, C, H + 2·padding, W + 2·padding)`` in the dtype of x.
 
     Raises:
-        ValueError: x is no single image on the CPU, in bfloat16 or float32, or too small to be padded; γ and β do not
-            go with it; or ``padding`` is another number.
+        ValueError: x is not a single image on the CPU in bfloat16 or float32, or is too small for padding; γ or β do
+            not match x; or ``padding`` is neither 0 nor 1.
     """
     _check({"x": x}, {"gamma": gamma, "beta": beta}, [x.shape[1]] * 2)
     if padding not in (0, 1):
@@ -172,7 +172,7 @@ class _Join(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         skip, low, moments, *parameters = ctx.saved_tensors
         gradient = _last(gradient)
-        # the border of the skip branch is not used: its gradient is 0
+        # the border of the skip branch is not used, so its gradient is 0
         dskip, dlow, gradients = torch.zeros_like(skip), torch.empty_like(low), torch.empty_like(moments)
         _call(
             "join_backward", low.dtype, _pointer(gradient), *_branches(skip, low, parameters, moments, gradients),
@@ -183,13 +183,13 @@ class _Join(torch.autograd.Function):
 
 
 def _inside(skip: Tensor) -> ctypes.c_void_p:
-    """The first pixel that is not of the border."""
+    """Return a pointer to the first pixel inside the border."""
     _, channels, _, width = skip.shape
     return ctypes.c_void_p(skip.data_ptr() + (width + 1) * channels * skip.element_size())
 
 
 def _branches(skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradients: Tensor | None) -> tuple[Any, ...]:
-    """The arguments that both directions share."""
+    """Return the common arguments of the forward and backward kernels."""
     norms, at = [], 0
     for gamma, beta in zip(parameters[::2], parameters[1::2], strict=True):
         size = gamma.numel()
@@ -206,22 +206,22 @@ def _branches(skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradi
 
 
 def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
-    """``pad(norm(cat[activate(skip), up(activate(low))]))``: the two branches of a scale.
+    """Join the two branches of a scale: ``pad(norm(cat[activate(skip), up(activate(low))]))``.
 
     Args:
-        skip: ``(1, S, H + 2, W + 2)``, of whose border nothing is used.
+        skip: ``(1, S, H + 2, W + 2)``, whose border is not used.
         low: ``(1, C, H/2, W/2)``, upsampled bilinearly (half-pixel centres).
-        parameters: γ and β of the batch norms of ``skip``, of ``low`` and of what is joined, ``(S,)``, ``(C,)``,
+        parameters: γ and β of the batch norms of ``skip``, ``low`` and their concatenation, ``(S,)``, ``(C,)``,
             ``(S + C,)``.
 
     Returns:
         ``(1, S + C, H + 2, W + 2)``, with one pixel of reflection padding.
 
     Raises:
-        ValueError: the branches are no single images on the CPU, of one type, bfloat16 or float32, and of sizes that
-            fit; or the parameters do not go with them.
+        ValueError: the branches are not single images on the CPU with the same dtype, bfloat16 or float32, and matching
+            sizes; or the parameters do not match them.
     """
-    names = [f"{letter} of {branch}" for branch in ("skip", "low", "what is joined") for letter in ("gamma", "beta")]
+    names = [f"{letter} of {branch}" for branch in ("skip", "low", "the join") for letter in ("gamma", "beta")]
     if len(parameters) != len(names):
         raise ValueError(f"parameters must be {', '.join(names)}, got {len(parameters)}")
     of_skip, of_low = skip.shape[1], low.shape[1]
@@ -229,7 +229,7 @@ def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
     _check({"skip": skip, "low": low}, dict(zip(names, parameters, strict=True)), sizes)
     if tuple(skip.shape[2:]) != tuple(2 * side + 2 for side in low.shape[2:]):
         raise ValueError(
-            f"skip must have 2 pixels a side more than twice the {tuple(low.shape[2:])} of low, got "
+            f"the sides of skip must be 2 pixels longer than twice those of low, {tuple(low.shape[2:])}, got "
             f"{tuple(skip.shape[2:])}"
         )
     return _Join.apply(skip, low, *parameters)

@@ -1,1 +1,1 @@
-"""Operations of a skip U-Net in a few passes each, for a GPU: kernels in Triton, which PyTorch's CUDA builds bring."""
+"""Fused operations of a skip U-Net for GPUs: kernels in Triton, which CUDA builds of PyTorch include."""

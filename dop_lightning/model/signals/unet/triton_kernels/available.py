@@ -1,4 +1,4 @@
-"""Whether the kernels can be used on a device."""
+"""Check whether the kernels can be used on a device."""
 
 import os
 import warnings
@@ -13,42 +13,42 @@ from dop_lightning.model.signals.unet.fused_unet import fused_forward
 from dop_lightning.model.signals.unet.skip_network import skip_network
 
 TOLERANCE = 2e-2
-"""Of outputs of a tiny network, relative to the largest."""
+"""Maximum deviation of the outputs of a small network, relative to the largest value."""
 
 
 @cache
 def are_usable(device: torch.device) -> bool:
-    """Return whether the kernels work on a device: on a GPU with Triton, if a tiny network agrees with a plain one.
+    """Return whether the kernels work on a device: a GPU with Triton on which a small network agrees with a plain one.
 
-    If they do not, a warning gives the reason, once.
+    If they do not work, the reason is reported once by a warning.
     """
     if device.type != "cuda" or (torch.version.cuda is None and torch.version.hip is None):
-        return False  # the second: not a GPU, whatever it is called
+        return False  # without CUDA and HIP, the device is not a real GPU
     if os.environ.get("TRITON_INTERPRET") == "1":
-        return False  # interpreted kernels are for tests: they compute on the CPU
+        return False  # interpreted kernels run on the CPU, for tests only
     reason = "Triton is not installed"
     if find_spec("triton") is not None:
         try:
             largest = deviation(device)
             if largest <= TOLERANCE:
                 return True
-            reason = f"kernels deviate from plain operations by {largest:.3g}"
-        except Exception as error:  # of any kind: compilers are many
+            reason = f"kernels deviate from PyTorch operations by {largest:.3g}"
+        except Exception as error:  # compilers raise many types
             if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    warnings.warn(f"the network uses plain operations, more slowly: {reason}", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"the network uses PyTorch operations, which is slower: {reason}", RuntimeWarning, stacklevel=2)
     return False
 
 
 def deviation(device: torch.device) -> float:
-    """Return the largest deviation of the kernels from plain operations, in a tiny network in float32.
+    """Return the maximum deviation of the kernels from PyTorch operations, in a small network in float32.
 
-    It is that of the output and of the gradients of all parameters, each relative to the largest value.
+    It includes the output and the gradients of all parameters, each relative to the largest value.
     """
     from dop_lightning.model.signals.unet.triton_kernels.network import TritonOperations
 
-    with torch.device("meta"):  # no generator is used
+    with torch.device("meta"):  # avoids random draws
         network = skip_network(2, 4, 1, 3, 2, bias=False)
     network.to_empty(device=device)
     for place, p in enumerate(network.parameters()):

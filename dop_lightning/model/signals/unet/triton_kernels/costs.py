@@ -1,7 +1,7 @@
-"""What the fused operations read, write and launch, for those who count (``scripts/count_bytes.py``).
+"""Memory traffic and kernel launches of the fused operations, for ``scripts/count_bytes.py``.
 
-Caches are supposed to hold what neighbouring pixels read again: the four pixels of an upsampling, the 16 of its
-gradient.
+Values that neighbouring pixels read repeatedly are assumed to be cached: the four pixels of an upsampling, and the 16
+of its gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class Cost(NamedTuple):
-    """What an operation takes.
+    """Cost of an operation.
 
     Attributes:
-        launches: kernels.
-        traffic: bytes read and written, given the arguments and the results.
+        launches: number of kernels.
+        traffic: function that returns the bytes read and written, given arguments and results.
     """
 
     launches: int
@@ -41,13 +41,13 @@ def _activate_backward(arguments: Sequence[Any], result: Any) -> tuple[int, int]
 
 
 def _join(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
-    # moments of the branches; moments of what is concatenated; values
+    # moments of the branches; moments of the concatenation; values
     return 3 * _size(*arguments[:2]), _size(*result)
 
 
 def _join_backward(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
     gradient, skip, low = arguments[:3]
-    d = _size(gradient)  # a border more than it has
+    d = _size(gradient)  # an upper bound, since d has no border
     # sums, then d, from the gradient and the branches; sums and e from d and the branches; values from d, e, branches
     read = 2 * _size(gradient, skip, low) + _size(skip, low) + d + _size(skip, low) + _size(skip, low)
     return read, d + _size(low) + _size(*result)
@@ -60,4 +60,4 @@ COSTS = {
     "join": Cost(5, _join),
     "join_backward": Cost(6, _join_backward),
 }
-"""By the name of the operator."""
+"""Costs by name of the operator."""

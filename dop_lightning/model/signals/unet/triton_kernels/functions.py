@@ -1,7 +1,7 @@
-"""The fused operations as differentiable functions.
+"""Fused operations as differentiable functions.
 
-The same as those of :mod:`dop_lightning.model.signals.unet.kernels`, for a GPU. Shapes: images ``(1, C, H, W)``,
-channels last in memory, in bfloat16 or float32; parameters of batch norms ``(C,)``, float32.
+They are the same as those of :mod:`dop_lightning.model.signals.unet.kernels`, for GPUs. Shapes: images
+``(1, C, H, W)``, channels last in memory, in bfloat16 or float32; parameters of batch norms ``(C,)`` in float32.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ TYPES = (torch.float32, torch.bfloat16)
 
 
 def _check(images: dict[str, Tensor], parameters: Sequence[Tensor], sizes: Sequence[int]) -> None:
-    """Kernels read memory as what it is said to be."""
+    """Check shapes, dtypes and devices, which the kernels do not verify."""
     first = next(iter(images.values()))
     for name, x in images.items():
         if x.dim() != 4 or x.shape[0] != 1 or x.dtype not in TYPES or min(x.shape[2:]) < 2:
@@ -26,7 +26,7 @@ def _check(images: dict[str, Tensor], parameters: Sequence[Tensor], sizes: Seque
                 f"{tuple(x.shape)}, {x.dtype}"
             )
         if x.dtype != first.dtype or x.device != first.device:
-            raise ValueError(f"images must have one type and device, got {x.dtype} on {x.device} for {name}")
+            raise ValueError(f"images must have the same dtype and device, got {x.dtype} on {x.device} for {name}")
     for p, size in zip(parameters, sizes, strict=True):
         if p.shape != (size,) or p.dtype != torch.float32 or p.device != first.device or not p.is_contiguous():
             raise ValueError(
@@ -36,7 +36,7 @@ def _check(images: dict[str, Tensor], parameters: Sequence[Tensor], sizes: Seque
 
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``z`` with one pixel of reflection padding, in ``dtype``. It gets no gradient.
+    """Return ``z`` with one pixel of reflection padding, in ``dtype``.
 
     Args:
         z: ``(1, C, H, W)``, without gradient.
@@ -46,7 +46,7 @@ def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
         ``(1, C, H + 2, W + 2)``.
 
     Raises:
-        ValueError: z is no such image, or requires a gradient.
+        ValueError: z has another shape or dtype, or requires a gradient.
     """
     _check({"z": z}, [], [])
     if dtype not in TYPES or z.requires_grad:
@@ -71,9 +71,9 @@ class _Activate(torch.autograd.Function):
 
 
 def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
-    """Return ``pad(LeakyReLU(γ·(x − μ)/σ + β))`` with the statistics of x itself, slope 0.2, and reflection padding.
+    """Return ``pad(LeakyReLU(γ·(x − μ)/σ + β))`` with the statistics of x, slope 0.2 and reflection padding.
 
-    Its result is not kept for the backward pass: x is.
+    The backward pass saves x, not the result.
 
     Args:
         x: ``(1, C, H, W)``.
@@ -82,10 +82,10 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
         padding: 0 or 1 pixel.
 
     Returns:
-        ``(1, C, H + 2·padding, W + 2·padding)`` of the type of x.
+        ``(1, C, H + 2·padding, W + 2·padding)`` in the dtype of x.
 
     Raises:
-        ValueError: an argument has another shape, type or device.
+        ValueError: an argument has an invalid shape, dtype or device.
     """
     _check({"x": x}, [gamma, beta], [x.shape[1]] * 2)
     if padding not in (0, 1):
@@ -111,19 +111,19 @@ class _Join(torch.autograd.Function):
 
 
 def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
-    """Return ``pad(norm(cat[activate(skip), up(activate(low))]))``: the two branches of a scale.
+    """Join the two branches of a scale: ``pad(norm(cat[activate(skip), up(activate(low))]))``.
 
     Args:
-        skip: ``(1, S, H + 2, W + 2)``, of whose border nothing is used.
+        skip: ``(1, S, H + 2, W + 2)``, whose border is not used.
         low: ``(1, C, H/2, W/2)``, upsampled bilinearly (half-pixel centres).
-        parameters: γ and β of the batch norms of ``skip``, of ``low`` and of what is joined, ``(S,)``, ``(C,)``,
+        parameters: γ and β of the batch norms of ``skip``, ``low`` and their concatenation, ``(S,)``, ``(C,)``,
             ``(S + C,)``.
 
     Returns:
         ``(1, S + C, H + 2, W + 2)``, with one pixel of reflection padding.
 
     Raises:
-        ValueError: an argument has another shape, type or device.
+        ValueError: an argument has an invalid shape, dtype or device.
     """
     if len(parameters) != 6:
         raise ValueError(f"parameters must be gamma and beta of three norms, got {len(parameters)}")
@@ -131,7 +131,7 @@ def join(skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
     _check({"skip": skip, "low": low}, parameters, [S, S, C, C, S + C, S + C])
     if tuple(skip.shape[2:]) != tuple(2 * side + 2 for side in low.shape[2:]):
         raise ValueError(
-            f"skip must have 2 pixels per side more than twice the {tuple(low.shape[2:])} of low, got "
+            f"the sides of skip must be 2 pixels longer than twice those of low, {tuple(low.shape[2:])}, got "
             f"{tuple(skip.shape[2:])}"
         )
     return _Join.apply(skip, low, *parameters)
@@ -156,10 +156,10 @@ def _copied(tensors: Sequence[Tensor], types: Sequence[torch.dtype]) -> list[Ten
 
 
 def cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Return tensors of one type in another, and their gradients in the former, in one launch each.
+    """Convert tensors to a dtype, and their gradients back, with one launch each.
 
     Args:
-        tensors: of any shapes, of one type.
-        dtype: floating point.
+        tensors: tensors of any shapes with the same dtype.
+        dtype: floating-point dtype.
     """
     return tuple(_Cast.apply(dtype, *tensors))

@@ -1,8 +1,7 @@
-"""The kernels: one tile, or one share of the pixels, a program.
+"""Triton kernels. Each program processes one tile, or one share of the pixels.
 
-Names as in :mod:`~dop_lightning.model.signals.unet.triton_kernels.tiles`. Sums over pixels are made in two launches:
-each program writes those of its share into ``partial`` (shares, 2, N), and ``finish`` adds them up, in an order that is
-always the same.
+Names are as in :mod:`~dop_lightning.model.signals.unet.triton_kernels.tiles`. Sums over pixels take two launches: each
+program writes the sums over its share to ``partial`` (shares, 2, N), and ``finish`` adds them in a fixed order.
 """
 
 import triton
@@ -31,7 +30,7 @@ def _store_sums(partial, first, second, share, channel, N):
 def moments(
     skip, low, moments, partial, H, W, low_pixels, S: tl.constexpr, C, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Sums of ``x − x₀`` and of its square, x₀ the first pixel; x₀ goes into the place of the mean."""
+    """Compute sums of ``x − x₀`` and of its square, where x₀ is the first pixel; store x₀ as the mean."""
     share, shares, begin = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * CHANNELS
     channel = begin + tl.arange(0, CHANNELS)
     first = tl.sum(raw(skip, low, tl.arange(0, 1), channel, H, W, low_pixels, S, C), 0)
@@ -66,7 +65,7 @@ def finish(
     SHARES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Add up the shares, into ``out`` (2, N); of moments: the mean and 1/√(variance + ε)."""
+    """Add up the shares into ``out`` (2, N). Convert moments to mean and 1/√(variance + ε)."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     mask = channel < N
     first, second = tl.zeros([CHANNELS], tl.float32), tl.zeros([CHANNELS], tl.float32)
@@ -88,7 +87,7 @@ def finish(
 
 @triton.jit
 def pad(z, y, H, W, C, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """One pixel of reflection padding, in the type of y."""
+    """Apply one pixel of reflection padding, in the dtype of y."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     row, column = pixel // (W + 2), pixel % (W + 2)
@@ -101,7 +100,7 @@ def pad(z, y, H, W, C, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
 def activate(
     x, moments, gamma, beta, y, H, W, C, slope, PADDING: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Normalise, activate, pad."""
+    """Normalise, activate and pad."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     width = W + 2 * PADDING
@@ -120,7 +119,7 @@ def activate(
 def _through_activation(
     gradient, x, row, column, channel, mask, H, W, C, mean, inverse, gamma, beta, slope, PADDING: tl.constexpr
 ):
-    """The gradient before the LeakyReLU, and x normalised."""
+    """Return the gradient before the LeakyReLU, and the normalised x."""
     value = tl.load(x + places(row, column, W, channel, C), mask, 0.0).to(tl.float32)
     normalised = tl.where(mask, (value - mean[None, :]) * inverse[None, :], 0.0)
     dz = folded(gradient, row, column, channel, mask, H, W, C, PADDING)
@@ -143,7 +142,7 @@ def activate_sums(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Sums of the gradients of β and γ."""
+    """Compute sums for the gradients of β and γ."""
     share, shares = tl.program_id(0), tl.num_programs(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     has = channel < C
@@ -179,7 +178,7 @@ def activate_backward(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The gradient of x."""
+    """Compute the gradient of x."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     has = channel < C
@@ -214,7 +213,7 @@ def joined_moments(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """As ``moments``, of what is concatenated."""
+    """Compute the same as ``moments`` for the concatenation."""
     share, shares = tl.program_id(0), tl.num_programs(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     N = S + C
@@ -259,7 +258,7 @@ def join(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Normalise what is concatenated, with one pixel of reflection padding. ``moments``: (4, N), of both norms."""
+    """Normalise the concatenation and apply one pixel of reflection padding. ``moments`` (4, N) are of both norms."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     N = S + C
@@ -297,7 +296,7 @@ def joined_sums(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Sums of the gradients of β and γ of what is concatenated."""
+    """Compute sums for the gradients of β and γ of the concatenation."""
     share, shares = tl.program_id(0), tl.num_programs(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     N = S + C
@@ -339,7 +338,7 @@ def joined_backward(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The gradient of what is concatenated, into d (H, W, N); of the skip branch before its LeakyReLU."""
+    """Write the gradient of the concatenation to d (H, W, N); for the skip branch, that before its LeakyReLU."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     N = S + C
@@ -355,7 +354,7 @@ def joined_backward(
     scale = width * tl.load(gamma_joined + channel, has, 0.0)
     normalised = (value - center[None, :]) * width[None, :]
     dv = scale[None, :] * (dy - total[None, :] - normalised * products[None, :])
-    if S > 0:  # the LeakyReLU keeps the sign
+    if S > 0:  # LeakyReLU preserves the sign
         dv = tl.where((channel < S)[None, :] & (value <= 0), dv * slope, dv)
     tl.store(d + places(row, column, W, channel, N), dv.to(d.dtype.element_ty), mask)
 
@@ -378,9 +377,9 @@ def branch_sums(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Sums of the gradients of β and γ of both branches, from d.
+    """Compute sums for the gradients of β and γ of both branches, from d.
 
-    e (H/2, W/2, C) becomes d of the lower one before upsampling and LeakyReLU.
+    Write the gradient of the lower branch before LeakyReLU and upsampling to e (H/2, W/2, C).
     """
     share, shares, begin = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * CHANNELS
     channel = begin + tl.arange(0, CHANNELS)
@@ -442,7 +441,7 @@ def join_backward(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The gradients of both branches; 0 in the border of the skip branch."""
+    """Compute the gradients of both branches, with 0 in the border of the skip branch."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     low_pixels, N = (H // 2) * (W // 2), S + C

@@ -1,6 +1,6 @@
-"""Launching the kernels: grids, tiles, and room for sums.
+"""Launch the kernels: grids, tiles, and buffers for sums. Arguments are not checked.
 
-Shapes: images ``(1, C, H, W)``, channels last in memory; S channels of a skip branch. Nothing is checked here.
+Shapes: images ``(1, C, H, W)``, channels last in memory; S channels of a skip branch.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ SLOPE = 0.2
 EPSILON = 1e-5
 
 SHARES = 256
-"""Programs a block of channels that pixels are shared out among, at most, where they are summed."""
+"""Maximum number of programs per block of channels among which the pixels of a sum are distributed."""
 
 ELEMENTS = 4096
-"""Of a tile."""
+"""Number of elements of a tile."""
 
 CHANNELS = 64
-"""Of a tile, at most: 128 bytes of a pixel in bf16."""
+"""Maximum number of channels of a tile: 128 bytes per pixel in bf16."""
 
 
 WARPS = 8
-"""Of a program: a thread has 16 values of a tile."""
+"""Warps per program: each thread processes 16 values of a tile."""
 
 
 def _tile(channels: int) -> tuple[int, int]:
-    """Pixels and channels of a tile; both are powers of 2."""
+    """Return the pixels and channels of a tile, both powers of 2."""
     across = min(CHANNELS, 1 << max(channels - 1, 1).bit_length())
     return ELEMENTS // across, across
 
@@ -38,7 +38,7 @@ def _blocks(count: int, size: int) -> int:
 
 
 class _Sums:
-    """Room for the shares of sums over pixels, and what adds them up."""
+    """Buffer for partial sums over pixels."""
 
     def __init__(self, like: Tensor, pixels: int, channels: int) -> None:
         self.pixels, self.channels = _tile(channels)
@@ -47,7 +47,7 @@ class _Sums:
         self.partial = torch.empty(self.shares, 2, channels, dtype=torch.float32, device=like.device)
 
     def finish(self, out: Tensor, skip_pixels: int, low_pixels: int, S: int, moments: bool) -> None:
-        """Sums, or moments, into ``out`` ``(2, N)``."""
+        """Add up the partial sums, or convert them to moments, into ``out`` ``(2, N)``."""
         channels = self.partial.shape[2]
         kernels.finish[(_blocks(channels, 32),)](
             self.partial,
@@ -70,14 +70,14 @@ def _last(x: Tensor) -> Tensor:
 
 
 def empty_image(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return room for an image, channels last."""
+    """Return an empty image, channels last."""
     shape = (1, channels, height, width)
     dtype = like.dtype if dtype is None else dtype
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """One pixel of reflection padding, in ``dtype``."""
+    """Apply one pixel of reflection padding, in ``dtype``."""
     z = _last(z)
     _, C, H, W = z.shape
     y = empty_image(z, C, H + 2, W + 2, dtype)
@@ -88,7 +88,7 @@ def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """Norm, LeakyReLU and padding; and the mean and inverse standard deviation ``(2, C)``."""
+    """Apply norm, LeakyReLU and padding; also return mean and inverse standard deviation ``(2, C)``."""
     x = _last(x)
     _, C, H, W = x.shape
     moments = torch.empty(2, C, dtype=torch.float32, device=x.device)
@@ -108,7 +108,7 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tens
 def activate_backward(
     gradient: Tensor, x: Tensor, moments: Tensor, gamma: Tensor, beta: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of x, and those of β and γ ``(2, C)``."""
+    """Return the gradient of x, and those of β and γ ``(2, C)``."""
     gradient, x = _last(gradient), _last(x)
     _, C, H, W = x.shape
     total, dx = torch.empty_like(moments), torch.empty_like(x)
@@ -151,9 +151,9 @@ def activate_backward(
 
 
 def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Both branches, normalised, activated, upsampled, concatenated, normalised and padded.
+    """Normalise and activate both branches, upsample the lower one, concatenate, normalise and pad.
 
-    And the moments ``(4, N)`` of the branches and of what is concatenated.
+    Also return the moments ``(4, N)`` of the branches and of the concatenation.
     """
     skip, low = _last(skip), _last(low)
     S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
@@ -177,7 +177,7 @@ def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
 def join_backward(
     gradient: Tensor, skip: Tensor, low: Tensor, moments: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of both branches, and those of β and γ ``(4, N)`` of the branches and of what is concatenated."""
+    """Return the gradients of both branches, and of β and γ ``(4, N)`` of the branches and the concatenation."""
     gradient, skip, low = _last(gradient), _last(skip), _last(low)
     S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
     N, pixels = S + C, H * W

@@ -1,4 +1,4 @@
-"""The operations of the fused network on a GPU."""
+"""Operations of the fused network on a GPU."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from dop_lightning.model.signals.unet.triton_kernels import functions
 
 
 class TritonOperations:
-    """Those of one forward pass of a network: its kernels are cast at once, not one by one.
+    """Operations of one forward pass of a network, whose convolution weights are all cast in one launch.
 
     Args:
-        network: in float32.
-        dtype: of activations, bfloat16 or float32.
+        network: network in float32.
+        dtype: dtype of activations, bfloat16 or float32.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -22,17 +22,17 @@ class TritonOperations:
         self._cast: dict[Tensor, Tensor] = dict(zip(parameters, cast, strict=True))
 
     def pad(self, z: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return z with one pixel of reflection padding, in a type."""
+        """Return z with one pixel of reflection padding, in another dtype."""
         return functions.pad(z, dtype)
 
     def activate(self, x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
-        """Return x after batch norm, LeakyReLU and padding."""
+        """Apply batch norm, LeakyReLU and padding to x."""
         return functions.activate(x, gamma, beta, padding)
 
     def join(self, skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
-        """Return two branches after their norms, upsampling, concatenation, its norm and padding."""
+        """Activate two branches, upsample the lower one, and concatenate, normalise and pad the result."""
         return functions.join(skip, low, *parameters)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
-        """Return the convolution of x, without padding."""
+        """Return the convolution of x without padding."""
         return F.conv2d(x, self._cast[weight], None if bias is None else self._cast[bias], stride)

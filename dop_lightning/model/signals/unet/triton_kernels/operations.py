@@ -1,6 +1,6 @@
-"""The fused operations as operators of PyTorch, so that modes and meta tensors know them.
+"""Fused operations as PyTorch operators, so that they support dispatch modes and meta tensors.
 
-Triton is loaded at the first call.
+Triton is imported at the first call.
 
 Shapes: images ``(1, C, H, W)``, channels last in memory; S channels of a skip branch; N = S + C.
 """
@@ -15,7 +15,7 @@ _LIBRARY = torch.library.Library("dop_lightning", "FRAGMENT")
 
 
 def _define(schema: str, on_meta: Callable[..., Any]) -> Any:
-    """Define an operator that a function of its name in ``launches`` computes, and return it."""
+    """Define an operator that is computed by the function of its name in ``launches``, and return it."""
     name = schema.partition("(")[0]
 
     def compute(*arguments: Any) -> Any:
@@ -24,7 +24,7 @@ def _define(schema: str, on_meta: Callable[..., Any]) -> Any:
         return getattr(launches, name)(*arguments)
 
     _LIBRARY.define(schema)
-    for device in ("CPU", "CUDA"):  # on a CPU by Triton's interpreter
+    for device in ("CPU", "CUDA"):  # on a CPU with the interpreter of Triton
         _LIBRARY.impl(name, compute, device)
     _LIBRARY.impl(name, on_meta, "Meta")
     return getattr(torch.ops.dop_lightning, name)

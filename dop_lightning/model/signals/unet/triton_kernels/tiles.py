@@ -1,9 +1,10 @@
-"""What a tile of pixels and channels reads: shared by the kernels of this package.
+"""Common device functions of the kernels, which load tiles of pixels and channels.
 
-A tile is P pixels × D channels, in float32. Images are channels-last; ``row`` and ``column`` are of P pixels,
-``channel`` is of D. A pair of branches is a skip branch of S channels, with a border of one pixel that is not used, and
-a branch of C channels at half the resolution. Their channels are counted together, those of the skip branch first;
-S = 0 is a single image. Everything is float32 once it is loaded: Triton's interpreter computes NaN in bf16.
+A tile has P pixels × D channels in float32. Images are channels-last; ``row`` and ``column`` have P entries,
+``channel`` has D. A pair of branches consists of a skip branch of S channels, with a border of one pixel that is not
+used, and a branch of C channels at half the resolution. Channels are numbered jointly, starting with those of the skip
+branch; S = 0 is a single image. All values are converted to float32 when they are loaded, since the interpreter of
+Triton returns NaN in bf16.
 """
 
 import triton
@@ -12,32 +13,32 @@ import triton.language as tl
 
 @triton.jit
 def reflected(index, size):
-    """The index within [0, size) of one that may lie one before or behind."""
+    """Reflect an index that may be one below or above [0, size)."""
     index = tl.abs(index)
     return tl.where(index >= size, 2 * size - 2 - index, index)
 
 
 @triton.jit
 def places(row, column, width, channel, channels):
-    """Offsets (P, D) in an image of that width."""
+    """Return offsets (P, D) in an image of width ``width``."""
     return (row.to(tl.int64) * width + column)[:, None] * channels + channel[None, :]
 
 
 @triton.jit
 def leaky(z, slope):
-    """LeakyReLU."""
+    """Apply LeakyReLU."""
     return tl.where(z > 0, z, z * slope)
 
 
 @triton.jit
 def folded(gradient, row, column, channel, mask, H, W, C, PADDING: tl.constexpr):
-    """The gradient of an image, given that of the same with reflection padding."""
+    """Return the gradient of an image, given that of the image with reflection padding."""
     width = W + 2 * PADDING
     total = tl.load(gradient + places(row + PADDING, column + PADDING, width, channel, C), mask, 0.0).to(tl.float32)
     if PADDING == 1:
         is_near = (row == 1) | (row == H - 2) | (column == 1) | (column == W - 2)
         if tl.max(is_near.to(tl.int32), 0) > 0:
-            for k in range(1, 9):  # rows and columns: itself, the border before, the border behind
+            for k in range(1, 9):  # rows and columns: the pixel itself, the border before, the border after
                 i, j = k // 3, k % 3
                 from_row = tl.where(i == 0, row + 1, tl.where(i == 1, 0, H + 1))
                 from_column = tl.where(j == 0, column + 1, tl.where(j == 1, 0, W + 1))
@@ -50,7 +51,7 @@ def folded(gradient, row, column, channel, mask, H, W, C, PADDING: tl.constexpr)
 
 @triton.jit
 def of_both(of_skip, of_low, channel, S: tl.constexpr, C):
-    """Parameters (D,) of the two branches."""
+    """Load parameters (D,) of the two branches."""
     value = tl.load(of_low + (channel - S), (channel >= S) & (channel < S + C), 0.0)
     if S > 0:
         value += tl.load(of_skip + channel, channel < S, 0.0)
@@ -59,7 +60,7 @@ def of_both(of_skip, of_low, channel, S: tl.constexpr, C):
 
 @triton.jit
 def is_inside(pixel, channel, H, W, low_pixels, S: tl.constexpr, C):
-    """Mask (P, D): pixels of the skip branch are H·W, those of the other ``low_pixels``."""
+    """Return a mask (P, D) for H·W pixels of the skip branch and ``low_pixels`` of the other one."""
     inside = (pixel < low_pixels)[:, None] & ((channel >= S) & (channel < S + C))[None, :]
     if S > 0:
         inside = inside | ((pixel < H * W)[:, None] & (channel < S)[None, :])
@@ -68,7 +69,7 @@ def is_inside(pixel, channel, H, W, low_pixels, S: tl.constexpr, C):
 
 @triton.jit
 def raw(skip, low, pixel, channel, H, W, low_pixels, S: tl.constexpr, C):
-    """Values (P, D) of both branches at their pixels of these numbers; 0 outside."""
+    """Load values (P, D) of both branches at the given pixel numbers; 0 outside."""
     is_low = (pixel < low_pixels)[:, None] & ((channel >= S) & (channel < S + C))[None, :]
     value = tl.load(low + (pixel.to(tl.int64)[:, None] * C + (channel - S)[None, :]), is_low, 0.0).to(tl.float32)
     if S > 0:
@@ -80,7 +81,7 @@ def raw(skip, low, pixel, channel, H, W, low_pixels, S: tl.constexpr, C):
 
 @triton.jit
 def joined(skip, low, row, column, channel, mask, H, W, S: tl.constexpr, C, mean, inverse, gamma, beta, slope):
-    """What is concatenated (P, D): the skip branch and the upsampled other one, normalised and activated."""
+    """Return the concatenation (P, D) of the skip branch and the upsampled other one, normalised and activated."""
     h, w = H // 2, W // 2
     near_row, near_column = row // 2, column // 2
     far_row = tl.minimum(tl.maximum(tl.where(row % 2 == 0, near_row - 1, near_row + 1), 0), h - 1)

@@ -82,7 +82,7 @@ def test_types_that_kernels_do_not_know_are_refused():
     x, ones = image(4, 4, 4), torch.ones(4)
     with pytest.raises(ValueError, match=r"images must all be float32 or all bfloat16, got x torch.float64"):
         kernels.activate(x.double(), ones, ones, 0)
-    with pytest.raises(ValueError, match=r"gamma must be 4 numbers in a row, float32 on the CPU, got .*float64"):
+    with pytest.raises(ValueError, match=r"gamma must be 4 contiguous float32 numbers on the CPU, got .*float64"):
         kernels.activate(x, ones.double(), ones, 0)
     with pytest.raises(ValueError, match="images must all be"):
         kernels.join(image(4, 10, 10), x.bfloat16(), *(vector(n, 0) for n in (4, 4, 4, 4, 8, 8)))
@@ -96,18 +96,20 @@ def test_shapes_that_kernels_would_read_beyond_are_refused():
         kernels.activate(x.repeat(2, 1, 1, 1), ones, ones, 0)
     with pytest.raises(ValueError, match=r"on the CPU, got .* on meta"):
         kernels.activate(x.to("meta"), ones, ones, 0)
-    with pytest.raises(ValueError, match="beta must be 4 numbers in a row"):
+    with pytest.raises(ValueError, match="beta must be 4 contiguous float32 numbers"):
         kernels.activate(x, ones, torch.ones(3), 0)
-    with pytest.raises(ValueError, match=r"gamma must be 4 numbers in a row"):
+    with pytest.raises(ValueError, match=r"gamma must be 4 contiguous float32 numbers"):
         kernels.activate(x, torch.ones(8)[::2], ones, 0)
     with pytest.raises(ValueError, match=r"x must have sides of at least 2 pixels"):
         kernels.activate(image(4, 1, 4), ones, ones, 1)
     with pytest.raises(ValueError, match="padding must be 0 or 1, got 2"):
         kernels.activate(x, ones, ones, 2)
     parameters = [vector(n, 0) for n in (4, 4, 4, 4, 8, 8)]
-    with pytest.raises(ValueError, match=r"skip must have 2 pixels a side more than twice the \(4, 4\) of low, got"):
+    with pytest.raises(
+        ValueError, match=r"the sides of skip must be 2 pixels longer than twice those of low, \(4, 4\), got"
+    ):
         kernels.join(image(4, 9, 10), x, *parameters)
-    with pytest.raises(ValueError, match=r"beta of what is joined must be 8 numbers"):
+    with pytest.raises(ValueError, match=r"beta of the join must be 8 contiguous"):
         kernels.join(image(4, 10, 10), x, *parameters[:-1], torch.ones(7))
     with pytest.raises(ValueError, match=r"parameters must be gamma of skip, .* got 5"):
         kernels.join(image(4, 10, 10), x, *parameters[:-1])

@@ -50,13 +50,13 @@ def test_a_warning_says_why_they_are_not_used_once(cuda: None, monkeypatch: pyte
 
     for name, value, reason in (
         ("deviation", fail, "RuntimeError: no C compiler anywhere"),
-        ("deviation", lambda device: 0.5, "kernels deviate from plain operations by 0.5"),
-        ("deviation", lambda device: float("nan"), "kernels deviate from plain operations by nan"),
+        ("deviation", lambda device: 0.5, "kernels deviate from PyTorch operations by 0.5"),
+        ("deviation", lambda device: float("nan"), "kernels deviate from PyTorch operations by nan"),
         ("find_spec", lambda name: None, "Triton is not installed"),
     ):
         available.are_usable.cache_clear()
         monkeypatch.setattr(available, name, value)
-        with pytest.warns(RuntimeWarning, match=f"^the network uses plain operations, more slowly: {reason}$"):
+        with pytest.warns(RuntimeWarning, match=f"^the network uses PyTorch operations, which is slower: {reason}$"):
             assert not available.are_usable(CUDA)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

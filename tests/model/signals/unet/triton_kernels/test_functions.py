@@ -181,7 +181,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="parameters must be gamma and beta of three norms, got 2"):
         functions.join(x, x, one, one)
     five = numbers(0, 6)
-    with pytest.raises(ValueError, match=r"2 pixels per side more than twice the \(4, 4\) of low, got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"2 pixels longer than twice those of low, \(4, 4\), got \(4, 4\)"):
         functions.join(x, x, one, one, one, one, five, five)
-    with pytest.raises(ValueError, match=r"images must have one type and device, got torch.bfloat16 on"):
+    with pytest.raises(ValueError, match=r"images must have the same dtype and device, got torch.bfloat16 on"):
         functions.join(x, x.bfloat16(), one, one, one, one, five, five)
