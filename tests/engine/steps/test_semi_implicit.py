@@ -239,7 +239,7 @@ def test_states_of_earlier_versions_have_nothing_settled() -> None:
     other.load_problem_state(0, saved)
     assert not other.memory["settled"].any()
     del saved["memory"]["tau"]
-    with pytest.raises(ValueError, match="the state has other optimizers or steps"):
+    with pytest.raises(ValueError, match="the state was saved with another optimizer or step rule"):
         other.load_problem_state(0, saved)
 
 
