@@ -36,7 +36,7 @@ def spectral_norms(matrices: Tensor, problems: ProblemBatch) -> tuple[Tensor, Te
 
     Returns:
         The norms ``(K,)``, and the right singular vectors ``(K, m, 1)``. The norms are lower bounds, accurate to a few
-        per cent after :data:`POWER_ITERATIONS` iterations.
+        per cent after the fixed number of iterations.
     """
     right = problems.normal((matrices.shape[2], 1), 1.0, "init", 8).to(matrices)
     norms = matrices.new_zeros(len(matrices))

@@ -84,7 +84,7 @@ class Muon(Optimizer):
         vector_lr: learning rate of Adam, above 0.
         betas: decays of Adam, at least 0 and below 1.
         eps: ε of Adam, above 0.
-        precision: precision of the products in the orthogonalization: ``fp32`` (that of the kernels), ``bf16``, or
+        precision: precision of the products in the orthogonalisation: ``fp32`` (that of the kernels), ``bf16``, or
             ``auto``: bf16 on CPUs with hardware support for it. The average keeps its precision.
 
     Raises:
