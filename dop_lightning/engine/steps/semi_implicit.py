@@ -75,8 +75,8 @@ class SemiImplicit(StepRule):
     implicit bias does not change: up to O(1/log(1/γ)), ξ of s and of X are the same sum ``−Σ τ·r`` (Lemma 2).
     ``tests/engine/steps`` and ``docs/performance.md`` compare the result with small steps and with Eq. 8.
 
-    Supported are low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, and the identity or
-    an entry mask. On a CPU, R is never stored: rows are processed in strips that fit in the cache.
+    The rule supports low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, and identity or
+    entry mask as operator. On a CPU, R is never stored: rows are processed in strips that fit in the cache.
 
     Args:
         growth: maximum factor by which τ grows per iteration, above 1.
