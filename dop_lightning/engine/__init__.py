@@ -1,4 +1,4 @@
-"""How a model is fitted: methods, states, the run loop, optimizers and step rules. Plain PyTorch."""
+"""Model fitting: methods, states, the run loop, optimizers and step rules. Plain PyTorch."""
 
 from dop_lightning.foundation.lazy import lazy_names
 
@@ -34,5 +34,5 @@ __all__ = [
     "run_to_end",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would accept any name
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
     __getattr__ = lazy_names(__name__, PUBLIC)

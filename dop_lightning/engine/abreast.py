@@ -1,9 +1,9 @@
-"""Tiles of images, and tiny images, side by side on a CPU, one thread each.
+"""Run small tiles and tiny images concurrently on a CPU, with one thread each.
 
-The network of a small tile gains little from a second thread; two networks with one thread each gain much more. Each
-tile always has one thread, with one core or many, and even if only one tile is left. Its result therefore depends
-neither on the other tiles nor on how many run at a time. The same holds for images of up to 32×32 pixels: on a busy
-machine, several threads would spend most of the time waiting for each other.
+The network of a small tile gains little from a second thread; running two networks with one thread each gains much
+more. A tile always uses one thread, even on a single core or if it is the last one. Its result therefore does not
+depend on the other tiles or on the number that run concurrently. The same holds for images of up to 32×32 pixels: on a
+busy machine, several threads would spend most of the time waiting for each other.
 """
 
 import math
@@ -18,14 +18,15 @@ from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.foundation.thread_count import set_threads_here, threads_here
 
 TINY = 32 * 32
-"""Pixels up to which whole images have one thread: their network works at 64×64 pixels, as for a single pixel."""
+"""Maximum number of pixels of whole images that use one thread. Their network runs at 64×64 pixels, like that of a
+single pixel."""
 
 Advanced = list[int] | OutOfMemoryError
-"""Result of a batch: the positions of the problems that diverged, or the error if it did not fit in memory."""
+"""Result of advancing a batch: positions of the diverged problems, or the error if the batch did not fit in memory."""
 
 
 def is_small(tile: Sequence[int]) -> bool:
-    """Return whether tiles of (h, w) pixels are advanced side by side by their networks.
+    """Return whether the networks of tiles of (h, w) pixels are advanced concurrently.
 
     >>> is_small((128, 128)), is_small((512, 512))
     (True, False)
@@ -34,9 +35,9 @@ def is_small(tile: Sequence[int]) -> bool:
 
 
 def has_one_thread(state: State) -> bool:
-    """Return whether a batch is advanced on one thread: small tiles and tiny images on a CPU, with a network each.
+    """Return whether a batch is advanced on one thread: small tiles and tiny images on a CPU, with one network each.
 
-    Whole images whose network may draw random numbers from the process (``capturable`` is false) are advanced in turn.
+    Whole images whose network may use the global random generator (``capturable`` is false) are advanced one by one.
     """
     problems = state.problems
     if problems.device.type != "cpu" or not state.runs_one_by_one:
@@ -49,7 +50,7 @@ def has_one_thread(state: State) -> bool:
 
 @contextmanager
 def threads_of(state: State) -> Iterator[None]:
-    """Let a batch have in the block as many threads as when it is advanced."""
+    """Use the same number of threads in the ``with`` block as when the batch is advanced."""
     threads = torch.get_num_threads()
     if threads == 1 or not has_one_thread(state):
         yield
@@ -59,16 +60,16 @@ def threads_of(state: State) -> Iterator[None]:
 
 
 def abreast(state: State) -> int:
-    """Return how many batches like this one are advanced side by side."""
+    """Return the number of batches like this one that are advanced concurrently."""
     return torch.get_num_threads() if has_one_thread(state) else 1
 
 
 def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
-    """Yield the batches in their order, grouped by what is advanced side by side.
+    """Yield the batches in order, in groups that are advanced concurrently.
 
     Args:
         states: the batches.
-        threads: maximum number of batches side by side.
+        threads: maximum number of concurrent batches.
     """
     for side_by_side, group in groupby(states, has_one_thread):
         together, size = list(group), threads if side_by_side else 1
@@ -76,14 +77,14 @@ def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
 
 
 class Abreast:
-    """Advances the batches of a turn, in a thread pool if each batch has one thread."""
+    """Advances the batches of a turn, in a thread pool if each of them uses one thread."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
 
     def advance(self, states: Sequence[State], iterations: Sequence[int]) -> list[Advanced]:
-        """Advance each batch of one of the :func:`turns` by its number of iterations, and return the results."""
+        """Advance each batch of a group from :func:`turns` by its number of iterations, and return the results."""
         threads = torch.get_num_threads()
         if threads == 1 or not has_one_thread(states[0]):
             return [_advance(state, number) for state, number in zip(states, iterations, strict=True)]

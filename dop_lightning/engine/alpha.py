@@ -1,21 +1,22 @@
-r"""The ratio α of the learning rates where none is given.
+r"""Default ratio α of the learning rates.
 
-*Matrices.* ``α = √max(n, m)``: λ = 1/√n is right for robust PCA [Candès et al., 2011], and λ = 1/α (section 2.3).
+*Matrices.* ``α = √max(n, m)``: λ = 1/√n is the theoretical choice for robust PCA [Candès et al., 2011], and λ = 1/α
+(section 2.3).
 
-*Images.* Under a loss ``w·Σ rᵢ²`` an entry of g under a steady residual t grows by the factor ``e^{4wατ·t}`` an
-iteration, from the scale γ of its start. A corruption of size t is therefore *revealed*, ``g² = t``, after
+*Images.* Under a loss ``w·Σ rᵢ²`` with a constant residual t, an entry of g grows by the factor ``e^{4wατ·t}`` per
+iteration, from its initial scale γ. A corruption of size t is therefore *revealed*, ``g² = t``, after
 
     ``T(t) = log(√t/γ) / (4wατ·t)``
 
-iterations: that must be when the network has become as fine as it can before it begins to follow the outliers. When
-this is depends on its optimizer, and on the size of the image: a small one is followed earlier, by a network that is
-large for it. So
+iterations. At that time, the network should fit as much detail as possible, but not yet the outliers. This time depends
+on the optimizer and on the size of the image: a network that is large relative to the image fits outliers earlier.
+Therefore
 
-    ``α = log(√t/γ) / (4wτ·t·T)``,   t = ¼ of the range,   T = T*·min(√(N/N₀), 2),   N₀ = 3·128²,
+    ``α = log(√t/γ) / (4wτ·t·T)``,   t = ¼ of the range,   T = T*·min(√(N/N₀), 2),   N₀ = 3·128².
 
-which grows like √N with the number N of entries, since w = 1/N, and like N above 4N₀. T* was measured, see
-docs/alpha.md: 1330 iterations of gradient descent at rate 1, 1.5 in units of the learning rate of Adam (300 iterations
-at 0.005), and 1.5 in units of that of Muon (75 iterations at 0.02).
+Since w = 1/N, α grows like √N with the number N of entries up to 4N₀, and like N above. T* was measured
+(docs/alpha.md): 1330 iterations of gradient descent at rate 1, 1.5 divided by the learning rate of Adam (300 iterations
+at 0.005), and 1.5 divided by that of Muon (75 iterations at 0.02).
 """
 
 import math
@@ -32,28 +33,28 @@ from dop_lightning.model.losses import Loss, SquaredLoss
 from dop_lightning.problems.problem import ProblemBatch, scale
 
 REVEALED = 0.25
-"""t, in scales of the observation."""
+"""t, relative to the scale of the observation."""
 
 MEASURED_AT = 3 * 128**2
-"""N₀, in entries."""
+"""Number of entries N₀."""
 
 LONGEST = 2.0
-"""T/T* of large images: what was measured at 256×256."""
+"""Maximum of T/T*, measured at 256×256."""
 
 LARGEST_STEP = 0.125
-"""An entry of g is multiplied by 1 − 4wατ·r in a step: wατ is at most this, so that tiny images do not diverge."""
+"""Upper bound on wατ. A step multiplies an entry of g by 1 − 4wατ·r; without the bound, tiny images would diverge."""
 
 
 def reveal_time(loss: Loss, rate: float, size: float, corruption: Corruption, problems: ProblemBatch, k: int) -> float:
-    """``T(t) = log(√t/γ) / (4wατ·t)``: iterations until a corruption of a size is revealed.
+    """Return ``T(t) = log(√t/γ) / (4wατ·t)``, the number of iterations until a corruption of size t is revealed.
 
     Args:
-        loss: a squared loss, of weight w.
+        loss: a squared loss with weight w.
         rate: ατ, above 0.
         size: t, above 0.
-        corruption: at its start, whose scale γ it knows.
+        corruption: corruption before the first iteration; it provides γ.
         problems: the batch.
-        k: which of its problems.
+        k: position of the problem in the batch.
     """
     begin = corruption.start_scale(k, None if problems.mask is None else problems.mask[k])
     twice_weight = loss.derivative_(torch.empty_like(problems.observation[:1]))  # 2w
@@ -67,17 +68,17 @@ def default_alphas(
     corruption: Corruption | None = None,
     theta_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer] | None = None,
 ) -> list[float]:
-    """The ratio of the rates of each problem: its own, and by the rules of this module where it has none.
+    """Return α of each problem: ``problem.alpha``, or the default of this module if that is ``None``.
 
     Args:
         problems: the batch.
         loss: ℓ.
         tau: τ of each problem.
-        corruption: s at its start, ``None`` for a convex program.
-        theta_optimizer: makes the optimizer of θ, ``None`` for gradient descent at τ.
+        corruption: s before the first iteration; ``None`` for a convex program.
+        theta_optimizer: creates the optimizer of θ; ``None`` for gradient descent at τ.
 
     Raises:
-        ValueError: there is no rule for such a signal and loss, or the optimizer's rate is not above 0.
+        ValueError: α has no default for this signal and loss, or the learning rate of the optimizer is not positive.
     """
     return [
         default_alpha(problems, k, loss, tau[k], corruption, theta_optimizer)
@@ -95,14 +96,14 @@ def default_alpha(
     corruption: Corruption | None,
     theta_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer] | None,
 ) -> float:
-    """The ratio of the rates of problem k by the rules of this module; see :func:`default_alphas`."""
+    """Return the default α of problem k; see :func:`default_alphas`."""
     shape = problems.signal_shape
     if len(shape) == 2:
         return float(max(shape) ** 0.5)
     if len(shape) == 3 and (corruption is None or not list(corruption.parameters())):
-        return 1.0  # no corruption, no ratio: any number will do
+        return 1.0  # unused: there is no corruption
     if corruption is None or len(shape) != 3 or not (isinstance(loss, SquaredLoss) and loss.reduction == "mean"):
-        raise ValueError(f"alpha has no default for a signal of shape {shape} and this loss, give a number")
+        raise ValueError(f"alpha has no default for a signal of shape {shape} and this loss; specify alpha")
     size = REVEALED * scale(problems[k])
     iterations = GRADIENT_DESCENT / tau
     if theta_optimizer is not None:

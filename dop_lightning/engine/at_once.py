@@ -1,4 +1,4 @@
-"""Recover batches, or one problem, from their start to their end, in one call."""
+"""Recover batches or a single problem in one call."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -15,23 +15,23 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 class _Endings(Listener):
-    """Keeps the ends of a run, with their states."""
+    """Collects the endings of a run, with their states."""
 
     def __init__(self) -> None:
         self.endings: list[Ending] = []
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Keep it."""
+        """Append the ending."""
         self.endings.append(ending)
 
 
 def tiles_at_work(method: Procedure) -> int | None:
-    """Return how many tiles are at work at a time, ``None`` for all: filters keep nothing between iterations."""
+    """Return the maximum number of active tiles; ``None`` for no limit, since filters keep no state."""
     return wholes_at_work() if isinstance(method, Method) else None
 
 
 def wholes_at_work() -> int:
-    """Return how many images are at work at a time where their states are saved as they end."""
+    """Return the maximum number of active images if their states are saved when they end."""
     return max(TILES_AT_WORK, 2 * torch.get_num_threads())
 
 
@@ -48,19 +48,19 @@ def run_batches(
     evaluate_every: int | None = None,
     interrupted: Callable[[], object] = lambda: False,
 ) -> None:
-    """Recover batches, in turns. Nothing is kept but what the listeners keep.
+    """Recover batches in turns. Results are passed to the listeners and not stored.
 
     Args:
-        method: how.
+        method: the method.
         batches: the problems.
-        maximum: iterations of each problem, at least 1.
-        block: iterations between two looks at whether a problem has ended.
-        listeners: what follows the run.
-        device: where.
-        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`; a list has one per problem.
-        alpha: ratio of the rates, likewise.
+        maximum: maximum number of iterations per problem, at least 1.
+        block: iterations between two checks whether a problem has ended.
+        listeners: objects that are notified of the progress.
+        device: device to run on.
+        tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`; a list has one value per problem.
+        alpha: ratio of the learning rates, likewise.
         evaluate_every: see :class:`~dop_lightning.engine.run.Run`.
-        interrupted: likewise.
+        interrupted: see :class:`~dop_lightning.engine.run.Run`.
 
     Raises:
         OutOfMemoryError: a single problem does not fit in memory.
@@ -90,20 +90,20 @@ def run_to_end(
     alpha: float | None = None,
     interrupted: Callable[[], object] = lambda: False,
 ) -> Ending:
-    """Recover one problem by itself, and return how it ended, with its state.
+    """Recover a single problem, and return its ending with its state.
 
     Args:
-        method: how.
-        problem: what.
-        maximum: iterations, at least 1.
-        block: iterations between two looks at whether it has ended.
-        device: where.
+        method: the method.
+        problem: the problem.
+        maximum: maximum number of iterations, at least 1.
+        block: iterations between two checks whether the problem has ended.
+        device: device to run on.
         tau: learning rate of θ, see :class:`~dop_lightning.engine.state.Procedure`.
-        alpha: ratio of the rates, likewise.
+        alpha: ratio of the learning rates, likewise.
         interrupted: see :class:`~dop_lightning.engine.run.Run`.
 
     Raises:
-        OutOfMemoryError: it does not fit in memory.
+        OutOfMemoryError: the problem does not fit in memory.
         ValueError: an argument is out of range.
     """
     kept = _Endings()

@@ -1,8 +1,8 @@
-r"""``tau: auto``: a learning rate from the data of each problem.
+r"""``tau: auto``: estimate the learning rate of each problem from its data.
 
-For the quarter squared loss, gradient descent on ``¼‖UUᵀ + s − Y‖²`` near a solution has its largest curvature below
-``2‖X‖₂ + 2α·max|s|`` (in the metric of the discrepant rates, the two parts of the tangent space added), so that steps
-``τ < 1/(‖X‖₂ + α·max|s|)`` are stable. X and s are not known, but neither is larger than the data: the rate is
+Near a solution, the curvature of the quarter squared loss ``¼‖UUᵀ + s − Y‖²`` is at most ``2‖X‖₂ + 2α·max|s|``, in the
+metric of the discrepant rates: the sum of the bounds for the two parts of the tangent space. Steps
+``τ < 1/(‖X‖₂ + α·max|s|)`` are therefore stable. X and s are unknown, but neither is larger than the data. The rate is
 
     ``τ = c / (4w·(‖A*(y)‖₂ + α·max|y|))``,   c = 0.9, w the weight of the loss (¼ for the quarter).
 
@@ -24,19 +24,19 @@ SAFETY = 0.9
 POWER_ITERATIONS = 30
 
 UNDERESTIMATED = 1.05
-"""Power iterations find a little less than the norm."""
+"""Correction factor: power iteration slightly underestimates the norm."""
 
 
 def spectral_norms(matrices: Tensor, problems: ProblemBatch) -> tuple[Tensor, Tensor]:
-    """Estimates of ``‖M‖₂``, ``(K,)``, by power iteration on ``MᵀM`` from the problems' own streams.
+    """Estimate ``‖M‖₂`` by power iteration on ``MᵀM``, started from the random stream of each problem.
 
     Args:
-        matrices: ``(K, n, m)``.
-        problems: of whom they are.
+        matrices: M, ``(K, n, m)``.
+        problems: the problems that the matrices belong to.
 
     Returns:
-        The norms, and the right singular vectors ``(K, m, 1)``. The norms are lower bounds, within a few per cent after
-        the iterations done here.
+        The norms ``(K,)``, and the right singular vectors ``(K, m, 1)``. The norms are lower bounds, accurate to a few
+        per cent after the fixed number of iterations.
     """
     right = problems.normal((matrices.shape[2], 1), 1.0, "init", 8).to(matrices)
     norms = matrices.new_zeros(len(matrices))
@@ -44,7 +44,7 @@ def spectral_norms(matrices: Tensor, problems: ProblemBatch) -> tuple[Tensor, Te
         right = right / torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_min(_tiny(right))
         left = torch.bmm(matrices, right)
         norms = torch.linalg.vector_norm(left, dim=(1, 2))
-        # by a power of two, which rounds nothing: the square of MᵀM v need not be a number where that of M v is
+        # scale by a power of two, which is exact: the square of MᵀM v may overflow even if that of M v does not
         unit = torch.exp2(torch.frexp(norms).exponent.to(norms))
         right = torch.bmm(matrices.mT, left / unit[:, None, None])
     return norms, right / torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_min(_tiny(right))
@@ -65,16 +65,16 @@ def automatic_tau(problems: ProblemBatch, operator: Operator, loss: Loss, alpha:
         alpha: ratio of the rates of each problem; ``None`` without a corruption.
 
     Raises:
-        ValueError: the signals are not matrices, or the loss is not squared: the curvature is not known then.
+        ValueError: the signals are not matrices, or the loss is not squared, so that the curvature is unknown.
     """
     y, shape = problems.observation, problems.signal_shape
     if len(shape) != 2 or not isinstance(loss, SquaredLoss):
         what = f"a signal of shape {shape}" if len(shape) != 2 else f"the loss {type(loss).__name__}"
-        raise ValueError(f"tau 'auto' is for matrices and squared losses, got {what}; give a number")
+        raise ValueError(f"tau 'auto' supports only matrices with a squared loss, got {what}; specify a number")
     norms, _ = spectral_norms(operator.adjoint(y), problems)
     curvature = UNDERESTIMATED * norms.cpu().double()
     if alpha is not None:
         curvature += torch.tensor(alpha, dtype=torch.float64, device="cpu") * y.flatten(1).abs().amax(dim=1).cpu()
     factor = loss.derivative_(y[:1].clone())  # 2w
-    # where there is nothing at all, any rate will do
+    # if y = 0, any rate works
     return (0.5 * SAFETY / factor / torch.where(curvature > 0, curvature, 1.0)).tolist()

@@ -1,6 +1,6 @@
-"""Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + s − y)``: the state of a batch, and what it asks of its parts.
+"""Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + s − y)``: the state of a batch, and the interfaces of its parts.
 
-Plain torch. Everything of the paper is this engine with exchangeable parts, see
+Plain torch. All methods of the paper use this engine with different parts, see
 :class:`~dop_lightning.engine.method.Method`.
 
 Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
@@ -37,11 +37,11 @@ OperatorFactory = Callable[[ProblemBatch], Operator]
 
 
 class Loop(Protocol):
-    """Does the iterations of one batch, and keeps between them what makes them fast, such as a CUDA graph."""
+    """Runs the iterations of one batch, and caches what makes them fast between calls, such as a CUDA graph."""
 
     @property
     def holds_graph(self) -> bool:
-        """Whether it keeps the memory of a whole iteration."""
+        """Whether the loop holds a graph, which keeps the memory of a whole iteration."""
 
     def descend(
         self,
@@ -54,34 +54,35 @@ class Loop(Protocol):
         """Do iterations in place, see :class:`~dop_lightning.engine.steps.network_loop.NetworkLoop`."""
 
     def release(self) -> None:
-        """Free what can be made again."""
+        """Free cached memory that can be recomputed."""
 
 
 class EntryWeights(Protocol):
-    """A step rule that weighs the entries of an observation, and recovers something else than the last output."""
+    """A step rule that weights the entries of an observation, and whose result differs from the last output."""
 
     def weigh_(self, state: "BatchState", residual: Tensor) -> Tensor:
         """Multiply the residual ``(K, *m)`` by the weights of its entries, in place.
 
-        The weights lie in ``state.memory`` and are changed in place alone: a CUDA graph knows them by where they are.
+        Store the weights in ``state.memory`` and change them only in place: a CUDA graph refers to them by address.
         """
 
     def recovered(self, state: "BatchState", evaluation: Evaluation) -> Evaluation:
-        """Return what a batch has recovered, given its present output."""
+        """Return the result of a batch, given an evaluation of its current output."""
 
 
 class StepRule(ABC):
-    """How θ, g and h of a batch move.
+    """Update rule of θ, g and h of a batch.
 
-    A rule holds settings alone. What it remembers of a batch lies in ``state.memory``: tensors with a leading dimension
-    of K, saved and restored problem by problem like the parameters.
+    A rule holds only settings. Its state for a batch is in ``state.memory``: tensors with leading dimension K, saved
+    and restored per problem like the parameters.
 
     Attributes:
-        ends_as: the status of a problem that has nothing left to do.
-        grid: blocks end at multiples of it, for a rule that looks at a problem only there.
-        first: the first block ends at this iteration, for a rule whose problems may have nothing left to do then.
-        uses_undamaged: whether it uses ``undamaged`` of problems, which are refused otherwise.
-        added_memory: names that states of earlier versions lack; they keep their start.
+        ends_as: status of problems that are finished.
+        grid: blocks also end at multiples of this, if the rule checks problems only there.
+        first: the first block ends at this iteration, if problems may be finished then.
+        uses_undamaged: whether the rule uses ``undamaged`` of problems; problems with ``undamaged`` are rejected
+            otherwise.
+        added_memory: names in ``state.memory`` that states of earlier versions lack. They keep their initial values.
     """
 
     ends_as: ClassVar[Status] = "done"
@@ -91,55 +92,55 @@ class StepRule(ABC):
     first: int | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse rules of version 0.1 whose weights would be ignored."""
+        """Reject rules of version 0.1 whose weights would be ignored."""
         super().__init_subclass__(**kwargs)
         own = [name for name in ("weigh_", "recovered") if hasattr(cls, name)]
         if own and cls.weights is StepRule.weights:
             raise TypeError(
-                f"{cls.__name__} overrides {own[0]} without the property weights, which must return self for it to be "
-                "used; see dop_lightning.engine.descent.EntryWeights"
+                f"{cls.__name__} overrides {own[0]} but not the property weights; return self from weights so that the "
+                "method is called, see dop_lightning.engine.descent.EntryWeights"
             )
 
     @property
     def weights(self) -> EntryWeights | None:
-        """The rule as one that weighs entries, if it does."""
+        """The rule itself if it weights entries, else ``None``."""
         return None
 
     def corruption_probability(self, state: "BatchState", k: int, iteration: int) -> Tensor | None:
         """Return the probability that each entry of problem k is corrupted, ``(*m)`` on the CPU, if it is known."""
         return None
 
-    def check(self, state: "BatchState") -> None:  # noqa: B027 — most rules are for all methods
-        """Refuse a method that this rule is not for.
+    def check(self, state: "BatchState") -> None:  # noqa: B027 — most rules support all methods
+        """Check that the rule supports the parts of a method. By default, all are supported.
 
         Raises:
-            ValueError: with the name of the part and what is possible instead.
+            ValueError: a part is not supported. The message names the part and the alternatives.
         """
 
     def automatic_tau(self, state: "BatchState") -> list[float]:
-        """Return ``tau: auto`` of each problem."""
+        """Return τ of each problem for ``tau: auto``."""
         return automatic_tau(state.problems, state.operator, state.loss, state.alpha if state.has_corruption else None)
 
     def start(self, state: "BatchState") -> dict[str, Tensor]:
-        """Return what is remembered of each problem, at its start: ``(K, …)``."""
+        """Return the initial ``state.memory``: tensors ``(K, …)``."""
         return {}
 
     def loop(self, state: "BatchState") -> Loop | None:
-        """Return what does the iterations of a batch, if it is to be kept between calls of :meth:`descend`."""
+        """Return a loop that is kept between calls of :meth:`descend`, or ``None``."""
         return None
 
     @abstractmethod
     def descend(self, state: "BatchState", iterations: int) -> Tensor:
-        """Do iterations in place, without a host synchronisation; in one call or in several, bit for bit the same.
+        """Do iterations in place. Splitting them over several calls must give the same bits.
 
-        (To see whether a growing factor should grow, the host has to look at it.)
+        Avoid host synchronisation. (It is required only for growing factors, to decide whether they grow.)
 
         Returns:
-            The loss before the last of them, ``(K,)``.
+            The loss before the last iteration, ``(K,)``.
         """
 
     def finished(self, state: "BatchState") -> list[int]:
-        """Return positions of problems that have nothing left to do, however many iterations a run allows."""
+        """Return the positions of problems that are finished, even if the run allows more iterations."""
         return []
 
 
@@ -148,15 +149,15 @@ class Parts(Protocol):
 
     @property
     def signal(self) -> SignalFactory:
-        """Makes φ(θ) of a batch."""
+        """Creates φ(θ) of a batch."""
 
     @property
     def corruption(self) -> CorruptionFactory | None:
-        """Makes s of a batch; ``None`` is s = 0."""
+        """Creates s of a batch; ``None`` for s = 0."""
 
     @property
     def operator(self) -> OperatorFactory:
-        """Makes A of a batch."""
+        """Creates A of a batch."""
 
     @property
     def loss(self) -> Loss:
@@ -164,11 +165,11 @@ class Parts(Protocol):
 
     @property
     def theta_optimizer(self) -> ThetaOptimizer | None:
-        """Makes another optimizer of θ."""
+        """Creates the optimizer of θ; ``None`` for gradient descent at τ."""
 
     @property
     def steps(self) -> StepRule:
-        """How θ, g and h move."""
+        """Step rule of θ, g and h."""
 
     @property
     def graphs(self) -> bool:
@@ -176,24 +177,24 @@ class Parts(Protocol):
 
 
 class BatchState(State):
-    """K problems on their way: θ, g, h, the optimizers and the number of iterations done.
+    """State of K problems: θ, g, h, the optimizers and the number of iterations done.
 
     Args:
         method: the parts.
-        problems: the batch, on the device where it is to run.
+        problems: the batch, on the device to run on.
         tau: learning rate of θ, above 0: one number, or one per problem; ``auto`` estimates it from the data, see
             :mod:`dop_lightning.engine.automatic`.
-        alpha: ratio of the rates, above 0: one number, or one per problem; ``None`` is that of each problem, and
-            :mod:`dop_lightning.engine.alpha` says where it has none.
+        alpha: ratio of the learning rates, above 0: one number, or one per problem; ``None`` uses ``alpha`` of each
+            problem, or the default of :mod:`dop_lightning.engine.alpha` if that is ``None`` too.
 
     Attributes:
-        iteration: gradient iterations done.
-        memory: what the step rule remembers of each problem, ``(K, …)``.
-        loop: does the iterations of networks.
-        descent: the optimizer with discrepant rates: of g and h, and of θ unless that has another one.
+        iteration: number of gradient iterations done.
+        memory: state of the step rule, tensors ``(K, …)``.
+        loop: runs the iterations of networks.
+        descent: the optimizer with discrepant rates, of g and h, and of θ if there is no ``theta_optimizer``.
 
     Raises:
-        ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
+        ValueError: a rate is out of range, the number of rates is not K, or the parts are incompatible.
     """
 
     signal: Signal
@@ -217,12 +218,12 @@ class BatchState(State):
         self.corruption = place_module(corruption, problems.device)
         if self.has_corruption and not list(self.corruption.parameters()):
             raise ValueError(
-                f"{type(self.corruption).__name__} must have parameters, or is_modelled = False if s stays as it is"
+                f"{type(self.corruption).__name__} has no parameters; set is_modelled = False if s is constant"
             )
         if (growth := self.signal.growth) is not None:
             if method.theta_optimizer is not None:
                 raise ValueError(
-                    "growing must be false with a theta_optimizer, whose memory has no room for new columns"
+                    "growing must be false with a theta_optimizer, whose state cannot grow with the factor"
                 )
             growth.begin_(self.operator.adjoint(problems.observation))
         if alpha is None:
@@ -247,22 +248,22 @@ class BatchState(State):
         self.loop = method.steps.loop(self)
 
     def _check_rates(self) -> None:
-        largest = torch.finfo(self.problems.dtype).max / 16  # a step multiplies by the factors of loss and signal
+        largest = torch.finfo(self.problems.dtype).max / 16  # loss and signal multiply the rate by a factor
         for problem, t, a in zip(self.problems, self.tau, self.alpha, strict=True):
             if not max(t, a * t) <= largest:
                 raise ValueError(
-                    f"{problem.name}: tau and alpha·tau must be at most {largest:.3g}, which steps in "
-                    f"{self.problems.dtype} can take, got {t:.3g} and {a * t:.3g}"
+                    f"{problem.name}: tau and alpha·tau must be at most {largest:.3g} so that steps do not overflow "
+                    f"{self.problems.dtype}, got {t:.3g} and {a * t:.3g}"
                 )
 
     @property
     def has_corruption(self) -> bool:
-        """Whether s is modelled at all."""
+        """Whether s is modelled."""
         return self.corruption.is_modelled
 
     @property
     def runs_one_by_one(self) -> bool:
-        """Whether θ moves by autograd: the networks of a batch run one after the other on a CPU."""
+        """Whether θ is updated with autograd: on a CPU, the networks of a batch then run one after the other."""
         return not self.closed_form
 
     @property
@@ -272,23 +273,23 @@ class BatchState(State):
 
     @property
     def closed_form(self) -> bool:
-        """Whether θ moves without autograd."""
+        """Whether θ is updated without autograd."""
         return self.signal.closed_form and self.method.theta_optimizer is None
 
     def rates(self) -> tuple[Rate, Rate]:
-        """Return the rates of θ (in closed form, else 0) and of the corruption that the optimizers hold."""
+        """Return the learning rates of θ (0 unless in closed form) and of the corruption, from the optimizers."""
         if self.descent is None:
             return 0.0, 0.0
         theta: Rate = self.descent.rate("theta") if self.closed_form else 0.0
         return theta, self.descent.rate("corruption") if self.has_corruption else 0.0
 
     def tau_tensor(self) -> Tensor:
-        """Return τ at the start, ``(K,)`` in float64 on the device."""
+        """Return the initial τ as a tensor ``(K,)`` on the device, in float64 (float32 on MPS)."""
         dtype = torch.float32 if self.problems.device.type == "mps" else torch.float64
         return torch.tensor(self.tau, dtype=dtype, device=self.problems.device)
 
     def residual(self, out: Tensor, iteration: int) -> Tensor:
-        """``r = A(X) + s − y`` into ``out``, ``(K, *m)``; to be called without gradients."""
+        """Compute ``r = A(X) + s − y`` in ``out``, ``(K, *m)``. Call it without gradients."""
         torch.neg(self.problems.observation, out=out)
         self.operator.add_forward_(out, self.signal, iteration)
         self.corruption.add_to_(out)
@@ -297,9 +298,9 @@ class BatchState(State):
     def advance(self, iterations: int) -> list[int]:
         """Do gradient iterations (Eqs. 6 and 10) on every problem.
 
-        There is no host synchronisation inside, but where a rank is growing, every few iterations. A problem has
-        diverged if its loss or its parameters are not finite at the end. If :meth:`interrupt` is called meanwhile, the
-        batch is where it was at the start of this call.
+        There is no host synchronisation, except every few iterations for growing factors. A problem has diverged if its
+        loss or its parameters are not finite at the end. If :meth:`interrupt` is called during the iterations, the
+        batch returns to its state at the start of the call.
 
         Args:
             iterations: at least 0.
@@ -308,7 +309,7 @@ class BatchState(State):
             Positions of the problems that diverged.
 
         Raises:
-            OutOfMemoryError: the batch does not fit in memory; it is where it was at the start of this call.
+            OutOfMemoryError: the batch does not fit in memory; it is back in its state at the start of the call.
         """
         if at_least("iterations", iterations, 0) == 0:
             return []
@@ -324,7 +325,7 @@ class BatchState(State):
                 diverged = self._descend(iterations)
         except AdvanceInterrupted:
             self._worker = None
-            self.release()  # a graph that was cut
+            self.release()  # the capture of a graph may have been interrupted
             self.restore(snapshot, range(len(self)))
             return []
         except (RuntimeError, MemoryError) as error:
@@ -338,7 +339,7 @@ class BatchState(State):
         return diverged
 
     def _descend(self, iterations: int) -> list[int]:
-        """The iterations of :meth:`advance`; positions of what is not finite after them."""
+        """Do the iterations of :meth:`advance`; return the positions of problems that are not finite afterwards."""
         with torch.no_grad():
             steps = self.method.steps
             loss = require_result(steps.descend(self, iterations), Tensor, steps.descend)
@@ -347,27 +348,27 @@ class BatchState(State):
             return torch.nonzero(~healthy).flatten().tolist()
 
     def snapshot(self) -> Snapshot:
-        """Copy all that iterations change."""
+        """Copy everything that iterations change."""
         parameters = [*self.signal.parameters(), *self.corruption.parameters()]
         return Snapshot(parameters, self.optimizers, self.memory)
 
     def restore(self, snapshot: Snapshot, which: Sequence[int]) -> None:
-        """Bring the problems at the positions ``which`` back to where they were at a snapshot."""
+        """Restore the problems at the positions ``which`` from a snapshot."""
         snapshot.restore([self.owned(k) for k in which], self.optimizers, self.memory, which)
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """X̂, ŝ and the loss as the next iteration will see them; the state is not touched."""
+        """Return X̂, ŝ and the loss as the next iteration sees them, without changing the state."""
         try:
             return self._evaluate()
         except (RuntimeError, MemoryError) as error:
             if not (self.loop is not None and self.loop.holds_graph and is_out_of_memory(error)):
                 raise
-        self.release()  # the memory of an iteration, which a graph keeps, is enough for it
+        self.release()  # a graph keeps the memory of an iteration, which is enough for an evaluation
         return self._evaluate()
 
     def _evaluate(self) -> Evaluation:
-        if self.signal.closed_form:  # cheap to make twice, and the residual need not lie beside X̂ and ŝ
+        if self.signal.closed_form:  # X is cheap to compute twice; the residual is freed before X̂ and ŝ are allocated
             loss = self.loss.value(self.residual(torch.empty_like(self.problems.observation), self.iteration))
             signal = self.signal(self.iteration)
             return Evaluation(self.iteration, signal, self.corruption.value().to(signal), loss)
@@ -383,21 +384,21 @@ class BatchState(State):
 
     @torch.no_grad()
     def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
-        """The probability that each entry of problem k is corrupted, if the step rule knows it."""
+        """Return the probability that each entry of problem k is corrupted, if the step rule estimates it."""
         return self.method.steps.corruption_probability(self, k, iteration)
 
     def finished(self) -> dict[int, Status]:
-        """Positions of problems that have nothing left to do, with what they end as."""
+        """Return the positions of finished problems, with their final status."""
         return dict.fromkeys(self.method.steps.finished(self), self.method.steps.ends_as)
 
     def release(self) -> None:
-        """Free what can be made again."""
+        """Free cached memory that can be recomputed."""
         if self.loop is not None:
             self.loop.release()
         self.signal.release()
 
     def settings(self, k: int) -> dict[str, Attribute]:
-        """The rates of problem k, and the classes of its parts."""
+        """Return the learning rates of problem k, and the classes of its parts."""
         settings: dict[str, Attribute] = {"tau": self.tau[k]}
         if self.has_corruption:
             settings["alpha"] = self.alpha[k]
@@ -405,14 +406,14 @@ class BatchState(State):
             "signal": self.signal,
             "corruption": self.corruption,
             "operator": self.operator,
-            "loss_function": self.loss,  # beside the score that is called loss
+            "loss_function": self.loss,  # since a score is called loss
             "steps": self.method.steps,
-            "optimizer": self.optimizers[0],  # of θ; those of g and h are the same in all
+            "optimizer": self.optimizers[0],  # of θ; the optimizer of g and h is always the same
         }
         return settings | {name: type(part).__name__ for name, part in parts.items()}
 
     def problem_state(self, k: int) -> dict[str, Any]:
-        """All that problem k needs to go on elsewhere, bit for bit: tensors on the CPU and plain numbers."""
+        """Return the full state of problem k, to continue bit for bit: tensors on the CPU and plain numbers."""
         return {
             "iteration": self.iteration,
             "signal": self.signal.problem_state(k),
@@ -422,29 +423,29 @@ class BatchState(State):
         }
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+        """Load a state from :meth:`problem_state` into problem k. The caller sets the iteration.
 
         Raises:
-            ValueError: the state is of another method or shape.
+            ValueError: the state has another method or shape.
         """
         self.signal.load_problem_state(k, state["signal"])
         self.corruption.load_problem_state(k, state["corruption"])
         missing = set(self.memory) - set(state["memory"]) - self.method.steps.added_memory
         if len(state["optimizers"]) != len(self.optimizers) or missing or set(state["memory"]) - set(self.memory):
-            raise ValueError(f"{self.problems[k].name}: the state has other optimizers or steps than this method")
+            raise ValueError(f"{self.problems[k].name}: the state was saved with another optimizer or step rule")
         for name, remembered in self.memory.items():
-            if name in state["memory"]:  # else of an earlier version
+            if name in state["memory"]:  # otherwise the state is from an earlier version
                 remembered[k].copy_(state["memory"][name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, self.owned(k), saved)
 
     def owned(self, k: int) -> dict[nn.Parameter, tuple[str, int | None]]:
-        """Parameters of problem k with their names and places in a stack."""
+        """Return the parameters of problem k, with their names and their indices in stacked parameters."""
         parts = (("signal", self.signal), ("corruption", self.corruption))
         return {p: (f"{kind}.{name}", i) for kind, part in parts for name, p, i in part.problem_parameters(k)}
 
     def select(self, keep: Sequence[int]) -> "BatchState":
-        """The problems at the positions ``keep`` as a batch of their own, going on where they are."""
+        """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
         alpha = [self.alpha[k] for k in keep]
         tau: list[float] | Literal["auto"] = "auto" if self.automatic else [self.tau[k] for k in keep]
         other = BatchState(self.method, self.problems.select(keep), tau, alpha)
@@ -455,5 +456,5 @@ class BatchState(State):
 
 
 def advance(state: BatchState, iterations: int) -> list[int]:
-    """``state.advance(iterations)``, under the name that it had in version 0.1."""
+    """Call ``state.advance(iterations)``. Kept from version 0.1."""
     return state.advance(iterations)

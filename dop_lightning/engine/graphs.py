@@ -1,12 +1,12 @@
-"""An iteration as a CUDA graph: captured once, and from then on replayed by one call.
+"""CUDA graphs of an iteration: captured once, then replayed with a single call.
 
-An iteration of a network is hundreds of short kernels, which the host takes longer to launch than a fast GPU takes to
-do. A graph holds them with their arguments and memory. So it is right only as long as every array that it reads from
-before, or leaves behind, stays where it is (:func:`identity_of`), and as nothing in it depends on the number of the
-iteration: what does (the perturbation of an input) is put into such an array ahead, by
-:meth:`~dop_lightning.model.signals.abilities.Perturbed.prepare`.
+An iteration of a network consists of hundreds of short kernels. Launching them takes the host longer than a fast GPU
+needs to run them. A graph stores the kernels with their arguments and memory. It is valid as long as all arrays that
+outlive an iteration keep their addresses (:func:`identity_of`), and the kernels do not depend on the number of the
+iteration. Values that do depend on it (the perturbation of an input) are written into such an array before the
+iteration, by :meth:`~dop_lightning.model.signals.abilities.Perturbed.prepare`.
 
-Plain torch. The part that needs a GPU is :class:`CudaGraphs`; all else is the same with another :class:`Backend`.
+Plain torch. Only :class:`CudaGraphs` needs a GPU; the rest works with any :class:`Backend`.
 """
 
 import warnings
@@ -24,27 +24,27 @@ from dop_lightning.foundation.machine import is_out_of_memory
 Work = Callable[[], None]
 
 WARM_UP = 3
-"""Iterations before a capture. In them kernels are chosen, and workspaces and the optimizer's memory are made."""
+"""Iterations before a capture. They select kernels, and allocate workspaces and the state of the optimizer."""
 
 WORTH = 20
-"""Replays that a capture is made for, at least: it takes about as long as a few iterations without a graph."""
+"""Minimum number of replays for a capture, which takes about as long as a few iterations without a graph."""
 
 
 class Backend(Protocol):
-    """What iterations are run and captured by."""
+    """Runs and captures iterations."""
 
     def run(self, work: Work) -> None:
-        """Do the work once."""
+        """Run the work once."""
 
     def capture(self, work: Work) -> Work:
-        """Note what the work does on the device, without doing it, and return what does it again and again."""
+        """Record the work on the device without running it, and return a function that replays it."""
 
 
 class CudaGraphs:
-    """The :class:`Backend` of a GPU: everything on one stream beside the default one, on which nothing can be captured.
+    """The :class:`Backend` of a GPU. Work runs on a side stream, since the default stream cannot be captured.
 
     Args:
-        device: of type ``cuda``.
+        device: a device of type ``cuda``.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -52,33 +52,33 @@ class CudaGraphs:
         self.stream = torch.cuda.Stream(device)
 
     def run(self, work: Work) -> None:
-        """The work, on the stream on which it will be captured, after all that came before it and before all after."""
+        """Run the work on the stream of the capture, ordered with earlier and later work of the current stream."""
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
         try:
             with torch.cuda.stream(self.stream):
                 work()
-        finally:  # what was begun before an error comes before what is done about it
+        finally:  # also after an error: wait for the kernels that were already launched
             here.wait_stream(self.stream)
 
     def capture(self, work: Work) -> Work:
-        """The work as a graph, with memory of its own.
+        """Capture the work as a graph with a separate memory pool, and return its replay function.
 
         Raises:
-            Exception: what the work raised, or why it cannot be captured.
+            Exception: the error that the work raised, or that prevented its capture.
         """
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         failure: Exception | None = None
         try:
-            # The outer context brings the stream of before back where the end of a capture fails. Other threads may go
-            # on using the device: the mode «global» would take what they do for an error.
+            # The outer context restores the current stream if ending the capture fails. Other threads may use the
+            # device meanwhile; in the mode "global", that would be an error.
             with (
                 torch.cuda.stream(self.stream),
                 torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 try:
                     work()
-                except Exception as error:  # the capture has to be ended, which fails as well then
+                except Exception as error:  # the capture must still be ended, which then fails as well
                     failure = error
         except Exception as error:
             failure = failure or error
@@ -87,30 +87,30 @@ class CudaGraphs:
             try:
                 raise failure
             finally:
-                del failure  # it knows this frame, and with it all that the work has made
+                del failure  # it refers to this frame, and thereby to all tensors of the work
         return graph.replay
 
 
 def _close_pool(device: torch.device, pool: Any) -> None:
-    """End the allocations of a capture that could not be ended.
+    """Release the memory pool of a capture that could not be ended.
 
-    PyTorch leaves its allocator recording into the pool of such a capture. ``empty_cache()`` and later captures then
-    fail in the whole process.
+    PyTorch's allocator would continue to allocate from the pool of such a capture, and ``empty_cache()`` and later
+    captures would fail in the whole process.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
     for close in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-        # closed already where PyTorch has ended the capture before it failed
+        # already closed if PyTorch ended the capture before the failure
         with suppress(AttributeError, RuntimeError):
             getattr(torch._C, close)(index, pool)
 
 
 class Replay:
-    """Does the iterations of one batch: some one by one, and from then on by a graph.
+    """Runs the iterations of one batch: the first ones directly, the others by replaying a graph.
 
     Args:
-        backend: what captures.
-        divisible: whether a batch that takes too much memory can go on in parts: then it is not done without a graph
-            where that is what memory is too short for.
+        backend: runs and captures iterations.
+        divisible: whether the batch can be split if memory is short. If so, running out of memory during the capture
+            raises an error; otherwise the iterations continue without a graph.
     """
 
     def __init__(self, backend: Backend, divisible: bool = False) -> None:
@@ -122,27 +122,26 @@ class Replay:
 
     @property
     def holds_graph(self) -> bool:
-        """Whether there is a graph, which keeps the memory of a whole iteration."""
+        """Whether a graph has been captured. It keeps the memory of a whole iteration."""
         return self._graph is not None
 
     def is_about(self, identity: Hashable) -> bool:
-        """Whether a graph, if there is one, was captured with these arrays and settings."""
+        """Return whether the graph was captured with these arrays and settings; true if there is no graph."""
         return self._graph is None or self._identity == identity
 
     def run(self, work: Work, identity: Callable[[], Hashable], left: int) -> None:
-        """Do an iteration, once.
+        """Run one iteration.
 
         Args:
-            work: the iteration, the same at every call but for what is put into its arrays before.
-            identity: what a graph of the work is bound to, hashable.
-            left: iterations to come in the present block, this one included.
+            work: the iteration. It must be the same at every call, except for the contents of its arrays.
+            identity: returns a hashable value that identifies the arrays and settings that a graph depends on.
+            left: iterations left in the current block, including this one.
 
         Raises:
-            Exception: what the work raises; one that says that memory is short also where it is captured, if
-                ``divisible``.
+            Exception: an error of the work; if ``divisible``, also running out of memory during a capture.
         """
         warm = self._warm >= WARM_UP
-        # where batches take turns, release comes between their blocks: short ones are not worth it
+        # if batches take turns, graphs are released after each block: a short block does not pay for a capture
         if self._graph is None and self._backend is not None and warm and max(left, self._warm) >= WORTH:
             self._capture(self._backend, work, identity)
         if self._graph is not None:
@@ -154,30 +153,30 @@ class Replay:
             work()
 
     def _capture(self, backend: Backend, work: Work, identity: Callable[[], Hashable]) -> None:
-        """A graph of the work; where there is none to be had, a warning and never another attempt."""
+        """Capture a graph of the work. If that fails, warn and do not try again."""
         try:
             self._identity = identity()
-            self._graph = backend.capture(work)  # nothing has been done yet, whether it fails or not
+            self._graph = backend.capture(work)  # does not run the work, whether it fails or not
         except Exception as error:
             if self.divisible and is_out_of_memory(error):
                 raise
             self._backend = None
             reason = " ".join(str(error).split())[:200]
             warnings.warn(
-                f"iterations go on without a CUDA graph, more slowly: {type(error).__name__}: {reason}",
+                f"iterations continue without a CUDA graph, more slowly: {type(error).__name__}: {reason}",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
     def release(self) -> None:
-        """Let go of the graph and its memory; the next iterations are run one by one again."""
+        """Free the graph and its memory. The next iterations run directly again."""
         self._graph = None
         self._identity = None
         self._warm = 0
 
 
 def replay_for(state: BatchState) -> Replay | None:
-    """What does the iterations of a batch; ``None`` where they are done one by one, without a graph."""
+    """Return the :class:`Replay` of a batch; ``None`` if its iterations do not support graphs."""
     device = state.problems.device
     if device.type != "cuda" or not state.method.graphs or not is_capturable(state):
         return None
@@ -185,20 +184,20 @@ def replay_for(state: BatchState) -> Replay | None:
 
 
 def iterations_ahead(device: torch.device | str) -> int:
-    """Iterations after which those to come are as fast as they will be."""
+    """Return the number of iterations before the maximum speed is reached."""
     return WARM_UP + WORTH if torch.device(device).type == "cuda" else 1
 
 
 def is_capturable(state: BatchState) -> bool:
-    """Whether all that an iteration does is done on the device, and the same every time."""
+    """Return whether an iteration runs entirely on the device and launches the same kernels every time."""
     optimizers = all(is_capturable_optimizer(optimizer) for optimizer in state.optimizers)
     return state.signal.capturable and state.operator.capturable and optimizers
 
 
 def identity_of(state: BatchState) -> Hashable:
-    """Where all arrays lie that outlast an iteration, and the settings that a graph of it has as constants.
+    """Return the addresses of all arrays that outlive an iteration, and the settings that a graph has as constants.
 
-    A graph that was captured with others is wrong: the module was moved, a rate was changed.
+    If they change, a captured graph is invalid, for example after a module was moved or a learning rate was changed.
     """
     modules = (state.signal, state.corruption, state.operator)
     prepared = () if state.signal.perturbed is None else state.signal.perturbed.prepared
@@ -214,7 +213,7 @@ def identity_of(state: BatchState) -> Hashable:
 
 
 def _constant(key: str, value: object) -> Hashable:
-    """A setting by its value where it is plain, else by which object it is."""
+    """Return a setting by value if it is a plain value, else by the identity of the object."""
     if isinstance(value, (list, tuple)):
         return key, tuple(_constant(key, item) for item in value)
     return key, value if isinstance(value, (int, float, str, type(None))) else id(value)

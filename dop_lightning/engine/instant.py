@@ -15,29 +15,31 @@ from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
 
 LIKELY = 0.5
-"""Probability of being clean from which an entry counts in the error. Under random values, none may be certain."""
+"""Minimum probability of being clean for an entry to count in the error. With outliers of random values, no entry may
+be certain."""
 
 
 class Interpolation(ImageFilter):
-    """Find what is corrupted, and interpolate it from what is clean.
+    """Detect corrupted entries, and interpolate them from the clean ones.
 
-    The first look and the first support find the clean entries, with probability w
-    (:mod:`dop_lightning.engine.steps.clean_entries`), and kriging predicts the others from them
-    (:func:`~dop_lightning.engine.steps.clean_entries.interpolate`): x̃. As under
-    :class:`~dop_lightning.engine.steps.Refinement`, whose input this is,
+    The first look and the first support estimate the probability w that an entry is clean
+    (:mod:`dop_lightning.engine.steps.clean_entries`). Kriging predicts the other entries from the clean ones
+    (:func:`~dop_lightning.engine.steps.clean_entries.interpolate`), which gives x̃. The result is computed as in
+    :class:`~dop_lightning.engine.steps.Refinement`, whose network has x̃ as its input:
 
         ``X̂ = w∘y + (1 − w)∘x̃``,   with ``X̂ = y`` bit for bit where ``w > 0.99``.
 
-    An image whose clean entries are predicted no better than by their mean is returned unchanged.
+    An image is returned unchanged if the interpolation predicts its clean entries no better than their mean does.
 
     Args:
-        per: ``entry`` corrupts each channel of a pixel by itself, ``pixel`` the whole pixel.
-        damage: damage to detect besides isolated entries, see
+        per: ``entry`` if the channels of a pixel are corrupted independently, ``pixel`` if pixels are corrupted as a
+            whole.
+        damage: damage to detect in addition to isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`.
-        sign: of the outliers: ``both``, ``positive`` or ``negative``; ``auto`` detects it in frames limited by noise.
+        sign: sign of the outliers: ``both``, ``positive`` or ``negative``; ``auto`` detects it in noise-limited frames.
 
     Raises:
-        ValueError: an argument is none of these.
+        ValueError: an argument has an invalid value.
 
     >>> image = np.full((1, 16, 16), 0.5)
     >>> image[0, ::5, ::5] = 1.0
@@ -62,7 +64,7 @@ class Interpolation(ImageFilter):
         return np.asarray(self.restored(problem).signal.double().numpy())
 
     def restored(self, problem: Problem) -> Restored:
-        """Return X̂ of a problem, and ``1 − w``."""
+        """Return X̂ of a problem and ``1 − w``."""
         y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
         found = initial(problem, self.damage, pixels, self.sign)
         self.poll()
@@ -76,7 +78,7 @@ class Interpolation(ImageFilter):
         if not found.look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
             most = min(max(FORETOLD * guessed, SMALL * size), most_error(y, clean, guessed, size))
-            if not error <= most:  # also if nothing is clean
+            if not error <= most:  # also if the error is nan: no entry is clean
                 clean = observed.to(y.dtype)
         elif problem.noise is not None:
             estimate = filled(y, estimate, clean > CERTAIN, problem.noise)

@@ -1,4 +1,4 @@
-"""What listeners see of a batch: as it is at an evaluation, and as problems of it end. Computed when first asked for.
+"""Views of a batch for listeners, at an evaluation and when problems end. Their contents are computed on first access.
 
 Shapes: K problems of a batch.
 """
@@ -17,15 +17,15 @@ Scorers = Callable[[State], Scorer]
 
 
 class Look:
-    """A batch as it is at an evaluation. It is evaluated and scored when that is first asked for.
+    """A batch at an evaluation. Evaluation and scores are computed on first access.
 
     Args:
         state: the batch.
         scorer: returns the scorer of a batch.
-        evaluation: what it has recovered, if that is known already.
+        evaluation: the evaluation, if it is already known.
 
     Attributes:
-        state: the batch, to be read and not to be advanced.
+        state: the batch; read-only, do not advance it.
     """
 
     def __init__(self, state: State, scorer: Scorers, evaluation: Evaluation | None = None) -> None:
@@ -41,7 +41,7 @@ class Look:
 
     @property
     def iteration(self) -> int:
-        """Iterations done."""
+        """Number of iterations done."""
         known = self.__dict__.get("evaluation")
         return self.state.iteration if known is None else known.iteration
 
@@ -53,20 +53,20 @@ class Look:
 
     @cached_property
     def scores(self) -> list[dict[str, float]]:
-        """The scores of the curves, one mapping per problem."""
+        """Scores for the curves, one mapping per problem."""
         seen = self.evaluation
         return self._scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
 
 
 class Ending(Look):
-    """Problems of a batch that end together, before they leave it.
+    """Problems of a batch that end together, before they leave the batch.
 
     Args:
         state: the batch.
         scorer: returns the scorer of a batch.
-        records: how far each problem is, by name.
-        ends: the statuses of the problems that end, by their positions in the batch.
-        look: the batch as it was looked at, if it was: what is known of it is not computed again.
+        records: progress of each problem, by name.
+        ends: status of each problem that ends, by its position in the batch.
+        look: an earlier view of the batch at the same iteration, if any; its evaluation and scores are reused.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Ending(Look):
 
     @property
     def names(self) -> dict[int, str]:
-        """The names of the problems that end, by their positions."""
+        """Names of the problems that end, by position."""
         return {k: self.problems.names[k] for k in self.ends}
 
     @cached_property
     def final_scores(self) -> list[dict[str, float]]:
-        """The scores of the end, one mapping per problem of the batch; metrics of the user only of those that end."""
+        """Final scores, one mapping per problem of the batch; custom metrics only for the problems that end."""
         seen, curves = self.evaluation, self.__dict__.get("scores")
         return self._scorer(self.state).final(seen.signal, seen.corruption, seen.loss, self.ends, curves)
 
@@ -98,7 +98,7 @@ class Ending(Look):
         """Yield the outcome of each problem that ends.
 
         Args:
-            scores: of each problem of the batch; by default :attr:`final_scores`.
+            scores: scores of each problem of the batch; by default :attr:`final_scores`.
         """
         state, seen = self.state, self.evaluation
         scores = self.final_scores if scores is None else scores

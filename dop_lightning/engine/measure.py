@@ -1,4 +1,4 @@
-"""Measure the memory and the time that a batch needs, on one of its problems."""
+"""Measure the memory and the time that a batch needs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,19 +10,19 @@ from dop_lightning.engine.abreast import Abreast
 from dop_lightning.engine.state import OutOfMemoryError, State
 
 ARRAYS = 8
-"""Arrays of the size of an observation that an iteration of a closed form works with: 5 to 6 were measured for gradient
-descent and semi-implicit steps, 10 for Nesterov's (docs/performance.md), the observation itself included."""
+"""Number of arrays of the size of an observation that an iteration in closed form uses. Measured, with the observation
+itself: 5 to 6 for gradient descent and semi-implicit steps, 10 for Nesterov (docs/performance.md)."""
 
 
 def working_memory(state: State) -> int:
-    """Bytes that a batch takes while it does an iteration, beyond what others take at rest.
+    """Return the bytes that a batch needs during an iteration, in addition to the memory of inactive batches.
 
-    On a GPU it is the peak of two iterations. Elsewhere, where memory is not accounted for, it is what autograd keeps
-    of one iteration, together with parameters, their gradients and the optimizer's memory, and a few arrays of the size
-    of an observation.
+    On a GPU, this is the peak of two iterations. Elsewhere, memory is not tracked, and the result is an estimate: the
+    tensors that autograd saves in one iteration, the parameters, their gradients and the state of the optimizer, and a
+    few arrays of the size of an observation.
 
     Args:
-        state: to be thrown away afterwards.
+        state: the batch; it is advanced, discard it afterwards.
     """
     device = state.problems.device
     if device.type == "cuda":
@@ -38,7 +38,7 @@ def working_memory(state: State) -> int:
 
 
 class _Kept:
-    """Sums what autograd keeps, each array once."""
+    """Sums the bytes that autograd saves, counting each storage once."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -68,15 +68,15 @@ def seconds_an_iteration(
     ahead: int = 1,
     beside: Sequence[State] = (),
 ) -> float:
-    """Time a few iterations of a batch, which is changed by them.
+    """Return the time in seconds of one iteration of a batch, averaged over a few iterations.
 
     Args:
-        state: to be thrown away afterwards.
-        least: seconds to measure for.
-        most: iterations at most.
-        stopped: whether to make an end of it, asked between two iterations.
-        ahead: iterations that are not measured, which prepare kernels, memory and graphs.
-        beside: others that are advanced side by side with it: an iteration takes a share of the time of all.
+        state: the batch; it is advanced, discard it afterwards.
+        least: minimum duration of the measurement in seconds.
+        most: maximum number of iterations.
+        stopped: called between iterations; the measurement ends early if it returns true.
+        ahead: warm-up iterations, in which kernels, memory and graphs are prepared; not measured.
+        beside: batches that are advanced concurrently. The measured time is divided by the number of batches.
     """
     together, at_work = Abreast(), [state, *beside]
 

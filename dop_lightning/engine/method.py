@@ -1,4 +1,4 @@
-"""How to recover: the exchangeable parts of gradient descent."""
+"""A gradient descent method, composed of exchangeable parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ from dop_lightning.problems.problem import ProblemBatch
 
 @dataclass
 class Method:
-    """Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + s − y)``, by its exchangeable parts.
+    """Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + s − y)`` with exchangeable parts.
 
-    Its siblings are the convex program (Eq. 8), :class:`~dop_lightning.engine.convex.ConvexMethod`, and classical
-    filters of images, :class:`~dop_lightning.engine.rivals.FilterMethod`.
+    Other methods are the convex program (Eq. 8), :class:`~dop_lightning.engine.convex.ConvexMethod`, and classical
+    image filters, :class:`~dop_lightning.engine.rivals.FilterMethod`.
 
     Args:
-        signal: makes φ(θ) of a batch.
-        corruption: makes s of a batch; ``None`` is s = 0 (DIP, factorisation).
-        operator: makes A of a batch; by default as the problems say: what they were measured by, their mask, or the
-            identity.
+        signal: creates φ(θ) of a batch.
+        corruption: creates s of a batch; ``None`` for s = 0 (DIP, factorisation).
+        operator: creates A of a batch; by default the sensing of the problems, or the identity if they have none, with
+            their mask, if any.
         loss: ℓ.
-        theta_optimizer: makes another optimizer of θ (``functools.partial(torch.optim.Adam, lr=0.005)``); g, h go on
-            by gradient descent at α·τ. ``None`` is gradient descent at τ.
-        steps: how θ, g and h move along the gradient.
-        graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
+        theta_optimizer: creates the optimizer of θ, for example ``functools.partial(torch.optim.Adam, lr=0.005)``;
+            ``None`` for gradient descent at τ. g and h always use gradient descent at α·τ.
+        steps: step rule of θ, g and h.
+        graphs: whether iterations of networks that support it are replayed as a CUDA graph on a GPU, see
             :mod:`dop_lightning.engine.graphs`.
 
     >>> import torch
@@ -50,10 +50,10 @@ class Method:
     graphs: bool = True
 
     def __post_init__(self) -> None:
-        """Check the arguments of functions and methods that users write.
+        """Check the signatures of the parts, which users may write.
 
         Raises:
-            ValueError: one takes other arguments than it is called with.
+            ValueError: a part does not accept the arguments that it is called with.
         """
         require_arguments("signal", self.signal, ["problems"], "a Signal")
         if self.corruption is not None:
@@ -66,12 +66,12 @@ class Method:
 
     @property
     def grid(self) -> int | None:
-        """Blocks end at multiples of it, if the steps look at a problem only there."""
+        """Blocks also end at multiples of this, if the step rule checks problems only there."""
         return self.steps.grid
 
     @property
     def first(self) -> int | None:
-        """The first block ends at this iteration, if problems may have nothing left to do then."""
+        """The first block ends at this iteration, if problems may be finished then."""
         return self.steps.first
 
     def begin(
@@ -80,6 +80,6 @@ class Method:
         tau: float | Sequence[float] | Literal["auto"],
         alpha: float | Sequence[float] | None = None,
     ) -> BatchState:
-        """Return a batch at its start, see :class:`~dop_lightning.engine.state.Procedure`."""
-        # without a corruption there is no ratio: any number will do
+        """Return the initial state of a batch, see :class:`~dop_lightning.engine.state.Procedure`."""
+        # without a corruption, alpha is unused
         return BatchState(self, problems, tau, 1.0 if self.corruption is None else alpha)

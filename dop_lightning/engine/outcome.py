@@ -1,4 +1,4 @@
-"""What becomes of a problem: its status while it runs, and its outcome when it ends."""
+"""The status of a problem during a run, and its outcome."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -11,27 +11,27 @@ Status = Literal["running", "done", "stable", "diverged", "interrupted"]
 
 
 class StoredState(Protocol):
-    """The state of a problem that is not in memory."""
+    """The state of a problem that is stored outside of memory, such as in a file."""
 
     def load(self) -> dict[str, Any]:
-        """Read it."""
+        """Read the state."""
 
 
 @dataclass(slots=True)
 class Record:
-    """The bookkeeping of one problem in a run.
+    """Progress of one problem in a run.
 
     Attributes:
-        status: ``running``; ``done`` at the asked number of iterations; ``stable`` where it ended before, by how its
-            output changed; ``diverged``; ``interrupted``.
-        iteration: gradient iterations done.
-        evaluated: the iteration of its last evaluation.
-        seconds: time spent on it: that of its batch, divided by the problems of the batch.
-        ended: whether it has come to its end (a horizon, a solver that has converged, early stopping), however many
-            iterations a run may do.
-        scores: of its last evaluation, by tag.
-        state: the state of a problem that is in no batch: the final one, or that from which it continues. ``None``
-            for a problem in a batch or at its start.
+        status: ``running``; ``done`` after the requested number of iterations; ``stable`` if its output or its error
+            stopped changing before; ``diverged``; ``interrupted``.
+        iteration: number of gradient iterations done.
+        evaluated: iteration of the last evaluation.
+        seconds: time spent on the problem: the time of its batch divided by the number of problems in the batch.
+        ended: whether the problem has ended (horizon reached, solver converged, early stopping), even if a run allows
+            more iterations.
+        scores: scores of the last evaluation, by tag.
+        state: state of a problem that is not in a batch: its final state, or the state to continue from. ``None`` for a
+            problem that is in a batch or has not started.
     """
 
     status: Status = "running"
@@ -43,13 +43,14 @@ class Record:
     state: dict[str, Any] | StoredState | None = None
 
     def loaded_state(self) -> dict[str, Any] | None:
-        """Return :attr:`state`, read if it is not in memory."""
+        """Return :attr:`state`; read it if it is not in memory."""
         return self.state if self.state is None or isinstance(self.state, dict) else self.state.load()
 
     def is_finished(self, maximum: int) -> bool:
-        """Whether there is nothing left to do up to ``maximum`` iterations, -1 for no such number.
+        """Return whether the problem is finished in a run of ``maximum`` iterations, -1 for no limit.
 
-        A problem that was interrupted between its last iteration and its end has to be evaluated.
+        A problem that was interrupted after its last iteration, but before its end, is not finished: it still has to be
+        evaluated.
         """
         if self.ended or self.status in ("stable", "diverged"):
             return True
@@ -59,22 +60,22 @@ class Record:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was recovered of one problem, and its scores.
+    """Result of one problem: the recovered signal and corruption, and their scores.
 
     Attributes:
-        problem: what was to be recovered.
+        problem: the problem.
         status: see :class:`Record`.
-        iteration: gradient iterations done.
-        seconds: time spent on it.
-        tau: its learning rate of θ.
-        alpha: its ratio of rates, ``None`` where no corruption was modelled.
+        iteration: number of gradient iterations done.
+        seconds: time spent on the problem.
+        tau: learning rate of θ.
+        alpha: ratio of the learning rates; ``None`` if no corruption is modelled.
         signal: X̂, ``(*n)``, on the CPU.
         corruption: ŝ, ``(*m)``, on the CPU.
-        scores: by tag; a score that is not known (no truth, say) is missing.
-        corruption_probability: of each entry, float32 ``(*m)`` in [0, 1], on the CPU; 0 where nothing was observed.
-            ``None`` where the method has none, or not yet: see
+        scores: scores by tag, without those that are unknown, for example if there is no truth.
+        corruption_probability: probability that each entry is corrupted, float32 ``(*m)`` in [0, 1], on the CPU; 0 for
+            unobserved entries. ``None`` if the method does not estimate it, or has not yet: see
             :class:`~dop_lightning.engine.steps.Refinement`.
-        report: what the method says of the result, such as the one that was chosen and why; may be empty.
+        report: additional information from the method, such as which result was chosen and why; may be empty.
     """
 
     problem: Problem
@@ -90,5 +91,5 @@ class Outcome:
     report: dict[str, Attribute] = field(default_factory=dict)
 
     def to(self, device: object) -> "Outcome":
-        """Itself, which lies on the CPU: for ``Trainer.predict``, which moves what it returns there."""
+        """Return itself, which is on the CPU already. ``Trainer.predict`` calls this to move its results there."""
         return self

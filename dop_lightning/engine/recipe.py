@@ -1,4 +1,4 @@
-"""Recipes: a method in plain settings, from which both Python and configs are made."""
+"""Recipes: a method as plain settings, from which Python objects and configs are created."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from dop_lightning.engine.rivals import FilterMethod
 
 @dataclass(frozen=True)
 class Piece:
-    """A class, and the arguments that it gets.
+    """A class with its keyword arguments.
 
     Attributes:
         made: the class.
-        arguments: keyword arguments, as a config can hold them.
+        arguments: keyword arguments, with values that a config can hold.
     """
 
     made: type[Any]
@@ -23,7 +23,7 @@ class Piece:
 
     @property
     def factory(self) -> Callable[..., Any]:
-        """The class with its keyword arguments; call it with the problems of a batch, if it needs them."""
+        """The class with its keyword arguments bound; pass the problems of a batch if it needs them."""
         made: Callable[..., Any] = self.made
         return partial(made, **self.arguments)
 
@@ -31,7 +31,8 @@ class Piece:
         """Return the section of a config: ``class_path``, and ``init_args`` if there are any.
 
         Args:
-            whole_path: whether to name the module of the class, for classes that a config does not find by their name.
+            whole_path: whether ``class_path`` includes the module; required for classes that a config cannot find by
+                name.
         """
         class_path = f"{self.made.__module__}.{self.made.__name__}" if whole_path else self.made.__name__
         return {"class_path": class_path, **({"init_args": dict(self.arguments)} if self.arguments else {})}
@@ -39,18 +40,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a method, and how it is run.
+    """The settings of a method and of its run.
 
     Attributes:
         signal: φ(θ).
         corruption: s.
-        tau: learning rate of θ; ``auto`` takes it from the data.
-        alpha: ratio of the learning rates, or one per problem; ``None`` takes it from the problems.
-        block: gradient iterations of a training step.
+        tau: learning rate of θ; ``auto`` estimates it from the data.
+        alpha: ratio of the learning rates, or one per problem; ``None`` uses those of the problems.
+        block: gradient iterations per training step.
         evaluate_every: iterations between two evaluations.
-        loss: ℓ; ``None`` is the default of :class:`~dop_lightning.engine.method.Method`, here and below.
-        theta_optimizer: another optimizer of θ.
-        steps: how θ, g and h move.
+        loss: ℓ; ``None`` for the default of :class:`~dop_lightning.engine.method.Method`.
+        theta_optimizer: optimizer of θ; ``None`` for the default.
+        steps: step rule of θ, g and h; ``None`` for the default.
     """
 
     signal: Piece
@@ -64,7 +65,7 @@ class Recipe:
     steps: Piece | None = None
 
     def method(self) -> Method:
-        """Return the parts of the engine."""
+        """Return the method for the engine."""
         chosen: dict[str, Any] = {}
         if self.loss is not None:
             chosen["loss"] = self.loss.factory()
@@ -94,10 +95,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FilterRecipe:
-    """The settings of a filter, which takes the place of gradient descent.
+    """The settings of an image filter, which replaces gradient descent.
 
     Attributes:
-        filter: restores one image.
+        filter: the filter, which restores one image.
     """
 
     filter: Piece
@@ -106,7 +107,7 @@ class FilterRecipe:
     alpha: ClassVar[None] = None
 
     def method(self) -> FilterMethod:
-        """Return the filter as the engine takes it."""
+        """Return the filter as a method for the engine."""
         return FilterMethod(self.filter.factory())
 
     def model(self) -> dict[str, Any]:

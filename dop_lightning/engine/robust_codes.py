@@ -1,4 +1,4 @@
-r"""Robust regression onto known components: one more row of a matrix whose other rows have been recovered.
+r"""Robust regression onto known components, for new rows of a matrix whose other rows have been recovered.
 
 Shapes: n rows, m columns, r components.
 """
@@ -11,10 +11,10 @@ from torch import Tensor
 from dop_lightning.foundation.checks import at_least
 
 ITERATIONS, SMALLEST = 60, 1e-7
-"""Where the codes are to be precise."""
+"""Defaults for precise codes: the number of iterations, and the last ε."""
 
 AT_ONCE = 2**22
-"""Entries of rows, or of their Gram matrices, that are worked on at once."""
+"""Maximum number of entries of rows, or of their Gram matrices, that are processed at once."""
 
 
 def robust_codes(
@@ -26,32 +26,32 @@ def robust_codes(
     smallest: float = SMALLEST,
     add: Callable[[Tensor], Tensor] = lambda summand: summand,
 ) -> Tensor:
-    r"""The codes c of rows ``y ≈ cV + s`` with s sparse, each row by itself.
+    r"""Estimate the codes c of rows ``y ≈ cV + s`` with s sparse, for each row independently.
 
     ``c = argmin ‖y − cV‖₁ + ½ Σ_i penalty_i·c_i²``.
 
-    With ``penalty = α/σ``, σ the singular values that belong to the components V, this is Eq. 8 for one row with V
-    known: ``‖X‖_* = min ½(‖U‖² + ‖W‖²)`` over ``UWᵀ = X``, where ``Wᵀ = √σ·V`` and a row of U is ``c/√σ``. It is what
-    double over-parameterization gives the rows that it is fitted to, as its start becomes small.
+    With ``penalty = α/σ``, where σ are the singular values of the components V, this is Eq. 8 for one row with known V:
+    ``‖X‖_* = min ½(‖U‖² + ‖W‖²)`` over ``UWᵀ = X``, where ``Wᵀ = √σ·V`` and a row of U is ``c/√σ``. These codes are the
+    limit of double over-parameterization fitted to these rows, as its initialization tends to zero.
 
-    Solved by iteratively reweighted least squares, with weights ``1/√(r² + ε²)`` and a shrinking ε [Daubechies, DeVore,
-    Fornasier and Güntürk, 2010].
+    The solver is iteratively reweighted least squares, with weights ``1/√(r² + ε²)`` and decreasing ε [Daubechies,
+    DeVore, Fornasier and Güntürk, 2010].
 
     Args:
-        rows: ``(n, m)``.
-        components: V, ``(r, m)``, of the same type.
-        mask: ``(n, m)``, true where observed; ``None`` where all is.
-        penalty: ``(r,)``, at least 0; ``None`` is 0: least absolute deviations.
-        iterations: of reweighting, at least 2; always as many, so that a row comes out the same whatever rows are
-            beside it.
-        add: sums a tensor over the processes among which the columns are spread; the default is for a single one.
-        smallest: ε at the last of them, in units of the mean |y| of a row; it is 1 at the first.
+        rows: y, ``(n, m)``.
+        components: V, ``(r, m)``, with the same dtype.
+        mask: ``(n, m)``, true for observed entries; ``None`` if all are observed.
+        penalty: ``(r,)``, at least 0; ``None`` for 0: least absolute deviations.
+        iterations: number of reweighting iterations, at least 2. It is fixed, so that the result of a row does not
+            depend on the other rows.
+        smallest: last ε, relative to the mean |y| of a row; the first is 1.
+        add: sums a tensor over the processes that hold parts of the columns; the default is for a single process.
 
     Returns:
-        The codes ``(n, r)``; 0 where nothing of a row was observed.
+        The codes ``(n, r)``; 0 for rows without observed entries.
 
     Raises:
-        ValueError: shapes do not agree.
+        ValueError: the shapes do not match.
 
     >>> V = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
     >>> robust_codes(torch.tensor([[2.0, 2.0, 90.0, 2.0]]), V)
@@ -63,7 +63,7 @@ def robust_codes(
             f"{tuple(components.shape)}"
         )
     r = len(components)
-    widest = int(add(torch.tensor(rows.shape[1], device=rows.device)))  # the same chunks everywhere
+    widest = int(add(torch.tensor(rows.shape[1], device=rows.device)))  # so that all processes use the same chunks
     if r == 0 or len(rows) * widest == 0:
         return rows.new_zeros(len(rows), r)
     chunk = max(1, AT_ONCE // max(r**2, widest))
@@ -84,7 +84,7 @@ def _reweighted(
     epsilons: Sequence[float],
     add: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    products = (V[:, None] * V).flatten(0, 1)  # r² m, so that all Gram matrices are one product
+    products = (V[:, None] * V).flatten(0, 1)  # r² m, to compute all Gram matrices in one product
     tiny = torch.finfo(y.dtype).tiny ** 0.5
     size, count = add(y.abs().sum(dim=1, keepdim=True)), add(observed.sum(dim=1, keepdim=True))
     unit = (size / count.clamp_min(1)).clamp_min(tiny)
@@ -98,9 +98,9 @@ def _reweighted(
 def _weighted(
     y: Tensor, V: Tensor, products: Tensor, weights: Tensor, ridge: Tensor, add: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Weighted least squares of each row, ``(n, r)``; a tiny ridge chooses where the row does not."""
+    """Solve weighted least squares for each row, ``(n, r)``; a tiny ridge makes the solution unique."""
     r = len(V)
-    sums = add(torch.cat([weights @ products.mT, (weights * y) @ V.mT], dim=1))  # one sum, since each is a wait
+    sums = add(torch.cat([weights @ products.mT, (weights * y) @ V.mT], dim=1))  # a single synchronisation
     gram = sums[:, : r * r].reshape(-1, r, r)
     least = gram.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) * (len(V) * torch.finfo(y.dtype).eps)
     gram.diagonal(dim1=1, dim2=2).add_(ridge + least.clamp_min(torch.finfo(y.dtype).tiny))

@@ -1,4 +1,4 @@
-"""All problems of a run: how far each of them is, and the batches that are at work. Plain torch."""
+"""All problems of a run: the progress of each, and the active batches. Plain torch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -10,42 +10,41 @@ from dop_lightning.engine.state import Procedure, State
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 TILES_AT_WORK = 16
-"""Tiles, or images, that are at work at a time on a network each, and at least two per thread. It changes no result. A
-network takes megabytes, and there may be thousands."""
+"""Maximum number of active tiles or images, each with a network; at least two per thread are allowed. A network takes
+megabytes, and there may be thousands of tiles. The number does not affect the results."""
 
 
 class Roster:
-    """Keeps a record of every problem, and works on those that are unfinished.
+    """Keeps a record of every problem, and the batches of unfinished problems.
 
-    A problem is in one of :attr:`states`, has left it, or waits for its turn. A batch at rest or the record of a
-    problem that has left holds its state. Nothing that is saved depends on how problems were batched.
+    A problem is in one of the active batches :attr:`states`, has left its batch, or waits for its turn. The state of a
+    problem that has left is in a resting batch or in its record. Saved data do not depend on the batching.
 
-    If there are more tiles than ``at_once``, each in its own batch, the others wait. They begin when at most half of
-    ``at_once`` are left at work. A tile that has ended is not kept in a batch at rest. With ``wholes`` the same holds
-    of all problems that are a batch each.
+    If there are more tiles than ``at_once``, each in a separate batch, the others wait. They begin when at most half of
+    ``at_once`` are still active. Tiles that have ended are not kept in resting batches. With ``wholes``, the same
+    applies to all problems in batches of one.
 
     Args:
-        method: begins batches: ``Method``, ``ConvexMethod``, ``FilterMethod``.
-        batches: the problems of a run, or those of them that this process works on.
-        tau: rate of θ: one number, one per problem in the order of the batches' list, or ``auto``.
-        alpha: ratio of the rates, likewise; ``None`` is that of each problem, or the default of the engine.
-        order: names of all problems of the run, in the order that lists of rates have.
-        device: where batches work.
-        labels: names of the batches, by which they are saved; by default their positions.
-        dtype: type of all that is computed; by default that of the observations.
-        keeps_states: whether the final state of a problem stays in its record when it leaves, to be saved or continued.
-        at_once: maximum number of tiles at work, at least 1; ``None`` for all.
-        wholes: whether problems that are no tiles take turns as well: their states must be saved as they end.
+        method: creates the states of batches: ``Method``, ``ConvexMethod`` or ``FilterMethod``.
+        batches: the problems of the run, or of this process.
+        tau: learning rate of θ: one number, one per problem in the order of ``order``, or ``auto``.
+        alpha: ratio of the learning rates, likewise; ``None`` uses those of the problems, or the default of the engine.
+        order: names of all problems of the run, in the order of ``tau`` and ``alpha``.
+        device: device of the batches.
+        labels: names under which the batches are saved; by default from their positions.
+        dtype: type of all computations; by default that of the observations.
+        keeps_states: whether the final state of a problem is kept when it leaves its batch, to be saved or continued.
+        at_once: maximum number of active tiles, at least 1; ``None`` for no limit.
+        wholes: whether problems that are not tiles take turns as well. Their states must be saved when they end.
 
     Attributes:
-        records: how far each problem is, by name.
-        states: the batches at work.
-        waiting: batches that are unfinished and wait for their turn, in this order.
-        resting: batches that hold problems which are not at work: those that left together on a CPU, see also
-            :meth:`rest`.
+        records: progress of each problem, by name.
+        states: the active batches.
+        waiting: unfinished batches that wait for their turn, in this order.
+        resting: batches of problems that are not active: those that left together on a CPU, see also :meth:`rest`.
 
     Raises:
-        ValueError: a list of rates has another length.
+        ValueError: a list of rates has the wrong length.
     """
 
     def __init__(
@@ -88,11 +87,11 @@ class Roster:
                 self.states.append(self._new_state(batch))
 
     def takes_turns(self, name: str) -> bool:
-        """Return whether a problem is one of those of which only some are at work at a time."""
+        """Return whether a problem waits for its turn if too many others are active."""
         return name in self._in_turn
 
     def _new_state(self, problems: ProblemBatch) -> State:
-        """A batch at its start, where it is to run."""
+        """Return the initial state of a batch, on the device of the run."""
         alpha: list[float] | None = None
         if self._alpha[problems.names[0]] is not None:
             alpha = [self._alpha[name] for name in problems.names]
@@ -102,34 +101,34 @@ class Roster:
         return self.method.begin(problems.to(self.device, self.dtype), tau, alpha)
 
     def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
-        """Whether these are the same problems in the same batches: names, types and observations."""
+        """Return whether these are the same problems in the same batches: names, types and observations."""
         same_batches = [batch.names for batch in batches] == [batch.names for batch in self.batches]
         return same_batches and self.has_problems_of(batches)
 
     def has_problems_of(self, batches: Sequence[ProblemBatch]) -> bool:
-        """Whether these are the same problems, in whatever batches."""
+        """Return whether these are the same problems, regardless of the batches."""
         own = {problem.name: problem for batch in self.batches for problem in batch}
         others = {problem.name: problem for batch in batches for problem in batch}
         return own.keys() == others.keys() and all(_is_same(own[name], other) for name, other in others.items())
 
     @property
     def iteration(self) -> int:
-        """Iterations that every unfinished problem has behind it; if all are finished, that the furthest one has."""
+        """Minimum number of iterations done over the unfinished problems; if there are none, the maximum over all."""
         at_work = [state.iteration for state in self.states]
         if at_work or self.waiting:
             return min([*at_work, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
         return max((record.iteration for record in self.records.values()), default=0)
 
     def unfinished(self) -> Iterator[tuple[ProblemBatch, int]]:
-        """Yield the batches at work, then those that wait, each with its number of iterations."""
+        """Yield the active batches, then the waiting ones, each with its number of iterations."""
         yield from ((state.problems, state.iteration) for state in self.states)
         yield from ((batch, self.records[batch.names[0]].iteration) for batch in self.waiting)
 
     def work_on_unfinished(self, maximum: int) -> None:
-        """Set to work the problems that are not finished, those that are equally far together.
+        """Activate all unfinished problems. Problems of a batch with the same iteration stay together.
 
         Args:
-            maximum: iterations at which a problem is finished; -1 for no such number.
+            maximum: number of iterations after which a problem is finished; -1 for no limit.
         """
         states: list[State] = []
         resting: list[State] = []
@@ -156,7 +155,7 @@ class Roster:
         self.begin_waiting()
 
     def begin_waiting(self) -> list[State]:
-        """Set waiting tiles to work if at most half of those that may be at work are, and return them."""
+        """Activate waiting tiles if at most half of the maximum number are active, and return them."""
         begun: list[State] = []
         if len(self.states) > self._at_once // 2:
             return begun
@@ -172,7 +171,7 @@ class Roster:
         return begun
 
     def rest(self) -> None:
-        """Let batches hold the problems that have left, so that their parameters can be seen. They stay at rest."""
+        """Move problems that have left from their records to resting batches, to give access to their parameters."""
         at_work, resting = {name for state in self.states for name in state.problems.names}, []
         for state in self.all_states():
             if not at_work & set(state.problems.names):
@@ -182,11 +181,11 @@ class Roster:
         self.resting = resting
 
     def move(self, device: torch.device, dtype: torch.dtype | None) -> None:
-        """Bring all batches to another device or type, where they continue.
+        """Move all batches to another device or type.
 
         Args:
-            device: where batches work.
-            dtype: type of all that is computed; ``None`` is that of the observations.
+            device: device of the batches.
+            dtype: type of all computations; ``None`` for that of the observations.
         """
         self.device, self.dtype = device, dtype
         self.states = [self._moved(state) for state in self.states]
@@ -201,16 +200,16 @@ class Roster:
         return moved
 
     def all_states(self) -> list[State]:
-        """Problems, at work or not, batched with those of their batch that are equally far.
+        """Return all problems, active or not. Problems of a batch with the same iteration are in one state.
 
-        Tiles that take turns are left out unless they are at work.
+        Tiles that take turns are included only if they are active.
         """
         holders = self._holders()
         batches = [batch for batch in self.batches if not self.takes_turns(batch.names[0]) or batch.names[0] in holders]
         return [state for batch in batches for state in self._states_of(batch, holders)]
 
     def _states_of(self, batch: ProblemBatch, holders: Mapping[str, tuple[State, int]]) -> Iterator[State]:
-        """Yield the problems of a batch, those that are equally far together."""
+        """Yield the problems of a batch, one state per iteration reached."""
         groups: dict[int, list[int]] = {}
         for k, name in enumerate(batch.names):
             iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
@@ -230,7 +229,7 @@ class Roster:
             yield state
 
     def alone(self, name: str) -> State:
-        """One problem by itself, where it is."""
+        """Return one problem as a separate batch, in its current state."""
         batch = next(batch for batch in self.batches if name in batch.names)
         holders = self._holders()
         state = self._new_state(batch.select([batch.names.index(name)]))
@@ -241,9 +240,9 @@ class Roster:
         return state
 
     def leave(self, state: State, which: Sequence[int]) -> None:
-        """Let the problems at the positions ``which`` leave a batch; the others go on in a smaller one.
+        """Remove the problems at the positions ``which`` from a batch; the others continue in a smaller one.
 
-        A batch that all of them leave on a CPU is kept as it is, which saves a copy of its state.
+        On a CPU, a batch that all problems leave is kept, which avoids a copy of its state.
         """
         keep = [k for k in range(len(state)) if k not in which]
         if self._keeps_states and not keep and self._can_rest(state):
@@ -255,7 +254,7 @@ class Roster:
         self.states[place : place + 1] = [state.select(keep)] if keep else []
 
     def _can_rest(self, state: State) -> bool:
-        """Whether a batch can hold its problems at rest: on a GPU it would keep memory that others need."""
+        """Return whether a batch can be kept as resting. On a GPU, it would keep memory that others need."""
         if self.takes_turns(state.problems.names[0]):
             return False
         reached = {self.records[name].iteration for name in state.problems.names}
@@ -265,17 +264,17 @@ class Roster:
         return self._can_rest(state) and any(state is other for other in self.resting)
 
     def _remember(self, state: State, k: int) -> None:
-        """Keep the state of a problem in its record."""
+        """Copy the state of a problem to its record."""
         if self.takes_turns(state.problems.names[k]):
             state.release()
         record = self.records[state.problems.names[k]]
         record.state = {**state.problem_state(k), "iteration": record.iteration}
 
     def split(self, state: State) -> None:
-        """Let a batch go on as two halves.
+        """Replace a batch by two halves.
 
         Raises:
-            ValueError: it is one problem.
+            ValueError: the batch has only one problem.
         """
         if len(state) == 1:
             raise ValueError(f"{state.problems.names[0]}: a batch of one problem cannot be split")
@@ -284,24 +283,24 @@ class Roster:
         self.states[place : place + 1] = [state.select(range(half)), state.select(range(half, len(state)))]
 
     def label_of(self, name: str) -> str:
-        """The batch that a problem belongs to, whether it is at work or not."""
+        """Return the label of the batch that a problem belongs to, active or not."""
         return self._label_of[name]
 
     def save(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Record and state of every problem, batch by batch: tensors on the CPU and plain numbers."""
+        """Return record and state of every problem, by batch label and name: tensors on the CPU and plain numbers."""
         return {label: self.save_batch(label) for label in self.labels}
 
     def put_away(self, name: str, stored: StoredState) -> None:
-        """Replace the state in the record of a problem by what reads it, if there is one."""
+        """Replace the state in the record of a problem, if any, by its stored copy."""
         if self.records[name].state is not None:
             self.records[name].state = stored
 
     def kept(self) -> list[str]:
-        """Return the names of problems that take turns whose records hold their states in memory."""
+        """Return the names of the problems that take turns and whose states are held in memory by their records."""
         return [name for name in self.records if name in self._in_turn and isinstance(self.records[name].state, dict)]
 
     def save_batch(self, label: str) -> dict[str, dict[str, Any]]:
-        """Record and state of the problems of one batch, by name.
+        """Return record and state of the problems of one batch, by name.
 
         Raises:
             KeyError: no batch has this label.
@@ -312,7 +311,7 @@ class Roster:
         return {name: self._entry(name, holders) for name in self.batches[self.labels.index(label)].names}
 
     def progress_of(self, name: str) -> dict[str, Any]:
-        """Return what is saved of a problem besides its state."""
+        """Return the saved data of a problem without its state."""
         record = self.records[name]
         return {
             "status": record.status,
@@ -324,18 +323,18 @@ class Roster:
         }
 
     def has_left(self, name: str) -> bool:
-        """Whether a problem has begun and is not at work."""
+        """Return whether a problem has begun and is not active."""
         return self.records[name].state is not None or any(name in state.problems.names for state in self.resting)
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        """Return what :meth:`save` gives, without the batches."""
+        """Return the result of :meth:`save` by name, not grouped by batch."""
         return {name: entry for problems in self.save().values() for name, entry in problems.items()}
 
     def replace(self, name: str, state: dict[str, Any] | None) -> None:
-        """Put another state in the place of that of a problem, wherever it is held.
+        """Replace the state of a problem, in its batch or in its record.
 
         Raises:
-            ValueError: the state is of another method or shape.
+            ValueError: the state has another method or shape.
         """
         holders = self._holders()
         if name in holders and state is not None:
@@ -348,9 +347,9 @@ class Roster:
         return {**self.progress_of(name), "state": self._state_of(name, holders)}
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what :meth:`save` gave of each problem; one that is missing starts anew.
+        """Load saved records and states by name, see :meth:`entries`. Missing problems keep their current records.
 
-        Nothing is at work afterwards, see :meth:`work_on_unfinished`.
+        No problem is active afterwards; call :meth:`work_on_unfinished`.
         """
         self.states, self.resting, self.waiting = [], [], []
         for name, record in self.records.items():
@@ -361,7 +360,7 @@ class Roster:
                 record.ended, record.scores = entry["ended"], dict(entry.get("scores", {}))
 
     def _holders(self) -> dict[str, tuple[State, int]]:
-        """The batch at work or at rest of each problem that is in one, with its position there."""
+        """Return the active or resting batch of each problem that is in one, with its position in the batch."""
         held = [*self.states, *self.resting]
         before, holders = self._held
         if len(held) != len(before) or any(a is not b for a, b in zip(held, before, strict=True)):
@@ -378,12 +377,12 @@ class Roster:
         return self.records[name].loaded_state()
 
     def _waiting_state(self, name: str) -> dict[str, Any]:
-        """The state of a tile at its start."""
+        """Return the initial state of a tile."""
         batch = self.batches[self.labels.index(self._label_of[name])]
         return {**self._new_state(batch).problem_state(0), "iteration": 0}
 
     def parts(self) -> Iterator[torch.nn.Module]:
-        """Signals and corruptions of the batches, at work and at rest."""
+        """Yield the signals and corruptions of the active and resting batches."""
         for state in (*self.states, *self.resting):
             yield from state.modules
 
@@ -393,7 +392,7 @@ def _is_same(a: Problem, b: Problem) -> bool:
 
 
 def batch_labels(positions: Iterable[int]) -> list[str]:
-    """The names of the batches at these positions of a run's list.
+    """Return the labels of the batches at these positions in the list of a run.
 
     >>> batch_labels([0, 12])
     ['batch-0000', 'batch-0012']

@@ -1,7 +1,7 @@
-"""The loop of every run: blocks of iterations, evaluations, and the ends of problems. Plain torch.
+"""The run loop: blocks of iterations, evaluations, and the ends of problems. Plain torch.
 
 ``DoubleOverparameterization``, ``recover_image``, ``RobustPCA``, the choice of α and the convex solvers all use it.
-Files, progress bars and curves are listeners.
+Files, progress bars and curves are implemented as listeners.
 
 Shapes: K problems of a batch.
 """
@@ -26,52 +26,52 @@ from dop_lightning.problems.scoring import Scorer
 
 
 class Listener:
-    """Follows a run. Each hook does nothing by default."""
+    """Hooks that a run calls. They do nothing by default."""
 
     def on_states_change(self, run: "Run") -> None:
-        """The batches at work changed: they began, one was split, or problems have left.
+        """Called when the active batches have changed: batches began, one was split, or problems left.
 
         It is called once for all problems that leave in the same block or evaluation.
         """
 
     def on_turn(self, run: "Run", states: Sequence[State]) -> None:
-        """Batches are about to do a block of iterations."""
+        """Called before these batches do a block of iterations."""
 
     def on_block(self, run: "Run", state: State, iterations: int) -> None:
-        """A batch did a block of iterations."""
+        """Called after a batch has done a block of iterations."""
 
     def on_evaluating(self, run: "Run") -> None:
-        """An evaluation begins."""
+        """Called when an evaluation begins."""
 
     def on_evaluation(self, run: "Run", look: Look) -> None:
-        """A batch is at an evaluation. Call ``run.stop`` to end problems of it after this evaluation."""
+        """Called for each batch of an evaluation. Call ``run.stop`` to end its problems after this evaluation."""
 
     def on_evaluated(self, run: "Run") -> None:
-        """All batches that were due at an evaluation have been looked at."""
+        """Called when an evaluation ends."""
 
     def on_end(self, run: "Run", ending: Ending) -> None:
-        """Problems of a batch end, and leave it after this call."""
+        """Called when problems of a batch end, before they leave the batch."""
 
     def on_split(self, run: "Run", state: State, error: OutOfMemoryError) -> None:
-        """A batch did not fit in memory, and continues as two halves after this call."""
+        """Called when a batch does not fit in memory, before it is split in two halves."""
 
 
 class Run:
-    """Advances the batches of a roster in turns until their problems have ended.
+    """Advances the batches of a roster in turns until all problems have ended.
 
-    Every problem ends by one mechanism, :meth:`stop`, whatever the reason: its step rule or solver has nothing left to
-    do, a listener says so, it diverged, or the number of iterations is reached. An interruption leaves the others at
-    work, so that they can be saved and go on.
+    Problems end by a single mechanism, :meth:`stop`, for any reason: the step rule or solver has finished, a listener
+    ends the problem, it diverged, or the maximum number of iterations is reached. After an interruption, the remaining
+    problems stay active, so that they can be saved and resumed.
 
     Args:
         roster: the problems.
-        block: iterations of a turn, at least 1. It changes no result.
+        block: iterations per turn, at least 1. It does not affect the results.
         evaluate_every: iterations between two evaluations, at least 1; ``None`` evaluates only at the end.
-        maximum: iterations of each problem; -1 for no such number.
+        maximum: maximum number of iterations per problem; -1 for no limit.
         grids: blocks also end at multiples of each of these, at least 1.
-        listeners: what follows the run, in this order.
-        interrupted: asked before each turn; the run ends when it is true.
-        metrics: metrics of the user, see :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
+        listeners: objects that are notified of the progress, in this order.
+        interrupted: called before each turn; the run ends when it returns true.
+        metrics: custom metrics, see :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
 
     Attributes:
         has_evaluated: whether the last step ended with an evaluation.
@@ -109,21 +109,21 @@ class Run:
 
     @property
     def states(self) -> list[State]:
-        """The batches at work."""
+        """The active batches."""
         return self.roster.states
 
     @property
     def records(self) -> dict[str, Record]:
-        """How far each problem is, by name."""
+        """Progress of each problem, by name."""
         return self.roster.records
 
     @property
     def iteration(self) -> int:
-        """Iterations that every unfinished problem has behind it."""
+        """Number of iterations that all unfinished problems have done."""
         return self.roster.iteration
 
     def scorer(self, state: State) -> Scorer:
-        """Return the scorer of a batch; truths stay stacked while the batch is at work."""
+        """Return the scorer of a batch. It is cached with its stacked truths while the batch is active."""
         known = self._scorers.get(state)
         if known is None or known.problems is not state.problems:
             known = self._scorers[state] = Scorer(state.problems, state.has_corruption, self.metrics)
@@ -132,10 +132,10 @@ class Run:
     # ------------------------------------------------------------------------------------------------------ the loop
 
     def begin(self) -> None:
-        """Set the problems to work that are not finished.
+        """Activate all unfinished problems.
 
         Raises:
-            ValueError: a metric of the user fails on the start of a problem.
+            ValueError: a custom metric fails on the initial state of a problem.
         """
         self._stopping, self._going_back = {}, {}
         self.roster.work_on_unfinished(self.maximum)
@@ -146,7 +146,7 @@ class Run:
         self._tell_change()
 
     def _try_metrics(self) -> None:
-        """Compute the metrics of the user of one problem of each shape: a mistake in them shows before the work."""
+        """Compute the custom metrics of one problem per shape, so that errors in them are raised before the run."""
         tried = set()
         for state in self.states:
             if state.problems[0].batch_key not in tried:
@@ -157,27 +157,27 @@ class Run:
                 self.scorer(alone).curves(seen.signal, seen.corruption, seen.loss)
 
     def to_end(self) -> None:
-        """Advance until no problem is left, or until the run is interrupted: then the others end as they are."""
-        while self.states:  # if any wait, some are at work
+        """Advance until all problems have ended, or until the run is interrupted."""
+        while self.states:  # never empty while batches wait
             self.step()
             if self._interrupted():
                 self.interrupt()
                 return
 
     def step(self) -> int:
-        """Do one block of iterations of each batch at work, and return how many iterations the run has moved on."""
+        """Do one block of iterations for each active batch, and return the increase of :attr:`iteration`."""
         start = self.iteration
         end = self.block_end(min((state.iteration for state in self.states), default=start))
         self.has_evaluated = False
         behind = [state for state in self.states if state.iteration < end]
         for turn in turns(behind, torch.get_num_threads()):
             if self._interrupted():
-                break  # the batches of a run may be many: they need not be equally far to go on later
+                break  # there may be many batches; they can resume from different iterations
             self._advance(turn, end)
             at_work = {id(state) for state in self.states}
             self._end_finished([state for state in turn if id(state) in at_work], end)
         seen = {id(state) for state in behind}
-        # those that went ahead in an earlier run, and what is left of batches of which a problem has diverged
+        # batches that were ahead after an earlier run, and the rest of batches after a problem has diverged
         self._end_finished([state for state in self.states if id(state) not in seen], end)
         self._tell_changes()
         last, is_whole = end == self.maximum, all(state.iteration >= end for state in self.states)
@@ -188,7 +188,7 @@ class Run:
         return max(0, (self.iteration if self.states else end) - start)
 
     def _begin_waiting(self) -> None:
-        """Let tiles that wait take the place of those that have ended."""
+        """Replace tiles that have ended by waiting ones."""
         if self.roster.waiting and not self._interrupted():
             for state in self.roster.begin_waiting():
                 state.resume()
@@ -196,7 +196,7 @@ class Run:
             self._tell_changes()
 
     def _end_finished(self, states: Iterable[State], end: int) -> None:
-        """Let the problems of batches that are at iteration ``end`` leave if they have nothing left to do."""
+        """Let finished problems leave the batches that are at iteration ``end``."""
         for state in states:
             if state.iteration != end:
                 continue
@@ -208,10 +208,10 @@ class Run:
                 self._end_stopped(state, Look(state, self.scorer))
 
     def block_end(self, start: int) -> int:
-        """Return where a block that begins at iteration ``start`` ends.
+        """Return the iteration at which a block that begins at iteration ``start`` ends.
 
-        That is at a multiple of the block's length, at an evaluation, where the steps or a grid ask for it, or at the
-        last iteration, whichever comes first.
+        This is the next multiple of the block length, evaluation, iteration required by the step rule or a grid, or
+        the last iteration, whichever comes first.
         """
         grids = (self.block, self.evaluate_every, self.roster.method.grid, *self.grids)
         ends = [start - start % every + every for every in grids if every is not None]
@@ -223,7 +223,7 @@ class Run:
         return min(ends)
 
     def _advance(self, turn: Sequence[State], end: int) -> None:
-        """One turn of batches that are advanced side by side."""
+        """Advance batches concurrently for one turn."""
         for listener in self.listeners:
             listener.on_turn(self, turn)
         before, begins = time.perf_counter(), [state.iteration for state in turn]
@@ -234,7 +234,7 @@ class Run:
         seconds = (time.perf_counter() - before) / len(turn)
         for state, at, became in zip(turn, begins, advanced, strict=True):
             if isinstance(became, OutOfMemoryError):
-                self._split(state, became)  # the halves take their turn in the next step
+                self._split(state, became)  # the halves are advanced in the next step
             else:
                 self._note(state, at, became, seconds)
 
@@ -244,20 +244,20 @@ class Run:
             record = self.records[name]
             record.seconds += seconds / len(state)
             record.iteration = at if k in diverged else state.iteration
-        if state.iteration > at:  # not of a batch that went ahead in an earlier run
+        if state.iteration > at:  # not if the batch was ahead after an earlier run
             for listener in self.listeners:
                 listener.on_block(self, state, state.iteration - at)
         if diverged:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")
-            reached, state.iteration = state.iteration, at  # they are scored where they stand again
+            reached, state.iteration = state.iteration, at  # diverged problems are scored in their restored state
             look = Look(state, self.scorer)
             _ = look.evaluation
             state.iteration = reached
             self._end_stopped(state, look, diverged)
 
     def _split(self, state: State, error: OutOfMemoryError) -> None:
-        """Replace a batch by its halves; this changes no result."""
+        """Replace a batch by its halves, which does not affect the results."""
         if len(state) == 1:
             raise OutOfMemoryError(f"{state.problems.names[0]}: {error}") from error
         for listener in self.listeners:
@@ -268,13 +268,13 @@ class Run:
             torch.cuda.empty_cache()
 
     def _evaluate(self, last: bool, end: int) -> None:
-        """Let the listeners look at every problem at work at iteration ``end``; the last time, end them all."""
+        """Notify the listeners of an evaluation of all active problems at iteration ``end``; if last, end them all."""
         for listener in self.listeners:
             listener.on_evaluating(self)
         for state in self.states[:]:
             records = [self.records[name] for name in state.problems.names]
             if state.iteration != end or records[0].evaluated == end:
-                continue  # it went ahead in an earlier run
+                continue  # the batch was ahead after an earlier run
             for record in records:
                 record.evaluated = end
             look = Look(state, self.scorer)
@@ -291,28 +291,28 @@ class Run:
     # ---------------------------------------------------------------------------------------------- ends of problems
 
     def stop(self, name: str, status: Status, state: Mapping[str, Any] | None = None) -> None:
-        """Let a problem end after the present block or evaluation.
+        """End a problem after the current block or evaluation.
 
         Args:
-            name: of the problem.
-            status: what it ends as.
-            state: what ``problem_state`` of its batch gave earlier, if it is to go back there: then everything that is
-                written of it, its number of iterations included, is of that iteration.
+            name: name of the problem.
+            status: final status.
+            state: earlier result of ``problem_state``, to end the problem in that state. All results, including the
+                number of iterations, are then those of that iteration.
 
         Raises:
-            ValueError: no problem at work has this name.
+            ValueError: no active problem has this name.
         """
         if not any(name in at_work.problems.names for at_work in self.states):
-            raise ValueError(f"name must be that of a problem at work, got {name!r}")
+            raise ValueError(f"name must be the name of an active problem, got {name!r}")
         self._stopping[name] = status
         if state is not None:
             self._going_back[name] = state
 
     def finish(self, for_good: bool = False) -> None:
-        """End all problems at work where they are, as ``done``.
+        """End all active problems in their current state, as ``done``.
 
         Args:
-            for_good: whether they stay ended if a later start allows more iterations.
+            for_good: whether they stay ended if a later run allows more iterations.
         """
         while self.states:
             for state in self.states[:]:
@@ -324,10 +324,10 @@ class Run:
         self._tell_changes()
 
     def cut(self) -> None:
-        """End the block in progress soon; for signal handlers. Batches that are cut are where they were before it.
+        """Abort the current block; for signal handlers. Interrupted batches return to their state before the block.
 
         Raises:
-            AdvanceInterrupted: a batch is at work in this thread, which catches it.
+            AdvanceInterrupted: a batch is being advanced in this thread; its method ``advance`` catches the error.
         """
         cut: AdvanceInterrupted | None = None
         for state in self.states:
@@ -339,7 +339,7 @@ class Run:
             raise cut
 
     def interrupt(self) -> None:
-        """End all problems at work where they are, as ``interrupted``. They stay in their batches' checkpoints."""
+        """End all active problems in their current state, as ``interrupted``. They stay in their batches."""
         for state in self.states[:]:
             for name in state.problems.names:
                 self.records[name].status = "interrupted"
@@ -352,7 +352,7 @@ class Run:
             self.records[batch.names[0]].status = "interrupted"
 
     def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
-        """Let the problems of a batch that are to stop leave it, or those of them at the positions ``which``."""
+        """End the stopped problems of a batch, or only those at the positions ``which``."""
         names = state.problems.names
         places = range(len(state)) if which is None else which
         ends = {k: self._stopping.pop(names[k]) for k in places if names[k] in self._stopping}
@@ -372,7 +372,7 @@ class Run:
         self._have_states_changed = True
 
     def _go_back(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Evaluation:
-        """Put the problems that end in an earlier state into it; the evaluation with theirs in its place."""
+        """Restore problems that end in an earlier state, and return the evaluation with their rows replaced."""
         rows: dict[str, Any] = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
         rows = {key: value.clone() for key, value in rows.items() if isinstance(value, Tensor)}
         for k in which:
@@ -399,6 +399,6 @@ class Run:
             listener.on_states_change(self)
 
     def outcome_of(self, name: str) -> Outcome:
-        """Return what is recovered of one problem at its present state, at work or not."""
+        """Return the outcome of one problem in its current state, active or not."""
         alone = self.roster.alone(name)
         return next(Ending(alone, self.scorer, self.records, {0: self.records[name].status}).outcomes())

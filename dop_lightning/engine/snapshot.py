@@ -1,4 +1,4 @@
-"""Copies of all that iterations change, to bring single problems of a batch back."""
+"""Snapshots of everything that iterations change, to restore single problems of a batch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from dop_lightning.engine.optim.state import is_stacked
 
 
 class Snapshot:
-    """Copies of parameters, of what optimizers remember of them, and of what a step rule remembers.
+    """Copies of the parameters, the states of the optimizers and the memory of the step rule.
 
     Args:
-        parameters: of signal and corruption.
-        optimizers: theirs.
-        memory: of the step rule, ``(K, …)`` each.
+        parameters: parameters of signal and corruption.
+        optimizers: optimizers of these parameters.
+        memory: memory of the step rule, tensors ``(K, …)``.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Snapshot:
         memory: Mapping[str, Tensor],
         which: Sequence[int],
     ) -> None:
-        """Bring the problems at the positions ``which`` back.
+        """Restore the problems at the positions ``which``.
 
         Args:
-            owned: the parameters of each of them, with their names and places in a stack.
-            optimizers: as they are now.
-            memory: of the step rule, as it is now.
+            owned: parameters of each of these problems, with their names and their indices in stacked parameters.
+            optimizers: the optimizers; their states are changed in place.
+            memory: memory of the step rule, changed in place.
             which: positions of the problems.
         """
         for p, (_, i) in [item for of_problem in owned for item in of_problem.items()]:
@@ -66,7 +66,7 @@ def _put_back(tensor: Tensor, copy: Tensor, index: int | None) -> None:
 
 
 def _fill(place: Tensor, copy: Tensor) -> None:
-    """Copy, where the last dimension of a growing factor may differ: what is more of it is 0."""
+    """Copy into a tensor whose last dimension may have grown or shrunk since; added columns are set to 0."""
     if place.shape == copy.shape:
         place.copy_(copy)
         return

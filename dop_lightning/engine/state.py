@@ -1,4 +1,4 @@
-"""A batch on its way to being recovered, whatever recovers it: what the run loop asks of it.
+"""The interface between the run loop and the state of a batch, for all methods.
 
 Shapes: K problems, ``*m`` the shape of an observation, ``*n`` of a signal.
 """
@@ -21,23 +21,23 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch
 
 
 class OutOfMemoryError(RuntimeError):
-    """A batch does not fit in memory; a smaller one may."""
+    """A batch does not fit in memory. A smaller one may fit."""
 
 
 class AdvanceInterrupted(KeyboardInterrupt):
-    """Raised in iterations that are interrupted: by a signal handler in the main thread, elsewhere by a poll."""
+    """Raised in iterations that are interrupted: by a signal handler in the main thread, by polling in others."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a batch has recovered so far.
+    """Signal, corruption and loss of a batch at an iteration.
 
     Attributes:
-        iteration: iterations done.
+        iteration: number of iterations done.
         signal: X̂ ``(K, *n)``, as the next iteration sees it.
         corruption: ŝ ``(K, *m)``.
-        loss: ``(K,)``.
-        average: the running average of the outputs ``(K, *n)``, if one is kept beside X̂.
+        loss: loss of each problem, ``(K,)``.
+        average: running average of the outputs ``(K, *n)``, if the method keeps one in addition to X̂.
     """
 
     iteration: int
@@ -48,19 +48,19 @@ class Evaluation:
 
 
 class State(ABC):
-    """K problems and how far they are.
+    """State of K problems.
 
-    A :class:`Procedure` makes one, and :class:`~dop_lightning.engine.run.Run` advances it.
+    A :class:`Procedure` creates it, and :class:`~dop_lightning.engine.run.Run` advances it.
 
     Attributes:
-        problems: the batch, on the device where it runs.
-        iteration: iterations done.
-        tau: learning rate of θ of each problem; 0 without one.
+        problems: the batch, on the device to run on.
+        iteration: number of iterations done.
+        tau: learning rate of θ of each problem; 0 if there is none.
         alpha: ratio of the learning rates of each problem, ``λ = 1/α``.
-        optimizers: with their parameters, if any.
+        optimizers: the optimizers, if any.
         signal: φ(θ); ``None`` if X itself is the unknown.
-        largest_abreast: pixels up to which tiles have one thread each and run side by side on a CPU. Larger ones gain
-            from all threads, and they need memory.
+        largest_abreast: maximum number of pixels of tiles that run concurrently on a CPU, with one thread each. Larger
+            tiles benefit from several threads, and need more memory.
         corruption: s as a module; ``None`` if s itself is the unknown.
     """
 
@@ -80,40 +80,40 @@ class State(ABC):
 
     @property
     def has_corruption(self) -> bool:
-        """Whether s is modelled at all."""
+        """Whether s is modelled."""
         return True
 
     @property
     def has_ratio(self) -> bool:
-        """Whether there is an α."""
+        """Whether the method has a ratio α."""
         return self.has_corruption
 
     @property
     def runs_one_by_one(self) -> bool:
-        """Whether the problems of a batch are worked on one after the other on a CPU, so that batches save no time."""
+        """Whether a CPU processes the problems of a batch one after the other, so that batching does not save time."""
         return False
 
     @property
     def modules(self) -> list[nn.Module]:
-        """What holds parameters."""
+        """Modules that hold parameters."""
         return []
 
     def resume(self) -> None:
-        """Clear the effect of an earlier interruption. The run calls it whenever it begins or resumes."""
+        """Clear an earlier interruption. The run calls this when it begins or resumes."""
         self._is_interrupted = False
 
     def interrupt(self) -> None:
-        """End :meth:`advance` soon: the batch is then where it was at the start of the call. For signal handlers.
+        """Abort :meth:`advance`; for signal handlers. The batch returns to its state at the start of the call.
 
         Raises:
-            AdvanceInterrupted: the batch is at work on a CPU in this thread. :meth:`advance` catches it.
+            AdvanceInterrupted: the batch is being advanced on a CPU in this thread. :meth:`advance` catches the error.
         """
         self._is_interrupted = True
         if self._worker == threading.get_ident() and self.problems.device.type == "cpu":
             raise AdvanceInterrupted
 
     def poll(self) -> None:
-        """Stop if interrupted; called between iterations, and in work of seconds.
+        """Raise an error if the batch is interrupted. Call it between iterations, and during work that takes seconds.
 
         Raises:
             AdvanceInterrupted: the batch is interrupted.
@@ -123,7 +123,7 @@ class State(ABC):
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let :meth:`interrupt` raise in the ``with`` block. Set ``_worker`` to ``None`` where it is caught."""
+        """Allow :meth:`interrupt` to raise in the ``with`` block. After catching it, set ``_worker`` to ``None``."""
         self._worker = threading.get_ident()
         try:
             self.poll()
@@ -135,7 +135,7 @@ class State(ABC):
     def advance(self, iterations: int) -> list[int]:
         """Do iterations on all problems, in place.
 
-        A problem that is not finite at the end goes back to where it was at the start of this call.
+        A problem that is not finite at the end returns to its state at the start of the call.
 
         Args:
             iterations: at least 0.
@@ -144,7 +144,7 @@ class State(ABC):
             Positions of the problems that diverged.
 
         Raises:
-            OutOfMemoryError: the batch does not fit in memory; it is where it was at the start of this call.
+            OutOfMemoryError: the batch does not fit in memory; it is back in its state at the start of the call.
         """
 
     @abstractmethod
@@ -156,52 +156,52 @@ class State(ABC):
 
         Args:
             k: position of the problem.
-            iteration: how many it has done.
+            iteration: number of iterations that it has done.
         """
         return None
 
     @abstractmethod
     def finished(self) -> dict[int, Status]:
-        """Return the positions of problems that have nothing left to do, with the status they end with."""
+        """Return the positions of finished problems, with their final status."""
 
-    def release(self) -> None:  # noqa: B027 — a state may hold nothing of the kind
-        """Free what can be made again."""
+    def release(self) -> None:  # noqa: B027 — a state may have no cached memory
+        """Free cached memory that can be recomputed."""
 
     @abstractmethod
     def settings(self, k: int) -> dict[str, Attribute]:
-        """Return the rates of problem k and the names of the parts it is recovered by, for tables of settings."""
+        """Return the learning rates of problem k and the names of the parts of the method, for tables of settings."""
 
     def report(self, k: int) -> dict[str, Attribute]:
-        """Return what the method says of the result of problem k, for its ``result.json``; empty if nothing."""
+        """Return additional information on the result of problem k for its ``result.json``; may be empty."""
         return {}
 
     @abstractmethod
     def problem_state(self, k: int) -> dict[str, Any]:
-        """Return all that problem k needs to go on elsewhere, bit for bit: tensors on the CPU and plain numbers."""
+        """Return the full state of problem k, to continue bit for bit: tensors on the CPU and plain numbers."""
 
     @abstractmethod
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is the caller's.
+        """Load a state from :meth:`problem_state` into problem k. The caller sets the iteration.
 
         Raises:
-            ValueError: the state is of another method or shape.
+            ValueError: the state has another method or shape.
         """
 
     @abstractmethod
     def select(self, keep: Sequence[int]) -> Self:
-        """Return the problems at the positions ``keep`` as their own batch, at the same iteration."""
+        """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
 
 
 class RatelessState(State):
-    """K problems that are worked on one after the other, by a method without learning rates.
+    """State of K problems for methods without learning rates, which process one problem after the other.
 
     Args:
-        problems: the batch, on the device where it is to run.
+        problems: the batch, on the device to run on.
 
     Attributes:
         tau: 0 for each problem.
         alpha: 0 for each problem.
-        optimizers: none.
+        optimizers: empty.
     """
 
     def __init__(self, problems: ProblemBatch) -> None:
@@ -213,28 +213,28 @@ class RatelessState(State):
 
     @property
     def has_ratio(self) -> bool:
-        """False: there is no α."""
+        """False: the method has no α."""
         return False
 
     @property
     def runs_one_by_one(self) -> bool:
-        """True."""
+        """True: problems are processed one after the other."""
         return True
 
 
 class Procedure(Protocol):
-    """What makes the state of a batch.
+    """Creates the state of a batch.
 
     Gradient descent (``Method``), the convex program (``ConvexMethod``) or a classical filter (``FilterMethod``).
     """
 
     @property
     def grid(self) -> int | None:
-        """Blocks end at multiples of it, if the procedure looks at its problems only there."""
+        """Blocks also end at multiples of this, if the procedure checks problems only there."""
 
     @property
     def first(self) -> int | None:
-        """The first block ends at this iteration, if problems may have nothing left to do then."""
+        """The first block ends at this iteration, if problems may be finished then."""
 
     def begin(
         self,
@@ -242,31 +242,31 @@ class Procedure(Protocol):
         tau: float | Sequence[float] | Literal["auto"],
         alpha: float | Sequence[float] | None = None,
     ) -> State:
-        """Return a batch at its start.
+        """Return the initial state of a batch.
 
         Args:
-            problems: the batch, on the device where it is to run.
-            tau: learning rate of θ, above 0: one number, or one per problem; ``auto`` estimates it from the data. A
-                procedure without a θ does not look at it.
-            alpha: ratio of the learning rates, above 0: one number, or one per problem; ``None`` is that of each
-                problem, and the default of the procedure where a problem has none.
+            problems: the batch, on the device to run on.
+            tau: learning rate of θ, above 0: one number, or one per problem; ``auto`` estimates it from the data.
+                Procedures without θ ignore it.
+            alpha: ratio of the learning rates, above 0: one number, or one per problem; ``None`` uses ``alpha`` of each
+                problem, or the default of the procedure if that is ``None`` too.
 
         Raises:
-            ValueError: a rate is out of range, there are not K of them, or the parts do not go together.
+            ValueError: a rate is out of range, the number of rates is not K, or the parts are incompatible.
         """
 
 
 def out_of_memory(problems: ProblemBatch) -> OutOfMemoryError:
-    """Return the error of a batch that does not fit in memory."""
+    """Return the error for a batch that does not fit in memory."""
     many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
     return OutOfMemoryError(f"out of memory with {many} of shape {problems.signal_shape}")
 
 
 def one_per_problem(name: str, value: float | Sequence[float], size: int) -> list[float]:
-    """Return a setting of each of ``size`` problems: the one number given, or the numbers.
+    """Return one value of a setting per problem, given one number or a list of ``size`` numbers.
 
     Raises:
-        ValueError: one is not above 0, or there are not so many.
+        ValueError: a value is not positive, or the list has another length.
     """
     values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * size
     if len(values) != size:

@@ -1,12 +1,13 @@
-r"""When to stop without truth: the variance of the outputs on their way. Plain torch.
+r"""Early stopping without truth, by the moving variance of the outputs. Plain torch.
 
-A network that is fitted to a corrupted observation passes near the truth, lingers there, and goes on to the corruption.
-Where it lingers its outputs change least, so that their moving variance is smallest [Wang, Li, Zhuang, Chen, Liang,
-Sun: *Early Stopping for Deep Image Prior*, arXiv:2112.06074, 2021 to 2023]:
+A network that is fitted to a corrupted observation first approaches the truth, changes slowly there, and then fits the
+corruption. Near the truth, the moving variance of its outputs is smallest [Wang, Li, Zhuang, Chen, Liang, Sun: *Early
+Stopping for Deep Image Prior*, arXiv:2112.06074, 2021 to 2023]:
 
 .. math:: \mathrm{VAR}_W(t) = \frac1W \sum_{w<W} \left\| x_{t-w} - \frac1W \sum_{i<W} x_{t-i} \right\|_F^2
 
-One stops when no smaller one has come for a number of iterations, and takes the output of the smallest.
+The run stops when the variance has not reached a new minimum for a number of iterations, and the output at the minimum
+is returned.
 
 Shapes: ``*n`` the shape of a signal.
 """
@@ -23,13 +24,13 @@ from dop_lightning.foundation.checks import at_least
 
 
 class MovingVariance(ABC):
-    """The variance of the last outputs of one problem.
+    """Variance of the last outputs of one problem.
 
     Args:
-        window: outputs that it looks back at, at least 2.
+        window: number of outputs W, at least 2.
 
     Raises:
-        ValueError: the window is shorter.
+        ValueError: the window is less than 2.
     """
 
     def __init__(self, window: int) -> None:
@@ -37,19 +38,19 @@ class MovingVariance(ABC):
 
     @abstractmethod
     def update(self, output: Tensor) -> float | None:
-        """Take in an output, ``(*n)``; the variance, ``None`` before a window of outputs has been seen."""
+        """Add an output ``(*n)``, and return the variance; ``None`` for the first W − 1 outputs."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """A copy of what it remembers: tensors on the CPU and plain numbers."""
+        """Return a copy of the state: tensors on the CPU and plain numbers."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` gave."""
+        """Load a result of :meth:`state`."""
 
 
 class WindowedVariance(MovingVariance):
-    """ES-WMV: ``VAR_W(t)`` of the last W outputs, all of which are kept.
+    """ES-WMV: ``VAR_W(t)`` of the last W outputs, which are all stored.
 
     >>> variance = WindowedVariance(2)
     >>> [variance.update(torch.tensor([x])) for x in (1.0, 3.0, 4.0)]
@@ -61,7 +62,7 @@ class WindowedVariance(MovingVariance):
         self._outputs: list[Tensor] = []
 
     def update(self, output: Tensor) -> float | None:
-        """From the outputs themselves, not from running sums, whose rounding would grow."""
+        """Add an output; compute the variance from all W outputs, since errors of running sums would accumulate."""
         self._outputs = [*self._outputs, output.detach().clone()][-self.window :]
         if len(self._outputs) < self.window:
             return None
@@ -73,20 +74,20 @@ class WindowedVariance(MovingVariance):
         return float(torch.stack(squares).mean())
 
     def state(self) -> dict[str, Any]:
-        """The outputs, the oldest first."""
+        """Return the outputs, the oldest first."""
         return {"outputs": [kept.cpu().clone() for kept in self._outputs]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The outputs, the oldest first."""
+        """Load the outputs."""
         self._outputs = list(state["outputs"])
 
 
 class ExponentialVariance(MovingVariance):
-    r"""ES-EMV: exponential weights in the place of a window, so that one output is kept instead of W.
+    r"""ES-EMV: exponentially weighted variance, which stores one output instead of W.
 
-    ``m ← m + a·(x − m)``, ``v ← (1 − a)·(v + a·‖x − m‖²)`` with the old m on the right, and ``a = 2/(W + 1)``, where
-    the mean age of what is remembered is that of a window of W. The first outputs count as if they had all the weight:
-    v is divided by the sum of the weights.
+    ``m ← m + a·(x − m)``, ``v ← (1 − a)·(v + a·‖x − m‖²)`` with the old m on the right-hand side. With
+    ``a = 2/(W + 1)``, the mean age of the outputs is that of a window of length W. v is divided by the sum of the
+    weights, to correct the bias of the first iterations.
     """
 
     def __init__(self, window: int) -> None:
@@ -96,7 +97,7 @@ class ExponentialVariance(MovingVariance):
         self._variance, self._count = 0.0, 0
 
     def update(self, output: Tensor) -> float | None:
-        """Move mean and variance by an output."""
+        """Update mean and variance with an output, and return the variance."""
         x = output.detach()
         self._count += 1
         if self._mean is None:
@@ -111,30 +112,30 @@ class ExponentialVariance(MovingVariance):
         return self._variance / (1 - (1 - self.rate) ** (self._count - 1))
 
     def state(self) -> dict[str, Any]:
-        """Mean, variance, and how many outputs there were."""
+        """Return the mean, the variance and the number of outputs."""
         mean = None if self._mean is None else self._mean.cpu().clone()
         return {"mean": mean, "variance": self._variance, "count": self._count}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Mean, variance, and how many outputs there were."""
+        """Load the mean, the variance and the number of outputs."""
         self._mean = None if state["mean"] is None else state["mean"].clone()
         self._variance, self._count = state["variance"], state["count"]
 
 
 VARIANCES: dict[str, type[MovingVariance]] = {"windowed": WindowedVariance, "exponential": ExponentialVariance}
-"""By the names that they have in settings."""
+"""The variances by their names in settings."""
 
 
 class LeastVariance:
-    """Follows the outputs of one problem, and tells where their variance was least and when to stop.
+    """Finds the minimum of the variance of the outputs of one problem, and when to stop.
 
     Args:
-        variance: of its outputs.
-        patience: iterations without a smaller variance after which to stop, at least 1.
+        variance: the variance of the outputs.
+        patience: number of iterations without a new minimum before stopping, at least 1.
 
     Attributes:
-        least: the smallest variance so far, ``None`` before there is one.
-        iteration: where it was: that of the newest output in it, which is the one to take.
+        least: the smallest variance so far; ``None`` before the first one.
+        iteration: iteration of the newest output in the smallest variance, which is the output to return.
 
     Raises:
         ValueError: the patience is less than 1.
@@ -158,22 +159,22 @@ class LeastVariance:
         self.iteration = -1
 
     def update(self, output: Tensor, iteration: int) -> bool:
-        """Take in the output of an iteration, ``(*n)``; whether the variance is smaller than ever before."""
+        """Add the output ``(*n)`` of an iteration, and return whether the variance has a new minimum."""
         value = self.variance.update(output)
-        if value is None or not value < (math.inf if self.least is None else self.least):  # nan is not the least
+        if value is None or not value < (math.inf if self.least is None else self.least):  # also rejects nan
             return False
         self.least, self.iteration = value, iteration
         return True
 
     def is_due(self, iteration: int) -> bool:
-        """Whether the patience has come to its end at this iteration."""
+        """Return whether to stop at this iteration: no new minimum for ``patience`` iterations."""
         return self.least is not None and iteration - self.iteration >= self.patience
 
     def state(self) -> dict[str, Any]:
-        """A copy of all that it remembers: tensors on the CPU and plain numbers."""
+        """Return a copy of the state: tensors on the CPU and plain numbers."""
         return {"least": self.least, "iteration": self.iteration, "variance": self.variance.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` gave."""
+        """Load a result of :meth:`state`."""
         self.least, self.iteration = state["least"], state["iteration"]
         self.variance.load_state(state["variance"])

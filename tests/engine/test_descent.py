@@ -780,7 +780,7 @@ def test_rates_that_are_no_numbers_of_the_type_are_refused(tau, alpha: float) ->
 
 
 def test_an_optimizer_that_evaluates_by_itself_is_refused() -> None:
-    with pytest.raises(ValueError, match="theta_optimizer must step along a gradient that it is given, got LBFGS"):
+    with pytest.raises(ValueError, match="theta_optimizer must not require a closure, got LBFGS"):
         BatchState(Method(LargeFactor, theta_optimizer=torch.optim.LBFGS), matrices(1, 4, 4), 1.0, 1.0)
 
 

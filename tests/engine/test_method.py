@@ -62,7 +62,7 @@ def test_parts_with_other_arguments_are_refused(parts: dict[str, Any], text: str
 def test_what_a_factory_makes_is_looked_at() -> None:
     with pytest.raises(ValueError, match=r"<lambda> must return a Signal, got a Tensor in"):
         Method(lambda problems: torch.ones(2)).begin(problems(), tau=1e-3)  # type: ignore[arg-type,return-value]
-    with pytest.raises(ValueError, match=r"^Corruption must have parameters, or is_modelled = False"):
+    with pytest.raises(ValueError, match=r"^Corruption has no parameters; set is_modelled = False"):
         Method(Factor, Corruption).begin(problems(), tau=1e-3, alpha=1.0)
     with pytest.raises(ValueError, match=r"solver must be a function of \(problems\) that returns a ConvexSolver"):
         ConvexMethod(lambda: None)  # type: ignore[arg-type,misc]

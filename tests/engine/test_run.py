@@ -252,7 +252,7 @@ def test_what_is_left_of_an_earlier_stop_does_not_end_a_later_run() -> None:
     run.begin()
     run.to_end()
     assert ("end", {"a": "done"}, {"a": 20}) in log.said
-    with pytest.raises(ValueError, match=r"^name must be that of a problem at work, got 'a'$"):
+    with pytest.raises(ValueError, match=r"^name must be the name of an active problem, got 'a'$"):
         run.stop("a", "stable")
 
 

@@ -94,7 +94,10 @@ def test_asymmetric_data_get_a_hint(dop, tmp_path: Path) -> None:
         (["--model.steps", "SemiImplicit", "--model.steps.growth", "0.5"], "growth must be above 1, got 0.5"),
         (["--model.signal.init_args.rank", "0"], "rank must be a whole number of at least 1, got 0"),
         (["--model.solver", "InexactALM", "--model.solver.svd", "half"], "svd"),
-        (["--model.loss", "AbsoluteLoss", "--model.tau", "auto"], "tau 'auto' is for matrices and squared losses"),
+        (
+            ["--model.loss", "AbsoluteLoss", "--model.tau", "auto"],
+            "tau 'auto' supports only matrices with a squared loss",
+        ),
         ([*GAUSSIAN, "9", "--model.steps", "SemiImplicit"], "use Nesterov"),
     ],
 )

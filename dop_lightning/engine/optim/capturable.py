@@ -1,4 +1,4 @@
-"""Whether a step of an optimizer can be replayed as part of a CUDA graph."""
+"""Whether the step of an optimizer can be captured in a CUDA graph."""
 
 from functools import singledispatch
 
@@ -6,7 +6,7 @@ from torch.optim import SGD, Optimizer
 
 
 def make_capturable(optimizer: Optimizer) -> None:
-    """Let an optimizer of torch count its steps on the device, if it can."""
+    """Make an optimizer of torch count its steps on the device, if it supports that."""
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True
@@ -14,10 +14,10 @@ def make_capturable(optimizer: Optimizer) -> None:
 
 @singledispatch
 def is_capturable_optimizer(optimizer: Optimizer) -> bool:
-    """Return whether a step counts on the device, or not at all.
+    """Return whether an optimizer counts its steps on the device, or does not count them.
 
-    One that counts on the host might be captured without an error, with the number of that one step in it. Optimizers
-    that do not count register themselves here.
+    If steps were counted on the host, a capture could succeed, but the graph would contain the count of a single step
+    as a constant. Optimizers that do not count steps register themselves here.
     """
     return all(group.get("capturable", False) for group in optimizer.param_groups)
 
@@ -25,4 +25,4 @@ def is_capturable_optimizer(optimizer: Optimizer) -> bool:
 @is_capturable_optimizer.register
 def _(optimizer: SGD) -> bool:
     counts_on_device = all(group.get("capturable", False) for group in optimizer.param_groups)
-    return type(optimizer) is SGD or counts_on_device  # a subclass may count
+    return type(optimizer) is SGD or counts_on_device  # a subclass may count steps

@@ -15,12 +15,12 @@ Scale = float | Tensor | None
 
 
 def _check_scale(scale: Scale, parameter: Tensor) -> Scale:
-    """A scale must be a number, one number a problem (leading dimension), or have the shape of the parameter."""
+    """Check a scale: a number, one number per problem (leading dimension), or a tensor of the parameter's shape."""
     if scale is None or not isinstance(scale, Tensor):
         return None if scale is None else not_negative("scale", scale)
     if scale.shape not in (parameter.shape, parameter.shape[:1]):
         raise ValueError(
-            f"scale must have one entry a problem, ({parameter.shape[0]},), or the parameter's shape "
+            f"scale must have one entry per problem, ({parameter.shape[0]},), or the shape of the parameter "
             f"{tuple(parameter.shape)}, got {tuple(scale.shape)}"
         )
     if not bool((torch.isfinite(scale) & (scale >= 0)).all()):
@@ -31,18 +31,18 @@ def _check_scale(scale: Scale, parameter: Tensor) -> Scale:
 
 
 class DiscrepantSGD(Optimizer):
-    """Plain gradient descent, ``p ← p − lr·scale·∇p``, whose rates may differ by group, by problem and by coordinate.
+    """Plain gradient descent, ``p ← p − lr·scale·∇p``, with learning rates per group, problem or coordinate.
 
-    torch's SGD takes one number a group only. Here a group may hold ``scale``: one entry a parameter, each a number, a
-    tensor ``(K,)`` (one rate a problem of a stacked parameter), a tensor of the parameter's shape (the diagonal Λ of
-    appendix A), or ``None`` for 1.
+    SGD of torch supports only one rate per group. Here, a group may have ``scale``, a list with one entry per
+    parameter: a number, a tensor ``(K,)`` with one value per problem of a stacked parameter, a tensor of the
+    parameter's shape (the diagonal Λ of appendix A), or ``None`` for 1.
 
     Args:
-        params: parameters or groups of them.
-        lr: the learning rate, at least 0, of groups without their own.
+        params: parameters or parameter groups.
+        lr: default learning rate of groups, at least 0.
 
     Raises:
-        ValueError: a rate or scale is negative, not finite or of another shape.
+        ValueError: a rate or scale is negative, not finite, or has the wrong shape.
 
     >>> p = nn.Parameter(torch.ones(2, 3))
     >>> optimizer = DiscrepantSGD([{"params": [p], "lr": 0.1, "scale": [torch.tensor([1.0, 10.0])]}])
@@ -60,7 +60,7 @@ class DiscrepantSGD(Optimizer):
             if group["scale"] is not None:
                 if len(group["scale"]) != len(group["params"]):
                     raise ValueError(
-                        f"scale must have one entry a parameter, {len(group['params'])}, got {len(group['scale'])}"
+                        f"scale must have one entry per parameter, {len(group['params'])}, got {len(group['scale'])}"
                     )
                 group["scale"] = [_check_scale(s, p) for s, p in zip(group["scale"], group["params"], strict=True)]
 
@@ -72,7 +72,7 @@ class DiscrepantSGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on every parameter that has a gradient."""
+        """Take a step on every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -99,7 +99,7 @@ class DiscrepantSGD(Optimizer):
             torch._foreach_add_(plain, gradients, alpha=-group["lr"])
 
     def rate(self, name: str) -> Rate:
-        """``lr·scale`` of the group called ``name``, for a step in closed form; its scales must be alike."""
+        """Return ``lr·scale`` of the group ``name``, for steps in closed form; all its scales must be equal."""
         group = next(g for g in self.param_groups if g["name"] == name)
         scale = None if group["scale"] is None else group["scale"][0]
         return group["lr"] if scale is None else group["lr"] * scale
@@ -107,7 +107,7 @@ class DiscrepantSGD(Optimizer):
 
 @is_capturable_optimizer.register
 def _(optimizer: DiscrepantSGD) -> bool:
-    return type(optimizer) is DiscrepantSGD  # it counts no steps; a subclass may
+    return type(optimizer) is DiscrepantSGD  # it does not count steps; a subclass may
 
 
 def parameter_groups(
@@ -116,15 +116,15 @@ def parameter_groups(
     tau: float,
     alpha: float,
 ) -> list[dict[str, Any]]:
-    """The two groups of the method, ``theta`` at τ and ``corruption`` at α·τ, for :class:`DiscrepantSGD`.
+    """Return the parameter groups ``theta`` with rate τ and ``corruption`` with rate α·τ, for :class:`DiscrepantSGD`.
 
-    Works for any torch module: ``parameter_groups(list(net.parameters()), [g, h], tau=1.0, alpha=500.0)``.
+    They work for any torch module: ``parameter_groups(list(net.parameters()), [g, h], tau=1.0, alpha=500.0)``.
 
     Args:
         theta: parameters of the signal.
         corruption: g and h; may be empty (DIP, factorisation).
         tau: learning rate of θ, above 0.
-        alpha: ratio of the rates, above 0; λ = 1/α in Eq. 8.
+        alpha: ratio of the learning rates, above 0; λ = 1/α in Eq. 8.
     """
     positive("tau", tau)
     positive("alpha", alpha)

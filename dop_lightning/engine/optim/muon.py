@@ -1,14 +1,14 @@
-r"""Muon: momentum whose matrices are made orthogonal, for the kernels of a network; Adam for its vectors.
+r"""Muon: orthogonalised momentum for the kernels of a network, Adam for its vectors.
 
-A kernel maps patches to channels: it is a matrix M, outputs × inputs·height·width. Of its averaged gradient
-``B = U·diag(σ)·Vᵀ`` gradient descent follows the few directions in which σ is large, and leaves the others, which hold
-the details of an image, for later. Muon [Jordan et al., 2024, kellerjordan.github.io/posts/muon] follows all of them
-alike,
+A kernel maps patches to channels: it is a matrix M, outputs × inputs·height·width. Let ``B = U·diag(σ)·Vᵀ`` be its
+averaged gradient. Gradient descent first follows the few directions with large σ. The other directions, which contain
+the details of an image, are learnt later. Muon [Jordan et al., 2024, kellerjordan.github.io/posts/muon] follows all
+directions equally:
 
     ``M ← M − η·√max(1, rows/columns)·U·Vᵀ``.
 
-``U·Vᵀ`` comes from a few Newton–Schulz steps: ``σ ← aσ + bσ³ + cσ⁵`` on all singular values at once, by products of
-matrices alone. (torch's own ``Muon`` takes matrices only: neither kernels nor vectors.)
+``U·Vᵀ`` is computed by a few Newton–Schulz steps, ``σ ← aσ + bσ³ + cσ⁵``, which act on all singular values at once and
+require only matrix products. (``Muon`` of torch supports only matrices, neither kernels nor vectors.)
 
 Shapes: B kernels of one shape, as n×m matrices.
 """
@@ -27,27 +27,27 @@ from dop_lightning.foundation.checks import fraction, one_of, positive
 from dop_lightning.foundation.machine import has_bfloat16_units
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""(a, b, c) of Jordan: they bring small σ up fast, and leave all between 0.7 and 1.2, which is near enough to 1."""
+"""(a, b, c) of Jordan. They increase small σ fast, and bring all σ to between 0.7 and 1.2, which is accurate enough."""
 
 ROUNDS = 5
-"""Newton–Schulz steps: σ of more than a thousandth of the largest reach that range."""
+"""Newton–Schulz steps. They bring all σ above a thousandth of the largest into that range."""
 
 PACE = 1.5
 """T*·rate, see :mod:`dop_lightning.engine.alpha`."""
 
 LEAST = 1e-12
-"""Added to norms: the gradient of a kernel may be 0."""
+"""Added to norms, since the gradient of a kernel may be 0."""
 
 
 def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
-    """``U·Vᵀ`` of ``U·diag(σ)·Vᵀ``, about, for each matrix of a stack.
+    """Return ``U·Vᵀ`` of ``U·diag(σ)·Vᵀ``, approximately, for each matrix of a stack.
 
     Args:
-        matrices: ``(B, n, m)``, floating point; in bfloat16 small σ get lost in its rounding, and no harm is done.
-        rounds: Newton–Schulz steps, at least 1.
+        matrices: ``(B, n, m)``, floating point. In bfloat16, small σ are lost to rounding, which does no harm.
+        rounds: number of Newton–Schulz steps, at least 1.
 
     Returns:
-        ``(B, n, m)`` whose singular values lie about 1; a matrix of zeros stays one.
+        ``(B, n, m)`` with singular values close to 1. Matrices of zeros stay zero.
 
     >>> one = orthogonalised(torch.tensor([[[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]]]))
     >>> torch.linalg.svdvals(one).sub(1).abs().max() < 0.35
@@ -55,10 +55,10 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    X = matrices.mT if tall else matrices  # the products are then those of the shorter side
+    X = matrices.mT if tall else matrices  # so that XXᵀ has the size of the shorter side
     X = X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST)  # σ are at most 1
-    # Not by polynomials of XXᵀ alone, which would be smaller products: where rounding has made one of its eigenvalues
-    # negative, it grows twelvefold in each step, and in bfloat16 beyond all bounds.
+    # Polynomials of XXᵀ alone would need smaller products, but are unstable: an eigenvalue that rounding has made
+    # negative grows twelvefold in each step, and overflows in bfloat16.
     for _ in range(rounds):
         gram = torch.bmm(X, X.mT)
         X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
@@ -66,25 +66,26 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon for parameters of two and more dimensions, Adam for the others (biases, and scales of norms).
+    """Muon for parameters with two or more dimensions, Adam for the others (biases and scales of normalisation layers).
 
-    Where a norm follows a convolution the length of its kernel has no effect, so that steps become shorter, in
-    proportion to it, as it grows: no schedule of the rate is needed.
+    If a normalisation layer follows a convolution, the norm of the kernel has no effect on the output. As the norm
+    grows, steps become shorter relative to it, so that no learning rate schedule is needed.
 
-    Schedulers of torch change ``lr`` alone, not ``vector_lr``.
+    Schedulers of torch change only ``lr``, not ``vector_lr``.
 
-    For networks: a parameter whose first dimension counts the problems of a batch would mix them.
+    Use it for networks only: it would mix the problems of a batch in parameters that are stacked along the first
+    dimension.
 
     Args:
-        params: parameters or groups of them.
+        params: parameters or parameter groups.
         lr: η, above 0.
         momentum: decay of the average of the gradients, ``B ← momentum·B + (1 − momentum)·∇``, at least 0 and below 1.
-            Followed is ``momentum·B + (1 − momentum)·∇`` once more (Nesterov).
-        vector_lr: the rate of Adam, above 0.
+            The step follows ``momentum·B + (1 − momentum)·∇`` with the updated B (Nesterov).
+        vector_lr: learning rate of Adam, above 0.
         betas: decays of Adam, at least 0 and below 1.
-        eps: of Adam, above 0.
-        precision: of the products that make a matrix orthogonal: ``fp32`` (that of the kernels), ``bf16``, or ``auto``:
-            bf16 on a CPU that has units for it. The average itself stays as it is.
+        eps: ε of Adam, above 0.
+        precision: precision of the products in the orthogonalisation: ``fp32`` (that of the kernels), ``bf16``, or
+            ``auto``: bf16 on CPUs with hardware support for it. The average keeps its precision.
 
     Raises:
         ValueError: an argument is out of range.
@@ -100,7 +101,7 @@ class Muon(Optimizer):
     """
 
     mixes_rows = True
-    """Rows of a parameter are not independent of each other, so that they must not be problems of a batch."""
+    """Rows of a parameter are not independent, so they must not be problems of a batch."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class Muon(Optimizer):
         positive("eps", eps)
         one_of("precision", precision, ["auto", "bf16", "fp32"])
         settings = {"lr": lr, "momentum": momentum, "vector_lr": vector_lr, "betas": tuple(betas), "eps": eps}
-        settings |= {"precision": precision, "capturable": True}  # steps are counted on the device, see graphs.py
+        settings |= {"precision": precision, "capturable": True}  # counts steps on the device, see graphs.py
         super().__init__(params, settings)
 
     @overload
@@ -131,7 +132,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step on every parameter that has a gradient."""
+        """Take a step on every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -162,12 +163,12 @@ class Muon(Optimizer):
         torch._foreach_add_(kernels, moves, alpha=-group["lr"])
 
     def _orthogonalised(self, matrices: list[Tensor], precision: str) -> list[Tensor]:
-        """Each of them orthogonalised: on a CPU those of one shape as one stack, elsewhere in as few as possible."""
+        """Orthogonalise each matrix: on a CPU in one stack per shape, elsewhere in as few stacks as possible."""
         first = matrices[0]
         if first.device.type == "cpu" or any(m.dtype != first.dtype or m.device != first.device for m in matrices):
             return _by_shape(matrices, precision)
         shapes = [(m.shape[0], m.shape[1]) for m in matrices]
-        # not in the state, which is saved: it can be made again
+        # not in self.state, which is saved: stacks can be recomputed
         known: dict[Any, Stacks] = self.__dict__.setdefault("_stacks", {})
         key = (tuple(shapes), first.dtype, first.device)
         if key not in known:
@@ -177,7 +178,7 @@ class Muon(Optimizer):
     def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:
         for p in vectors:
             if "step" not in self.state[p]:
-                # a number on the device: nothing waits for it, and problems of a batch may differ in it
+                # on the device: this avoids synchronisation, and problems of a batch may differ in their counts
                 own = {"step": torch.zeros((), dtype=torch.float32, device=p.device), "exp_avg": torch.zeros_like(p)}
                 self.state[p].update({**own, "exp_avg_sq": torch.zeros_like(p)})
         gradients = [p.grad for p in vectors if p.grad is not None]
@@ -195,20 +196,20 @@ def _pace(optimizer: Muon) -> float:  # noqa: ARG001
 
 
 def _type_of_products(matrix: Tensor, precision: str) -> torch.dtype:
-    """The type in which matrices are multiplied."""
+    """Return the dtype of the matrix products."""
     units = matrix.device.type == "cpu" and has_bfloat16_units(matrix.device)
     half = precision == "bf16" or (precision == "auto" and units)
     return torch.bfloat16 if half and matrix.dtype == torch.float32 else matrix.dtype
 
 
 def _merged(matrices: list[Tensor], stacks: Stacks, precision: str) -> list[Tensor]:
-    """Each of them orthogonalised, in stacks of several shapes: zeros at the edges stay, and change rounding alone."""
+    """Orthogonalise each matrix in stacks of several shapes. The zero padding stays zero, and affects only rounding."""
     made = stacks.stack(matrices, _type_of_products(matrices[0], precision))
     return stacks.unstack([orthogonalised(stack) for stack in made], matrices[0].dtype)
 
 
 def _by_shape(matrices: list[Tensor], precision: str) -> list[Tensor]:
-    """Each of them orthogonalised; those of one shape as one stack."""
+    """Orthogonalise each matrix, in one stack per shape."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place, matrix in enumerate(matrices):
         alike.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(place)

@@ -1,4 +1,4 @@
-"""The optimizers of a batch: one with the groups ``theta`` and ``corruption``, or two if θ has another one.
+"""The optimizers of a batch: one with the groups ``theta`` and ``corruption``, or two if θ has a custom optimizer.
 
 Shapes: K problems.
 """
@@ -27,21 +27,21 @@ def make_optimizers(
     theta_optimizer: ThetaOptimizer | None,
     capturable: bool,
 ) -> tuple[list[Optimizer], DiscrepantSGD | None]:
-    """Make the optimizers of θ, g and h.
+    """Create the optimizers of θ, g and h.
 
     Args:
         signal: φ(θ) of K problems.
         corruption: s of K problems.
-        tau: learning rate of θ of each problem, K of them.
-        alpha: ratio of the rates of each problem, K of them.
-        theta_optimizer: makes another optimizer of θ; ``None`` is gradient descent at τ.
-        capturable: whether steps are to be counted on the device, for CUDA graphs.
+        tau: learning rates of θ, K values.
+        alpha: ratios of the learning rates, K values.
+        theta_optimizer: creates the optimizer of θ; ``None`` for gradient descent at τ.
+        capturable: whether steps are counted on the device, for CUDA graphs.
 
     Returns:
-        The optimizers, and which of them is gradient descent with discrepant rates, if any.
+        All optimizers, and the one with discrepant rates, if any.
 
     Raises:
-        ValueError: the optimizer of θ needs a closure, or would mix the problems of a batch.
+        ValueError: the optimizer of θ requires a closure, or would mix the problems of a batch.
     """
     groups = parameter_groups(list(signal.parameters()), list(corruption.parameters()), tau=tau[0], alpha=alpha[0])
     theta_rates = [t / tau[0] for t in tau]
@@ -57,7 +57,7 @@ def make_optimizers(
         own = theta_optimizer(groups.pop(0)["params"])
         _check(own, signal, len(tau))
         if capturable:
-            make_capturable(own)  # with graphs and without, for the same bits
+            make_capturable(own)  # even without graphs, to get the same bits
         optimizers.append(own)
     if not groups:
         return optimizers, None
@@ -66,23 +66,22 @@ def make_optimizers(
 
 
 def _check(optimizer: Optimizer, signal: Signal, size: int) -> None:
-    """Refuse an optimizer of θ that cannot be used."""
+    """Reject optimizers of θ that cannot be used."""
     name = type(optimizer).__name__
     if signature(optimizer.step).parameters["closure"].default is Parameter.empty:
         raise ValueError(
-            "theta_optimizer must step along a gradient that it is given, got "
-            f"{name}, which works out its own; torch.optim.Adam does not"
+            f"theta_optimizer must not require a closure, got {name}; use another optimizer, such as torch.optim.Adam"
         )
     stacked = any(i is not None for k in range(size) for _, _, i in signal.problem_parameters(k))
     if getattr(optimizer, "mixes_rows", False) and stacked:
         raise ValueError(
-            f"theta_optimizer must not be {name} for {type(signal).__name__}, whose parameters hold all "
-            "problems of a batch, which it would mix; torch.optim.Adam does not"
+            f"theta_optimizer must not mix the rows of the parameters of {type(signal).__name__}, which are the "
+            f"problems of a batch, got {name}; use another optimizer, such as torch.optim.Adam"
         )
 
 
 def _scales(part: Part, factors: list[float], parameters: Sequence[nn.Parameter]) -> list[float | Tensor | None]:
-    """The scale of each parameter, given one factor per problem."""
+    """Return the scale of each parameter, given one factor per problem."""
     scales: dict[nn.Parameter, float | Tensor | None] = {}
     for k in range(len(factors)):
         for _, p, i in part.problem_parameters(k):

@@ -1,6 +1,6 @@
-"""How fast an optimizer lets a network become fine, for the default α of images.
+"""How fast a network learns details with an optimizer, for the default α of images.
 
-See :mod:`dop_lightning.engine.alpha` for what the numbers mean, and docs/alpha.md for how they were measured.
+:mod:`dop_lightning.engine.alpha` explains the numbers, and docs/alpha.md how they were measured.
 """
 
 from functools import singledispatch
@@ -11,20 +11,20 @@ GRADIENT_DESCENT = 1330.0
 """T*·τ of gradient descent."""
 
 ADAM = 1.5
-"""T*·rate of Adam and its kin, whose steps are as long as their rate."""
+"""T*·rate of Adam and its variants, whose step length is about the learning rate."""
 
 
 @singledispatch
 def pace(optimizer: Optimizer) -> float:
-    """Return T*·rate of an optimizer: iterations until a network begins to follow outliers, times its learning rate.
+    """Return T*·rate of an optimizer: iterations until a network begins to fit outliers, times the learning rate.
 
-    Register the value of your own optimizer with ``pace.register(MyOptimizer, lambda optimizer: 2.0)``.
+    Register the value of a custom optimizer with ``pace.register(MyOptimizer, lambda optimizer: 2.0)``.
 
     Raises:
-        ValueError: the pace of this kind of optimizer was not measured.
+        ValueError: no pace is registered for this class of optimizers.
     """
     raise ValueError(
-        f"alpha has no default for the theta_optimizer {type(optimizer).__name__}, whose pace is not known; "
+        f"alpha has no default for the theta_optimizer {type(optimizer).__name__}, whose pace is unknown; "
         "specify alpha, or register the pace (dop_lightning.engine.optim.pace)"
     )
 

@@ -1,4 +1,4 @@
-"""Matrices of several shapes as a few stacks, so that a product of all of them is a few launches.
+"""Stack matrices of several shapes into a few arrays, so that products of all of them take few kernel launches.
 
 Shapes: B matrices n×m in a stack.
 """
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Stacks:
-    """Where the entries of matrices stand in stacks that are padded with zeros.
+    """Mapping between matrices and their stacks, which are padded with zeros.
 
-    Matrices with the same shorter side, rounded up to a power of 2, share a stack. Tall ones stand in it transposed.
+    Matrices with the same shorter side, rounded up to a power of 2, share a stack. Tall matrices are transposed.
 
     Args:
         shapes: rows and columns of each matrix.
-        like: a tensor on the device and of the type of the matrices.
+        like: a tensor with the device and dtype of the matrices.
 
     >>> matrices = [torch.ones(2, 3), 2 * torch.ones(4, 2)]
     >>> (stack,) = (stacks := Stacks([(2, 3), (4, 2)], matrices[0])).stack(matrices, torch.float32)
@@ -37,13 +37,13 @@ class Stacks:
         alike: dict[int, list[int]] = {}
         for place, shape in enumerate(shapes):
             alike.setdefault((min(shape) - 1).bit_length(), []).append(place)
-        # on the host, whatever the default device is
+        # explicitly on the CPU, since users may set another default device
         entries = torch.arange(total, dtype=torch.int32, device="cpu").split(self._sizes)
         back = torch.empty(total, dtype=torch.int32, device="cpu")
         places, begin = [], 0
         for group in alike.values():
             n, m = max(min(shapes[i]) for i in group), max(max(shapes[i]) for i in group)
-            index = torch.full((len(group), n, m), total, dtype=torch.int32, device="cpu")  # a zero behind them all
+            index = torch.full((len(group), n, m), total, dtype=torch.int32, device="cpu")  # index of the appended zero
             for b, i in enumerate(group):
                 own = entries[i].view(shapes[i])
                 own = own.mT if shapes[i][0] > shapes[i][1] else own
@@ -58,11 +58,11 @@ class Stacks:
         self._zero = like.new_zeros(1)
 
     def stack(self, matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """Return the stacks ``(B, n, m)``, n ≤ m, of matrices in a type."""
+        """Return the stacks ``(B, n, m)``, n ≤ m, of the matrices, with the given dtype."""
         flat = torch.cat([*(matrix.reshape(-1) for matrix in matrices), self._zero]).to(dtype)
         return [flat.index_select(0, index.view(-1)).view(index.shape) for index in self._places]
 
     def unstack(self, stacks: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """Return the matrices in stacks, in a type."""
+        """Return the matrices of the stacks, with the given dtype."""
         flat = torch.cat([stack.reshape(-1) for stack in stacks]).index_select(0, self._back).to(dtype)
         return [part.view(shape) for part, shape in zip(flat.split(self._sizes), self.shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""The state of any torch optimizer, problem by problem."""
+"""Save and load the state of any torch optimizer for each problem separately."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Owned = Mapping[nn.Parameter, tuple[str, int | None]]
-"""Parameters of one problem: a name, and its place in a stacked parameter or ``None`` where all of it is its own."""
+"""Parameters of one problem, each with a name and the index of the problem in it; the index is ``None`` if the
+parameter is not stacked."""
 
 
 def is_stacked(value: object, parameter: nn.Parameter, index: int | None) -> bool:
-    """Whether an entry of a parameter's state (a momentum, say) has a slice a problem, as its parameter has."""
+    """Return whether a value of an optimizer state (such as a momentum) is stacked over problems like its parameter."""
     return index is not None and isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(parameter)
 
 
 def optimizer_state(optimizer: Optimizer, owned: Owned) -> dict[str, dict[str, Any]]:
-    """A copy on the CPU of what the optimizer remembers of one problem, by parameter name."""
+    """Return a copy of the optimizer state of one problem on the CPU, by parameter name."""
     saved: dict[str, dict[str, Any]] = {}
     for parameter, (name, index) in owned.items():
         if parameter not in optimizer.state:
@@ -33,7 +34,7 @@ def optimizer_state(optimizer: Optimizer, owned: Owned) -> dict[str, dict[str, A
 
 @torch.no_grad()
 def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put a state made by :func:`optimizer_state` in the place of one problem."""
+    """Load a state from :func:`optimizer_state` into one problem."""
     for parameter, (name, index) in owned.items():
         for key, value in saved.get(name, {}).items():
             state = optimizer.state[parameter]
@@ -41,10 +42,10 @@ def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str,
             if not isinstance(value, Tensor):
                 state[key] = value
             elif index is not None and value.shape == parameter.shape[1:]:
-                # the first problem of a stack to come back makes room for all
+                # the first problem that is loaded allocates the state of the whole stack
                 state.setdefault(key, torch.zeros_like(parameter))[index].copy_(value)
             elif isinstance(present, Tensor) and present.shape == value.shape:
-                present.copy_(value)  # in its place, which a CUDA graph knows it by
+                present.copy_(value)  # in place, since a CUDA graph refers to it by address
             else:
                 counts = value.dim() == 0 and not _counts_on_device(optimizer, parameter)
                 like = parameter.dtype if value.shape == parameter.shape else value.dtype
@@ -52,6 +53,6 @@ def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str,
 
 
 def _counts_on_device(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
-    """Whether the number of steps of a parameter lies beside it; torch's optimizers have it on the CPU by default."""
+    """Return whether the step count of a parameter is on its device; optimizers of torch keep it on the CPU."""
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     return bool(group.get("capturable") or group.get("fused"))

@@ -1,4 +1,4 @@
-"""Step rules: how θ, g and h move along the gradient."""
+"""Step rules: the updates of θ, g and h."""
 
 from dop_lightning.engine.descent import StepRule
 from dop_lightning.engine.steps.gradient import GradientDescent

@@ -1,4 +1,4 @@
-"""A running average of the outputs of a network, which fluctuate about their path.
+"""Running average of the outputs of a network, to reduce their fluctuations.
 
 Shapes: K problems, X ``(K, *n)``.
 """
@@ -10,17 +10,17 @@ from dop_lightning.engine.descent import BatchState
 
 
 class RunningAverage:
-    """``X̄ ← d·X̄ + (1 − d)·φ(θ)``, from the first output on, in ``state.memory["average"]``."""
+    """``X̄ ← d·X̄ + (1 − d)·φ(θ)`` in ``state.memory["average"]``, initialized with the first output."""
 
     @staticmethod
     def start(state: BatchState) -> Tensor:
-        """Room for it, ``(K, *n)``."""
+        """Return a tensor of zeros for the average, ``(K, *n)``."""
         shape = (len(state), *state.problems.signal_shape)
         return torch.zeros(shape, dtype=state.problems.dtype, device=state.problems.device)
 
     @staticmethod
     def update_(state: BatchState, iteration: int, decay: float) -> None:
-        """Take in the output that the signal was last evaluated at."""
+        """Update the average with the last output of the signal."""
         average, output = state.memory["average"], state.signal.output
         if iteration == 0:
             average.copy_(output)

@@ -1,4 +1,4 @@
-"""What step rules share.
+"""Functions shared by the step rules.
 
 Shapes: K problems.
 """
@@ -9,33 +9,40 @@ from torch import Tensor
 from dop_lightning.engine.descent import BatchState
 
 GROW_EVERY = 5
-"""Iterations between two looks at whether the rank of a growing factor should grow."""
+"""Iterations between two checks whether the rank of a growing factor should grow."""
 
 
 def require_closed_form(state: BatchState, what: str) -> None:
-    """Refuse signals whose gradient comes from autograd.
+    """Check that θ is updated without autograd.
+
+    Args:
+        state: the batch.
+        what: setting that requires this, for the message.
 
     Raises:
-        ValueError: naming the setting ``what`` and the signal.
+        ValueError: the signal has no gradient in closed form, or θ has a custom optimizer.
     """
     if not state.closed_form:
         if state.signal.closed_form:
-            raise ValueError(f"{what} needs gradient descent on θ, got a theta_optimizer")
+            raise ValueError(f"{what} requires gradient descent on θ, got a theta_optimizer")
         name = type(state.signal).__name__
-        raise ValueError(f"{what} needs a signal with its gradient in closed form, such as SymmetricFactor, got {name}")
+        raise ValueError(f"{what} requires a signal with a closed-form gradient, such as SymmetricFactor, got {name}")
 
 
 def grow_if_due(state: BatchState, iteration: int) -> bool:
-    """Let the rank of a growing factor grow, at iterations that do not depend on the blocks."""
+    """Increase the rank of a growing factor if necessary, and return whether it grew.
+
+    The check is at iterations that do not depend on the blocks.
+    """
     growth = None if iteration % GROW_EVERY else state.signal.growth
     return growth is not None and growth.grow_(lambda: _pulled_dual(state, iteration), state.memory.get("settled"))
 
 
 def _pulled_dual(state: BatchState, iteration: int) -> Tensor:
-    """``A*(ξ)``, ``(K, n, m)``, with ``ξ = log(g/h)/(2α)``, which supposes that g and h started alike.
+    """Return ``A*(ξ)``, ``(K, n, m)``, with ``ξ = log(g/h)/(2α)``, for equal initial values of g and h.
 
-    Without a corruption nothing competes with X, and it does not matter how long a direction has been growing:
-    ``−A*(r)``, which tells where it will.
+    Without a corruption, return ``−A*(r)``: nothing competes with X, so the history of a direction does not matter,
+    only whether it grows now.
     """
     ratio = state.corruption.log_ratio()
     if ratio is None:
@@ -45,10 +52,10 @@ def _pulled_dual(state: BatchState, iteration: int) -> Tensor:
 
 
 def over(values: Tensor, like: Tensor) -> Tensor:
-    """``(K,)`` as ``(K, 1, …)``, to be multiplied with a tensor of that many dimensions."""
+    """Reshape ``(K,)`` to ``(K, 1, …)``, to broadcast against the tensor ``like``."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def alphas(state: BatchState) -> Tensor:
-    """α of each problem, ``(K,)``."""
+    """Return α of each problem, ``(K,)``."""
     return torch.tensor(state.alpha, dtype=state.problems.dtype, device=state.problems.device)

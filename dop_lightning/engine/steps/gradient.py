@@ -1,4 +1,4 @@
-"""Gradient descent with discrepant rates (Eqs. 6 and 10): constant, decaying, or automatic steps.
+"""Gradient descent with discrepant learning rates (Eqs. 6 and 10): constant, decaying or automatic steps.
 
 Shapes: K problems.
 """
@@ -18,17 +18,17 @@ from dop_lightning.model.part import Rate
 class GradientDescent(StepRule):
     r"""``θ ← θ − τ_k·∇_θ f``, ``(g, h) ← (g, h) − α·τ_k·∇ f`` (Eqs. 6 and 10).
 
-    Steps are constant, ``τ_k = τ``, unless something else is asked for. With ``tau: auto`` each problem of a batch has
-    a τ of its own, from its data, halved where the loss rises (see :mod:`dop_lightning.engine.automatic`). All
-    small steps follow the same path in the time ``t = Σ τ_k`` of the gradient flow (12)–(13), so that ``horizon`` makes
-    runs with different τ comparable: a problem ends at that time, its last step being as short as it takes.
+    Steps are constant by default, ``τ_k = τ``. With ``tau: auto``, τ is estimated from the data of each problem, and
+    halved if its loss increases (see :mod:`dop_lightning.engine.automatic`). Small steps follow the same path in the
+    time ``t = Σ τ_k`` of the gradient flow (12)–(13). ``horizon`` therefore makes runs with different τ comparable: a
+    problem ends at that time, and its last step is shortened to end there exactly.
 
     Args:
-        decay: ``τ_k = τ·decay^k``, above 0 and at most 1; below 1 for the subgradients of an ℓ1 loss, which do not
-            become small.
-        horizon: time of the flow at which a problem is done, above 0; ``None`` for no such end.
-        average: keep a running average of the outputs of a network beside them,
-            ``X̄ ← average·X̄ + (1 − average)·φ(θ)``, at least 0 and below 1; it is scored as ``psnr_average``. ``None``
+        decay: ``τ_k = τ·decay^k``, above 0 and at most 1. Use a value below 1 for the subgradients of an ℓ1 loss,
+            which do not become small.
+        horizon: time of the flow at which a problem is done, above 0; ``None`` for no limit.
+        average: decay of a running average of the outputs of a network,
+            ``X̄ ← average·X̄ + (1 − average)·φ(θ)``, at least 0 and below 1. It is scored as ``psnr_average``. ``None``
             for no average.
 
     Raises:
@@ -43,7 +43,7 @@ class GradientDescent(StepRule):
         self.average = None if average is None else fraction("average", average)
 
     def check(self, state: BatchState) -> None:
-        """Networks have constant steps."""
+        """Require a signal in closed form for all but constant steps, and a network for ``average``."""
         for what, asked in (
             ("decay", self.decay != 1),
             ("horizon", self.horizon is not None),
@@ -52,10 +52,10 @@ class GradientDescent(StepRule):
             if asked:
                 require_closed_form(state, what)
         if self.average is not None and state.signal.closed_form:
-            raise ValueError(f"average is for the outputs of networks, got {type(state.signal).__name__}")
+            raise ValueError(f"average requires a network, got {type(state.signal).__name__}")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """The time of the flow, and what watches over an automatic τ."""
+        """Return the time of the flow, the memory of an automatic τ, and the average, if used."""
         memory = Monitor.start(state) if state.automatic else {}
         if self.horizon is not None:
             memory["time"] = torch.zeros_like(state.tau_tensor())
@@ -64,17 +64,17 @@ class GradientDescent(StepRule):
         return memory
 
     def loop(self, state: BatchState) -> Loop | None:
-        """Networks have a loop that replays CUDA graphs."""
+        """Return the loop of networks, which can replay CUDA graphs."""
         return None if state.closed_form else NetworkLoop.of(state)
 
     def finished(self, state: BatchState) -> list[int]:
-        """Problems at the horizon."""
+        """Return the problems that have reached the horizon."""
         if self.horizon is None:
             return []
         return torch.nonzero(state.memory["time"] >= self.horizon).flatten().tolist()
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
-        """Constant steps read their rates once; others work them out at every iteration."""
+        """Take steps of gradient descent. Rates that are not constant are computed at every iteration."""
         if state.automatic or self.horizon is not None or self.decay != 1:
             return self._descend_paced(state, iterations)
         if state.closed_form:
@@ -115,7 +115,7 @@ def _descend_closed_form(state: BatchState, iterations: int) -> Tensor:
 
 
 def closed_form_step(state: BatchState, residual: Tensor, theta: Tensor, corruption: Tensor) -> None:
-    """θ, g and h in place, all from the same residual, at rates ``(K,)``; the residual is overwritten."""
+    """Update θ, g and h in place from the same residual, with rates ``(K,)``. The residual is overwritten."""
     signal = next(state.signal.parameters())
     theta, corruption = theta.to(signal.dtype), corruption.to(residual.dtype)
     _closed_form_step(state, residual, over(theta, signal), over(corruption, residual))

@@ -1,4 +1,4 @@
-"""The watch over an automatic τ, see :mod:`dop_lightning.engine.automatic`.
+"""Monitoring of an automatic τ, see :mod:`dop_lightning.engine.automatic`.
 
 Shapes: K problems.
 """
@@ -9,22 +9,22 @@ from torch import Tensor
 from dop_lightning.engine.descent import BatchState
 
 WATCH_EVERY = 10
-"""Iterations between two looks at the loss."""
+"""Iterations between two checks of the loss."""
 
 TOLERANCE = 1e-4
-"""What a loss may rise, relative to what it was: rounding."""
+"""Relative increase of the loss that is attributed to rounding."""
 
 
 class Monitor:
-    """Keeps an automatic τ stable: it is halved where the loss has risen since the last look.
+    """Keeps an automatic τ stable: τ is halved if the loss has increased since the last check.
 
-    ``state.memory`` holds ``tau`` and ``watched_loss``, ``(K,)``. Looks are at multiples of :data:`WATCH_EVERY`
-    iterations, wherever blocks end, and need no host synchronisation.
+    ``state.memory`` holds ``tau`` and ``watched_loss``, ``(K,)``. The checks are at multiples of :data:`WATCH_EVERY`
+    iterations, independent of the blocks, and need no host synchronisation.
     """
 
     @staticmethod
     def start(state: BatchState) -> dict[str, Tensor]:
-        """The rates, and a loss that everything is below."""
+        """Return the initial rates, and an infinite loss."""
         return {
             "tau": state.tau_tensor().clone(),
             "watched_loss": torch.full_like(state.problems.observation.flatten(1)[:, 0], torch.inf),
@@ -32,7 +32,7 @@ class Monitor:
 
     @staticmethod
     def watch(state: BatchState, residual: Tensor, iteration: int) -> None:
-        """Look at the residual of an iteration, if it is time."""
+        """Check the loss of a residual, and halve τ if it has increased, every :data:`WATCH_EVERY` iterations."""
         if iteration % WATCH_EVERY:
             return
         loss = state.loss.value(residual)

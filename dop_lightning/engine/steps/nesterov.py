@@ -1,4 +1,4 @@
-"""Gradient descent with Nesterov's extrapolation of the dual variable, restarted problem by problem.
+"""Gradient descent with Nesterov extrapolation of the dual variable, restarted for each problem separately.
 
 Shapes: K problems, ``*m`` the shape of an observation.
 """
@@ -12,41 +12,41 @@ from dop_lightning.engine.steps.base import alphas, grow_if_due, over, require_c
 from dop_lightning.model.losses import SquaredLoss
 
 AUTOMATIC = 2.0 / 3.0
-"""Part of the automatic τ that is stable: an extrapolated step allows 4/3 of the inverse curvature, a plain one 2."""
+"""Factor of the automatic τ. Extrapolated steps are stable up to 4/3 of the inverse curvature, plain steps up to 2."""
 
 LONGEST = 0.2
-"""Bound on the relative change of U, g or h in one iteration, where ``1 + x`` still is about ``exp(x)``."""
+"""Bound on the relative change of U, g or h in one iteration, so that ``1 + x`` is close to ``exp(x)``."""
 
 
 class Nesterov(StepRule):
-    r"""Accelerated gradient descent [Nesterov, 1983] with restart [O'Donoghue and Candès, 2015], in ξ.
+    r"""Accelerated gradient descent in ξ [Nesterov, 1983], with restart [O'Donoghue and Candès, 2015].
 
-    Along the flow all of U, g and h follow from one variable, ``ξ = −∫ r`` (Lemma 2): U grows by ``A*(ξ)``, g and h by
-    ``±α·ξ``. What the flow is biased towards comes from that. Extrapolating U, g and h themselves would let directions
-    grow by other rates each, and end in another solution; so it is ξ that is extrapolated, the momentum v being
-    residuals added up:
+    Along the flow, U, g and h are functions of a single variable, ``ξ = −∫ r`` (Lemma 2): U grows by ``A*(ξ)``, g and h
+    by ``±α·ξ``. This determines the implicit bias of the flow. Extrapolating U, g and h themselves would change the
+    growth rates of the directions, and lead to another solution. Therefore ξ is extrapolated, and the momentum v is a
+    weighted sum of residuals:
 
         ``v ← β·v − τ·r``,   ``Δ = β₊·v − τ·r``,   ``U ← U + A*(Δ)U``,   ``g ← g + α·Δ∘g``,   ``h ← h − α·Δ∘h``
 
-    with ``β = (t − 1)/t₊``, ``t₊ = (1 + √(1 + 4t²))/2``. Where the loss of a problem rises its momentum is
-    dropped; where Δ would change U, g or h by more than about a fifth of themselves it is shortened. The solution
-    is that of small steps, not the path (tests).
+    with ``β = (t − 1)/t₊``, ``t₊ = (1 + √(1 + 4t²))/2``. If the loss of a problem increases, its momentum is reset. If
+    Δ would change U, g or h by more than about a fifth, Δ is shortened. The solution is that of small steps (tested);
+    the path is not.
 
-    With ``tau: auto`` the rate of :mod:`dop_lightning.engine.automatic` is taken times 2/3.
+    ``tau: auto`` uses 2/3 of the rate of :mod:`dop_lightning.engine.automatic`.
     """
 
     def check(self, state: BatchState) -> None:
-        """Signals in closed form, squared losses, gradient descent on θ."""
+        """Require a signal in closed form, a squared loss, and gradient descent on θ."""
         require_closed_form(state, "Nesterov")
         if not isinstance(state.loss, SquaredLoss):
-            raise ValueError(f"Nesterov needs a squared loss, got {type(state.loss).__name__}; use GradientDescent")
+            raise ValueError(f"Nesterov requires a squared loss, got {type(state.loss).__name__}; use GradientDescent")
 
     def automatic_tau(self, state: BatchState) -> list[float]:
-        """2/3 of that of gradient descent."""
+        """Return 2/3 of the rate of gradient descent."""
         return [AUTOMATIC * tau for tau in super().automatic_tau(state)]
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """The momentum, t, the loss before, and the spectral norm of A*(y) relative to ‖y‖, of each problem."""
+        """Return the momentum, t, the last loss, and the spectral norm of A*(y) relative to ‖y‖ for each problem."""
         y = state.problems.observation
         ones = torch.ones(len(state), dtype=y.dtype, device=y.device)
         share = torch.zeros_like(ones)
@@ -61,7 +61,7 @@ class Nesterov(StepRule):
         }
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
-        """One residual an iteration, at the extrapolated point."""
+        """Take accelerated steps, with one residual per iteration, at the extrapolated point."""
         memory, y = state.memory, state.problems.observation
         residual, change = torch.empty_like(y), torch.empty_like(y)
         loss = memory["last_loss"]
@@ -90,7 +90,7 @@ class Nesterov(StepRule):
 
     @staticmethod
     def _shortening(change: Tensor, share: Tensor, corruption_rate: Tensor, state: BatchState) -> Tensor:
-        """At most 1, ``(K,)``: what Δ is multiplied with."""
+        """Return the factor of Δ, at most 1, ``(K,)``."""
         flat = change.flatten(1)
         longest = share * torch.linalg.vector_norm(flat, dim=1)
         if state.has_corruption:

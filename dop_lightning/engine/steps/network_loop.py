@@ -1,4 +1,4 @@
-"""The iterations of networks, and of all other signals whose θ moves by its gradient and an optimizer (Eq. 10).
+"""The iterations of networks, and of all other signals whose θ is updated with autograd and an optimizer (Eq. 10).
 
 Shapes: K problems, observations ``(K, *m)``.
 """
@@ -18,12 +18,13 @@ Weigh = Callable[[BatchState, Tensor], Tensor]
 
 
 class NetworkLoop:
-    """Does the iterations of one batch, by a CUDA graph where that is possible.
+    """Runs the iterations of one batch, with a CUDA graph if possible.
 
-    It belongs to one state, and does not hold it: memory of a GPU is not to wait for the collector of cycles.
+    A loop belongs to one state, but does not reference it: the reference cycle would keep GPU memory until the garbage
+    collector runs.
 
     Args:
-        replay: what captures an iteration; ``None`` does them all one by one.
+        replay: captures and replays iterations; ``None`` runs each iteration directly.
     """
 
     def __init__(self, replay: Replay | None = None) -> None:
@@ -32,12 +33,12 @@ class NetworkLoop:
 
     @classmethod
     def of(cls, state: BatchState) -> Self:
-        """That of a batch."""
+        """Create the loop of a batch."""
         return cls(replay_for(state))
 
     @property
     def holds_graph(self) -> bool:
-        """Whether it keeps the memory of a whole iteration."""
+        """Whether the loop holds a graph, which keeps the memory of a whole iteration."""
         return self.replay is not None and self.replay.holds_graph
 
     def descend(
@@ -48,19 +49,19 @@ class NetworkLoop:
         look: Callable[[int], None] | None = None,
         weigh_: Weigh | None = None,
     ) -> Tensor:
-        """Do iterations in place, in one call or in several.
+        """Do iterations in place. Splitting them over several calls does not change the result.
 
         Args:
-            state: whose loop this is.
-            iterations: at least 1.
-            average: decay of the running average, ``None`` for none.
-            look: called with the number of each iteration before it, outside of all graphs; it may change what
-                ``state.memory`` and the parameters hold, in place.
-            weigh_: multiplies the residual by weights of its entries, in place, given the state too; ``None`` weighs
-                all alike. It is kept, and must not hold the state.
+            state: the batch of this loop.
+            iterations: number of iterations, at least 1.
+            average: decay of the running average; ``None`` for no average.
+            look: called with the number of each iteration before the iteration, outside of graphs. It may change
+                ``state.memory`` and the parameters in place.
+            weigh_: multiplies the residual by weights of its entries in place, given the state and the residual;
+                ``None`` for equal weights. It is stored, and must not reference the state.
 
         Returns:
-            The loss before the last of them, ``(K,)``.
+            The loss before the last iteration, ``(K,)``.
         """
         begin, end = state.iteration, state.iteration + iterations
         perturbed = state.signal.perturbed
@@ -74,32 +75,32 @@ class NetworkLoop:
                 continue
             if perturbed is not None:
                 perturbed.prepare(i)
-            # the first iteration is not like the others: the average begins
+            # the first iteration differs from the others: it initializes the average
             if i == 0 or (i == begin and not self.replay.is_about(identity_of(state))):
                 self.release()
                 iteration = _Iteration(state, average, weigh_)
-            self._iteration = iteration  # its arrays are those of the graph
+            self._iteration = iteration  # keep its arrays, which the graph uses
             work = partial(iteration, state, i, with_loss=True)
             self.replay.run(work, partial(identity_of, state), left=end - i)
         return iteration.loss.clone()
 
     def release(self) -> None:
-        """Let go of the graph, and of what is in its memory."""
+        """Free the graph and its arrays."""
         self._iteration = None
         if self.replay is not None:
             self.replay.release()
 
 
 class _Iteration:
-    """One iteration, in place and without a host synchronisation. Its number has a meaning for the signal alone.
+    """One iteration, in place and without host synchronisation. Only the signal depends on the iteration number.
 
     Args:
-        state: of a batch.
-        average: decay of the running average, ``None`` for none.
-        weigh_: multiplies the residual by weights of its entries, in place.
+        state: the batch.
+        average: decay of the running average; ``None`` for no average.
+        weigh_: multiplies the residual by weights of its entries in place; ``None`` for equal weights.
 
     Attributes:
-        loss: before the step, ``(K,)``.
+        loss: loss before the step, ``(K,)``.
     """
 
     def __init__(self, state: BatchState, average: float | None, weigh_: Weigh | None) -> None:
@@ -121,12 +122,12 @@ class _Iteration:
         with torch.enable_grad():
             state.signal.pull_back(state.operator.adjoint(residual), factor)
         for optimizer in state.optimizers:
-            optimizer.step()  # g and h have no gradient here
+            optimizer.step()  # does not move g and h, which have no gradient
         state.corruption.descend_(residual, self.rate * factor)
 
 
 def loop_of(state: BatchState) -> Loop:
-    """Return the loop that a step rule made for a batch."""
+    """Return the loop that the step rule created for a batch."""
     if state.loop is None:
-        raise RuntimeError(f"{type(state.method.steps).__name__} must make a loop for signals that need autograd")
+        raise RuntimeError(f"{type(state.method.steps).__name__}.loop must return a loop for signals with autograd")
     return state.loop

@@ -1,4 +1,4 @@
-"""Gradient descent on networks that continues on the clean entries alone once s has been revealed.
+"""Gradient descent on networks with s until s is revealed, then on the clean entries only.
 
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
@@ -44,38 +44,39 @@ from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
-"""Factors of the perturbation of the input between two estimates of w."""
+"""Factors by which the perturbation of the input changes between two estimates of w."""
 
 CERTAIN = 0.99
 """Probability of being clean above which an entry is kept bit for bit."""
 
 DENSE = 0.03
-"""Standard deviation of dense noise, in scales of the observation, above which it is removed."""
+"""Standard deviation of dense noise, relative to the scale of the observation, above which it is removed."""
 
 FEW = 1e-3
-"""Share of outliers below which dense noise is kept: almost nothing needs to be recovered then."""
+"""Fraction of outliers below which dense noise is kept, since almost all entries are clean."""
 
 FORETOLD = 0.7
-"""A regression with a larger held-out error, relative to that of the mean value, is not used."""
+"""A regression with a larger held-out error than this, relative to that of the mean value, is not used."""
 
 GUESSED = 0.9
-"""If the held-out error, relative to that of the mean value, exceeds this, the output says nothing about the image, and
-the observation is returned for now. The network continues with the entries that it takes for clean: fitted to all of
-them, it would fit the outliers, and could not detect them later."""
+"""If the held-out error, relative to that of the mean value, exceeds this, the output contains no information on the
+image, and the observation is returned for now. The network continues with the entries that it considers clean: if it
+were fitted to all entries, it would fit the outliers, and could not detect them later."""
 
 NONE = 0.02
-"""If a smaller share of entries would be clean, the output is not good enough yet, and the next look tries again."""
+"""If a smaller fraction of the entries would be clean, the output is not good enough yet, and w is estimated again at
+the next check."""
 
 OUTPUT, KRIGED, INTERPOLATED = 0, 1, 2
-"""What predicts best: the output of the network, the same with its residuals kriged, or the interpolation alone."""
+"""The best prediction: the output of the network, the output with its residuals kriged, or the interpolation."""
 
 BETTER, AS_WELL = 0.9, 1.05
-"""The first look's support and interpolation replace those of the network if their error relative to its is less than
-the former, or than the latter where interpolation predicts best in any case."""
+"""The first support and its interpolation replace the result of the network if their error, relative to that of the
+network, is less than the first value, or less than the second value if interpolation predicts best anyway."""
 
 PROGRESS = 0.98
-"""A held-out error of less than this, relative to the last one that was, is progress: a problem without it for
-``patience`` iterations ends."""
+"""A held-out error below this, relative to the error at the last progress, is progress. A problem ends after
+``patience`` iterations without progress."""
 
 Dense = Literal["auto", "keep", "remove"]
 """Handling of dense noise in clean entries."""
@@ -85,34 +86,37 @@ HOPELESS = 0.99
 is returned until the network has learnt more."""
 
 REJECTED = 0.05
-"""Share of the entries that the first support calls clean. An output that rejects more of them is doubted."""
+"""If the output rejects more than this fraction of the clean entries of the first support, it is compared with the
+interpolation."""
 
 TRIMMED = 0.95
-"""Share of the clean entries whose errors are compared then."""
+"""Fraction of the clean entries whose errors are used in that comparison."""
 
 SMALL = 0.05
-"""Smaller errors, in scales of the observation, are those of a flat image, which its mean predicts as well."""
+"""Errors below this, relative to the scale of the observation, are accepted: in a flat image, the mean predicts as well
+as any output."""
 
 FEW_CLEAN, GUESSED_OF_FEW, SMALL_OF_FEW = 0.4, 0.5, 0.02
-"""If fewer entries are clean, and the others have any value, these replace :data:`GUESSED` and :data:`SMALL`."""
+"""If the fraction of clean entries is below the first value, and the other entries have arbitrary values, the others
+replace :data:`GUESSED` and :data:`SMALL`."""
 
 OWN_VALUES = 4
 """If half of the entries that are not clean have one of this many values, they are outliers and not noise."""
 
 NEVER = 1e15
-"""More iterations than any run: the upper bound if the rate is too small to reveal s."""
+"""More iterations than any run: the upper bound if the learning rate is too small to reveal s."""
 
 
 class Refinement(StepRule):
-    r"""Gradient descent on θ, g and h (Eq. 10); then, with s revealed and dropped, on θ with the clean entries alone.
+    r"""Gradient descent on θ, g and h (Eq. 10) until s is revealed; then on θ alone, fitted to the clean entries.
 
-    The paper's s absorbs part of the signal wherever the network has been wrong for a long time, a bias that further
-    iterations do not remove. Here the corruption variables only keep the outliers out while the network is still
-    coarse. Then each entry gets the probability w that it is clean, the corruption is dropped, and θ continues to
-    descend ``ℓ(w∘(A(φ(θ)) − y))`` from its current value. w is re-estimated as the output becomes finer.
+    The paper's s absorbs part of the signal wherever the network has been wrong for a long time, and further iterations
+    do not remove this bias. Here, s only keeps the outliers out while the network is still coarse. Then the probability
+    w that an entry is clean is estimated, s is dropped, and gradient descent on ``ℓ(w∘(A(φ(θ)) − y))`` continues from
+    the current θ. w is re-estimated as the output becomes more accurate.
 
-    *When.* Under a steady residual r, an entry of g grows by the factor ``e^{4wₗατ·r}`` per iteration (``wₗ`` is the
-    weight of the squared loss, 1/N for the mean), from the scale γ of its start. Corruptions of size t are revealed
+    *Dropping s.* Under a constant residual r, an entry of g grows by the factor ``e^{4wₗατ·r}`` per iteration (``wₗ``
+    is the weight of the squared loss, 1/N for the mean), from its initial scale γ. Corruptions of size t are revealed
     after
 
         ``T(t) = log(√t/γ) / (4wₗατ·t)``
@@ -120,77 +124,78 @@ class Refinement(StepRule):
     iterations, larger ones earlier. The descent with s ends at ``T(revealed·scale)``, with the scale of the
     observation.
 
-    *Which.* See :func:`~dop_lightning.engine.steps.clean_entries.clean_probability`. Neither the share of the
-    corruption nor the values of the outliers are assumed. A share of the entries is held out of all steps, to measure
-    the error of the output.
+    *Clean entries.* See :func:`~dop_lightning.engine.steps.clean_entries.clean_probability`. No assumptions are made on
+    the fraction of corrupted entries or the values of the outliers. A fraction of the entries is held out of all steps,
+    to measure the error of the output.
 
     A first look precedes all iterations (:func:`~dop_lightning.engine.steps.clean_entries.first_look`). It is final if
-    most of what stands out is the picture itself, as in line art, on a page of text and in an undamaged picture, and in
-    a frame limited by noise. A network that has not yet learnt a line would call it an outlier, and never learn it.
+    most entries that stand out belong to the picture, as in line art, pages of text and undamaged pictures, and in
+    noise-limited frames. A network that has not yet learnt a line would call it an outlier, and never learn it.
 
     *Start.* A network that starts from noise spends its first hundreds of iterations, and on a large image most of its
-    parameters, on what the neighbours of an entry give immediately. An interpolation x̃ is therefore part of its input
-    from the first iteration on (:func:`~dop_lightning.engine.steps.clean_entries.interpolate`). It leaves out the entry
-    that it predicts, so that the network cannot learn to copy, and all held-out entries, so that their error stays
-    unbiased: an entry could be read back from its neighbours' estimates.
+    parameters, on learning what the neighbours of an entry give immediately. An interpolation x̃ is therefore part of
+    its input from the first iteration (:func:`~dop_lightning.engine.steps.clean_entries.interpolate`). It leaves out
+    the entry that it predicts, so that the network cannot learn to copy, and all held-out entries, so that their error
+    stays unbiased: the network could reconstruct an entry from the interpolation at its neighbours.
 
     *Perturbation.* The perturbation of its input prevents a network from fitting fine structure: noise and details.
-    After s is dropped, each estimate of w multiplies it by :data:`CALMER` if the held-out error is a new minimum, else
-    by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its value at the start.
+    After s is dropped, the perturbation is multiplied at each estimate of w by :data:`CALMER` if the held-out error has
+    a new minimum, else by :data:`LIVELIER`, within ``[(1 − mean w)², 1]`` of its initial value.
 
-    *Stopping.* An image without damage ends after one iteration, and so does one with so few outliers that the
-    interpolation restores it without visible errors (:mod:`~dop_lightning.engine.steps.clean_entries.easy`). In others,
-    the held-out entries show when the output begins to follow dense noise: a problem is ``stable`` if their error,
+    *Stopping.* An image without damage ends after one iteration. So does an image with so few outliers that the
+    interpolation restores it without visible errors (:mod:`~dop_lightning.engine.steps.clean_entries.easy`). For other
+    images, the held-out entries show when the output begins to fit dense noise: a problem is ``stable`` if their error,
     ``Σ w|y − A(X̂)| / Σ w``, has not decreased by 2 % for ``patience`` iterations.
 
-    *Result.* X̄ is the running average of the output, or the average at the least error if the error has increased
-    since. If entries of y are entries of X (A is the identity, with a mask or without), clean entries are kept:
+    *Result.* X̄ is the running average of the output, or the average at the minimum error if the error has increased
+    since. If entries of y are entries of X (A is the identity, with or without a mask), clean entries are kept:
 
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
-    the posterior mean, with ``X̂ = y`` bit for bit where ``w > certain``. Under dense noise, a clean entry carries noise
-    that X̄ does not: then, and under any other operator, ``X̂ = X̄``. In a frame limited by noise, flat regions are
-    filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
+    the posterior mean, with ``X̂ = y`` bit for bit where ``w > 0.99`` (:data:`CERTAIN`). With dense noise, clean entries
+    are noisy and X̄ is not; in this case, and with any other operator, ``X̂ = X̄``. In noise-limited frames, flat
+    regions are filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
-    *Kriging.* Residuals of the output are correlated between neighbouring pixels and channels. For images, those of
-    corrupted entries are predicted from those of clean ones around them
-    (:func:`~dop_lightning.engine.steps.clean_entries.krige`), and added to X̄, if that reduces the held-out error. Where
-    the interpolation has the least error, it replaces X̄.
+    *Kriging.* Residuals of the output are correlated between neighbouring pixels and channels. For images, residuals of
+    corrupted entries are predicted from those of clean entries around them
+    (:func:`~dop_lightning.engine.steps.clean_entries.krige`), and added to X̄, if this reduces the held-out error. If
+    the interpolation has the smallest error, it replaces X̄.
 
-    *Border.* Border lines of one value, unlike the picture beside them, are detected and returned exactly
+    *Border.* Border lines with a single value, unlike the adjacent picture, are detected and returned exactly
     (:func:`~dop_lightning.engine.steps.clean_entries.flat_border`), unless ``damage`` is ``points``.
 
-    *Without the network.* A network of few iterations represents a checkerboard, a lawn or a drawing less well than a
-    local mean does. The first support and its interpolation (those of the first look if many outliers have random
-    values) replace w and X̄ if that interpolation predicts held-out entries better than the output at its least error,
-    by a tenth. The first support also replaces a w that rejects more than 5 % of its clean entries, if the output
-    predicts held-out entries worse than the interpolation: fitted to few entries, the output would reject ever more of
-    them.
+    *Without the network.* After few iterations, a network represents a checkerboard, a lawn or a drawing less
+    accurately than a local mean. The first support and its interpolation (those of the first look if many outliers have
+    random values) replace w and X̄ if that interpolation predicts held-out entries better by a tenth than the output at
+    its minimum error. The first support also replaces w if w rejects more than 5 % of its clean entries and the output
+    predicts held-out entries worse than the interpolation. Otherwise, the network would be fitted to fewer and fewer
+    entries, and reject even more of them.
 
-    *Probability.* The probability that an entry is corrupted, reported beside ŝ, is calibrated at the end
+    *Probability.* The probability that an entry is corrupted, reported in addition to ŝ, is calibrated at the end
     (:func:`~dop_lightning.engine.steps.clean_entries.corruption_probability`); w itself does not change.
 
     Args:
-        revealed: t in scales of the observation, above 0.
+        revealed: t relative to the scale of the observation, above 0.
         every: iterations between two estimates of w, at least 1.
-        held_out: share of the observed entries that are held out of all steps, above 0 and below 1; of whole pixels if
-            those are corrupted as a whole.
+        held_out: fraction of the observed entries that are held out of all steps, above 0 and below 1. Whole pixels are
+            held out if pixels are corrupted as a whole.
         average: decay of the running average, at least 0 and below 1.
-        patience: iterations, at least ``every``; ``None`` disables stopping.
-        guide: whether an image network has a kernel regression of the observation in its input, if entries of y are
+        patience: iterations without progress before a problem ends, at least ``every``; ``None`` disables stopping.
+        guide: whether the input of image networks includes an interpolation of the observation, if entries of y are
             entries of X and the signal supports it (:attr:`~dop_lightning.model.signals.base.Signal.guided`); and
-            whether that regression replaces the output if it is better.
+            whether the interpolation replaces the output if it is better.
         kriging: whether the residuals of images are kriged
-            (:func:`~dop_lightning.engine.steps.clean_entries.krige`), if entries of y are entries of X.
+            (:func:`~dop_lightning.engine.steps.clean_entries.krige`), if entries of y are entries of X. Without it, the
+            interpolation is a kernel regression.
         dense: ``keep`` clean entries unchanged; ``remove`` dense noise from them; ``auto`` removes it if its estimated
-            standard deviation is above :data:`DENSE` of the scale and there are outliers as well, but not from
+            standard deviation exceeds :data:`DENSE` times the scale and there are outliers as well, but never from
             measured values.
-        damage: damage to detect besides isolated entries, see
+        damage: damage to detect in addition to isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`: ``points``, none; ``auto`` and
             ``lines``, dead rows and columns; ``scratches``, ``rectangles``, ``dust`` and ``text``, those as well; join
-            several as in ``scratches+dust``. What is found counts as missing.
+            several as in ``scratches+dust``. Detected damage is treated as missing.
         sign: sign of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` detects
-            it in frames limited by noise, and is both elsewhere.
+            it in noise-limited frames, and is ``both`` for other images.
 
     Raises:
         ValueError: an argument is out of range.
@@ -228,7 +233,7 @@ class Refinement(StepRule):
 
     @property
     def weights(self) -> EntryWeights:
-        """This rule, which weighs the entries itself."""
+        """The rule itself, which weights the entries."""
         return self
 
     def loop(self, state: BatchState) -> Loop:
@@ -238,14 +243,14 @@ class Refinement(StepRule):
     def check(self, state: BatchState) -> None:
         """Require a network with a corruption and a squared loss."""
         if state.signal.closed_form or state.automatic:
-            raise ValueError(f"Refinement is for networks at a given tau, got {type(state.signal).__name__}")
+            raise ValueError(f"Refinement requires a network and a numeric tau, got {type(state.signal).__name__}")
         if not state.has_corruption or not isinstance(state.loss, SquaredLoss):
-            raise ValueError("Refinement needs a corruption and a SquaredLoss, got a method without one of them")
+            raise ValueError("Refinement requires a corruption and a SquaredLoss, got a method without one of them")
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """Return the averages, w, the held-out entries, when s is dropped, and the least error with its iteration.
+        """Return the averages, w, the held-out entries, when s is dropped, and the minimum error with its iteration.
 
-        What the host decides by is on the CPU, even if Lightning sets another default device.
+        Values that the host reads are on the CPU, even if Lightning sets another default device.
         """
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
@@ -283,12 +288,12 @@ class Refinement(StepRule):
         }
 
     def _guided(self, state: BatchState) -> Guided | None:
-        """Return the signal if it takes a guide and is to have one."""
+        """Return the signal as :class:`Guided` if it supports a guide and ``guide`` is true."""
         images = _same_entries(state) and state.problems.observation.dim() == 4
         return state.signal.guided if self.guide and images else None
 
     def _begin(self, state: BatchState) -> None:
-        """Take the first look at images: whether it decides w, the structured damage, and the guide."""
+        """Take the first look at images: detect structured damage, decide whether the look fixes w, set the guide."""
         problems, memory = state.problems, state.memory
         if not _same_entries(state):
             return
@@ -297,7 +302,7 @@ class Refinement(StepRule):
             state.poll()
             found = initial(problem, self.damage, pixels, self.sign, y)
             look, clean = found.look, found.look.clean
-            memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
+            memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # these entries are not used
             memory["border"][k] = found.border.nan_to_num(0)
             memory["structure"][k] = look.decides
             memory["clean"][k] = clean if look.decides else ~found.damaged
@@ -315,7 +320,7 @@ class Refinement(StepRule):
                 memory["guide"][k] = estimate
 
     def _regress(self, state: BatchState, k: int, look: Tensor, support: FirstSupport) -> None:
-        """Predict the held-out entries of problem k without the network, and decide whether that is good enough."""
+        """Predict the held-out entries of problem k without the network, and decide whether the result is usable."""
         memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
         held_out, size, kind = memory["held_out"][k], scale(problem), memory["structure"][k]
         clean = look if support.is_uncertain else support.clean
@@ -329,15 +334,15 @@ class Refinement(StepRule):
         keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
         memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
         if few and not memory["easy"][k]:
-            estimate = self._regression(y, known, first=support.estimate)  # the network is guided everywhere
+            estimate = self._regression(y, known, first=support.estimate)  # the guide needs all entries
         error, guessed = mean_errors(y, estimate, clean * held_out)
-        most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # a flat image is its mean
+        most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # the mean predicts a flat image
         memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense
 
     def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None) -> Tensor:
-        """Interpolate ``at`` some entries or at all; without kriging, by kernel regression alone."""
+        """Interpolate the entries ``at``, by default all of them; without kriging, use only kernel regression."""
         return interpolate(y, clean, at, first) if self.kriging else regression(y, clean)
 
     def reveal(self, state: BatchState, k: int) -> int:
@@ -360,13 +365,13 @@ class Refinement(StepRule):
         return loop_of(state).descend(state, iterations, self.average, partial(self._look, state), self.weigh_)
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
-        """Weigh entries by w in place; held-out entries count 0."""
+        """Multiply the residual by w in place, and by 0 for held-out entries."""
         return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
 
     def _look(self, state: BatchState, iteration: int) -> None:
-        """Estimate the weights of the problems whose corruption is revealed, and drop their s.
+        """Estimate w of the problems whose corruption is revealed, and drop their s.
 
-        A problem that has diverged within a block, which is detected at its end, keeps its weights.
+        Problems that have diverged within the block keep their w. The divergence is detected at the end of the block.
         """
         if iteration % self.every:
             return
@@ -393,20 +398,20 @@ class Refinement(StepRule):
             now = self._predicted(state, k, expected[k], alone)
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
-            if not memory["structure"][k]:  # for now: the network is fitted to what is clean in any case
+            if not memory["structure"][k]:  # may change later: the network is fitted to the clean entries anyway
                 memory["hopeless"][k] = now.error > most_error(y, clean, now.guessed, scale(problems[k]))
-            if known:  # compare on the same entries: those that are clean have changed since
+            if known:  # compare on the same entries, since w has changed
                 before = self._predicted(state, k, best[k], alone)
                 memory["least_error"][k], memory["by"][k] = before.error, before.by
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if now.error < float(memory["least_error"][k]) or not known:
                 memory["least_error"][k] = (
                     math.inf if math.isnan(now.error) else now.error
-                )  # nan: nothing held out is clean
+                )  # nan: no held-out entry is clean
                 memory["least_at"][k] = iteration
                 memory["best"][k] = memory["average"][k]
                 memory["by"][k] = now.by
-                both = memory["look"][k] * clean * held_out  # that look may be wrong as well
+                both = memory["look"][k] * clean * held_out  # the first look may be wrong too
                 memory["network_error"][k] = mean_errors(y, now.values, both)[0]
                 if bool(memory["regression_error"][k].isfinite()):
                     memory["regression_error"][k] = mean_errors(y, memory["regression"][k], both)[0]
@@ -418,27 +423,28 @@ class Refinement(StepRule):
             state.corruption.drop_(k)
 
     def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
-        """Predict the held-out entries of problem k from the others by interpolation alone, if it is an image."""
+        """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         if not self.kriging or y.dim() != 3 or not _same_entries(state):
             return None
         return interpolate(y, state.memory["clean"][k].masked_fill(held_out, 0), held_out)
 
     def _predicted(self, state: BatchState, k: int, expected: Tensor, alone: Tensor | None) -> "_Prediction":
-        """Predict the held-out entries of problem k, by what has the least error.
+        """Return the prediction of the held-out entries of problem k with the smallest error.
 
         Args:
             state: the batch.
             k: position of the problem.
             expected: the output of the network.
-            alone: the interpolation, if it is an image.
+            alone: the interpolation, if the problem is an image.
         """
         y, clean, held_out = state.problems.observation[k], state.memory["clean"][k], state.memory["held_out"][k]
         tried = [expected]
         if alone is not None:
             tried += [kriged(y, expected, clean.masked_fill(held_out, 0), held_out), alone]
         found = [_Prediction(values, by, *mean_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
-        # of noise, what is not called an outlier is near its mean, and an interpolation seems to predict it
+        # in an image of noise, entries that are not called outliers are near the mean, so that an interpolation seems
+        # to predict them
         usable = [each for each in found if each.by != INTERPOLATED or each.error < FORETOLD * each.guessed]
         return min(usable, key=lambda prediction: prediction.error)
 
@@ -462,9 +468,9 @@ class Refinement(StepRule):
         return None
 
     def _is_misled(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
-        """Return whether the output is worse than the interpolation and rejects what the first support accepts.
+        """Return whether the output is worse than the interpolation and rejects clean entries of the first support.
 
-        For outliers of few values: with random ones, the first support is not better than that of the network.
+        Used only for outliers of few values: for random values, the first support is not better than the network.
         """
         memory = state.memory
         look, at, rejected = memory["look"][k], memory["held_out"][k], memory["look"][k] * (1 - found)
@@ -525,17 +531,17 @@ class Refinement(StepRule):
         )
 
     def _best_average(self, state: BatchState, iteration: int) -> Tensor:
-        """Return the average, or that at the least error if the error has increased since."""
+        """Return the average, or the average at the minimum error if the error has increased since."""
         memory = state.memory
         looked = (iteration - 1) // self.every * self.every
         worse = (memory["least_error"].isfinite() & (memory["least_at"] < looked)).to(memory["average"].device)
         return torch.where(over(worse, memory["best"]), memory["best"], memory["average"])
 
     def corruption_probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
-        """Return the calibrated probability of each entry, from w and what is recovered; ``None`` before s is dropped.
+        """Return the calibrated probability that each entry is corrupted; ``None`` before s is dropped.
 
-        It is ``1 − w`` if the first look decides, and 0 if the output says nothing about the image. Structured damage
-        has 1, and flat border lines have 1 where y differs from them, 0 elsewhere. See
+        It is ``1 − w`` if the first look decides, and 0 if the output contains no information on the image. Structured
+        damage has probability 1. Flat border lines have 1 where y differs from them, else 0. See
         :mod:`dop_lightning.engine.steps.clean_entries.calibration`.
         """
         if not bool(_is_dropped(state, iteration)[k]):
@@ -553,7 +559,7 @@ class Refinement(StepRule):
         return found if mask is None else found * mask[k].cpu()
 
     def _probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
-        """Return the probability at entries without structured damage, ``(*m)`` on the CPU."""
+        """Return the probability without structured damage and border, ``(*m)`` on the CPU."""
         problems, memory = state.problems, state.memory
         regressed = bool(self._is_regressed(state)[k])
         if not regressed and bool(memory["hopeless"][k]):
@@ -580,16 +586,16 @@ class Refinement(StepRule):
         return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | by_look | measured
 
     def _is_regressed(self, state: BatchState) -> Tensor:
-        """Return for each problem whether a kernel regression predicts better than the network: bool ``(K,)``, CPU."""
+        """Return for each problem whether the interpolation predicts better than the network: bool ``(K,)``, CPU."""
         most = torch.where(state.memory["by"] == INTERPOLATED, AS_WELL, BETTER)
         return state.memory["regression_error"] < most * state.memory["network_error"]
 
     def finished(self, state: BatchState) -> list[int]:
-        """Return the problems that have nothing left to do, after the first iteration and at multiples of ``every``.
+        """Return the problems that are finished, after the first iteration and at multiples of ``every``.
 
-        Those without damage, those that the interpolation restores without visible errors
-        (:mod:`~dop_lightning.engine.steps.clean_entries.easy`), and those whose held-out error has almost stopped
-        decreasing.
+        These are problems without damage, problems that the interpolation restores without visible errors
+        (:mod:`~dop_lightning.engine.steps.clean_entries.easy`), and problems without progress for ``patience``
+        iterations.
         """
         if state.iteration != self.first and (state.iteration == 0 or state.iteration % self.every):
             return []
@@ -607,10 +613,10 @@ class Refinement(StepRule):
 
 
 def most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
-    """Return the held-out error above which the output says nothing about the image.
+    """Return the held-out error above which the output contains no information on the image.
 
-    Of an image of noise, entries that are near the output by chance are called clean, and their error is small. So the
-    error must be smaller if few entries are clean and the others have any value.
+    In an image of noise, entries that are near the output by chance are called clean, and their error is small. The
+    bound is therefore smaller if few entries are clean and the others have arbitrary values.
 
     Args:
         y: the observation.
@@ -633,7 +639,7 @@ class _Prediction(NamedTuple):
         values: ``(*m)``.
         by: :data:`OUTPUT`, :data:`KRIGED` or :data:`INTERPOLATED`.
         error: their mean error.
-        guessed: that of the mean value.
+        guessed: mean error of the mean value.
     """
 
     values: Tensor
@@ -643,7 +649,7 @@ class _Prediction(NamedTuple):
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:
-    """Return ``A(X̂)``, also for unobserved entries: a hole of the mask is not an edge of the image."""
+    """Return ``A(X̂)`` without the mask: a hole in the mask must not look like an edge of the image."""
     operator = state.operator
     if isinstance(operator, EntryMask):
         return average
@@ -651,7 +657,7 @@ def _expected(state: BatchState, average: Tensor) -> Tensor:
 
 
 def _observed(mask: Tensor | None, damaged: Tensor, k: int) -> Tensor | None:
-    """Return the observed entries of problem k without structured damage; ``None`` for all entries."""
+    """Return the observed entries of problem k without structured damage; ``None`` if these are all entries."""
     if mask is None:
         return ~damaged[k] if bool(damaged[k].any()) else None
     return mask[k] & ~damaged[k]

@@ -1,4 +1,4 @@
-"""Semi-implicit steps along the gradient flow, whose length grows as the residual shrinks.
+"""Semi-implicit steps along the gradient flow. The step length grows as the residual shrinks.
 
 Shapes: K problems, n rows, m columns, r columns of the factors.
 """
@@ -21,70 +21,71 @@ from dop_lightning.model.operators import EntryMask, Identity
 from dop_lightning.model.signals.abilities import Factors
 
 DAMPING = 1.5
-"""κ: both factors move at once, each by a whole Gauss–Newton step where it is 1; the part they share is then corrected
-twice."""
+"""κ. Both factors move at once: with κ = 1, each takes a full Gauss–Newton step, and the part that they share would be
+corrected twice."""
 
 PRUNE_EVERY = 5
-"""Iterations between two looks at whether there are surplus components."""
+"""Iterations between two checks for surplus components."""
 
 LOOKS = 8
-"""Power iterations of such a look, from the vector that follows the largest singular value of the residual."""
+"""Power iterations per check, started from the estimate of the largest singular vector of the residual."""
 
 LEAST_SIDE = 100
-"""Rows and columns from which the largest singular value of noise is predictable enough."""
+"""Minimum number of rows and of columns for pruning. In smaller matrices, the largest singular value of noise is too
+variable."""
 
 CLOSE = 0.05
-"""Norm of the residual, relative to X, below which surplus components are looked for."""
+"""Norm of the residual relative to X below which surplus components are searched for."""
 
 EDGE = 3.0
-"""A component is surplus below so many times the largest singular value of noise of the size of the residual."""
+"""Threshold for surplus components, relative to the largest singular value of noise with the norm of the residual."""
 
 WHITE = 1.2
-"""The largest singular value of a residual without structure is at most so many times that of noise."""
+"""Maximum of the largest singular value of a residual without structure, relative to that of noise."""
 
 ROUNDING = 10.0
-"""A residual of so many units in the last place of y is none."""
+"""Residuals below this many units in the last place of y count as zero."""
 
 COMPILED = 2**16
-"""Entries of a matrix from which its corruption is stepped by a compiled kernel."""
+"""Minimum number of entries of a matrix for updating its corruption with a compiled kernel."""
 
 _FUNCTIONS = {torch.float32: "step_corruption_float", torch.float64: "step_corruption_double"}
 
 IN_CACHE = 2**18
-"""Entries of a strip of rows that is worked on at once: a few such arrays lie in a core's cache."""
+"""Entries of a strip of rows that is processed at once. A few such arrays fit in the cache of a core."""
 
 
 class SemiImplicit(StepRule):
-    r"""Semi-implicit Euler steps of the gradient flow (12)–(13), much longer than gradient descent's.
+    r"""Semi-implicit Euler steps of the gradient flow (12)–(13), much longer than those of gradient descent.
 
-    The steps of gradient descent are bounded by what has grown already: ``τ‖X‖₂ < 1``, ``α·τ·|s| < 1``. Those parts are
-    at rest, though, and what a run waits for is what still is small and grows by ``exp(τ·r)``. So an iteration takes
-    the stiff part of the flow implicitly (linearised, with the Gauss–Newton part of the Jacobian, block by block):
+    The steps of gradient descent are limited by components that are large already: ``τ‖X‖₂ < 1``, ``α·τ·|s| < 1``.
+    These have converged, however. The run time is determined by components that are still small and grow by
+    ``exp(τ·r)``. An iteration therefore treats the stiff part of the flow implicitly (linearised, with the
+    Gauss–Newton part of the Jacobian, block by block):
 
-    * ``D = α·τ·r / (1 + 2α·τ·(g∘g + h∘h))``, ``g ← g − D∘g``, ``h ← h + D∘h``: gradient descent where g and h are
-      small, a Gauss–Newton step where they are large.
-    * with the residual R after that, ``U ← U − τ/2·(R + Rᵀ)U·(I + κ·τ·UᵀU)⁻¹`` (likewise
-      ``U ← U − τ·RV·(I + κ·τ·VᵀV)⁻¹`` and V): gradient descent for directions that are small, alternating least squares
-      for those that are not.
+    * ``D = α·τ·r / (1 + 2α·τ·(g∘g + h∘h))``, ``g ← g − D∘g``, ``h ← h + D∘h``: gradient descent for small g and h, a
+      Gauss–Newton step for large ones.
+    * With the new residual R, ``U ← U − τ/2·(R + Rᵀ)U·(I + κ·τ·UᵀU)⁻¹`` (for rectangular matrices
+      ``U ← U − τ·RV·(I + κ·τ·VᵀV)⁻¹``, and likewise V): gradient descent for small directions, alternating least
+      squares for large ones.
 
-    These are stable at any τ as far as what is large is concerned. What is small moves explicitly, so that each problem
-    has ``τ ← min(growth·τ, trust/‖R‖₂, τ·longest/max|D|)``, and half of τ where its loss has risen: the step grows as
-    the residual shrinks, and an error of 10⁻⁶ takes little more than one of 10⁻³. The bias does not change: up to
-    O(1/log(1/γ)), ξ of s and that of X are the same sum ``−Σ τ·r`` (Lemma 2). ``tests/engine/steps`` and
-    ``docs/performance.md`` compare with small steps and with Eq. 8.
+    For large components, these steps are stable for any τ. Small components move explicitly, which limits τ. Each
+    problem therefore has ``τ ← min(growth·τ, trust/‖R‖₂, τ·longest/max|D|)``, and τ is at least halved if its loss
+    increases. The steps grow as the residual shrinks, so that an error of 10⁻⁶ takes little more time than 10⁻³. The
+    implicit bias does not change: up to O(1/log(1/γ)), ξ of s and of X are the same sum ``−Σ τ·r`` (Lemma 2).
+    ``tests/engine/steps`` and ``docs/performance.md`` compare the result with small steps and with Eq. 8.
 
-    For low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, identity or entry mask. On
-    a CPU there is no array for R: rows are worked on in strips that lie in the cache.
+    The rule supports low-rank factors, any corruption ``g∘g − h∘h`` or none, the quarter squared loss, and identity or
+    entry mask as operator. On a CPU, R is never stored: rows are processed in strips that fit in the cache.
 
     Args:
-        growth: the most that τ grows in an iteration, above 1.
-        trust: bound on ``τ·‖R‖₂``, as estimated by a power iteration that goes along, above 0.
-        longest: bound on ``max|D|``, above 0 and at most 2, up to which neither g nor h grows where it should shrink.
-            Both bound the first step, whatever tau, and then act with a delay of one iteration.
-        tolerance: a problem is done where ``‖r‖ ≤ tolerance·‖X‖``, above 0, or where r is rounding: nothing moves
-            without a residual. X it is since outliers may be larger than it by any factor. ``None`` goes on as long as
-            a run allows.
-        prune: whether surplus components of a growing factor are dropped, if there is a corruption.
+        growth: maximum factor by which τ grows per iteration, above 1.
+        trust: bound on ``τ·‖R‖₂``, above 0; the norm is estimated by one power iteration per step.
+        longest: bound on ``max|D|``, above 0 and at most 2; beyond 2, g or h could grow where it should shrink. Both
+            bounds limit the first step for any tau, and then act with a delay of one iteration.
+        tolerance: a problem is done if ``‖r‖ ≤ tolerance·‖X‖``, above 0, or if r is at the level of rounding errors.
+            The norm is that of X, since outliers may be arbitrarily large. ``None`` disables stopping.
+        prune: whether to drop surplus components of a growing factor, if there is a corruption.
 
     Raises:
         ValueError: an argument is out of range.
@@ -111,7 +112,7 @@ class SemiImplicit(StepRule):
         self.prune = prune
 
     def finished(self, state: BatchState) -> list[int]:
-        """Problems whose residual was small before the last iteration."""
+        """Return the problems whose residual was small before the last iteration."""
         if self.tolerance is None or state.iteration == 0:
             return []
         left, right = _factors(state).pair
@@ -122,7 +123,7 @@ class SemiImplicit(StepRule):
         return torch.nonzero(small).flatten().tolist()
 
     def check(self, state: BatchState) -> None:
-        """What the steps are derived for."""
+        """Require the parts that the steps are derived for."""
         parts = (
             ("signal", state.signal, state.signal.factors is not None, "Factor or SymmetricFactor"),
             (
@@ -135,15 +136,15 @@ class SemiImplicit(StepRule):
         )
         for name, part, is_allowed, allowed in parts:
             if not is_allowed:
-                raise ValueError(f"SemiImplicit needs as {name} {allowed}, got {type(part).__name__}; use Nesterov")
+                raise ValueError(f"SemiImplicit requires {allowed} as {name}, got {type(part).__name__}; use Nesterov")
         if not (isinstance(state.loss, SquaredLoss) and state.loss.reduction == "quarter"):
-            raise ValueError("SemiImplicit needs the loss SquaredLoss with reduction quarter; use GradientDescent")
+            raise ValueError("SemiImplicit requires SquaredLoss with reduction quarter as loss; use GradientDescent")
         if state.method.theta_optimizer is not None:
-            raise ValueError("SemiImplicit moves θ by itself, got a theta_optimizer")
+            raise ValueError("SemiImplicit does not support theta_optimizer; remove it, or use GradientDescent")
 
     @torch.no_grad()
     def automatic_tau(self, state: BatchState) -> list[float]:
-        """The first step is as long as the bounds allow for ``R = −y``; where y is 0, any step will do."""
+        """Return the longest first step that the bounds allow for ``R = −y``; 1 if y = 0, where any step works."""
         y = state.problems.observation
         norms, _ = spectral_norms(y, state.problems)
         bound = self.trust / norms.cpu().double()
@@ -154,7 +155,7 @@ class SemiImplicit(StepRule):
         return torch.where(torch.isfinite(bound), bound, 1.0).tolist()
 
     def start(self, state: BatchState) -> dict[str, Tensor]:
-        """τ, the loss before, and vectors that follow the largest singular value of R."""
+        """Return τ, the last loss, estimates of the largest singular vectors of R, and whether pruning is finished."""
         _, right = spectral_norms(state.problems.observation, state.problems)
         left = torch.bmm(state.problems.observation, right)
         left = left / torch.linalg.vector_norm(left, dim=1, keepdim=True).clamp_min(torch.finfo(left.dtype).tiny)
@@ -167,7 +168,7 @@ class SemiImplicit(StepRule):
         return {"tau": tau, "last_loss": loss, "left": left, "right": right, "settled": settled}
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
-        """Step s, then X."""
+        """Take semi-implicit steps: update s, then X."""
         memory, ratio = state.memory, alphas(state)
         loss = memory["last_loss"]
         scratch = _Scratch(state)
@@ -189,7 +190,7 @@ class SemiImplicit(StepRule):
 
     @staticmethod
     def _prune(state: BatchState) -> None:
-        """Drop the surplus components of problems that are close to the observation."""
+        """Drop surplus components of problems whose residual is small."""
         growth, memory = state.signal.growth, state.memory
         if growth is None or not state.has_corruption:
             return
@@ -199,7 +200,7 @@ class SemiImplicit(StepRule):
         left, right = _factors(state).pair
         size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt()
         residual = (4 * memory["last_loss"]).sqrt()
-        told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one wait on a GPU
+        told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
         near = [not done and e < CLOSE * x for done, e, x in zip(*told, strict=True)]
         if not any(near):
             return
@@ -212,7 +213,7 @@ class SemiImplicit(StepRule):
 
     @staticmethod
     def _sweep(state: BatchState, scratch: "_Scratch", rate: Tensor) -> "_Swept":
-        """Step g and h strip by strip, and multiply the residual with the factors and the vectors beside them."""
+        """Update g and h strip by strip, and multiply the residual by the factors and the singular vectors."""
         left, right = _factors(state).pair
         beside_left = torch.cat([left, state.memory["left"]], dim=2)  # K n r+1
         beside_right = torch.cat([right, state.memory["right"]], dim=2)  # K m r+1
@@ -245,7 +246,7 @@ class SemiImplicit(StepRule):
 
     @staticmethod
     def _move_factors(state: BatchState, swept: "_Swept", tau: Tensor) -> Tensor:
-        """Move the factors; ``‖R‖₂`` as seen by the vectors that follow it."""
+        """Update the factors and the singular vectors of R, and return the estimates of ``‖R‖₂``."""
         left, right = _factors(state).pair
         step = over(tau, left)
         forward, backward, memory = swept.forward, swept.backward, state.memory
@@ -265,7 +266,7 @@ class SemiImplicit(StepRule):
 
 @dataclass
 class _Swept:
-    """What a sweep over the rows gives: ``R·[V v]``, ``Rᵀ·[U u]``, ``‖r‖²`` before it, and ``max|D|``."""
+    """Results of a sweep over the rows: ``R·[V v]``, ``Rᵀ·[U u]``, ``‖r‖²`` before the sweep, and ``max|D|``."""
 
     forward: Tensor
     backward: Tensor
@@ -276,7 +277,7 @@ class _Swept:
 def _step_corruption(
     r: Tensor, g: Tensor, h: Tensor, rate: Tensor, swept: _Swept, scratch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    """From ``A(X) − y`` in ``r``: step g and h in place, and leave the residual after that in ``r``."""
+    """Update g and h in place. On entry, ``r`` is ``A(X) − y``; on return, it is the new residual."""
     positive_part, negative_part, D = scratch
     torch.mul(g, g, out=positive_part)
     torch.mul(h, h, out=negative_part)
@@ -295,7 +296,7 @@ def _step_corruption(
 
 
 def _kernels(state: BatchState) -> CDLL | None:
-    """The compiled kernels, for one large matrix without gaps on a CPU."""
+    """Return the compiled kernels if supported: one large, fully observed, contiguous matrix on a CPU."""
     y, corruption = state.problems.observation, state.corruption
     is_one = len(y) == 1 and y.device.type == "cpu" and y.numel() >= COMPILED and y.is_contiguous()
     if not is_one or not isinstance(corruption, HadamardCorruption) or type(state.operator) is not Identity:
@@ -304,7 +305,7 @@ def _kernels(state: BatchState) -> CDLL | None:
 
 
 def _step_compiled(kernels: CDLL, r: Tensor, state: BatchState, rows: slice, rate: Tensor, swept: _Swept) -> None:
-    """From X in ``r``: do what :func:`_step_corruption` does, in one pass."""
+    """Do the same as :func:`_step_corruption` in one pass. On entry, ``r`` is X."""
     assert isinstance(state.corruption, HadamardCorruption)
     arrays = (r, *(array[:, rows] for array in (state.problems.observation, *state.corruption.arrays)))
     found = (c_double * 2)()
@@ -316,7 +317,7 @@ def _step_compiled(kernels: CDLL, r: Tensor, state: BatchState, rows: slice, rat
 
 
 def _damped(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
-    """``τ·G·(I + κ·τ·WᵀW)⁻¹`` with W the other factor."""
+    """Return ``τ·G·(I + κ·τ·WᵀW)⁻¹``, where W is the other factor."""
     gram = torch.bmm(other.mT, other).mul_(DAMPING * tau)
     gram.diagonal(dim1=1, dim2=2).add_(1)
     root = torch.linalg.cholesky_ex(gram).L
@@ -326,19 +327,19 @@ def _damped(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
 def _factors(state: BatchState) -> Factors:
     factors = state.signal.factors
     if factors is None:
-        raise TypeError(f"SemiImplicit needs a signal with factors, got {type(state.signal).__name__}")
+        raise TypeError(f"SemiImplicit requires a signal with factors, got {type(state.signal).__name__}")
     return factors
 
 
 def _most(state: BatchState) -> Tensor:
-    """The largest τ at which ``I + κ·τ·UᵀU`` is safely above rounding."""
+    """Return the largest τ that keeps ``I + κ·τ·UᵀU`` well-conditioned: ``κ·τ·‖U‖²`` is at most 0.1/ε."""
     left, _ = _factors(state).pair
     size = torch.linalg.vector_norm(left, dim=(1, 2)).square()
     return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_least(left)))
 
 
 def _norms(matrices: Tensor, right: Tensor) -> Tensor:
-    """Estimates of ``‖M‖₂``, ``(K,)``, by power iteration from ``right``, ``(K, m, 1)``."""
+    """Estimate ``‖M‖₂``, ``(K,)``, by power iteration started from ``right``, ``(K, m, 1)``."""
     for _ in range(LOOKS):
         left, norms = _normalised(torch.bmm(matrices, right))
         right, _ = _normalised(torch.bmm(matrices.mT, left))
@@ -351,19 +352,20 @@ def _normalised(vector: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _least(like: Tensor) -> float:
-    """What may be divided by, and the quotient be multiplied with α and κ: 1e-30 in single precision."""
+    """Return the smallest safe divisor, 1e-30 in single precision: quotients can still be multiplied by α and κ."""
     return float(torch.finfo(like.dtype).tiny ** 0.79)
 
 
 class _Scratch:
-    """Room for a strip of rows, made once a block."""
+    """Buffers for a strip of rows, allocated once per block."""
 
     def __init__(self, state: BatchState) -> None:
         size, rows, columns = state.problems.observation.shape
         self.rows = rows
         self.height = min(rows, max(64, IN_CACHE // (size * columns)))
         if state.problems.device.type != "cpu" or (size > 1 and size * 64 * columns > IN_CACHE):
-            # On a GPU, each strip is a dozen launches. Of small matrices, many of them, thin strips make thin products.
+            # A single strip: on a GPU, each strip costs a dozen launches; for many small matrices, thin strips would
+            # make the products inefficient.
             self.height = rows
         like = state.problems.observation
         self._arrays = [like.new_empty(size * self.height * columns) for _ in range(4)]
@@ -372,7 +374,7 @@ class _Scratch:
         self._product = like.new_empty(0)
 
     def strips(self) -> Iterator[slice]:
-        """The rows, strip by strip."""
+        """Yield the rows of each strip."""
         for begin in range(0, self.rows, self.height):
             yield slice(begin, min(begin + self.height, self.rows))
 
@@ -381,15 +383,15 @@ class _Scratch:
         return self._arrays[k][: self._size * height * self._columns].view(self._size, height, self._columns)
 
     def residual(self, rows: slice) -> Tensor:
-        """``(K, rows, m)``."""
+        """Return a buffer ``(K, rows, m)``."""
         return self._part(0, rows)
 
     def others(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Three more of that shape."""
+        """Return three more buffers ``(K, rows, m)``."""
         return self._part(1, rows), self._part(2, rows), self._part(3, rows)
 
     def product(self, rows: slice) -> Tensor:
-        """``(K, rows, r + 1)``."""
+        """Return a buffer ``(K, rows, r + 1)``."""
         width = _factors(self._state).pair[1].shape[2] + 1
         if len(self._product) != self._size * self.height * width:
             self._product = self._arrays[0].new_empty(self._size * self.height * width)

@@ -139,7 +139,7 @@ LINES = {
     "--model.signal SignalOfOne": "SignalOfOne.forward must return φ(θ) of shape (1, 6, 6), got shape (6, 6)",
     "--model.signal number": "parts.number must return a Signal, got an int in ",
     "--model.signal NoiseOfATensor": "--model.signal: parts.NoiseOfATensor must be a subclass of Signal, got one of N",
-    "--model.corruption CorruptionOfNothing": "CorruptionOfNothing must have parameters, or is_modelled = False",
+    "--model.corruption CorruptionOfNothing": "CorruptionOfNothing has no parameters; set is_modelled = False",
     "--model.corruption RefusingCorruption": "other must be given (",
     "--model.corruption CorruptionWithoutRate": (
         "parts.CorruptionWithoutRate.descend_ must take (self, derivative, rate), got descend_(self, derivative) in "

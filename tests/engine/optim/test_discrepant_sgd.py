@@ -153,13 +153,13 @@ def test_learning_rates_are_checked(value: float) -> None:
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        ([1.0, 1.0], "scale must have one entry a parameter, 1, got 2"),
+        ([1.0, 1.0], "scale must have one entry per parameter, 1, got 2"),
         ([-1.0], "scale must be a finite number of at least 0"),
         ([torch.tensor([1.0, -1.0])], "scale must be finite and at least 0 everywhere"),
         ([torch.tensor([1.0, torch.nan])], "scale must be finite and at least 0 everywhere"),
         (
             [torch.ones(3)],
-            r"scale must have one entry a problem, \(2,\), or the parameter's shape \(2, 3\), got \(3,\)",
+            r"scale must have one entry per problem, \(2,\), or the shape of the parameter \(2, 3\), got \(3,\)",
         ),
         ([torch.ones(3, 2)], r"got \(3, 2\)"),
         ([torch.tensor(1.0)], r"got \(\)"),

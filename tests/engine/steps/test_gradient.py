@@ -141,14 +141,14 @@ def test_settings_out_of_range(settings: dict[str, float]) -> None:
 def test_what_automatic_tau_is_not_for() -> None:
     image = ProblemBatch([Problem("image", torch.rand(3, 16, 16))])
     method = Method(partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32"))
-    with pytest.raises(ValueError, match="tau 'auto' needs a signal with its gradient in closed form"):
+    with pytest.raises(ValueError, match="tau 'auto' requires a signal with a closed-form gradient"):
         BatchState(method, image, "auto", 4.0)
-    with pytest.raises(ValueError, match="horizon needs a signal with its gradient in closed form"):
+    with pytest.raises(ValueError, match="horizon requires a signal with a closed-form gradient"):
         BatchState(Method(method.signal, steps=GradientDescent(horizon=1.0)), image, 1.0, 4.0)
-    with pytest.raises(ValueError, match="decay needs a signal with its gradient in closed form"):
+    with pytest.raises(ValueError, match="decay requires a signal with a closed-form gradient"):
         BatchState(Method(method.signal, steps=GradientDescent(decay=0.5)), image, 1.0, 4.0)
     adam = partial(torch.optim.Adam, lr=0.1)
-    with pytest.raises(ValueError, match="needs gradient descent on θ, got a theta_optimizer"):
+    with pytest.raises(ValueError, match="requires gradient descent on θ, got a theta_optimizer"):
         BatchState(Method(SymmetricFactor, theta_optimizer=adam), make_batch(0), "auto")
     with pytest.raises(ValueError, match="growing must be false with a theta_optimizer"):
         BatchState(Method(partial(SymmetricFactor, growing=True), theta_optimizer=adam), make_batch(0), 1e-3)

@@ -62,7 +62,7 @@ def test_an_extrapolated_step_is_that_of_the_formula() -> None:
 def test_what_it_is_not_for() -> None:
     image = ProblemBatch([Problem("image", torch.rand(3, 16, 16))])
     network = partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32")
-    with pytest.raises(ValueError, match="Nesterov needs a signal with its gradient in closed form"):
+    with pytest.raises(ValueError, match="Nesterov requires a signal with a closed-form gradient"):
         BatchState(Method(network, steps=Nesterov()), image, 1.0, 4.0)
-    with pytest.raises(ValueError, match="Nesterov needs a squared loss"):
+    with pytest.raises(ValueError, match="Nesterov requires a squared loss"):
         BatchState(Method(SymmetricFactor, None, loss=AbsoluteLoss(), steps=Nesterov()), make_batch(0), 1e-3, 1.0)

@@ -495,13 +495,13 @@ def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
 
 def test_methods_that_it_is_not_for_are_refused() -> None:
     matrices = ProblemBatch([Problem("m", torch.eye(4))])
-    with pytest.raises(ValueError, match="Refinement is for networks at a given tau, got SymmetricFactor"):
+    with pytest.raises(ValueError, match="Refinement requires a network and a numeric tau, got SymmetricFactor"):
         BatchState(Method(SymmetricFactor, steps=Refinement()), matrices, 0.1)
-    with pytest.raises(ValueError, match="Refinement is for networks at a given tau, got SymmetricFactor"):
+    with pytest.raises(ValueError, match="Refinement requires a network and a numeric tau, got SymmetricFactor"):
         BatchState(Method(SymmetricFactor, theta_optimizer=ADAM, steps=Refinement()), matrices, 0.1)
     for settings in ({"loss": AbsoluteLoss("mean")}, {"corruption": None}):
         parts = {"corruption": HadamardCorruption, "loss": SquaredLoss("mean"), "steps": Refinement(), **settings}
-        with pytest.raises(ValueError, match="Refinement needs a corruption and a SquaredLoss"):
+        with pytest.raises(ValueError, match="Refinement requires a corruption and a SquaredLoss"):
             BatchState(Method(NETWORK, **parts), make_batch(0), 1.0, 1.0)
 
 

@@ -103,7 +103,7 @@ def test_settings_out_of_range(settings: dict[str, float]) -> None:
 def test_what_it_is_not_for() -> None:
     batch = make_batch(0)
     rule = SemiImplicit()
-    with pytest.raises(ValueError, match="needs as signal Factor or SymmetricFactor, got HadamardSignal"):
+    with pytest.raises(ValueError, match="requires Factor or SymmetricFactor as signal, got HadamardSignal"):
         BatchState(Method(HadamardSignal, steps=rule), batch, 1e-3)
     with pytest.raises(ValueError, match="SquaredLoss with reduction quarter"):
         BatchState(Method(SymmetricFactor, loss=SquaredLoss("half"), steps=rule), batch, 1e-3)
@@ -113,7 +113,9 @@ def test_what_it_is_not_for() -> None:
     sensing = GaussianMeasurements(30)
     X = make_problem(0, n=6).truth
     measured = ProblemBatch([Problem("m", sensing.measure(X, 0), truth=X, sensing=sensing)])
-    with pytest.raises(ValueError, match="needs as operator Identity or EntryMask, got GaussianSensing; use Nesterov"):
+    with pytest.raises(
+        ValueError, match="requires Identity or EntryMask as operator, got GaussianSensing; use Nesterov"
+    ):
         BatchState(Method(SymmetricFactor, steps=rule), measured, 1e-3)
     with pytest.raises(ValueError, match="PixelCorruption"):
         BatchState(Method(SymmetricFactor, PixelCorruption, steps=rule), batch, 1e-3)
@@ -239,7 +241,7 @@ def test_states_of_earlier_versions_have_nothing_settled() -> None:
     other.load_problem_state(0, saved)
     assert not other.memory["settled"].any()
     del saved["memory"]["tau"]
-    with pytest.raises(ValueError, match="the state has other optimizers or steps"):
+    with pytest.raises(ValueError, match="the state was saved with another optimizer or step rule"):
         other.load_problem_state(0, saved)
 
 
