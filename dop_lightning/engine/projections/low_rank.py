@@ -46,7 +46,7 @@ class LowRank:
         return float(torch.linalg.vector_norm(self.values[: self.rank]))
 
     def dense(self) -> Tensor:
-        """L, ``(n, m)``."""
+        """Return L, ``(n, m)``."""
         return self.scaled_left @ self.right[:, : self.rank].mT
 
     def entries(self, rows: Tensor, columns: Tensor) -> Tensor:

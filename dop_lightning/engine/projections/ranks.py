@@ -36,7 +36,7 @@ class Alone:
     device = torch.device("cpu")
 
     def total(self, rows: int) -> int:
-        """Return n.
+        """Return the total number of rows n.
 
         Args:
             rows: number of rows of this rank.
@@ -172,7 +172,7 @@ class Ranks(Alone):
         return (self.size - 1) / self.size
 
     def total(self, rows: int) -> int:
-        """Return n."""
+        """Return the total number of rows n."""
         return self.rows
 
     def own(self, length: int) -> slice:

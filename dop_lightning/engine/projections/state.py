@@ -59,7 +59,7 @@ class ProjectionsState(RatelessState):
     def evaluate(self) -> Evaluation:
         """Return L, the outliers, and a quarter of the squared residual."""
         signals, corruptions = zip(*(recovery.parts() for recovery in self.recoveries), strict=True)
-        if len(self) == 1:  # without a copy
+        if len(self) == 1:  # avoids a copy
             X, s = signals[0][None], corruptions[0][None]
         else:
             X, s = torch.stack(signals), torch.stack(corruptions)

@@ -1,4 +1,4 @@
-"""The adaptive median filter."""
+"""Adaptive median filter."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A batch under a filter, see :class:`~dop_lightning.engine.state.State`.
+"""State of a batch under a filter, see :class:`~dop_lightning.engine.state.State`.
 
 Shapes: K images ``(K, C, H, W)``.
 """
