@@ -190,7 +190,7 @@ def test_too_few_iterations_are_told() -> None:
         ({"n_components": 21}, "n_components must be at most 20"),
         ({"tol": -1.0}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be"),
-        ({"device": "abacus"}, "device must be one that PyTorch can use, got 'abacus'"),
+        ({"device": "abacus"}, "device must be one that PyTorch supports, got 'abacus'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
@@ -199,7 +199,7 @@ def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> 
 
 
 def test_wrong_data_is_named() -> None:
-    with pytest.raises(ValueError, match="NaN alone"):
+    with pytest.raises(ValueError, match="got only NaN"):
         RobustPCA().fit(np.full((5, 4), np.nan))
     with pytest.raises(ValueError, match="infinity"):
         RobustPCA().fit(np.array([[1.0, np.inf], [0.0, 1.0]]))
