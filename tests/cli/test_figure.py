@@ -39,8 +39,11 @@ def test_help_comes_without_heavy_imports(tmp_path: Path) -> None:
         ([], "the following arguments are required: NAME, --out"),
         (["2a"], "the following arguments are required: --out"),
         (["3x", "--out", "o"], "invalid choice: '3x'"),
-        (["2a", "--out", "o", "--images", "i"], "--images is for figures of images, got it for figure 2a"),
-        (["3", "--out", "o", "--rivals", "namf"], "--rivals and --runs are for figure grid, got them for figure 3"),
+        (["2a", "--out", "o", "--images", "i"], "--images is only supported for figures of images, got figure 2a"),
+        (
+            ["3", "--out", "o", "--rivals", "namf"],
+            "--rivals and --runs are only supported for figure grid, got figure 3",
+        ),
         (["grid", "--out", "o", "--rivals", "nanf"], "got 'nanf'; did you mean 'namf'?"),
         (["grid", "--out", "o", "--runs", "no/such"], "no/such: must be the folder of a run"),
         (["3", "--out", "o", "--images", "i"], "got --images i with --scale small"),
