@@ -35,7 +35,7 @@ HELD_OUT = 0.05
 """Fraction of the observed entries that is held out."""
 
 LARGEST = 500
-"""Rows and columns of the random part that is used for a larger matrix, where it gives the same choice. For a narrow
+"""Maximum number of rows and columns that are used: of a larger matrix, a random part is as informative. For a narrow
 matrix, more rows are used, up to the same number of entries."""
 
 GAIN = 1e-3

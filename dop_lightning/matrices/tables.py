@@ -64,9 +64,9 @@ class Table(NamedTuple):
 def read_table(path: Path, index: Sequence[str] = ()) -> Table:
     """Read a text table of numbers, compressed by gzip if its name ends in ``.gz``.
 
-    Cells are separated by tabs, semicolons, commas or blanks, whichever occurs first in this order in the last row.
-    With semicolons or tabs, a decimal comma is supported. Empty cells, ``nan``, ``n/a`` and the other markers of pandas
-    are missing values. Lines at the top that start with ``#`` are comments. The first row is a header if it has no
+    Cells are separated by tabs, semicolons, commas or blanks: the first of these, in this order, in the last row. With
+    semicolons or tabs, a decimal comma is supported. Empty cells, ``nan``, ``n/a`` and the other markers of pandas are
+    missing values. Lines at the top that start with ``#`` are comments. The first row is a header if it has no
     numbers, or has text in its first cell and in another one. Without ``index``, a first column of text holds labels.
     If the corner is empty, or the header is one cell shorter than the rows, labels may also be numbers.
 

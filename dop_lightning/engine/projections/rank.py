@@ -18,8 +18,8 @@ SPIKES = 2.0
 """Minimum singular value as a multiple of the threshold: a few outliers just below it are not noise of low variance."""
 
 STEADY = 0.75
-"""Minimum ratio of successive singular values of a component of L; those of residual outliers fall with the
-threshold."""
+"""Minimum ratio of the singular value of a component of L to that of the previous step; values due to residual outliers
+fall with the threshold."""
 
 STREAK = 3
 """Consecutive steps for which a candidate must meet these conditions before it becomes part of L."""
