@@ -47,7 +47,7 @@ def test_help_comes_without_heavy_imports(tmp_path: Path) -> None:
         (["grid", "--out", "o", "--rivals", "nanf"], "got 'nanf'; did you mean 'namf'?"),
         (["grid", "--out", "o", "--runs", "no/such"], "no/such: must be the folder of a run"),
         (["3", "--out", "o", "--images", "i"], "got --images i with --scale small"),
-        (["3", "--out", "o", "--scale", "paper", "--images", "no/such"], "no/such: the folder must hold"),
+        (["3", "--out", "o", "--scale", "paper", "--images", "no/such"], "no/such: the paper's images"),
         (["2a", "--out", "o", "--scale", "huge"], "invalid choice: 'huge'"),
         (["2a", "--out", "o", "--device", "tpu"], "invalid choice: 'tpu'"),
     ],

@@ -185,7 +185,7 @@ def test_too_few_iterations_are_told() -> None:
     ("settings", "message"),
     [
         ({"alpha": 0.0}, "alpha must be"),
-        ({"alpha": "best"}, "alpha must be a number above 0, 'auto' or None, got 'best'"),
+        ({"alpha": "best"}, "alpha must be a positive number, 'auto' or None, got 'best'"),
         ({"n_components": 0}, "n_components must be a whole number of at least 1, got 0"),
         ({"n_components": 21}, "n_components must be at most 20"),
         ({"tol": -1.0}, "tol must be"),
@@ -206,7 +206,7 @@ def test_wrong_data_is_named() -> None:
     with pytest.raises(NotFittedError):
         RobustPCA().transform(np.ones((5, 4)))
     pca = RobustPCA().fit(low_rank(30, 20, 1)[1])
-    with pytest.raises(ValueError, match="codes of each sample"):
+    with pytest.raises(ValueError, match="one per component"):
         pca.inverse_transform(np.ones((5, pca.n_components_ + 1)))
 
 
