@@ -162,7 +162,7 @@ def test_without_a_folder_it_is_that_of_the_configs(tmp_path: Path, monkeypatch:
     asked = Asked()
     assert load_figure("5").compute(tmp_path, "paper", asked) == 0
     assert [options for _, options in asked.runs.values()] == [[]] * 3
-    with pytest.raises(ValueError, match=r"none called kodim03\.png;"):
+    with pytest.raises(ValueError, match=r"images kodim03\.png are missing;"):
         load_figure("3").compute(tmp_path, "paper", Asked())
 
 
