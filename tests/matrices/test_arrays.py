@@ -161,7 +161,7 @@ class TestKeys:
 
     def test_is_refused_where_there_is_nothing_to_choose(self, tmp_path: Path) -> None:
         for suffix in (".npy", ".csv"):
-            with pytest.raises(ValueError, match=r"key chooses .* got 'x'"):
+            with pytest.raises(ValueError, match=r"key is only supported .* got 'x'"):
                 read_matrix(write(tmp_path / f"a{suffix}", WHOLE), "x")
 
     def test_an_archive_may_be_empty(self, tmp_path: Path) -> None:

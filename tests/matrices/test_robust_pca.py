@@ -321,7 +321,7 @@ def test_sparse_matrices_are_refused() -> None:
 
 @pytest.mark.parametrize(("shape", "kind"), [((1, 6), "row"), ((6, 1), "column")])
 def test_one_row_or_column_is_warned_of(shape: tuple[int, int], kind: str) -> None:
-    with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* a {kind}"):
+    with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* more than one {kind}"):
         RobustPCA(alpha=None).fit(np.arange(6.0).reshape(shape))
 
 

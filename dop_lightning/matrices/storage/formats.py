@@ -55,7 +55,7 @@ def open_source(place: Place) -> ArraySource:
     suffix = strip_suffix(place.path)
     if suffix == ".zarr":
         if not place.path.is_dir():
-            raise ValueError(f"{existing_file(place.path)}: must be the folder of a Zarr store, got a file")
+            raise ValueError(f"{existing_file(place.path)}: must be the folder of a Zarr store, got another file")
         return ZarrSource(place)
     existing_file(place.path)
     if suffix in ZARR_SUFFIXES:

@@ -193,7 +193,7 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["separate", str(tmp_path / f"a{suffix}"), "--out", str(tmp_path / "out")]) != 0
     extra = "hdf5" if library == "h5py" else "zarr"
-    assert f'need {library}: pip install "dop_lightning[{extra}]"' in capsys.readouterr().err
+    assert f'require {library}: pip install "dop_lightning[{extra}]"' in capsys.readouterr().err
 
 
 def test_files_that_differ_in_their_arrays_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
