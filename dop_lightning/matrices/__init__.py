@@ -1,1 +1,1 @@
-"""Matrices: tables, separation, the choice of α, and :class:`~dop_lightning.matrices.robust_pca.RobustPCA`."""
+"""Matrices: tables, separation, choice of α, and :class:`~dop_lightning.matrices.robust_pca.RobustPCA`."""

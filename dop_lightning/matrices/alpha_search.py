@@ -1,15 +1,15 @@
-r"""The ratio α of a matrix, chosen from the data alone: by entries that are held out.
+r"""Choose the ratio α for a matrix from the data alone, by held-out entries.
 
-``α = √max(n, m)`` is right where a matrix is of low rank up to its outliers, and the outliers are many. Data of the
-world are of low rank nearly, and often have few outliers: there a smaller α is better, by several dB (docs/alpha.md).
-To tell without the truth, a share of the observed entries is kept from the recovery, at one value of α after the other,
-and the α is taken that predicts them best,
+``α = √max(n, m)`` is right if a matrix is of exactly low rank except for outliers, and the outliers are many. Real data
+are only approximately of low rank and often have few outliers: a smaller α is then better, by several dB
+(docs/alpha.md). To choose α without the truth, a fraction of the observed entries is held out of the recovery. The
+chosen α predicts them best,
 
     ``α = argmin Σ_{held out} |y − X̂_α|``.
 
-The absolute error it is because the entries held out are as corrupted as the others: an outlier adds nearly the same
-to the error of every α. Values are tried from the largest on, and no longer where the error rises: the smaller α, the
-larger is the rank of what is recovered, and the longer it takes.
+The absolute error is used because the held-out entries are corrupted like the others: an outlier adds nearly the same
+error for every α. Values are tested in descending order until the error increases: a smaller α leads to a larger rank
+of the recovered matrix, and to a longer computation.
 
 Shapes: n × m a matrix.
 """
@@ -29,27 +29,27 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
 
 SCALES = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
-"""The values of α that are tried, in units of √max(n, m)."""
+"""Candidate values of α in units of √max(n, m)."""
 
 HELD_OUT = 0.05
-"""The share of the observed entries that is held out."""
+"""Fraction of the observed entries that is held out."""
 
 LARGEST = 500
-"""Rows and columns that are looked at, at most: of a larger matrix a random part is as telling. Of a narrow one more
-rows, up to as many entries."""
+"""Maximum number of rows and columns that are used: of a larger matrix, a random part is as informative. For a narrow
+matrix, more rows are used, up to the same number of entries."""
 
 GAIN = 1e-3
-"""Relative fall of the error for which a smaller α is taken."""
+"""Minimum relative decrease of the error for preferring a smaller α."""
 
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """What was tried.
+    """Result of the choice of α.
 
     Attributes:
-        alpha: the best ratio for the whole matrix; √max(n, m) where there are too few entries to tell.
-        scales: the values tried, in units of √max(n, m).
-        errors: the mean absolute error of the entries held out, for each of them.
+        alpha: best ratio for the whole matrix; √max(n, m) if there are too few entries.
+        scales: tested values, in units of √max(n, m).
+        errors: mean absolute error of the held-out entries for each of them.
     """
 
     alpha: float
@@ -69,20 +69,21 @@ def choose_alpha(
     """Choose α for a matrix.
 
     Args:
-        problem: with its observation, a matrix, and its mask; its seed draws the entries and the part.
-        method: how it is to be recovered; its steps are to take ``tau: auto``, and end a problem by themselves.
-        scales: values to try, in units of √max(n, m), each above 0, from the largest on.
-        held_out: share of the observed entries, above 0 and below 1.
-        max_iterations: of each, at least 1.
-        device: where to.
-        interrupted: asked after each block of iterations; the search ends when it is true.
+        problem: matrix with its observation and mask. Its seed determines the held-out entries, and the part of a large
+            matrix.
+        method: method of recovery. It must support ``tau: auto``, and end problems on its own.
+        scales: candidate values in units of √max(n, m), each above 0, in descending order.
+        held_out: fraction of the observed entries to hold out, above 0 and below 1.
+        max_iterations: maximum iterations per candidate, at least 1.
+        device: device of the computation.
+        interrupted: called after each block of iterations; the search ends if it returns true.
 
     Raises:
-        ValueError: an argument is out of range, or the problem is no matrix.
+        ValueError: an argument is out of range, or the problem is not a matrix.
         AdvanceInterrupted: the search was interrupted.
     """
     if len(problem.observation.shape) != 2 or problem.sensing is not None:
-        raise ValueError(f"{problem.name}: alpha can be chosen for matrices that were observed by entries alone")
+        raise ValueError(f"{problem.name}: alpha can only be chosen for matrices observed by entries")
     for scale in scales:
         positive("scales", scale)
     share = positive("held_out", fraction("held_out", held_out))
@@ -91,7 +92,7 @@ def choose_alpha(
     mask = torch.ones_like(y, dtype=torch.bool) if part.mask is None else part.mask
     drawn = torch.rand(y.shape, generator=stream(problem.seed, "held_out"), dtype=torch.float32, device="cpu")
     hidden = mask & (drawn < share)
-    if not hidden.any() or not (mask & ~hidden).any():  # too small a matrix to tell
+    if not hidden.any() or not (mask & ~hidden).any():  # the matrix is too small
         return AlphaChoice(max(problem.signal_shape) ** 0.5, (), ())
     shown = Problem(problem.name, y, mask=mask & ~hidden, seed=problem.seed)
     unit = max(y.shape) ** 0.5
@@ -107,7 +108,7 @@ def choose_alpha(
 
 
 def _part(problem: Problem) -> Problem:
-    """The problem without its truth, or random rows and columns of it where it is large."""
+    """Return the problem without its truth, or random rows and columns of it if it is large."""
     sides = problem.observation.shape
     if sides.numel() <= LARGEST**2:
         return replace(problem, truth=None, true_corruption=None)
@@ -120,7 +121,7 @@ def _part(problem: Problem) -> Problem:
     )
     mask = None if problem.mask is None else problem.mask[rows][:, columns]
     if mask is not None and not mask.any():
-        mask = None  # every entry is then as good as none, and no alpha better than another
+        mask = None  # nothing is observed in this part, so all candidates are equal
     return Problem(problem.name, problem.observation[rows][:, columns], mask=mask, seed=problem.seed)
 
 
@@ -134,7 +135,7 @@ def _error(
     device: torch.device | str,
     interrupted: Callable[[], object],
 ) -> float:
-    """The mean absolute error of what is hidden; infinite where the recovery diverges."""
+    """Return the mean absolute error of the hidden entries; infinite if the recovery diverges."""
     ending = run_to_end(method, shown, max_iterations, block=BLOCK, device=device, alpha=alpha, interrupted=interrupted)
     if ending.ends[0] == "interrupted":
         raise AdvanceInterrupted

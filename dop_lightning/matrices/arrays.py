@@ -1,4 +1,4 @@
-"""Matrices in: NumPy's ``.npy`` and ``.npz``, text tables ``.csv`` and ``.tsv``, ``.mat``, ``.parquet``, HDF5, Zarr.
+"""Read matrices: ``.npy`` and ``.npz`` files, text tables ``.csv`` and ``.tsv``, ``.mat``, ``.parquet``, HDF5, Zarr.
 
 Shapes: n rows, m columns.
 """
@@ -21,16 +21,16 @@ from dop_lightning.matrices.storage.source import has_large_integers
 from dop_lightning.matrices.tables import Table, TableLabels, read_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-"""Text tables."""
+"""Suffixes of text tables."""
 
 MATRIX_SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES, ".mat", ".parquet", *STORE_SUFFIXES)
 
 _SPARSE = {"data", "format", "shape"}
-"""Arrays in the files of scipy.sparse.save_npz."""
+"""Names of arrays in files written by scipy.sparse.save_npz."""
 
 
 def matrix_suffix(path: Path) -> str:
-    """Return the suffix of a matrix in lower case, such as ``.csv.gz``; the last suffix of other files.
+    """Return the matrix suffix of a file in lower case, such as ``.csv.gz``; for other files, their last suffix.
 
     >>> matrix_suffix(Path("a.b.CSV.gz"))
     '.csv.gz'
@@ -40,13 +40,13 @@ def matrix_suffix(path: Path) -> str:
 
 
 class Matrix(NamedTuple):
-    """What the file of a matrix holds.
+    """Content of a matrix file.
 
     Attributes:
-        values: ``(n, m)``, missing entries 0: float64 where the file holds float64, decimal text or integers
-            beyond ±2²⁴, else float32.
-        mask: ``(n, m)``, true where observed; ``None`` where nothing is missing.
-        labels: what stands around the numbers of a text table; ``None`` for other files.
+        values: ``(n, m)``, 0 if missing; float64 if the file holds float64, decimal text or integers beyond ±2²⁴,
+            otherwise float32.
+        mask: ``(n, m)``, true for observed entries; ``None`` if none are missing.
+        labels: everything except the numbers of a text table; ``None`` for other files.
     """
 
     values: Tensor
@@ -57,35 +57,35 @@ class Matrix(NamedTuple):
 def read_matrix(path: str | Path, key: str | None = None, index: Sequence[str] = ()) -> Matrix:
     """Read a matrix. Entries that are NaN, or empty in a table, are missing.
 
-    Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is parsed once.
+    Within :func:`~dop_lightning.foundation.parsing.parse_once`, each file is parsed only once.
 
     Args:
-        path: ``.npy``, ``.npz``, ``.csv``, ``.tsv``, either compressed as ``.gz`` (see
-            :func:`~dop_lightning.matrices.tables.read_table`), ``.mat`` up to version 7, which needs scipy,
-            ``.parquet``, which needs pyarrow, ``.h5`` or ``.hdf5``, which need h5py, or ``.zarr`` or ``.zarr.zip``,
-            which need zarr.
-        key: the name of the array in an ``.npz``, ``.mat``, HDF5 file or Zarr store, where it is a path; not needed
-            where there is one only.
+        path: ``.npy``, ``.npz``, ``.csv``, ``.tsv``, the latter two optionally compressed as ``.gz`` (see
+            :func:`~dop_lightning.matrices.tables.read_table`), ``.mat`` up to version 7 (requires scipy),
+            ``.parquet`` (requires pyarrow), ``.h5`` or ``.hdf5`` (require h5py), or ``.zarr`` or ``.zarr.zip`` (require
+            zarr).
+        key: name of the array in an ``.npz`` or ``.mat`` file, or its path in an HDF5 file or Zarr store; not needed if
+            there is only one.
         index: names of the columns of a table that hold labels.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a folder, empty, damaged, or of another suffix; ``key`` names no array in it, or does
-            not choose one of several; the array is not a matrix of real numbers with at least one observed entry, or
-            holds an infinite one.
-        ImportError: a library that reads the format is not installed.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is a folder, empty, damaged, or has another suffix; ``key`` does not name an array, or is
+            missing although there are several; the array is not a matrix of real numbers with at least one observed
+            entry, or has infinite entries.
+        ImportError: the library that reads the format is not installed.
     """
     path = Path(path)
     suffix = matrix_suffix(path)
-    if suffix != ".zarr":  # a folder
+    if suffix != ".zarr":  # .zarr is a folder
         existing_file(path)
     if suffix not in MATRIX_SUFFIXES:
-        raise ValueError(f"{path}: a matrix must be a file with suffix {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
+        raise ValueError(f"{path}: suffix must be one of {', '.join(MATRIX_SUFFIXES)}, got {suffix!r}")
     return parse_file(_parse, path, key, tuple(index))
 
 
 def thin_matrix_note(shape: Sequence[int]) -> str | None:
-    """Return a warning for a single row or column, else ``None``.
+    """Return a warning if the matrix is a single row or column, otherwise ``None``.
 
     Args:
         shape: ``(n, m)``.
@@ -94,8 +94,8 @@ def thin_matrix_note(shape: Sequence[int]) -> str | None:
         return None
     kind = "row" if shape[0] == 1 else "column"
     return (
-        f"a matrix of shape {shape[0]} × {shape[1]} always has rank 1, so outliers cannot be told from data in a "
-        f"{kind}; pass several"
+        f"a matrix of shape {shape[0]} × {shape[1]} always has rank 1, so outliers cannot be distinguished from data; "
+        f"pass more than one {kind}"
     )
 
 
@@ -106,54 +106,54 @@ def _parse(path: Path, key: str | None, index: tuple[str, ...]) -> Matrix:
         table = _read_parquet(path, index) if suffix == ".parquet" else read_table(path, index)
         return Matrix(*_to_matrix(path, table.values), table.labels)
     if index:
-        raise ValueError(f"{path}: index names columns of a table, a {suffix} has none; got {', '.join(index)}")
+        raise ValueError(f"{path}: index is only supported for tables, not for {suffix}; got {', '.join(index)}")
     if suffix in STORE_SUFFIXES:
         return Matrix(*_to_matrix(path, read_array(Place(path, key.strip("/") if key else None))))
-    with quiet():  # of files by old writers, and of names that occur twice: what is read is checked below
+    with quiet():  # warnings about old writers and duplicate names; the content is checked below
         array = _read_mat(path, key) if suffix == ".mat" else _read_numpy(path, key)
     return Matrix(*_to_matrix(path, array))
 
 
 def open_parquet(path: Path) -> Any:
-    """Return the ``ParquetFile`` of pyarrow, to be closed by the caller.
+    """Open a ``ParquetFile`` of pyarrow; the caller must close it.
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: the file is damaged, or no Parquet file.
+        ValueError: the file is damaged, or not a Parquet file.
     """
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f'{path}: .parquet files need pyarrow: pip install "dop_lightning[parquet]"') from error
+        raise ImportError(f'{path}: .parquet files require pyarrow: pip install "dop_lightning[parquet]"') from error
     try:
         return parquet.ParquetFile(path)
-    except Exception as error:  # damaged bytes make readers raise errors of any kind
-        raise ValueError(f"{path}: must be a Parquet file, got another, or a damaged one ({error!r})") from None
+    except Exception as error:  # readers raise errors of any type for damaged files
+        raise ValueError(f"{path}: must be a Parquet file, got another or damaged file ({error!r})") from None
 
 
 def parquet_numbers(path: Path, schema: Any, index: Sequence[str]) -> list[str]:
-    """Return the names of the columns of a Parquet file that hold numbers: all but those of ``index``.
+    """Return the names of the columns of a Parquet file that hold numbers: all columns except ``index``.
 
     Args:
-        path: of the file, for errors.
+        path: the file, for errors.
         schema: its schema, of pyarrow.
         index: names of columns that hold labels.
 
     Raises:
-        ValueError: ``index`` names no column, or another column holds something else.
+        ValueError: a name in ``index`` does not exist, or another column does not hold numbers.
     """
     from pyarrow import types
 
     for name in index:
         if name not in schema.names:
-            raise ValueError(f"{path}: index must name columns, {', '.join(schema.names)}, got {name!r}")
+            raise ValueError(f"{path}: index must name columns of {', '.join(schema.names)}, got {name!r}")
     names = [str(name) for name in schema.names if name not in index]
     for name in names:
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
             raise ValueError(
-                f"{path}: columns must hold numbers, got {kind} in column {name!r}; label the rows by it with "
-                f"--index {name}, or remove it"
+                f"{path}: columns must hold numbers, got {kind} in column {name!r}; pass --index {name} to use it as "
+                "row labels, or remove it"
             )
     return names
 
@@ -164,7 +164,7 @@ def _read_parquet(path: Path, index: tuple[str, ...]) -> Table:
         try:
             table = file.read()
         except Exception as error:  # as above
-            raise ValueError(f"{path}: must be a Parquet file, got another, or a damaged one ({error!r})") from None
+            raise ValueError(f"{path}: must be a Parquet file, got another or damaged file ({error!r})") from None
     columns = [[math.nan if v is None else float(v) for v in table.column(name).to_pylist()] for name in names]
     values = np.array(columns, dtype=np.float64).reshape(len(names), table.num_rows).T
     beside = [list(row) for row in zip(*(map(str, table.column(name).to_pylist()) for name in index), strict=True)]
@@ -176,13 +176,13 @@ def _read_numpy(path: Path, key: str | None) -> Any:
     zipped = path.suffix.lower() == ".npz"
     if not zipped:
         _refuse_key(path, key)
-    # Else NumPy takes what is neither for a pickle, and says so.
+    # Checked here, because NumPy assumes that any other content is a pickle, which leads to a misleading error.
     if not _starts_with(path, b"PK" if zipped else np.lib.format.MAGIC_PREFIX):
         raise ValueError(
-            f"{path}: must be a file written by numpy.{'savez' if zipped else 'save'}, got another, or a damaged one"
+            f"{path}: must be a file written by numpy.{'savez' if zipped else 'save'}, got another or damaged file"
         )
     try:
-        # Opened here, since NumPy leaves a damaged archive open.
+        # Opened here, because NumPy does not close a damaged archive.
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if zipped:
@@ -190,37 +190,37 @@ def _read_numpy(path: Path, key: str | None) -> Any:
             return loaded[_choose(path, key, loaded.files)] if zipped else loaded
     except _Choice:
         raise
-    except Exception as error:  # damaged bytes make readers raise errors of any kind
+    except Exception as error:  # readers raise errors of any type for damaged files
         if "allow_pickle" in str(error):
             raise ValueError(f"{path}: the array must hold numbers, got Python objects") from None
-        raise ValueError(f"{path}: the array cannot be read, the file is damaged or cut off ({error!r})") from None
+        raise ValueError(f"{path}: the array cannot be read; the file is damaged or truncated ({error!r})") from None
 
 
 def _read_mat(path: Path, key: str | None) -> Any:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ImportError(f'{path}: .mat files need scipy: pip install "dop_lightning[matlab]"') from error
+        raise ImportError(f'{path}: .mat files require scipy: pip install "dop_lightning[matlab]"') from error
     if _starts_with(path, b"MATLAB 7.3"):
         raise ValueError(f"{path}: a .mat file must have version 7 or older, got 7.3; save it with save(…, '-v7')")
     try:
         variables: Mapping[str, Any] = loadmat(path, appendmat=False)
     except Exception as error:  # as above
-        raise ValueError(f"{path}: must be a MATLAB file, got another, or a damaged one ({error!r})") from None
+        raise ValueError(f"{path}: must be a MATLAB file, got another or damaged file ({error!r})") from None
     return variables[_choose(path, key, [name for name in variables if not name.startswith("__")])]
 
 
 class _Choice(ValueError):
-    """The wrong key, in a file that is whole."""
+    """Error for a wrong key or array in an intact file."""
 
 
 def _choose(path: Path, key: str | None, names: list[str]) -> str:
-    """The name of the array that is meant."""
+    """Return the name of the array to read."""
     listed = ", ".join(names)
     if not names:
-        raise _Choice(f"{path}: must hold at least one array, got none")
+        raise _Choice(f"{path}: must contain at least one array, got none")
     if key is None and len(names) > 1:
-        raise _Choice(f"{path}: key must choose one of its arrays {listed}, got none")
+        raise _Choice(f"{path}: key is required to choose one of the arrays {listed}")
     if key is not None and key not in names:
         raise _Choice(f"{path}: key must be one of {listed}, got {key!r}")
     return names[0] if key is None else key
@@ -229,14 +229,14 @@ def _choose(path: Path, key: str | None, names: list[str]) -> str:
 def _refuse_sparse(path: Path, names: Sequence[str]) -> None:
     if set(names) >= _SPARSE:
         raise _Choice(
-            f"{path}: the matrix must be dense, got a sparse one of scipy; save it with numpy.save(…, matrix.toarray())"
+            f"{path}: the matrix must be dense, got a SciPy sparse matrix; save it with numpy.save(…, matrix.toarray())"
         )
 
 
 def _refuse_key(path: Path, key: str | None) -> None:
     if key is not None:
         raise _Choice(
-            f"{path}: key chooses an array of an .npz or .mat file, a {path.suffix} holds one only; got {key!r}"
+            f"{path}: key is only supported for files with several arrays, not for {path.suffix}; got {key!r}"
         )
 
 
@@ -246,10 +246,10 @@ def _starts_with(path: Path, start: bytes) -> bool:
 
 
 def _to_matrix(path: Path, array: Any) -> tuple[Tensor, Tensor | None]:
-    """Check an array of any kind, and part its values from its mask."""
+    """Check an array of any type, and separate its values from its mask."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(f"{path}: the array must hold real numbers, dense, got {kind}")
+        raise ValueError(f"{path}: the array must hold real numbers in dense storage, got {kind}")
     if array.ndim != 2 or array.size == 0:
         raise ValueError(
             f"{path}: the array must be a matrix with at least one row and one column, got shape {array.shape}"
@@ -258,15 +258,15 @@ def _to_matrix(path: Path, array: Any) -> tuple[Tensor, Tensor | None]:
     observed = ~np.isnan(array)
     complete = bool(observed.all())
     if not observed.any():
-        raise ValueError(f"{path}: the matrix must have at least one observed entry, got {array.size} missing ones")
-    # A conversion may overflow to infinity, which is refused with the others.
+        raise ValueError(f"{path}: the matrix must have at least one observed entry, got {array.size} missing entries")
+    # A conversion may overflow to infinity, which the check below rejects.
     with np.errstate(over="ignore"):
         known = array if complete else np.where(observed, array, 0)
-        values = np.require(known, np.float64 if wide else np.float32, ["C", "A", "W"])  # not copied if it is so
+        values = np.require(known, np.float64 if wide else np.float32, ["C", "A", "W"])  # copied only if necessary
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(
-            f"{path}: entries must be finite, or NaN where missing, got {array[row, column]} in row {row + 1}, "
+            f"{path}: entries must be finite, or NaN if missing, got {array[row, column]} in row {row + 1}, "
             f"column {column + 1}"
         )
     return torch.from_numpy(values), None if complete else torch.from_numpy(observed)

@@ -1,8 +1,8 @@
-r"""Probabilistic PCA of a table with outlying cells: each is compared with its prediction from the rest of its row.
+r"""Probabilistic PCA of a table with outlying cells; each cell is compared with its prediction from its row.
 
 The model of a row is ``z = μ + W c + ε`` with ``c ~ N(0, I)`` and ``ε ~ N(0, ψI)`` [Tipping and Bishop, 1999]. Outlying
-cells are treated as missing, as in cellwise robust covariance estimation [Raymaekers and Rousseeuw, 2023]. Surplus
-components are shrunk by their prior, so their number need not be known.
+cells are treated as missing, as in cellwise robust covariance estimation [Raymaekers and Rousseeuw, 2023]. The prior
+shrinks surplus components, so their number need not be known.
 
 Shapes: n rows, m columns, q components of the model.
 """
@@ -22,29 +22,29 @@ from dop_lightning.matrices.residual_tails import Tails, fit_tails
 from dop_lightning.matrices.row_regression import RowRegression
 
 COMPONENTS = 20
-"""Components of the model of a table, at most, unless a larger rank is known."""
+"""Maximum number of components for a table, unless a larger rank is known."""
 
 ROWS_PER_COMPONENT = 5
 
 DENSE_COLUMNS = 256
-"""Columns up to which the covariance is formed."""
+"""Maximum number of columns for which the covariance is formed."""
 
 ITERATIONS, SWEEPS, LAST_SWEEPS = 10, 2, 10
 
 AT_ONCE = 2**18
-"""Entries of rows, or of their Gram matrices, that are worked on at once."""
+"""Entries of rows, or of their Gram matrices, that are processed at once."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What the model says of each cell.
+    """Predictions of the cells of a table.
 
     Attributes:
         rows: z − μ, ``(n, m)``.
         kept: ``(n, m)``, true for the cells that were used.
-        fitted: ``(n, m)``: prediction from all kept cells of the row.
-        factors: ``(n, q, q)``: Cholesky factors of A of the regression.
-        regression: of the rows.
+        fitted: ``(n, m)``, prediction from all kept cells of the row.
+        factors: ``(n, q, q)``, Cholesky factors of A in the regression.
+        regression: regression of the rows.
     """
 
     rows: NDArray[Any]
@@ -61,23 +61,23 @@ class Cells:
 
     @cached_property
     def residual(self) -> NDArray[Any]:
-        """Cell minus its prediction from the other kept cells of the row, ``(n, m)``."""
+        """Cell minus its prediction from the other kept cells of its row, ``(n, m)``."""
         residual = self.rows - self.fitted
         return np.divide(residual, self._rest, out=residual, where=self.kept)
 
     @property
     def variance(self) -> NDArray[Any]:
-        """Variance of that residual, in the model, ``(n, m)``."""
+        """Variance of :attr:`residual` under the model, ``(n, m)``."""
         noise = self.regression.noise
         return np.where(self.kept, noise / self._rest, noise * (1 + self._leverage))
 
     @property
     def t(self) -> NDArray[Any]:
-        """The standardized residual, ``(n, m)``."""
+        """Standardized residual, ``(n, m)``."""
         return self.residual / np.sqrt(self.variance)
 
     def within(self, limit: float) -> NDArray[Any]:
-        """Return which cells have ``|t| ≤ limit``, ``(n, m)``.
+        """Return the mask of cells with ``|t| ≤ limit``, ``(n, m)``.
 
         Args:
             limit: above 0.
@@ -86,7 +86,7 @@ class Cells:
         squares *= squares
         squares /= limit**2 * self.regression.noise
         inverse = self._inverse
-        # leverage is at most this, and decides about few cells if it is small
+        # an upper bound on the leverage; if it is small, it leaves few cells undecided
         most = float(np.linalg.norm(inverse, axis=(1, 2)).max(initial=0.0)) * self.regression.longest**2
         result = squares <= 1 - most
         row, column = np.nonzero((squares <= 1 + most) & ~result)
@@ -116,13 +116,13 @@ class Cells:
 def predict_cells(rows: NDArray[Any], kept: NDArray[Any], regression: RowRegression) -> Cells:
     r"""Predict each cell of centered rows from the kept cells of its row.
 
-    Leaving out cell j divides its residual by ``1 − h_j``, ``h_j = v_jᵀ A⁻¹ v_j``; the variance is ``ψ/(1 − h_j)``, and
-    ``ψ(1 + h_j)`` for cells that are not kept.
+    Leaving out cell j divides its residual by ``1 − h_j``, where ``h_j = v_jᵀ A⁻¹ v_j``. The variance of the residual
+    is ``ψ/(1 − h_j)``, or ``ψ(1 + h_j)`` for cells that are not kept.
 
     Args:
         rows: z − μ, ``(n, m)``, finite.
         kept: ``(n, m)``, true for the cells that are used.
-        regression: of rows onto the loadings.
+        regression: regression of rows onto the loadings.
     """
     n, m = rows.shape
     V = regression.V
@@ -137,17 +137,17 @@ def predict_cells(rows: NDArray[Any], kept: NDArray[Any], regression: RowRegress
 
 @dataclass(frozen=True)
 class CellModel:
-    """A fitted model.
+    """Fitted model.
 
     Attributes:
-        center: ``(m,)``: the median of each column, from which cells are first judged.
+        center: ``(m,)``, median of each column, used for the first classification of cells.
         mean: μ, ``(m,)``.
-        covariance: ``(m, m)``, of clean rows.
+        covariance: covariance of clean rows, ``(m, m)``.
         loadings: W, ``(m, q)``.
         noise: ψ.
         first: thresholds of deviations from ``center``.
-        tails: thresholds of t, divided by its spread.
-        spread: of t, which may grow with the prediction.
+        tails: thresholds of t divided by its spread.
+        spread: spread of t, which may increase with the prediction.
     """
 
     center: NDArray[Any]
@@ -160,21 +160,21 @@ class CellModel:
     spread: Spread
 
     def clean(self, Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
+        """Return the mask of clean, observed cells, and the table with all other cells predicted, ``(n, m)`` each.
 
-        A row does not depend on the others.
+        Rows are independent of each other.
 
         Args:
-            Z: ``(n, m)``, NaN where missing.
+            Z: ``(n, m)``, NaN if missing.
         """
         cells = self.cells(Z)
         return cells.kept, np.where(cells.kept, cells.rows, cells.fitted) + self.mean
 
     def cells(self, Z: NDArray[Any]) -> Cells:
-        """Return what the model says of each cell, as in :meth:`clean`.
+        """Return the predictions of all cells, with outliers excluded as in :meth:`clean`.
 
         Args:
-            Z: ``(n, m)``, NaN where missing.
+            Z: ``(n, m)``, NaN if missing.
         """
         observed = ~np.isnan(Z)
         rows = np.where(observed, Z - self.mean, 0.0)
@@ -187,7 +187,7 @@ class CellModel:
         return predict_cells(rows, kept, regression)
 
     def ratio(self, cells: Cells) -> NDArray[Any]:
-        """Return |t| in units of its threshold, ``(n, m)``; above 1 the cell is an outlier."""
+        """Return |t| relative to its threshold, ``(n, m)``; cells above 1 are outliers."""
         return self.tails.ratio(self.residuals(cells))
 
     def residuals(self, cells: Cells) -> NDArray[Any]:
@@ -197,10 +197,10 @@ class CellModel:
     def _reconsidered(
         self, rows: NDArray[Any], kept: NDArray[Any], observed: NDArray[Any], regression: RowRegression
     ) -> NDArray[Any]:
-        """Judge rows that have lost more than half of their cells anew, starting from all of their cells.
+        """Classify rows that have lost more than half of their cells again, starting from all of their cells.
 
-        Cells far from the center are dropped first. Two such cells of a row may confirm each other, which is not seen
-        while both are dropped. The new verdict is used if the cells that it keeps agree, and are at least half.
+        Cells far from the center are dropped first. Two such cells of a row may confirm each other, but not while both
+        are dropped. The new classification is used if the kept cells are consistent and at least half of the row.
         """
         some = np.nonzero(2 * kept.sum(axis=1) < observed.sum(axis=1))[0]
         if not len(some):
@@ -221,10 +221,10 @@ class CellModel:
 def row_distances(Z: NDArray[Any], mean: NDArray[Any], loadings: NDArray[Any], noise: float) -> NDArray[Any]:
     r"""Return the squared Mahalanobis distance of each row, divided by its number of observed cells, ``(n,)``.
 
-    ``(z − μ)ᵀ (W Wᵀ + ψI)⁻¹ (z − μ)`` over the observed cells; 0 where nothing was observed.
+    The distance is ``(z − μ)ᵀ (W Wᵀ + ψI)⁻¹ (z − μ)`` over the observed cells; 0 for rows without observed cells.
 
     Args:
-        Z: ``(n, m)``, NaN where missing.
+        Z: ``(n, m)``, NaN if missing.
         mean: μ, ``(m,)``.
         loadings: W, ``(m, q)``.
         noise: ψ, above 0.
@@ -251,10 +251,10 @@ def row_distances(Z: NDArray[Any], mean: NDArray[Any], loadings: NDArray[Any], n
 
 
 def fit_cell_model(Z: NDArray[Any]) -> CellModel:
-    """Fit the model by expectation-maximization, judging cells anew in each iteration.
+    """Fit the model by expectation-maximization; each iteration classifies the cells again.
 
     Args:
-        Z: ``(n, m)``, columns in comparable units, NaN where missing.
+        Z: ``(n, m)``, columns in comparable units, NaN if missing.
     """
     n, m = Z.shape
     observed = ~np.isnan(Z)
@@ -292,9 +292,9 @@ def fit_cell_model(Z: NDArray[Any]) -> CellModel:
 
 
 def _swept(kept: NDArray[Any], observed: NDArray[Any], ratio: NDArray[Any]) -> NDArray[Any]:
-    """Take back cells that agree with their rows, and drop the worst other one of each row.
+    """Restore cells that agree with their rows, and drop the worst cell of each row that does not.
 
-    One at a time, since an outlying cell spoils the predictions of the others.
+    Only one cell is dropped at a time, because an outlying cell distorts the predictions of the others.
     """
     result = kept | (observed & (ratio <= 1))
     worst = np.where(kept, ratio, 0.0)
@@ -305,7 +305,7 @@ def _swept(kept: NDArray[Any], observed: NDArray[Any], ratio: NDArray[Any]) -> N
 
 
 def _uncertainty(gram: NDArray[Any], dropped: NDArray[Any], loadings: NDArray[Any], noise: float) -> NDArray[Any]:
-    """The mean conditional covariance of the cells that are not kept, ``(m, m)``."""
+    """Return the mean conditional covariance of the cells that are not kept, ``(m, m)``."""
     n, m = dropped.shape
     result = np.diag(noise * dropped.sum(axis=0).astype(float))
     rows = np.nonzero(dropped.any(axis=1))[0]

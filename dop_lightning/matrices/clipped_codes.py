@@ -1,4 +1,4 @@
-r"""Robust regression of rows onto known orthonormal components, by gradient steps with clipped residuals.
+r"""Robust regression of rows onto known orthonormal components, by gradient steps on clipped residuals.
 
 Shapes: n rows, m columns, q components.
 """
@@ -16,46 +16,47 @@ from dop_lightning.matrices.row_regression import RowRegression
 ITERATIONS = 5
 
 STEP = 1.4
-"""Step length; components are orthonormal, so steps below 2 are stable."""
+"""Step size; since components are orthonormal, steps below 2 are stable."""
 
 CLIP = 1.5
-"""Residuals are clipped at this many standard deviations of the residuals of their row."""
+"""Clipping threshold in standard deviations of the residuals of each row."""
 
 SAMPLED = 128
-"""Columns from which the scale of a row is estimated, about, if there are more."""
+"""Approximate number of columns from which the scale of a row is estimated, if there are more."""
 
 QUARTILE, QUARTILE_OF_NORMAL, MEDIAN_OF_NORMAL = 0.25, 0.3186, 0.6745
 
 TWICE = 2.0
-"""Rows whose residuals exceed the noise by this factor are fitted again by least absolute deviations."""
+"""Rows whose residuals exceed the noise by this factor are refitted by least absolute deviations."""
 
 BOUND = 100.0
-"""Entries are bounded by this many times the median absolute entry of their row in least absolute deviations."""
+"""Bound on entries in least absolute deviations, as a multiple of the median absolute entry of their row."""
 
 LAST_ITERATIONS = 30
 
 ROUNDS = 4
-"""Fits to cells with small residuals, at most."""
+"""Maximum number of fits to cells with small residuals."""
 
 WIDE = 3.0
-"""They are smaller than this many standard deviations of the residuals of their row."""
+"""Bound on small residuals, in standard deviations of the residuals of their row."""
 
 
 def clipped_codes(
     rows: NDArray[Any], observed: NDArray[Any], regression: RowRegression, device: str = "cpu"
 ) -> NDArray[Any]:
-    r"""Return the scaled codes c of rows ``y ≈ Vc + s`` with s sparse, ``(n, q)``; each row by itself.
+    r"""Return the scaled codes c of rows ``y ≈ Vc + s`` with sparse s, ``(n, q)``; rows are independent.
 
-    A gradient step of Huber's loss is ``c ← c + λ·Vᵀ clip(y − Vc, ±θ)``. θ follows the scale of the residuals, from the
-    lower quartile of their magnitude, so that it falls as fast as they do. Rows that still differ from the model are
-    fitted to the cells with small residuals in turns, and then by least absolute deviations
-    (:func:`~dop_lightning.engine.robust_codes.robust_codes`), which bears more outliers and takes much longer.
+    A gradient step of Huber's loss is ``c ← c + λ·Vᵀ clip(y − Vc, ±θ)``. θ follows the scale of the residuals,
+    estimated from the lower quartile of their magnitude, so that both decrease at the same rate. Rows that still differ
+    from the model are repeatedly refitted to the cells with small residuals, and finally fitted by least absolute
+    deviations (:func:`~dop_lightning.engine.robust_codes.robust_codes`), which tolerate more outliers but take much
+    longer.
 
     Args:
-        rows: y, ``(n, m)``, 0 where missing.
-        observed: ``(n, m)``, true where observed.
-        regression: of rows onto the loadings, whose V has orthonormal columns, or zeros.
-        device: of the gradient steps.
+        rows: y, ``(n, m)``, 0 if missing.
+        observed: ``(n, m)``, true for observed entries.
+        regression: regression of rows onto the loadings, whose V has orthonormal columns, or columns of zeros.
+        device: device of the gradient steps.
     """
     y, mask = torch.from_numpy(rows), None if observed.all() else torch.from_numpy(observed)
     m = rows.shape[1]
@@ -82,7 +83,7 @@ def clipped_codes(
 
 
 def _clipped(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: int) -> Tensor:
-    """The codes after all steps; scales are those of each ``every``-th column."""
+    """Return the codes after all steps; scales are estimated from every ``every``-th column."""
     known = None if mask is None else mask[:, ::every]
     scale = _scale_of(y[:, ::every].abs(), known, 0.5, MEDIAN_OF_NORMAL)
     if not bool(scale.all()):
@@ -104,7 +105,7 @@ def _clipped(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: in
 
 
 def _scale_of(size: Tensor, known: Tensor | None, quantile: float, of_normal: float) -> Tensor:
-    """:func:`_scale` on any device."""
+    """Compute :func:`_scale` on any device."""
     if size.device.type == "cpu":  # NumPy partitions faster
         seen = None if known is None else known.numpy()
         return torch.from_numpy(_scale(size.numpy(), seen, quantile, of_normal)).to(size)
@@ -116,7 +117,7 @@ def _scale_of(size: Tensor, known: Tensor | None, quantile: float, of_normal: fl
 
 
 def _scale(size: NDArray[Any], known: NDArray[Any] | None, quantile: float, of_normal: float) -> NDArray[Any]:
-    """The standard deviation of each row from a quantile of its known magnitudes; 0 without any."""
+    """Return the standard deviation of each row from a quantile of its known magnitudes; 0 if none are known."""
     if known is None:
         place = int(quantile * (size.shape[1] - 1))
         return np.partition(size, place, axis=1)[:, place] / of_normal
@@ -127,7 +128,7 @@ def _scale(size: NDArray[Any], known: NDArray[Any] | None, quantile: float, of_n
 
 
 def _least_deviations(y: Tensor, mask: Tensor | None, V: Tensor) -> Tensor:
-    # Bounded, since the precision of least absolute deviations is relative to the largest entries.
+    # Entries are bounded because the precision of least absolute deviations is relative to the largest entries.
     size = y.abs().numpy()
     bound = torch.from_numpy(BOUND * MEDIAN_OF_NORMAL * _scale(size, size > 0, 0.5, MEDIAN_OF_NORMAL))[:, None]
     return robust_codes(torch.clamp(y, -bound, bound), V.mT.contiguous(), mask, iterations=LAST_ITERATIONS)

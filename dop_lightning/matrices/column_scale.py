@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from dop_lightning.foundation.quiet import quiet
 
 CONSISTENT = 1.4826
-"""MAD of a Gaussian, times this, is its standard deviation."""
+"""Ratio of the standard deviation to the median absolute deviation (MAD) of a Gaussian distribution."""
 
 
 def robust_location(X: NDArray[Any]) -> NDArray[Any]:
-    """Return the median of each column, ``(m,)``; 0 for columns without an observed entry.
+    """Return the median of each column, ``(m,)``; 0 for columns without observed entries.
 
     Args:
-        X: ``(n, m)``, NaN where missing.
+        X: ``(n, m)``, NaN if missing.
     """
     return np.nan_to_num(_median(X), nan=0.0).astype(X.dtype)
 
@@ -26,13 +26,14 @@ def robust_location(X: NDArray[Any]) -> NDArray[Any]:
 def robust_scale(deviations: NDArray[Any]) -> NDArray[Any]:
     r"""Return the scale of each column, ``(m,)``, positive.
 
-    ``1.4826·median |d|``, the median absolute deviation [Hampel, 1974], which estimates the standard deviation of
-    Gaussian columns and is unaffected by outliers in up to half of the rows. It is 0 where more than half of the
-    entries are equal. There the scale is ``√f·median |d|`` of the entries with d ≠ 0, f their fraction: the root mean
-    square of a column that is 0 but for entries of one size. Constant columns have scale 1.
+    The scale is ``1.4826·median |d|``, the median absolute deviation [Hampel, 1974]. It estimates the standard
+    deviation of Gaussian columns and is not affected by outliers in up to half of the rows. If more than half of the
+    entries are equal, it is 0. The scale is then ``√f·median |d|`` over the entries with d ≠ 0, where f is their
+    fraction. This is the root mean square of a column whose nonzero entries have equal magnitude. Constant columns have
+    scale 1.
 
     Args:
-        deviations: d, ``(n, m)``: columns minus their location; NaN where missing.
+        deviations: d, ``(n, m)``: columns minus their location; NaN if missing.
     """
     size = np.abs(deviations)
     scale = CONSISTENT * _median(size)
@@ -52,13 +53,13 @@ def _median(X: NDArray[Any]) -> NDArray[Any]:
 
 def _quantile(X: NDArray[Any], probability: float) -> NDArray[Any]:
     if not np.isnan(X).any():
-        return _interpolated(np.array(X.T, order="C"), probability)  # contiguous columns are partitioned quickly
-    with quiet(RuntimeWarning):  # of columns without an entry
+        return _interpolated(np.array(X.T, order="C"), probability)  # contiguous columns are faster to partition
+    with quiet(RuntimeWarning):  # for columns without observed entries
         return np.nanmedian(X, axis=0) if probability == 0.5 else np.nanquantile(X, probability, axis=0)
 
 
 def _interpolated(columns: NDArray[Any], probability: float) -> NDArray[Any]:
-    """The quantile of each row by linear interpolation, as NumPy's; the rows are reordered."""
+    """Return the quantile of each row by linear interpolation, like NumPy. Reorders the rows in place."""
     position = probability * (columns.shape[1] - 1)
     low = int(position)
     columns.partition(low, axis=1)

@@ -1,4 +1,4 @@
-"""Which matrices DOP and the convex program can separate, by the sizes of their entries."""
+"""Check whether DOP and the convex program can separate a matrix, given the magnitudes of its entries."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch import Tensor
 from dop_lightning.problems.problem import Problem, scale
 
 CONVEX_SPREAD = 1e6
-"""The largest entry of a convex program, in units of the median: its tolerance is relative to all of the matrix."""
+"""Maximum entry for the convex program, in units of the median: its tolerance is relative to the whole matrix."""
 
 
 def check_sizes(problem: Problem) -> None:
-    """Refuse numbers whose squares are none of their type.
+    """Raise an error if squares of the entries overflow or underflow.
 
     Raises:
-        ValueError: they are too large, or so small that the square of their rounding is 0.
+        ValueError: the entries are too large, or so small that the square of their rounding error is 0.
     """
     y = problem.observation
     limits = torch.finfo(y.dtype)
@@ -21,20 +21,20 @@ def check_sizes(problem: Problem) -> None:
     most, least = 1e-3 * (limits.max / y.numel()) ** 0.5, limits.tiny**0.5 / limits.eps
     if largest > most or 0 < largest < least:
         raise ValueError(
-            f"{problem.name}: the largest entry must lie between {least:.0e} and {most:.0e} for numbers of "
-            f"{limits.bits} bits, got {largest:.3g}; use another unit"
+            f"{problem.name}: the largest entry must be between {least:.0e} and {most:.0e} in {limits.bits}-bit "
+            f"precision, got {largest:.3g}; use another unit"
         )
 
 
 def check_spread(problem: Problem, limit: float | None = None) -> None:
-    """Refuse an entry beside which the others are lost to rounding.
+    """Raise an error if the largest entry is so large that the others are lost to rounding.
 
     Args:
         problem: the matrix.
-        limit: of the largest entry, in units of the median absolute value; by default 1/ε of its number format.
+        limit: maximum entry in units of the median absolute value. Defaults to 1/ε of the dtype.
 
     Raises:
-        ValueError: the largest entry is larger.
+        ValueError: the largest entry exceeds the limit.
     """
     y = problem.observation
     limit = 1 / torch.finfo(y.dtype).eps if limit is None else limit
@@ -42,10 +42,10 @@ def check_spread(problem: Problem, limit: float | None = None) -> None:
     if largest > limit * unit:
         raise ValueError(
             f"{problem.name}: the largest entry must be at most {limit:.0e} times the median absolute value, got "
-            f"{largest / unit:.1e} times; replace it by NaN, which marks what is missing"
+            f"{largest / unit:.1e} times; replace it by NaN to mark it as missing"
         )
 
 
 def _largest(y: Tensor) -> float:
-    """Return the largest absolute value, without a copy."""
+    """Return the largest absolute value without copying the tensor."""
     return max(abs(float(extreme)) for extreme in y.aminmax())

@@ -1,4 +1,4 @@
-r"""Probabilistic PCA of a matrix of low rank with many outliers, from a separation of the two.
+r"""Probabilistic PCA of a low-rank matrix with many outliers, fitted to the result of a separation.
 
 Shapes: n rows, m columns, q components of the model.
 """
@@ -18,32 +18,32 @@ from dop_lightning.matrices.residual_tails import Tails
 from dop_lightning.matrices.row_regression import AT_ONCE, RowRegression
 
 LIMIT = 4.0
-"""Standardized residual beyond which an entry is an outlier."""
+"""Standardized residual above which an entry is an outlier."""
 
 QUANTILE, CONSISTENT = 0.4, 0.524
-"""The quantile of |residual| that sets the noise, and its value for Gaussian noise: up to 60 % may be outliers."""
+"""Quantile of |residual| that determines the noise, and its value for Gaussian noise: up to 60 % may be outliers."""
 
 LEAST_NOISE = 1e-6
-"""Lower bound on the standard deviation of the noise, in units of the median absolute entry."""
+"""Minimum standard deviation of the noise, in units of the median absolute entry."""
 
 ITERATIONS = 8
 
 ROUNDS = 4
-"""How often the cells of a row are judged, at most."""
+"""Maximum number of times that the cells of a row are classified."""
 
 SINGLE = 1e-3
-"""Standard deviation of the noise, in units of the median absolute entry, from which float32 is precise enough."""
+"""Minimum standard deviation of the noise, in units of the median absolute entry, for which float32 is sufficient."""
 
 
 @dataclass(frozen=True)
 class LowRankModel:
-    """A fitted model.
+    """Fitted model.
 
     Attributes:
         mean: μ, ``(m,)``.
         loadings: W, ``(m, q)``, orthogonal columns.
         noise: ψ, above 0.
-        covariance: ``None``: it is not formed.
+        covariance: ``None``; it is not formed.
     """
 
     mean: NDArray[Any]
@@ -53,12 +53,12 @@ class LowRankModel:
 
     @property
     def is_single(self) -> bool:
-        """Whether float32 is precise enough for the noise."""
+        """Whether float32 is precise enough, given the noise."""
         return self.noise**0.5 >= SINGLE
 
     @property
     def tails(self) -> Tails:
-        """The threshold of t, with the tail of Gaussian residuals."""
+        """Threshold of t, with Gaussian tails."""
         m = len(self.mean)
         return Tails(np.full((2, m), LIMIT), np.full((2, m), 0.75))
 
@@ -69,15 +69,14 @@ class LowRankModel:
     def clean(
         self, Z: NDArray[Any], device: str = "cpu", low_rank: tuple[NDArray[Any], NDArray[Any]] | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return which cells are observed and clean, and the table with the predictions of all others, ``(n, m)``.
+        """Return the mask of clean, observed cells, and the table with all other cells predicted, ``(n, m)`` each.
 
-        Each row is judged by robust regression, and does not depend on the others.
+        Rows are classified by robust regression, independently of each other.
 
         Args:
-            Z: ``(n, m)``, NaN where missing.
-            device: of the robust regression.
-            low_rank: factors ``(n, q)`` and ``(q, m)`` of an L that is close to the clean Z, in place of the robust
-                regression.
+            Z: ``(n, m)``, NaN if missing.
+            device: device of the robust regression.
+            low_rank: factors ``(n, q)`` and ``(q, m)`` of an L close to the clean Z, instead of the robust regression.
         """
         kept, values = np.empty(Z.shape, dtype=bool), np.empty(Z.shape, Z.dtype)
         for part, cells in self._strips(Z, device, low_rank):
@@ -87,11 +86,11 @@ class LowRankModel:
         return kept, values
 
     def cells(self, Z: NDArray[Any], device: str = "cpu") -> Cells:
-        """Return what the model says of each cell, as in :meth:`clean`.
+        """Return the predictions of all cells, with outliers excluded as in :meth:`clean`.
 
         Args:
-            Z: ``(n, m)``, NaN where missing.
-            device: of the robust regression.
+            Z: ``(n, m)``, NaN if missing.
+            device: device of the robust regression.
         """
         parts = [cells for _, cells in self._strips(Z, device)]
         rows, kept, fitted, factors = (
@@ -123,14 +122,14 @@ class LowRankModel:
         device: str,
         fitted: NDArray[Any] | None,
     ) -> Cells:
-        """The cells of some rows, from a first prediction of them, or by robust regression."""
+        """Return the cells of some rows, starting from a prediction of them or from robust regression."""
         if fitted is None:
             fitted = clipped_codes(rows, observed, regression, device) @ regression.V.numpy().T
         residual = np.subtract(rows, fitted, out=fitted)
         kept = observed & (np.abs(residual, out=residual) <= LIMIT * self.noise**0.5)
         whole = part = predict_cells(rows, kept, regression)
         changed = np.arange(len(rows))
-        for _ in range(ROUNDS):  # until a row agrees with its cells, wherever it has started
+        for _ in range(ROUNDS):  # until the classification of each row is consistent, whatever its start
             before = part.kept
             after = observed[changed] & part.within(LIMIT)
             differs = np.nonzero((after != before).any(axis=1))[0]
@@ -143,13 +142,13 @@ class LowRankModel:
 
 
 def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: bool, tolerance: float) -> LowRankModel:
-    """Fit the model by expectation-maximization from a separation, judging entries anew in each iteration.
+    """Fit the model to a separation by expectation-maximization; each iteration classifies the entries again.
 
     Args:
-        Z: ``(n, m)``, columns in comparable units, NaN where missing.
-        low_rank: L, ``(n, m)``, as separated.
-        q: its rank, at least 0.
-        center: whether μ is the mean of the columns; else it is 0.
+        Z: ``(n, m)``, columns in comparable units, NaN if missing.
+        low_rank: L of the separation, ``(n, m)``.
+        q: rank of L, at least 0.
+        center: whether to estimate μ by the column means; otherwise μ is 0.
         tolerance: components below this fraction of the largest are dropped.
     """
     m = Z.shape[1]
@@ -177,19 +176,19 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
 
 
 def certified_model(left: NDArray[Any], right: NDArray[Any], noise: float, center: bool) -> LowRankModel:
-    """Return the model of a separation that is known to hold: the covariance of the rows of L, and its noise.
+    """Return the model of a certified separation, from the covariance of the rows of L and the noise.
 
     Args:
-        left: ``(n, q)``, with L = left·right; of rows that were observed.
+        left: ``(n, q)``, with L = left·right; rows with observed entries only.
         right: ``(q, m)``, orthonormal rows.
         noise: standard deviation of the residual without outliers, at least 0.
-        center: whether μ is the mean of the columns of L; else it is 0.
+        center: whether μ is the mean of the rows of L; otherwise μ is 0.
     """
     codes = left.mean(axis=0) if center else np.zeros(left.shape[1])
     variances, vectors = np.linalg.eigh((left - codes).T @ (left - codes) / len(left))
     variance = max(noise, LEAST_NOISE) ** 2
     n, m = len(left), right.shape[1]
-    # Without its mean, L may have one component less.
+    # Subtracting the mean may reduce the rank of L by one.
     strong = np.nonzero(variances * n > variance * (n**0.5 + m**0.5) ** 2)[0][::-1]
     loadings = right.T @ vectors[:, strong] * np.sqrt(variances[strong])
     return LowRankModel(codes @ right, loadings, variance)
@@ -198,7 +197,7 @@ def certified_model(left: NDArray[Any], right: NDArray[Any], noise: float, cente
 def without_outliers(
     Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], limit: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return where ``|Z − left·right| ≤ limit``, ``(n, m)``, and left after a step towards Z there, ``(n, q)``.
+    """Return the mask ``|Z − left·right| ≤ limit``, ``(n, m)``, and left after a step towards the masked Z, ``(n, q)``.
 
     Args:
         Z: ``(n, m)``.

@@ -1,8 +1,8 @@
-"""Separate a matrix that is larger than memory: a stored matrix, read and written strip by strip.
+"""Separate a matrix larger than memory, which is read and written strip by strip.
 
-U and V alone lie in memory, ``(n + m)·k`` numbers. Each step of alternating projections
+Only U and V are kept in memory, ``(n + m)·k`` numbers. Each step of alternating projections
 (:class:`~dop_lightning.engine.projections.AlternatingProjections`) is one sequential pass over the file; the sparse
-part is computed anew whenever it is needed. Rows may be spread over ranks (:mod:`~dop_lightning.matrices.ranked`).
+part is recomputed when needed. Rows may be distributed over ranks (:mod:`~dop_lightning.matrices.ranked`).
 
 Shapes: n rows, m columns.
 """
@@ -53,14 +53,14 @@ from dop_lightning.matrices.storage.source import BLOCK_BYTES, StripMatrix
 from dop_lightning.matrices.table_strips import is_table
 
 SAVE_AFTER = 30.0
-"""Seconds between two saves of the progress."""
+"""Seconds between saves of the progress."""
 
 SMALLEST, LARGEST = 1e-15, 1e15
-"""Bounds of the largest entry: squares of others are no numbers of float32."""
+"""Bounds on the largest entry; squares of entries beyond them are not representable in float32."""
 
 
 class UnconfirmedError(ValueError):
-    """The projections are not confirmed, now or in an earlier call; all ranks raise it."""
+    """The projections are not confirmed, in this call or an earlier one. All ranks raise this error."""
 
 
 def separate_mapped(
@@ -75,43 +75,43 @@ def separate_mapped(
     stop: Callable[[], Stop] = lambda: "",
     save_after: float = SAVE_AFTER,
 ) -> dict[str, Any]:
-    """Separate the matrix of a file into ``recovered`` and ``corruption``, two files of its format and shape.
+    """Separate the matrix in a file into ``recovered`` and ``corruption``, two files of the same format and shape.
 
-    They are of its type if that is float32 or float64; other types become float32, and longer floats float64. NaN
-    entries are missing. ``progress.pt`` is saved between passes; call the function again to resume, on any number of
-    ranks.
+    They have the dtype of the matrix if it is float32 or float64. Longer floats become float64, other dtypes float32.
+    NaN entries are missing. The progress is saved in ``progress.pt`` between passes; call the function again to resume,
+    with any number of ranks.
 
-    Tables are copied into a ``.npy`` of float64 in the folder first, which is removed at the end; their parts are
-    ``.npy`` without labels. Ranks write ``.npy`` files, whatever the format of the matrix.
+    Tables are first copied into a float64 ``.npy`` file in the folder, which is removed at the end; their parts are
+    ``.npy`` files without labels. With several ranks, the results are always ``.npy`` files.
 
-    A rejection is recorded in ``rejected.json``: the next call with the same file and settings does no pass.
+    A rejection is recorded in ``rejected.json``, so that the next call with the same file and settings ends at once.
 
     Args:
-        file: ``.npy``, ``.h5``, ``.hdf5``, ``.zarr`` or ``.zarr.zip``; ``file.h5::/path/of/array`` chooses an array of
-            several. Or a table: ``.csv``, ``.tsv``, either as ``.gz``, or ``.parquet``.
-        folder: of the results, which are written last; ``result.json`` after the others.
-        solver: the settings.
-        seed: of the start and of the hidden entries.
-        say: gets a line per pass.
-        passes: at most, at least 1.
+        file: ``.npy``, ``.h5``, ``.hdf5``, ``.zarr`` or ``.zarr.zip``; use ``file.h5::/path/of/array`` to choose one of
+            several arrays. Or a table: ``.csv`` or ``.tsv``, optionally compressed as ``.gz``, or ``.parquet``.
+        folder: output folder. Results are written at the end, ``result.json`` last.
+        solver: settings of the solver.
+        seed: seed of the initialization and of the hidden entries.
+        say: called with one line per pass.
+        passes: maximum number of passes, at least 1.
         index: names of the columns of a table that hold labels.
-        ranks: all processes of this call, each of which gets the rows :meth:`Ranks.own` of the matrix; their number of
-            rows is set. ``None`` is this process alone.
-        stop: returns why to stop after a pass, if it is to; called on every rank.
-        save_after: seconds between two saves of the progress.
+        ranks: all processes of this call, each of which gets the rows :meth:`Ranks.own` of the matrix; the function
+            sets their number of rows. ``None`` means this process only.
+        stop: returns the reason to stop after a pass, or an empty string; called on every rank.
+        save_after: seconds between saves of the progress.
 
     Returns:
         The contents of ``result.json``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the library that reads the format is not installed.
-        ValueError: the file is no such matrix, the folder holds results of another one, or another process is at work
-            in it.
+        ValueError: the file is not such a matrix, the folder holds results of another one, or another process is
+            writing to the folder.
         UnconfirmedError: the projections are not confirmed.
-        KeyboardInterrupt: after the progress was saved.
-        StoppedError: ``stop`` has asked for it, and the progress was saved.
-        LostRankError: another rank has ended.
+        KeyboardInterrupt: interrupted, after saving the progress.
+        StoppedError: ``stop`` returned a reason; the progress has been saved.
+        LostRankError: another rank has exited.
     """
     place = locate(file)
     of_all = ALONE if ranks is None else ranks
@@ -137,7 +137,7 @@ def _separate(
     stop: Callable[[], Stop],
     save_after: float,
 ) -> dict[str, Any]:
-    """:func:`separate_mapped` in a folder that is held; ``D`` is ``None`` if the file is a table."""
+    """Run :func:`separate_mapped` in a locked folder; ``D`` is ``None`` for tables."""
     of_all = ALONE if ranks is None else ranks
     name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
     about = description(place, solver, seed, index)
@@ -152,7 +152,7 @@ def _separate(
     D = copied(place, folder, about, index, say, of_all) if D is None else D
     shape = D.shape[0], D.shape[1]
     if isinstance(D, StripMatrix) and D.decodings > 1:
-        say(f"{name}: chunks are larger than {BLOCK_BYTES >> 20} MiB and decoded {D.decodings} times per pass")
+        say(f"{name}: chunks are larger than {BLOCK_BYTES >> 20} MiB, so they are decoded {D.decodings} times per pass")
     if ranks is not None:
         require_rows(*shape, ranks.size, str(place))
         ranks.rows = shape[0]
@@ -164,7 +164,7 @@ def _separate(
     describe = partial(_describe, name)
     run_passes(recovery, of_all, folder, about, seconds, say, describe, passes, stop, save_after)
     if recovery.progress.phase != "ended":
-        raise ValueError(f"{place}: not finished after {recovery.steps_done} passes; raise --iterations and go on")
+        raise ValueError(f"{place}: not finished after {recovery.steps_done} passes; raise --iterations to continue")
     verdict = recovery.progress.certificate
     if verdict is None or not verdict.is_accepted:
         reason = "" if verdict is None else verdict.reason
@@ -203,7 +203,7 @@ def _separate(
 
 
 def _hold(lock: FolderLock) -> str:
-    """Hold a folder and remove what killed processes have left of files; return why this is impossible."""
+    """Lock a folder and remove files left behind by killed processes; return why this failed, if it did."""
     if not lock.acquire():
         return "held"
     remove_temporary(lock.folder)
@@ -211,11 +211,11 @@ def _hold(lock: FolderLock) -> str:
 
 
 def _silent(_: str) -> None:
-    """The first rank says it."""
+    """Ignore a line, because the first rank prints it."""
 
 
 def _is_true(found: bool, ranks: Alone) -> bool:
-    """What rank 0 has found."""
+    """Return the value of rank 0 on all ranks."""
     return bool(ranks.same(torch.tensor(found, device=ranks.device))[0])
 
 
@@ -228,13 +228,13 @@ def _begun(
     say: Callable[[str], object],
     ranks: Alone,
 ) -> tuple[Recovery, float]:
-    """The recovery, where it was left if it has begun, and the seconds that it has taken."""
+    """Return the recovery, resumed if there is saved progress, and the time spent so far in seconds."""
     saved: dict[str, Any] | None = None
     if _is_true((folder / PROGRESS).is_file(), ranks):
         try:
             saved = load_state(folder / PROGRESS)
         except ValueError as error:
-            raise ValueError(f"{error}; remove it to begin anew") from None
+            raise ValueError(f"{error}; remove it to start over") from None
         require_same(saved["about"], about, folder)
     has_gaps = _checked(D, about["file"], ranks)
     D = _placed(D, ranks.device, about["file"])
@@ -245,15 +245,15 @@ def _begun(
     saved = with_own_rows(saved, folder, ranks.own(ranks.total(len(D))))
     recovery.progress = loaded_progress(saved, torch.empty(0, dtype=D.dtype, device=ranks.device))
     recovery.steps_done = int(saved["steps_done"])
-    say(f"{folder.name}: going on after {recovery.steps_done} passes")
+    say(f"{folder.name}: resuming after {recovery.steps_done} passes")
     return recovery, float(saved["seconds"])
 
 
 def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor | StripMatrix:
-    """The rows of this rank on its device; on a CPU they stay in the file.
+    """Copy the rows of this rank to its device; on a CPU, they stay in the file.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: the rows do not fit in the memory of the device.
     """
     if device.type == "cpu":
         return D
@@ -264,8 +264,8 @@ def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor 
             raise
         size = D.numel() * D.dtype.itemsize / 2**30
         raise ValueError(
-            f"{name}: the {len(D)} rows of each process take {size:.1f} GiB, which {device} does not have; use more "
-            "devices"
+            f"{name}: the {len(D)} rows per process require {size:.1f} GiB, which exceeds the memory of {device}; use "
+            "more devices"
         ) from None
     for rows in strips_of(D):
         placed[rows] = D[rows]
@@ -273,10 +273,10 @@ def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor 
 
 
 def _checked(D: Tensor | StripMatrix, name: str, ranks: Alone) -> bool:
-    """Whether entries are missing, of any rank.
+    """Check the entries, and return whether any are missing on any rank.
 
     Raises:
-        ValueError: one is infinite, or all are missing.
+        ValueError: an entry is infinite, all are missing, or the largest one is out of range.
     """
     missing, infinite, largest = 0, False, 0.0
     for rows in strips_of(D):
@@ -288,19 +288,19 @@ def _checked(D: Tensor | StripMatrix, name: str, ranks: Alone) -> bool:
     every = ranks.every(missing, infinite, largest)
     missing, largest = int(every[:, 0].sum()), float(every[:, 2].max())
     if bool(every[:, 1].any()):
-        raise ValueError(f"{name}: entries must be finite, or NaN where missing, got an infinite one")
+        raise ValueError(f"{name}: entries must be finite, or NaN if missing, got an infinite entry")
     if missing == ranks.total(len(D)) * D.shape[1]:
         raise ValueError(f"{name}: all entries are missing")
     if largest and not SMALLEST < largest < LARGEST:
         raise ValueError(
-            f"{name}: the largest entry must lie between {SMALLEST:.0e} and {LARGEST:.0e}, got {largest:.3g}; use "
+            f"{name}: the largest entry must be between {SMALLEST:.0e} and {LARGEST:.0e}, got {largest:.3g}; use "
             "another unit"
         )
     return missing > 0
 
 
 def _describe(name: str, recovery: Recovery) -> str:
-    """A line for the last pass."""
+    """Return a progress line for the last pass."""
     now = recovery.progress
     residual = f"{now.energies[-1]:.2g}" if now.energies else "–"
     return (

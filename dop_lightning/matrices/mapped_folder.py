@@ -1,6 +1,6 @@
-"""The folder of a matrix that is separated in pieces: what it is of, the copy of a table, and rejections.
+"""Output folder of a separation in strips: its description, the copy of a table, and rejections.
 
-:func:`~dop_lightning.matrices.mapped.separate_mapped` writes it. Of several ranks, the first one does.
+:func:`~dop_lightning.matrices.mapped.separate_mapped` writes it; with several ranks, the first one does.
 """
 
 import hashlib
@@ -25,22 +25,22 @@ from dop_lightning.matrices.table_strips import convert_table
 RESULT, REJECTED = "result.json", "rejected.json"
 
 COPY = "observation"
-"""Start of the name of the copy of a table."""
+"""Prefix of the name of a table's copy."""
 
 
 def advice(ranks: Alone) -> str:
-    """Return what to do if the projections are not confirmed.
+    """Return a suggestion for matrices whose projections are not confirmed.
 
     >>> advice(Alone())
-    'DOP needs the matrix in memory, raise --max-memory'
+    'DOP requires the matrix in memory, so raise --max-memory'
     """
     if ranks.size == 1:
-        return "DOP needs the matrix in memory, raise --max-memory"
-    return "DOP needs the matrix in the memory of one process, use --devices 1 and raise --max-memory"
+        return "DOP requires the matrix in memory, so raise --max-memory"
+    return "DOP requires the matrix in the memory of one process, so use --devices 1 and raise --max-memory"
 
 
 def is_separated(folder: Path) -> bool:
-    """Return whether a folder holds results, or the progress, of a matrix that is separated in pieces."""
+    """Return whether a folder holds results or progress of a separation in strips."""
     if (folder / PROGRESS).is_file():
         return True
     try:
@@ -50,31 +50,31 @@ def is_separated(folder: Path) -> bool:
 
 
 def known_result(folder: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """Return the result in a folder, or ``None`` if there is none, or it or a part is damaged.
+    """Return the result in a folder, or ``None`` if there is none, or the result or one of its files is damaged.
 
     Args:
-        folder: of the results.
-        say: gets a line about damage.
+        folder: output folder.
+        say: called with a line about damage.
     """
     if not (folder / RESULT).is_file():
         return None
     try:
         known: dict[str, Any] = read_json(folder / RESULT)
     except ValueError as error:
-        say(f"{folder / RESULT}: {error}: separated anew")
+        say(f"{folder / RESULT}: {error}; separating again")
         return None
     for name, expected in known.get("files", {}).items():
         if fault := file_fault(folder / name, expected):
-            say(f"{folder / name}: {fault}: separated anew")
+            say(f"{folder / name}: {fault}; separating again")
             return None
     return known
 
 
 def description(place: Place, solver: AlternatingProjections, seed: int, index: Sequence[str]) -> dict[str, Any]:
-    """Return what a result is of: it is not mixed with that of another file or of other settings.
+    """Return a description of the file and settings of a separation, to avoid mixing results of different ones.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     files = (
         [existing_file(place.path)]
@@ -95,15 +95,15 @@ def description(place: Place, solver: AlternatingProjections, seed: int, index: 
 
 
 def require_same(known: object, about: Mapping[str, Any], folder: Path) -> None:
-    """Refuse the results of another matrix or of other settings.
+    """Raise an error for results of another matrix or of other settings.
 
     Args:
-        known: what the results in the folder are of.
-        about: what is asked for, see :func:`description`.
-        folder: of the results.
+        known: description of the results in the folder.
+        about: description of the requested separation, see :func:`description`.
+        folder: output folder.
 
     Raises:
-        ValueError: they differ.
+        ValueError: the descriptions differ.
     """
     if known == about:
         return
@@ -121,19 +121,19 @@ def copied(
     say: Callable[[str], object],
     ranks: Alone,
 ) -> Tensor | StripMatrix:
-    """Return the numbers of a table, mapped. The first rank copies them, unless there is a copy of the same file.
+    """Return the memory-mapped numbers of a table. The first rank copies them, unless the file has been copied before.
 
     Args:
-        place: of the table.
-        folder: of the copy.
-        about: what is separated.
+        place: location of the table.
+        folder: folder of the copy.
+        about: description of the separation.
         index: names of columns that hold labels.
-        say: gets a line.
-        ranks: all of them; the others wait for the copy.
+        say: called with a progress line.
+        ranks: processes that share the rows; they wait for the copy.
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: the table is damaged, or a cell is no number.
+        ValueError: the table is damaged, or a cell is not a number.
     """
     content = json.dumps([about["file"], about["bytes"], about["modified"], *index])
     copy = folder / f"{COPY}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.npy"
@@ -141,12 +141,12 @@ def copied(
         _remove(folder, f"{COPY}-*.npy")
         say(f"{place.path.name}: copying the table to {copy}")
         convert_table(place.path, copy, index)
-    ranks.every()  # the copy has its name
+    ranks.every()  # wait until the copy is complete
     return map_numpy(copy)
 
 
 def clear(folder: Path) -> None:
-    """Remove what a separation that has ended does not need."""
+    """Remove the files that are not needed after a separation has ended."""
     (folder / PROGRESS).unlink(missing_ok=True)
     _remove(folder, PIECES)
     _remove(folder, f"{COPY}-*.npy")
@@ -159,13 +159,13 @@ def reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> 
 
 
 def known_rejection(place: Place, folder: Path, about: Mapping[str, Any], ranks: Alone) -> str:
-    """Return why the passes are not to be repeated, if they are not; remove the rejection of another separation.
+    """Return why the separation is not repeated, if it was rejected; remove the rejection of another separation.
 
     Args:
-        place: of the matrix.
-        folder: of the results.
-        about: what is asked for, see :func:`description`.
-        ranks: all of them.
+        place: location of the matrix.
+        folder: output folder.
+        about: description of the requested separation, see :func:`description`.
+        ranks: processes that share the rows.
 
     Raises:
         ValueError: ``rejected.json`` is damaged.
@@ -177,10 +177,10 @@ def known_rejection(place: Place, folder: Path, about: Mapping[str, Any], ranks:
         known = json.loads(file.read_text(encoding="utf-8"))
         is_same, reason, passes = known["about"] == about, known["reason"], known["passes"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: damaged ({error!r}); remove it to begin anew") from None
+        raise ValueError(f"{file}: damaged ({error!r}); remove it to start over") from None
     if is_same:
         return (
-            f"{place}: alternating projections were not confirmed before, after {passes} passes ({reason}); "
+            f"{place}: alternating projections were not confirmed in an earlier run, after {passes} passes ({reason}); "
             f"{advice(ranks)}, or remove {file} to repeat them"
         )
     file.unlink()

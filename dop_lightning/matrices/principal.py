@@ -1,4 +1,4 @@
-r"""Principal components of a covariance, or of rows if there are too many columns to form one.
+r"""Principal components of a covariance matrix, or of rows with too many columns to form one.
 
 Shapes: n rows, m columns, r components.
 """
@@ -19,27 +19,28 @@ def principal_components(
     r: int,
     start: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], float]:
-    """Return the first principal components.
+    """Return the leading principal components.
 
-    Exact by the eigenvalues of the covariance; else by subspace iteration [Halko, Martinsson and Tropp, 2011].
+    With a covariance matrix, the result is exact, by eigendecomposition. Otherwise, it is computed by subspace
+    iteration [Halko, Martinsson and Tropp, 2011].
 
     Args:
         covariance: ``(m, m)``, or ``None``.
-        rows: centered rows, ``(n, m)``; used without a covariance.
+        rows: centered rows, ``(n, m)``; used if there is no covariance.
         r: number of components.
-        start: ``(m, r)``, a basis close to theirs for the iteration, or ``None``.
+        start: ``(m, r)``, approximate basis to start the iteration from, or ``None``.
 
     Returns:
-        Components ``(r, m)``, orthonormal; their variances ``(r,)``, decreasing; the total variance.
+        Components ``(r, m)``, orthonormal; their variances ``(r,)``, descending; the total variance.
 
     Raises:
-        ValueError: there is neither a covariance nor rows.
+        ValueError: neither a covariance nor rows are given.
     """
     if covariance is not None:
         values, vectors = np.linalg.eigh(covariance)
         return vectors[:, ::-1][:, :r].T, np.maximum(values[::-1][:r], 0.0), float(np.trace(covariance))
     if rows is None:
-        raise ValueError("principal_components needs a covariance or rows, got neither")
+        raise ValueError("principal_components requires a covariance or rows, got neither")
     n, m = rows.shape
     iterations = ITERATIONS_WARM
     if start is None:

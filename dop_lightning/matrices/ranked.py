@@ -1,6 +1,6 @@
-"""What :mod:`~dop_lightning.matrices.mapped` does where rows are spread over ranks: steps, saved progress, results.
+"""Parts of :mod:`~dop_lightning.matrices.mapped` for rows distributed over ranks: steps, saved progress, results.
 
-Each rank reads its own rows of the matrix, saves its own rows of U, and writes its own rows of L and S.
+Each rank reads its rows of the matrix, saves its rows of U, and writes its rows of L and S.
 
 Shapes: n rows, m columns.
 """
@@ -26,19 +26,19 @@ from dop_lightning.foundation.saved_state import load_state, save_state
 from dop_lightning.matrices.storage.source import StripMatrix
 
 PROGRESS = "progress.pt"
-"""The file of the progress."""
+"""File of the saved progress."""
 
 PIECES = "progress-*.pt"
-"""The files of saved rows of U."""
+"""Files of the saved rows of U."""
 
 Stop = Literal["", "SIGINT", "SIGTERM", "orphan"]
-"""Why to stop: a signal, or the process that has started this one has ended."""
+"""Reason to stop: none, a signal, or the exit of the parent process."""
 
 REASONS: tuple[Stop, ...] = ("", "SIGINT", "SIGTERM", "orphan")
 
 
 class StoppedError(Exception):
-    """All ranks have stopped after the same pass, and the progress is saved."""
+    """All ranks have stopped after the same pass, and the progress has been saved."""
 
     def __init__(self, reason: Stop) -> None:
         super().__init__(reason)
@@ -46,25 +46,25 @@ class StoppedError(Exception):
 
 
 def require_rows(n: int, m: int, size: int, name: str) -> None:
-    """Refuse more ranks than there are strips of rows.
+    """Raise an error if there are more ranks than strips of rows.
 
     Raises:
-        ValueError: there are more ranks than strips of 16 rows, or than columns.
+        ValueError: there are more ranks than strips of 16 rows, or more than columns.
     """
     most = min(n // LEAST_HEIGHT, m)
     if size > most:
         raise ValueError(
-            f"{name}: the {n} rows and {m} columns must be spread over at most {max(1, most)} processes, each with "
-            f"{LEAST_HEIGHT} rows, got {size} processes"
+            f"{name}: the {n} rows and {m} columns can be distributed over at most {max(1, most)} processes, with at "
+            f"least {LEAST_HEIGHT} rows each, got {size} processes"
         )
 
 
 def text_of_first(make: Callable[[], str], ranks: Alone) -> str:
-    """Return what ``make`` returns on rank 0, where alone it is called.
+    """Return the result of ``make``, which is only called on rank 0.
 
     Args:
-        make: returns a text. If it raises, the others lose rank 0.
-        ranks: all of them.
+        make: returns a text. If it raises an error, the other ranks lose rank 0.
+        ranks: processes that share the rows.
     """
     text = make().encode() if ranks.rank == 0 else b""
     (length,) = ranks.same(torch.tensor(len(text), device=ranks.device))
@@ -87,24 +87,24 @@ def run_passes(
     stop: Callable[[], Stop],
     save_after: float,
 ) -> None:
-    """Do all steps on all ranks, and save the progress from time to time, at the end, and if one is to stop.
+    """Do all steps on all ranks. Save the progress periodically, at the end, and before stopping.
 
     Args:
-        recovery: of the rows of this rank.
-        ranks: all of them.
-        folder: of the results.
-        about: what is separated.
-        seconds: that it has taken so far.
-        say: gets a line per pass.
+        recovery: recovery with the rows of this rank.
+        ranks: processes that share the rows.
+        folder: output folder.
+        about: description of the separation.
+        seconds: time spent in earlier calls.
+        say: called with one line per pass.
         describe: returns this line.
-        passes: at most.
-        stop: returns why this rank is to stop, if it is.
-        save_after: seconds between two saves.
+        passes: maximum number of passes.
+        stop: returns the reason for this rank to stop, or an empty string.
+        save_after: seconds between saves.
 
     Raises:
-        RuntimeError: ranks have come to different decisions.
-        StoppedError: one rank was to stop.
-        KeyboardInterrupt: the only rank was interrupted; the progress of the pass before is saved.
+        RuntimeError: ranks made different decisions.
+        StoppedError: a rank requested to stop.
+        KeyboardInterrupt: the only rank was interrupted; the progress up to the previous pass has been saved.
     """
     start = saved_at = time.monotonic()
     begun = done = recovery.steps_done
@@ -129,39 +129,40 @@ def run_passes(
                 saved_at = time.monotonic()
             if reason:
                 raise StoppedError(reason)
-        if done > begun:  # also at the end: writing the parts takes long
+        if done > begun:  # save at the end too, because writing the parts takes long
             save()
     except KeyboardInterrupt:
-        if ranks.size == 1:  # others would wait
+        if ranks.size == 1:  # with more ranks, the others would wait
             save()
-            say(f"{folder.name}: stopped after {done} passes; the same command goes on")
+            say(f"{folder.name}: stopped after {done} passes; run the same command to resume")
         raise
 
 
 def _agreed(recovery: Recovery, ranks: Alone, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
-    """Why any rank is to stop, and whether rank 0 is to save.
+    """Return the reason of any rank to stop, and whether rank 0 requests a save.
 
     Raises:
-        RuntimeError: ranks have come to different decisions.
+        RuntimeError: ranks made different decisions.
     """
     now = recovery.progress
     decisions = [len(now.phase), now.estimate.rank, now.estimate.left.shape[1], now.threshold, now.wait, now.fits]
     every = ranks.every(REASONS.index(reason), float(is_due), *decisions)
     if not torch.equal(every[:, 2:], every[:1, 2:].expand(ranks.size, -1)):
-        raise RuntimeError(f"processes have come to different decisions in pass {recovery.steps_done}: {every}")
+        raise RuntimeError(f"processes made different decisions in pass {recovery.steps_done}: {every}")
     return REASONS[int(every[:, 0].max())], bool(every[0, 1])
 
 
 def save_together(progress: Mapping[str, Any], ranks: Alone, folder: Path, content: Mapping[str, Any]) -> None:
-    """Save the progress: first the rows of all ranks, then what they have in common and the names of their files.
+    """Save the progress: first the rows of all ranks, then the common state with the names of their files.
 
     A single rank saves one file.
 
     Args:
-        progress: of the rows of this rank, see :func:`~dop_lightning.engine.projections.saved.saved_progress`.
-        ranks: all of them.
-        folder: of the results.
-        content: saved beside the progress.
+        progress: progress with the rows of this rank, see
+            :func:`~dop_lightning.engine.projections.saved.saved_progress`.
+        ranks: processes that share the rows.
+        folder: output folder.
+        content: entries to save in addition to the progress.
     """
     if ranks.size == 1:
         _save(folder / PROGRESS, {**progress, **content})
@@ -171,7 +172,7 @@ def save_together(progress: Mapping[str, Any], ranks: Alone, folder: Path, conte
     rows = ranks.own(ranks.total(len(left)))
     name = f"progress-{content['steps_done']}-{rows.start}.pt"
     _save(folder / name, {"left": left})
-    starts = [int(start) for (start,) in ranks.every(rows.start).tolist()]  # all have come here
+    starts = [int(start) for (start,) in ranks.every(rows.start).tolist()]  # also waits until all files are saved
     if ranks.rank == 0:
         pieces = [f"progress-{content['steps_done']}-{start}.pt" for start in starts]
         _save(folder / PROGRESS, {**progress, **content, "tensors": tensors, "pieces": pieces, "starts": starts})
@@ -186,12 +187,12 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[str, Any]:
-    """Return saved progress with these rows of U, whatever number of ranks has saved it.
+    """Return saved progress with the given rows of U, for any number of ranks at the time of saving.
 
     Args:
-        saved: the contents of ``progress.pt``.
-        folder: of the results.
-        rows: of U.
+        saved: contents of ``progress.pt``.
+        folder: output folder.
+        rows: rows of U.
 
     Raises:
         ValueError: a file is missing or damaged.
@@ -209,7 +210,7 @@ def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[s
             try:
                 piece = load_state(folder / name)["left"]
             except ValueError as error:
-                raise ValueError(f"{error}; remove {folder / PROGRESS} to begin anew") from None
+                raise ValueError(f"{error}; remove {folder / PROGRESS} to start over") from None
             parts.append(piece[max(0, rows.start - start) : rows.stop - start])
         left = torch.cat(parts)
     state["tensors"] = {**state["tensors"], "left": left}
@@ -219,17 +220,17 @@ def with_own_rows(saved: Mapping[str, Any], folder: Path, rows: slice) -> dict[s
 def write_together(
     recovery: Recovery, D: Tensor | StripMatrix, ranks: Ranks, folder: Path, names: tuple[str, str]
 ) -> int:
-    """Write both parts as ``.npy``, each rank its own rows; return the number of outliers.
+    """Write both parts as ``.npy``, with each rank writing its own rows; return the number of outliers.
 
-    Ranks write into one file of a known layout at the same time, which neither HDF5 without MPI nor a Zarr chunk with
-    rows of two ranks allows.
+    Ranks write to different offsets of one file at the same time. This is not possible in HDF5 without MPI, or in Zarr
+    if a chunk has rows of two ranks.
 
     Args:
-        recovery: of the rows of this rank.
+        recovery: recovery with the rows of this rank.
         D: these rows.
-        ranks: all of them.
-        folder: of the results.
-        names: of the files of L and of S.
+        ranks: processes that share the rows.
+        folder: output folder.
+        names: file names of L and S.
     """
     n, m = ranks.total(len(D)), D.shape[1]
     dtype = np.dtype(str(D.dtype).removeprefix("torch."))

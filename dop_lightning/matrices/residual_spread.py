@@ -1,8 +1,8 @@
-r"""Do residuals grow with the predicted value? A variance function for each column.
+r"""Variance function of each column, for residuals that increase with the predicted value.
 
-Residuals of incomes, investments or counts are larger in large rows. A single threshold for a column flags the clean
-entries of these rows. Residuals are therefore divided by a spread that is linear in the prediction [Carroll and
-Ruppert, Transformation and Weighting in Regression, 1988].
+Residuals of incomes, investments or counts are larger in rows with large values. A single threshold per column would
+flag clean entries of these rows. Residuals are therefore divided by a spread that is linear in the prediction [Carroll
+and Ruppert, Transformation and Weighting in Regression, 1988].
 
 Shapes: n rows, m columns.
 """
@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUPS = 5
-"""Groups of rows, by their prediction, in which the spread is measured."""
+"""Maximum number of groups of rows, by their prediction, in which the spread is measured."""
 
 ROWS_PER_GROUP = 8
-"""With fewer rows than three such groups the spread is constant."""
+"""Minimum number of rows per group; with fewer than three such groups, the spread is constant."""
 
 LEAST = 0.5
-"""Lower bound on the spread."""
+"""Minimum spread."""
 
 MEDIAN_ERROR = 1.166
-"""√n times the standard deviation of the median of n values |t| in units of that median, for Gaussian t."""
+"""√n times the standard error of the median of n values |t|, relative to that median, for Gaussian t."""
 
 
 class Spread(NamedTuple):
-    """The spread of each column, ``σ(p) = max(1 + b·(p − c), ½)``.
+    """Spread of each column, ``σ(p) = max(1 + b·(p − c), ½)``.
 
     Attributes:
-        center: c, ``(m,)``: the median prediction.
+        center: c, ``(m,)``, median prediction.
         slope: b, ``(m,)``; 0 if the spread is constant.
     """
 
@@ -46,12 +46,12 @@ def fit_spread(t: NDArray[Any], predicted: NDArray[Any], observed: NDArray[Any])
 
     The rows are sorted by their prediction and split into five groups. ``b`` is the slope of the least-squares line
     through the medians of |t| and of p in the groups, in units of its value at c. It is shrunk by
-    ``max(0, 1 − (e/b)²)`` [James and Stein, 1961], e being its standard error if t is Gaussian with constant spread.
+    ``max(0, 1 − (e/b)²)`` [James and Stein, 1961], where e is its standard error for Gaussian t with constant spread.
 
     Args:
         t: residuals, ``(n, m)``.
-        predicted: the predictions p, ``(n, m)``.
-        observed: ``(n, m)``, true where t is known.
+        predicted: predictions p, ``(n, m)``.
+        observed: ``(n, m)``, true if t is known.
     """
     size = np.abs(t)
     center, slope = np.zeros(t.shape[1]), np.zeros(t.shape[1])

@@ -1,7 +1,8 @@
-r"""How large may a residual be? Thresholds for residuals whose tails are unknown, per column and sign.
+r"""Thresholds for residuals with unknown tails, per column and sign.
 
-Columns of tables have heavy and skewed tails. A multiple of one scale then flags many clean entries, which biases what
-is estimated from the rest. The tail of each side is extrapolated from its center instead, by a Weibull law.
+Columns of tables have heavy and skewed tails. Thresholds at a multiple of a single scale then flag many clean entries,
+which biases estimates from the others. Instead, the tail of each side is extrapolated from its center by a Weibull
+distribution.
 
 Shapes: n rows, m columns.
 """
@@ -14,42 +15,42 @@ from numpy.typing import NDArray
 from dop_lightning.matrices.column_scale import CONSISTENT
 
 TAIL = 0.003
-"""Fraction of clean residuals beyond the threshold; 3 standard deviations for Gaussian residuals."""
+"""Fraction of clean residuals beyond the threshold; for Gaussian residuals, this is at 3 standard deviations."""
 
 CENTER, SHOULDER = 0.5, 0.8
-"""The quantiles of |t| that the law is fitted to: a few per cent of outliers hardly change them."""
+"""Quantiles of |t| to which the distribution is fitted; a few per cent of outliers hardly change them."""
 
 POOLED = 100
-"""The number of residuals at which the exponent of a column has the weight of the pooled one."""
+"""Number of residuals at which the exponent of a column has the same weight as the pooled one."""
 
 HEAVIEST = 1.5
-"""Upper bound on the exponent; 1 is an exponential tail, 0.75 resembles a Gaussian one."""
+"""Maximum exponent; 1 is an exponential tail, 0.75 resembles a Gaussian tail."""
 
 RARE = 0.1
-"""Fraction of a column below which the residuals of one sign may all be outliers, as negative entries of counts are.
+"""Fraction of a column below which the residuals of one sign may all be outliers, such as negative entries of counts.
 Their threshold is at most that of the other sign."""
 
 LEAST = 3.0
-"""Lower bound on the threshold, in robust standard deviations of t."""
+"""Minimum threshold in robust standard deviations of t."""
 
 
 class Tails(NamedTuple):
     """Tails of residuals.
 
     Attributes:
-        threshold: ``(2, m)``: of positive and of negative residuals, positive.
-        exponent: ``(2, m)``: 1/shape of the Weibull law.
+        threshold: ``(2, m)``, positive: thresholds of positive and of negative residuals.
+        exponent: ``(2, m)``: 1/shape of the Weibull distribution.
     """
 
     threshold: NDArray[Any]
     exponent: NDArray[Any]
 
     def ratio(self, t: NDArray[Any]) -> NDArray[Any]:
-        """Return |t| in units of the threshold of its sign, ``(n, m)``; above 1 it is an outlier."""
+        """Return |t| relative to the threshold of its sign, ``(n, m)``; residuals above 1 are outliers."""
         return np.abs(t) / np.where(t > 0, self.threshold[0], self.threshold[1])
 
     def outlier_probability(self, t: NDArray[Any], prior: float) -> NDArray[Any]:
-        r"""Return the probability of each residual to be an outlier, ``(n, m)``.
+        r"""Return the probability that each residual is an outlier, ``(n, m)``.
 
         ``π f₁(u) / (π f₁(u) + (1 − π) f₀(u))`` with ``u = |t|/threshold``, f₀ the Weibull density, and f₁ a half-Cauchy
         density with scale 1.
@@ -71,12 +72,13 @@ class Tails(NamedTuple):
 def fit_tails(t: NDArray[Any], observed: NDArray[Any]) -> Tails:
     r"""Estimate the threshold of each column and sign.
 
-    For the residuals of one sign, ``P(|t| > x) = exp(−(x/λ)^{1/p})``. λ and p follow from two quantiles of |t|, p being
-    shrunk to that of all columns, as 100 pooled residuals would. The threshold is exceeded with probability 0.003.
+    For the residuals of one sign, ``P(|t| > x) = exp(−(x/λ)^{1/p})``. λ and p are estimated from two quantiles of |t|;
+    p is shrunk to that of all columns with the weight of 100 residuals. The threshold is exceeded with probability
+    0.003.
 
     Args:
         t: residuals, ``(n, m)``.
-        observed: ``(n, m)``, true where t is known.
+        observed: ``(n, m)``, true if t is known.
     """
     reach = np.log(TAIL) / np.log(1 - CENTER)
     slope = np.log(np.log(1 - SHOULDER) / np.log(1 - CENTER))
@@ -109,7 +111,7 @@ def fit_tails(t: NDArray[Any], observed: NDArray[Any]) -> Tails:
 
 
 def _quantile(u: NDArray[Any], last: NDArray[Any], probability: float) -> NDArray[Any]:
-    """Linear interpolation, as NumPy's, of the first ``last + 1`` sorted entries of each column."""
+    """Return a quantile of the first ``last + 1`` sorted entries of each column, interpolated linearly like NumPy."""
     position = probability * last
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, last)

@@ -1,4 +1,4 @@
-r"""Robust PCA as an estimator of scikit-learn: PCA of a table with outliers, and a detector of outliers.
+r"""Robust PCA as a scikit-learn estimator: PCA of tables with outliers, and outlier detection.
 
 Shapes: n samples, m features, r components.
 """
@@ -51,107 +51,109 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError("RobustPCA needs scikit-learn 1.6 or newer: pip install 'dop_lightning[estimator]'") from error
+    raise ImportError("RobustPCA requires scikit-learn 1.6 or newer: pip install 'dop_lightning[estimator]'") from error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 NEGLIGIBLE = 1e-4
-"""Singular values below this part of the largest belong to no component."""
+"""Minimum singular value of a component, relative to the largest."""
 
 NOTHING = 1e-6
-"""What |s| must exceed to be an outlier, in units of the median absolute value: g and h have grown there."""
+"""Minimum |s| of an outlier, in units of the median absolute value; g and h have grown there."""
 
 EXACT = 1e-2
-"""Standard deviation of the noise, in units of the median absolute entry, below which there is no dense noise."""
+"""Minimum standard deviation of dense noise, in units of the median absolute entry."""
 
 CLEARLY = 1.0
-"""The model of low rank must predict better by this factor, and have fewer components than half of the columns."""
+"""The low-rank model must predict better by this factor, and have fewer components than half of the columns."""
 
 TRIMMED = 0.8
-"""The fraction of the errors by which the models are compared; the largest are those of outliers."""
+"""Fraction of the errors used to compare models; the largest errors are due to outliers."""
 
 FEW = 2**16
-"""Entries up to which each cell is judged by an exact model, so that ``transform`` repeats the result to the last
-digits."""
+"""Maximum number of entries for which an exact model classifies each cell, so that ``transform`` reproduces the result
+to the last digits."""
 
 SMALL = 2**18
-"""Entries from which the unit of a table is estimated from a sample."""
+"""Minimum number of entries for which the unit of a table is estimated from a sample."""
 
 SAMPLE = 2**15
-"""Entries of larger tables from which their unit is estimated."""
+"""Number of entries in this sample."""
 
 QUANTILE = 0.975
-"""Of the distances of clean rows, beyond which ``contamination="auto"`` calls a row an outlier."""
+"""Quantile of the distances of clean rows above which ``contamination="auto"`` classifies a row as an outlier."""
 
 
 class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin, BaseEstimator):
     r"""PCA of a table with outlying and missing entries, and a detector of outlying rows and entries.
 
-    ``X = 1·meanᵀ + L + S + E`` with L of low rank, S sparse and E dense noise. Neither the rank nor the fraction of the
-    outliers is needed.
+    ``X = 1·meanᵀ + L + S + E`` with low-rank L, sparse S and dense noise E. Neither the rank nor the fraction of
+    outliers needs to be specified.
 
     1. Columns are centered by the median and divided by a robust scale
        (:func:`~dop_lightning.matrices.column_scale.robust_scale`).
     2. Alternating projections (:class:`~dop_lightning.engine.projections.AlternatingProjections`) separate L and S. If
-       entries that they have not seen confirm the result, up to white noise, L is the model.
-    3. Otherwise double over-parameterization separates L and S (Eqs. 3 and 6): gradient descent on ``L = UVᵀ`` and
-       ``S = g∘g − h∘h`` at the rates 2τ and α·τ, in semi-implicit steps
-       (:class:`~dop_lightning.engine.steps.SemiImplicit`), from a small start. The ratio α does all the regularizing.
-       Then each entry is compared with its prediction from the other entries of its row, and replaced by it if it is an
-       outlier. The model is L with dense noise (:mod:`~dop_lightning.matrices.low_rank_model`), or all of the
-       covariance with thresholds for heavy tails (:mod:`~dop_lightning.matrices.cell_model`), for at most 256
-       columns: whichever predicts better.
-    4. ``components_`` are the principal components of the clean table, in the units of X, as those of
-       :class:`sklearn.decomposition.PCA`: without outliers they agree.
+       held-out entries confirm the result up to white noise, L is the model.
+    3. Otherwise, double over-parameterization separates L and S (Eqs. 3 and 6): gradient descent on ``L = UVᵀ`` and
+       ``S = g∘g − h∘h`` with learning rates 2τ and α·τ, in semi-implicit steps
+       (:class:`~dop_lightning.engine.steps.SemiImplicit`), from a small initialization. The ratio α is the only
+       regularization. Each entry is then compared with its prediction from the other entries of its row, and replaced
+       by it if it is an outlier. The model is either L with dense noise (:mod:`~dop_lightning.matrices.low_rank_model`)
+       or, for at most 256 columns, the full covariance with thresholds for heavy tails
+       (:mod:`~dop_lightning.matrices.cell_model`), whichever predicts better.
+    4. ``components_`` are the principal components of the clean table, in the units of X. Without outliers, they agree
+       with those of :class:`sklearn.decomposition.PCA`.
 
     Args:
-        n_components: number of components r, at least 1 and at most min(n, m). ``None`` keeps all whose singular value
-            exceeds a twentieth of the largest, in scaled columns.
-        method: ``auto`` does as above, ``dop`` leaves out the projections, and ``projections`` keeps their result in
-            any case. ``auto`` is ``dop`` if ``alpha`` is not ``auto``.
-        alpha: ratio of the learning rates, positive. ``auto`` chooses the one that predicts held-out entries best
+        n_components: number of components r, at least 1 and at most min(n, m). ``None`` keeps all components whose
+            singular value exceeds a twentieth of the largest, in scaled columns.
+        method: ``auto`` follows the steps above, ``dop`` skips the projections, and ``projections`` keeps their result
+            even if it is not confirmed. If ``alpha`` is not ``auto``, ``auto`` means ``dop``.
+        alpha: ratio of the learning rates, positive. ``auto`` chooses the ratio that predicts held-out entries best
             (:mod:`dop_lightning.matrices.alpha_search`); ``None`` is √max(n, m), the theoretical value for matrices of
             exactly low rank.
         center: whether to subtract a robust mean from each column.
         scale: whether to detect outliers in units of a robust scale of each column. It does not change the units of
             ``components_``. Disable it if all columns have the same unit, such as pixels.
-        contamination: fraction of outlying rows in the training data, above 0 and at most 0.5, which sets ``offset_``
-            as in :class:`sklearn.covariance.EllipticEnvelope`. ``auto`` sets it at the 0.975 quantile of the distances
-            of Gaussian rows, scaled to the median distance: the data determine the number of outlying rows.
-        tol: stops where the residual is below this fraction of L, positive.
+        contamination: fraction of outlying rows in the training data, above 0 and at most 0.5. It determines
+            ``offset_`` as in :class:`sklearn.covariance.EllipticEnvelope`. ``auto`` uses the 0.975 quantile of the
+            distances of Gaussian rows, scaled to the median distance, so that the number of outlying rows depends on
+            the data.
+        tol: the separation stops once the residual is below this fraction of L, positive.
         max_iter: maximum number of iterations, at least 1.
-        device: where to run the separation, and the codes of rows in ``transform``: ``cpu``, ``cuda``, …
-        random_state: seed of the start and of the held-out entries: an integer, a ``RandomState``, or ``None``.
+        device: device for the separation, and for the codes of rows in ``transform``: ``cpu``, ``cuda``, …
+        random_state: seed of the initialization and of the held-out entries: an integer, a ``RandomState``, or
+            ``None``.
 
     Attributes:
         components_: ``(r, m)``, orthonormal, by decreasing variance.
         explained_variance_: ``(r,)``, variance of the clean table along each component, with n − 1 degrees of freedom;
-            infinite or 0 if the type of X cannot hold it, as in float32 for entries of 1e30 or 1e-30.
+            infinite or 0 if the dtype of X cannot represent it, as in float32 for entries of 1e30 or 1e-30.
         explained_variance_ratio_: ``(r,)``, the same as fractions of the variance of the clean table.
         singular_values_: ``(r,)``, ``√((n − 1)·explained_variance_)``.
         mean_: ``(m,)``, mean of the clean table; 0 without ``center``.
-        scale_: ``(m,)``, scale of each column in which outliers are detected; the same for all columns if projections
+        scale_: ``(m,)``, scale of each column for the detection of outliers; the same for all columns if projections
             are confirmed in the units of X.
         n_components_: r.
         rank_: r, the rank of ``low_rank_ − mean_``.
-        low_rank_: ``(n, m)``, the training data without outliers, projected onto the components; known everywhere. A
-            DataFrame if X is one. Equal to ``inverse_transform(transform(X))``.
-        sparse_: ``(n, m)``, the outliers: ``X − low_rank_`` at outlying entries, else 0; also 0 where X is missing. A
+        low_rank_: ``(n, m)``, the training data without outliers, projected onto the components, with missing entries
+            filled. A DataFrame if X is one. Equal to ``inverse_transform(transform(X))``.
+        sparse_: ``(n, m)``, the outliers: ``X − low_rank_`` at outlying entries, 0 elsewhere and at missing entries. A
             DataFrame if X is one.
         offset_: threshold of ``score_samples``: ``decision_function`` is ``score_samples − offset_``.
-        method_: ``projections`` or ``dop``: what has separated L and S.
-        certificate_: the verdict on the projections
-            (:class:`~dop_lightning.engine.projections.Certificate`); ``None`` if they were left out.
-        alpha_: the ratio that was used; ``None`` with projections.
-        alpha_choice_: the ratios that ``auto`` has tried, else ``None``.
+        method_: ``projections`` or ``dop``, the method that separated L and S.
+        certificate_: verdict on the projections
+            (:class:`~dop_lightning.engine.projections.Certificate`); ``None`` if they were skipped.
+        alpha_: ratio of the learning rates; ``None`` with projections.
+        alpha_choice_: the ratios tested by ``auto``, otherwise ``None``.
         n_iter_: number of iterations.
         n_features_in_: m.
         feature_names_in_: names of the features, if X has any.
 
     Raises:
-        ValueError: an argument is out of range, or X has infinite entries, no observed ones, or an entry beside which
-            the others are lost to rounding.
+        ValueError: an argument is out of range; or X has infinite entries, no observed entries, or an entry so large
+            that the others are lost to rounding.
         TypeError: X is a sparse matrix.
 
     >>> import numpy as np
@@ -196,7 +198,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """Fit the model to a table.
 
         Args:
-            X: ``(n, m)``, numbers; NaN are missing. A DataFrame keeps its labels.
+            X: ``(n, m)``, numbers; NaN entries are missing. A DataFrame keeps its labels.
             y: ignored.
         """
         given = X
@@ -204,7 +206,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._check(X)
         observed = ~np.isnan(X)
         if not observed.any():
-            raise ValueError("X must have at least one observed entry, got NaN alone")
+            raise ValueError("X must have at least one observed entry, got only NaN")
         if note := thin_matrix_note(X.shape):
             warnings.warn(note, UserWarning, stacklevel=2)
         location = robust_location(X) if self.center else np.zeros(X.shape[1], X.dtype)
@@ -233,10 +235,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the codes of samples. Outlying and missing entries are replaced by their prediction from the rest.
+        """Return the codes of samples. Outlying and missing entries are replaced by predictions from the others.
 
         Args:
-            X: ``(n, m)``; NaN are missing. A sample without observed entries has the codes of the mean, 0.
+            X: ``(n, m)``; NaN entries are missing. Samples without observed entries get the codes of the mean, 0.
 
         Returns:
             ``(n, r)``.
@@ -254,32 +256,32 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """Return ``mean + codes·components``, ``(n, m)``: clean samples from their codes, ``(n, r)``.
 
         Raises:
-            ValueError: there are not r codes per sample.
+            ValueError: X does not have r columns.
         """
         check_is_fitted(self)
         codes = np.asarray(X, dtype=self.components_.dtype)
         if codes.ndim != 2 or codes.shape[1] != self.n_components_:
             raise ValueError(
-                f"X must hold the {self.n_components_} codes of each sample, got an array of shape {codes.shape}"
+                f"X must have {self.n_components_} columns, one per component, got an array of shape {codes.shape}"
             )
         return codes @ self.components_ + self.mean_
 
     def score(self, X: ArrayLike, y: object = None) -> float:
-        r"""Return minus the mean absolute error of hidden entries; higher is better.
+        r"""Return the negative mean absolute error of hidden entries; higher is better.
 
-        A fifth of the observed entries is hidden by a fixed draw, and predicted by the r components from the other
-        entries of their rows. Errors are in units of ``scale_``. Unlike a reconstruction error it rises with surplus
-        components, so :class:`sklearn.model_selection.GridSearchCV` can choose ``n_components``.
+        A fifth of the observed entries is hidden by a fixed draw and predicted by the r components from the other
+        entries of their rows. Errors are in units of ``scale_``. Unlike a reconstruction error, this error increases
+        with surplus components, so :class:`sklearn.model_selection.GridSearchCV` can choose ``n_components``.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
             y: ignored.
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
         observed = ~np.isnan(Z)
         if not observed.any():
-            raise ValueError("X must have at least one observed entry, got NaN alone")
+            raise ValueError("X must have at least one observed entry, got only NaN")
         hidden = draw_hidden(observed)
         visible = np.where(hidden, np.nan, Z)
         kept, values = _clean(self._model, visible, self.device)
@@ -291,22 +293,22 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return negative_error(np.nan_to_num(Z, nan=0.0), predicted, hidden, np.ones(Z.shape[1]))
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
-        """Return how normal each row is, ``(n,)``: minus its Mahalanobis distance, as EllipticEnvelope does.
+        """Return the normality of each row, ``(n,)``: the negative Mahalanobis distance, as in EllipticEnvelope.
 
-        The squared distance in the model of clean rows, divided by the number of observed entries; about 1 for clean
-        rows with Gaussian noise.
+        This is the squared distance in the model of clean rows, divided by the number of observed entries. It is about
+        1 for clean rows with Gaussian noise.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
         return self._row_scores(self._scaled(self._validated(X, reset=False)))
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Return ``score_samples − offset_``, ``(n,)``: negative for outlying rows.
+        """Return ``score_samples − offset_``, ``(n,)``, negative for outlying rows.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
         """
         return self.score_samples(X) - self.offset_
 
@@ -314,15 +316,15 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """Return −1 for outlying rows and 1 for the others, ``(n,)``.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def predict_entries(self, X: ArrayLike) -> NDArray[Any]:
-        """Return −1 for outlying entries and 1 for the others, ``(n, m)``; 1 where X is missing.
+        """Return −1 for outlying entries and 1 for the others, ``(n, m)``; 1 for missing entries.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
@@ -330,13 +332,13 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return np.where(kept | np.isnan(Z), 1, -1)
 
     def predict_entries_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the probability of each entry to be an outlier, ``(n, m)``; NaN where X is missing.
+        """Return the probability that each entry is an outlier, ``(n, m)``; NaN for missing entries.
 
-        See :meth:`~dop_lightning.matrices.residual_tails.Tails.outlier_probability`; the prior is the fraction of
+        See :meth:`~dop_lightning.matrices.residual_tails.Tails.outlier_probability`. The prior is the fraction of
         outlying entries in the training data.
 
         Args:
-            X: ``(n, m)``; NaN are missing.
+            X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
         Z = self._scaled(self._validated(X, reset=False))
@@ -344,10 +346,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         probability = self._model.tails.outlier_probability(self._model.residuals(cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
 
-    # ----------------------------------------------------------------------------------------------------- its parts
+    # --------------------------------------------------------------------------------------------------- model fitting
 
     def _fit_models(self, Z: NDArray[Any], state: State) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Fit all models; return which entries are clean, and the codes of the rows."""
+        """Fit the models; return the mask of clean entries, and the codes of the rows."""
         n, m = Z.shape
         left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
         if isinstance(state, ProjectionsState):
@@ -374,20 +376,20 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     def _take_low_rank(
         self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], noise: float
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Take a certified L = left·right as the model; return what :meth:`_fit_models` does."""
+        """Use a certified L = left·right as the model; return the same as :meth:`_fit_models`."""
         rows = ~np.isnan(Z).all(axis=1)
         model = certified_model(left[rows], right, noise, self.center)
         self._model, self._mean = model, model.mean
         is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
         Z = Z if model.is_single else Z.astype(np.float64, copy=False)
-        if is_exact and not np.isnan(Z).any() and Z.size > FEW:  # the same up to rounding, and much faster
+        if is_exact and not np.isnan(Z).any() and Z.size > FEW:  # equivalent up to rounding, and much faster
             kept, left = without_outliers(Z, left, right, LIMIT * model.noise**0.5)
             return kept, self._fit_factors(left, right)
         kept, values = model.clean(Z, self.device, (left, right))
         return kept, self._fit_components(values)
 
     def _fit_factors(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-        """Take the principal components of left·right; return the codes of its rows."""
+        """Set the principal components of left·right; return the codes of its rows."""
         n, rank = len(left), self._model.loadings.shape[1]
         basis, triangle = np.linalg.qr((right * (self._scale / self._unit)).T)
         rows = (left - (left.mean(axis=0) if self.center else 0.0)) @ triangle.T
@@ -398,7 +400,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return (rows @ basis.T) @ self._components.T
 
     def _fit_components(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Take the principal components of the clean table; return the codes of its rows."""
+        """Set the principal components of the clean table; return the codes of its rows."""
         n, m = values.shape
         model, weights = self._model, self._scale / self._unit
         covariance = None
@@ -427,7 +429,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return values @ self._components.T
 
     def _set_components(self, components: NDArray[Any], squares: NDArray[Any], total: float, n: int) -> None:
-        """Take components, the squares of their singular values and the total of all, in units of ``_unit``."""
+        """Set components, their squared singular values, and the total of all squares, in units of ``_unit``."""
         dtype = self.scale_.dtype
         self._components = _signed(components)
         self._squares, self._total, self._count = squares, total, n
@@ -439,7 +441,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self.rank_ = self.n_components_ = len(components)
 
     def _component_model(self) -> tuple[NDArray[Any], float]:
-        """Loadings and noise of the model with r components, in scaled columns."""
+        """Return loadings and noise of the model with r components, in scaled columns."""
         weights = self._unit / self._scale
         loadings = self._components.T * np.sqrt(self._squares / self._count) * weights[:, None]
         full = (self._model.loadings**2).sum() + len(weights) * self._model.noise
@@ -466,8 +468,8 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     def _validated(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
         if issparse(X):
             raise TypeError(
-                f"X must be dense, got a sparse {type(X).__name__} of shape {np.shape(X)}; zeros are data to "
-                "RobustPCA: pass X.toarray()"
+                f"X must be dense, got a sparse {type(X).__name__} of shape {np.shape(X)}; RobustPCA treats zeros as "
+                "data: pass X.toarray()"
             )
         return validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", ensure_min_samples=1
@@ -480,10 +482,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             )
         one_of("method", self.method, ["auto", "dop", "projections"])
         if self.method == "projections" and self.alpha != "auto":
-            raise ValueError(f"alpha must be 'auto' with method='projections', which has no alpha, got {self.alpha!r}")
+            raise ValueError(f"alpha must be 'auto' with method='projections', which ignores it, got {self.alpha!r}")
         if isinstance(self.alpha, str):
             if self.alpha != "auto":
-                raise ValueError(f"alpha must be a number above 0, 'auto' or None, got {self.alpha!r}")
+                raise ValueError(f"alpha must be a positive number, 'auto' or None, got {self.alpha!r}")
         elif self.alpha is not None:
             positive("alpha", self.alpha)
         if isinstance(self.contamination, str):
@@ -491,12 +493,12 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                 raise ValueError(f"contamination must be 'auto' or in (0, 0.5], got {self.contamination!r}")
         elif positive("contamination", self.contamination) > 0.5:
             raise ValueError(f"contamination must be 'auto' or in (0, 0.5], got {self.contamination!r}")
-        check_device(self.device, "one that PyTorch can use")
+        check_device(self.device, "one that PyTorch supports")
         positive("tol", self.tol)
         at_least("max_iter", self.max_iter, 1)
 
     def _problem(self, centred: NDArray[Any], observed: NDArray[Any]) -> tuple[Problem, float]:
-        """Return it in a unit, its median absolute value, so that results do not depend on the units of X."""
+        """Return the problem in units of the median absolute value, so that results do not depend on the units of X."""
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -506,14 +508,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
     def _separate(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, NDArray[Any], float]:
-        """Separate L and S; return the state, and the units of the columns and of all that they were separated in."""
+        """Separate L and S; return the state, the units of the columns, and the common unit of the problem."""
         self.certificate_ = None
         equal = np.ones(deviations.shape[1], deviations.dtype)
         units = None if self.scale else equal
         if self.method == "projections" or (self.method == "auto" and self.alpha == "auto"):
             self.method_, self.alpha_, self.alpha_choice_ = "projections", None, None
-            # First in the units of X: white noise there is not white in scaled columns. Then in scaled columns, where
-            # only an exact model is accepted.
+            # First in the units of X, because white noise in these units is not white in scaled columns. Then in scaled
+            # columns, where only an exact model is accepted.
             state, unit = self._projected_state(deviations, observed)
             if self.certificate_ is not None and self.certificate_.is_accepted:
                 return state, equal, unit
@@ -534,7 +536,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return self._recover(problem), units, unit
 
     def _projected_state(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, float]:
-        """Separate by projections, and take their certificate; return the state, and the unit of the problem."""
+        """Separate by projections and store their certificate; return the state, and the unit of the problem."""
         problem, unit = self._problem(deviations, observed)
         state = self._ended(ProjectionsMethod(), problem, None)
         if isinstance(state, ProjectionsState):
@@ -554,7 +556,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         state = self._ended(method, problem, self.alpha_)
         if not state.finished():
             warnings.warn(
-                f"not converged to tol={self.tol:g} in max_iter={self.max_iter} iterations",
+                f"not converged to tol={self.tol:g} within max_iter={self.max_iter} iterations",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -572,7 +574,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         return self.n_components_
 
     def __sklearn_tags__(self) -> Any:
-        """NaN are missing entries, and types of 32 bits are kept."""
+        """Return tags that allow NaN for missing entries and preserve 32-bit dtypes."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -588,25 +590,25 @@ def _cells(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> Cel
 
 
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> float:
-    """The mean absolute error of entries predicted from the others of their row, without the largest fifth."""
+    """Return the mean absolute error of entries predicted from their row, without the largest fifth of errors."""
     errors = np.sort(np.abs(_cells(model, Z, device).residual[~np.isnan(Z)]))
     return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
 
 
 def _typical(y: torch.Tensor, mask: torch.Tensor | None) -> float:
-    """The median absolute value of a sample of a large complete table; else 0."""
+    """Return the median absolute value of a sample of a large complete table, otherwise 0."""
     if mask is not None or y.numel() <= SMALL:
         return 0.0
     return float(y.view(-1)[:: y.numel() // SAMPLE | 1].abs().median())
 
 
 def _known(deviations: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
-    """With NaN where nothing was observed."""
+    """Return the deviations with NaN at unobserved entries."""
     return deviations if observed.all() else np.where(observed, deviations, np.nan)
 
 
 def _signed(components: Any) -> Any:
-    """Each with its largest entry positive: a decomposition leaves the sign open."""
+    """Return components with their largest entry positive, because a decomposition does not determine the sign."""
     if len(components) == 0:
         return components
     largest = np.abs(components).argmax(axis=1)
@@ -615,7 +617,7 @@ def _signed(components: Any) -> Any:
 
 
 def _labelled(array: NDArray[Any], like: Any) -> Any:
-    """With the labels of a DataFrame, where it is like one."""
+    """Return the array with the labels of a DataFrame, if ``like`` is one."""
     if hasattr(like, "iloc") and hasattr(like, "columns"):
         return type(like)(array, index=like.index, columns=like.columns)
     return array

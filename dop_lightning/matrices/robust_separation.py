@@ -1,4 +1,4 @@
-"""Robust PCA that chooses its method: alternating projections if their certificate accepts, else DOP.
+"""Robust PCA with automatic choice of the method: alternating projections if they are certified, otherwise DOP.
 
 Shapes: K matrices ``(K, n, m)``.
 """
@@ -22,24 +22,25 @@ from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, sca
 
 
 class RobustSeparation:
-    r"""``D = L + S`` with L of low rank and S sparse: nothing else is known.
+    r"""``D = L + S`` with low-rank L and sparse S; neither the rank nor the fraction of outliers is specified.
 
-    Alternating projections (:class:`~dop_lightning.engine.projections.AlternatingProjections`) come first. They are
-    exact and fast where a low-rank model holds, up to outliers and white noise, and a share of entries that they have
-    not seen certifies that. Where it does not hold, as in most data of the world, double over-parameterization recovers
-    the matrix instead, with α chosen by entries that are held out (:mod:`dop_lightning.matrices.alpha_search`).
+    Alternating projections (:class:`~dop_lightning.engine.projections.AlternatingProjections`) are applied first. They
+    are exact and fast if a low-rank model holds up to outliers and white noise. Entries that were held out certify
+    this. If it does not hold, as in most real data, double over-parameterization recovers the matrix instead, with α
+    chosen by held-out entries (:mod:`dop_lightning.matrices.alpha_search`).
 
-    Projections are a non-convex companion and not double over-parameterization. :meth:`SeparationState.report` and
-    ``result.json`` name the method that was used, and the reason.
+    Alternating projections are a different non-convex method, not double over-parameterization.
+    :meth:`SeparationState.report` and ``result.json`` name the method that was used, and the reason.
 
     Args:
-        fallback: whether DOP recovers a matrix whose certificate was rejected; otherwise the projections' result stays.
-        tolerance: of the projections, above 0.
-        rank: bound on the rank, at least 1; ``None`` lets it grow.
-        alpha: ratio of the rates of DOP, above 0; ``None`` chooses it.
-        dop_tolerance: ends DOP where the residual is this part of what is recovered, above 0.
-        start: scale of the start of DOP, above 0, in units of the square root of the data.
-        iterations: of DOP while α is chosen, at most; at least 1.
+        fallback: whether to recover matrices with a rejected certificate by DOP; otherwise, the result of the
+            projections is kept.
+        tolerance: tolerance of the projections, above 0.
+        rank: maximum rank, at least 1; ``None`` for no limit.
+        alpha: ratio of the learning rates of DOP, above 0; chosen automatically by default.
+        dop_tolerance: DOP ends once the residual is below this fraction of the recovered matrix; above 0.
+        start: scale of DOP's initialization, above 0, in units of the square root of the data.
+        iterations: maximum iterations of DOP per candidate while α is chosen, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -72,7 +73,7 @@ class RobustSeparation:
         tau: float | Sequence[float] | Literal["auto"] = "auto",
         alpha: float | Sequence[float] | None = None,
     ) -> "SeparationState":
-        """Return a batch at its start. There are no rates to set: ``tau`` and ``alpha`` are not used."""
+        """Return the initial state of a batch. ``tau`` and ``alpha`` are ignored: the rates are set automatically."""
         return SeparationState(self, problems)
 
     def descent(
@@ -82,17 +83,17 @@ class RobustSeparation:
         device: torch.device,
         interrupted: Callable[[], object] = lambda: False,
     ) -> BatchState:
-        """Return double over-parameterization of a problem at its start.
+        """Return double over-parameterization of a problem in its initial state.
 
         Args:
             problem: the matrix.
-            alpha: ratio of the rates; ``None`` chooses it.
-            device: where it is to run.
-            interrupted: asked while α is chosen, which ends when it is true.
+            alpha: ratio of the learning rates; ``None`` uses that of the method, or chooses it.
+            device: device of the computation.
+            interrupted: called while α is chosen; the search ends if it returns true.
 
         Raises:
             AdvanceInterrupted: the choice of α was interrupted.
-            ValueError: the matrix has an entry beside which the others are lost to rounding.
+            ValueError: the largest entry is so large that the others are lost to rounding.
         """
         check_spread(problem)
         method = separation(self.start * scale(problem) ** 0.5, self.dop_tolerance, self.rank)
@@ -105,18 +106,18 @@ class RobustSeparation:
 
 
 class SeparationState(RatelessState):
-    """K matrices, each under the method that suits it. :meth:`report` has the α of DOP.
+    """K matrices, each with the method that suits it. :meth:`report` includes the α of DOP.
 
     Args:
-        method: the settings.
-        problems: the batch, of matrices observed by entries, on the device where it is to run.
+        method: settings of the separation.
+        problems: batch of matrices observed by entries, on the device of the computation.
 
     Attributes:
-        iteration: iterations done, also by problems that have ended.
-        parts: the state of each problem.
+        iteration: iterations done, including those after a problem has ended.
+        parts: state of each problem.
 
     Raises:
-        ValueError: the signals are no matrices, or measured through a sensing.
+        ValueError: the signals are not matrices, or are measured by a sensing operator.
     """
 
     def __init__(self, method: RobustSeparation, problems: ProblemBatch) -> None:
@@ -136,7 +137,7 @@ class SeparationState(RatelessState):
             part.resume()
 
     def interrupt(self) -> None:
-        """End the block in progress soon; α is chosen later if that is interrupted.
+        """Interrupt the current block soon. If α is being chosen, the choice is repeated later.
 
         Raises:
             AdvanceInterrupted: see :meth:`~dop_lightning.engine.state.State.interrupt`.
@@ -149,7 +150,7 @@ class SeparationState(RatelessState):
     def evaluate(self) -> Evaluation:
         """Return L, S and the loss of each problem."""
         seen = [part.evaluate() for part in self.parts]
-        if len(seen) == 1:  # without a copy
+        if len(seen) == 1:  # avoids a copy
             return Evaluation(self.iteration, seen[0].signal, seen[0].corruption, seen[0].loss)
         signal, corruption, loss = (
             torch.cat([getattr(evaluation, name) for evaluation in seen]) for name in ("signal", "corruption", "loss")
@@ -157,13 +158,13 @@ class SeparationState(RatelessState):
         return Evaluation(self.iteration, signal, corruption, loss)
 
     def advance(self, iterations: int) -> list[int]:
-        """Do iterations on every problem that has not ended, and hand those that were rejected over to DOP.
+        """Iterate on every problem that has not ended, and continue rejected ones with DOP.
 
-        If the choice of α is interrupted, the matrix keeps the estimate of the projections and DOP begins at the next
-        call. If a block is interrupted, the matrices that have done it wait for the others in the next call.
+        If the choice of α is interrupted, the matrix keeps the estimate of the projections, and DOP starts in the next
+        call. If a block is interrupted, matrices that have completed it wait for the others in the next call.
 
         Args:
-            iterations: at least 0.
+            iterations: number of iterations, at least 0.
 
         Returns:
             Positions of the problems that diverged.
@@ -173,7 +174,7 @@ class SeparationState(RatelessState):
         """
         if at_least("iterations", iterations, 0) == 0:
             return []
-        # those that are too small for a certificate, and those whose α was not chosen before an interruption
+        # matrices too small for a certificate, and those whose choice of α was interrupted
         if not all(self._hand_over(k) for k in range(len(self))):
             return []
         diverged = []
@@ -192,16 +193,16 @@ class SeparationState(RatelessState):
         return diverged
 
     def _is_rejected(self, k: int) -> bool:
-        """Whether a matrix is to be handed over to DOP."""
+        """Return whether a matrix must be handed over to DOP."""
         part = self.parts[k]
         if not isinstance(part, ProjectionsState) or not self.method.fallback:
             return False
         verdict = part.recoveries[0].progress.certificate
-        is_zero = not self.problems[k].observation.any()  # and so is its estimate
+        is_zero = not self.problems[k].observation.any()  # then L = 0 is correct
         return verdict is not None and not verdict.is_accepted and not is_zero
 
     def _hand_over(self, k: int) -> bool:
-        """Begin DOP on a matrix whose certificate was rejected; return false if that was interrupted."""
+        """Start DOP if the certificate of a matrix was rejected. Return false if this was interrupted."""
         if self._is_rejected(k):
             reason = self.parts[k].report(0)["reason"]
             try:
@@ -221,7 +222,7 @@ class SeparationState(RatelessState):
         return {k: status[0] for k, status in ended.items() if status}
 
     def release(self) -> None:
-        """Free what can be made again."""
+        """Free buffers that can be recomputed."""
         for part in self.parts:
             part.release()
 
@@ -230,7 +231,7 @@ class SeparationState(RatelessState):
         return {"solver": "RobustSeparation"}
 
     def report(self, k: int) -> dict[str, Attribute]:
-        """Return the method that recovers problem k, and why."""
+        """Return the method that recovers problem k, and the reason for its choice."""
         part = self.parts[k]
         if isinstance(part, ProjectionsState):
             return part.report(0)
@@ -238,7 +239,7 @@ class SeparationState(RatelessState):
         return {"method": "dop", "alpha": part.alpha[0], "certificate": "rejected", "reason": reason}
 
     def problem_state(self, k: int) -> dict[str, Any]:
-        """Return all that problem k needs to go on: tensors on the CPU and plain numbers."""
+        """Return the state of problem k, as tensors on the CPU and plain numbers."""
         part = self.parts[k]
         method = "projections" if isinstance(part, ProjectionsState) else "dop"
         return {
@@ -252,13 +253,13 @@ class SeparationState(RatelessState):
         }
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+        """Load the state of problem k, as returned by :meth:`problem_state`. The caller sets the iteration.
 
         Raises:
             ValueError: the state is of another method or shape.
         """
         if state.get("solver") != "RobustSeparation":
-            raise ValueError(f"{self.problems[k].name}: the state of another method, not of RobustSeparation")
+            raise ValueError(f"{self.problems[k].name}: state must be of RobustSeparation, got that of another method")
         part: ProjectionsState | BatchState = self.parts[k]
         if state["method"] == "dop":
             part = self.method.descent(self.problems[k], state["alpha"], self.problems.device)
@@ -270,7 +271,7 @@ class SeparationState(RatelessState):
         self._ahead[k] = int(state.get("ahead", 0))
 
     def select(self, keep: Sequence[int]) -> "SeparationState":
-        """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
+        """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
         other = object.__new__(SeparationState)
         RatelessState.__init__(other, self.problems.select(keep))
         other.method, other.iteration = self.method, self.iteration
@@ -282,7 +283,7 @@ class SeparationState(RatelessState):
 
 
 def describe(report: Mapping[str, Attribute]) -> str:
-    """Return a line for the report of a state.
+    """Return a one-line description of the report of a state.
 
     >>> describe({"method": "projections", "rank": 5, "certificate": "exact"})
     'alternating projections, rank 5; hidden entries are predicted exactly'
@@ -296,20 +297,20 @@ def describe(report: Mapping[str, Attribute]) -> str:
         "noisy": "hidden entries are predicted up to noise",
         "rejected": f"not certified: {report.get('reason', '')}",
     }
-    certificate = ends.get(str(report.get("certificate")), "not at its end")
+    certificate = ends.get(str(report.get("certificate")), "not finished")
     return f"alternating projections, rank {report.get('rank')}; {certificate}"
 
 
 @torch.no_grad()
 def singular_values(state: State, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the singular value decomposition of L of problem k, whatever recovers it.
+    """Return the singular value decomposition of the L of problem k, for any of the methods.
 
     Args:
-        state: a batch of matrices.
+        state: state of a batch of matrices.
         k: position of the problem.
 
     Returns:
-        Left vectors ``(n, r)``, values ``(r,)`` from the largest on, right vectors ``(r, m)``.
+        Left vectors ``(n, r)``, descending values ``(r,)``, right vectors ``(r, m)``.
     """
     if isinstance(state, SeparationState):
         return singular_values(state.parts[k], 0)

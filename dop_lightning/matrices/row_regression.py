@@ -1,4 +1,4 @@
-r"""Ridge regression of rows onto the loadings of a model, each from its own cells.
+r"""Ridge regression of rows onto the loadings of a model, with different cells for each row.
 
 Shapes: n rows, m columns, q components.
 """
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 AT_ONCE = 2**17
-"""Entries of rows, or of their Gram matrices, that are worked on at once: they stay in the cache."""
+"""Entries of rows, or of their Gram matrices, that are processed at once, so that they stay in the cache."""
 
 
 class RowRegression:
-    r"""The codes of a row ``z = Wc + ε`` with ``c ~ N(0, I)`` and ``ε ~ N(0, ψI)``, from the cells that are kept.
+    r"""Estimate the codes of rows ``z = Wc + ε`` with ``c ~ N(0, I)`` and ``ε ~ N(0, ψI)`` from the kept cells.
 
-    With W = VD, D the norms of its columns, and A = ψD⁻² + Σ_j v_j v_jᵀ over the kept cells, the scaled codes Dc are
-    ``A⁻¹ Σ_j v_j z_j``.
+    Let W = VD, with D the norms of its columns, and A = ψD⁻² + Σ_j v_j v_jᵀ over the kept cells. The scaled codes Dc
+    are ``A⁻¹ Σ_j v_j z_j``.
 
     Args:
         loadings: W, ``(m, q)``.
         noise: ψ, above 0.
-        dtype: of rows and codes.
+        dtype: dtype of rows and codes.
 
     Attributes:
         V: ``(m, q)``, columns of norm 1, or of zeros.
         sizes: diagonal of D, ``(q,)``, with 1 for columns of zeros.
         ridge: diagonal of ψD⁻², ``(q,)``.
         noise: ψ.
-        height: number of rows that are worked on at once.
+        height: number of rows that are processed at once.
     """
 
     def __init__(self, loadings: NDArray[Any], noise: float, dtype: torch.dtype = torch.float64) -> None:
@@ -49,16 +49,16 @@ class RowRegression:
 
     @cached_property
     def longest(self) -> float:
-        """The largest norm of a row of V."""
+        """Largest norm of a row of V."""
         return float(torch.linalg.vector_norm(self.V, dim=1).amax()) if self.V.shape[1] else 0.0
 
     @cached_property
     def _products(self) -> Tensor:
-        """Products of two entries of each row of V, ``(m, q(q + 1)/2)``."""
+        """Products of pairs of entries in each row of V, ``(m, q(q + 1)/2)``."""
         return self.V[:, self._first] * self.V[:, self._second]
 
     def codes(self, rows: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scaled codes Dc of rows ``(n, q)``, and the Cholesky factors of A ``(n, q, q)``.
+        """Return the scaled codes Dc of rows, ``(n, q)``, and the Cholesky factors of A, ``(n, q, q)``.
 
         Args:
             rows: z, ``(n, m)``, finite.
@@ -81,7 +81,7 @@ class RowRegression:
 
         Args:
             inverse: A⁻¹, ``(n, q, q)``.
-            dtype: of the result and of its computation.
+            dtype: dtype of the computation and the result.
         """
         packed = inverse[:, self._first, self._second] * np.where(self._first == self._second, 1.0, 2.0)
         return packed.astype(dtype, copy=False) @ self._products.numpy().astype(dtype, copy=False).T

@@ -1,4 +1,4 @@
-"""How a matrix is separated into a low-rank and a sparse part: the recipe, with a Trainer and without."""
+"""Recipe for separating a matrix into a low-rank and a sparse part, with or without a Trainer."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ from dop_lightning.model.corruption import HadamardCorruption
 from dop_lightning.model.signals import Factor
 
 BLOCK = 25
-"""Iterations between two looks at whether a problem has ended."""
+"""Iterations between checks whether a problem has ended."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """A setting of ``dop separate`` and :class:`~dop_lightning.matrices.robust_pca.RobustPCA`.
+    """Settings of ``dop separate`` and :class:`~dop_lightning.matrices.robust_pca.RobustPCA`.
 
-    ``UVᵀ + g∘g − h∘h`` in semi-implicit steps, which take τ from the data.
+    The model ``UVᵀ + g∘g − h∘h`` is fitted by semi-implicit steps, which determine τ from the data.
 
     Attributes:
-        tolerance: ends a problem where its residual is this part of what is recovered, see
+        tolerance: a problem ends once its residual is below this fraction of the recovered signal, see
             :class:`~dop_lightning.engine.steps.SemiImplicit`.
-        start: scale of the start of all four, in units of the square root of the data; the remaining error is
-            of this order.
-        iterations: at most.
+        start: scale of the initialization of U, V, g and h, in units of the square root of the data; the remaining
+            error is of this order.
+        iterations: maximum number of iterations.
     """
 
     tolerance: float
@@ -34,8 +34,8 @@ class Separation:
         """Return all settings of the separation.
 
         Args:
-            rank: bound on the rank, at least 1; ``None`` lets it grow.
-            alpha: ratio of the rates, or one per matrix; ``None`` takes it from the problems.
+            rank: maximum rank, at least 1; ``None`` for no limit.
+            alpha: ratio of the learning rates, or one per matrix; ``None`` uses that of the problems.
             unit: square root of the scale of the data.
         """
         start = self.start * unit
@@ -52,18 +52,18 @@ class Separation:
 
 
 MATRIX = Separation(tolerance=1e-5)
-"""For matrices."""
+"""Settings for matrices."""
 
 SCENE = Separation(tolerance=1e-4)
-"""For scenes: a level of a frame is 1/255."""
+"""Settings for scenes, where one grey level is 1/255."""
 
 
 def separation(start: float, tolerance: float, rank: int | None = None) -> Method:
-    """Return the parts of the engine that :class:`Separation` names, which are to take ``tau: auto``.
+    """Return the method that :class:`Separation` specifies; use it with ``tau: auto``.
 
     Args:
-        start: scale of the start, above 0.
-        tolerance: ends a problem, above 0.
-        rank: bound on the rank, at least 1; ``None`` lets it grow.
+        start: scale of the initialization, above 0.
+        tolerance: a problem ends below this relative residual, above 0.
+        rank: maximum rank, at least 1; ``None`` for no limit.
     """
     return Separation(tolerance, start).recipe(rank).method()

@@ -1,4 +1,4 @@
-"""Tables that are larger than memory: copied into a mapped ``.npy`` file, strip by strip.
+"""Copy tables larger than memory into a memory-mapped ``.npy`` file, strip by strip.
 
 Shapes: n rows, m columns.
 """
@@ -15,18 +15,18 @@ from dop_lightning.matrices.storage.numpy_file import numpy_writer
 from dop_lightning.matrices.tables import text_strips
 
 STRIP_BYTES = 2**24
-"""Size of the numbers of a strip."""
+"""Bytes of the numbers in a strip."""
 
 COMPRESSION = 4
-"""Text bytes per byte of a compressed table, roughly."""
+"""Approximate bytes of text per byte of a compressed table."""
 
 
 class TableStrips(NamedTuple):
-    """A table that is read in strips.
+    """Table that is read in strips.
 
     Attributes:
         shape: ``(n, m)``, without header and labels.
-        strips: ``(h, m)`` each, float64, NaN where missing.
+        strips: iterator over ``(h, m)``, float64, NaN if missing.
     """
 
     shape: tuple[int, int]
@@ -34,16 +34,16 @@ class TableStrips(NamedTuple):
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a text table or a Parquet file, by its suffix."""
+    """Return whether a file is a text table or a Parquet file, judging by its suffix."""
     return matrix_suffix(path) in (*TABLE_SUFFIXES, ".parquet")
 
 
 def table_bytes(path: Path) -> int:
-    """Estimate the memory of a table as float64 numbers.
+    """Estimate the memory of a table as float64 numbers, in bytes.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is empty, or no Parquet file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty, or not a Parquet file.
         ImportError: pyarrow is not installed.
     """
     existing_file(path)
@@ -56,15 +56,15 @@ def table_bytes(path: Path) -> int:
 def read_strips(path: Path, index: Sequence[str] = ()) -> TableStrips:
     """Read a table in strips.
 
-    The layout of a text table, its decimal mark included, follows from its last row and its first ones
+    The layout of a text table, including its decimal mark, is inferred from its first rows and its last row
     (:func:`~dop_lightning.matrices.tables.text_strips`).
 
     Args:
         path: a text table or a Parquet file.
-        index: names of columns that hold labels, which are left out.
+        index: names of columns with labels, which are skipped.
 
     Raises:
-        ValueError: as :func:`~dop_lightning.matrices.arrays.read_matrix`, for text also while strips are read.
+        ValueError: as in :func:`~dop_lightning.matrices.arrays.read_matrix`; for text, also while strips are read.
         ImportError: pyarrow is not installed.
     """
     if matrix_suffix(path) != ".parquet":
@@ -83,21 +83,21 @@ def _parquet_strips(path: Path, names: list[str]) -> Iterator[np.ndarray]:
 
 
 def convert_table(path: Path, target: Path, index: Sequence[str] = ()) -> None:
-    """Copy the numbers of a table into a ``.npy`` file of float64, which gets its name at the end.
+    """Copy the numbers of a table into a float64 ``.npy`` file, which appears under its name once it is complete.
 
     Args:
-        path: of the table.
-        target: the file to write, in an existing folder.
+        path: the table.
+        target: file to write, in an existing folder.
         index: as in :func:`read_strips`.
 
     Raises:
-        ValueError: the table is damaged, or a cell is no number.
+        ValueError: the table is damaged, or a cell is not a number.
         ImportError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
     shape, strips = read_strips(path, index)
     if 0 in shape:
-        raise ValueError(f"{path}: must hold at least one row and one column of numbers, got {shape[0]}×{shape[1]}")
+        raise ValueError(f"{path}: must have at least one row and one column of numbers, got {shape[0]}×{shape[1]}")
     with numpy_writer(target, shape, np.dtype(np.float64)) as append:
         for strip in strips:
             append(strip)

@@ -1,4 +1,4 @@
-"""Tables of numbers as text, as spreadsheets, pandas, R and NumPy write them."""
+"""Read and write text tables of numbers in the formats of spreadsheets, pandas, R and NumPy."""
 
 import csv
 import gzip
@@ -20,7 +20,7 @@ _MISSING = (
     *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
     *("<na>", "n/a", "na", "nan", "none", "null"),
 )
-"""What pandas reads as missing, in any case."""
+"""Markers of missing values in pandas, in lower case; compared case-insensitively."""
 
 _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}:\d{2})([T: ].*)?")
 
@@ -28,17 +28,17 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
 SAMPLE = 1000
-"""Rows at the top of a table from which :func:`text_strips` takes its layout."""
+"""Number of rows at the top of a table from which :func:`text_strips` infers its layout."""
 
 
 class TableLabels(NamedTuple):
-    """What a table has around its numbers.
+    """Everything in a table except its numbers.
 
     Attributes:
-        comments: lines above it.
-        header: the row above the numbers, its corner included; none where there is none.
-        beside: the label of each row; none where there are none.
-        separator: of cells.
+        comments: comment lines above the table.
+        header: row above the numbers, including its corner; empty if there is no header.
+        beside: label of each row; empty lists if there are no labels.
+        separator: separator of cells.
         decimal: decimal mark, ``.`` or ``,``.
     """
 
@@ -50,11 +50,11 @@ class TableLabels(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a table holds.
+    """Content of a table.
 
     Attributes:
-        values: ``(n, m)``, float64, NaN where missing.
-        labels: what stands around them.
+        values: ``(n, m)``, float64, NaN if missing.
+        labels: everything except the numbers.
     """
 
     values: np.ndarray
@@ -64,19 +64,19 @@ class Table(NamedTuple):
 def read_table(path: Path, index: Sequence[str] = ()) -> Table:
     """Read a text table of numbers, compressed by gzip if its name ends in ``.gz``.
 
-    Cells are separated by a tab, a semicolon, a comma or blanks: the first of these, in this order, in the last row.
-    With semicolons or tabs, decimals may have a comma. Empty cells, ``nan``, ``n/a`` and the other marks of pandas are
-    missing. Lines at the top that start with ``#`` are comments. A first row without any number, or with text in its
-    first and another cell, is the header. Without ``index``, a first column of text holds labels. Around an empty
-    corner, and below a header that is one cell shorter than the rows, labels may be numbers too.
+    Cells are separated by tabs, semicolons, commas or blanks: the first of these, in this order, in the last row. With
+    semicolons or tabs, a decimal comma is supported. Empty cells, ``nan``, ``n/a`` and the other markers of pandas are
+    missing values. Lines at the top that start with ``#`` are comments. The first row is a header if it has no
+    numbers, or has text in its first cell and in another one. Without ``index``, a first column of text holds labels.
+    If the corner is empty, or the header is one cell shorter than the rows, labels may also be numbers.
 
     Args:
-        path: a text file in UTF-8.
-        index: names of the columns that hold labels. They need a header.
+        path: UTF-8 text file.
+        index: names of the columns that hold labels; requires a header.
 
     Raises:
-        ValueError: there is no row, a cell is not a number, rows have different lengths, ``index`` names no column, or
-            the file is not such a text.
+        ValueError: there are no rows, a cell is not a number, rows have different lengths, ``index`` names a column
+            that does not exist, or the file is not such a text.
     """
     with _reading(path):
         with _opened(path) as file:
@@ -96,7 +96,7 @@ def read_table(path: Path, index: Sequence[str] = ()) -> Table:
         top, left = _frame(rows, numbers)
     width = len(rows[-1])
     for k, row in enumerate(rows):
-        # The header of R's write.table has no cell above the labels.
+        # In R's write.table, the header has no cell above the labels.
         if len(row) != width and not (k < top and left and len(row) == width - 1):
             raise ValueError(
                 f"{path}: rows must have equal lengths, got {len(row)} cells in row {k + 1} and {width} in the last"
@@ -110,12 +110,12 @@ def read_table(path: Path, index: Sequence[str] = ()) -> Table:
 
 
 def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
-    """Write numbers as a table with the labels of another.
+    """Write numbers as a table with the labels of another table.
 
     Args:
-        path: the file to write.
-        values: ``(n, m)``, of the shape of that table.
-        labels: what stands around the numbers.
+        path: file to write.
+        values: ``(n, m)``, with the shape of the other table.
+        labels: labels of the other table.
 
     Raises:
         OSError: the file cannot be written.
@@ -132,19 +132,19 @@ def write_table(path: Path, values: np.ndarray, labels: TableLabels) -> None:
 def text_strips(path: Path, index: Sequence[str], entries: int) -> tuple[tuple[int, int], Iterator[np.ndarray]]:
     """Read the numbers of a text table in strips of rows, with the rules of :func:`read_table`.
 
-    The separator follows from the last row, and the header, labels and decimal mark from the first :data:`SAMPLE`. The
-    file is read twice: once to count its rows.
+    The separator is inferred from the last row; the header, labels and decimal mark from the first :data:`SAMPLE` rows.
+    The file is read twice, first to count its rows.
 
     Args:
-        path: a text file in UTF-8.
-        index: names of the columns that hold labels. They need a header.
-        entries: in a strip, at most, but at least one row.
+        path: UTF-8 text file.
+        index: names of the columns that hold labels; requires a header.
+        entries: maximum number of entries per strip; a strip has at least one row.
 
     Returns:
-        The shape ``(n, m)`` of the numbers, and an iterator over strips ``(h, m)``, float64, NaN where missing.
+        Shape ``(n, m)`` of the numbers, and an iterator over strips ``(h, m)``, float64, NaN if missing.
 
     Raises:
-        ValueError: as :func:`read_table`, some of it while strips are read.
+        ValueError: as in :func:`read_table`; some errors are raised while strips are read.
     """
     sample, count, last = [], 0, ""
     with _reading(path):
@@ -189,7 +189,7 @@ def _number_strips(
                 number = _number(row[j], decimal)
                 if number is None:
                     raise ValueError(
-                        f"{path}: cells must be numbers, or empty where missing, got {row[j]!r} in row "
+                        f"{path}: cells must be numbers, or empty if missing, got {row[j]!r} in row "
                         f"{done + k + 1}, column {j + 1}"
                     )
                 strip[k, place] = number
@@ -198,7 +198,7 @@ def _number_strips(
 
 
 def _rows_of_text(path: Path) -> Iterator[str]:
-    """The lines of a table that are not blank, without the comments above them."""
+    """Yield the lines of a table that are not blank, without the comments above it."""
     with _opened(path) as file:
         is_above = True
         for line in file:
@@ -213,20 +213,20 @@ def _is_comment(line: str) -> bool:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn errors of reading a table into one that names it."""
+    """Convert errors of reading a table into a ValueError with its name."""
     try:
         yield
     except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: a table must be text in UTF-8, got another file ({error})") from None
+        raise ValueError(f"{path}: a table must be UTF-8 text, got another or damaged file ({error})") from None
 
 
 def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:
-    """How many rows at the top (a header) and columns at the left (labels) are not data: 0 or 1."""
+    """Return the number of header rows and of label columns, each 0 or 1."""
     if len(rows) == 1 or len(rows[-1]) == 1:
         return int(len(rows) > 1 and _is_text(numbers[0])), 0
     header, below = numbers[0], [row[0] for row in numbers[1:]]
     if rows[0][0] == "":
-        # What stands around an empty corner belongs together. pandas counts 0, 1, 2, … where it has no names.
+        # With an empty corner, there is both a header and labels, or neither. pandas numbers unnamed ones 0, 1, 2, …
         counted = header[1:] == list(range(len(header) - 1)) and below == list(range(len(below)))
         framed = int(counted or _is_text(header[1:]) or _is_text(below))
         return framed, framed
@@ -236,7 +236,7 @@ def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[in
 
 
 def _separator(lines: list[str]) -> str:
-    """What parts cells, told by the last line: it is surely data, and text in quotes may hold anything."""
+    """Return the separator of cells, from the last line: it is certainly data. Quoted text is ignored."""
     last = re.sub(r'"[^"]*"', "", lines[-1]) if lines else ""
     return next((mark for mark in "\t;," if mark in last), " ")
 
@@ -248,14 +248,14 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _opened(path: Path) -> TextIO:
-    encoding = "utf-8-sig"  # Excel starts UTF-8 with a byte order mark
+    encoding = "utf-8-sig"  # Excel writes a byte order mark
     if path.suffix.lower() != ".gz":
         return path.open(encoding=encoding)
     return gzip.open(path, "rt", encoding=encoding)
 
 
 def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:
-    """The decimal mark. Thousands look like three decimals: they are taken for decimals between semicolons alone."""
+    """Return the decimal mark. "1,234" may be a thousands separator; it counts as a decimal only with semicolons."""
     cells = [cell for row in rows for cell in row]
     commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
     if separator not in "\t;" or not commas:
@@ -274,7 +274,7 @@ def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:
 def _with_index(
     path: Path, rows: list[list[str]], numbers: list[list[float | None]], index: Sequence[str]
 ) -> tuple[list[list[str]], list[list[float | None]]]:
-    """Move the columns of these names to the left."""
+    """Move the columns with these names to the left."""
     names, width = rows[0], len(rows[-1])
     for name in index:
         if names.count(name) != 1 or len(names) != width:
@@ -294,29 +294,29 @@ def _with_index(
 
 
 def _mistake(rows: list[list[str]], k: int, j: int, top: int) -> str:
-    """What is wrong with a cell."""
+    """Return what is wrong with a cell."""
     cell = rows[k][j]
     name = f" {rows[0][j]!r}" if top and len(rows[0]) == len(rows[k]) else ""
     if _DATE.fullmatch(cell):
-        option = f"; label the rows by it with --index {rows[0][j]}, or remove it" if name else "; remove it"
+        option = f"; pass --index {rows[0][j]} to use it as row labels, or remove it" if name else "; remove it"
         return f"columns must hold numbers, got the date {cell!r} in column{name or f' {j + 1}'}, row {k + 1}{option}"
-    hint = "; decimals have a point" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
-    return f"cells must be numbers, or empty where missing, got {cell!r} in row {k + 1}, column {j + 1}{name}{hint}"
+    hint = "; use a decimal point" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
+    return f"cells must be numbers, or empty if missing, got {cell!r} in row {k + 1}, column {j + 1}{name}{hint}"
 
 
 def _number(cell: str, decimal: str) -> float | None:
-    """The value of a cell, NaN where it is missing, ``None`` where it is no number."""
+    """Return the value of a cell: NaN if missing, ``None`` if it is not a number."""
     if cell.lower() in _MISSING:
         return math.nan
     if decimal == "," and _DECIMAL_COMMA.fullmatch(cell):
         cell = cell.replace(",", ".")
     try:
-        # Python reads 1_000 as a number; whoever wrote a table did not mean that.
+        # Python also reads 1_000 as a number, which is unlikely to be intended in a table.
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
 
 
 def _is_text(numbers: list[float | None]) -> bool:
-    """Whether a row or column holds text, and not a single number."""
+    """Return whether a row or column has text but no number."""
     return None in numbers and all(number is None or math.isnan(number) for number in numbers)

@@ -1,1 +1,1 @@
-"""What the paper claims: its theory and its figures."""
+"""Theory and figures of the paper."""

@@ -1,4 +1,4 @@
-"""How far the recovery of a matrix is from the optimum of Eq. 8, in ``metrics.csv``."""
+"""Log the distance of a matrix recovery from the optimum of Eq. 8 to ``metrics.csv``."""
 
 from typing import cast
 
@@ -25,31 +25,31 @@ from dop_lightning.paper.theory.certificate import (
 
 
 class DualCertificate(RecoveryCallback):
-    """Builds the dual certificate ν of Theorem 1 at each evaluation, and writes the residuals of Lemma 1 as curves.
+    """Compute the dual certificate ν of Theorem 1 at each evaluation, and log the residuals of Lemma 1 as curves.
 
     The tags are ``kkt_feasibility``, ``kkt_dual``, ``kkt_slackness``, ``kkt_sign`` and ``kkt_product``, see
-    :class:`~dop_lightning.paper.theory.certificate.KKTResiduals`. All of them small says that (X̂, ŝ) nearly solves Eq.
-    8, for whatever A, and whether or not that is the truth. They end at about 1/log(1/γ), γ the scale of the start,
-    rather than at 0. An evaluation takes the eigenvalues of a matrix more, or its singular values, and draws the start
-    anew.
+    :class:`~dop_lightning.paper.theory.certificate.KKTResiduals`. If all are small, (X̂, ŝ) nearly solves Eq. 8, for any
+    A, and whether or not the solution is the truth. They approach about 1/log(1/γ) instead of 0, where γ is the
+    initialization scale. Each evaluation additionally computes the eigenvalues or singular values of a matrix, and
+    draws the initialization again.
 
-    Of a start that is not γI and γ·1, γ² is the mean eigenvalue of UUᵀ and γ_s the geometric mean of |g| and |h|; where
-    they differ, the λ of Eq. 8 is that of :func:`~dop_lightning.paper.theory.certificate.balance`.
+    If the initialization is not γI and γ·1, γ² is the mean eigenvalue of UUᵀ and γ_s the geometric mean of |g| and |h|.
+    If they differ, λ of Eq. 8 is given by :func:`~dop_lightning.paper.theory.certificate.balance`.
 
-    For ``UUᵀ`` or ``UVᵀ`` with ``g∘g − h∘h``; to be asked for: ``trainer.callbacks: [{class_path:
+    Supports ``UUᵀ`` or ``UVᵀ`` with ``g∘g − h∘h``. Enable it by ``trainer.callbacks: [{class_path:
     dop_lightning.paper.certificate_callback.DualCertificate}]``.
 
     Raises:
-        ValueError: another signal or corruption, or a start that is not small.
+        ValueError: the signal or the corruption is of another type, or the initialization is not small.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Refuse what has no certificate before the work is done."""
+        """Raise an error before the fit if a state has no certificate."""
         for state in recovery_module(module).states:
             _check(_descent(state))
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Append a row a problem and residual."""
+        """Append one row per problem and residual."""
         values = {tag: value.tolist() for tag, value in _residuals(look).by_name().items()}
         rows = [
             [name, look.iteration, f"kkt_{tag}", f"{of_problems[k]:.7g}"]
@@ -60,21 +60,25 @@ class DualCertificate(RecoveryCallback):
 
 
 def _descent(state: State) -> BatchState:
-    """The state as one of gradient descent."""
+    """Return the state if it is one of gradient descent.
+
+    Raises:
+        ValueError: the state is that of a convex solver.
+    """
     if state.signal is None:
-        raise ValueError("DualCertificate follows gradient descent, got a convex solver; leave the callback out")
+        raise ValueError("DualCertificate requires gradient descent, got a convex solver; remove the callback")
     return cast(BatchState, state)
 
 
 def _hadamard(corruption: Corruption) -> HadamardCorruption:
     if not isinstance(corruption, HadamardCorruption):
-        raise ValueError(f"DualCertificate needs the corruption HadamardCorruption, got {type(corruption).__name__}")
+        raise ValueError(f"DualCertificate requires HadamardCorruption as corruption, got {type(corruption).__name__}")
     return corruption
 
 
 def _factors(signal: Signal) -> Factors:
     if signal.factors is None:
-        raise ValueError(f"DualCertificate needs the signal SymmetricFactor or Factor, got {type(signal).__name__}")
+        raise ValueError(f"DualCertificate requires SymmetricFactor or Factor as signal, got {type(signal).__name__}")
     return signal.factors
 
 
@@ -84,12 +88,12 @@ def _check(state: BatchState) -> None:
     for kind, scale in zip(("signal", "corruption"), _Start(state).scales, strict=True):
         if not bool((scale < 1).all()):
             raise ValueError(
-                f"DualCertificate needs a start below 1, got a {kind} of the scale {float(scale.max()):.3g}"
+                f"DualCertificate requires an initialization scale below 1, got {kind} scale {float(scale.max()):.3g}"
             )
 
 
 class _Start:
-    """Where a batch began, made anew from its seeds, whatever iteration it is at."""
+    """Initialization of a batch, drawn again from its seeds, independent of its iteration."""
 
     def __init__(self, state: BatchState) -> None:
         make = state.method.corruption or NoCorruption
@@ -101,13 +105,13 @@ class _Start:
 
     @property
     def scales(self) -> tuple[Tensor, Tensor]:
-        """γ of the signal and γ_s of the corruption, ``(K,)`` each."""
+        """Return γ of the signal and γ_s of the corruption, ``(K,)`` each."""
         rows = sum(factor.shape[1] for factor in self.factors)
         squares = torch.stack([factor.detach().cpu().double().square().sum(dim=(1, 2)) for factor in self.factors])
         both = torch.stack([self.g, self.h], dim=1).cpu().double().abs().flatten(1)
-        drawn = both > 0  # not where nothing was observed
+        drawn = both > 0  # 0 at unobserved entries
         logs = torch.where(drawn, both, 1.0).log().sum(dim=1) / drawn.sum(dim=1)
-        own = (squares.sum(dim=0) / (rows * len(self.factors))).sqrt()  # of U and V only (U + V)/√2 grows
+        own = (squares.sum(dim=0) / (rows * len(self.factors))).sqrt()  # for U and V, only (U + V)/√2 grows
         return own if self.length is None else torch.full_like(own, self.length), logs.exp()
 
 

@@ -131,7 +131,7 @@ def test_a_process_that_fails_ends_all_and_one_process_resumes(
     assert sorted(path.name for path in out.iterdir()) == ["progress-4-0.pt", "progress-4-75.pt", "progress.pt"]
     said: list[str] = []
     separate_mapped(file, out, AlternatingProjections(), say=said.append)
-    assert said[0] == "a: going on after 4 passes"
+    assert said[0] == "a: resuming after 4 passes"
     assert relative_error(low_rank_of(out), problem(151, 120).truth) < 2e-6
     assert sorted(path.name for path in out.iterdir()) == ["corruption.npy", "recovered.npy", "result.json"]
 
@@ -155,7 +155,7 @@ def test_an_interruption_is_resumed_with_the_same_bits(
         "a.npy: pass 5, rank 3, 5.2 % outliers, residual 0.059\nStopped; the same command resumes\n"
     ) or (err.endswith("Stopped; the same command resumes\n"))
     assert main(command(file)) == 0
-    assert "a: going on after 5 passes" in capfd.readouterr().err
+    assert "a: resuming after 5 passes" in capfd.readouterr().err
     for name in ("recovered.npy", "corruption.npy"):
         assert (tmp_path / "out" / "a" / name).read_bytes() == (whole[0] / "a" / name).read_bytes()
 
@@ -174,7 +174,7 @@ def test_a_rejection_is_said_once_and_remembered_and_other_files_are_separated(
     assert (tmp_path / "out" / "a" / "recovered.npy").read_bytes() == (whole[0] / "a" / "recovered.npy").read_bytes()
     assert main(both) == 2
     err = capfd.readouterr().err
-    assert err.count("noise.npy: alternating projections were not confirmed before, after ") == 1
+    assert err.count("noise.npy: alternating projections were not confirmed in an earlier run, after ") == 1
     assert err.count("use --devices 1 and raise --max-memory") == 1
     assert "a.npy: already separated" in err
     assert "pass 1" not in err
@@ -188,7 +188,7 @@ def test_each_process_reads_its_rows_of_a_stored_array(
     stored = store(tmp_path / "b.h5", given, "x/matrix", chunks=(10, 120))
     store(stored, given[:5], "other")
     assert main(command(stored)) == 2
-    assert "holds several matrices; choose one" in capfd.readouterr().err
+    assert "contains several matrices; choose one" in capfd.readouterr().err
     chosen = command(stored)
     chosen[1] += "::/x/matrix"
     chosen[2:2] = [str(store(tmp_path / "c.zarr", given, chunks=(16, 50)))]
@@ -217,7 +217,7 @@ def test_the_first_process_copies_a_table(
     assert main(table) == 0
     err = capfd.readouterr().err
     assert "copying" not in err
-    assert "t: going on after 4 passes" in err
+    assert "t: resuming after 4 passes" in err
     assert relative_error(low_rank_of(tmp_path / "out" / "t"), problem(151, 120).truth) < 2e-6
     assert sorted(path.name for path in (tmp_path / "out" / "t").iterdir()) == [
         "corruption.npy",
@@ -229,7 +229,7 @@ def test_the_first_process_copies_a_table(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--devices", "8"], "must be spread over at most 7 processes, each with 16 rows, got 8 processes"),
+        (["--devices", "8"], "distributed over at most 7 processes, with at least 16 rows each, got 8 processes"),
         (["--devices", "0"], "devices must be a whole number of at least 1, got 0"),
         (["--devices", "2", "--method", "dop"], "--devices must be 1 for any method but projections, got 2"),
         (["--devices", "2", "--grey"], "--grey does not apply to matrices that are spread over processes"),

@@ -78,7 +78,7 @@ def test_too_few_entries_tell_nothing() -> None:
 
 
 def test_what_cannot_be_chosen_for_is_refused() -> None:
-    with pytest.raises(ValueError, match="p: alpha can be chosen for matrices"):
+    with pytest.raises(ValueError, match="p: alpha can only be chosen for matrices"):
         choose_alpha(Problem("p", torch.ones(2, 2, 2)), METHOD)
     with pytest.raises(ValueError, match="scales must be"):
         choose_alpha(Problem("p", torch.ones(20, 20)), METHOD, scales=(0.0,))

@@ -44,5 +44,5 @@ def test_large_integers_are_not_rounded(tmp_path: Path) -> None:
     np.save(tmp_path / "large.npy", array + 2**40)
     assert read_matrix(tmp_path / "small.npy").values.dtype == torch.float32
     assert read_matrix(tmp_path / "large.npy").values.tolist() == (array + 2**40).tolist()
-    with pytest.raises(ValueError, match=r"large\.npy: integers must lie within ±16777216"):
+    with pytest.raises(ValueError, match=r"large\.npy: integers must be within ±16777216"):
         map_numpy(tmp_path / "large.npy")[0:2]

@@ -86,13 +86,13 @@ def test_an_interruption_is_resumed_with_the_same_bits(
     out, lines = tmp_path / "out", list[str]()
     with pytest.raises(KeyboardInterrupt):
         separate_mapped(file, out, AlternatingProjections(), say=lines.append)
-    assert f"stopped after {stop} passes; the same command goes on" in lines[-1]
+    assert f"stopped after {stop} passes; run the same command to resume" in lines[-1]
     assert [path.name for path in out.iterdir()] == [PROGRESS]
     monkeypatch.setattr(Recovery, "step", step)
     with pytest.raises(ValueError, match=r"another separation \(rank differ\)"):
         separate_mapped(file, out, AlternatingProjections(rank=7), say=lambda _: None)
     result = separate_mapped(file, out, AlternatingProjections(), say=lines.append)
-    assert f"going on after {stop} passes" in " ".join(lines)
+    assert f"resuming after {stop} passes" in " ".join(lines)
     whole = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert result["iterations"] == whole["iterations"]
     for one, other in zip(parts(out), parts(tmp_path / "whole"), strict=True):
@@ -108,7 +108,7 @@ def test_an_interruption_is_resumed_with_the_same_bits(
         lines.clear()
         separate_mapped(file, out, AlternatingProjections(), say=lines.append)
         assert lines[0].startswith(f"{out / name}: ")
-        assert lines[0].endswith(": separated anew")
+        assert lines[0].endswith("; separating again")
         if name == "result.json":
             assert all(torch.equal(one, other) for one, other in zip(parts(out), before, strict=True))
 
@@ -173,7 +173,7 @@ def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, caps
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32))
     command = ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--max-memory", "100K"]
     assert main(command) != 0
-    assert "DOP needs the matrix in memory, raise --max-memory" in capsys.readouterr().err
+    assert "DOP requires the matrix in memory, so raise --max-memory" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == [REJECTED]
 
 
@@ -198,7 +198,7 @@ def test_a_rejection_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(Recovery, "step", lambda _: pytest.fail("the passes are repeated"))
         assert main(command) != 0
     said = capsys.readouterr().err
-    assert "were not confirmed before, after " in said
+    assert "were not confirmed in an earlier run, after " in said
     assert "raise --max-memory, or remove" in said
     assert "pass 1" not in said
     assert main([*command, "--seed", "1"]) != 0
@@ -250,7 +250,7 @@ def test_passes_are_bounded_and_a_larger_bound_goes_on(file: Path, tmp_path: Pat
         separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None, passes=5)
     lines: list[str] = []
     separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lines.append)
-    assert "going on after 5 passes" in lines[0]
+    assert "resuming after 5 passes" in lines[0]
 
 
 def test_results_are_in_tables_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_a_damaged_or_missing_file_is_named(saved: dict[str, object], tmp_path: 
     content[content.index(LEFT[3:6].numpy().tobytes())] ^= 1
     file.write_bytes(content)
     for _ in range(2):
-        with pytest.raises(ValueError, match=rf"progress-5-3\.pt: damaged.*; remove .*{PROGRESS} to begin anew"):
+        with pytest.raises(ValueError, match=rf"progress-5-3\.pt: damaged.*; remove .*{PROGRESS} to start over"):
             with_own_rows(saved, tmp_path, slice(0, 5))
         file.unlink(missing_ok=True)
     assert torch.equal(with_own_rows(saved, tmp_path, slice(7, 10))["tensors"]["left"], LEFT[7:]), "it is not needed"
@@ -45,7 +45,7 @@ def test_a_damaged_or_missing_file_is_named(saved: dict[str, object], tmp_path: 
 def test_a_rank_needs_16_rows_and_a_column() -> None:
     require_rows(64, 4, 4, "a")
     for n, m in ((63, 4), (64, 3)):
-        with pytest.raises(ValueError, match=f"a: the {n} rows and {m} columns must .* over at most 3 processes"):
+        with pytest.raises(ValueError, match=f"a: the {n} rows and {m} columns .* over at most 3 processes"):
             require_rows(n, m, 4, "a")
 
 

@@ -185,12 +185,12 @@ def test_too_few_iterations_are_told() -> None:
     ("settings", "message"),
     [
         ({"alpha": 0.0}, "alpha must be"),
-        ({"alpha": "best"}, "alpha must be a number above 0, 'auto' or None, got 'best'"),
+        ({"alpha": "best"}, "alpha must be a positive number, 'auto' or None, got 'best'"),
         ({"n_components": 0}, "n_components must be a whole number of at least 1, got 0"),
         ({"n_components": 21}, "n_components must be at most 20"),
         ({"tol": -1.0}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be"),
-        ({"device": "abacus"}, "device must be one that PyTorch can use, got 'abacus'"),
+        ({"device": "abacus"}, "device must be one that PyTorch supports, got 'abacus'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
@@ -199,14 +199,14 @@ def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> 
 
 
 def test_wrong_data_is_named() -> None:
-    with pytest.raises(ValueError, match="NaN alone"):
+    with pytest.raises(ValueError, match="got only NaN"):
         RobustPCA().fit(np.full((5, 4), np.nan))
     with pytest.raises(ValueError, match="infinity"):
         RobustPCA().fit(np.array([[1.0, np.inf], [0.0, 1.0]]))
     with pytest.raises(NotFittedError):
         RobustPCA().transform(np.ones((5, 4)))
     pca = RobustPCA().fit(low_rank(30, 20, 1)[1])
-    with pytest.raises(ValueError, match="codes of each sample"):
+    with pytest.raises(ValueError, match="one per component"):
         pca.inverse_transform(np.ones((5, pca.n_components_ + 1)))
 
 
@@ -321,7 +321,7 @@ def test_sparse_matrices_are_refused() -> None:
 
 @pytest.mark.parametrize(("shape", "kind"), [((1, 6), "row"), ((6, 1), "column")])
 def test_one_row_or_column_is_warned_of(shape: tuple[int, int], kind: str) -> None:
-    with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* a {kind}"):
+    with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* more than one {kind}"):
         RobustPCA(alpha=None).fit(np.arange(6.0).reshape(shape))
 
 

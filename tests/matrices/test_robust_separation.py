@@ -82,7 +82,7 @@ def test_too_small_a_matrix_goes_to_dop_at_once() -> None:
     assert isinstance(state.parts[0], ProjectionsState)
     state.advance(5)
     assert state.parts[0].iteration == 5
-    assert state.report(0)["reason"] == "projections rejected: the matrix is too small to tell"
+    assert state.report(0)["reason"] == "projections rejected: the matrix is too small for a verdict"
 
 
 def test_the_command_names_the_method_in_its_output_and_its_result(tmp_path: Path, capsys) -> None:

@@ -83,7 +83,7 @@ def test_parquet_in_strips_is_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,x,2", r"a\.csv: cells must be numbers, or empty where missing, got 'x' in row 9, column 2"),
+        ("1,x,2", r"a\.csv: cells must be numbers, or empty if missing, got 'x' in row 9, column 2"),
         ("1,2", r"a\.csv: rows must have equal lengths, got 2 cells in row 9 and 3 above"),
     ],
 )

@@ -80,12 +80,14 @@ def test_runs_without_it_have_no_such_rows(fit, matrix_method, matrices, tmp_pat
 
 
 def test_other_parts_are_refused_at_the_start(fit, matrix_method, image_method, matrices, images, tmp_path) -> None:
-    with pytest.raises(ValueError, match="DualCertificate needs the corruption HadamardCorruption, got NoCorruption"):
+    with pytest.raises(ValueError, match="DualCertificate requires HadamardCorruption as corruption, got NoCorruption"):
         fit(tmp_path / "a", matrix_method(corruption=None), matrices(), 200, DualCertificate())
-    with pytest.raises(ValueError, match="DualCertificate needs the signal SymmetricFactor or Factor, got SkipUNet"):
+    with pytest.raises(ValueError, match="DualCertificate requires SymmetricFactor or Factor as signal, got SkipUNet"):
         fit(tmp_path / "b", image_method(), images(), 50, DualCertificate())
     large = matrix_method(signal=partial(SymmetricFactor, scale=1.0))
-    with pytest.raises(ValueError, match="DualCertificate needs a start below 1, got a signal of the scale 3"):
+    with pytest.raises(
+        ValueError, match="DualCertificate requires an initialization scale below 1, got signal scale 3"
+    ):
         fit(tmp_path / "c", large, matrices(), 200, DualCertificate())
 
 

@@ -97,7 +97,7 @@ def test_a_filter_that_is_not_installed_is_skipped(run, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "bm3d", None)
     asked = ["--subset", "--cases", "natural", "--photographs", "coffee", *SMALL]
     out, err = run(*asked, "--methods", "bm3d", "convolution")
-    assert "bm3d is skipped: BM3DAfterFill needs bm3d" in err
+    assert "bm3d is skipped: BM3DAfterFill requires bm3d" in err
     assert out.startswith("| case | images | convolution |")
 
 

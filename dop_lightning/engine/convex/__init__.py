@@ -1,4 +1,4 @@
-"""Reference solvers of the convex program, ``min ‖X‖_* + λ‖s‖₁`` subject to ``A(X) + s = y`` (Eq. 8)."""
+"""Reference solvers for the convex program ``min ‖X‖_* + λ‖s‖₁`` subject to ``A(X) + s = y`` (Eq. 8)."""
 
 from dop_lightning.engine.convex.apg import AcceleratedProximalGradient
 from dop_lightning.engine.convex.ialm import InexactALM

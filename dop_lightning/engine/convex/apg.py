@@ -1,4 +1,4 @@
-"""Accelerated proximal gradient for Eq. 8 (Lin, Ganesh, Wright, Wu, Chen and Ma, 2009), without its bias.
+"""Accelerated proximal gradient for Eq. 8 (Lin, Ganesh, Wright, Wu, Chen and Ma, 2009), corrected for its bias.
 
 Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
 """
@@ -15,34 +15,35 @@ from dop_lightning.foundation.checks import positive as above_zero
 from dop_lightning.problems.problem import ProblemBatch
 
 PENALTY = 0.01
-"""μ falls to this, relative to ``‖A*(y)‖₂``, before b moves for the first time."""
+"""μ decreases to this fraction of ``‖A*(y)‖₂`` before b is first updated."""
 
 INNER = 0.05
-"""b moves once a gradient step is shorter than so many times what is left of the constraint."""
+"""b is updated once the length of a gradient step is below this fraction of the constraint residual."""
 
 FALL = 0.8
-"""With each move of b, as long as the constraint is not met, μ falls by this factor."""
+"""Factor by which μ decreases at each update of b while the constraint is violated."""
 
 
 class AcceleratedProximalGradient(ConvexSolver):
-    """FISTA on ``μ(‖X‖_* + λ‖s‖₁) + ½‖A(X) + s − b‖²`` with step ``1/(‖A‖² + 1)``, b = y at first, while μ falls.
+    """FISTA on ``μ(‖X‖_* + λ‖s‖₁) + ½‖A(X) + s − b‖²`` with step ``1/(‖A‖² + 1)`` and decreasing μ; initially b = y.
 
-    The published algorithm lets μ fall until ``A(X) + s = y`` nearly holds. That tells little of optimality: on
-    problems where Eq. 8 does not recover the truth its X is off by 10 % at a residual of 1e-7. Here, from
-    ``μ = 0.01·‖A*(y)‖₂`` on, what is left of the constraint is added to b as often as the minimum is nearly reached
-    (the method of multipliers; Bregman iteration of Yin et al., 2008), whose limit solves Eq. 8 whatever μ is; μ falls
-    slowly meanwhile. The momentum starts anew where it points uphill [O'Donoghue and Candès, 2015].
+    The published algorithm decreases μ until ``A(X) + s = y`` nearly holds. A small constraint residual does not imply
+    optimality: on problems where Eq. 8 does not recover the truth, its X has an error of 10 % at a residual of 1e-7.
+    Here, once ``μ = 0.01·‖A*(y)‖₂`` is reached, the constraint residual is added to b whenever the current minimum is
+    nearly reached (the method of multipliers; Bregman iteration of Yin et al., 2008). The limit solves Eq. 8 for any μ;
+    μ continues to decrease slowly. The momentum is reset if it points uphill [O'Donoghue and Candès, 2015].
 
     Args:
-        problems: the batch, of matrices.
-        positive: see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`, as for the next two.
-        svd: ``full`` or ``partial``.
-        tolerance: relative, from 1e-12.
-        mu: the first μ, relative to ``‖A*(y)‖₂``; above 0.
-        rho: the factor by which μ falls at an iteration, between 0 and 1.
-        precision: ``float64`` or ``float32``, of all that is computed.
+        problems: batch of matrices.
+        positive: see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        svd: ``full`` or ``partial``; see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        tolerance: relative tolerance, at least 1e-12; see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        mu: initial μ relative to ``‖A*(y)‖₂``, above 0.
+        rho: factor by which μ decreases per iteration, between 0 and 1.
+        precision: ``float64`` or ``float32``, for all computations.
 
     Raises:
+        ValueError: an argument is out of range.
         ValueError: an argument is out of range.
     """
 
@@ -63,7 +64,7 @@ class AcceleratedProximalGradient(ConvexSolver):
             raise ValueError(f"rho must be below 1, got {rho!r}")
 
     def start(self, program: ConvexProgram) -> Tensors:
-        """X = 0, s = 0, at rest."""
+        """Return the initial state: X = 0, s = 0, without momentum."""
         state = self.blank(program)
         return {
             **state,
@@ -75,7 +76,7 @@ class AcceleratedProximalGradient(ConvexSolver):
         }
 
     def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
-        """A gradient step from the point ahead, the next point ahead, then μ or b."""
+        """Take a gradient step from the extrapolated point, extrapolate again, and update μ or b."""
         y, A, L = program.observation, program.operator, program.norm + 1
         X, s, b, mu, t = (state[name] for name in ("signal", "corruption", "goal", "mu", "momentum"))
         ahead_X, ahead_s = state["ahead_signal"], state["ahead_corruption"]
@@ -95,7 +96,7 @@ class AcceleratedProximalGradient(ConvexSolver):
         falls = mu > PENALTY * program.scale
         moves = ~falls & (step <= INNER * primal)
         less = torch.where(moves & (primal > self.tolerance * norms(y)), FALL, 1.0)
-        multiplier = column(less, b) * (b - y + left)  # μ times that of the constraint
+        multiplier = column(less, b) * (b - y + left)  # μ times the multiplier of the constraint
         return {
             "signal": X_new,
             "corruption": s_new,

@@ -1,4 +1,4 @@
-"""Inexact augmented Lagrange multipliers for Eq. 8 (Lin, Chen and Ma, 2010), made to converge on every problem.
+"""Inexact augmented Lagrange multipliers for Eq. 8 (Lin, Chen and Ma, 2010), modified to converge on every problem.
 
 Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
 """
@@ -15,34 +15,34 @@ from dop_lightning.foundation.checks import positive as above_zero
 from dop_lightning.problems.problem import ProblemBatch
 
 CAREFUL = 4.0
-"""μ of the careful iterations starts at so many times the first μ."""
+"""μ of the careful iterations starts at this multiple of the initial μ."""
 
 BALANCE = 0.1
-"""In careful iterations μ grows only where the primal residual exceeds so many times the dual one."""
+"""In careful iterations, μ grows only if the primal residual exceeds this multiple of the dual residual."""
 
 
 class InexactALM(ConvexSolver):
     """Alternating minimisation of the augmented Lagrangian, with the multiplier Y and the penalty μ.
 
     ``s ← soft(y − A(X) + Y/μ, λ/μ)``, ``X ← svt(X + A*(y − A(X) − s + Y/μ)/η, 1/(μη))``,
-    ``Y ← Y + μ(y − A(X) − s)``, with ``η = ‖A‖²``. For the identity that is the algorithm of Lin, Chen and Ma (2010):
-    the argument of svt is ``y − s + Y/μ``; for an entry mask it is theirs with s free where nothing was observed; for
-    any other A the step is linearised [Yang and Yuan, 2013].
+    ``Y ← Y + μ(y − A(X) − s)``, with ``η = ‖A‖²``. For the identity, the argument of svt is ``y − s + Y/μ``: this is
+    the algorithm of Lin, Chen and Ma (2010). For an entry mask, it is their algorithm with s free at unobserved
+    entries. For any other A, the step is linearised [Yang and Yuan, 2013].
 
-    In the published algorithm μ grows by the factor ρ at every iteration. Where Eq. 8 recovers the truth that takes
-    some 20 decompositions; where it does not, the iteration comes to rest at a feasible point that is no solution (its
-    error is of the order of 10 %). So the dual residual ``μ√η‖X − X_before‖ / ‖Y‖`` is looked at when the primal one is
-    within tolerance: if it is not small, the iteration goes on from there with a small μ that grows only while the
-    primal residual is the larger of the two. X gets worse for the first of these iterations.
+    In the published algorithm, μ grows by the factor ρ at every iteration. If Eq. 8 recovers the truth, this takes
+    about 20 decompositions. Otherwise, the iteration stalls at a feasible point that is not a solution, with an error
+    of about 10 %. Therefore, once the primal residual is within tolerance, the dual residual
+    ``μ√η‖X − X_before‖ / ‖Y‖`` is checked. If it is not small, the iteration continues with a small μ that grows only
+    while the primal residual is the larger of the two. X gets worse in the first of these careful iterations.
 
     Args:
-        problems: the batch, of matrices.
-        positive: see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`, as for the next two.
-        svd: ``full`` or ``partial``.
-        tolerance: relative, from 1e-12.
-        mu: the first μ, relative to ``1/‖A*(y)‖₂``; above 0.
+        problems: batch of matrices.
+        positive: see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        svd: ``full`` or ``partial``; see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        tolerance: relative tolerance, at least 1e-12; see :class:`~dop_lightning.engine.convex.solver.ConvexSolver`.
+        mu: initial μ relative to ``1/‖A*(y)‖₂``, above 0.
         rho: ρ, above 1.
-        precision: ``float64`` or ``float32``, of all that is computed.
+        precision: ``float64`` or ``float32``, for all computations.
 
     Raises:
         ValueError: an argument is out of range.
@@ -65,7 +65,7 @@ class InexactALM(ConvexSolver):
             raise ValueError(f"rho must be above 1, got {rho!r}")
 
     def start(self, program: ConvexProgram) -> Tensors:
-        """X = 0, s = 0 and Y a multiple of y that is feasible for the dual problem."""
+        """Return the initial state: X = 0, s = 0, and Y a dual-feasible multiple of y."""
         y = program.observation
         largest = y.flatten(1).abs().amax(dim=1)
         dual_norm = torch.maximum(program.scale, largest / program.weight)
@@ -77,7 +77,7 @@ class InexactALM(ConvexSolver):
         }
 
     def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
-        """s, X, Y, then μ."""
+        """Update s, X and Y, then μ."""
         y, A, eta = program.observation, program.operator, program.norm
         X, Y, mu = state["signal"], state["multiplier"], state["mu"]
         goal = (y - A(X)).add_(Y / column(mu, Y))

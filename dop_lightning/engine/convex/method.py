@@ -1,4 +1,4 @@
-"""How to recover by the convex program, Eq. 8."""
+"""Method for recovery by the convex program (Eq. 8)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from dop_lightning.problems.problem import ProblemBatch
 
 @dataclass
 class ConvexMethod:
-    """``min ‖X‖_* + (1/α)‖s‖₁`` subject to ``A(X) + s = y`` (Eq. 8), the sibling of gradient descent.
+    """``min ‖X‖_* + (1/α)‖s‖₁`` subject to ``A(X) + s = y`` (Eq. 8), the convex counterpart of gradient descent.
 
     Args:
-        solver: makes the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
-        operator: makes A of a batch; by default as the problems say.
+        solver: returns the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
+        operator: returns the operator A of a batch; by default, the operator of its problems.
     """
 
     solver: SolverFactory
@@ -26,10 +26,10 @@ class ConvexMethod:
     first: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        """Check the arguments of functions that users write.
+        """Check the signatures of user-defined factories.
 
         Raises:
-            ValueError: one takes other arguments than it is called with.
+            ValueError: the signature of a factory is wrong.
         """
         require_arguments("solver", self.solver, ["problems"], "a ConvexSolver")
         require_arguments("operator", self.operator, ["problems"], "an Operator")
@@ -40,5 +40,5 @@ class ConvexMethod:
         tau: float | Sequence[float] | Literal["auto"] = 1.0,
         alpha: float | Sequence[float] | None = None,
     ) -> ConvexState:
-        """Return a batch at its start. A solver has no learning rate: ``tau`` is not used."""
+        """Return the initial state of a batch. ``tau`` is ignored: a solver has no learning rate."""
         return ConvexState(self.solver, problems, alpha, self.operator)

@@ -1,10 +1,11 @@
-"""Thresholding of singular values and eigenvalues by the leading ones alone, for one large matrix of low rank.
+"""Partial thresholding of singular values and eigenvalues, for a large low-rank matrix.
 
-Subspace iteration on a block of columns that starts from the range of the previous solution, and is enlarged where all
-that it holds lies beyond the threshold. It ends by a bound on the error. Let R hold the residuals of the triplets that
-are kept: they are exact triplets of a matrix within ``‖R‖_F`` of M (``√2‖R‖_F`` of a symmetric one), and a proximal
-operator moves no further than its argument. Those that are not kept must lie below the threshold by their own residual.
-Where neither comes true soon, the full decomposition is computed: the result is the same to the bound either way.
+Only the leading values are computed, by subspace iteration on a block of columns. The iteration starts from the range
+of the previous solution; the block is enlarged if all its values exceed the threshold. A bound on the error ends the
+iteration. Let R hold the residuals of the retained triplets: these are exact triplets of a matrix within ``‖R‖_F`` of M
+(``√2‖R‖_F`` of a symmetric one), and proximal operators are nonexpansive. The other triplets must be below the
+threshold by their own residual. If these conditions are not met soon, the full decomposition is computed. Either way,
+the result is the same within the bound.
 
 Shapes: n rows, m columns, b columns of the block.
 """
@@ -13,32 +14,32 @@ import torch
 from torch import Tensor
 
 EXTRA = 10
-"""Columns of the block beyond the rank that is expected: they find what rises above the threshold."""
+"""Columns of the block in addition to the expected rank, to find values that have risen above the threshold."""
 
 PASSES = 12
-"""Products of the matrix with a block before the full decomposition takes over; as many take about as long."""
+"""Products of the matrix with a block before falling back to the full decomposition, which takes about as long."""
 
 SEARCH = 3
-"""Passes at least, so that random columns turn to what has risen above the threshold since the previous solution."""
+"""Minimum number of passes, so that random columns align with values that have risen above the threshold."""
 
 SHARE = 4
-"""A block of more than this part of the smaller side, one SHARE-th, is no faster than the full decomposition."""
+"""A block with more than 1/SHARE of the smaller side's columns is no faster than the full decomposition."""
 
 
 def partial_singular_value_threshold(
     M: Tensor, threshold: Tensor, last: Tensor, rank: int, error: float
 ) -> tuple[Tensor, int]:
-    """:func:`~dop_lightning.engine.convex.proximal.singular_value_threshold` of one matrix.
+    """Compute :func:`~dop_lightning.engine.convex.proximal.singular_value_threshold` of one matrix.
 
     Args:
         M: ``(n, m)``, finite.
-        threshold: t, one number, at least 0.
-        last: the previous solution, ``(n, m)``, where the search starts.
-        rank: the rank of ``last``.
+        threshold: t, scalar, at least 0.
+        last: previous solution, ``(n, m)``, where the search starts.
+        rank: rank of ``last``.
         error: bound on the Frobenius norm of the error, relative to the largest singular value; above 0.
 
     Returns:
-        The result, ``(n, m)``, and how many singular values lie above t.
+        The result, ``(n, m)``, and the number of singular values above t.
     """
     Q: Tensor | None = _start(last, rank)
     U, S = M[:, :0], M[0, :0]
@@ -47,7 +48,7 @@ def partial_singular_value_threshold(
             break
         Z = M @ Q  # n b
         if number > 0:
-            residuals = torch.linalg.vector_norm(Z - U * S, dim=0)  # of M·V = U·S, where Mᵀ·U = V·S holds
+            residuals = torch.linalg.vector_norm(Z - U * S, dim=0)  # of M·V = U·S; Mᵀ·U = V·S holds exactly
             kept = threshold < S
             if bool(kept.all()):
                 Q = _enlarged(Q)
@@ -58,7 +59,7 @@ def partial_singular_value_threshold(
             elif number >= SEARCH - 1 and _settled(S, residuals, kept, threshold, error):
                 return (U[:, kept] * (S[kept] - threshold)) @ Q[:, kept].mT, int(kept.sum())
         U = torch.linalg.qr(Z)[0]
-        Q, S, Ph = torch.linalg.svd(M.mT @ U, full_matrices=False)  # m b: right Ritz vectors, values from the largest
+        Q, S, Ph = torch.linalg.svd(M.mT @ U, full_matrices=False)  # m b: right Ritz vectors, descending values
         U = U @ Ph.mT
     U, S, Vh = torch.linalg.svd(M, full_matrices=False)
     return (U * (S - threshold).clamp(min=0)) @ Vh, int((threshold < S).sum())
@@ -67,19 +68,19 @@ def partial_singular_value_threshold(
 def partial_eigenvalue_threshold(
     M: Tensor, threshold: Tensor, last: Tensor, rank: int, error: float
 ) -> tuple[Tensor, int]:
-    """:func:`~dop_lightning.engine.convex.proximal.eigenvalue_threshold` of one matrix.
+    """Compute :func:`~dop_lightning.engine.convex.proximal.eigenvalue_threshold` of one matrix.
 
-    The block holds the eigenvalues of largest magnitude, of either sign, down to one that is within ±t.
+    The block holds the eigenvalues of largest magnitude, of either sign, until one is at most t in magnitude.
 
     Args:
-        M: ``(n, n)``, finite, symmetric or not.
-        threshold: t, one number, at least 0.
-        last: the previous solution, ``(n, n)``, symmetric, where the search starts.
-        rank: the rank of ``last``.
+        M: ``(n, n)``, finite, need not be symmetric.
+        threshold: t, scalar, at least 0.
+        last: previous solution, ``(n, n)``, symmetric, where the search starts.
+        rank: rank of ``last``.
         error: bound on the Frobenius norm of the error, relative to the largest magnitude; above 0.
 
     Returns:
-        The result, ``(n, n)``, and how many eigenvalues lie above t.
+        The result, ``(n, n)``, and the number of eigenvalues above t.
     """
     H = (M + M.mT) / 2
     Q: Tensor | None = _start(last, rank)
@@ -102,7 +103,7 @@ def partial_eigenvalue_threshold(
 
 
 def _start(last: Tensor, rank: int) -> Tensor | None:
-    """``(m, b)`` orthonormal: the row space of ``last`` and random columns, always the same."""
+    """Return the row space of ``last`` and random columns, orthonormal ``(m, b)``; the columns are reproducible."""
     draws = _draws(last, rank + EXTRA)
     if draws is None:
         return None
@@ -113,13 +114,13 @@ def _start(last: Tensor, rank: int) -> Tensor | None:
 
 
 def _enlarged(Q: Tensor) -> Tensor | None:
-    """``Q`` and as many random columns, orthonormal; ``None`` where that is too much."""
+    """Return ``Q`` and as many random columns, orthonormal; ``None`` if the block would be too large."""
     draws = _draws(Q, 2 * Q.shape[1], Q.shape[0])
     return None if draws is None else torch.linalg.qr(torch.cat([Q, draws[:, Q.shape[1] :]], dim=1))[0]
 
 
 def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None:
-    """``(m, columns)`` normal numbers; ``None`` where a block of so many columns does not pay."""
+    """Return ``(m, columns)`` normal numbers; ``None`` if a block of this size does not pay off."""
     rows = like.shape[-1] if side is None else side
     smaller = min(like.shape) if side is None else side
     if SHARE * columns > smaller:
@@ -129,6 +130,6 @@ def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None
 
 
 def _settled(values: Tensor, residuals: Tensor, kept: Tensor, threshold: Tensor, error: float) -> bool:
-    """Whether the kept triplets are exact to the bound, and the others surely below the threshold."""
+    """Return whether the retained triplets are exact to the bound and the others are certainly below the threshold."""
     exact = torch.linalg.vector_norm(residuals * kept) <= error * values.abs().max()
     return bool(exact & (kept | (values + residuals <= threshold)).all())

@@ -1,6 +1,6 @@
 """Proximal operators of ‖·‖₁, ‖·‖_* and trace + {X ⪰ 0}: thresholding of entries, singular values and eigenvalues.
 
-The partial ones compute the leading triplets alone, see :mod:`dop_lightning.engine.convex.partial`.
+The partial variants compute only the leading triplets, see :mod:`dop_lightning.engine.convex.partial`.
 
 Shapes: K problems, n rows, m columns.
 """
@@ -10,11 +10,11 @@ from torch.linalg import eigh, svd
 
 
 def soft_threshold(v: Tensor, threshold: Tensor) -> Tensor:
-    """``argmin_s t‖s‖₁ + ½‖s − v‖²``: entries move towards 0 by t, ``sign(v)·max(|v| − t, 0)``.
+    """``argmin_s t‖s‖₁ + ½‖s − v‖²``: shrink entries towards 0 by t, ``sign(v)·max(|v| − t, 0)``.
 
     Args:
         v: ``(K, *m)``.
-        threshold: t, ``(K,)``, at least 0, one a problem.
+        threshold: t, ``(K,)``, at least 0, one per problem.
 
     Returns:
         ``(K, *m)``.
@@ -28,11 +28,11 @@ def soft_threshold(v: Tensor, threshold: Tensor) -> Tensor:
 
 
 def singular_value_threshold(M: Tensor, threshold: Tensor) -> Tensor:
-    """``argmin_X t‖X‖_* + ½‖X − M‖²``: ``U·max(Σ − t, 0)·Vᵀ`` of the singular value decomposition ``M = UΣVᵀ``.
+    """``argmin_X t‖X‖_* + ½‖X − M‖²``: ``U·max(Σ − t, 0)·Vᵀ`` with the singular value decomposition ``M = UΣVᵀ``.
 
     Args:
         M: ``(K, n, m)``, finite.
-        threshold: t, ``(K,)``, at least 0, one a problem.
+        threshold: t, ``(K,)``, at least 0, one per problem.
 
     Returns:
         ``(K, n, m)``.
@@ -42,13 +42,13 @@ def singular_value_threshold(M: Tensor, threshold: Tensor) -> Tensor:
 
 
 def eigenvalue_threshold(M: Tensor, threshold: Tensor) -> Tensor:
-    """``argmin_X t‖X‖_* + ½‖X − M‖²`` over ``X ⪰ 0``: ``V·max(W − t, 0)·Vᵀ`` of ``½(M + Mᵀ) = VWVᵀ``.
+    """``argmin_X t‖X‖_* + ½‖X − M‖²`` over ``X ⪰ 0``: ``V·max(W − t, 0)·Vᵀ`` with ``½(M + Mᵀ) = VWVᵀ``.
 
-    X is symmetric, so that the antisymmetric part of M is of no account.
+    X is symmetric, so the antisymmetric part of M has no effect.
 
     Args:
-        M: ``(K, n, n)``, finite, symmetric or not.
-        threshold: t, ``(K,)``, at least 0, one a problem.
+        M: ``(K, n, n)``, finite, need not be symmetric.
+        threshold: t, ``(K,)``, at least 0, one per problem.
 
     Returns:
         ``(K, n, n)``, symmetric positive semidefinite.

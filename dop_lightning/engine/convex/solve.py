@@ -1,4 +1,4 @@
-"""The solution of Eq. 8 in one call."""
+"""Solve Eq. 8 in one call."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from dop_lightning.model.operators import operator_of
 from dop_lightning.problems.problem import ProblemBatch
 
 CHECK = 50
-"""Iterations between looks at which problems have converged."""
+"""Iterations between convergence checks."""
 
 
 def solve(
@@ -32,36 +32,36 @@ def solve(
     """Solve ``min ‖X‖_* + λ‖s‖₁`` subject to ``A(X) + s = y`` [, X ⪰ 0] (Eq. 8) for each problem of a batch.
 
     Args:
-        problems: the batch, of matrices.
-        solver: makes the solver: a class, or ``functools.partial(InexactALM, positive=True, svd="partial")``.
-        alpha: ``λ = 1/α``, above 0: one number, or one per problem; ``None`` is √max(n, m).
-        max_iterations: at which those that have not converged are left as they are, with a warning; at least 1.
-        operator: makes A; by default as the problems say.
+        problems: batch of matrices.
+        solver: returns the solver: a class, or ``functools.partial(InexactALM, positive=True, svd="partial")``.
+        alpha: ``λ = 1/α``, above 0: one number, or one per problem. Defaults to √max(n, m).
+        max_iterations: maximum number of iterations, at least 1. A warning lists the problems that have not converged.
+        operator: returns A; by default, the operator of the problems.
 
     Returns:
         X̂, ŝ and ``¼‖A(X̂) + ŝ − y‖²``.
 
     Raises:
-        ValueError: an argument is out of range, or a problem's numbers are so large that they overflow.
+        ValueError: an argument is out of range, or the values of a problem are so large that they overflow.
     """
     at_least("max_iterations", max_iterations, 1)
     rows = _Rows()
     method = ConvexMethod(solver, operator)
     run_batches(method, [problems], max_iterations, block=CHECK, listeners=[rows], device=problems.device, alpha=alpha)
     if left := [name for name in problems.names if name in rows.left]:
-        warnings.warn(f"not converged in {max_iterations} iterations: {', '.join(left)}", stacklevel=2)
+        warnings.warn(f"not converged after {max_iterations} iterations: {', '.join(left)}", stacklevel=2)
     parts = zip(*(rows.found[name] for name in problems.names), strict=True)
     signal, corruption, loss = (torch.stack(part) for part in parts)
     return Evaluation(rows.iteration, signal, corruption, loss)
 
 
 class _Rows(Listener):
-    """Keeps what is found of each problem, and nothing of the others of its batch.
+    """Keep the result of each problem, without references to the rest of its batch.
 
     Attributes:
-        found: X̂, ŝ and the loss, by name.
-        left: problems that have not converged.
-        iteration: of the last end.
+        found: X̂, ŝ and the loss, by problem name.
+        left: names of problems that have not converged.
+        iteration: iteration at which the last problems ended.
     """
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class _Rows(Listener):
         self.iteration = 0
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Take the rows that end.
+        """Copy the results of problems that end.
 
         Raises:
             ValueError: a problem diverged.
         """
         for k, name in ending.names.items():
             if ending.ends[k] == "diverged":
-                raise ValueError(f"problems must have entries that do not overflow, {name!r} has")
+                raise ValueError(f"{name}: the values overflow; rescale the problem")
             if ending.ends[k] == "done":
                 self.left.add(name)
             seen = ending.evaluation

@@ -1,4 +1,4 @@
-"""The interface of a solver of Eq. 8, ``min ‖X‖_* + λ‖s‖₁`` subject to ``A(X) + s = y`` [, X ⪰ 0].
+"""Interface of solvers of Eq. 8, ``min ‖X‖_* + λ‖s‖₁`` subject to ``A(X) + s = y`` [, X ⪰ 0].
 
 Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
 """
@@ -16,30 +16,31 @@ from dop_lightning.foundation.checks import one_of, positive
 from dop_lightning.problems.problem import ProblemBatch
 
 Tensors = dict[str, Tensor]
-"""All that a solver knows of K problems, each tensor ``(K, …)``: float64, but for ranks and flags."""
+"""Solver state of K problems, each tensor ``(K, …)``, in the precision of the solver except for ranks and flags."""
 
 DUAL = 100.0
-"""The dual residual may be so many times the tolerance: the error of X is a small multiple of either."""
+"""Dual tolerance as a multiple of the tolerance: the error of X is a small multiple of either residual."""
 
 
 class ConvexSolver(ABC):
-    """Iterations on the state of K problems that do not change what they are given. Computes in float64, unless asked.
+    """Iterations on the state of K problems. A step returns a new state and does not modify its arguments.
 
     The state holds at least ``signal`` X, ``corruption`` s, ``rank`` of X (int64, ``(K,)``) and ``converged`` (bool,
     ``(K,)``).
 
     Args:
-        problems: the batch, of matrices.
-        positive: whether X ⪰ 0 is asked for.
-        svd: ``full`` decompositions, all problems at once, or ``partial`` ones of the leading values alone, problem by
-            problem, which is several times faster from n of about 200 on where the rank is low.
-        tolerance: a problem has converged where ``‖A(X) + s − y‖ ≤ tolerance·‖y‖`` and the conditions of optimality
-            hold to 100 times as much, relative to the dual variable; from 1e-12 to below 1.
-        precision: of all that is computed, whatever the type of the problems. float32 takes half the time and does not
-            get below a tolerance of about 1e-6.
+        problems: batch of matrices.
+        positive: whether to constrain X ⪰ 0.
+        svd: ``full``: full decompositions of all problems at once. ``partial``: only the leading values, one problem at
+            a time, which is several times faster for n above about 200 if the rank is low.
+        tolerance: a problem has converged if ``‖A(X) + s − y‖ ≤ tolerance·‖y‖`` and the optimality conditions hold to
+            100 times the tolerance, relative to the dual variable; at least 1e-12 and below 1.
+        precision: of all computations, regardless of the dtype of the problems. float32 takes half the time but does
+            not reach tolerances below about 1e-6.
 
     Raises:
-        ValueError: an argument is out of range, the signals are no matrices, or not square where X ⪰ 0.
+        ValueError: an argument is out of range, the signals are not matrices, or ``positive`` is set and they are not
+            square.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ConvexSolver(ABC):
     ) -> None:
         n, m = matrix_shape(problems)
         if positive and n != m:
-            raise ValueError(f"positive needs square matrices, got {n}×{m}")
+            raise ValueError(f"positive requires square matrices, got {n}×{m}")
         self.positive = positive
         self.svd = one_of("svd", svd, ["full", "partial"])
         self.tolerance = _tolerance(tolerance)
@@ -62,14 +63,14 @@ class ConvexSolver(ABC):
 
     @abstractmethod
     def start(self, program: ConvexProgram) -> Tensors:
-        """The state before the first iteration."""
+        """Return the state before the first iteration."""
 
     @abstractmethod
     def step(self, program: ConvexProgram, state: Tensors, active: Tensor) -> Tensors:
-        """The state after one more iteration; of problems that are not ``active``, ``(K,)``, it may hold anything."""
+        """Return the state after one more iteration. Rows that are not ``active``, ``(K,)``, are ignored."""
 
     def blank(self, program: ConvexProgram) -> Tensors:
-        """What every state holds: X = 0, s = 0."""
+        """Return the entries common to all states, with X = 0 and s = 0."""
         y, size = program.observation, len(program.weight)
         return {
             "signal": y.new_zeros(size, *program.shape),
@@ -79,19 +80,19 @@ class ConvexSolver(ABC):
         }
 
     def threshold(self, M: Tensor, threshold: Tensor, state: Tensors, active: Tensor) -> tuple[Tensor, Tensor]:
-        """The proximal operator of ``t‖X‖_*`` [, X ⪰ 0] at M.
+        """Apply the proximal operator of ``t‖X‖_*`` [, X ⪰ 0] to M.
 
         Args:
-            M: ``(K, n, m)``; where one is not finite the result is M.
+            M: ``(K, n, m)``; matrices with non-finite entries are returned unchanged.
             threshold: t, ``(K,)``.
-            state: where partial decompositions start.
-            active: ``(K,)`` bool; where it is false the result is M.
+            state: provides the starting point of partial decompositions.
+            active: ``(K,)`` bool; other matrices are returned unchanged.
 
         Returns:
-            ``(K, n, m)``, and ranks ``(K,)`` where decompositions are partial (else those of the state).
+            ``(K, n, m)``, and the ranks ``(K,)``, which only partial decompositions update.
         """
         usable = active & torch.isfinite(norms(M)) & torch.isfinite(threshold)
-        which = torch.nonzero(usable).flatten()  # waits for the device, as a decomposition does anyway
+        which = torch.nonzero(usable).flatten()  # synchronises with the device, as decompositions do anyway
         if self.svd == "full":
             prox = eigenvalue_threshold if self.positive else singular_value_threshold
             if len(which) == len(M):
@@ -106,19 +107,19 @@ class ConvexSolver(ABC):
         return X, rank
 
     def has_converged(self, program: ConvexProgram, residual: Tensor, dual_residual: Tensor) -> Tensor:
-        """``(K,)`` bool, given ``‖A(X) + s − y‖`` and the relative violation of optimality, ``(K,)`` each."""
+        """Return ``(K,)`` bool, given ``‖A(X) + s − y‖`` and the relative violation of optimality, ``(K,)`` each."""
         primal = residual <= self.tolerance * norms(program.observation)
         return primal & (dual_residual <= DUAL * self.tolerance)
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, 0 where both are 0."""
+    """Return ``a / b``, or 0 if both are 0."""
     return a / b.clamp(min=torch.finfo(b.dtype).tiny)
 
 
 def _tolerance(value: float) -> float:
     if positive("tolerance", value) < 1e-12 or value >= 1:
         raise ValueError(
-            f"tolerance must be from 1e-12, near which rounding ends all progress, to below 1, got {value}"
+            f"tolerance must be at least 1e-12 and below 1, got {value}; rounding prevents smaller residuals"
         )
     return value

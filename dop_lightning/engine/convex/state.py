@@ -1,4 +1,4 @@
-"""A batch under a convex solver, see :class:`~dop_lightning.engine.state.State`.
+"""State of a batch under a convex solver, see :class:`~dop_lightning.engine.state.State`.
 
 Shapes: K problems, X ``(K, n, m)``, observations ``(K, *o)``.
 """
@@ -28,24 +28,25 @@ SolverFactory = Callable[[ProblemBatch], ConvexSolver]
 
 
 class ConvexState(State):
-    """K problems on their way to the solution of Eq. 8, each as if it were alone.
+    """K problems that a convex solver iterates towards the solution of Eq. 8, independently of each other.
 
-    A problem that has converged stays as it is while the others go on.
+    Problems that have converged are frozen while the others continue.
 
     Args:
-        solver: makes the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
-        problems: the batch, of matrices, on the device where it is to run.
-        alpha: ``λ = 1/α``, above 0: one number, or one per problem; ``None`` is that of each problem, else √max(n, m).
-        operator: makes A of a batch.
+        solver: returns the solver of a batch: a class, or ``functools.partial(InexactALM, positive=True)``.
+        problems: batch of matrices, on the device of the computation.
+        alpha: ``λ = 1/α``, above 0: one number, or one per problem. ``None`` uses the α of each problem, or
+            √max(n, m) if it has none.
+        operator: returns the operator A of a batch.
 
     Attributes:
-        iteration: iterations done, also by problems that have converged.
-        tau: 0 for each problem: there is no learning rate.
+        iteration: iterations done, including those after a problem has converged.
+        tau: 0 for each problem, because there is no learning rate.
         alpha: α of each problem.
-        optimizers: none.
+        optimizers: empty.
 
     Raises:
-        ValueError: ``alpha`` is out of range or there are not K of them, or an argument of the solver is wrong.
+        ValueError: ``alpha`` is out of range or does not have K values, or an argument of the solver is wrong.
     """
 
     def __init__(
@@ -58,10 +59,10 @@ class ConvexState(State):
         self.problems = problems
         self.solver = made_by(solver, ConvexSolver, problems)
         if problems.device.type == "mps" and self.solver.dtype == torch.float64:
-            raise ValueError("precision must be float32 on Apple's devices, got float64; or use the cpu")
+            raise ValueError("precision must be float32 on Apple's devices, got float64; alternatively, use the CPU")
         self.iteration = 0
         self.tau = [0.0] * len(problems)
-        default = default_alphas(problems, SquaredLoss(), [1.0] * len(problems))  # a solver takes matrices alone
+        default = default_alphas(problems, SquaredLoss(), [1.0] * len(problems))  # the signals are matrices
         self.alpha = one_per_problem("alpha", default if alpha is None else alpha, len(problems))
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
@@ -72,12 +73,12 @@ class ConvexState(State):
 
     @property
     def converged(self) -> list[bool]:
-        """Whether each problem has reached the solver's tolerance."""
+        """Whether each problem has reached the tolerance of the solver."""
         return self._state["converged"].tolist()
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """X̂, ŝ, and as loss that of Eq. 3, ``¼‖A(X̂) + ŝ − y‖²``, so that tables compare; types as the problems."""
+        """Return X̂, ŝ and the loss of Eq. 3, ``¼‖A(X̂) + ŝ − y‖²``, for comparable tables, in the problems' dtype."""
         X, s = self._state["signal"], self._state["corruption"]
         loss = self._loss.value(self._program.operator(X) + s - self._program.observation)
         kind = self.problems.dtype
@@ -85,18 +86,18 @@ class ConvexState(State):
 
     @torch.no_grad()
     def advance(self, iterations: int) -> list[int]:
-        """Do iterations on every problem that has not converged.
+        """Iterate on every problem that has not converged.
 
-        A problem whose state is not finite at the end goes back to where it was at the start of this call.
+        A problem whose state becomes non-finite is reset to its state at the start of this call.
 
         Args:
-            iterations: at least 0.
+            iterations: number of iterations, at least 0.
 
         Returns:
-            Positions of the problems whose state was not finite.
+            Positions of the problems whose state became non-finite.
 
         Raises:
-            OutOfMemoryError: the batch is too large for its device; it is where it was at the start of this call.
+            OutOfMemoryError: the batch does not fit in the memory of its device; its state is unchanged.
         """
         at_least("iterations", iterations, 0)
         before, state = self._state, self._state
@@ -120,38 +121,38 @@ class ConvexState(State):
         return torch.nonzero(~healthy).flatten().tolist()
 
     def finished(self) -> dict[int, Status]:
-        """Positions of the problems that have converged, with what they end as."""
+        """Return the positions of the problems that have converged, with their status."""
         return {k: "stable" for k, done in enumerate(self.converged) if done}
 
     def settings(self, k: int) -> dict[str, Attribute]:
-        """The ratio of problem k, and the class of the solver."""
+        """Return α of problem k and the class name of the solver."""
         return {"alpha": self.alpha[k], "solver": type(self.solver).__name__}
 
     def problem_state(self, k: int) -> dict[str, Any]:
-        """A copy of all that the solver knows of problem k: tensors on the CPU."""
+        """Return a copy of the solver's state of problem k, with tensors on the CPU."""
         tensors = {name: value[k].detach().cpu().clone() for name, value in self._state.items()}
         return {"solver": type(self.solver).__name__, "tensors": tensors}
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+        """Load the state of problem k, as returned by :meth:`problem_state`. The caller sets the iteration.
 
         Raises:
             ValueError: the state is of another method or shape.
         """
         name, own = self.problems[k].name, type(self.solver).__name__
         if state.get("solver") != own:
-            raise ValueError(f"{name}: the state of another method, {state.get('solver')!r}, not of {own}")
+            raise ValueError(f"{name}: state must be of {own}, got a state of {state.get('solver')!r}")
         shapes = {key: value.shape[1:] for key, value in self._state.items()}
         given = {key: value.shape for key, value in state["tensors"].items()}
         if given != shapes:
-            raise ValueError(f"{name}: state must hold the shapes {_named(shapes)}, got {_named(given)}")
+            raise ValueError(f"{name}: state must have the shapes {_named(shapes)}, got {_named(given)}")
         changed = {key: value.clone() for key, value in self._state.items()}
         for key, value in state["tensors"].items():
             changed[key][k] = value.to(changed[key])
         self._state = changed
 
     def select(self, keep: Sequence[int]) -> "ConvexState":
-        """The problems at the positions ``keep`` as a batch of their own, going on where they are."""
+        """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
         solver, operator = self._factories
         other = ConvexState(solver, self.problems.select(keep), [self.alpha[k] for k in keep], operator)
         other.iteration = self.iteration
@@ -164,14 +165,14 @@ def _in_type(problems: ProblemBatch, dtype: torch.dtype) -> ProblemBatch:
 
 
 def _merged(new: Tensors, old: Tensors, which: Tensor) -> Tensors:
-    """``new`` of the problems in ``which``, ``(K,)`` bool, ``old`` of the others."""
+    """Return ``new`` for the problems in ``which``, ``(K,)`` bool, and ``old`` for the others."""
     if bool(which.all()):
         return new
     return {name: torch.where(column(which, value), value, old[name]) for name, value in new.items()}
 
 
 def _finite(state: Tensors, dtype: torch.dtype) -> Tensor:
-    """``(K,)``, whether all that is known of a problem is finite; what is recovered, also in its own type."""
+    """Return whether the state of each problem is finite, ``(K,)``; X and s must also be finite in ``dtype``."""
     healthy = torch.ones_like(state["converged"])
     for name, value in state.items():
         known = value.to(dtype) if name in ("signal", "corruption") else value

@@ -1,4 +1,4 @@
-"""Robust PCA by alternating projections without the rank: a non-convex companion of double over-parameterization."""
+"""Robust PCA of unknown rank by alternating projections, a non-convex alternative to double over-parameterization."""
 
 from dop_lightning.engine.projections.certificate import Certificate, certify
 from dop_lightning.engine.projections.low_rank import LowRank

@@ -1,4 +1,4 @@
-r"""Does a low-rank and sparse model hold? Judged by entries that the recovery has not seen, without the truth.
+r"""Certify a low-rank and sparse model by entries that were held out of the recovery, without the truth.
 
 Shapes: n rows, m columns.
 """
@@ -10,34 +10,34 @@ from typing import Literal
 from torch import Tensor
 
 EXACT = 10.0
-"""The residual of hidden entries may be so many times the tolerance for an exact model."""
+"""Residual of hidden entries up to which the model is exact, as a multiple of the tolerance."""
 
 OVERFIT = 1.1
-"""In dense noise, hidden entries may have so many times the residual of the others, besides what the degrees of
-freedom explain."""
+"""In dense noise, the residual of hidden entries may exceed that of the others by this factor, in addition to the
+effect of the degrees of freedom."""
 
 FREEDOM = 0.25
-"""Degrees of freedom of L per entry that is left, at most."""
+"""Maximum degrees of freedom of L per entry that is not an outlier."""
 
 MOST_OUTLIERS = 0.6
-"""Share of outliers, at most: a sparse part is sparse."""
+"""Maximum fraction of outliers: S must be sparse."""
 
 CHANCE = 5.0
-"""Standard deviations by which the next components may predict hidden entries better than chance."""
+"""Maximum t-statistic with which the next components may predict hidden entries, in standard deviations."""
 
 PREDICTS = 0.5
-"""Residual of hidden entries in units of their own size, at most."""
+"""Maximum residual of hidden entries relative to their magnitude."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The verdict on a recovery.
+    """Verdict on a recovery.
 
     Attributes:
         kind: ``exact``: L is of low rank up to rounding; ``noisy``: up to white noise; ``rejected``: neither.
-        reason: what speaks against it; empty if accepted.
-        hidden: median residual of hidden entries that are no outliers, relative to the root mean square of L.
-        shown: the same of the others.
+        reason: why the model was rejected; empty if accepted.
+        hidden: median residual of hidden entries that are not outliers, relative to the root mean square of L.
+        shown: the same for entries that were not hidden.
     """
 
     kind: Literal["exact", "noisy", "rejected"]
@@ -47,7 +47,7 @@ class Certificate:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the model holds."""
+        """Whether the model is accepted."""
         return self.kind != "rejected"
 
 
@@ -65,25 +65,25 @@ def certify(
     freedom: float,
     structure: Callable[[], float],
 ) -> Certificate:
-    r"""Compare the residuals of hidden entries with those of others.
+    r"""Compare the residuals of hidden entries with those of the others.
 
-    An L that fits what it has seen but not what was hidden is no model of the matrix. Hidden entries are as corrupted
-    as the others, so that the share of outliers must be the same, and the rest must have the same size: up to the
-    tolerance if the model is exact, up to the degrees of freedom that L takes if there is dense noise. Then the
-    next components of the residual must not predict hidden entries, or they belong to L.
+    If L fits the entries it was estimated from but not the hidden ones, it is not a model of the matrix. Hidden entries
+    are corrupted at the same rate, so their fraction of outliers must be the same. Their other residuals must be of the
+    same size: up to the tolerance if the model is exact, up to the degrees of freedom of L if there is dense noise.
+    Finally, the next components of the residual must not predict hidden entries, or else they belong to L.
 
     Args:
-        hidden: ``|D − L|`` of entries that were kept from the recovery, ``(h,)``.
-        shown: the same of other entries, ``(q,)``.
+        hidden: ``|D − L|`` of entries that were held out of the recovery, ``(h,)``.
+        shown: the same for other entries, ``(q,)``.
         size: ``|D|`` of the hidden entries.
         rms: root mean square of L.
-        tolerance: of an exact recovery, relative to ``rms``.
-        freedom: ``r(n + m − r)`` over the number of entries that are no outliers.
+        tolerance: tolerance of an exact recovery, relative to ``rms``.
+        freedom: ``r(n + m − r)`` divided by the number of entries that are not outliers.
         structure: returns how well the next components predict hidden entries
-            (:func:`~dop_lightning.engine.projections.structure.prediction`); called if nothing else speaks against L.
+            (:func:`~dop_lightning.engine.projections.structure.prediction`); only called if all other checks pass.
     """
     if not rms > 0:
-        return rejected("nothing of low rank was found")
+        return rejected("no low-rank component was found")
     floor = EXACT * tolerance * rms
     exact = _share_above(hidden, floor), _share_above(shown, floor)
     both = len(hidden), len(shown)
@@ -102,15 +102,15 @@ def certify(
     if beyond[1] > MOST_OUTLIERS:
         return rejected(f"most entries would be outliers ({beyond[1]:.2f})", **found)
     if freedom > FREEDOM:
-        return rejected(f"the rank is high for the size of the matrix ({freedom:.2f} degrees of freedom per entry)")
+        return rejected(f"the rank is too high for the size of the matrix ({freedom:.2f} degrees of freedom per entry)")
     if not hidden_level <= PREDICTS * float(size.median()) / rms:
         return rejected("hidden entries are not predicted", **found)
     if not hidden_level <= (OVERFIT + 2 * freedom) * shown_level:
-        return rejected("hidden entries are predicted worse than the others are fitted", **found)
+        return rejected("the error at hidden entries exceeds the error at the others", **found)
     if not _same_share(*beyond, *both):
-        return rejected("there are more outliers among hidden entries than among the others", **found)
+        return rejected("outliers are more frequent among hidden entries than among the others", **found)
     if not structure() <= CHANCE:
-        return rejected("the residual has structure beyond the rank that was found", **found)
+        return rejected("the residual has structure beyond the estimated rank", **found)
     return Certificate("noisy", "", hidden_level, shown_level)
 
 
@@ -119,12 +119,12 @@ def _share_above(residuals: Tensor, limit: float) -> float:
 
 
 def _level(residuals: Tensor, outliers: float) -> float:
-    """The median of the share that are no outliers."""
+    """Return the median residual of the entries that are not outliers, given the fraction of outliers."""
     return float(residuals.quantile(0.5 * (1 - min(outliers, 0.98))))
 
 
 def _noise(residuals: Tensor) -> float:
-    """The standard deviation of normal noise that half of the entries, or more, have."""
+    """Return the standard deviation of normal noise, robust to outliers in up to half of the entries."""
     scale = float(residuals.median()) / 0.6745
     for _ in range(5):
         inliers = 1 - _share_above(residuals, 5 * scale)
@@ -133,6 +133,6 @@ def _noise(residuals: Tensor) -> float:
 
 
 def _same_share(first: float, second: float, sizes_first: int, sizes_second: int) -> bool:
-    """Whether two shares differ by no more than chance, and half a per cent."""
+    """Return whether two fractions agree up to chance and half a per cent."""
     spread = (second * (1 - second) * (1 / sizes_first + 1 / sizes_second)) ** 0.5
     return abs(first - second) <= 5 * spread + 0.005

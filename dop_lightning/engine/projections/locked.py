@@ -1,8 +1,8 @@
-r"""Rows that are lost: nearly all of their entries are taken for outliers, so that L stays wrong there.
+r"""Recover lost rows, in which nearly all entries were classified as outliers and L is wrong.
 
-A row of unusual size, or with unusually many outliers, may be fitted so badly while the threshold falls that its clean
-entries pass it too. They then are no longer looked at, and the row stays as it is. With the right singular vectors V
-known from the other rows, its codes follow from least absolute deviations, which no threshold enters.
+A row of unusual magnitude, or with unusually many outliers, may be fitted so badly while the threshold decreases that
+its clean entries exceed the threshold as well. They are then ignored, and the row cannot recover. Given the right
+singular vectors V from the other rows, its codes follow by least absolute deviations, which involve no threshold.
 
 Shapes: n rows, m columns, r the rank.
 """
@@ -15,22 +15,22 @@ from dop_lightning.engine.projections.ranks import ALONE, Alone
 from dop_lightning.engine.robust_codes import robust_codes
 
 SIGNIFICANT = 4.0
-"""Standard deviations of a binomial number by which the outliers of a lost row exceed their mean."""
+"""Standard deviations of a binomial variable by which the outlier count of a lost row exceeds its mean."""
 
 MOST = 0.2
-"""Share of the rows up to which they are lost; beyond it the matrix is of another kind."""
+"""Maximum fraction of lost rows; if there are more, the model does not fit and none is refitted."""
 
 BETTER = 0.9999
-"""The new codes must lower the sum of absolute residuals by this factor."""
+"""Codes are replaced only if the sum of absolute residuals falls below this multiple of the previous sum."""
 
 
 def lost_rows(outliers: Tensor, observed: Tensor, ranks: Alone = ALONE) -> Tensor:
-    """Return the positions of rows with significantly more outliers than the typical one.
+    """Return the positions of rows with significantly more outliers than the median row.
 
     Args:
-        outliers: their number in each row, ``(n,)``.
+        outliers: number of outliers in each row, ``(n,)``.
         observed: number of observed entries of each row, ``(n,)``.
-        ranks: among which rows are spread.
+        ranks: processes that share the rows.
     """
     counts, size = outliers.double(), observed.double()
     share = ranks.median(counts / size.clamp_min(1))
@@ -39,14 +39,14 @@ def lost_rows(outliers: Tensor, observed: Tensor, ranks: Alone = ALONE) -> Tenso
 
 
 def refitted(rows: Tensor, mask: Tensor | None, codes: Tensor, right: Tensor, ranks: Alone = ALONE) -> Tensor:
-    """Return the codes of rows, ``(q, r)``: new ones by least absolute deviations where these fit better.
+    """Refit rows by least absolute deviations and return their codes, ``(q, r)``; keep codes that fit better already.
 
     Args:
-        rows: of the observation, ``(q, m)``.
-        mask: ``(q, m)``, true where observed; ``None`` if all is.
-        codes: the codes so far, ``(q, r)``.
+        rows: rows of the observation, ``(q, m)``.
+        mask: ``(q, m)``, true for observed entries; ``None`` if all are observed.
+        codes: previous codes, ``(q, r)``.
         right: right singular vectors, ``(m, r)``.
-        ranks: among which the entries of each row are spread.
+        ranks: processes that share the entries of each row.
     """
     found = robust_codes(rows, right.mT.contiguous(), mask, add=ranks.sum)
 
@@ -61,14 +61,14 @@ def refitted(rows: Tensor, mask: Tensor | None, codes: Tensor, right: Tensor, ra
 def with_rows(
     estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None, ranks: Alone = ALONE
 ) -> tuple[LowRank, bool]:
-    """Return the estimate with some of its rows fitted to what was observed of them, and whether any has changed.
+    """Refit some rows of the estimate to their observation; return the estimate and whether any row changed.
 
     Args:
         estimate: L.
-        rows: their positions, ``(q,)``; of this rank.
+        rows: positions of the rows on this rank, ``(q,)``.
         observed: these rows of D, ``(q, m)``.
-        mask: ``(q, m)``, true where observed; ``None`` if all is.
-        ranks: among which rows are spread.
+        mask: ``(q, m)``, true for observed entries; ``None`` if all are observed.
+        ranks: processes that share the rows.
     """
     r, m = estimate.rank, len(estimate.right)
     left = estimate.left * estimate.values.to(estimate.left)
@@ -85,14 +85,14 @@ def with_rows(
 def with_columns(
     estimate: LowRank, columns: Tensor, observed: Tensor, mask: Tensor | None, ranks: Alone = ALONE
 ) -> tuple[LowRank, bool]:
-    """Return the estimate with some of its columns fitted to what was observed of them, and whether any has changed.
+    """Refit some columns of the estimate to their observation; return the estimate and whether any column changed.
 
     Args:
         estimate: L.
-        columns: their positions, ``(q,)``.
-        observed: these columns of D, ``(n, q)``; of the rows of this rank.
-        mask: ``(n, q)``, true where observed; ``None`` if all is.
-        ranks: among which rows are spread.
+        columns: positions of the columns, ``(q,)``.
+        observed: these columns of D, ``(n, q)``, with the rows of this rank.
+        mask: ``(n, q)``, true for observed entries; ``None`` if all are observed.
+        ranks: processes that share the rows.
     """
     r, m = estimate.rank, len(estimate.right)
     right = estimate.right * estimate.values.to(estimate.right)

@@ -1,6 +1,6 @@
-"""A matrix of low rank by its singular value decomposition, and how a step changes it.
+"""Low-rank matrices as singular value decompositions, and their update by one step.
 
-Its rows may be spread over ranks. Each then has its own rows of the left vectors, and all of the right vectors.
+The rows may be distributed over ranks. Each rank then holds its rows of the left vectors, and all right vectors.
 
 Shapes: n rows, m columns, k singular triplets.
 """
@@ -16,11 +16,11 @@ from dop_lightning.engine.projections.ranks import ALONE, Alone
 
 @dataclass(frozen=True)
 class LowRank:
-    """``L = Σ_{i<rank} values_i·left_i·right_iᵀ``. The triplets beyond the rank are candidates.
+    """``L = Σ_{i<rank} values_i·left_i·right_iᵀ``. Triplets beyond the rank are candidates.
 
     Attributes:
         left: ``(n, k)``, orthonormal columns.
-        values: ``(k,)`` from the largest on, float64.
+        values: ``(k,)``, descending, float64.
         right: ``(m, k)``, orthonormal columns.
         rank: number of triplets that belong to L, from 0 to k.
     """
@@ -46,23 +46,23 @@ class LowRank:
         return float(torch.linalg.vector_norm(self.values[: self.rank]))
 
     def dense(self) -> Tensor:
-        """L, ``(n, m)``."""
+        """Return L, ``(n, m)``."""
         return self.scaled_left @ self.right[:, : self.rank].mT
 
     def entries(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """``L[rows, columns]`` for index tensors of one shape."""
+        """Return ``L[rows, columns]`` for index tensors of equal shape."""
         return (self.scaled_left[rows] * self.right[columns, : self.rank]).sum(dim=-1)
 
     def cut(self, rank: int, width: int) -> "LowRank":
-        """Return the first ``width`` triplets, of which ``rank`` belong to L."""
+        """Return the first ``width`` triplets; ``rank`` of them belong to L."""
         return LowRank(self.left[:, :width], self.values[:width], self.right[:, :width], rank)
 
     def completed(self, columns: int, ranks: Alone) -> "LowRank":
-        """Return the matrix with all right vectors, where ``right`` is the share of this rank.
+        """Gather all right vectors from the shares that each rank holds in ``right``.
 
         Args:
             columns: m.
-            ranks: among which rows and columns are spread.
+            ranks: processes that share rows and columns.
         """
         return LowRank(self.left, self.values, ranks.whole(self.right, columns), self.rank)
 
@@ -72,16 +72,17 @@ def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: Alone = AL
 
     With U, V the left and right vectors of ``start`` and ``Z = L + E``, the result is the decomposition of
     ``P_T(Z) = Z·VVᵀ + UUᵀ·Z − UUᵀ·Z·VVᵀ``, which has rank at most 2k [Vandereycken, 2013; Cai, Cai and Wei, 2019].
-    The candidate triplets take part, so that each step is also one of subspace iteration for them.
+    The candidate triplets are included, so that each step is also a step of subspace iteration for them.
 
     Args:
         start: L.
         forward: ``E·V``, ``(n, k)``.
-        backward: ``Eᵀ·U``, ``(m, k)``; the own share of its rows.
-        ranks: among which rows are spread.
+        backward: ``Eᵀ·U``, ``(m, k)``; this rank's share of its rows.
+        ranks: processes that share the rows.
 
     Returns:
-        2k triplets, or ``min(n, m)``; the rank is that of ``start``. It is to be :meth:`LowRank.completed`.
+        2k triplets, or ``min(n, m)`` if fewer, with the rank of ``start``. Call :meth:`LowRank.completed` on the
+        result.
     """
     own = ranks.own(len(start.right))
     U, V, r, k = start.left, start.right[own], start.rank, start.left.shape[1]
@@ -102,14 +103,14 @@ def leading(
     rounds: int = 2,
     ranks: Alone = ALONE,
 ) -> LowRank:
-    """Return leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
+    """Return the leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
 
     Args:
         forward: returns ``M·V`` for V ``(m, k)``.
-        backward: returns ``Mᵀ·U`` for U ``(n, k)``; the own share of its rows.
-        start: random, ``(m, k)`` with k at most ``min(n, m)``.
-        rounds: of subspace iteration.
-        ranks: among which rows are spread.
+        backward: returns ``Mᵀ·U`` for U ``(n, k)``; this rank's share of its rows.
+        start: random matrix, ``(m, k)`` with k at most ``min(n, m)``.
+        rounds: number of subspace iterations.
+        ranks: processes that share the rows.
     """
     m = len(start)
     Q = ranks.qr(forward(start))[0]
@@ -120,8 +121,8 @@ def leading(
 
 
 def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int, ranks: Alone = ALONE) -> LowRank:
-    """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns each.
+    """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns.
 
-    Of both factors and of the result, these are the own shares of the rows.
+    The factors and the result hold this rank's share of the rows.
     """
     return LowRank(*ranks.decomposed(left, right, lambda Ru, Rv: (Ru * values) @ Rv.mT), rank)

@@ -1,4 +1,4 @@
-"""How to take matrices apart by alternating projections."""
+"""Method for separating matrices by alternating projections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from dop_lightning.problems.problem import ProblemBatch
 
 @dataclass
 class ProjectionsMethod:
-    """Alternating projections in the place of gradient descent.
+    """Alternating projections instead of gradient descent.
 
     Args:
-        solver: the settings.
+        solver: settings of the solver.
 
     >>> import torch
     >>> from dop_lightning.problems.problem import Problem
@@ -36,5 +36,5 @@ class ProjectionsMethod:
         tau: float | Sequence[float] | Literal["auto"] = 1.0,
         alpha: float | Sequence[float] | None = None,
     ) -> ProjectionsState:
-        """Return a batch at its start. There are no rates: ``tau`` and ``alpha`` are not used."""
+        """Return the initial state of a batch. ``tau`` and ``alpha`` are ignored: there are no learning rates."""
         return ProjectionsState(self.solver, problems)

@@ -1,8 +1,8 @@
-r"""The rank of a matrix in noise, from the edge of the noise's spectrum, without a gap between singular values.
+r"""Estimate the rank of a noisy matrix from the edge of the noise spectrum; no gap between singular values is needed.
 
 The largest singular value of an n×m matrix of independent entries with standard deviation σ is close to
-``σ(√n + √m)``, whatever their distribution, as long as it has a fourth moment [Bai, Krishnaiah and Yin, 1988]. What is
-left of sparse outliers below the threshold is such a matrix, and so is dense noise.
+``σ(√n + √m)`` for any distribution with a finite fourth moment [Bai, Krishnaiah and Yin, 1988]. Both dense noise and
+the remainder of sparse outliers below the threshold are such matrices.
 """
 
 import math
@@ -12,31 +12,31 @@ import torch
 from torch import Tensor
 
 ABOVE = 1.5
-"""A component of L has a singular value of so many times the edge."""
+"""Minimum singular value of a component of L, as a multiple of the edge."""
 
 SPIKES = 2.0
-"""And of so many times the threshold: a few outliers just below it are no independent entries of small variance."""
+"""Minimum singular value as a multiple of the threshold: a few outliers just below it are not noise of low variance."""
 
 STEADY = 0.75
-"""The singular value of a component of L does not fall by more than this factor in a step; that of what is left of
-outliers falls with the threshold."""
+"""Minimum ratio of the singular value of a component of L to that of the previous step; values due to residual outliers
+fall with the threshold."""
 
 STREAK = 3
-"""Steps in a row for which a candidate must be above all of this before it belongs to L."""
+"""Consecutive steps for which a candidate must meet these conditions before it becomes part of L."""
 
 
 def edge(rms: float, n: int, m: int) -> float:
-    """``σ(√n + √m)``, the largest singular value of n×m entries of noise with root mean square ``rms``."""
+    """Return ``σ(√n + √m)``, the largest singular value of n×m noise with root mean square ``rms``."""
     return rms * (math.sqrt(n) + math.sqrt(m))
 
 
 @dataclass
 class RankRule:
-    """Decides which triplets belong to L, step by step.
+    """Decide which triplets belong to L, step by step.
 
     Attributes:
         last: singular values after the last step.
-        streak: steps for which the next candidate has looked like a component.
+        streak: consecutive steps for which the next candidate has met the conditions.
     """
 
     last: Tensor
@@ -46,11 +46,11 @@ class RankRule:
         """Return the rank after a step.
 
         Args:
-            values: all singular values, from the largest on.
-            rank: before the step.
-            limit: the :func:`edge` of what is left.
-            threshold: of outliers.
-            above: a component has so many times the edge.
+            values: all singular values, descending.
+            rank: rank before the step.
+            limit: :func:`edge` of the residual.
+            threshold: threshold of outliers.
+            above: minimum singular value of a component, as a multiple of the edge.
         """
         kept = int((values[:rank] > limit).sum())
         common = min(len(values), len(self.last))
@@ -66,5 +66,5 @@ class RankRule:
 
 
 def first_rank(values: Tensor, limit: float) -> int:
-    """Return how many singular values are above the edge, at least 1."""
+    """Return the number of singular values above the edge, at least 1."""
     return max(1, int(torch.count_nonzero(values > ABOVE * limit)))

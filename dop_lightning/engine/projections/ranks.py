@@ -1,9 +1,9 @@
-r"""The sums that a recovery needs where the rows of its matrix are spread over processes.
+r"""Collective operations of a recovery whose matrix is distributed over processes by rows.
 
-Rank p holds some rows of D and of U, and all of V. Of each pass, sums of m×k and k×k numbers and a few vectors travel.
-Everything that decides is a sum, or what rank 0 has computed, so that all ranks have the same bits.
+Rank p holds some rows of D and of U, and all of V. Each pass communicates sums of m×k and k×k numbers and a few
+vectors. Decisions depend only on sums, or on values computed by rank 0, so that all ranks have identical bits.
 
-Shapes: n rows of all ranks together, m columns, k singular triplets, P ranks.
+Shapes: n rows on all ranks together, m columns, k singular triplets, P ranks.
 """
 
 import time
@@ -14,29 +14,29 @@ import torch.distributed as dist
 from torch import Tensor
 
 Value = Callable[[Tensor, Tensor], Tensor]
-"""Returns values at rows and columns, which are index tensors of one shape; rows are counted within a rank."""
+"""Function that returns values for row and column index tensors of equal shape; row indices are local to a rank."""
 
 Core = Callable[[Tensor, Tensor], Tensor]
 
 
 class LostRankError(ValueError):
-    """Another rank has ended, or cannot be reached."""
+    """Another rank has exited or is unreachable."""
 
 
 class Alone:
-    """One process with all rows: nothing to sum.
+    """A single process that holds all rows, so that collective operations are trivial.
 
     Attributes:
-        rank: number of this process.
+        rank: rank of this process.
         size: P.
-        device: of all tensors.
+        device: device of all tensors.
     """
 
     rank, size = 0, 1
     device = torch.device("cpu")
 
     def total(self, rows: int) -> int:
-        """Return n.
+        """Return the total number of rows n.
 
         Args:
             rows: number of rows of this rank.
@@ -44,43 +44,43 @@ class Alone:
         return rows
 
     def own(self, length: int) -> slice:
-        """Return the share of ``length`` rows or columns that belongs to this rank."""
+        """Return the part of ``length`` rows or columns that belongs to this rank."""
         return slice(0, length)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over ranks; ``values`` may be overwritten."""
+        """Return the sum over all ranks. ``values`` may be overwritten."""
         return values
 
     def scattered_sum(self, values: Tensor) -> Tensor:
-        """Return the own share of the sum over ranks.
+        """Return this rank's part of the sum over all ranks.
 
         Args:
-            values: ``(m, k)``, a summand.
+            values: summand of this rank, ``(m, k)``.
         """
         return values
 
     def whole(self, share: Tensor, length: int) -> Tensor:
-        """Return the shares of all ranks, ``(length, k)``.
+        """Return the concatenated parts of all ranks, ``(length, k)``.
 
         Args:
-            share: ``(q, k)``, where q is the size of :meth:`own` of ``length``.
-            length: of all together.
+            share: ``(q, k)``, where q is the size of :meth:`own` for ``length``.
+            length: total number of rows.
         """
         return share
 
     def same(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Return what rank 0 has; shapes and types must agree."""
+        """Return the values of rank 0. Shapes and types must agree on all ranks."""
         return values
 
     def every(self, *numbers: float) -> Tensor:
-        """Return the numbers of all ranks, ``(P, q)`` float64 on the CPU, after all have come here."""
+        """Return the numbers of all ranks, ``(P, q)`` float64 on the CPU, once all ranks have called this."""
         return torch.tensor(numbers, dtype=torch.float64, device="cpu")[None]
 
     def qr(self, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the QR decomposition of a matrix whose rows are spread over the ranks.
+        """Return the QR decomposition of a matrix distributed by rows.
 
         Returns:
-            The own rows of Q, and R.
+            This rank's rows of Q, and R.
         """
         Q, R = torch.linalg.qr(share)
         return Q, R
@@ -89,12 +89,12 @@ class Alone:
         """Return the singular value decomposition of ``Q_left·core(R_left, R_right)·Q_rightᵀ``.
 
         Args:
-            left: own rows of ``Q_left·R_left``.
-            right: own rows of ``Q_right·R_right``.
-            core: returns a matrix for both R, in float64.
+            left: this rank's rows of ``Q_left·R_left``.
+            right: this rank's rows of ``Q_right·R_right``.
+            core: returns a matrix in float64, given both R factors.
 
         Returns:
-            The own rows of the left vectors, the values in float64, and the own rows of the right vectors.
+            This rank's rows of the left vectors, the values in float64, and this rank's rows of the right vectors.
         """
         Qu, Ru = torch.linalg.qr(left)
         Qv, Rv = torch.linalg.qr(right)
@@ -102,30 +102,30 @@ class Alone:
         return Qu @ u.to(Qu), values, Qv @ vh.mT.to(Qv)
 
     def svd(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the singular value decomposition of a matrix whose rows are spread over the ranks.
+        """Return the singular value decomposition of a matrix distributed by rows.
 
         Returns:
-            The own rows of the left vectors, the values, and the transposed right vectors.
+            This rank's rows of the left vectors, the values, and the transposed right vectors.
         """
         U, values, Vh = torch.linalg.svd(share, full_matrices=False)
         return U, values, Vh
 
     def median(self, values: Tensor) -> Tensor:
-        """Return the lower median of values that are at least 0, of all ranks together."""
+        """Return the lower median of nonnegative values over all ranks."""
         return values.median()
 
     def collect(self, rows: Tensor, columns: Tensor, value: Value) -> Tensor:
-        """Return the values at entries of the matrix, on all ranks.
+        """Return values of some entries of the matrix, on all ranks.
 
         Args:
-            rows: counted over all ranks, ``(h,)``.
+            rows: global row indices, ``(h,)``.
             columns: ``(h,)``.
-            value: returns them for rows of this rank.
+            value: returns the values for row indices of this rank.
         """
         return value(rows, columns)
 
     def normal(self, generator: torch.Generator, side: int, count: int) -> Tensor:
-        """Return the own rows of a random normal matrix ``(side, count)`` of float32, on the CPU."""
+        """Return this rank's rows of a normal random matrix ``(side, count)``, float32 on the CPU."""
         return torch.randn(side, count, generator=generator, dtype=torch.float32, device="cpu")
 
 
@@ -133,19 +133,19 @@ ALONE = Alone()
 
 
 class Ranks(Alone):
-    """The processes of the default process group of ``torch.distributed``, each with some rows of one matrix.
+    """The processes of the default process group of ``torch.distributed``, each holding some rows of one matrix.
 
-    Sums over ranks of m×k numbers are in the order of ranks. The QR decomposition is that of the stacked R factors of
-    all ranks [Demmel, Grigori, Hoemmen and Langou, 2012], which is as stable as one by Householder reflections;
-    CholeskyQR is not, for the nearly dependent columns of a step.
+    m×k sums over ranks are computed in the order of ranks. The QR decomposition is computed from the stacked R factors
+    of all ranks [Demmel, Grigori, Hoemmen and Langou, 2012]. This is as stable as Householder QR, whereas CholeskyQR
+    fails for the nearly dependent columns of a step.
 
     Args:
         rows: n, at least the number of ranks; 0 until it is known.
-        device: of all tensors.
+        device: device of all tensors.
 
     Attributes:
-        rows: n; to be set before rows are spread.
-        sent: bytes that this rank has sent, if sums and gathers go around in a ring.
+        rows: n; set it before rows are distributed.
+        sent: bytes sent by this rank, assuming ring algorithms for sums and gathers.
         seconds: time in communication, including the wait for slower ranks.
         calls: number of collective calls.
     """
@@ -161,7 +161,7 @@ class Ranks(Alone):
         try:
             collective(*arguments, **options)
         except RuntimeError as error:
-            raise LostRankError(f"rank {self.rank}: another rank has ended or cannot be reached") from error
+            raise LostRankError(f"rank {self.rank}: another rank has exited or is unreachable") from error
         finally:
             self.seconds += time.perf_counter() - start
         self.sent += sent
@@ -172,15 +172,15 @@ class Ranks(Alone):
         return (self.size - 1) / self.size
 
     def total(self, rows: int) -> int:
-        """Return n."""
+        """Return the total number of rows n."""
         return self.rows
 
     def own(self, length: int) -> slice:
-        """Return the share of this rank."""
+        """Return the part that belongs to this rank."""
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over ranks, in an order that depends on their number alone."""
+        """Return the sum over all ranks, in an order that only depends on their number."""
         values = values.contiguous()
         self._call(2 * self._others * values.nbytes, dist.all_reduce, values)
         return values
@@ -199,7 +199,7 @@ class Ranks(Alone):
         return [length * (p + 1) // self.size - length * p // self.size for p in range(self.size)]
 
     def scattered_sum(self, values: Tensor) -> Tensor:
-        """Return the own share of the sum, in the order of ranks."""
+        """Return this rank's part of the sum, computed in the order of ranks."""
         sizes = self._sizes(len(values))
         own = sizes[self.rank]
         summands = values.new_empty(self.size * own, values.shape[1])
@@ -208,21 +208,21 @@ class Ranks(Alone):
         return summands.view(self.size, own, -1).sum(dim=0)
 
     def whole(self, share: Tensor, length: int) -> Tensor:
-        """Return the shares of all ranks."""
+        """Return the concatenated parts of all ranks."""
         sizes = self._sizes(length)
         padded = share.new_zeros(max(sizes), share.shape[1])
         padded[: len(share)] = share
         return torch.cat([part[:size] for part, size in zip(self._gathered(padded), sizes, strict=True)])
 
     def same(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Return what rank 0 has."""
+        """Return the values of rank 0."""
         flat = torch.cat([value.double().flatten() for value in values])
         self._call(flat.nbytes, dist.broadcast, flat, 0)
         parts = flat.split([value.numel() for value in values])
         return tuple(part.view(value.shape).to(value) for part, value in zip(parts, values, strict=True))
 
     def decomposed(self, left: Tensor, right: Tensor, core: Core) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the singular value decomposition, of which rank 0 computes what is small."""
+        """Return the singular value decomposition. Rank 0 computes that of the small core."""
         sides = [torch.linalg.qr(side) for side in (left, right)]
         k = left.shape[1]
         sent = torch.cat([_padded(R) for _, R in sides])
@@ -247,7 +247,7 @@ class Ranks(Alone):
         return turned[0], back[2 * k, :width].clone(), turned[1]
 
     def qr(self, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the own rows of Q, and R in float64."""
+        """Return this rank's rows of Q, and R in float64."""
         Q, R = torch.linalg.qr(share)
         k = share.shape[1]
         sent = _padded(R)
@@ -274,8 +274,8 @@ class Ranks(Alone):
         return Q @ u.to(Q), values.to(Q), vh.to(Q)
 
     def median(self, values: Tensor) -> Tensor:
-        """Return the lower median of all ranks."""
-        # digit by digit of the binary representation, which has the order of the numbers
+        """Return the lower median over all ranks."""
+        # radix selection on the binary representation, which sorts like the numbers
         bits = values.double().contiguous().view(torch.int64)
         count = int(self.sum(torch.tensor(len(values), device=self.device)))
         place, found = (count - 1) // 2, 0
@@ -290,15 +290,15 @@ class Ranks(Alone):
         return torch.tensor([found], dtype=torch.int64, device=self.device).view(torch.float64)[0].to(values)
 
     def collect(self, rows: Tensor, columns: Tensor, value: Value) -> Tensor:
-        """Return the values on all ranks."""
+        """Return the values, on all ranks."""
         own = self.own(self.rows)
         inside = torch.nonzero((rows >= own.start) & (rows < own.stop)).flatten()
         found = value(rows[inside] - own.start, columns[inside])
         return self.sum(found.new_zeros(len(rows)).index_copy_(0, inside, found))
 
     def normal(self, generator: torch.Generator, side: int, count: int) -> Tensor:
-        """Return the own rows of what one process draws."""
-        # in blocks of 16 rows at least, of which the generator makes what it makes of all rows at once
+        """Return this rank's rows of the matrix that a single process would draw."""
+        # for blocks of at least 16 values, the generator returns the same numbers as in a single call
         own = self.own(side)
         parts = []
         for start in range(0, side, BLOCK):
@@ -308,11 +308,11 @@ class Ranks(Alone):
 
 
 BLOCK = 2**12
-"""Rows that are drawn at once."""
+"""Rows per draw of random numbers."""
 
 
 def _padded(R: Tensor) -> Tensor:
-    """R with zeros below, ``(k, k)``, and a row that begins with its height."""
+    """Return R padded with zeros to ``(k, k)``, with an additional row that starts with its height."""
     k = R.shape[1]
     result = R.new_zeros(k + 1, k)
     result[: len(R)] = R
@@ -321,7 +321,7 @@ def _padded(R: Tensor) -> Tensor:
 
 
 def _stacked(parts: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """The QR decomposition of the R factors of all ranks, one below the other: the rows of Q of each, and R."""
+    """Return the QR decomposition of the stacked R factors of all ranks: the rows of Q per rank, and R."""
     heights = [int(part[-1, 0]) for part in parts]
     stacked = torch.cat([part[:height] for part, height in zip(parts, heights, strict=True)])
     Q, R = torch.linalg.qr(stacked.double())

@@ -1,4 +1,4 @@
-"""Save and load the progress of a recovery, as tensors on the CPU and plain numbers, without loss of bits."""
+"""Save and load the progress of a recovery, bit for bit, as tensors on the CPU and plain numbers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ NUMBERS = ("threshold", "phase", "steps", "wait", "share", "fits")
 
 
 def saved_progress(progress: Progress) -> dict[str, Any]:
-    """Return the progress as a state of a checkpoint."""
+    """Return the progress as a checkpoint state."""
     estimate, verdict = progress.estimate, progress.certificate
     tensors = {
         "left": estimate.left,
@@ -36,11 +36,11 @@ def saved_progress(progress: Progress) -> dict[str, Any]:
 
 
 def loaded_progress(state: Mapping[str, Any], like: Tensor) -> Progress:
-    """Return what :func:`saved_progress` saved.
+    """Restore the progress from the result of :func:`saved_progress`.
 
     Args:
-        state: what it returned.
-        like: a tensor of the type and on the device of the vectors.
+        state: the saved progress.
+        like: tensor with the dtype and device of the singular vectors.
     """
     tensors, verdict = state["tensors"], state["certificate"]
     estimate = LowRank(

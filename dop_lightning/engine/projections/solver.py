@@ -1,4 +1,4 @@
-r"""Robust PCA of one matrix by alternating projections, without the rank.
+r"""Robust PCA of one matrix of unknown rank by alternating projections.
 
 Shapes: n rows, m columns, k singular triplets.
 """
@@ -23,74 +23,74 @@ from dop_lightning.problems.problem import Attribute, Problem
 from dop_lightning.problems.randomness import stream
 
 WIDTH = 8
-"""Triplets at first."""
+"""Initial number of triplets."""
 
 CANDIDATES = 4
-"""Triplets beyond the rank that are followed."""
+"""Number of candidate triplets beyond the rank."""
 
 WIDEST = 4
-"""A rank above one WIDEST-th of the smaller side is no low rank."""
+"""Divisor of the smaller side that gives the maximum rank; a larger one is not low."""
 
 SAMPLE = 2**12
-"""Entries that the scale of the residual is taken from."""
+"""Number of entries from which the scale of the residual is estimated."""
 
 QUARTILE = 0.3186
-"""Of |x| for standard normal x."""
+"""Lower quartile of |x| for standard normal x."""
 
 LARGE = 20.0
-"""The first threshold, in units of the median absolute value of the observation."""
+"""Initial threshold, in units of the median absolute value of the observation."""
 
 WAIT = 2
-"""Steps after a change of the rank before the threshold falls."""
+"""Steps after an increase of the rank before the threshold falls again."""
 
 SLOW = 0.9
-"""The threshold falls by this factor at least, until it reaches LOW times the scale of the residual."""
+"""The threshold falls at least by this factor, until it reaches LOW times the scale of the residual."""
 
 LOW = 3.0
 
 NOISE = 3.0
-"""Standard deviations of dense noise beyond which an entry is an outlier."""
+"""Residual in standard deviations of dense noise beyond which an entry is an outlier."""
 
 BOUND = 4.0
-"""Standard deviations that the cutoff of an exact L is taken for."""
+"""Number of standard deviations to which the cutoff of an exact L corresponds."""
 
 REST = 3
-"""Steps without progress after which the recovery is at rest."""
+"""Steps without progress after which the recovery has settled."""
 
 STILL = 0.95
-"""A residual that has not fallen below so much of itself, REST steps before, makes no progress."""
+"""Without progress, the residual is at least this multiple of its value REST steps earlier."""
 
 FITS = 5
-"""How often lost rows and columns are fitted anew, at most."""
+"""Maximum number of refits of lost rows and columns."""
 
 POLISH = 12
-"""Steps with all entries, at most."""
+"""Maximum number of steps with all entries."""
 
 NARROW = 40
-"""Rows and columns below which no verdict is possible: components of a few columns fit their outliers."""
+"""Minimum number of rows and columns for a verdict: in smaller matrices, components fit outliers."""
 
 HIDDEN, MOST_HIDDEN, LEAST_HIDDEN = 0.05, 20_000, 200
-"""Share and number of the entries that are hidden."""
+"""Fraction and bounds on the number of hidden entries."""
 
 Phase = Literal["search", "polish", "ended"]
 
 
 @dataclass
 class Progress:
-    """How far a recovery is.
+    """Progress of a recovery.
 
     Attributes:
         estimate: L.
-        threshold: of outliers.
-        rule: follows the rank.
-        phase: ``search`` with hidden entries, ``polish`` with all, ``ended``.
-        steps: done in this phase.
-        wait: steps before the threshold falls.
-        share: of outliers in the last pass.
-        scales: of the residual, of the last steps.
-        energies: root mean squares of the residual without outliers, of the last steps.
-        fits: how often lost rows were fitted anew.
-        certificate: the verdict, once there is one.
+        threshold: threshold of outliers.
+        rule: rank rule.
+        phase: ``search`` with hidden entries, ``polish`` with all entries, or ``ended``.
+        steps: number of steps in this phase.
+        wait: steps until the threshold falls.
+        share: fraction of outliers in the last pass.
+        scales: scales of the residual in the last steps.
+        energies: root mean squares of the residual without outliers in the last steps.
+        fits: number of refits of lost rows and columns.
+        certificate: verdict; ``None`` until it is reached.
     """
 
     estimate: LowRank
@@ -107,32 +107,33 @@ class Progress:
 
 
 class AlternatingProjections:
-    r"""``D = L + S`` with L of low rank and S sparse, by hard thresholding and projection in turns.
+    r"""``D = L + S`` with low-rank L and sparse S, by alternating hard thresholding and projection.
 
-    A step takes the residual ``R = D − L``, drops what exceeds the threshold θ, and moves L towards the rest E,
+    A step computes the residual ``R = D − L``, sets entries above the threshold θ to 0, and moves L towards the rest E,
 
         ``L ← H_r(P_T(L + E/(1 − ρ)))``,   ``E = R∘[|R| ≤ θ]``,
 
-    with ``P_T`` the projection onto the tangent space at L, ``H_r`` truncation to rank r, and ρ the share of entries
-    that were dropped: an entry that is not known holds L back, and the factor makes up for that on average. Projections
-    in turns are due to Netrapalli, Niranjan, Sanghavi, Anandkumar and Jain (2014), the tangent space to Cai, Cai and
-    Wei (2019). Both need the rank and fixed thresholds. Here
+    where ``P_T`` is the projection onto the tangent space at L, ``H_r`` truncation to rank r, and ρ the fraction of
+    entries that were dropped: an unknown entry holds L back, and the factor compensates for this on average.
+    Alternating projections are due to Netrapalli, Niranjan, Sanghavi, Anandkumar and Jain (2014), the tangent space to
+    Cai, Cai and Wei (2019). Both algorithms require the rank and fixed thresholds. Here,
 
-    * the rank is the number of singular values above the edge of what is left
+    * the rank is the number of singular values above the noise edge of the residual
       (:mod:`~dop_lightning.engine.projections.rank`); no gap in the spectrum is needed,
-    * the threshold falls geometrically, but not below a multiple of the scale of R, from its lower quartile,
-    * rows and columns that were lost are fitted anew (:mod:`~dop_lightning.engine.projections.locked`),
-    * a share of the entries is hidden until the recovery is at rest, and certifies it
-      (:mod:`~dop_lightning.engine.projections.certificate`). Then a few steps with all entries follow.
+    * the threshold falls geometrically, bounded below by a multiple of the scale of R, estimated from its lower
+      quartile,
+    * lost rows and columns are refitted (:mod:`~dop_lightning.engine.projections.locked`),
+    * a fraction of the entries is hidden until the recovery has settled, and then certifies it
+      (:mod:`~dop_lightning.engine.projections.certificate`). A few steps with all entries follow.
 
-    Each step is one pass over D, in strips, and needs U and V alone.
+    Each step is one pass over D in strips, and only stores U and V.
 
     Args:
-        tolerance: a recovery is exact where the root mean square of E is below this part of that of L; above 0.
-        rank: bound on the rank, at least 1; ``None`` is a quarter of the smaller side.
-        decay: factor by which the threshold falls, above 0 and below 1. A smaller one needs fewer steps and fails
-            with more outliers.
-        floor: the threshold stays above so many times the scale of the residual, above 0.
+        tolerance: a recovery is exact if the root mean square of E is below this fraction of that of L; above 0.
+        rank: maximum rank, at least 1. Defaults to a quarter of the smaller side.
+        decay: factor by which the threshold falls, above 0 and below 1. Smaller values need fewer steps but tolerate
+            fewer outliers.
+        floor: lower bound on the threshold as a multiple of the scale of the residual, above 0.
 
     Raises:
         ValueError: an argument is out of range.
@@ -147,9 +148,9 @@ class AlternatingProjections:
         self.floor = positive("floor", floor)
 
     def begin(self, problem: Problem) -> "Recovery":
-        """Return the recovery of a problem at its start."""
+        """Return the recovery of a problem in its initial state."""
         D, mask = problem.observation, problem.mask
-        if D.shape[0] < D.shape[1]:  # strips of rows are then long
+        if D.shape[0] < D.shape[1]:  # with the longer side first, strips hold more rows
             D, mask = D.mT, None if mask is None else mask.mT
         mask = None if mask is None else mask.contiguous()
         observation = Observation(D.contiguous(), mask, torch.empty(0, dtype=torch.int64, device=D.device))
@@ -157,21 +158,21 @@ class AlternatingProjections:
 
 
 class Recovery:
-    """One matrix on its way.
+    """Recovery of one matrix.
 
-    Its rows may be spread over ranks: ``observation`` then holds those of this one, and so does the estimate.
+    The rows may be distributed over ranks: ``observation`` and the estimate then hold the rows of this rank.
 
     Args:
-        solver: the settings.
-        observation: the matrix, which may be in a file: it is read strip by strip, and never changed.
-        seed: of the hidden entries and of the start.
-        is_transposed: whether it is the transpose of what was asked for.
-        begins: whether it begins; else ``progress`` is to be set.
-        ranks: among which rows are spread.
+        solver: settings of the solver.
+        observation: the matrix, possibly in a file. It is read strip by strip and not modified.
+        seed: seed of the hidden entries and the initial vectors.
+        is_transposed: whether the observation is the transpose of the problem's matrix.
+        begins: whether to compute the initial state; otherwise, set ``progress``.
+        ranks: processes that share the rows.
 
     Attributes:
-        progress: how far it is.
-        steps_done: number of calls of :meth:`step` with something left to do.
+        progress: current progress.
+        steps_done: number of calls of :meth:`step` that did a step.
         observed: number of observed entries.
     """
 
@@ -204,12 +205,12 @@ class Recovery:
         if begins:
             self.progress = self._start()
         if begins and (len(self._hidden) == 0 or min(self._shape) < NARROW):
-            self._end(rejected("the matrix is too small to tell"))
+            self._end(rejected("the matrix is too small for a verdict"))
 
-    # ------------------------------------------------------------------------------------------------- what is known
+    # ----------------------------------------------------------------------------------------------- the observation
 
     def _counts(self) -> tuple[Tensor, Tensor]:
-        """Numbers of the observed entries of each row of this rank, and of each column."""
+        """Return the numbers of observed entries in each row of this rank and in each column."""
         n, m = self._D.shape
         if self._mask is not None:
             return self._mask.sum(dim=1), self._ranks.sum(self._mask.sum(dim=0))
@@ -228,7 +229,7 @@ class Recovery:
         return ~torch.isnan(self._entries(positions))
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Flat positions of the hidden entries and of the sample, observed and apart from each other."""
+        """Return flat positions of the hidden entries and of the sample, which are observed and disjoint."""
         generator = stream(self._seed, "held_out", 2)
         count = min(int(HIDDEN * self.observed), MOST_HIDDEN)
         hidden = min(count, self.observed // 2) if count >= LEAST_HIDDEN else 0
@@ -247,20 +248,20 @@ class Recovery:
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
     def _entries(self, positions: Tensor) -> Tensor:
-        return self._ranks.collect(*self._places(positions), lambda i, j: self._D[i, j])  # whatever its order
+        return self._ranks.collect(*self._places(positions), lambda i, j: self._D[i, j])  # for any memory order
 
     def _places(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of flat positions."""
+        """Return the rows and columns of flat positions."""
         m = self._shape[1]
         rows = torch.div(positions, m, rounding_mode="floor")
         return rows, positions - rows * m
 
     def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
-        """``D − L`` there."""
+        """Return ``D − L`` at flat positions."""
         return values - self._ranks.collect(*self._places(positions), self.progress.estimate.entries)
 
     def _structure(self) -> float:
-        """How well the next components predict hidden entries."""
+        """Return how well the next components predict hidden entries."""
         now = self.progress
         generator = stream(self._seed, "init", 4)
         wide = next_components(self._observation(), now.estimate, now.threshold, self._longer, generator, self._ranks)
@@ -269,7 +270,7 @@ class Recovery:
 
     @property
     def _longer(self) -> float:
-        """The factor of a step for entries that are missing, hidden or outliers."""
+        """Step factor that compensates for entries that are missing, hidden or outliers."""
         return 1 / max(0.1, (1 - self.progress.share) * self.observed / self._size)
 
     def _observation(self) -> Observation:
@@ -278,19 +279,19 @@ class Recovery:
 
     @property
     def _decay(self) -> float:
-        """The factor by which the threshold falls: slower where rows have few entries, and differ more."""
+        """Factor by which the threshold falls; larger for short rows, which vary more."""
         return max(self.solver.decay, min(0.8, 0.4 + 2.1 / min(self._shape) ** 0.5))
 
     @property
     def _limit(self) -> int:
-        """The largest rank."""
+        """Maximum rank."""
         smaller = min(self._shape)
         return max(1, smaller // WIDEST) if self.solver.bound is None else min(self.solver.bound, smaller)
 
     # ------------------------------------------------------------------------------------------------------ the steps
 
     def _start(self) -> Progress:
-        """Threshold, rank and triplets of D without its largest entries."""
+        """Return the initial threshold, rank and triplets, from D without its largest entries."""
         n, m = self._shape
         generator = stream(self._seed, "init", 3)
         everything = Observation(self._D, self._mask, self._hidden[:0], self._has_gaps)
@@ -316,7 +317,7 @@ class Recovery:
         return min(max(rank + CANDIDATES, WIDTH), available, *self._shape)
 
     def step(self) -> None:
-        """Do one step, unless the recovery has ended."""
+        """Do one step, or nothing if the recovery has ended."""
         now = self.progress
         if now.phase == "ended":
             return
@@ -339,18 +340,18 @@ class Recovery:
         self._look(scale)
 
     def _scale(self, residuals: Tensor) -> float:
-        """The standard deviation of the residuals that are no outliers, from their lower quartile."""
+        """Return the standard deviation of residuals that are not outliers, estimated from their lower quartile."""
         place = max(1, round(0.25 * (1 - self.progress.share) * len(residuals)))
         return float(residuals.kthvalue(place).values) / QUARTILE
 
     def _move(self, found: Sweep) -> None:
-        """Step L, and decide on its rank."""
+        """Update L and its rank."""
         now, (n, m) = self.progress, self._shape
         longer = self._longer
         moved = stepped(now.estimate, found.forward * longer, found.backward * longer, self._ranks)
         now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-REST - 1 :]
         noise = edge(longer * now.energies[-1], n, m)
-        rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as for a numerical rank
+        rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as in a numerical rank
         limit = max(noise, rounding)
         rank = now.rule.rank(moved.values, now.estimate.rank, limit, now.threshold)
         rank = min(rank, self._limit)
@@ -359,11 +360,11 @@ class Recovery:
         now.estimate = moved.cut(rank, self._width(rank, len(moved.values))).completed(m, self._ranks)
 
     def _look(self, scale: float) -> None:
-        """End a phase where there is no more progress."""
+        """End the phase if there is no more progress."""
         now = self.progress
         rms = now.estimate.norm / self._size**0.5
         if not rms > 0 or not scale < float("inf"):
-            self._end(rejected("nothing of low rank was found"))
+            self._end(rejected("no low-rank component was found"))
             return
         done = now.energies[-1] <= self.solver.tolerance * rms
         smallest = 8 * torch.finfo(self._D.dtype).eps * rms
@@ -378,7 +379,7 @@ class Recovery:
             self._certify(rms)
 
     def _fit_lost(self, scale: float) -> bool:
-        """Fit lost rows and columns anew; whether there were any."""
+        """Refit lost rows and columns; return whether the estimate changed."""
         now = self.progress
         if now.fits >= FITS:
             return False
@@ -402,14 +403,14 @@ class Recovery:
         return changed
 
     def _known(self, part: Tensor, of_mask: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
-        """A part of D in the type of the estimate, and where it was observed, if not everywhere."""
+        """Return a part of D in the dtype of the estimate, and its mask if some entries were not observed."""
         part = part.to(self._sampled, copy=True)
         if self._has_gaps:
             return part.nan_to_num(nan=0.0), ~torch.isnan(part)
         return part, None if self._mask is None else of_mask(self._mask)
 
     def _certify(self, rms: float) -> None:
-        """Judge, and go on with all entries if the model holds."""
+        """Certify the recovery; continue with all entries if it is accepted."""
         now, (n, m) = self.progress, self._shape
         r = now.estimate.rank
         values = self._entries(self._hidden)
@@ -434,11 +435,11 @@ class Recovery:
     def _end(self, verdict: Certificate) -> None:
         self.progress.certificate, self.progress.phase = verdict, "ended"
 
-    # ----------------------------------------------------------------------------------------------------- what is left
+    # --------------------------------------------------------------------------------------------------- the result
 
     @property
     def estimate(self) -> LowRank:
-        """L, in the orientation of the problem."""
+        """L in the orientation of the problem."""
         now = self.progress.estimate
         return LowRank(now.right, now.values, now.left, now.rank) if self._transposed else now
 
@@ -459,13 +460,13 @@ class Recovery:
 
     @property
     def cutoff(self) -> float:
-        """Return the residual above which an entry is an outlier."""
+        """Residual above which an entry is an outlier."""
         now = self.progress
         rms = now.estimate.norm / self._size**0.5
         return EXACT * self.solver.tolerance * rms if self._is_exact else now.threshold
 
     def parts(self) -> tuple[Tensor, Tensor]:
-        """Return L and S, ``(n, m)`` each; S is 0 where nothing was observed."""
+        """Return L and S, ``(n, m)`` each; S is 0 at unobserved entries."""
         L, S = (torch.empty(tuple(self._D.shape), dtype=self._sampled.dtype, device=self._sampled.device) for _ in "LS")
         for rows in self._observation().strips:
             L[rows], S[rows] = self.rows_of_parts(rows)
@@ -473,11 +474,11 @@ class Recovery:
 
     @property
     def noise(self) -> float:
-        """Return the standard deviation of the residual without outliers, or a bound on it if L is exact."""
+        """Standard deviation of the residual without outliers, or a bound on it if L is exact."""
         return self.cutoff / (BOUND if self._is_exact else NOISE)
 
     def rows_of_parts(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return some rows of L and S, of the matrix that is worked on."""
+        """Return some rows of L and S, in the orientation of the observation."""
         estimate = self.progress.estimate
         L = estimate.scaled_left[rows] @ estimate.right[:, : estimate.rank].mT
         S = hardshrink(self._D[rows].to(L) - L, self.cutoff)

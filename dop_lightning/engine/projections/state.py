@@ -1,4 +1,4 @@
-"""A batch under alternating projections, see :class:`~dop_lightning.engine.state.State`.
+"""State of a batch under alternating projections, see :class:`~dop_lightning.engine.state.State`.
 
 Shapes: K matrices ``(K, n, m)``.
 """
@@ -22,22 +22,22 @@ from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
 NAME = "AlternatingProjections"
 
 AT_ONCE = 2**20
-"""Entries of the residual that are worked on at once."""
+"""Entries of the residual that are processed at once."""
 
 
 class ProjectionsState(RatelessState):
-    """K matrices on their way, one after the other. A matrix that has ended stays as it is while the others go on.
+    """Recoveries of K matrices, computed one after the other. Finished matrices are frozen while the others continue.
 
     Args:
-        solver: the settings.
-        problems: the batch, of matrices observed by entries, on the device where it is to run.
+        solver: settings of the solver.
+        problems: batch of matrices observed by entries, on the device of the computation.
 
     Attributes:
-        iteration: iterations done, also by problems that have ended.
+        iteration: iterations done, including those after a problem has ended.
         recoveries: one per problem.
 
     Raises:
-        ValueError: the signals are no matrices, or measured through a sensing.
+        ValueError: the signals are not matrices, or are measured by a sensing operator.
     """
 
     def __init__(self, solver: AlternatingProjections, problems: ProblemBatch) -> None:
@@ -59,14 +59,14 @@ class ProjectionsState(RatelessState):
     def evaluate(self) -> Evaluation:
         """Return L, the outliers, and a quarter of the squared residual."""
         signals, corruptions = zip(*(recovery.parts() for recovery in self.recoveries), strict=True)
-        if len(self) == 1:  # without a copy
+        if len(self) == 1:  # avoids a copy
             X, s = signals[0][None], corruptions[0][None]
         else:
             X, s = torch.stack(signals), torch.stack(corruptions)
         return Evaluation(self.iteration, X, s, self._loss(X, s))
 
     def _loss(self, X: Tensor, s: Tensor) -> Tensor:
-        """A quarter of the squared residual of each problem, in strips of rows: no array as large as X is needed."""
+        """Return a quarter of each problem's squared residual, computed in strips to avoid a temporary of X's size."""
         loss = torch.zeros(len(X), dtype=X.dtype, device=X.device)
         height = max(1, AT_ONCE // X[:, 0].numel())
         for rows in (slice(begin, begin + height) for begin in range(0, X.shape[1], height)):
@@ -78,16 +78,16 @@ class ProjectionsState(RatelessState):
 
     @torch.no_grad()
     def advance(self, iterations: int) -> list[int]:
-        """Do iterations on every problem that has not ended.
+        """Iterate on every problem that has not ended.
 
         Args:
-            iterations: at least 0.
+            iterations: number of iterations, at least 0.
 
         Returns:
-            No position: a recovery that is not finite ends as rejected.
+            An empty list: recoveries with non-finite values end as rejected.
 
         Raises:
-            OutOfMemoryError: the batch does not fit in memory; it is where it was at the start of this call.
+            OutOfMemoryError: the batch does not fit in memory; its state is unchanged.
         """
         at_least("iterations", iterations, 0)
         before = [self.problem_state(k) for k in range(len(self))] if iterations else []
@@ -123,29 +123,29 @@ class ProjectionsState(RatelessState):
         return self.recoveries[k].report()
 
     def problem_state(self, k: int) -> dict[str, Any]:
-        """Return all that problem k needs to go on: tensors on the CPU and plain numbers."""
+        """Return the state of problem k, as tensors on the CPU and plain numbers."""
         return {"solver": NAME, **saved_progress(self.recoveries[k].progress)}
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+        """Load the state of problem k, as returned by :meth:`problem_state`. The caller sets the iteration.
 
         Raises:
             ValueError: the state is of another method or shape.
         """
         name, now = self.problems[k].name, self.recoveries[k].progress
         if state.get("solver") != NAME:
-            raise ValueError(f"{name}: the state of another method, {state.get('solver')!r}, not of {NAME}")
+            raise ValueError(f"{name}: state must be of {NAME}, got a state of {state.get('solver')!r}")
         tensors = state["tensors"]
         own = (len(now.estimate.left), len(now.estimate.right))
         given = (len(tensors["left"]), len(tensors["right"]))
         if given != own:
             raise ValueError(
-                f"{name}: state must hold {own[0]} rows and {own[1]} columns, got {given[0]} and {given[1]}"
+                f"{name}: state must have {own[0]} rows and {own[1]} columns, got {given[0]} and {given[1]}"
             )
         self.recoveries[k].progress = loaded_progress(state, now.estimate.left)
 
     def select(self, keep: Sequence[int]) -> "ProjectionsState":
-        """Return the problems at the positions ``keep`` as their own batch, going on where they are."""
+        """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
         other = object.__new__(ProjectionsState)
         RatelessState.__init__(other, self.problems.select(keep))
         other.solver, other.iteration = self.solver, self.iteration
@@ -154,15 +154,15 @@ class ProjectionsState(RatelessState):
 
 
 def check_matrices(problems: ProblemBatch, name: str) -> None:
-    """Refuse what is no matrix observed by entries.
+    """Raise an error unless the problems are matrices observed by entries.
 
     Raises:
-        ValueError: the signals are no matrices, or measured through a sensing.
+        ValueError: the signals are not matrices, or are measured by a sensing operator.
     """
     if len(problems.signal_shape) != 2:
-        raise ValueError(f"{name} needs matrices, got signals of shape {problems.signal_shape}")
+        raise ValueError(f"{name} requires matrices, got signals of shape {problems.signal_shape}")
     if problems.sensing is not None:
-        raise ValueError(f"{name} needs matrices observed by entries, got a measurement ({problems.sensing})")
+        raise ValueError(f"{name} requires matrices observed by entries, got a measurement ({problems.sensing})")
 
 
 def _placed(problem: Problem, device: torch.device) -> Problem:

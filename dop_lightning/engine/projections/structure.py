@@ -1,4 +1,4 @@
-r"""Is there structure in what is left? The next components of the residual are tried on entries they have not seen.
+r"""Test the residual for structure: do its next components predict entries that they were not estimated from?
 
 Shapes: n rows, m columns, k singular triplets.
 """
@@ -11,10 +11,10 @@ from dop_lightning.engine.projections.ranks import ALONE, Alone
 from dop_lightning.engine.projections.sweep import Observation, sweep
 
 COMPONENTS = 32
-"""Components of the residual, at most."""
+"""Maximum number of components of the residual."""
 
 ROUNDS = 3
-"""Passes that look for them."""
+"""Passes of subspace iteration for the components."""
 
 
 def next_components(
@@ -28,12 +28,12 @@ def next_components(
     """Return the estimate with the leading components of its residual as candidates, by subspace iteration.
 
     Args:
-        observation: D; hidden entries take no part.
+        observation: D; hidden entries are ignored.
         estimate: L.
-        threshold: of outliers.
-        longer: factor for the entries that are missing, hidden or outliers.
-        generator: of the random start, on the CPU.
-        ranks: among which rows are spread.
+        threshold: threshold of outliers.
+        longer: step factor that compensates for entries that are missing, hidden or outliers.
+        generator: CPU generator of the random start.
+        ranks: processes that share the rows.
     """
     r = estimate.rank
     n, m = ranks.total(len(observation.values)), observation.values.shape[1]
@@ -60,17 +60,17 @@ def prediction(
 ) -> float:
     r"""Return how well candidates predict the residuals of hidden entries, as a t-statistic.
 
-    With c the entries of the candidates and e the residuals that are no outliers, it is ``√h·⟨c, e⟩/(‖c‖‖e‖)``:
-    standard normal if the residual is noise, since the candidates have not seen it, and of the order of √h if it has
-    structure.
+    Let c be the entries of the candidates and e the residuals that are not outliers. The statistic
+    ``√h·⟨c, e⟩/(‖c‖‖e‖)`` is standard normal if the residual is noise, since the candidates were not estimated from
+    hidden entries, and of order √h if the residual has structure.
 
     Args:
-        wide: an estimate with candidates.
-        rows: of the hidden entries, ``(h,)``.
-        columns: of the hidden entries, ``(h,)``.
-        residuals: ``D − L`` there.
-        threshold: of outliers.
-        ranks: among which rows are spread.
+        wide: estimate with candidates.
+        rows: row indices of the hidden entries, ``(h,)``.
+        columns: column indices of the hidden entries, ``(h,)``.
+        residuals: ``D − L`` at the hidden entries.
+        threshold: threshold of outliers.
+        ranks: processes that share the rows.
     """
     r = wide.rank
     left = wide.left[:, r:] * wide.values[r:].to(wide.left)

@@ -1,6 +1,6 @@
-"""One pass over an observation, strip by strip: its residual without outliers, multiplied with the factors.
+"""One pass over an observation, strip by strip: products of its residual without outliers with the factors.
 
-Where rows are spread over ranks, an observation holds those of one of them.
+If rows are distributed over ranks, an observation holds those of one rank.
 
 Shapes: n rows, m columns, k singular triplets.
 """
@@ -17,17 +17,17 @@ from dop_lightning.engine.projections.low_rank import LowRank
 from dop_lightning.engine.projections.ranks import ALONE, Alone
 
 IN_CACHE = 2**18
-"""Entries of a strip of rows on a CPU: it stays in the cache of a core."""
+"""Entries per strip of rows on a CPU, so that a strip fits in the cache of a core."""
 
 LEAST_HEIGHT = 16
-"""Fewest rows of a strip: thinner products are slow."""
+"""Minimum number of rows per strip; thinner products are slow."""
 
 ON_DEVICE = 2**28
-"""Entries of a strip elsewhere."""
+"""Entries per strip on other devices."""
 
 
 class Rows(Protocol):
-    """A matrix that is read strip by strip: a tensor, or one that reads its rows from a file."""
+    """A matrix that is read strip by strip: a tensor, or an object that reads rows from a file."""
 
     @property
     def shape(self) -> torch.Size:
@@ -35,11 +35,11 @@ class Rows(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the entries."""
+        """Dtype of the entries."""
 
     @property
     def device(self) -> torch.device:
-        """Where rows are."""
+        """Device of the rows that are read."""
 
     def numel(self) -> int:
         """Return the number of entries."""
@@ -50,7 +50,7 @@ class Rows(Protocol):
 
 
 def strips_of(values: Rows) -> Iterator[slice]:
-    """Yield the rows of a matrix that are worked on at once."""
+    """Yield slices of rows that are processed at once."""
     n, m = values.shape
     most = IN_CACHE if values.device.type == "cpu" else ON_DEVICE
     height = max(LEAST_HEIGHT, most // m)
@@ -60,13 +60,13 @@ def strips_of(values: Rows) -> Iterator[slice]:
 
 @dataclass
 class Observation:
-    """What was observed of a matrix.
+    """Observed matrix.
 
     Attributes:
-        values: D, ``(n, m)``, finite wherever observed.
-        mask: ``(n, m)`` bool, true where observed; ``None`` if all is.
-        hidden: sorted flat positions of observed entries that are kept from the recovery; may be empty.
-        has_gaps: whether entries that were not observed are NaN in D, instead of a mask.
+        values: D, ``(n, m)``, finite at observed entries.
+        mask: ``(n, m)`` bool, true for observed entries; ``None`` if all are observed.
+        hidden: sorted flat positions of observed entries that are held out of the recovery; may be empty.
+        has_gaps: whether unobserved entries are NaN in D, instead of a mask.
     """
 
     values: Rows
@@ -76,11 +76,11 @@ class Observation:
 
     @property
     def strips(self) -> Iterator[slice]:
-        """Rows that are worked on at once."""
+        """Slices of rows that are processed at once."""
         return strips_of(self.values)
 
     def conceal(self, strip: Tensor, rows: slice) -> None:
-        """Set what is not known of these rows to 0 in ``strip``."""
+        """Set unobserved and hidden entries of these rows to 0 in ``strip``."""
         if self.has_gaps:
             strip.nan_to_num_(nan=0.0)
         if self.mask is not None:
@@ -93,7 +93,7 @@ class Observation:
                 strip.view(-1).index_fill_(0, self.hidden[first:last] - rows.start * m, 0)
 
     def below(self, rows: slice, threshold: float, like: Tensor) -> Tensor:
-        """Return a copy of these rows in the type of ``like``, 0 at entries that are unknown or above the threshold."""
+        """Return a copy of these rows in the dtype of ``like``, with unknown entries and those above threshold at 0."""
         strip = self.values[rows].to(like, copy=True)
         self.conceal(strip, rows)
         return strip.sub_(hardshrink(strip, threshold))
@@ -101,14 +101,14 @@ class Observation:
 
 @dataclass
 class Sweep:
-    """What a pass gives. E is the residual ``D − L`` where it was observed and is no outlier, else 0.
+    """Result of a pass. E is the residual ``D − L`` at observed entries that are not outliers, and 0 elsewhere.
 
     Attributes:
         forward: ``E·V``, ``(n, k)``.
-        backward: ``Eᵀ·U``, ``(m, k)``; the own share of its rows.
+        backward: ``Eᵀ·U``, ``(m, k)``; this rank's share of its rows.
         energy: ``‖E‖_F²``.
-        of_rows: number of outliers in each row ``(n,)``, if they were counted.
-        of_columns: and in each column ``(m,)``.
+        of_rows: number of outliers in each row, ``(n,)``; ``None`` if not counted.
+        of_columns: number of outliers in each column, ``(m,)``; ``None`` if not counted.
     """
 
     forward: Tensor
@@ -120,13 +120,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Clipped:
-    """D without its largest entries, as an operator that passes over D strip by strip.
+    """D without its largest entries, as an operator that reads D strip by strip.
 
     Attributes:
         observation: D.
-        threshold: entries of larger magnitude are 0.
-        factor: of all entries.
-        ranks: among which rows are spread.
+        threshold: entries of larger magnitude are set to 0.
+        factor: factor on all entries.
+        ranks: processes that share the rows.
     """
 
     observation: Observation
@@ -135,21 +135,21 @@ class Clipped:
     ranks: Alone = ALONE
 
     def forward(self, V: Tensor) -> Tensor:
-        """Return its product with V ``(m, k)``."""
+        """Return the product with V, ``(m, k)``."""
         result = V.new_empty(len(self.observation.values), V.shape[1])
         for rows in self.observation.strips:
             torch.mm(self.observation.below(rows, self.threshold, V), V, out=result[rows])
         return result.mul_(self.factor)
 
     def backward(self, U: Tensor) -> Tensor:
-        """Return the product of its transpose with U ``(n, k)``, the own share of the rows."""
+        """Return this rank's share of the product of the transpose with U, ``(n, k)``."""
         result = U.new_zeros(self.observation.values.shape[1], U.shape[1])
         for rows in self.observation.strips:
             result.addmm_(self.observation.below(rows, self.threshold, U).mT, U[rows])
         return self.ranks.scattered_sum(result).mul_(self.factor)
 
     def energy(self, like: Tensor) -> float:
-        """Return its squared Frobenius norm, computed in the type of ``like``."""
+        """Return the squared Frobenius norm, computed in the dtype of ``like``."""
         total = 0.0
         for rows in self.observation.strips:
             total += float(torch.linalg.vector_norm(self.observation.below(rows, self.threshold, like))) ** 2
@@ -163,10 +163,10 @@ def sweep(
 
     Args:
         observation: D.
-        estimate: L, with its candidates: U and V have all k columns.
-        threshold: entries whose residual is larger in magnitude are outliers.
-        counts: whether outliers are counted by row and by column.
-        ranks: among which rows are spread.
+        estimate: L with its candidates; U and V have all k columns.
+        threshold: entries with a residual of larger magnitude are outliers.
+        counts: whether to count outliers by row and by column.
+        ranks: processes that share the rows.
     """
     D, U, V = observation.values, estimate.left, estimate.right
     n, m = D.shape

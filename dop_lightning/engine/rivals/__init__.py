@@ -1,4 +1,4 @@
-"""Classical filters for images with outliers, as rivals in the same runs, files and tables."""
+"""Classical filters for images with outliers, as baselines in the same runs, files and tables."""
 
 from dop_lightning.engine.rivals.adaptive_median import AdaptiveMedian
 from dop_lightning.engine.rivals.base import Detector, Filler, ImageFilter

@@ -1,4 +1,4 @@
-"""The adaptive median filter."""
+"""Adaptive median filter."""
 
 import numpy as np
 
@@ -7,11 +7,12 @@ from dop_lightning.foundation.checks import at_least
 
 
 class AdaptiveMedian(ImageFilter):
-    """The median of the smallest window whose median is no extreme of the window.
+    """Median of the smallest window whose median is not an extreme value of the window.
 
-    Windows of 3×3, 5×5, … pixels: where ``min < med < max``, an entry with ``min < y < max`` stays and another becomes
-    ``med``; else the window grows. At the largest window it becomes ``med`` (Hwang, Haddad, *Adaptive median filters*,
-    IEEE Trans. Image Processing 4, 1995). Entries that were not observed count as 0.
+    The windows have 3×3, 5×5, … pixels. If ``min < med < max``, an entry with ``min < y < max`` is kept, and any other
+    is replaced by ``med``; otherwise the window grows. In the largest window, entries are replaced by ``med`` even if
+    it is an extreme value (Hwang, Haddad, *Adaptive median filters*, IEEE Trans. Image Processing 4, 1995). Unobserved
+    entries count as 0.
 
     Args:
         largest: side of the largest window in pixels, odd, at least 3.
@@ -28,7 +29,7 @@ class AdaptiveMedian(ImageFilter):
         optional("scipy.ndimage", "scipy", type(self).__name__)
 
     def restore(self, image: Image, missing: Flags) -> Image:
-        """Return the filtered image, computed channel by channel."""
+        """Filter the image channel by channel."""
         ndimage = optional("scipy.ndimage", "scipy", type(self).__name__)
         restored = np.where(missing, 0.0, image)
         for channel in restored:

@@ -1,6 +1,6 @@
-"""The interfaces of classical filters of images, in NumPy, see :class:`~dop_lightning.engine.rivals.FilterMethod`.
+"""Interfaces of classical image filters in NumPy, see :class:`~dop_lightning.engine.rivals.FilterMethod`.
 
-Shapes: an image ``(C, H, W)``, float64, whose range is [0, 1]; one channel ``(H, W)``.
+Shapes: an image ``(C, H, W)``, float64, with range [0, 1]; one channel ``(H, W)``.
 """
 
 from abc import ABC, abstractmethod
@@ -21,11 +21,12 @@ Flags = NDArray[np.bool_]
 
 
 class Restored(NamedTuple):
-    """What a filter makes of a problem.
+    """Result of a filter for one problem.
 
     Attributes:
         signal: X̂, ``(C, H, W)``.
-        probability: of each entry that it is corrupted, ``(C, H, W)``, if the filter estimates it.
+        probability: probability that each entry is corrupted, ``(C, H, W)``; ``None`` if the filter does not estimate
+            it.
     """
 
     signal: Tensor
@@ -33,17 +34,17 @@ class Restored(NamedTuple):
 
 
 class RestorationInterrupted(AdvanceInterrupted):
-    """Raised in a filter at work: by a signal handler in the main thread, elsewhere by :meth:`ImageFilter.poll`."""
+    """Raised inside a running filter: by a signal handler in the main thread, otherwise by :meth:`ImageFilter.poll`."""
 
 
 class ImageFilter(ABC):
-    """Restores one image without iterations. Its arguments are kept as attributes under their own names.
+    """Filter that restores one image without iterations. Arguments are stored as attributes of the same names.
 
     Attributes:
-        largest_abreast: pixels up to which tiles are restored side by side, one thread each; 0 if the filter is not
-            thread-safe.
-        uses_undamaged: whether it uses ``undamaged`` of problems, which are refused otherwise.
-        is_interrupted: whether the filter is to stop at the next :meth:`poll`.
+        largest_abreast: maximum number of pixels up to which tiles are restored in parallel, one thread per tile; 0 if
+            the filter is not thread-safe.
+        uses_undamaged: whether the filter uses ``undamaged`` of problems; otherwise, problems that have it are refused.
+        is_interrupted: whether the filter must stop at the next :meth:`poll`.
     """
 
     largest_abreast: ClassVar[int] = 0
@@ -51,36 +52,36 @@ class ImageFilter(ABC):
     is_interrupted: bool = False
 
     def poll(self) -> None:
-        """Stop if the filter is interrupted; to be called at least every second.
+        """Stop if the filter is interrupted. Call this at least once per second.
 
         Raises:
-            RestorationInterrupted: it is.
+            RestorationInterrupted: the filter is interrupted.
         """
         if self.is_interrupted:
             raise RestorationInterrupted
 
     @abstractmethod
     def restore(self, image: Image, missing: Flags) -> Image:
-        """Return the restored image ``(C, H, W)``.
+        """Restore an image and return the result, ``(C, H, W)``.
 
         Args:
-            image: ``(C, H, W)``, 0 and 1 the ends of its range; not to be changed.
-            missing: ``(C, H, W)``, entries that were not observed, whose values mean nothing.
+            image: ``(C, H, W)``, with range [0, 1]; must not be modified.
+            missing: ``(C, H, W)``, true for unobserved entries, whose values are arbitrary.
         """
 
     @property
     def name(self) -> str:
-        """A short text for tables of settings."""
+        """Short name for tables of settings."""
         return type(self).__name__
 
     def restored(self, problem: Problem) -> Restored:
-        """Return the result of :meth:`restore` in units of the problem; override it to use more of the problem.
+        """Return the result of :meth:`restore` in units of the problem. Override it to use more of the problem.
 
         Args:
             problem: an image on the CPU.
 
         Raises:
-            ValueError: the result has another shape.
+            ValueError: the result of :meth:`restore` has a wrong shape.
         """
         width = scale(problem)
         image = problem.observation.detach().cpu().to(torch.float64).contiguous().numpy() / width
@@ -96,34 +97,34 @@ class ImageFilter(ABC):
 
 
 class Detector(ABC):
-    """Finds the corrupted entries of an image."""
+    """Detector of the corrupted entries of an image."""
 
     @abstractmethod
     def corrupted(self, image: Image, missing: Flags) -> Flags:
-        """Return which entries are corrupted, ``(C, H, W)``.
+        """Return a mask of the corrupted entries, ``(C, H, W)``.
 
         Args:
             image: ``(C, H, W)``.
-            missing: ``(C, H, W)``, entries that were not observed; the result has any value there.
+            missing: ``(C, H, W)``, true for unobserved entries; the result is arbitrary there.
         """
 
 
 class Filler(ABC):
-    """Fills missing entries of an image from the others, channel by channel."""
+    """Fill missing entries of an image from the others, channel by channel."""
 
     @abstractmethod
     def fill_channel(self, channel: Image, missing: Flags) -> Image:
-        """Return ``(H, W)`` with estimates at the missing entries; the others may have any value.
+        """Return ``(H, W)`` with estimates at the missing entries; the other values are ignored.
 
         Args:
-            channel: ``(H, W)``; 0 where it is missing; not to be changed.
-            missing: ``(H, W)``, at least one entry and not all.
+            channel: ``(H, W)``, with 0 at missing entries; must not be modified.
+            missing: ``(H, W)``; true for at least one entry, but not all.
         """
 
     def fill(self, image: Image, missing: Flags) -> Image:
-        """Return the image with its missing entries filled, clipped to [0, 1]; the others keep their values.
+        """Return the image with missing entries filled and clipped to [0, 1]; other values are unchanged.
 
-        A channel without any known entry becomes the mean of the known entries of the image, 0.5 if there are none.
+        A channel without known entries is set to the mean of the known entries of the image, or 0.5 if there are none.
 
         Args:
             image: ``(C, H, W)``.
@@ -149,14 +150,14 @@ def optional(module: str, package: str, user: str) -> Any:
     """Import a module of an optional package.
 
     Args:
-        module: such as ``skimage.restoration``.
-        package: as pip knows it.
-        user: the class that needs it, for the error.
+        module: name of the module, such as ``skimage.restoration``.
+        package: name of the package for pip.
+        user: name of the class that requires it, for the error message.
 
     Raises:
-        ImportError: it is not installed; the message says how to install it.
+        ImportError: the package is not installed; the message contains the command to install it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(f'{user} needs {package}: pip install "dop_lightning[rivals]"') from error
+        raise ImportError(f'{user} requires {package}: pip install "dop_lightning[rivals]"') from error

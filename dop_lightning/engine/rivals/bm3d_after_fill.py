@@ -1,4 +1,4 @@
-"""BM3D on what another filter has restored."""
+"""BM3D applied to the result of another filter."""
 
 from importlib import import_module
 from typing import Any
@@ -12,20 +12,20 @@ from dop_lightning.foundation.signatures import require_part
 
 
 class BM3DAfterFill(ImageFilter):
-    """Remove dense noise by BM3D once the outliers are filled.
+    """Remove dense noise with BM3D after filling the outliers.
 
     Dabov, Foi, Katkovnik, Egiazarian, *Image denoising by sparse 3-D transform-domain collaborative filtering*, IEEE
-    Trans. Image Processing 16, 2007; by the package ``bm3d``, whose licence allows non-commercial use only: it is not
-    part of the extra ``rivals``.
+    Trans. Image Processing 16, 2007. Uses the package ``bm3d``, which is not part of the extra ``rivals`` because its
+    licence only allows non-commercial use.
 
     Args:
-        fill: fills the outliers.
-        sigma: standard deviation of the dense noise in units of the range, at least 0; at 0 BM3D is skipped. ``None``
-            estimates it from the entries that ``fill`` has kept, see :func:`noise_of_known`.
+        fill: filter that fills the outliers.
+        sigma: standard deviation of the dense noise in units of the range, at least 0; 0 skips BM3D. ``None`` estimates
+            it from the entries that ``fill`` has kept, see :func:`noise_of_known`.
 
     Raises:
-        ValueError: ``fill`` is of another kind, or ``sigma`` out of range.
-        ImportError: bm3d is not installed, and needed.
+        ValueError: ``fill`` is not an ``ImageFilter``, or ``sigma`` is out of range.
+        ImportError: bm3d is required and not installed.
     """
 
     def __init__(self, fill: ImageFilter, sigma: float | None = None) -> None:
@@ -36,7 +36,7 @@ class BM3DAfterFill(ImageFilter):
             _bm3d()
 
     def restore(self, image: Image, missing: Flags) -> Image:
-        """Return the denoised image; those of three channels are denoised together."""
+        """Return the denoised image. The channels of three-channel images are denoised together."""
         filled = self.fill.restore(image, missing)
         kept = ~missing & (filled == image)
         sigma = noise_of_known(image, kept) if self.sigma is None else self.sigma
@@ -51,22 +51,22 @@ class BM3DAfterFill(ImageFilter):
 
     @property
     def name(self) -> str:
-        """Its name and that of the fill."""
+        """Name of ``fill``, followed by BM3D."""
         return f"{self.fill.name} BM3D"
 
 
 def noise_of_known(image: Image, known: Flags) -> float:
     """Estimate the standard deviation of dense noise from second differences of known neighbours.
 
-    Of three known entries in a row, ``(a − 2b + c)/√6`` has the variance of the noise where the image is smooth; the
-    result is 1.4826 times the median of its absolute value. Texture makes it too large.
+    For three consecutive known entries, ``(a − 2b + c)/√6`` has the variance of the noise if the image is smooth. The
+    result is 1.4826 times the median of its absolute value. Texture leads to an overestimate.
 
     Args:
         image: ``(C, H, W)``.
         known: ``(C, H, W)``.
 
     Returns:
-        σ, at least 0; 0 if no three known entries lie in a row.
+        σ, at least 0; 0 if there are no three consecutive known entries.
     """
     found = []
     for values, flags in ((image, known), (image.swapaxes(1, 2), known.swapaxes(1, 2))):
@@ -81,4 +81,4 @@ def _bm3d() -> Any:
     try:
         return import_module("bm3d")
     except ModuleNotFoundError as error:
-        raise ImportError("BM3DAfterFill needs bm3d, for non-commercial use: pip install bm3d") from error
+        raise ImportError("BM3DAfterFill requires bm3d (non-commercial use only): pip install bm3d") from error

@@ -1,18 +1,18 @@
-"""Detect the corrupted entries, then fill them from the others."""
+"""Detect corrupted entries and fill them from the others."""
 
 from dop_lightning.engine.rivals.base import Detector, Filler, Flags, Image, ImageFilter
 from dop_lightning.foundation.signatures import require_part
 
 
 class DetectAndFill(ImageFilter):
-    """Entries that the detector finds are filled, as are those that were not observed; all others stay as they are.
+    """Fill the entries found by a detector, and unobserved entries; all others are unchanged.
 
     Args:
         detector: finds the corrupted entries.
         filler: fills them.
 
     Raises:
-        ValueError: a part is of another kind.
+        ValueError: an argument has the wrong type.
     """
 
     def __init__(self, detector: Detector, filler: Filler) -> None:
@@ -27,5 +27,5 @@ class DetectAndFill(ImageFilter):
 
     @property
     def name(self) -> str:
-        """The names of both parts."""
+        """Names of the detector and the filler."""
         return f"{type(self.detector).__name__} {type(self.filler).__name__}"

@@ -1,4 +1,4 @@
-"""Detectors of corrupted entries that look at the observation alone."""
+"""Detectors of corrupted entries that only use the observation."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from dop_lightning.engine.rivals.windows import masked_median
 from dop_lightning.foundation.checks import at_least, fraction, positive
 
 CONSISTENT = 1.4826
-"""The standard deviation of a normal distribution over its median absolute deviation."""
+"""Ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 
 class ExtremeValues(Detector):
-    """Entries at the ends of the range: 0 and 255 of 8 bits. What is needed for salt and pepper.
+    """Detect entries at the ends of the range, such as 0 and 255 in 8 bits. Suitable for salt-and-pepper noise.
 
     Args:
-        tolerance: entries that are so close to an end count as well, in [0, 1).
+        tolerance: distance from an end up to which entries are detected as well, in [0, 1).
 
     >>> ExtremeValues().corrupted(np.array([[[0.0, 0.5, 1.0]]]), np.zeros((1, 1, 3), dtype=bool)).tolist()
     [[[True, False, True]]]
@@ -24,23 +24,23 @@ class ExtremeValues(Detector):
         self.tolerance = fraction("tolerance", tolerance)
 
     def corrupted(self, image: Image, missing: Flags) -> Flags:
-        """``y ≤ tolerance`` or ``y ≥ 1 − tolerance``."""
+        """Return ``y ≤ tolerance`` or ``y ≥ 1 − tolerance``."""
         return (image <= self.tolerance) | (image >= 1 - self.tolerance)
 
 
 class RobustThreshold(Detector):
-    """Entries far from the median of their neighbours, for corruptions of any value.
+    """Detect entries far from the median of their neighbours, for corruptions of any value.
 
-    An entry is corrupted where ``|y − m| > threshold·max(1.4826·d, floor)`` with m the median of the window around it
-    and d the median of ``|y − m|`` over the same window (Crnojević, Šenk, Trpovski, *Advanced impulse detection based
-    on pixel-wise MAD*, IEEE Signal Processing Letters 11, 2004). Each pass takes both medians over the entries that
-    the pass before has not found.
+    An entry is corrupted if ``|y − m| > threshold·max(1.4826·d, floor)``, with m the median of the window around it and
+    d the median of ``|y − m|`` over the same window (Crnojević, Šenk, Trpovski, *Advanced impulse detection based on
+    pixel-wise MAD*, IEEE Signal Processing Letters 11, 2004). Each pass computes both medians over the entries that the
+    previous pass did not detect.
 
     Args:
         threshold: above 0.
         size: side of the window in pixels, odd, at least 3.
-        floor: the least scale, in units of the range, above 0: flat areas have a scale of 0.
-        passes: at least 1.
+        floor: minimum scale in units of the range, above 0; needed because the scale of flat areas is 0.
+        passes: number of passes, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -55,7 +55,7 @@ class RobustThreshold(Detector):
         self.passes = at_least("passes", passes, 1)
 
     def corrupted(self, image: Image, missing: Flags) -> Flags:
-        """Return what the last pass finds."""
+        """Return the entries detected in the last pass."""
         found = missing
         for _ in range(self.passes):
             center = masked_median(image, ~found, self.size)

@@ -1,4 +1,4 @@
-"""Fillers that interpolate: biharmonic, by scattered points, and by normalised convolution."""
+"""Fillers by interpolation: biharmonic, of scattered points, and by normalised convolution."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from dop_lightning.foundation.checks import positive
 
 
 class Biharmonic(Filler):
-    """Solve ``Δ²X = 0`` on the missing entries, by ``skimage.restoration.inpaint_biharmonic``.
+    """Solve ``Δ²X = 0`` at the missing entries with ``skimage.restoration.inpaint_biharmonic``.
 
     Damelin, Hoang, *On surface completion and image inpainting by biharmonic functions*, Int. J. Math. Math. Sci. 2018.
 
@@ -19,17 +19,17 @@ class Biharmonic(Filler):
         optional("skimage.restoration", "scikit-image", type(self).__name__)
 
     def fill_channel(self, channel: Image, missing: Flags) -> Image:
-        """Return the solution; its values lie within those of the known entries."""
+        """Return the solution, limited to the range of the known entries."""
         restoration = optional("skimage.restoration", "scikit-image", type(self).__name__)
         solved: Image = restoration.inpaint_biharmonic(channel, missing)
         return solved
 
 
 class CubicScattered(Filler):
-    """Interpolate the known entries as scattered points, piecewise cubic and C¹ on their Delaunay triangulation.
+    """Interpolate the known entries as scattered points with piecewise cubic, C¹ functions on a Delaunay triangulation.
 
-    This is Clough–Tocher's scheme, ``scipy.interpolate.griddata``. Outside of the convex hull of the points an entry
-    takes the value of the nearest one; so does every entry where the points span no triangle.
+    This is the Clough–Tocher scheme of ``scipy.interpolate.griddata``. Entries outside the convex hull of the points
+    take the value of the nearest point, as do all entries if the points do not span a triangle.
 
     Raises:
         ImportError: SciPy is not installed.
@@ -46,7 +46,7 @@ class CubicScattered(Filler):
         values = channel[~missing]
         try:
             estimate = interpolate.griddata(points, values, wanted, method="cubic")
-        except (spatial.QhullError, ValueError):  # fewer than four points, or all on one line
+        except (spatial.QhullError, ValueError):  # fewer than four points, or all collinear
             estimate = np.full(len(wanted), np.nan)
         outside = np.isnan(estimate)
         if outside.any():
@@ -58,15 +58,15 @@ class CubicScattered(Filler):
 
 
 class NormalisedConvolution(Filler):
-    """A Gaussian mean of the known entries, as narrow as they allow.
+    """Gaussian mean of the known entries, as narrow as their density allows.
 
     ``X = (G_σ ∗ (c·y)) / (G_σ ∗ c)`` with c = 1 at known entries (Knutsson, Westin, *Normalized and differential
-    convolution*, CVPR 1993). σ grows until the confidence ``G_σ ∗ c`` reaches a bound, entry by entry.
+    convolution*, CVPR 1993). For each entry, σ grows until the confidence ``G_σ ∗ c`` reaches a bound.
 
     Args:
-        sigma: the first σ in pixels, above 0.
-        growth: of σ from one scale to the next, above 1.
-        confidence: the bound, above 0 and below 1.
+        sigma: initial σ in pixels, above 0.
+        growth: factor between successive σ, above 1.
+        confidence: bound on the confidence, above 0 and below 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -84,13 +84,13 @@ class NormalisedConvolution(Filler):
         optional("scipy.ndimage", "scipy", type(self).__name__)
 
     def fill_channel(self, channel: Image, missing: Flags) -> Image:
-        """Return the means."""
+        """Return the Gaussian means."""
         smooth = optional("scipy.ndimage", "scipy", type(self).__name__).gaussian_filter
         known = (~missing).astype(np.float64)
         filled, open_, sigma = channel.copy(), missing.copy(), self.sigma
         while open_.any():
             confidence = smooth(known, sigma)
-            # at a scale as large as the image every entry has some confidence
+            # once sigma exceeds the image, every entry has some confidence
             last = sigma > max(channel.shape)
             enough = open_ & (confidence >= (np.finfo(float).tiny if last else min(self.confidence, known.mean() / 2)))
             filled[enough] = (smooth(channel, sigma)[enough]) / confidence[enough]

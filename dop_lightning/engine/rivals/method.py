@@ -1,4 +1,4 @@
-"""How to restore images by a classical filter."""
+"""Method for image restoration by a classical filter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from dop_lightning.problems.problem import ProblemBatch
 
 @dataclass
 class FilterMethod:
-    """A filter in the place of gradient descent, so that rivals go through the same runs, files and tables.
+    """Filter instead of gradient descent, so that baselines share runs, files and tables.
 
-    A problem ends after one iteration, as ``done``.
+    A problem ends after one iteration, with status ``done``.
 
     Args:
         filter: restores one image.
@@ -38,7 +38,7 @@ class FilterMethod:
         """Check the filter.
 
         Raises:
-            ValueError: it is of another kind, or its methods take other arguments.
+            ValueError: the filter has the wrong type, or its methods have the wrong signatures.
         """
         require_part("filter", self.filter, ImageFilter)
 
@@ -48,5 +48,5 @@ class FilterMethod:
         tau: float | Sequence[float] | Literal["auto"] = 1.0,
         alpha: float | Sequence[float] | None = None,
     ) -> FilterState:
-        """Return a batch at its start. A filter has no rates: ``tau`` and ``alpha`` are not used."""
+        """Return the initial state of a batch. ``tau`` and ``alpha`` are ignored: filters have no learning rates."""
         return FilterState(self.filter, problems)

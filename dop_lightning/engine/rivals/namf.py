@@ -1,4 +1,4 @@
-"""The non-local adaptive mean filter."""
+"""Non-local adaptive mean filter."""
 
 import math
 
@@ -14,21 +14,22 @@ LARGEST = 3
 class NAMF(ImageFilter):
     """Zhang, Zhu, Zheng, *NAMF: A non-local adaptive mean filter for salt-and-pepper noise removal* (arXiv 1910.07787).
 
-    Entries at the ends of the range are suspected, channel by channel:
+    Entries at the ends of the range are suspect. Each channel is filtered separately:
 
-    1. A suspect becomes the mean of the entries that are not suspected within the smallest window (3×3, 5×5, 7×7) that
-       has any. Without any, it is taken for clean if more than a share ``uniform`` of the 7×7 window has its very
-       value; else it becomes the median of what stands above, left, and above left of it.
-    2. A suspect becomes the mean of its neighbours within ``search`` pixels, itself excepted, with weights
-       ``exp(−d²/h²)``, d² the mean squared difference of patches of radius ``patch``, and
-       ``h = (4.5595 + 6.0314 p + 2.2186 p²)/255`` for a share p of suspects.
+    1. Each suspect entry is replaced by the mean of the unsuspected entries in the smallest window (3×3, 5×5, 7×7) that
+       contains any. If there are none, the entry is considered clean if more than a fraction ``uniform`` of the 7×7
+       window has exactly its value. Otherwise, it is replaced by the median of the values above, to the left, and above
+       left of it.
+    2. Each suspect entry is replaced by the mean of its neighbours within ``search`` pixels, excluding itself, with
+       weights ``exp(−d²/h²)``, where d² is the mean squared difference of patches of radius ``patch``, and
+       ``h = (4.5595 + 6.0314 p + 2.2186 p²)/255`` for a fraction p of suspect entries.
 
-    Entries that were not observed are suspected as well.
+    Unobserved entries are suspect as well.
 
     Args:
         search: radius of the neighbourhood in pixels, at least 1.
         patch: radius of the patches in pixels, at least 0.
-        uniform: the share, at least 0 and below 1.
+        uniform: fraction of equal values for an entry to be clean, at least 0 and below 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -42,7 +43,7 @@ class NAMF(ImageFilter):
         optional("scipy.ndimage", "scipy", type(self).__name__)
 
     def restore(self, image: Image, missing: Flags) -> Image:
-        """Return the filtered image."""
+        """Filter the image channel by channel."""
         restored = np.empty_like(image)
         for c, (channel, holes) in enumerate(zip(image, missing, strict=True)):
             suspect = holes | (channel <= 0) | (channel >= 1)
@@ -52,7 +53,7 @@ class NAMF(ImageFilter):
         return restored
 
     def _adaptive_mean(self, channel: Image, missing: Flags, suspect: Flags) -> tuple[Image, Flags]:
-        """Return the first stage, and which entries remain suspected."""
+        """Return the result of the first stage, and the entries that remain suspect."""
         mean, suspect, clean = channel.copy(), suspect.copy(), ~suspect
         waiting = suspect.copy()
         for radius in range(1, LARGEST + 1):
@@ -63,7 +64,7 @@ class NAMF(ImageFilter):
             found = waiting & (counts > 0)
             mean[found] = sums[found] / counts[found]
             waiting &= ~found
-        for i, j in np.argwhere(waiting).tolist():  # in this order: each sees what became of those before
+        for i, j in np.argwhere(waiting).tolist():  # in this order: each entry depends on earlier results
             rows, columns = slice(max(i - LARGEST, 0), i + LARGEST + 1), slice(max(j - LARGEST, 0), j + LARGEST + 1)
             alike = (channel[rows, columns] == channel[i, j]) & ~missing[rows, columns]
             if not missing[i, j] and alike.mean() > self.uniform:
@@ -74,7 +75,7 @@ class NAMF(ImageFilter):
         return mean, suspect
 
     def _non_local(self, channel: Image, density: float) -> Image:
-        """Return the second stage of every entry."""
+        """Return the result of the second stage for every entry."""
         box = optional("scipy.ndimage", "scipy", type(self).__name__).uniform_filter
         h = (4.5595 + 6.0314 * density + 2.2186 * density**2) / 255
         height, width = channel.shape
@@ -88,14 +89,14 @@ class NAMF(ImageFilter):
         for distance in distances:
             np.minimum(nearest, distance, out=nearest)
         for shifted, distance in zip(pairs, distances, strict=True):
-            weight = np.exp((nearest - distance) / h**2)  # a common factor, against underflow of all weights
+            weight = np.exp((nearest - distance) / h**2)  # the common factor prevents underflow of all weights
             total += weight * shifted
             weights += weight
         return total / weights
 
 
 def _window_sum(values: Image, radius: int) -> Image:
-    """Return the sums over windows, cut at the edge of the image."""
+    """Return window sums, with windows truncated at the border of the image."""
     size = 2 * radius + 1
     ndimage = optional("scipy.ndimage", "scipy", NAMF.__name__)
     summed: Image = ndimage.uniform_filter(values, size, mode="constant") * size**2

@@ -1,4 +1,4 @@
-"""Fillers of OpenCV."""
+"""Fillers from OpenCV."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ PACKAGE = "opencv-contrib-python-headless"
 
 
 class Telea(Filler):
-    """Fast marching from the rim of the holes, ``cv2.inpaint``.
+    """Fast marching from the boundary of the holes, with ``cv2.inpaint``.
 
     Telea, *An image inpainting technique based on the fast marching method*, Journal of Graphics Tools 9, 2004.
     Computed in 16 bits.
 
     Args:
-        radius: of the neighbourhood in pixels, above 0.
+        radius: radius of the neighbourhood in pixels, above 0.
 
     Raises:
         ValueError: ``radius`` is out of range.
@@ -37,13 +37,13 @@ class Telea(Filler):
 
 
 class FrequencySelective(Filler):
-    """Frequency selective reconstruction (FSR), ``cv2.xphoto.inpaint`` in its fast mode.
+    """Frequency selective reconstruction (FSR), with ``cv2.xphoto.inpaint`` in its fast mode.
 
     Genser, Seiler, Schilling, Kaup, *Signal and loss geometry aware frequency selective extrapolation for error
-    concealment*, PCS 2018. Computed in 8 bits: OpenCV 5.0 returns an empty image for 16.
+    concealment*, PCS 2018. Computed in 8 bits because OpenCV 5.0 returns an empty image for 16.
 
     Raises:
-        ImportError: OpenCV is not installed, or without its contributed modules.
+        ImportError: OpenCV is not installed, or lacks its contributed modules.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class FrequencySelective(Filler):
         cv2: Any = optional("cv2", PACKAGE, type(self).__name__)
         if not hasattr(cv2, "xphoto"):
             raise ImportError(
-                f"{type(self).__name__} needs cv2.xphoto, which the installed OpenCV lacks: uninstall it, then "
+                f"{type(self).__name__} requires cv2.xphoto, which the installed OpenCV lacks: uninstall it, then run "
                 'pip install "dop_lightning[rivals]"'
             )
         return cv2.xphoto

@@ -1,4 +1,4 @@
-"""A batch under a filter, see :class:`~dop_lightning.engine.state.State`.
+"""State of a batch under a filter, see :class:`~dop_lightning.engine.state.State`.
 
 Shapes: K images ``(K, C, H, W)``.
 """
@@ -19,37 +19,37 @@ from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch, ref
 
 
 class FilterState(RatelessState):
-    """K images that a filter restores, one by one on the CPU, in the first iteration. Later ones change nothing.
+    """K images that a filter restores one by one on the CPU, in the first iteration. Later iterations do nothing.
 
     Args:
         image_filter: restores one image.
-        problems: the batch, on any device.
+        problems: batch of images, on any device.
 
     Attributes:
         iteration: iterations done.
-        restoring_in: the thread in which the filter is at work, by its identifier; ``None`` while it is not.
+        restoring_in: identifier of the thread in which the filter is running; ``None`` if it is not running.
 
     Raises:
-        ValueError: the problems are no images of a known range, or measured through a sensing.
+        ValueError: the problems are not images of known range, or are measured by a sensing operator.
     """
 
     def __init__(self, image_filter: ImageFilter, problems: ProblemBatch) -> None:
         first = problems[0]
         if len(problems.signal_shape) != 3 or first.data_range is None:
             raise ValueError(
-                f"{first.name}: {type(image_filter).__name__} needs images (C, H, W) of a known range, got a signal of "
-                f"shape {problems.signal_shape}"
+                f"{first.name}: {type(image_filter).__name__} requires images (C, H, W) of known range, got a signal "
+                f"of shape {problems.signal_shape}"
             )
         if problems.sensing is not None:
             raise ValueError(
-                f"{first.name}: {type(image_filter).__name__} needs the image itself, got a measurement of it "
+                f"{first.name}: {type(image_filter).__name__} requires the image itself, got a measurement of it "
                 f"({problems.sensing})"
             )
         if not image_filter.uses_undamaged:
             refuse_undamaged(problems, type(image_filter).__name__)
         super().__init__(problems)
         self.filter = image_filter
-        self._signal = problems.observation  # replaced, and never changed in place
+        self._signal = problems.observation  # replaced as a whole, never modified in place
         self._is_done = [False] * len(problems)
         self._probability: dict[int, Tensor] = {}
         self.restoring_in: int | None = None
@@ -60,10 +60,10 @@ class FilterState(RatelessState):
         self.filter.is_interrupted = False
 
     def interrupt(self) -> None:
-        """Interrupt the filter if it is at work; for signal handlers, in the main thread.
+        """Interrupt the filter if it is running. Signal handlers call this in the main thread.
 
         Raises:
-            RestorationInterrupted: it is at work in this thread.
+            RestorationInterrupted: the filter is running in this thread.
         """
         if self.restoring_in == threading.get_ident():
             raise RestorationInterrupted
@@ -71,7 +71,7 @@ class FilterState(RatelessState):
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """X̂, ``ŝ = y − X̂`` where y was observed, and a quarter of the squared residual: 0."""
+        """Return X̂, ``ŝ = y − X̂`` at observed entries, and a quarter of the squared residual, which is 0."""
         s = self.problems.observation - self._signal
         if self.problems.mask is not None:
             s = s * self.problems.mask
@@ -80,15 +80,15 @@ class FilterState(RatelessState):
 
     @torch.no_grad()
     def advance(self, iterations: int) -> list[int]:
-        """Restore the images that are not, if there is an iteration to do.
+        """Restore the images that are not restored yet, if ``iterations`` is positive.
 
-        After :class:`RestorationInterrupted` in the filter, no iteration is done.
+        If the filter raises :class:`RestorationInterrupted`, no iteration is counted.
 
         Args:
-            iterations: at least 0.
+            iterations: number of iterations, at least 0.
 
         Returns:
-            Positions of the problems whose result is not finite; they keep their observation.
+            Positions of the problems with a non-finite result; they keep their observation.
         """
         failed: list[int] = []
         if at_least("iterations", iterations, 0):
@@ -109,19 +109,19 @@ class FilterState(RatelessState):
         return failed
 
     def _restored(self, problem: Problem) -> Restored | None:
-        """Return the result of the filter, ``None`` if it was interrupted."""
+        """Return the result of the filter, or ``None`` if it was interrupted."""
         try:
             try:
                 self.restoring_in = threading.get_ident()
                 return self.filter.restored(problem)
             finally:
                 self.restoring_in = None
-        except RestorationInterrupted:  # also from within the inner clause
+        except RestorationInterrupted:  # may also be raised inside the finally clause
             self.restoring_in = None
             return None
 
     def corruption_probability(self, k: int, iteration: int) -> Tensor | None:
-        """Return the probability that each entry of problem k is corrupted, if the filter estimates it."""
+        """Return the probability that each entry of problem k is corrupted, or ``None`` if it is not estimated."""
         probability = self._probability.get(k)
         mask = self.problems.mask
         return probability if probability is None or mask is None else probability * mask[k].cpu()
@@ -145,18 +145,18 @@ class FilterState(RatelessState):
         return {"filter": self.filter.name, "tensors": tensors}
 
     def load_problem_state(self, k: int, state: Mapping[str, Any]) -> None:
-        """Put a state made by :meth:`problem_state` in the place of problem k. The iteration is that of the caller.
+        """Load the state of problem k, as returned by :meth:`problem_state`. The caller sets the iteration.
 
         Raises:
             ValueError: the state is of another method or shape.
         """
         name = self.problems[k].name
         if state.get("filter") != self.filter.name:
-            raise ValueError(f"{name}: the state of another method, {state.get('filter')!r}, not of {self.filter.name}")
+            raise ValueError(f"{name}: state must be of {self.filter.name}, got a state of {state.get('filter')!r}")
         given = state["tensors"]["signal"]
         if given.shape != self._signal.shape[1:]:
             raise ValueError(
-                f"{name}: state must hold the shape {tuple(self._signal.shape[1:])}, got {tuple(given.shape)}"
+                f"{name}: state must have the shape {tuple(self._signal.shape[1:])}, got {tuple(given.shape)}"
             )
         self._signal = self._signal.clone()
         self._signal[k] = given.to(self._signal)
@@ -165,7 +165,7 @@ class FilterState(RatelessState):
             self._probability[k] = state["tensors"]["probability"].clone()
 
     def select(self, keep: Sequence[int]) -> "FilterState":
-        """Return the problems at the positions ``keep`` as their own batch."""
+        """Return the problems at the positions ``keep`` as a separate batch."""
         other = FilterState(self.filter, self.problems.select(keep))
         other.iteration = self.iteration
         other._signal = self._signal[list(keep)]

@@ -1,4 +1,4 @@
-"""Statistics of the square window around each pixel; beyond its edge an image is mirrored, edge included.
+"""Statistics of square windows around each pixel; images are mirrored at the border, including the edge pixels.
 
 Shapes: an image ``(C, H, W)``.
 """
@@ -9,24 +9,24 @@ from numpy.lib.stride_tricks import sliding_window_view
 from dop_lightning.engine.rivals.base import Flags, Image
 
 STRIP = 2**22
-"""Values that are sorted at a time."""
+"""Number of values that are sorted at once."""
 
 
 def padded(image: Image, radius: int) -> Image:
-    """Return ``(C, H + 2·radius, W + 2·radius)``."""
+    """Return the mirrored image, ``(C, H + 2·radius, W + 2·radius)``."""
     return np.pad(image, [(0, 0), (radius, radius), (radius, radius)], mode="symmetric")
 
 
 def masked_median(image: Image, known: Flags, size: int) -> Image:
-    """Return the median of the known entries of each window, the mean of the two middle ones of an even number.
+    """Return the median of the known entries of each window; for an even number, the mean of the two middle values.
 
     Args:
         image: ``(C, H, W)``.
-        known: ``(C, H, W)``.
+        known: ``(C, H, W)``, true for known entries.
         size: side of the window, odd.
 
     Returns:
-        ``(C, H, W)``; a window without a known entry has the median of its channel, or 0.5 if nothing is known there.
+        ``(C, H, W)``. Windows without known entries get the median of their channel, or 0.5 if it has none either.
     """
     channels, height, width = image.shape
     windows = sliding_window_view(padded(np.where(known, image, np.inf), size // 2), (size, size), (1, 2))

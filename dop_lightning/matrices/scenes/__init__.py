@@ -1,4 +1,4 @@
-"""Frames of a scene, from a video or a folder, one after the other; and videos out.
+"""Read frames of a scene from a video or a folder, one at a time, and write videos.
 
 Shapes: C channels (1 or 3), H × W pixels of a frame.
 """

@@ -1,12 +1,12 @@
-r"""The background of a scene: what its frames have in common, and how that changes.
+r"""Background of a scene: what its frames have in common, and how it changes.
 
-Frames are columns of a matrix, ``y_f = median + b_f + s_f``: the background is the median frame and a low-rank part b,
-such as lamps that go on and off; what moves is the corruption s. The low-rank part has few columns of its own,
-``b_f = B·v_f``, so that it is enough to recover it from some frames and some pixels (Eqs. 3 and 6): the other pixels
-follow from V, the other frames from B, each by itself (:func:`~dop_lightning.matrices.scenes.regression.huber_codes`).
-Thousands of frames never lie in memory together.
+Frames are columns of a matrix, ``y_f = median + b_f + s_f``. The background is the median frame plus a low-rank part b,
+such as lamps that are switched on and off; moving objects are the corruption s. The low-rank part has few components,
+``b_f = B·v_f``, so it can be recovered from a sample of frames and pixels (Eqs. 3 and 6). The other pixels then follow
+from V, and the other frames from B, independently of each other
+(:func:`~dop_lightning.matrices.scenes.regression.huber_codes`). Thousands of frames are never in memory at once.
 
-Shapes: P entries of a frame (C·H·W), p of them looked at, F frames, f of them looked at, r the rank of b.
+Shapes: P entries of a frame (C·H·W), p of them sampled, F frames, f of them sampled, r the rank of b.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from dop_lightning.engine.robust_codes import robust_codes
 from dop_lightning.matrices.scenes.regression import huber_codes, robust_deviation
 
 MOST_COMPONENTS = 16
-"""The largest of them alone are taken: the others are a hundredth of the background's change, and cost as much."""
+"""Maximum number of components; further ones make up a hundredth of the background's change, at the same cost."""
 
 NEGLIGIBLE = 1e-3
-"""Singular values below this part of the largest belong to no component."""
+"""Minimum singular value of a component, relative to the largest."""
 
 ITERATIONS, SMALLEST = 25, 1e-4
-"""Of least absolute deviations, for pictures: a level is 1/255."""
+"""Maximum iterations and tolerance of least absolute deviations; one grey level is 1/255."""
 
 ENOUGH = 100
-"""Frames from which the entries that were not looked at, and the noise, are estimated; six per component if more."""
+"""Frames from which entries outside the sample, and the noise, are estimated; at least six per component."""
 
 LEVEL = 1 / 255
-"""The smallest noise that is assumed: 8-bit frames are rounded to it, and compression removes what is below."""
+"""Minimum noise: 8-bit frames are rounded to it, and compression removes smaller differences."""
 
 AT_ONCE = 2**22
-"""Entries of the frames looked at that are made floats at once."""
+"""Entries of the sampled frames that are converted to floats at once."""
 
 
 @dataclass(frozen=True)
 class Background:
-    """A background, ready to be taken away from any frame of its scene.
+    """Background that can be subtracted from any frame of its scene.
 
     Attributes:
         median: ``(P,)``, in [0, 1].
-        basis: B ``(P, r)``, whose part at the ``pixels`` is orthonormal.
-        pixels: the entries looked at ``(p,)``; ``None`` for all.
+        basis: B ``(P, r)``; restricted to ``pixels``, its columns are orthonormal.
+        pixels: sampled entries, ``(p,)``; ``None`` if all are used.
         penalty: α/σ, ``(r,)``.
         noise: robust standard deviation of ``y − median − Bv`` of each entry over the frames, ``(P,)``, at least 1/255.
-        known: v ``(r,)`` of the frames looked at, by the number of the frame.
+        known: v ``(r,)`` of the sampled frames, by frame number.
     """
 
     median: Tensor
@@ -62,19 +62,19 @@ class Background:
 
     @property
     def rank(self) -> int:
-        """r."""
+        """Rank r."""
         return self.basis.shape[1]
 
     def codes(self, frames: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
-        """Return v of frames ``(F, P)``, ``(F, r)``.
+        """Return the codes v of frames ``(F, P)``, as ``(F, r)``.
 
-        Small frames, of which all entries were looked at, have it from least absolute deviations, see
-        :func:`~dop_lightning.engine.robust_codes.robust_codes`. Of larger ones, the frames looked at have it from the
-        separation, and the others from :func:`~dop_lightning.matrices.scenes.regression.huber_codes`.
+        If all entries are used, as for small frames, codes are computed by least absolute deviations, see
+        :func:`~dop_lightning.engine.robust_codes.robust_codes`. Otherwise, the separation provides the codes of the
+        sampled frames, and :func:`~dop_lightning.matrices.scenes.regression.huber_codes` those of the others.
 
         Args:
-            frames: the frames in [0, 1].
-            numbers: of the frames; ``None`` where they are not known.
+            frames: the frames, in [0, 1].
+            numbers: frame numbers; ``None`` if they are not known.
         """
         if self.rank == 0:
             return frames.new_zeros(len(frames), 0)
@@ -98,7 +98,7 @@ class Background:
 
 
 def median_frame(frames: np.ndarray, white: float) -> Tensor:
-    """Return the median of each entry of frames ``(f, P)``, ``(P,)`` in [0, 1]; a part of the entries at a time."""
+    """Return the median of each entry of frames ``(f, P)``, as ``(P,)`` in [0, 1]; processes parts of the entries."""
     parts = [np.median(frames[:, part], axis=0) for part in _parts(frames)]
     return torch.from_numpy(np.concatenate(parts).astype(np.float32)) / white
 
@@ -112,16 +112,16 @@ def background_of(
     pixels: Tensor | None,
     numbers: Sequence[int] = (),
 ) -> Background:
-    """Return the background of all entries, given what was recovered of some.
+    """Return the background of all entries, given the low-rank part of the sample.
 
     Args:
-        frames: those looked at, ``(f, P)``, of any type.
-        white: the value that is 1.
-        median: of them, ``(P,)``.
-        low_rank: what was recovered at the pixels looked at, ``(p, f)``.
-        alpha: the ratio that it was recovered with.
-        pixels: which those are, ``(p,)``; ``None`` for all.
-        numbers: of the frames looked at, ``f`` of them; empty where they are not known.
+        frames: sampled frames, ``(f, P)``, of any dtype.
+        white: value that corresponds to 1.
+        median: median of the frames, ``(P,)``.
+        low_rank: recovered low-rank part of the sampled pixels, ``(p, f)``.
+        alpha: ratio α of the recovery.
+        pixels: sampled pixels, ``(p,)``; ``None`` if all are used.
+        numbers: frame numbers of the f sampled frames; empty if they are not known.
     """
     left, values, right = torch.linalg.svd(low_rank, full_matrices=False)
     rank = int((values > NEGLIGIBLE * values[0]).sum()) if values[0] > NEGLIGIBLE else 0
@@ -134,7 +134,7 @@ def background_of(
     if pixels is None:
         basis = left.contiguous()
     elif rank:
-        # of fewer frames the penalty is a smaller part; the codes are those of all
+        # with fewer frames, the penalty is reduced in proportion; the codes are those of all frames
         noise = float(_deviation(frames, white, median, codes, left, pixels).clamp_min_(LEVEL).median())
         chosen, penalty = right[:, ::every].contiguous(), alpha / values / every
         for part in _parts(some):
@@ -152,13 +152,13 @@ def background_of(
 
 
 def _deviation(frames: np.ndarray, white: float, median: Tensor, codes: Tensor, left: Tensor, pixels: Tensor) -> Tensor:
-    """Return the noise of the entries looked at, ``(p,)``."""
+    """Return the noise of the sampled entries, ``(p,)``."""
     rows = _differences(frames[:, pixels.numpy()], white, median[pixels])
     return robust_deviation(rows.addmm_(left, codes.mT, alpha=-1))
 
 
 def _differences(frames: np.ndarray, white: float, median: Tensor) -> Tensor:
-    """Return what entries differ from their median by, a row each: ``(f, p)`` -> ``(p, f)``."""
+    """Return the differences of entries from their median, one row per entry: ``(f, p)`` -> ``(p, f)``."""
     return torch.from_numpy(frames.T.astype(np.float32)).div_(white).sub_(median[:, None])
 
 

@@ -1,7 +1,7 @@
 """Connected components of the masks of many frames at once.
 
-A mask is taken apart into runs, which are pixels of a row from the first to the last that are set without a gap. Runs
-are far fewer than pixels, and all steps are array operations. Shapes: F frames of H × W pixels, N runs.
+A mask is represented by its runs: maximal sequences of consecutive set pixels in a row. There are far fewer runs than
+pixels, and all steps are array operations. Shapes: F frames of H × W pixels, N runs.
 """
 
 from typing import NamedTuple, Self
@@ -10,11 +10,11 @@ import numpy as np
 
 
 class Runs(NamedTuple):
-    """The runs of masks, frame by frame, row by row, from left to right.
+    """Runs of masks, ordered by frame, row and column.
 
     Attributes:
-        start: place of the first pixel in the padded masks, int64 ``(N,)``.
-        end: place after the last pixel, likewise.
+        start: position of the first pixel in the padded masks, int64 ``(N,)``.
+        end: position after the last pixel in the padded masks, int64 ``(N,)``.
         shape: ``(F, H, W)``.
     """
 
@@ -24,7 +24,7 @@ class Runs(NamedTuple):
 
     @classmethod
     def of(cls, masks: np.ndarray) -> Self:
-        """Return the runs of bool ``(F, H, W)``.
+        """Return the runs of masks, bool ``(F, H, W)``.
 
         >>> runs = Runs.of(np.array([[[1, 1, 0], [0, 1, 1]]], dtype=bool))
         >>> (runs.end - runs.start).tolist()
@@ -39,12 +39,12 @@ class Runs(NamedTuple):
 
     @property
     def frame(self) -> np.ndarray:
-        """The frame of each run, ``(N,)``."""
+        """Frame index of each run, ``(N,)``."""
         _, height, width = self.shape
         return self.start // ((height + 1) * (width + 2))
 
     def mask(self, kept: np.ndarray) -> np.ndarray:
-        """Return the masks of the runs for which ``kept`` ``(N,)`` is true, bool ``(F, H, W)``."""
+        """Return the masks of the runs with true ``kept``, ``(N,)``, as bool ``(F, H, W)``."""
         count, height, width = self.shape
         steps = np.zeros(count * (height + 1) * (width + 2), dtype=np.int8)
         steps[self.start[kept]] = 1
@@ -53,7 +53,7 @@ class Runs(NamedTuple):
         return np.ascontiguousarray(inside[:, :height, 1 : width + 1])
 
     def totals(self, values: np.ndarray) -> np.ndarray:
-        """Return how many pixels of each run are set in ``values``, bool ``(F, H, W)``; int64 ``(N,)``."""
+        """Return the number of pixels of each run that are set in ``values``, bool ``(F, H, W)``, as int64 ``(N,)``."""
         _, height, width = self.shape
         rows, columns = np.divmod(np.flatnonzero(values), width)
         frames, rows = np.divmod(rows, height)
@@ -61,7 +61,7 @@ class Runs(NamedTuple):
         return np.searchsorted(places, self.end) - np.searchsorted(places, self.start)
 
     def _overlapping(self, stride: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return pairs of runs of which the second, moved back by ``stride``, is within ``reach`` of the first."""
+        """Return pairs of runs whose second run, shifted back by ``stride``, is at most ``reach`` from the first."""
         first = np.searchsorted(self.end - stride, self.start - reach, side="right")
         last = np.searchsorted(self.start - stride, self.end + reach, side="left")
         pairs = np.maximum(last - first, 0)
@@ -70,7 +70,7 @@ class Runs(NamedTuple):
         return one, np.repeat(first, pairs) + offsets
 
     def components(self) -> np.ndarray:
-        """Return the number of the component of each run, from 0, ``(N,)``; neighbours are the 8 of the same frame.
+        """Return the index of the component of each run, from 0, ``(N,)``, by 8-connectivity within each frame.
 
         >>> Runs.of(np.array([[[1, 0, 0, 1], [0, 1, 0, 1]]], dtype=bool)).components().tolist()
         [0, 1, 0, 1]
@@ -86,6 +86,6 @@ class Runs(NamedTuple):
                 numbers = numbers[numbers]
 
     def touching(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs of runs of consecutive frames that share a pixel, ``(M,)`` each, the earlier first."""
+        """Return pairs of runs in consecutive frames that share a pixel, ``(M,)`` each, the earlier run first."""
         _, height, width = self.shape
         return self._overlapping((height + 1) * (width + 2), reach=0)

@@ -1,4 +1,4 @@
-"""The frames that a path names."""
+"""Find the frames of a scene by path."""
 
 from pathlib import Path
 
@@ -10,20 +10,20 @@ from dop_lightning.matrices.scenes.video import VideoFrames
 
 
 def find_frames(path: str | Path, grey: bool = False) -> Frames:
-    """The frames of a video, or of a folder of pictures in the order of their names, where 2 comes before 10.
+    """Return the frames of a video, or of a folder of pictures sorted by name, with 2 before 10.
 
     Args:
         path: the video or the folder.
-        grey: whether to make them grey.
+        grey: whether to convert frames to grey.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is no video, a folder without pictures, or there are less than two frames.
-        ImportError: a video without PyAV.
+        FileNotFoundError: the path does not exist.
+        ValueError: the path is neither a video nor a folder with pictures, or there are fewer than two frames.
+        ImportError: the path is a video, and PyAV is not installed.
     """
     path = user_path(path)
     frames: Frames = FolderFrames(path, grey) if path.is_dir() else VideoFrames(path, grey)
     if len(frames) < 2:
-        hint = "; pictures are a scene in a folder of their own" if path.suffix.lower() in IMAGE_SUFFIXES else ""
-        raise ValueError(f"{path}: there must be at least two frames, got {len(frames)}{hint}")
+        hint = "; to use pictures as frames, pass their folder" if path.suffix.lower() in IMAGE_SUFFIXES else ""
+        raise ValueError(f"{path}: a scene must have at least two frames, got {len(frames)}{hint}")
     return frames

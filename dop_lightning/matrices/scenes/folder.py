@@ -1,4 +1,4 @@
-"""A folder of pictures as frames."""
+"""Frames from a folder of pictures."""
 
 import re
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from dop_lightning.images.formats import IMAGE_SUFFIXES, Channels, ImageFormat, 
 from dop_lightning.matrices.scenes.frames import Frames
 
 RANGES = 32
-"""Pictures whose range is looked at, about: each is read for it."""
+"""Approximate number of pictures whose range is determined; each of them must be read."""
 
 
 class FolderFrames(Frames):
-    """Pictures of any kind that :func:`~dop_lightning.images.formats.read_image` reads, of one size.
+    """Pictures of equal size, in any format that :func:`~dop_lightning.images.formats.read_image` reads.
 
-    Values are those of one range, so that brightness stays comparable. Of more than 8 bits it is the widest of some of
-    the pictures, evenly spread: the first may be dark.
+    All pictures are scaled by a common range, so that brightness is comparable. For more than 8 bits, it is the widest
+    range of an evenly spaced sample of the pictures, because the first one may be dark.
 
     Args:
         path: the folder.
-        grey: whether to make them grey.
+        grey: whether to convert frames to grey.
 
     Raises:
-        ValueError: there is no picture, or the first one is neither grey nor RGB.
+        ValueError: there are no pictures, or the first one is neither grey nor RGB.
     """
 
     def __init__(self, path: Path, grey: bool = False) -> None:
@@ -52,14 +52,14 @@ class FolderFrames(Frames):
 
     @property
     def is_plain(self) -> bool:
-        """Whether a PNG of 8 bits without metadata holds all that these files hold."""
+        """Whether an 8-bit PNG without metadata preserves all of the information in these files."""
         raster = self.format.raster
         plain = raster.palette is None and raster.alpha is None and raster.key is None and raster.nodata is None
         same = raster.bits == 8 and raster.orientation == 1 and not any(raster.metadata.values())
         return self.dtype == np.uint8 and self.format.suffix == ".png" and plain and same
 
     def _widest(self, format: ImageFormat) -> ImageFormat:
-        """The format of the first picture, with the range of all that are looked at."""
+        """Return the format of the first picture, with the widest range of a sample of the pictures."""
         every = max(1, len(self.files) // RANGES)
         some = [read_image(file, channels=self._channels).format for file in self.files[::every]]
         lows, highs = zip(*(found.value_range for found in some), strict=True)
@@ -76,23 +76,23 @@ class FolderFrames(Frames):
                 f"got {other_w}×{other_h} with {other_c}"
             )
         if image.mask is not None:
-            raise ValueError(f"{file}: frames must be known everywhere, got {int((~image.mask).sum())} missing entries")
+            raise ValueError(f"{file}: frames must not have missing entries, got {int((~image.mask).sum())}")
         values = image.values.numpy()
         return np.round(values.clip(0, 1) * 255).astype(np.uint8) if self.dtype == np.uint8 else values
 
     def frame_name(self, index: int) -> str:
-        """That of its file."""
+        """Return the file name of a frame, without suffix."""
         return self._names[index]
 
 
 def _is_deep(image: LoadedImage) -> bool:
-    """Whether the range of a picture is found in it, not told by its type."""
+    """Return whether the range of a picture depends on its values, not on its type."""
     raster = image.format.raster
     return raster.palette is None and (raster.samples.dtype.kind in "fi" or raster.limits[1] > 255)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort by in which numbers are numbers.
+    """Return a key for sorting names with numbers in numerical order.
 
     >>> sorted(["f10.png", "f9.png", "F1.png"], key=_natural)
     ['F1.png', 'f9.png', 'f10.png']

@@ -1,4 +1,4 @@
-"""What all kinds of frames have in common."""
+"""Common interface of all sources of frames."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,15 @@ import numpy as np
 
 
 class Frames(ABC):
-    """Frames of one size, which can be gone through as often as one likes, without all of them being in memory.
+    """Frames of equal size. They can be iterated any number of times, and are not all kept in memory.
 
     Attributes:
         path: the video or the folder.
         shape: ``(C, H, W)``.
-        dtype: ``uint8`` (0 … 255) of 8-bit files, else ``float32`` (0 … 1).
-        rate: frames a second.
-        trouble: what is to be told of the file though its frames can be read; known when they have been counted.
+        dtype: ``uint8`` (0 … 255) for 8-bit files, otherwise ``float32`` (0 … 1).
+        rate: frames per second.
+        trouble: warning about the file if its frames can be read but something is wrong; set once the frames have been
+            counted.
     """
 
     path: Path
@@ -27,27 +28,27 @@ class Frames(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of frames."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Frame after frame, ``(C, H, W)`` of :attr:`dtype`.
+        """Yield each frame, ``(C, H, W)`` of :attr:`dtype`.
 
         Raises:
-            ValueError: one cannot be read, or has another size than the first.
+            ValueError: a frame cannot be read, or its size differs from that of the first.
         """
 
     @abstractmethod
     def frame_name(self, index: int) -> str:
-        """What the file of a frame is called, without suffix."""
+        """Return the file name of a frame, without suffix."""
 
     @property
     def white(self) -> float:
-        """The largest value."""
+        """Largest possible value."""
         return 255.0 if self.dtype == np.uint8 else 1.0
 
     def chosen(self, indices: Sequence[int]) -> np.ndarray:
-        """Some frames, ``(F, C, H, W)``, of rising indices."""
+        """Return the frames with the given ascending indices, ``(F, C, H, W)``."""
         wanted = {index: place for place, index in enumerate(indices)}
         frames = np.empty((len(indices), *self.shape), dtype=self.dtype)
         for index, frame in enumerate(self):

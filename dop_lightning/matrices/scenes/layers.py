@@ -1,4 +1,4 @@
-"""Background, foreground and mask of a scene, as videos and as a picture a frame."""
+"""Background, foreground and mask of a scene, as videos and as one picture per frame."""
 
 import contextlib
 import importlib.util
@@ -27,26 +27,26 @@ from dop_lightning.matrices.scenes.masks import candidates, connected_masks, evi
 from dop_lightning.matrices.scenes.video import VideoFrames, VideoWriter
 
 LAYERS = ("background", "foreground", "mask")
-"""Each has a video and a folder of pictures."""
+"""Layers; each is written as a video and as a folder of pictures."""
 
 AT_ONCE = 2**23
-"""Entries of the frames that are taken apart and written at once."""
+"""Entries of the frames that are processed and written at once."""
 
 RUN_LENGTH = 3
-"""zlib's strategy for pictures, Z_RLE: a quarter of the time of the default, for the same size."""
+"""zlib's strategy Z_RLE for pictures: a quarter of the default's time at the same size."""
 
 EVERY = 10.0
-"""Seconds between two lines of progress where standard error is no terminal."""
+"""Seconds between progress lines if standard error is not a terminal."""
 
 
 class Layers(NamedTuple):
-    """Frames taken apart.
+    """Layers of consecutive frames.
 
     Attributes:
-        first: number of the first frame, from 0 on.
+        first: index of the first frame, from 0.
         frames: ``(F, C, H, W)`` in [0, 1].
-        backgrounds: likewise.
-        masks: true where something moves, bool ``(F, H, W)``.
+        backgrounds: ``(F, C, H, W)`` in [0, 1].
+        masks: true for moving pixels, bool ``(F, H, W)``.
     """
 
     first: int
@@ -56,16 +56,16 @@ class Layers(NamedTuple):
 
     @property
     def foregrounds(self) -> Tensor:
-        """The values of the frames inside of the masks and 0 elsewhere, ``(F, C, H, W)``."""
+        """Frames inside the masks and 0 elsewhere, ``(F, C, H, W)``."""
         return torch.where(self.masks[:, None], self.frames, 0)
 
 
 @dataclass
 class Written:
-    """What :func:`write_layers` has written.
+    """Summary of what :func:`write_layers` has written.
 
     Attributes:
-        share: of the pixels of all frames, that are in the mask.
+        share: fraction of the pixels of all frames that are in the mask.
         busiest: ``frame``, ``background`` and ``foreground`` of the frame with the largest mask.
     """
 
@@ -78,7 +78,7 @@ class WritingStopped(Exception):
 
 
 class _Found(NamedTuple):
-    """Frames whose masks are not known yet: these depend on the next frame."""
+    """Frames whose masks are not known yet, because they depend on the next frame."""
 
     frames: Tensor
     backgrounds: Tensor
@@ -86,30 +86,30 @@ class _Found(NamedTuple):
     strong: Tensor
 
     def followed_by(self, other: "_Found") -> "_Found":
-        """These frames and those of another."""
+        """Return these frames, followed by others."""
         return _Found(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
 
     def last_two(self) -> "_Found":
-        """The last two frames, or one if there is no more."""
+        """Return the last two frames, or the only one."""
         return _Found(*(part[-2:] for part in self))
 
 
 def layers(
     frames: Frames, background: Background, grey: bool = False, decoded: np.ndarray | None = None
 ) -> Iterator[Layers]:
-    """Take all frames apart, a few at a time.
+    """Yield the layers of all frames, a few frames at a time.
 
     Args:
         frames: the frames.
-        background: of their scene.
-        grey: whether of frames in colour the first channel alone is taken: all are equal.
-        decoded: all frames ``(F, P)``, if they are in memory, which saves reading them again.
+        background: background of their scene.
+        grey: whether to use only the first channel of colour frames, for grey frames whose channels are equal.
+        decoded: all frames, ``(F, P)``, if they are in memory, to avoid reading them again.
     """
     shape = (1, *frames.shape[1:]) if grey else frames.shape
     step = max(1, min(64, AT_ONCE // int(np.prod(shape))))
     noise = background.noise.view(shape)
     coming, number = iter(frames if decoded is None else decoded.reshape(-1, *shape)), 0
-    held: _Found | None = None  # the last two frames of before: one is done, one waits for the next
+    held: _Found | None = None  # the last two frames of the previous part: one is done, the other needs the next frame
     done = 0
     while some := list(itertools.islice(coming, step)):
         y = torch.from_numpy(np.stack([frame[:1] if grey else frame for frame in some]).astype(np.float32))
@@ -129,7 +129,7 @@ def layers(
 
 
 def _layers(found: _Found, first: int, part: slice) -> Iterator[Layers]:
-    """The layers of some of these frames, nothing where there are none."""
+    """Yield the layers of a part of the frames, unless it is empty."""
     if part.start < part.stop:
         masks = connected_masks(found.weak, found.strong)
         yield Layers(first + part.start, found.frames[part], found.backgrounds[part], masks[part])
@@ -142,23 +142,23 @@ def write_layers(
     pictures: bool,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Written:
-    """Write ``background.mp4``, ``foreground.mp4``, ``mask.mp4``, ``comparison.mp4``, and a picture a frame.
+    """Write ``background.mp4``, ``foreground.mp4``, ``mask.mp4``, ``comparison.mp4``, and one picture per frame.
 
-    Pictures are ``background/NAME.png``, ``foreground/NAME.png`` and ``mask/NAME.png``. Background and foreground have
-    the format of the frame if that is a file of its own. The foreground has the values of the frame inside of the mask
-    and is black elsewhere; the mask is 255 there and 0 elsewhere. Pictures are written in batches, each with one wait
-    for the disk; videos are there when they are complete. Videos of a folder of pictures need PyAV, and are left out
-    without it.
+    The pictures are ``background/NAME.png``, ``foreground/NAME.png`` and ``mask/NAME.png``. If the frames are files,
+    backgrounds and foregrounds have the format of these files. The foreground equals the frame inside the mask and is
+    black elsewhere; the mask is 255 inside and 0 elsewhere. Pictures are written in batches with one disk
+    synchronisation each. Videos appear under their names once they are complete. For a folder of pictures, videos are
+    skipped if PyAV is not installed.
 
     Args:
-        folder: where to.
-        frames: what is taken apart.
+        folder: output folder.
+        frames: frames of the scene.
         parts: their layers.
-        pictures: whether to write a picture a frame.
-        is_stopped: asked before each batch.
+        pictures: whether to write one picture per frame.
+        is_stopped: called before each batch; writing stops if it returns true.
 
     Raises:
-        WritingStopped: ``is_stopped`` has returned true. Pictures that are written stay.
+        WritingStopped: ``is_stopped`` has returned true. Pictures that were already written are kept.
         OSError: a file cannot be written.
     """
     result, most, inside = Written(), -1.0, 0.0
@@ -191,7 +191,7 @@ def write_layers(
 
 
 class _Progress:
-    """A bar on a terminal; elsewhere a line now and then."""
+    """Progress bar on a terminal, otherwise occasional lines."""
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._count = name, total, 0
@@ -205,7 +205,7 @@ class _Progress:
         self._bar.close()
 
     def add(self, count: int) -> None:
-        """Count frames that are written."""
+        """Count frames that have been written."""
         self._count += count
         self._bar.update(count)
         if self._bar.disable and time.monotonic() - self._last >= EVERY:
@@ -214,7 +214,7 @@ class _Progress:
 
 
 def _shown(part: Layers) -> dict[str, np.ndarray]:
-    """The pictures of all layers, uint8 ``(F, H, W)`` or ``(F, H, W, 3)``."""
+    """Return the pictures of all layers, uint8 ``(F, H, W)`` or ``(F, H, W, 3)``."""
     frames, backgrounds = (_levels(values) for values in (part.frames, part.backgrounds))
     masks = part.masks.numpy()
     inside = masks if frames.ndim == 3 else masks[..., None]

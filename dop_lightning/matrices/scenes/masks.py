@@ -1,4 +1,4 @@
-r"""Binary masks of what moves in a scene: residuals in units of their noise, hysteresis, and connected components.
+r"""Binary masks of moving objects, by residuals in units of the noise, hysteresis, and connected components.
 
 Shapes: F frames, C channels, H × W pixels.
 """
@@ -15,20 +15,20 @@ WEAK, STRONG = 3.0, 6.0
 """Thresholds of hysteresis, in standard deviations of the noise."""
 
 CORNER = 0.3
-"""Share of the window that the corner of an object covers, at least."""
+"""Minimum fraction of the window that the corner of an object covers."""
 
 SMALL = 5e-4
-"""Components of a smaller share of the frame need one in the frame before or after."""
+"""Components below this fraction of the frame must overlap another one in an adjacent frame."""
 
 TINY = 9
-"""Pixels; smaller components are noise."""
+"""Minimum size of a component in pixels; smaller ones are noise."""
 
 
 def evidence(residuals: Tensor, noise: Tensor) -> Tensor:
-    r"""Return how many standard deviations of the noise each pixel is away from the background.
+    r"""Return the distance of each pixel from the background in standard deviations of the noise.
 
-    ``z = √(1/C·Σ_c (r_c/σ_c)²)``, where ``σ_c = max(1.4826·median_f |r_c|, 1/255)`` is the noise of that entry, the
-    median absolute deviation over frames [Hampel, 1974]: waving leaves are noisier than a wall.
+    ``z = √(1/C·Σ_c (r_c/σ_c)²)``, where ``σ_c = max(1.4826·median_f |r_c|, 1/255)`` is the noise of each entry: the
+    median absolute deviation over frames [Hampel, 1974]. It is larger for moving leaves than for a wall.
 
     Args:
         residuals: r, frames minus background, ``(F, C, H, W)``.
@@ -43,16 +43,16 @@ def evidence(residuals: Tensor, noise: Tensor) -> Tensor:
 def candidates(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pixels of weak and of strong evidence, bool ``(F, H, W)`` each.
 
-    Weak is where more than half of a window of 5×5 pixels (3×3 if a side is below 100) is above :data:`WEAK`, the
-    median filter of the mask; 30 % are enough where z is above :data:`STRONG`, which keeps corners. Strong is where, in
-    addition, z is above :data:`STRONG`.
+    Evidence is weak if more than half of a window of 5×5 pixels (3×3 if a side is below 100) exceeds :data:`WEAK`,
+    which is the median filter of the mask. If z exceeds :data:`STRONG`, 30 % are sufficient, which preserves corners.
+    Evidence is strong if, in addition, z exceeds :data:`STRONG`.
 
     Args:
-        z: of :func:`evidence`, ``(F, H, W)``.
+        z: result of :func:`evidence`, ``(F, H, W)``.
     """
     side = 5 if min(z.shape[1:]) >= 100 else 3
     share = (z > WEAK).to(z)[:, None]
-    for window in ((side, 1), (1, side)):  # the mean over a square is that over rows of that over columns
+    for window in ((side, 1), (1, side)):  # the mean over a square is separable
         padding = (window[0] // 2, window[1] // 2)
         share = avg_pool2d(share, window, 1, padding, count_include_pad=False)
     share, is_strong = share[:, 0], z > STRONG
@@ -61,15 +61,15 @@ def candidates(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def connected_masks(weak: Tensor, strong: Tensor) -> Tensor:
-    """Return the masks of frames that follow each other: connected components that hold strong evidence.
+    """Return the masks of consecutive frames: connected components that contain strong evidence.
 
-    This is hysteresis [Canny, 1986] with the 8 neighbours of a pixel. Components smaller than 9 pixels are left out.
-    Those smaller than 0.05 % of the frame are kept only if they share a pixel with another such component in the frame
-    before or after. A frame depends on its two neighbours alone.
+    This is hysteresis [Canny, 1986] with 8-connectivity. Components smaller than 9 pixels are dropped. Components
+    smaller than 0.05 % of the frame are kept only if they share a pixel with another component in the previous or next
+    frame. The mask of a frame depends on its two adjacent frames only.
 
     Args:
         weak: bool ``(F, H, W)``.
-        strong: likewise, a part of ``weak``.
+        strong: bool ``(F, H, W)``, a subset of ``weak``.
 
     Returns:
         bool ``(F, H, W)``.

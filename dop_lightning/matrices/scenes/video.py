@@ -1,4 +1,4 @@
-"""Videos as frames, and frames as videos, by PyAV (FFmpeg)."""
+"""Read and write videos with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
-"""What names a video. Whether a file is one is told by what is in it."""
+"""Suffixes of videos. The content determines whether a file is a video."""
 
 QUALITY = "16"
-"""x264's constant rate factor: hardly to be told from the frames that went in."""
+"""x264's constant rate factor: the result is hardly distinguishable from the input frames."""
 
 PRESET = "veryfast"
-"""x264's preset: a third of the time of its default, at the same quality."""
+"""x264's preset: a third of the default's time at the same quality."""
 
 ALL = 0.9
-"""Frames that end before this part of a video's duration are not all: sound may be a little longer than pictures."""
+"""Minimum fraction of a video's duration that its frames cover if it is complete; sound may be slightly longer."""
 
 
 def require_av() -> Any:
-    """PyAV.
+    """Import PyAV.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: PyAV is not installed.
     """
     try:
         import av
     except ImportError as error:
-        raise ImportError('videos need PyAV: pip install "dop_lightning[video]"') from error
+        raise ImportError('videos require PyAV: pip install "dop_lightning[video]"') from error
     return av
 
 
 class VideoFrames(Frames):
-    """The first stream of pictures of a video.
+    """First video stream of a file.
 
     Args:
-        path: the file, of any kind that FFmpeg reads.
-        grey: whether to make its frames grey.
+        path: file in any format that FFmpeg reads.
+        grey: whether to convert frames to grey.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no video.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file does not contain a video.
         ImportError: PyAV is not installed.
     """
 
@@ -65,7 +65,7 @@ class VideoFrames(Frames):
         with self._stream() as (container, stream):
             first = next(container.decode(stream), None)
             if first is None:
-                raise ValueError(f"{path}: must hold a video, got one without frames")
+                raise ValueError(f"{path}: must contain a video, got one without frames")
             self.shape = (1 if grey else 3, *_upright(first).shape[:2])
             rate = Fraction(stream.average_rate or stream.guessed_rate or 0).limit_denominator(1001)
             self.rate = rate or Fraction(25)
@@ -74,7 +74,7 @@ class VideoFrames(Frames):
         self._count: int | None = None
 
     def __len__(self) -> int:
-        if self._count is None:  # what the file says of it need not be true
+        if self._count is None:  # the frame count in the header may be wrong
             self._count, end = 0, None
             for frame in self._decoded():
                 self._count, end = self._count + 1, frame.time
@@ -82,14 +82,14 @@ class VideoFrames(Frames):
         return self._count
 
     def _compare(self, end: float | None) -> None:
-        """Tell of a file that goes on, by its header, after its last frame: FFmpeg passes over what is cut off."""
+        """Set :attr:`trouble` if the frames end before the duration in the header; FFmpeg ignores truncation."""
         if end is None or self._duration is None:
             return
         end += float(1 / self.rate) - self._start
         if end < ALL * self._duration:
             self.trouble = (
-                f"{self.path}: frames end after {end:.3g} s of {self._duration:.3g} s; is it cut off or damaged? "
-                f"The {self._count} frames before that are taken"
+                f"{self.path}: frames end after {end:.3g} s of {self._duration:.3g} s, so the file may be truncated or "
+                f"damaged; only the {self._count} frames before that are used"
             )
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -98,7 +98,7 @@ class VideoFrames(Frames):
             if pixels.shape[:2] != self.shape[1:]:
                 (height, width), (other_height, other_width) = self.shape[1:], pixels.shape[:2]
                 raise ValueError(
-                    f"{self.path}: frames must have one size, {width}×{height}, got {other_width}×{other_height}"
+                    f"{self.path}: frames must have equal sizes, {width}×{height}, got {other_width}×{other_height}"
                 )
             if self._grey:
                 yield np.round(pixels @ LUMA.astype(np.float32)).astype(np.uint8)[None]
@@ -116,36 +116,36 @@ class VideoFrames(Frames):
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
-                    raise ValueError(f"{self.path}: must hold a video, got none")
+                    raise ValueError(f"{self.path}: must contain a video, got none")
                 yield container, container.streams.video[0]
         except av.FFmpegError as error:
-            raise ValueError(f"{self.path}: must be a video, got another file, or a damaged one ({error})") from error
+            raise ValueError(f"{self.path}: must be a video, got another or damaged file ({error})") from error
 
     def frame_name(self, index: int) -> str:
-        """Numbers from 1 on, as long as six digits."""
+        """Return the frame number from 1, with six digits."""
         return f"{index + 1:06d}"
 
 
 def _duration(container: Any, stream: Any) -> float | None:
-    """Seconds, by the header; ``None`` where it does not tell."""
+    """Return the duration in seconds from the header, or ``None`` if it is not specified."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else None
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """The pixels of a frame as players show them, ``(H, W, 3)``: phones store theirs lying on a side, and say so."""
+    """Return the pixels of a frame in display orientation, ``(H, W, 3)``; phones store rotated frames."""
     pixels = frame.to_ndarray(format="rgb24")
-    degrees = getattr(frame, "rotation", 0)  # counterclockwise; PyAV 12 does not tell
+    degrees = getattr(frame, "rotation", 0)  # counterclockwise; not available in PyAV 12
     return np.rot90(pixels, degrees // 90) if degrees % 90 == 0 else pixels
 
 
 class VideoWriter:
-    """Writes frames as an MP4 file (H.264), which is there when all of them are.
+    """Write frames to an MP4 file (H.264), which appears under its name once it is complete.
 
     Args:
         path: the file.
-        rate: frames a second.
+        rate: frames per second.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -173,7 +173,7 @@ class VideoWriter:
                 "libx264", rate=self.rate, options={"crf": QUALITY, "preset": PRESET}
             )
             self._stream.width, self._stream.height = width, height
-            # half the resolution of colour, which all players know, exists for even sizes alone
+            # yuv420p, which all players support, requires even sizes
             self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
             self._stream.codec_context.thread_count = 1
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -197,7 +197,7 @@ class VideoWriter:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Give errors of writing the name of the file, not that of the temporary one, which is gone."""
+        """Replace the name of the temporary file, which no longer exists, by the final one in errors of writing."""
         try:
             yield
         except OSError as error:

@@ -1,1 +1,1 @@
-"""Matrices that stay in their files: read and written in strips of rows."""
+"""Matrices stored in files, read and written in strips of rows."""

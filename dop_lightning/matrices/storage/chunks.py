@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 CHUNK_BYTES = 2**22
-"""Size of a chunk, unless a row is larger."""
+"""Size of a chunk in bytes, unless a single row is larger."""
 
 
 def chunk_rows(shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Return the rows of a chunk of whole rows.
+    """Return the number of rows per chunk, with chunks of whole rows.
 
     >>> chunk_rows((1_000_000, 1024), np.dtype("float32"))
     1024
@@ -21,11 +21,11 @@ def chunk_rows(shape: tuple[int, int], dtype: np.dtype) -> int:
 
 
 class ChunkWriter:
-    """Appends rows to an array, each chunk once.
+    """Append rows to an array, writing each chunk once.
 
     Args:
-        data: ``(n, m)``, of h5py or zarr.
-        height: rows of a chunk.
+        data: ``(n, m)``, an array of h5py or zarr.
+        height: rows per chunk.
     """
 
     def __init__(self, data: Any, height: int) -> None:
@@ -41,7 +41,7 @@ class ChunkWriter:
             self._write(self._count - self._count % self._height)
 
     def flush(self) -> None:
-        """Write the last rows."""
+        """Write the remaining rows."""
         if self._count:
             self._write(self._count)
 

@@ -1,4 +1,4 @@
-"""The formats of stored matrices, chosen by the end of the name.
+"""Formats of stored matrices, chosen by the suffix of the file.
 
 Shapes: n rows, m columns.
 """
@@ -18,14 +18,14 @@ from dop_lightning.matrices.storage.source import ArraySource, StripMatrix, requ
 from dop_lightning.matrices.storage.zarr_store import ZarrSource, zarr_writer
 
 STRIP_SUFFIXES = (".npy", *STORE_SUFFIXES)
-"""Formats that are read strip by strip."""
+"""Formats that can be read strip by strip."""
 
 Append = Callable[[np.ndarray], None]
-"""Appends rows to a matrix that is being written."""
+"""Function that appends rows to a matrix being written."""
 
 
 def strip_suffix(path: Path) -> str | None:
-    """Return which of :data:`STRIP_SUFFIXES` a file has; ``None`` for others.
+    """Return the suffix of a file if it is in :data:`STRIP_SUFFIXES`, otherwise ``None``.
 
     >>> strip_suffix(Path("a.ZARR.zip")), strip_suffix(Path("a.csv"))
     ('.zarr.zip', None)
@@ -35,15 +35,15 @@ def strip_suffix(path: Path) -> str | None:
 
 
 def open_matrix(place: Place) -> Tensor | StripMatrix:
-    """Return a stored matrix without reading it.
+    """Return a stored matrix without reading its entries.
 
     Args:
-        place: a file of one of :data:`STRIP_SUFFIXES`.
+        place: a file with one of :data:`STRIP_SUFFIXES`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the library that reads the format is not installed.
-        ValueError: the file is damaged, of another format, or holds no matrix of real numbers.
+        ValueError: the file is damaged, of another format, or does not contain a matrix of real numbers.
     """
     if strip_suffix(place.path) == ".npy":
         return map_numpy(existing_file(place.path))
@@ -51,7 +51,7 @@ def open_matrix(place: Place) -> Tensor | StripMatrix:
 
 
 def open_source(place: Place) -> ArraySource:
-    """Return an array of an HDF5 file or a Zarr store. Raises as :func:`open_matrix`."""
+    """Return an array of an HDF5 file or a Zarr store. Raises the errors of :func:`open_matrix`."""
     suffix = strip_suffix(place.path)
     if suffix == ".zarr":
         if not place.path.is_dir():
@@ -62,23 +62,23 @@ def open_source(place: Place) -> ArraySource:
         return ZarrSource(place)
     if suffix in HDF5_SUFFIXES:
         return Hdf5Source(place)
-    raise ValueError(f"{place.path}: a stored matrix must have suffix {', '.join(STRIP_SUFFIXES)}, got {suffix!r}")
+    raise ValueError(f"{place.path}: suffix must be one of {', '.join(STRIP_SUFFIXES)}, got {suffix!r}")
 
 
 def read_array(place: Place) -> np.ndarray:
-    """Read a matrix of an HDF5 file or a Zarr store into memory. Raises as :func:`open_matrix`."""
+    """Read a matrix of an HDF5 file or a Zarr store into memory. Raises the errors of :func:`open_matrix`."""
     source = open_source(place)
     require_matrix(str(place), source.shape, source.dtype)
     return source.rows(0, source.shape[0])
 
 
 def write_matrix(path: Path, shape: tuple[int, int], dtype: np.dtype) -> AbstractContextManager[Append]:
-    """Return a context that writes a matrix in strips of rows. The file gets its name when the context ends.
+    """Return a context manager that writes a matrix in strips of rows; at its end, the file appears under its name.
 
     Args:
-        path: a file of one of :data:`STRIP_SUFFIXES`, in an existing folder.
+        path: a file with one of :data:`STRIP_SUFFIXES`, in an existing folder.
         shape: ``(n, m)``.
-        dtype: of the entries.
+        dtype: dtype of the entries.
 
     Raises:
         ImportError: the library that writes the format is not installed.

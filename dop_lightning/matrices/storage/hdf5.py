@@ -1,4 +1,4 @@
-"""HDF5 files, read and written by h5py."""
+"""Read and write HDF5 files with h5py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from dop_lightning.matrices.storage.places import Place, choose_array
 
 
 class Hdf5Source:
-    """A dataset of an HDF5 file, which is open as long as this object exists.
+    """Dataset of an HDF5 file. The file is open during the lifetime of this object.
 
     Args:
-        place: of the dataset.
+        place: file and path of the dataset.
 
     Raises:
         ImportError: h5py is not installed.
-        ValueError: the file is damaged, or the dataset cannot be chosen.
+        ValueError: the file is damaged, or the dataset cannot be determined.
     """
 
     def __init__(self, place: Place) -> None:
@@ -35,9 +35,9 @@ class Hdf5Source:
             self._file = h5py.File(place.path, "r")
             self._file.visititems(note)
             if place.array and (linked := self._file.get(place.array)) is not None:
-                note(place.array, linked)  # by a soft link, or a second name, which are not visited
+                note(place.array, linked)  # soft links and second names are not visited
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{place.path}: must be an HDF5 file, got another, or a damaged one ({error})") from None
+            raise ValueError(f"{place.path}: must be an HDF5 file, got another or damaged file ({error})") from None
         self._data = self._file[choose_array(place, shapes)]
         self.shape, self.dtype = tuple(self._data.shape or ()), self._data.dtype
         self.chunk = int(self._data.chunks[0]) if self._data.chunks else 1
@@ -46,20 +46,20 @@ class Hdf5Source:
         """Read the rows from ``start`` to ``stop``.
 
         Raises:
-            ValueError: they cannot be decoded.
+            ValueError: the rows cannot be decoded.
         """
         try:
             return np.asarray(self._data[start:stop])
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{self._file.filename}: rows {start + 1} to {stop} cannot be read, the file is damaged or its "
-                f"compression is unknown ({error})"
+                f"{self._file.filename}: rows {start + 1} to {stop} cannot be read; the file is damaged or its "
+                f"compression is not supported ({error})"
             ) from None
 
 
 @contextmanager
 def hdf5_writer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a matrix in strips of rows, as the chunked dataset of the name of the file. See :func:`numpy_writer`.
+    """Write a matrix in strips of rows, as a chunked dataset named after the file. See :func:`numpy_writer`.
 
     Yields:
         A function that appends rows.
@@ -77,5 +77,5 @@ def _h5py(place: Place) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f'{place.path}: HDF5 files need h5py: pip install "dop_lightning[hdf5]"') from error
+        raise ImportError(f'{place.path}: HDF5 files require h5py: pip install "dop_lightning[hdf5]"') from error
     return h5py

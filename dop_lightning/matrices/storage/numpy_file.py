@@ -1,4 +1,4 @@
-"""``.npy`` files, mapped."""
+"""Memory-mapped ``.npy`` files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from dop_lightning.foundation.quiet import quiet
 from dop_lightning.matrices.storage.source import StripMatrix, require_matrix
 
 NATIVE = np.dtype("float32"), np.dtype("float64")
-"""Types of tensors that are mapped as they are."""
+"""Dtypes that are mapped without conversion."""
 
 
 class NumpySource:
-    """An array that is mapped from a ``.npy`` file.
+    """Array mapped from a ``.npy`` file.
 
     Args:
         array: the mapped array.
@@ -35,25 +35,25 @@ class NumpySource:
 
 
 def map_numpy(path: Path) -> Tensor | StripMatrix:
-    """Return the matrix in a ``.npy`` file without reading it; numbers of other types are converted as they are read.
+    """Return the matrix in a ``.npy`` file without reading it; dtypes other than floats are converted on access.
 
     Raises:
-        ValueError: the file is damaged, or holds no matrix of real numbers.
+        ValueError: the file is damaged, or does not contain a matrix of real numbers.
     """
     try:
         array = np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from None
+        raise ValueError(f"{path}: must be a readable .npy file ({error})") from None
     if array.dtype not in NATIVE:
         return StripMatrix(str(path), NumpySource(array))
     require_matrix(str(path), array.shape, array.dtype)
-    with quiet(UserWarning):  # it is not writable, and is not written to
+    with quiet(UserWarning):  # the array is read-only, and is never written to
         return torch.from_numpy(array)
 
 
 @contextmanager
 def numpy_writer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a matrix in strips of rows. The file gets its name at the end.
+    """Write a matrix in strips of rows. The file appears under its name once it is complete.
 
     Yields:
         A function that appends rows.

@@ -1,4 +1,4 @@
-"""Where a matrix is stored: a file, or an array within a file."""
+"""Location of a matrix: a file, or an array within a file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,17 +10,17 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 ZARR_SUFFIXES = (".zarr", ".zarr.zip")
 
 STORE_SUFFIXES = (*HDF5_SUFFIXES, *ZARR_SUFFIXES)
-"""Formats that hold several arrays, each with a path."""
+"""Formats with several arrays, each identified by a path."""
 
 MARK = "::"
-"""Separates a file from the path of an array in it."""
+"""Separator between a file and the path of an array in it."""
 
 
 class Place(NamedTuple):
-    """Where a matrix is stored.
+    """Location of a matrix.
 
     Attributes:
-        path: of the file, or of the folder of a Zarr store.
+        path: the file, or the folder of a Zarr store.
         array: path of the array in an HDF5 file or a Zarr store, without a leading ``/``; ``None`` for the only matrix.
     """
 
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 def locate(text: str | Path) -> Place:
-    """Return the place that a name means: a file, or ``file.h5::/path/of/array``.
+    """Parse the location of a matrix: a file, or ``file.h5::/path/of/array``.
 
     >>> locate("runs/a.h5::/x/matrix").array
     'x/matrix'
@@ -46,26 +46,27 @@ def locate(text: str | Path) -> Place:
 
 
 def choose_array(place: Place, shapes: dict[str, tuple[int, ...]]) -> str:
-    """Return the path of the array that is meant.
+    """Return the path of the array at a location.
 
     Args:
-        place: of the matrix.
-        shapes: of all arrays of the file, by path.
+        place: location of the matrix.
+        shapes: shapes of all arrays in the file, by path.
 
     Raises:
-        ValueError: no array has the path; without a path, there is no matrix or there are several.
+        ValueError: there is no array with this path; or the location has no path, and the file has no or several
+            matrices.
     """
     listed = ", ".join(f"/{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items()) or "none"
     if place.array is not None:
         if place.array not in shapes:
-            raise ValueError(f"{place.path}: has no array /{place.array}; its arrays are {listed}")
+            raise ValueError(f"{place.path}: has no array /{place.array}; available arrays: {listed}")
         return place.array
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if not matrices:
-        raise ValueError(f"{place.path}: must hold a matrix, an array with two dimensions; its arrays are {listed}")
+        raise ValueError(f"{place.path}: must contain a matrix (two dimensions); available arrays: {listed}")
     if len(matrices) > 1:
         raise ValueError(
-            f"{place.path}: holds several matrices; choose one, as in {place.path.name}{MARK}/{matrices[0]}; its "
-            f"arrays are {listed}"
+            f"{place.path}: contains several matrices; choose one, for example "
+            f"{place.path.name}{MARK}/{matrices[0]}; available arrays: {listed}"
         )
     return matrices[0]

@@ -1,4 +1,4 @@
-"""A stored matrix that is read strip by strip, in place of a tensor.
+"""Stored matrices that are read strip by strip and used like tensors.
 
 Shapes: n rows, m columns.
 """
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 BLOCK_BYTES = 2**26
-"""Memory of the rows that are read at once."""
+"""Bytes of the rows that are read at once."""
 
 EXACT_INTEGERS = 2**24
-"""Integers up to which float32 holds all."""
+"""Largest magnitude up to which float32 represents all integers."""
 
 
 class ArraySource(Protocol):
-    """An array in a file.
+    """Array in a file.
 
     Attributes:
-        shape: of the array.
-        dtype: of its entries.
-        chunk: rows that are stored together, at least 1.
+        shape: shape of the array.
+        dtype: dtype of its entries.
+        chunk: number of rows that are stored together, at least 1.
     """
 
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class ArraySource(Protocol):
 
 
 def working_type(dtype: np.dtype) -> torch.dtype:
-    """Return the type that the numbers of a file are read as: float64 for floats of 64 bits and more, else float32.
+    """Return the dtype for the numbers of a file: float64 for floats of at least 64 bits, otherwise float32.
 
     >>> working_type(np.dtype(">f8")), working_type(np.dtype("int16"))
     (torch.float64, torch.float32)
@@ -43,7 +43,7 @@ def working_type(dtype: np.dtype) -> torch.dtype:
 
 
 def has_large_integers(array: np.ndarray) -> bool:
-    """Return whether an array holds integers beyond ±2²⁴, which float32 would round.
+    """Return whether an array has integers beyond ±2²⁴, which float32 would round.
 
     >>> has_large_integers(np.array([2**24])), has_large_integers(np.array([-(2**24) - 1]))
     (False, True)
@@ -54,10 +54,10 @@ def has_large_integers(array: np.ndarray) -> bool:
 
 
 def require_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse arrays that are no matrix of real numbers.
+    """Raise an error unless an array is a matrix of real numbers.
 
     Raises:
-        ValueError: the array is empty, has no two dimensions, or holds something else.
+        ValueError: the array is empty, is not two-dimensional, or does not hold real numbers.
     """
     if dtype.kind not in "biuf":
         raise ValueError(f"{name}: the array must hold real numbers, got {dtype}")
@@ -68,7 +68,7 @@ def require_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 class _Part:
-    """Successive rows of a source. A block may begin within a chunk, which is then decoded twice per pass."""
+    """Consecutive rows of a source. If a block starts within a chunk, the chunk is decoded twice per pass."""
 
     def __init__(self, source: ArraySource, start: int, stop: int) -> None:
         self.shape, self.dtype, self.chunk = (stop - start, *source.shape[1:]), source.dtype, source.chunk
@@ -79,14 +79,14 @@ class _Part:
 
 
 class StripMatrix:
-    """A matrix in a file, with the part of the interface of a tensor that the projections use.
+    """Matrix in a file, with the part of the tensor interface that alternating projections use.
 
-    Indexing reads from the file: ``D[2:5]`` rows, ``D[rows]`` rows by number, ``D[:, columns]`` columns by number,
-    ``D[rows, columns]`` single entries. The last three may pass over the whole file. Blocks of whole chunks of rows are
-    read, and the last one is kept.
+    Indexing reads from the file: ``D[2:5]`` reads consecutive rows, ``D[rows]`` rows by index, ``D[:, columns]``
+    columns by index, and ``D[rows, columns]`` single entries. The last three may read the whole file. Reads are blocks
+    of whole chunks of rows, and the last block is cached.
 
     Args:
-        name: of the file, for errors.
+        name: name of the file, for errors.
         source: the array.
 
     Attributes:
@@ -95,7 +95,7 @@ class StripMatrix:
         device: the CPU.
 
     Raises:
-        ValueError: the array is no matrix of real numbers.
+        ValueError: the array is not a matrix of real numbers.
     """
 
     device = torch.device("cpu")
@@ -107,7 +107,7 @@ class StripMatrix:
         self._name, self._source = name, source
         row = self.shape[1] * max(self.dtype.itemsize, source.dtype.itemsize)
         chunks = BLOCK_BYTES // (source.chunk * row)
-        # of chunks that are larger than a block, parts are read, and each part decodes the whole chunk
+        # chunks larger than a block are read in parts, and each part decodes the whole chunk
         self._height = max(1, chunks * source.chunk if chunks else BLOCK_BYTES // row)
         self._step = source.chunk if chunks else 1
         self._start = 0
@@ -118,11 +118,11 @@ class StripMatrix:
 
     @property
     def decodings(self) -> int:
-        """How often each chunk is decoded in a pass over the matrix."""
+        """Number of times that each chunk is decoded in a pass over the matrix."""
         return -(-self._source.chunk // self._height)
 
     def part(self, rows: slice) -> "StripMatrix":
-        """Return some successive rows as a matrix of their own, without reading them."""
+        """Return consecutive rows as a separate matrix, without reading them."""
         start, stop, _ = rows.indices(len(self))
         return StripMatrix(self._name, _Part(self._source, start, stop))
 
@@ -149,21 +149,21 @@ class StripMatrix:
         if not (self._start <= start and stop <= self._start + len(self._block)):
             first = start - start % self._step
             last = min(len(self), max(stop, first + self._height))
-            self._block = torch.empty(0, self.shape[1], dtype=self.dtype)  # its memory is free for the next one
+            self._block = torch.empty(0, self.shape[1], dtype=self.dtype)  # free its memory before reading the next one
             array = self._source.rows(first, last)
             if has_large_integers(array):
                 raise ValueError(
-                    f"{self._name}: integers must lie within ±{EXACT_INTEGERS}, which float32 holds, got larger ones; "
-                    "store them as float64"
+                    f"{self._name}: integers must be within ±{EXACT_INTEGERS}, which float32 represents exactly, got "
+                    "larger values; store them as float64"
                 )
             kind = np.float64 if self.dtype == torch.float64 else np.float32
-            with np.errstate(over="ignore"):  # infinite entries are refused
+            with np.errstate(over="ignore"):  # infinite entries are rejected later
                 self._block = torch.from_numpy(np.ascontiguousarray(array, dtype=kind))
             self._start = first
         return self._block[start - self._start : stop - self._start]
 
     def _picked(self, rows: Tensor, columns: Tensor | None) -> Tensor:
-        """Rows, or entries, by number."""
+        """Return rows, or single entries, by index."""
         beside = () if columns is not None else (self.shape[1],)
         result = torch.empty(len(rows), *beside, dtype=self.dtype)
         of_block = torch.div(rows, self._height, rounding_mode="floor")

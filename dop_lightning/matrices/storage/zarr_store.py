@@ -1,4 +1,4 @@
-"""Zarr stores, folders or ``.zarr.zip`` files, of format 2 and 3, read and written by zarr."""
+"""Read and write Zarr stores of formats 2 and 3, as folders or ``.zarr.zip`` files, with zarr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from dop_lightning.matrices.storage.places import Place, choose_array
 
 
 class ZarrSource:
-    """An array of a Zarr store.
+    """Array of a Zarr store.
 
     Args:
-        place: of the array.
+        place: store and path of the array.
 
     Raises:
         ImportError: zarr is not installed.
-        ValueError: the store is damaged, or the array cannot be chosen.
+        ValueError: the store is damaged, or the array cannot be determined.
     """
 
     def __init__(self, place: Place) -> None:
@@ -35,23 +35,23 @@ class ZarrSource:
             else:
                 members = found.members(max_depth=None)
                 arrays = {name: item for name, item in members if isinstance(item, zarr.Array)}
-        except Exception as error:  # zarr, its stores and codecs have errors of many kinds
-            raise ValueError(f"{place.path}: must be a Zarr store, got another, or a damaged one ({error})") from None
+        except Exception as error:  # zarr, its stores and codecs raise errors of many types
+            raise ValueError(f"{place.path}: must be a Zarr store, got another or damaged one ({error})") from None
         self._data = arrays[choose_array(place, {name: item.shape for name, item in arrays.items()})]
         self.shape, self.dtype = tuple(self._data.shape), np.dtype(self._data.dtype)
         self.chunk = int((self._data.shards or self._data.chunks or (1,))[0])
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Read the rows from ``start`` to ``stop``. Chunks that are not stored have the fill value.
+        """Read the rows from ``start`` to ``stop``. Missing chunks have the fill value.
 
         Raises:
-            ValueError: they cannot be decoded.
+            ValueError: the rows cannot be decoded.
         """
         try:
             return np.asarray(self._data[start:stop])
         except Exception as error:  # as above
             raise ValueError(
-                f"{self._name}: rows {start + 1} to {stop} cannot be read, the store is damaged ({error})"
+                f"{self._name}: rows {start + 1} to {stop} cannot be read; the store is damaged ({error})"
             ) from None
 
 
@@ -80,5 +80,5 @@ def _zarr(place: Place) -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise ImportError(f'{place.path}: Zarr stores need zarr: pip install "dop_lightning[zarr]"') from error
+        raise ImportError(f'{place.path}: Zarr stores require zarr: pip install "dop_lightning[zarr]"') from error
     return zarr

@@ -1,6 +1,6 @@
-"""Appendix A: gradient descent with one rate a coordinate ends in a weighted least-norm solution.
+"""Appendix A: gradient descent with one rate per coordinate converges to a weighted least-norm solution.
 
-Shapes: K problems, a seed each; W ``(K, n1, n2)``, b ``(K, n1)``, θ ``(K, n2)``, the diagonal of Λ ``(n2,)``.
+Shapes: K problems, one per seed; W ``(K, n1, n2)``, b ``(K, n1)``, θ ``(K, n2)``, diagonal of Λ ``(n2,)``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ from dop_lightning.problems.randomness import stream
 from dop_lightning.runs.results import render_table
 
 CLOSE = 1e-8
-"""The distance at which the closed form is reached."""
+"""Distance below which the closed form is considered reached."""
 
 POINTS = 80
-"""Of a curve, beside its start."""
+"""Number of points of a curve after its start."""
 
 
 class AppendixA(ComputedFigure):
-    """Distances to the weighted and to the plain least-norm solution over iterations: medians over seeds."""
+    """Distances to the weighted and to the plain least-norm solution by iteration: medians over seeds."""
 
     name = "appendix-a"
     size = (5.8, 3.8)
@@ -46,7 +46,7 @@ class AppendixA(ComputedFigure):
     ]
 
     def rows(self, settings: Mapping[str, Any]) -> list[Row]:
-        """A row a Λ and iteration: medians of relative distances."""
+        """Return one row per Λ and iteration: medians of relative distances."""
         n2, n1, seeds = settings["columns"], settings["rows"], settings["seeds"]
         data = VectorDataModule(n2, n2, seeds=seeds, sensing=GaussianMeasurements(n1), dtype="float64")
         data.setup()
@@ -77,22 +77,22 @@ class AppendixA(ComputedFigure):
         return rows
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """The ends."""
+        """Return a table of the ends of the curves."""
         return render_table(_ends(rows), self.columns)
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That each Λ leads to its own solution, and to no other."""
+        """Check that each Λ leads to its weighted solution, and not to the plain one."""
         lines = []
         for row in _ends(rows):
             good = row["to_weighted"] < CLOSE and (row["rates"] == "I" or row["to_plain"] > 1e4 * CLOSE)
             lines.append(
-                f"{mark(good)}  Λ = {row['rates']}: at {row['to_weighted']:.0e} of the least ‖Λ^(−1/2)θ‖, "
-                f"at {row['to_plain']:.0e} of the least ‖θ‖"
+                f"{mark(good)}  Λ = {row['rates']}: distance {row['to_weighted']:.0e} to the least ‖Λ^(−1/2)θ‖, "
+                f"{row['to_plain']:.0e} to the least ‖θ‖"
             )
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Lines to the solution of the own Λ, dashes to that of Λ = I."""
+        """Plot distances to the weighted solution as solid lines, and to that of Λ = I as dashed lines."""
         axes = drawing.subplots()
         colours = (BLACK, BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
         for number, name in enumerate(dict.fromkeys(row["rates"] for row in rows)):
@@ -108,20 +108,20 @@ class AppendixA(ComputedFigure):
         axes.set_yscale("log")
         axes.set_xlabel("iteration")
         axes.set_ylabel("relative distance, median")
-        axes.set_title("Where gradient descent on ½‖Wθ − b‖² ends, by the rates Λ of θ", loc="left")
+        axes.set_title("Limit of gradient descent on ½‖Wθ − b‖² for different rates Λ of θ", loc="left")
         axes.set_xlim(0, max(row["iteration"] for row in rows))
         axes.legend(loc="center right")
 
 
 def _descent(problems: ProblemBatch, W: Tensor, rates: Tensor) -> BatchState:
-    """Eq. 18 from 0, at half of the largest rate of each problem."""
+    """Return Eq. 18 started from 0, at half of the largest stable rate of each problem."""
     method = Method(partial(Coordinates, rates=rates.tolist()), None, loss=SquaredLoss("half"))
     tau = [0.5 * float(rate) for rate in largest_rate(W, rates)]
     return BatchState(method, problems, tau, [1.0] * len(problems))
 
 
 def _iterations(most: int) -> list[int]:
-    """From 0 to ``most``, evenly.
+    """Return evenly spaced iterations from 0 to ``most``.
 
     >>> _iterations(3)
     [0, 1, 2, 3]
@@ -130,7 +130,7 @@ def _iterations(most: int) -> list[int]:
 
 
 def _distance(difference: Tensor, other: Tensor) -> float:
-    """The median over problems of ``‖difference‖/‖other‖``."""
+    """Return the median over problems of ``‖difference‖/‖other‖``."""
     return median((difference.norm(dim=1) / other.norm(dim=1)).tolist())
 
 

@@ -1,4 +1,4 @@
-"""The interface of a figure: what it is computed from, its table, its drawing, and what is to be seen in it."""
+"""Interface of a figure: its computation, table, drawing, and verdict."""
 
 import csv
 import io
@@ -21,19 +21,19 @@ RUNS = "runs"
 
 
 class Fit(Protocol):
-    """What does the runs of a figure."""
+    """Function that does the runs of a figure."""
 
     def __call__(self, name: str, configs: Sequence[Path], folder: Path, options: Sequence[str] = ()) -> int:
-        """Do or finish the run of a name and configs, and of options over them, in a folder; the exit status."""
+        """Start or resume a run with the given name, configs and overriding options; return the exit status."""
 
 
 class Figure(ABC):
-    """A figure of the paper, computed into a folder: ``runs/``, ``<name>.csv``, ``<name>.png``, ``<name>.pdf``.
+    """Figure of the paper, computed into a folder with ``runs/``, ``<name>.csv``, ``<name>.png`` and ``<name>.pdf``.
 
     Attributes:
-        name: as the command line has it.
-        size: of the drawing, inches.
-        columns: what of the table is printed, ``(key, title, format)``.
+        name: name on the command line.
+        size: width and height in inches.
+        columns: printed columns of the table, ``(key, title, format)``.
     """
 
     name: ClassVar[str]
@@ -41,32 +41,32 @@ class Figure(ABC):
     columns: ClassVar[Sequence[tuple[str, str, str]]]
 
     def use_images(self, folder: Path) -> None:
-        """Take the paper's images from a folder.
+        """Read the paper's images from a folder.
 
         Raises:
-            ValueError: the figure shows no images.
+            ValueError: the figure does not show images.
         """
-        raise ValueError(f"--images is for figures of images, got it for figure {self.name}")
+        raise ValueError(f"--images is only supported for figures of images, got figure {self.name}")
 
     def use_rivals(self, names: Sequence[str], runs: Sequence[Path]) -> None:
-        """Show rivals: configs of ``configs/rivals/`` by name, and folders of finished runs.
+        """Add rivals: configs of ``configs/rivals/`` by name, and folders of finished runs.
 
         Raises:
-            ValueError: the figure shows no rivals, or these cannot be shown.
+            ValueError: the figure does not support rivals, or not these.
         """
-        raise ValueError(f"--rivals and --runs are for figure grid, got them for figure {self.name}")
+        raise ValueError(f"--rivals and --runs are only supported for figure grid, got figure {self.name}")
 
     @abstractmethod
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
-        """Compute what is missing; the exit status.
+        """Compute missing parts; return the exit status.
 
         Raises:
-            ValueError: the folder holds something else.
+            ValueError: the folder holds other results.
         """
 
     @abstractmethod
     def table(self, out: Path) -> list[Row]:
-        """The numbers that are drawn, of what was computed in ``out``."""
+        """Return the numbers of the figure, from the results in ``out``."""
 
     @abstractmethod
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
@@ -74,14 +74,14 @@ class Figure(ABC):
 
     @abstractmethod
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """What is to be seen, in a few lines."""
+        """Return a few lines on whether the figure shows what it should."""
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """The table as printed; by default all of it."""
+        """Return the printed table; by default, all rows."""
         return render_table(rows, self.columns)
 
     def write(self, rows: Sequence[Row], out: Path) -> None:
-        """Write the table and the drawing."""
+        """Write the table and the figure."""
         atomic_text(out / f"{self.name}.csv", csv_text(rows))
         with canvas(*self.size) as drawing:
             self.draw(rows, drawing)
@@ -89,38 +89,38 @@ class Figure(ABC):
 
 
 class FittedFigure(Figure):
-    """A figure of runs of ``dop fit``, a config each.
+    """Figure of runs of ``dop fit``, one config per run.
 
     Attributes:
-        methods: what each run is called in the drawing, by the name of its config.
+        methods: label of each run, by the name of its config.
     """
 
     methods: ClassVar[Mapping[str, str]]
 
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
-        """Do the runs that are missing, and finish those that were interrupted."""
+        """Start missing runs and resume interrupted ones."""
         for run in self.methods:
             if status := fit(run, layers(self.name, run, scale), out / RUNS / run):
                 return status
         return 0
 
     def results(self, out: Path, run: str) -> list[Row]:
-        """The results of a run, their attributes beside the scores; without problems that ended before a score."""
+        """Return the results of a run with attributes and scores, without problems that ended before being scored."""
         return self.results_of(out / RUNS / run)
 
     @staticmethod
     def results_of(folder: Path) -> list[Row]:
-        """The results of the run in a folder, as :meth:`results` returns them."""
+        """Return the results of the run in a folder, like :meth:`results`."""
         found = read_results(folder)
         return [{**result["attributes"], **result} for result in found if "relative_error" in result]
 
 
 class ComputedFigure(Figure):
-    """A figure of numbers that no run gives, computed from the settings in ``paper.yaml`` or ``small.yaml``."""
+    """Figure computed without runs, from the settings in ``paper.yaml`` or ``small.yaml``."""
 
     @abstractmethod
     def rows(self, settings: Mapping[str, Any]) -> list[Row]:
-        """The table for these settings.
+        """Return the table for the given settings.
 
         Raises:
             ValueError: a setting is wrong.
@@ -128,22 +128,22 @@ class ComputedFigure(Figure):
 
     @classmethod
     def settings(cls, scale: Scale) -> dict[str, Any]:
-        """The settings of a scale."""
+        """Return the settings of a scale."""
         text = (figure_folder(cls.name) / f"{scale}.yaml").read_text(encoding="utf-8")
         return dict(yaml.safe_load(text))
 
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
-        """Compute the table, unless the folder has it."""
+        """Compute the table, unless it is in the folder."""
         settings, path = self.settings(scale), self._path(out)
         if path.is_file():
             if _read(path)["settings"] == settings:
                 return 0
-            raise ValueError(f"{path}: computed with other settings; choose another folder, or remove that one")
+            raise ValueError(f"{path}: computed with other settings; remove it, or choose another folder")
         atomic_json(path, {"settings": settings, "rows": self.rows(settings)})
         return 0
 
     def table(self, out: Path) -> list[Row]:
-        """What was computed."""
+        """Return the computed table."""
         return list(_read(self._path(out))["rows"])
 
     def _path(self, out: Path) -> Path:
@@ -159,7 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """A table as CSV, numbers to six digits; what is not known is empty."""
+    """Return a table as CSV, with numbers rounded to six digits and unknown values empty."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.writer(text, lineterminator="\n")
@@ -176,7 +176,7 @@ def _cell(value: Any) -> str:
 
 
 def mark(good: bool) -> str:
-    """How a verdict begins.
+    """Return the prefix of a line of a verdict.
 
     >>> mark(True)
     'yes'
@@ -185,5 +185,5 @@ def mark(good: bool) -> str:
 
 
 def seconds_of(results: Iterable[Mapping[str, Any]]) -> float:
-    """Seconds of the iterations of all problems of a run."""
+    """Return the total seconds of the iterations of all problems of a run."""
     return float(sum(result["seconds"] for result in results))

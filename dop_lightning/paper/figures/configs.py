@@ -1,4 +1,4 @@
-"""The YAML files of the paper's figures, wherever the package is installed."""
+"""Locate the YAML files of the paper's figures."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,12 +9,12 @@ Scale = Literal["small", "paper"]
 
 
 def config_folder() -> Path:
-    """Where the bundled configs are: inside an installed package, in ``configs/`` of a checkout."""
+    """Return the folder of the bundled configs: inside an installed package, or ``configs/`` of a checkout."""
     return bundled_folder("configs", "configs")
 
 
 def figure_folder(figure: str) -> Path:
-    """``configs/paper/<figure>``."""
+    """Return ``configs/paper/<figure>``."""
     return config_folder() / "paper" / figure
 
 
@@ -24,11 +24,10 @@ def rival_configs() -> dict[str, Path]:
 
 
 def layers(figure: str, run: str, scale: Scale) -> list[Path]:
-    """The configs of one run of a figure, to be merged in order.
+    """Return the configs of one run of a figure, to be merged in order.
 
-    At scale ``paper`` it is ``<run>.yaml`` alone; at scale ``small``, over it, ``small/<run>.yaml`` where there is one,
-    else ``small.yaml``.
-
+    At scale ``paper``, this is ``<run>.yaml``. At scale ``small``, it is followed by ``small/<run>.yaml`` if it exists,
+    otherwise by ``small.yaml``.
     >>> [path.name for path in layers("1a", "dop", "small")]
     ['dop.yaml', 'small.yaml']
     """

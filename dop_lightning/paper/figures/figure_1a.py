@@ -15,20 +15,20 @@ LINES = {
     "mf_over": (BLACK, "--"),
     "dop": (RED, "-"),
 }
-"""Colour and dashes of each run."""
+"""Colour and line style of each run."""
 
 CONVERGED = 1e-2
-"""The relative error of an exact recovery, but for the length of the last steps."""
+"""Maximum relative error of an exact recovery, up to the length of the last steps."""
 
 SUCCESS = 0.1
-"""The relative error below which section 4.1 speaks of a recovery."""
+"""Maximum relative error of a successful recovery in section 4.1."""
 
 NO_DIP = 1.1
-"""By how much an error that falls may end above its least."""
+"""Maximum ratio of the final to the lowest error for a curve without overfitting."""
 
 
 class Figure1a(FittedFigure):
-    """Relative error over iterations at n = 50, r = 5, p = 0.3: median and range over seeds."""
+    """Relative error by iteration at n = 50, r = 5, p = 0.3: median and range over seeds."""
 
     name = "1a"
     size = (5.6, 3.7)
@@ -49,7 +49,7 @@ class Figure1a(FittedFigure):
     ]
 
     def table(self, out: Path) -> list[Row]:
-        """A row a method and evaluation: median, least and largest relative error."""
+        """Return one row per method and evaluation: median, least and largest relative error."""
         rows = []
         for method in self.methods:
             curves: dict[int, list[float]] = {}
@@ -62,7 +62,7 @@ class Figure1a(FittedFigure):
         return rows
 
     def _ends(self, rows: Sequence[Row]) -> dict[str, Row]:
-        """The last row of each method, with the lowest median on the way."""
+        """Return the last row of each method, with the lowest median of its curve."""
         ends = {}
         for method, title in self.methods.items():
             own = [row for row in rows if row["method"] == method]
@@ -71,27 +71,27 @@ class Figure1a(FittedFigure):
         return ends
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """The ends of the curves."""
+        """Return a table of the ends of the curves."""
         return render_table(list(self._ends(rows).values()), self.columns)
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That the first two converge, that the third overfits, and that DOP does not."""
+        """Check that the first two methods converge, that the third overfits, and that DOP does not."""
         ends = self._ends(rows)
         exact, over, dop = ends["mf_exact_decay"], ends["mf_over"], ends["dop"]
         constant = ends["mf_exact"]
         converges = max(constant["largest"], exact["largest"]) < CONVERGED
         settles = dop["median"] < NO_DIP * dop["lowest"] and dop["median"] < SUCCESS
         return [
-            f"{mark(converges)}  MF-ℓ1 with r' = r converges to the length of its steps "
+            f"{mark(converges)}  MF-ℓ1 with r' = r converges up to the length of its steps "
             f"({constant['median']:.1g}), and with decaying steps to {exact['median']:.1g}",
             f"{mark(over['median'] > 10 * over['lowest'])}  MF-ℓ1 with r' = n overfits: {over['lowest']:.1g} at "
             f"iteration {over['at']}, {over['median']:.1g} at the end",
             f"{mark(settles)}  DOP with r' = n converges without "
-            f"overfitting: {dop['median']:.1g} at the end, its lowest is {dop['lowest']:.1g}",
+            f"overfitting: {dop['median']:.1g} at the end, {dop['lowest']:.1g} at its lowest",
         ]
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Medians as lines over the range of the seeds."""
+        """Plot medians as lines and the range over seeds as bands."""
         axes = drawing.subplots()
         for method, title in self.methods.items():
             own = [row for row in rows if row["method"] == method]

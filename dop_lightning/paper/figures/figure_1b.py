@@ -26,11 +26,11 @@ LINES = {
     "dop_middle": (PURPLE, "-"),
     "dop_wide": (RED, "-"),
 }
-"""Colour and dashes of each run."""
+"""Colour and line style of each run."""
 
 
 class Figure1b(ImageFigure):
-    """PSNR over iterations at 50 % salt-and-pepper, networks of three widths."""
+    """PSNR by iteration at 50 % salt-and-pepper, for networks of three widths."""
 
     name = "1b"
     size = (5.9, 3.9)
@@ -49,7 +49,7 @@ class Figure1b(ImageFigure):
     ]
 
     def table(self, out: Path) -> list[Row]:
-        """A row a run and evaluation."""
+        """Return one row per run and evaluation."""
         rows = []
         for run, title in self.methods.items():
             width = setting(out, run, "model", "signal", "init_args", "width")
@@ -57,7 +57,7 @@ class Figure1b(ImageFigure):
         return rows
 
     def _ends(self, rows: Sequence[Row]) -> dict[str, Row]:
-        """The peak and the end of each run."""
+        """Return the peak and the end of each run."""
         ends = {}
         for run, title in self.methods.items():
             own = [row for row in rows if row["run"] == run]
@@ -65,11 +65,11 @@ class Figure1b(ImageFigure):
         return ends
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """The peaks and the ends."""
+        """Return a table of the peaks and ends."""
         return render_table(list(self._ends(rows).values()), self.columns)
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That DIP-ℓ1 needs a narrow network or an end in time, and DOP neither."""
+        """Check that DIP-ℓ1 requires a narrow network or early stopping, and DOP neither."""
         ends = self._ends(rows)
         narrow, wide = ends["dip_l1_narrow"], ends["dip_l1_wide"]
         rivals = [end for end in ends.values() if end["title"] == "DIP-ℓ1"]
@@ -85,17 +85,18 @@ class Figure1b(ImageFigure):
             f"iteration {wide['at']}, {wide['end']:.1f} dB at the end",
             f"{mark(narrow['fall'] < wide['fall'])}  DIP-ℓ1 with width {narrow['width']} falls less: "
             f"from {narrow['best']:.1f} to {narrow['end']:.1f} dB",
-            f"{mark(largest < FALLS)}  DOP overfits at no width: it ends at most {largest:.2f} dB below its best",
+            f"{mark(largest < FALLS)}  DOP does not overfit at any width: it ends at most {largest:.2f} dB below its "
+            "best",
             f"{mark(wins)}  the end of DOP is above the best of DIP-ℓ1 at each width: {pairs}",
         ]
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """A line a run, the best of each of DIP-ℓ1 marked."""
+        """Plot one line per run; the best of each DIP-ℓ1 run is marked."""
         axes = drawing.subplots()
         for run, title in self.methods.items():
             own = [row for row in rows if row["run"] == run]
             colour, dashes = LINES[run]
-            if run == "dop_narrow":  # the legend has a column for each method
+            if run == "dop_narrow":  # the legend has one column per method
                 axes.plot([], [], "o", color=GREY, markersize=4.5, linestyle="none", label="best of DIP-ℓ1")
             label = f"{title}, width {own[0]['width']}"
             axes.plot(

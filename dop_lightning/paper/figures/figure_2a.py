@@ -1,4 +1,4 @@
-"""Figure 2a: the errors of X̂ and Ŝ over the ratio α of the rates."""
+"""Figure 2a: errors of X̂ and Ŝ for different ratios α of the learning rates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from dop_lightning.foundation.plotting import BLUE, GREY, RED
 from dop_lightning.paper.figures.base import FittedFigure, Row, mark
 
 NEAR_BEST = 1.05
-"""The mean error at √n may be so many times the best of all α."""
+"""Maximum ratio of the mean error at √n to that of the best α."""
 
 ERRORS = {"signal": ("relative_error", "X̂", RED, "o"), "corruption": ("relative_error_corruption", "Ŝ", BLUE, "s")}
-"""The score, name, colour and marker of each."""
+"""Score, symbol, colour and marker of each error."""
 
 
 class Figure2a(FittedFigure):
-    """Relative errors at n = 50, r = 5, p = 0.3: mean and range over instances that all α share."""
+    """Relative errors at n = 50, r = 5, p = 0.3: mean and range over instances, which are the same for all α."""
 
     name = "2a"
     size = (5.2, 3.5)
@@ -34,7 +34,7 @@ class Figure2a(FittedFigure):
     ]
 
     def table(self, out: Path) -> list[Row]:
-        """A row an α."""
+        """Return one row per α."""
         results = self.results(out, "dop")
         rows = []
         for scale in sorted({result["alpha_scale"] for result in results}):
@@ -47,7 +47,7 @@ class Figure2a(FittedFigure):
         return rows
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That √n is the best α, or as good."""
+        """Check that √n is the best α, or nearly the best."""
         lines = []
         for what, (_, symbol, *_) in ERRORS.items():
             best = min(rows, key=lambda row: row[f"{what}_mean"])
@@ -56,12 +56,12 @@ class Figure2a(FittedFigure):
             lines.append(
                 f"{mark(ratio <= NEAR_BEST)}  mean error of {symbol} at α = √n: {own[f'{what}_mean']:.4f}, "
                 f"{100 * (ratio - 1):.1f} % above the best of the grid (at {best['alpha_scale']:g}·√n); "
-                f"{100 * (NEAR_BEST - 1):.0f} % is the bar"
+                f"at most {100 * (NEAR_BEST - 1):.0f} % required"
             )
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Means as lines, ranges as bars."""
+        """Plot means as lines and ranges as error bars."""
         axes = drawing.subplots()
         scales = [row["alpha_scale"] for row in rows]
         axes.axvline(1, color=GREY, linewidth=1, linestyle="--", zorder=1)

@@ -1,4 +1,4 @@
-"""Figure 2b and c: which share of trials the convex program and DOP recover, over rank and corruption."""
+"""Figure 2b and c: fraction of trials that the convex program and DOP recover, by rank and corruption."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 from dop_lightning.paper.figures.base import FittedFigure, Row, mark, seconds_of
 
 SUCCESS = 0.1
-"""The relative error below which a trial is recovered (section 4.1)."""
+"""Maximum relative error of a recovered trial (section 4.1)."""
 
 AGREEMENT = 0.97
-"""The share of trials of which automatic and constant steps should say the same."""
+"""Required fraction of trials in which automatic and constant steps agree."""
 
 MOST_LISTED = 12
-"""Cells that are listed one by one."""
+"""Maximum number of cells that are listed individually."""
 
 
 class Figure2bc(FittedFigure):
-    """Maps over rank r and ratio p at n = 50: the share of trials with a relative error below 0.1."""
+    """Maps over rank r and ratio p at n = 50: fraction of trials with a relative error below 0.1."""
 
     name = "2bc"
     size = (11.6, 5.9)
@@ -42,16 +42,16 @@ class Figure2bc(FittedFigure):
     ]
 
     def table(self, out: Path) -> list[Row]:
-        """A row a cell: shares of recovered trials, and of those where both kinds of DOP agree.
+        """Return one row per cell: fractions of recovered trials, and of trials where both kinds of steps agree.
 
         Raises:
-            ValueError: a run has other trials than the others.
+            ValueError: the runs have different trials.
         """
         won = {method: self._recovered(out, method) for method in self.methods}
         trials = won["dop"].keys()
         for method, own in won.items():
             if own.keys() != trials:
-                raise ValueError(f"{out}: the run {method} has other problems than the run dop")
+                raise ValueError(f"{out}: runs must have equal problems, but {method} differs from dop")
         rows = []
         for rank, ratio in sorted({(rank, ratio) for rank, ratio, _ in trials}):
             cell = [trial for trial in trials if trial[:2] == (rank, ratio)]
@@ -62,14 +62,14 @@ class Figure2bc(FittedFigure):
         return rows
 
     def _recovered(self, out: Path, method: str) -> dict[tuple[int, float, int], bool]:
-        """Whether each trial, (rank, ratio, seed), is recovered; a diverged one is not."""
+        """Return whether each trial, (rank, ratio, seed), is recovered; diverged trials are not."""
         return {
             (result["true_rank"], result["ratio"], result["seed"]): result["relative_error"] < SUCCESS
             for result in self.results(out, method)
         }
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """A map a method, a digit a cell: tenths that are recovered, ``#`` for all."""
+        """Return one map per method with one digit per cell: tenths that are recovered, ``#`` for all."""
         ratios = sorted({row["ratio"] for row in rows})
         maps = [
             [
@@ -84,10 +84,10 @@ class Figure2bc(FittedFigure):
         width = max(len(line) for lines in maps for line in lines) + 3
         text = ["".join(line.ljust(width) for line in each).rstrip() for each in zip(*maps, strict=True)]
         shares = ", ".join(f"{ratio:g}" for ratio in ratios)
-        return "\n".join([*text, f"columns: p = {shares}; tenths of {rows[0]['trials']} trials, # is all, . is none"])
+        return "\n".join([*text, f"columns: p = {shares}; tenths of {rows[0]['trials']} trials, # all, . none"])
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """DOP against the convex programs cell by cell, and both kinds of steps."""
+        """Compare DOP with the convex programs cell by cell, and both kinds of steps with each other."""
         lines = []
         for own, rival in (
             ("dop", "convex"),
@@ -109,15 +109,15 @@ class Figure2bc(FittedFigure):
         total = sum(row["trials"] for row in rows)
         agreement = sum(row["auto_as_dop"] * row["trials"] for row in rows) / total
         lines.append(
-            f"{mark(agreement >= AGREEMENT)}  automatic steps say the same as constant ones of {agreement:.1%} of "
-            f"{total} trials; {AGREEMENT:.0%} is the bar"
+            f"{mark(agreement >= AGREEMENT)}  automatic and constant steps agree in {agreement:.1%} of {total} trials; "
+            f"at least {AGREEMENT:.0%} required"
         )
         times = [f"{title} {seconds_of(self.results(out, run)):.0f}" for run, title in self.methods.items()]
         lines.append(f"     seconds of the iterations: {'; '.join(times)}")
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Four grey maps, and the differences between both kinds of DOP and both convex programs."""
+        """Plot four grey maps, and the differences between both kinds of DOP and both convex programs."""
         panels = drawing.subplots(2, 4, sharex=True, sharey=True)
         titles = {
             "convex": "(b) convex, without X ⪰ 0",
@@ -138,15 +138,15 @@ class Figure2bc(FittedFigure):
             change = _map(axes, rows, lambda row, a=own, b=rival: row[a] - row[b], "PuOr", (-1, 1))
             axes.set_title(title, loc="left")
         for axes in panels[1]:
-            axes.set_xlabel("share p of corrupted entries")
+            axes.set_xlabel("fraction p of corrupted entries")
         for axes in panels[:, 0]:
             axes.set_ylabel("rank r")
-        drawing.colorbar(grey, ax=panels[0], label="share of trials recovered", aspect=16, pad=0.015)
-        drawing.colorbar(change, ax=panels[1], label="difference of shares", aspect=16, pad=0.015)
+        drawing.colorbar(grey, ax=panels[0], label="fraction of trials recovered", aspect=16, pad=0.015)
+        drawing.colorbar(change, ax=panels[1], label="difference of fractions", aspect=16, pad=0.015)
 
 
 def _map(axes: Any, rows: Sequence[Row], value: Any, colours: str, limits: tuple[float, float]) -> Any:
-    """Cells over p and r, each as wide as to halfway to its neighbours."""
+    """Plot cells over p and r, each extending halfway to its neighbours."""
     ratios, ranks = sorted({row["ratio"] for row in rows}), sorted({row["rank"] for row in rows})
     cells = {(row["rank"], row["ratio"]): value(row) for row in rows}
     grid = [[cells[rank, ratio] for ratio in ratios] for rank in ranks]
@@ -160,7 +160,7 @@ def _map(axes: Any, rows: Sequence[Row], value: Any, colours: str, limits: tuple
 
 
 def _edges(centres: Sequence[float]) -> list[float]:
-    """Borders of cells.
+    """Return the borders of cells.
 
     >>> _edges([1, 3, 5])
     [0.0, 2.0, 4.0, 6.0]

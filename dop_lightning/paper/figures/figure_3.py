@@ -1,4 +1,4 @@
-"""Figure 3: four images with half of their values destroyed, recovered by DIP, DIP-ℓ1 and DOP."""
+"""Figure 3: four images with half of their values corrupted, recovered by DIP, DIP-ℓ1 and DOP."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,5 +14,5 @@ class Figure3(MosaicFigure):
     title = "Four images, 50 % salt-and-pepper"
 
     def label(self, row: Mapping[str, Any]) -> str:
-        """The image."""
+        """Return the name of the image."""
         return image_title(row["image"])

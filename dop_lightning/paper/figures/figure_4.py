@@ -1,4 +1,4 @@
-"""Figure 4: learning curves over images (a) and shares of corrupted values (b): who has to be stopped, and when."""
+"""Figure 4: learning curves over images (a) and corruption levels (b): which methods require early stopping."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +21,11 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 DASHES = ("-", "--", "-.", ":")
 
 LEVELS = "_levels"
-"""The end of the names of runs over levels; they leave out the level that the images have."""
+"""Suffix of the names of runs over levels, which omit the level used for the images."""
 
 
 class Figure4(ImageFigure):
-    """PSNR over iterations: a column a method; above, images at one level; below, levels of the first image."""
+    """PSNR by iteration, one column per method; top: images at one level; bottom: levels of the first image."""
 
     name = "4"
     size = (9.6, 5.6)
@@ -45,7 +45,7 @@ class Figure4(ImageFigure):
     ]
 
     def table(self, out: Path) -> list[Row]:
-        """A row a method, problem and evaluation."""
+        """Return one row per method, problem and evaluation."""
         rows = []
         for run in self.methods:
             method = run.removesuffix(LEVELS)
@@ -53,7 +53,7 @@ class Figure4(ImageFigure):
         return rows
 
     def _ends(self, rows: Sequence[Row]) -> list[Row]:
-        """The peak and the end of each curve."""
+        """Return the peak and the end of each curve."""
         curves: dict[tuple[str, str, float], list[Row]] = {}
         for row in rows:
             curves.setdefault((row["method"], row["image"], row["ratio"]), []).append(row)
@@ -63,11 +63,11 @@ class Figure4(ImageFigure):
         ]
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """The peaks and the ends."""
+        """Return a table of the peaks and ends."""
         return render_table(self._ends(rows), self.columns)
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That DIP-ℓ1 has to be stopped at a time of each problem's own, and the others have not."""
+        """Check that DIP-ℓ1 requires stopping at an iteration that depends on the problem, unlike the others."""
         ends = self._ends(rows)
         of = {
             method: {(end["image"], end["ratio"]): end for end in ends if end["method"] == method}
@@ -78,7 +78,7 @@ class Figure4(ImageFigure):
         falls = [end["fall"] for end in of["dip_l1"].values()]
         lines = [
             f"{mark(min(falls) > FALLS)}  DIP-ℓ1 overfits: it ends {min(falls):.1f} to {max(falls):.1f} dB below its "
-            f"best, which comes between iterations {min(stops)} and {max(stops)}"
+            f"best, which is reached between iterations {min(stops)} and {max(stops)}"
         ]
         for method in ("dop", "default"):
             largest = max(end["fall"] for end in of[method].values())
@@ -94,7 +94,7 @@ class Figure4(ImageFigure):
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Six panels with one axis of PSNR; the best of each curve is marked where it has to be stopped."""
+        """Plot six panels with a common PSNR axis; the best of each curve is marked if it has to be stopped."""
         methods = list(dict.fromkeys(row["method"] for row in rows))
         panels = drawing.subplots(2, len(methods), sharex="col", sharey=True)
         first = rows[0]
@@ -118,7 +118,7 @@ class Figure4(ImageFigure):
 
 
 def _curves(axes: Any, curves: Sequence[Sequence[Row]], labels: Sequence[str]) -> None:
-    """A line a curve; that of X̂ pale behind the running average, where there is one."""
+    """Plot one line per curve; if there is a running average, X̂ is shown in a lighter colour behind it."""
     for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
         iterations = [row["iteration"] for row in curve]

@@ -1,4 +1,4 @@
-"""Figure 5: one image with 10 to 70 % of its values destroyed, recovered by DIP, DIP-ℓ1 and DOP."""
+"""Figure 5: one image with 10 to 70 % of its values corrupted, recovered by DIP, DIP-ℓ1 and DOP."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from dop_lightning.paper.figures.mosaic import MosaicFigure
 
 
 class Figure5(MosaicFigure):
-    """Pictures of one image at four shares of salt-and-pepper."""
+    """Pictures of one image at four levels of salt-and-pepper."""
 
     name = "5"
     title = "One image, 10 to 70 % salt-and-pepper"
 
     def label(self, row: Mapping[str, Any]) -> str:
-        """The share of corrupted values."""
+        """Return the fraction of corrupted values."""
         return percent(row["ratio"])

@@ -1,4 +1,4 @@
-"""The grid: the default of ``dop recover`` against the paper's methods on photographs × levels × seeds."""
+"""Grid: the default of ``dop recover`` compared with the paper's methods on photographs × levels × seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,39 +15,39 @@ from dop_lightning.runs.find import named_runs
 from dop_lightning.runs.results import read_metrics, render_table
 
 LINES = {"default": (RED, "-", "o"), "dop": (BLUE, "--", "s"), "dip_l1": (SKY, "-.", "^"), "dip": (BLACK, ":", "v")}
-"""Colour, dashes and marker of each method."""
+"""Colour, line style and marker of each method."""
 
 RIVALS = ("dop", "dip_l1", "dip")
-"""The paper's methods, compared by their oracles."""
+"""Methods of the paper, compared with oracle stopping."""
 
 OTHER_LINES = [(colour, marker) for marker in ("D", "P", "X") for colour in (ORANGE, GREEN, PURPLE, GREY)]
-"""Colour and marker of each rival of the user's choice, in turn; their lines are thin and solid."""
+"""Colour and marker of each additional rival, in turn; their lines are thin and solid."""
 
 SAME = 0.005
-"""Decibels by which the input PSNR of one problem may differ between two runs."""
+"""Maximum difference in dB between the input PSNR of the same problem in two runs."""
 
 MARGIN = 1.0
-"""Decibels above the best oracle, on the mean of each level but the lightest."""
+"""Required gain in dB over the best oracle, in the mean of each level except light ones."""
 
 OVER_DOP = 2.0
-"""Decibels above plain DOP, on the mean of all."""
+"""Required gain in dB over plain DOP, in the overall mean."""
 
 WON = 0.9
-"""Of the cases."""
+"""Required fraction of cases in which the default is best."""
 
 LIGHT = 0.2
-"""Levels below are light: the default is to be no worse than the oracle of DIP-ℓ1 there."""
+"""Levels below this are light: there, the default must not be worse than the oracle of DIP-ℓ1."""
 
 
 class Grid(FittedFigure):
-    """PSNR over the level of the corruption: the mean and the standard deviation over photographs and seeds.
+    """PSNR by corruption level: mean and standard deviation over photographs and seeds.
 
-    Of the default and of DOP it is the end of the run. The oracles stop a rival where its PSNR, or that of the running
-    average of its output, is largest: they know the truth. Rivals of the user's choice, :attr:`configs` and
-    :attr:`runs`, are shown at their end.
+    The default and DOP are scored at the end of the run. Oracles know the truth, and stop the other methods at the
+    highest PSNR of their output or of its running average. Additional rivals, :attr:`configs` and :attr:`runs`, are
+    scored at their end.
 
     Attributes:
-        configs: config of each rival to compute, by its name in ``configs/rivals/``.
+        configs: config of each rival to run, by its name in ``configs/rivals/``.
         runs: folder of each finished run to show, by its name in the figure.
     """
 
@@ -76,14 +76,14 @@ class Grid(FittedFigure):
         self.runs: dict[str, Path] = {}
 
     def use_rivals(self, names: Sequence[str], runs: Sequence[Path]) -> None:
-        """Show more rivals.
+        """Add rivals.
 
         Args:
             names: configs of ``configs/rivals/``, which are run on the problems of the figure.
-            runs: folders of finished runs on these problems, or folders that hold such runs at any depth.
+            runs: folders of finished runs on these problems, or folders that contain such runs at any depth.
 
         Raises:
-            ValueError: no config has that name, a folder holds no run, or two methods have one name.
+            ValueError: a config does not exist, a folder contains no run, or two methods have the same name.
         """
         known = rival_configs()
         for name in names:
@@ -95,11 +95,11 @@ class Grid(FittedFigure):
             self.configs[name] = known[name]
         for folder, name in named_runs(runs):
             if name in self.runs or name in {*self.methods, *self.configs}:
-                raise ValueError(f"{folder}: the figure shows another run called {name}; rename the folder")
+                raise ValueError(f"{folder}: the figure already has a method {name}; rename the folder")
             self.runs[name] = folder
 
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
-        """Do the runs that are missing, those of rivals last, and finish those that were interrupted."""
+        """Start missing runs and resume interrupted ones, those of rivals last."""
         if status := super().compute(out, scale, fit):
             return status
         for name, config in self.configs.items():
@@ -108,7 +108,7 @@ class Grid(FittedFigure):
         return 0
 
     def table(self, out: Path) -> list[Row]:
-        """A row a method and problem: the PSNR at its end and that of an oracle.
+        """Return one row per method and problem, with the PSNR at the end and that of an oracle.
 
         Raises:
             ValueError: the run of a rival has other problems, or has not finished them.
@@ -143,7 +143,7 @@ class Grid(FittedFigure):
         return rows
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """A line a level, then a line a rival of the user's choice: means ± standard deviations."""
+        """Return a table with one line per level, then one with one line per additional rival: means ± deviations."""
         lines = []
         for level in _levels(rows):
             cases = _cases(rows, level)
@@ -159,7 +159,7 @@ class Grid(FittedFigure):
         return f"{table}\n\n{_rival_table(rows, others)}" if others else table
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That the default beats rivals that know when to stop."""
+        """Check that the default is better than methods with oracle stopping."""
         lines = []
         heavy = [level for level in _levels(rows) if level >= LIGHT]
         for level in _levels(rows):
@@ -175,20 +175,20 @@ class Grid(FittedFigure):
         cases = [case for level in heavy for case in _cases(rows, level)]
         over = mean(case["default", "end"] - case["dop", "end"] for case in cases)
         won = mean(map(_is_won, cases))
-        lines.append(f"{mark(over >= OVER_DOP)}  it is {over:+.2f} dB over DOP, the mean of all from {heavy[0]:.0%} on")
-        lines.append(f"{mark(won >= WON)}  it wins {won:.0%} of those {len(cases)} cases against every oracle")
+        lines.append(f"{mark(over >= OVER_DOP)}  it is {over:+.2f} dB over DOP on average, from {heavy[0]:.0%} on")
+        lines.append(f"{mark(won >= WON)}  it is better than every oracle in {won:.0%} of those {len(cases)} cases")
         lines += [_against(rows, rival) for rival in _others(rows)]
         found = [row for row in rows if row["method"] == "default" and row["precision"] is not None]
         if found:
             missed, false = (1 - mean(row[key] for row in found) for key in ("recall", "precision"))
-            said = f"of the corrupted entries it misses {missed:.2%}; of those it names {false:.2%} are clean"
+            said = f"it misses {missed:.2%} of the corrupted entries; {false:.2%} of the detected entries are clean"
             lines.append(f"     {said}")
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Means over levels, bars of one standard deviation."""
+        """Plot means by level, with error bars of one standard deviation."""
         others = _others(rows)
-        if others:  # the legend takes a column of the drawing
+        if others:  # the legend is placed beside the axes
             drawing.set_size_inches(self.size[0] + 2.0, self.size[1] + 0.6)
         axes = drawing.subplots()
         levels = _levels(rows)
@@ -202,7 +202,7 @@ class Grid(FittedFigure):
             values = [[case[method, kind] for case in _cases(rows, level)] for level in levels]
             colour, dashes, marker = styles[method]
             axes.errorbar(
-                # beside each other, to be told apart
+                # with a small horizontal offset per method, to avoid overlap
                 [100 * level + 0.5 * (place - (len(titles) - 1) / 2) for level in levels],
                 [mean(of_level) for of_level in values],
                 yerr=[stdev(of_level) if len(of_level) > 1 else 0.0 for of_level in values],
@@ -218,7 +218,7 @@ class Grid(FittedFigure):
         axes.set_xlabel("corrupted entries, %")
         axes.set_ylabel("PSNR, dB")
         cases = len(_cases(rows, levels[0]))
-        axes.set_title(f"Salt and pepper, {cases} cases a level: mean and standard deviation", loc="left")
+        axes.set_title(f"Salt and pepper, {cases} cases per level: mean and standard deviation", loc="left")
         if others:
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         else:
@@ -226,7 +226,7 @@ class Grid(FittedFigure):
 
 
 def rival_title(name: str) -> str:
-    """Return the label of a rival: the title of its config, else the name of its run.
+    """Return the label of a rival: the title of its config, or the name of its run.
 
     >>> rival_title("adaptive_median"), rival_title("namf"), rival_title("runs/my_namf")
     ('adaptive median', 'NAMF', 'runs/my_namf')
@@ -236,7 +236,7 @@ def rival_title(name: str) -> str:
 
 
 def _oracles(run: Path) -> dict[str, tuple[float, int]]:
-    """The best PSNR of a run on the way and its iteration, by problem."""
+    """Return the best PSNR during a run and its iteration, by problem."""
     best: dict[str, tuple[float, int]] = {}
     for entry in read_metrics(run):
         if entry.tag in TAGS:
@@ -246,7 +246,7 @@ def _oracles(run: Path) -> dict[str, tuple[float, int]]:
 
 
 def _case(result: Mapping[str, Any]) -> tuple[str, float, int]:
-    """The photograph, level and seed of a result."""
+    """Return the photograph, level and seed of a result."""
     return str(result.get("image")), float(result.get("ratio", math.nan)), int(result["seed"])
 
 
@@ -254,38 +254,38 @@ def _matching(results: Sequence[Row], inputs: Mapping[tuple[str, float, int], fl
     """Return the results of a rival on the problems of the figure.
 
     Args:
-        results: of the run of the rival.
+        results: results of the rival's run.
         inputs: input PSNR of each problem of the figure.
-        folder: of the run, for messages.
+        folder: folder of the run, for messages.
 
     Raises:
-        ValueError: a problem is missing, unfinished, or of another observation.
+        ValueError: a problem is missing or unfinished, or has another observation.
     """
-    hint = "run it over the configs of the figure, see docs/rivals.md"
+    hint = "run it with the configs of the figure, see docs/rivals.md"
     found = {_case(result): result for result in results if result["status"] != "interrupted"}
     if missing := [case for case in inputs if case not in found]:
         image, level, seed = missing[0]
         raise ValueError(
-            f"{folder}: has no result of {len(missing)} of the {len(inputs)} problems of the figure, such as {image}, "
+            f"{folder}: no result for {len(missing)} of the {len(inputs)} problems of the figure, such as {image}, "
             f"{level:.0%}, seed {seed}; {hint}"
         )
     for case, psnr in inputs.items():
         own = found[case].get("input_psnr", math.nan)
         if abs(own - psnr) > SAME:
             raise ValueError(
-                f"{folder}: {found[case]['problem']} is another problem than that of the figure, its input has "
+                f"{folder}: {found[case]['problem']} differs from the problem of the figure: its input PSNR is "
                 f"{own:.2f} dB instead of {psnr:.2f} dB; {hint}"
             )
     return [found[case] for case in inputs]
 
 
 def _others(rows: Sequence[Row]) -> list[str]:
-    """The rivals of the user's choice, in the order of the table."""
+    """Return the additional rivals, in the order of the table."""
     return [method for method in dict.fromkeys(row["method"] for row in rows) if method not in LINES]
 
 
 def _rival_table(rows: Sequence[Row], others: Sequence[str]) -> str:
-    """A line a rival, a column a level; the default first."""
+    """Return a table with one line per rival and one column per level; the default comes first."""
     levels = _levels(rows)
     lines = []
     for method in ("default", *others):
@@ -297,11 +297,13 @@ def _rival_table(rows: Sequence[Row], others: Sequence[str]) -> str:
 
 
 def _against(rows: Sequence[Row], rival: str) -> str:
-    """The verdict on one rival of the user's choice, over all levels."""
+    """Return the verdict on one additional rival, over all levels."""
     cases = [case for level in _levels(rows) for case in _cases(rows, level)]
     gains = [case["default", "end"] - case[rival, "end"] for case in cases]
     over, won = mean(gains), sum(gain > 0 for gain in gains)
-    return f"{mark(over >= 0)}  the default is {over:+.2f} dB over {rival_title(rival)}, and wins {won} of {len(cases)}"
+    return (
+        f"{mark(over >= 0)}  the default is {over:+.2f} dB over {rival_title(rival)}, better in {won} of {len(cases)}"
+    )
 
 
 def _levels(rows: Sequence[Row]) -> list[float]:
@@ -309,7 +311,7 @@ def _levels(rows: Sequence[Row]) -> list[float]:
 
 
 def _cases(rows: Sequence[Row], level: float) -> list[dict[tuple[str, str], float]]:
-    """Of each photograph and seed at a level, the scores by method and kind; those that all methods have."""
+    """Return the scores of each photograph and seed at a level, by method and kind, if all methods have them."""
     cases: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
     for row in rows:
         if row["level"] == level:
@@ -320,7 +322,7 @@ def _cases(rows: Sequence[Row], level: float) -> list[dict[tuple[str, str], floa
 
 
 def _margin(cases: Sequence[dict[tuple[str, str], float]]) -> float:
-    """The default's mean over that of the rival whose oracle has the best mean."""
+    """Return the mean of the default minus that of the best oracle."""
     best = max(mean(case[rival, "oracle"] for case in cases) for rival in RIVALS)
     return mean(case["default", "end"] for case in cases) - best
 

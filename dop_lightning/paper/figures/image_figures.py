@@ -1,4 +1,4 @@
-"""What figures of images share: where the paper's four images are, the curves of their runs, names of problems."""
+"""Common parts of figures of images: location of the paper's images, curves of runs, and labels."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dop_lightning.paper.figures.configs import Scale, layers
 from dop_lightning.runs.folder import RunFolder
 
 TAGS = ("psnr", "psnr_average")
-"""The curves that are read: of X̂, and of the running average of it where a run keeps one."""
+"""Tags of the curves: PSNR of X̂, and of its running average if the run has one."""
 
 CURVE_COLUMNS = (
     ("best", "best PSNR", ".2f"),
@@ -20,33 +20,33 @@ CURVE_COLUMNS = (
     ("end", "at the end", ".2f"),
     ("iterations", "iterations", "d"),
 )
-"""Of what :func:`peak_and_end` tells of a curve."""
+"""Columns for the result of :func:`peak_and_end`."""
 
 FALLS = 1.0
-"""Decibels: who ends so far below their best has to be stopped; less may be due to the perturbed inputs."""
+"""Decrease in dB below the best from which a method requires stopping; perturbed inputs can cause smaller decreases."""
 
 
 class ImageFigure(FittedFigure):
-    """A figure of runs on images: at scale small on photographs of the package, at scale paper on the user's files.
+    """Figure of runs on images: photographs of the package at scale small, the user's files at scale paper.
 
     Attributes:
-        images: a folder in the place of the one that the configs name; ``None`` for that one.
+        images: folder that replaces the one in the configs; ``None`` to use that of the configs.
     """
 
     images: Path | None = None
 
     def use_images(self, folder: Path) -> None:
-        """Take the paper's images from there."""
+        """Read the paper's images from a folder."""
         self.images = folder
 
     def compute(self, out: Path, scale: Scale, fit: Fit) -> int:
-        """Do the runs that are missing, and finish those that were interrupted.
+        """Start missing runs and resume interrupted ones.
 
         Raises:
-            ValueError: an image is missing, or a folder was given for a scale that needs none.
+            ValueError: an image is missing, or a folder was given for a scale that does not use it.
         """
         if scale != "paper" and self.images is not None:
-            raise ValueError(f"--images goes with --scale paper, got --images {self.images} with --scale {scale}")
+            raise ValueError(f"--images requires --scale paper, got --images {self.images} with --scale {scale}")
         options = {run: self._images(run) for run in self.methods} if scale == "paper" else {}
         for run in self.methods:
             if status := fit(run, layers(self.name, run, scale), out / RUNS / run, options.get(run, [])):
@@ -54,7 +54,7 @@ class ImageFigure(FittedFigure):
         return 0
 
     def _images(self, run: str) -> list[str]:
-        """The option that names the images of a run, where they are not those of its config.
+        """Return the option for the images of a run if they differ from those of its config.
 
         Raises:
             ValueError: an image is missing.
@@ -67,16 +67,16 @@ class ImageFigure(FittedFigure):
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise ValueError(
-                f"{paths[0].parent}: the folder must hold the paper's images, got none called {', '.join(missing)}; "
-                "scripts/fetch_images.py fetches them, and --images names another folder"
+                f"{paths[0].parent}: the paper's images {', '.join(missing)} are missing; run scripts/fetch_images.py, "
+                "or pass another folder with --images"
             )
         return [] if self.images is None else ["--data.images", json.dumps([str(path) for path in paths])]
 
     def curves(self, out: Path, run: str) -> list[Row]:
-        """The curves of a run: a row a problem and evaluation, with the attributes of the problem.
+        """Return the curves of a run, one row per problem and evaluation, with the attributes of the problem.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the run has no curves.
         """
         rows: dict[tuple[str, int], Row] = {}
         attributes = {result["problem"]: result["attributes"] for result in self.results(out, run)}
@@ -87,22 +87,22 @@ class ImageFigure(FittedFigure):
                 new = {"image": of_problem["image"], "ratio": of_problem["ratio"], "iteration": entry.iteration}
                 rows.setdefault((entry.problem, entry.iteration), new)[entry.tag] = entry.value
         if not rows:
-            raise ValueError(f"{folder.metrics_path}: no PSNR of any problem is known")
+            raise ValueError(f"{folder.metrics_path}: must contain the PSNR of at least one problem, got none")
         return list(rows.values())
 
 
 def setting(out: Path, run: str, *keys: str) -> Any:
-    """A setting of a run, from its ``config.yaml``: ``setting(out, "dop", "model", "alpha")``."""
+    """Return a setting of a run from its ``config.yaml``, for example ``setting(out, "dop", "model", "alpha")``."""
     return RunFolder(out / RUNS / run).setting(*keys)
 
 
 def shown(row: Row) -> float:
-    """The PSNR of what a run gives: the running average, where it keeps one."""
+    """Return the PSNR of a run's output, which is the running average if there is one."""
     return float(row["psnr_average"] if "psnr_average" in row else row["psnr"])
 
 
 def peak_and_end(curve: Sequence[Row]) -> Row:
-    """The best of a curve, where it is, the end, and how far the end is below the best, dB.
+    """Return the best PSNR of a curve, its iteration, the final PSNR, and the difference between both, in dB.
 
     >>> curve = [{"iteration": 10 * k, "psnr": psnr} for k, psnr in enumerate([5.0, 20.0, 12.0])]
     >>> peak_and_end(curve)
@@ -120,7 +120,7 @@ def peak_and_end(curve: Sequence[Row]) -> Row:
 
 
 def image_title(name: str) -> str:
-    """How a figure calls an image: as its file, a first letter in upper case.
+    """Return the label of an image: its file name with an upper-case first letter.
 
     >>> image_title("astronaut"), image_title("F16")
     ('Astronaut', 'F16')
@@ -129,7 +129,7 @@ def image_title(name: str) -> str:
 
 
 def percent(ratio: float) -> str:
-    """A share for people.
+    """Format a fraction as a percentage.
 
     >>> percent(0.7)
     '70 %'

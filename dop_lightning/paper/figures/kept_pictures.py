@@ -1,4 +1,4 @@
-"""Pictures that a figure shows and a run does not keep by itself: the truth, the observation, the best on the way."""
+"""Callback that saves pictures needed by figures: the truth, the observation, and the best result during the run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TRUTH, OBSERVED, BEST = "truth.png", "observed.png", "best.png"
 
 
 class KeptPictures(RecoveryCallback):
-    """Writes ``RUN/<problem>/truth.png``, ``observed.png`` and ``best.png`` of images whose truth is known.
+    """Write ``RUN/<problem>/truth.png``, ``observed.png`` and ``best.png`` for images with known truth.
 
-    The best is that of the highest PSNR among the evaluations and the end, the one whose score ``result.json`` has as
-    ``best_psnr``: an oracle's choice, for methods that overfit. It is remembered as 8 bits a value, in checkpoints too.
+    ``best.png`` has the highest PSNR of all evaluations and the end, which ``result.json`` reports as ``best_psnr``. An
+    oracle selects it, for methods that overfit. It is kept with 8 bits per value, also in checkpoints.
 
         trainer:
           callbacks:
@@ -38,9 +38,9 @@ class KeptPictures(RecoveryCallback):
         self._best: dict[str, dict[str, Any]] = {}
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Remember what is better than all before."""
+        """Keep the picture of each problem whose PSNR is the highest so far."""
         if look.iteration % module.evaluate_every:
-            return  # before an interruption: a straight run would not have seen it
+            return  # an extra evaluation before an interruption, which an uninterrupted run would not have
         for name, signal, of_problem in zip(look.problems.names, look.evaluation.signal, look.scores, strict=True):
             self._see(name, signal, of_problem)
 
@@ -51,22 +51,22 @@ class KeptPictures(RecoveryCallback):
         self._see(problem.name, outcome.signal, outcome.scores)
         best = self._best.pop(problem.name, None)
         if known:
-            self._best[problem.name] = known  # a longer run goes on without this end
+            self._best[problem.name] = known  # if the run is extended, this end is not an evaluation
         if best is None or problem.truth is None:
             return
         folder = Path(trainer.default_root_dir) / problem.folder
         pictures = {TRUTH: as_levels(problem.truth), BEST: best["picture"]}
-        if problem.observation.dim() == 3:  # what was measured need not be an image
+        if problem.observation.dim() == 3:  # an observation need not be an image
             pictures[OBSERVED] = as_levels(problem.observation)
         for name, levels in pictures.items():
             write_pixels(folder / name, as_picture(levels))
 
     def problem_state(self, name: str) -> dict[str, Any]:
-        """The best picture of one problem, and its score."""
+        """Return the best picture of one problem, and its score."""
         return dict(self._best.get(name, {}))
 
     def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """The best picture of one problem, and its score."""
+        """Load the best picture of one problem, and its score."""
         if state:
             self._best[name] = dict(state)
 
@@ -76,12 +76,12 @@ class KeptPictures(RecoveryCallback):
 
 
 def as_levels(image: Tensor) -> Tensor:
-    """Values of [0, 1] as 8 bits, on the CPU."""
+    """Convert values in [0, 1] to 8 bits, on the CPU."""
     return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
 
 
 def as_picture(levels: Tensor) -> np.ndarray:
-    """``(C, H, W)`` as ``(H, W)`` grey, of the first channel, or ``(H, W, 3)``, of the first three.
+    """Convert ``(C, H, W)`` to grey ``(H, W)`` (first channel) or to ``(H, W, 3)`` (first three channels).
 
     >>> as_picture(torch.zeros(2, 5, 7, dtype=torch.uint8)).shape, as_picture(torch.zeros(4, 5, 7)).shape
     ((5, 7), (5, 7, 3))

@@ -1,4 +1,4 @@
-"""Figures of pictures: a row a problem, a column a method, the PSNR under each."""
+"""Figures of pictures: one row per problem, one column per method, with the PSNR below each picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,20 +16,20 @@ from dop_lightning.runs.results import render_table
 END = "recovered.png"
 
 SIDE = 1.32
-"""Of the longer side of a picture, inches."""
+"""Length of the longer side of a picture, in inches."""
 
 CAPTION = 0.24
-"""Of the line below a picture, inches."""
+"""Height of the caption of a picture, in inches."""
 
 
 class MosaicFigure(ImageFigure):
-    """The truth, the observation, and what each method makes of it.
+    """The truth, the observation, and the result of each method.
 
-    DIP and DIP-ℓ1 are shown where their PSNR is best, as in the paper: an oracle's stop. DOP is shown at its end.
+    DIP and DIP-ℓ1 are shown at their best PSNR (an oracle stops them), as in the paper. DOP is shown at its end.
 
     Attributes:
-        title: of the drawing.
-        stopped: the methods that are shown at their best.
+        title: title of the figure.
+        stopped: methods that are shown at their best PSNR.
     """
 
     title: ClassVar[str]
@@ -50,20 +50,20 @@ class MosaicFigure(ImageFigure):
     ]
 
     def label(self, row: Mapping[str, Any]) -> str:
-        """What a row of pictures is called."""
+        """Return the label of a row of pictures."""
         raise NotImplementedError
 
     def table(self, out: Path) -> list[Row]:
-        """A row a problem and picture: whose it is, its PSNR and its file, beside the CSV.
+        """Return one row per problem and picture, with its method, PSNR and file, relative to the CSV.
 
         Raises:
-            ValueError: a run has other problems than the others.
+            ValueError: the runs have different problems.
         """
         found = {run: {result["problem"]: result for result in self.results(out, run)} for run in self.methods}
         problems = list(found["dop"])
         for run, own in found.items():
             if list(own) != problems:
-                raise ValueError(f"{out}: the run {run} has other problems than the run dop")
+                raise ValueError(f"{out}: runs must have equal problems, but {run} differs from dop")
         rows: list[Row] = []
         for problem in problems:
             first = found["dop"][problem]
@@ -82,7 +82,7 @@ class MosaicFigure(ImageFigure):
         return rows
 
     def _problems(self, rows: Sequence[Row]) -> list[Row]:
-        """A row a problem: all methods beside each other."""
+        """Return one row per problem, with all methods as columns."""
         wide: dict[str, Row] = {}
         for row in rows:
             own = wide.setdefault(row["problem"], {"label": self.label(row)})
@@ -95,11 +95,11 @@ class MosaicFigure(ImageFigure):
         return list(wide.values())
 
     def summary(self, rows: Sequence[Row]) -> str:
-        """A line a problem."""
+        """Return a table with one line per problem."""
         return render_table(self._problems(rows), self.columns)
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That DOP is best, without being stopped."""
+        """Check that DOP is best, without early stopping."""
         problems = self._problems(rows)
         lines = []
         for rival in self.stopped:
@@ -107,22 +107,22 @@ class MosaicFigure(ImageFigure):
             gain = [p["dop"] - p[rival] for p in problems]
             where = f"; not at {', '.join(below)}" if below else ""
             lines.append(
-                f"{mark(not below)}  DOP at its end is above {self.methods[rival]} at its best in "
+                f"{mark(not below)}  the end of DOP is above the best of {self.methods[rival]} in "
                 f"{len(problems) - len(below)} of {len(problems)}, by {min(gain):+.1f} to {max(gain):+.1f} dB{where}"
             )
         fall = max(p["dop_best"] - p["dop_end"] for p in problems)
         lines.append(f"{mark(fall < FALLS)}  DOP ends at most {fall:.2f} dB below its own best")
         loss = [p["dip_l1"] - p["dip_l1_end"] for p in problems]
-        lines.append(f"     left alone, DIP-ℓ1 ends {min(loss):.1f} to {max(loss):.1f} dB below its best")
+        lines.append(f"     without stopping, DIP-ℓ1 ends {min(loss):.1f} to {max(loss):.1f} dB below its best")
         return lines
 
     def write(self, rows: Sequence[Row], out: Path) -> None:
-        """Write the table and the drawing, of pictures that lie in ``out``."""
+        """Write the table and the figure, whose pictures are in ``out``."""
         self._pictures = {row["file"]: _picture(out / row["file"]) for row in rows}
         super().write(rows, out)
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """A grid of pictures, the best PSNR of a row in bold."""
+        """Draw a grid of pictures, with the best PSNR of each row in bold."""
         titles = {"truth": "truth", "observed": "observed"}
         for run, title in self.methods.items():
             titles[run] = f"{title},\n{'best iteration' if run in self.stopped else 'at the end'}"
@@ -156,10 +156,10 @@ def _show(axes: Any, picture: np.ndarray) -> None:
 
 
 def _picture(path: Path) -> np.ndarray:
-    """A picture of a run.
+    """Read a picture of a run.
 
     Raises:
-        ValueError: somebody has removed it.
+        ValueError: the file has been removed.
     """
     if not path.is_file():
         raise ValueError(f"{path}: the picture is missing; remove the folder of this run and start again")

@@ -1,6 +1,6 @@
-"""Theorem 1 in numbers: as γ → 0, DOP tends to the solution of the convex program with λ = 1/α.
+"""Numerical check of Theorem 1: as γ → 0, DOP approaches the solution of the convex program with λ = 1/α.
 
-Shapes: K problems, a seed each; n eigenvalues, m measurements; X ``(K, n, n)``, y, s, g, h, ξ ``(K, m)``.
+Shapes: K problems, one per seed; n eigenvalues, m measurements; X ``(K, n, n)``, y, s, g, h, ξ ``(K, m)``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,15 +45,15 @@ RESIDUALS = {
 """Colour and condition of each residual of Lemma 1."""
 
 AGREEMENT = 0.02
-"""How near the ways to compute X should come to each other, in the median."""
+"""Maximum median distance between the three computations of X."""
 
 LEAST_SHOWN = 1e-16
-"""Residuals of 0 are drawn here."""
+"""Value at which residuals of 0 are drawn."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a method has made of K problems: X, g, h and ξ."""
+    """Result of a method for K problems: X, g, h and ξ."""
 
     signal: Tensor
     g: Tensor
@@ -62,7 +62,7 @@ class Recovered:
 
 
 class Theorem1(ComputedFigure):
-    """Distances to the optimum and the residuals of Lemma 1 over γ, for several α: medians over seeds."""
+    """Distances to the optimum and residuals of Lemma 1 by γ, for several α: medians over seeds."""
 
     name = "theorem-1"
     size = (8.6, 3.7)
@@ -77,7 +77,7 @@ class Theorem1(ComputedFigure):
     ]
 
     def rows(self, settings: Mapping[str, Any]) -> list[Row]:
-        """A row a method, α and γ: medians of relative distances and residuals."""
+        """Return one row per method, α and γ: medians of relative distances and residuals."""
         problems = commuting_problems(settings)
         operator = CommutingSensing(problems)
         descent = settings["descent"]
@@ -112,7 +112,7 @@ class Theorem1(ComputedFigure):
         return rows
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
-        """That distances fall with γ, and that the three ways to compute X agree."""
+        """Check that distances decrease with γ, and that the three computations of X agree."""
         limits = [row for row in rows if row["method"] == "limit"]
         lines = []
         for alpha in dict.fromkeys(row["alpha"] for row in limits):
@@ -121,7 +121,7 @@ class Theorem1(ComputedFigure):
             falls = all(near["distance"] < far["distance"] for far, near in pairwise(own))
             lines.append(
                 f"{mark(falls)}  α = {alpha:g}: X̂ approaches the optimum of λ = 1/α (the truth for "
-                f"{first['optimum_is_truth']} of {first['seeds']} seeds) as γ falls: median distance "
+                f"{first['optimum_is_truth']} of {first['seeds']} seeds) as γ decreases: median distance "
                 f"{first['distance']:.1e} at γ = {first['gamma']:.0e}, {last['distance']:.1e} at {last['gamma']:.0e}"
             )
         for method, goal, text in (
@@ -129,11 +129,11 @@ class Theorem1(ComputedFigure):
             ("descent", "to_flow", "gradient descent ends near the flow at the same time"),
         ):
             furthest = max(row[goal] for row in rows if row["method"] == method)
-            lines.append(f"{mark(furthest < AGREEMENT)}  {text}: within {furthest:.1e}, in the median")
+            lines.append(f"{mark(furthest < AGREEMENT)}  {text}: median distance at most {furthest:.1e}")
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
-        """Left distances, right residuals for the α in the middle."""
+        """Plot distances on the left, and residuals for the middle α on the right."""
         left, right = drawing.subplots(1, 2)
         alphas = list(dict.fromkeys(row["alpha"] for row in rows))
         markers = {"descent": ("x", 6), "flow": ("o", 7)}
@@ -169,7 +169,7 @@ class Theorem1(ComputedFigure):
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.invert_xaxis()
-            axes.set_xlabel("scale γ of the start")
+            axes.set_xlabel("initialization scale γ")
             axes.legend(loc=place)
 
 
@@ -178,7 +178,7 @@ def _colours(count: int) -> list[str]:
 
 
 def commuting_problems(settings: Mapping[str, Any]) -> ProblemBatch:
-    """A problem a seed, ``y = A(X*) + s*``, whose X* commutes with all Aᵢ; in float64.
+    """Return one problem per seed, ``y = A(X*) + s*``, in float64, where X* commutes with all Aᵢ.
 
     Args:
         settings: ``n``, ``measurements``, ``rank``, ``outliers``, ``seeds``.
@@ -201,18 +201,18 @@ def commuting_problems(settings: Mapping[str, Any]) -> ProblemBatch:
 
 
 def _each(operator: CommutingSensing, problems: ProblemBatch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Ω, B and y of each problem."""
+    """Iterate over Ω, B and y of each problem."""
     return zip(operator.basis, operator.weights, problems.observation, strict=True)
 
 
 def _optimum(operator: CommutingSensing, problems: ProblemBatch, alpha: float) -> Tensor:
-    """X of Eq. 8 with λ = 1/α, ``(K, n, n)``."""
+    """Return X of Eq. 8 with λ = 1/α, ``(K, n, n)``."""
     found = [in_basis(commuting_optimum(B, y, 1 / alpha).x, basis) for basis, B, y in _each(operator, problems)]
     return torch.stack(found)
 
 
 def _limit(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamma: float) -> Recovered:
-    """The flow at t = ∞."""
+    """Return the flow at t = ∞."""
     limits = [(basis, commuting_limit(B, y, alpha, gamma)) for basis, B, y in _each(operator, problems)]
     return Recovered(
         torch.stack([in_basis(limit.x, basis) for basis, limit in limits]),
@@ -223,7 +223,7 @@ def _limit(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gam
 
 
 def _start(problems: ProblemBatch, alpha: float, gamma: float, tau: float) -> BatchState:
-    """Gradient descent at the start of Eq. 11."""
+    """Return gradient descent, initialized as in Eq. 11."""
     method = Method(
         partial(SymmetricFactor, scale=gamma, start="identity"),
         partial(HadamardCorruption, scale=gamma, start="constant"),
@@ -232,20 +232,20 @@ def _start(problems: ProblemBatch, alpha: float, gamma: float, tau: float) -> Ba
 
 
 def _descent(problems: ProblemBatch, alpha: float, gamma: float, tau: float, time: float) -> Recovered:
-    """Gradient descent to ``τ·k = time``.
+    """Run gradient descent to ``τ·k = time``.
 
     Raises:
-        ValueError: it diverges.
+        ValueError: gradient descent diverges.
     """
     state = _start(problems, alpha, gamma, tau)
     if state.advance(round(time / tau)):
-        raise ValueError(f"tau must be smaller: gradient descent at gamma = {gamma:g} diverges, got {tau}")
+        raise ValueError(f"tau must be smaller, because gradient descent diverges at gamma = {gamma:g}; got {tau}")
     g, h = (array.detach() for array in state.corruption.parameters())
     return Recovered(state.evaluate().signal, g, h, dual_variable(g, h, alpha))
 
 
 def _flow(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamma: float, time: float) -> Recovered:
-    """The flow, integrated."""
+    """Integrate the flow."""
     state = _start(problems, alpha, gamma, 1.0)
     (U,), (g, h) = state.signal.parameters(), state.corruption.parameters()
     flow = gradient_flow(operator, problems.observation, U, g, h, alpha, torch.tensor([time]), tolerance=1e-7)
@@ -253,7 +253,7 @@ def _flow(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamm
 
 
 def _distances(X: Tensor, other: Tensor) -> Tensor:
-    """``‖X − X'‖/‖X'‖``, ``(K,)``; ``‖X‖`` where X' = 0, the optimum of a large α."""
+    """Return ``‖X − X'‖/‖X'‖``, ``(K,)``, or ``‖X‖`` if X' = 0, the optimum for large α."""
     norms = torch.linalg.matrix_norm(other)
     return torch.linalg.matrix_norm(X - other) / torch.where(norms > 0, norms, 1.0)
 
@@ -261,7 +261,7 @@ def _distances(X: Tensor, other: Tensor) -> Tensor:
 def _residuals(
     operator: CommutingSensing, problems: ProblemBatch, found: Recovered, alpha: float, gamma: float
 ) -> dict[str, float]:
-    """Medians of the residuals of Lemma 1."""
+    """Return medians of the residuals of Lemma 1."""
     nu = dual_certificate(found.xi, gamma)
     y = problems.observation
     residuals = kkt_residuals(operator, y, found.signal, found.g, found.h, nu, 1 / alpha)

@@ -1,4 +1,4 @@
-"""What the paper proves, as code to verify it with: Theorem 1 and appendix A. See docs/theory.md."""
+"""Numerical verification of the paper's theory: Theorem 1 and appendix A. See docs/theory.md."""
 
 from dop_lightning.paper.theory.certificate import (
     KKTResiduals,

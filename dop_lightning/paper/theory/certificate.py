@@ -1,6 +1,6 @@
-r"""The dual certificate of Theorem 1: ν from g and h, and by how much it misses the conditions of Lemma 1.
+r"""Dual certificate of Theorem 1: ν from g and h, and its residuals in the conditions of Lemma 1.
 
-Shapes: K problems, X ``(K, n, n')``, ``*m`` the shape of an observation; residuals ``(K,)``, one a problem.
+Shapes: K problems, X ``(K, n, n')``, ``*m`` the shape of an observation; residuals ``(K,)``, one per problem.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,30 +13,30 @@ from dop_lightning.model.operators import Operator
 
 
 def _by_problem(numbers: Tensor, like: Tensor) -> Tensor:
-    """``(K,)``, or a number, to the dimensions of ``like``, ``(K, *m)``."""
+    """Reshape a number, or ``(K,)``, to broadcast over ``like``, ``(K, *m)``."""
     return numbers.to(like).expand(len(like)).view(-1, *[1] * (like.dim() - 1))
 
 
 def dual_variable(
     g: Tensor, h: Tensor, alpha: float | Tensor, g0: Tensor | None = None, h0: Tensor | None = None
 ) -> Tensor:
-    """``ξ = log((g/g₀)/(h/h₀))/(2α)``, ``(K, *m)``: what is left in g and h of ``−∫ r`` (Eq. 30).
+    """``ξ = log((g/g₀)/(h/h₀))/(2α)``, ``(K, *m)``: the integral ``−∫ r``, recovered from g and h (Eq. 30).
 
-    From ġ = −α·r∘g and ḣ = α·r∘h follows ``log(g/g₀) = αξ = −log(h/h₀)``, for any A and any signal; where g₀ = h₀ they
-    cancel. Of a gradient step at rate τ the logarithm is ``−2·artanh(ατr)`` in place of ``−2ατr``: exact for the flow,
-    and off by a share of about (ατr)² for gradient descent, as long as ατ|r| < 1.
+    ġ = −α·r∘g and ḣ = α·r∘h imply ``log(g/g₀) = αξ = −log(h/h₀)`` for any A and any signal; if g₀ = h₀, they cancel.
+    For a gradient step with rate τ, the logarithm is ``−2·artanh(ατr)`` instead of ``−2ατr``: the formula is exact for
+    the flow, and has a relative error of about (ατr)² for gradient descent, as long as ατ|r| < 1.
 
     Args:
         g: ``(K, *m)``.
         h: ``(K, *m)``.
-        alpha: ratio of the rates, one number or one a problem, ``(K,)``.
-        g0: at the start; left out, together with h0, where both were equal.
-        h0: at the start.
+        alpha: ratio of the learning rates, one number or one per problem, ``(K,)``.
+        g0: initial g; omit it, together with h0, if both are equal.
+        h0: initial h.
 
     Returns:
-        ξ, 0 where g = h = 0: what was not observed has no residual.
+        ξ; 0 if g = h = 0, because unobserved entries have no residual.
     """
-    tiny = torch.finfo(g.dtype).tiny  # a long step may bring an entry to 0
+    tiny = torch.finfo(g.dtype).tiny  # a long step may set an entry to 0
     ratio = g.abs().clamp_min(tiny).log() - h.abs().clamp_min(tiny).log()
     if g0 is not None and h0 is not None:
         ratio = ratio - (g0.abs().log() - h0.abs().log())
@@ -45,10 +45,10 @@ def dual_variable(
 
 
 def advance_with_dual(state: BatchState, iterations: int) -> Tensor:
-    """Do gradient iterations and return ``−Σ τ·r`` over them, ``(K, *m)``: the ξ of gradient descent.
+    """Do gradient iterations and return ``−Σ τ·r`` over them, ``(K, *m)``: ξ of gradient descent.
 
-    It is Euler's sum for ``−∫ r`` where the loss is the quarter of the sum of squares and the steps are those of plain
-    gradient descent at a constant τ.
+    This is the Euler sum of ``−∫ r`` if the loss is a quarter of the sum of squares and the steps are those of plain
+    gradient descent with constant τ.
     """
     xi = torch.zeros_like(state.problems.observation)
     r = torch.empty_like(xi)
@@ -61,7 +61,9 @@ def advance_with_dual(state: BatchState, iterations: int) -> Tensor:
 
 
 def dual_certificate(xi: Tensor, gamma: float | Tensor) -> Tensor:
-    """``ν = ξ/log(1/γ)`` (Eq. 35), ``(K, *m)``, for a start ``U = γI`` with γ below 1: a number, or one a problem.
+    """``ν = ξ/log(1/γ)`` (Eq. 35), ``(K, *m)``, for the initialization ``U = γI``.
+
+    γ is below 1: one number, or one per problem.
 
     Raises:
         ValueError: γ is not between 0 and 1.
@@ -70,18 +72,18 @@ def dual_certificate(xi: Tensor, gamma: float | Tensor) -> Tensor:
 
 
 def _log_inverse(name: str, gamma: float | Tensor) -> Tensor:
-    """``log(1/γ)``."""
+    """Return ``log(1/γ)``."""
     scale = torch.as_tensor(gamma, dtype=torch.float64)
     if not bool(((scale > 0) & (scale < 1)).all()):
-        raise ValueError(f"{name} must lie between 0 and 1, got {gamma}")
+        raise ValueError(f"{name} must be between 0 and 1, got {gamma}")
     return -scale.log()
 
 
 def balance(alpha: float | Tensor, gamma: float | Tensor, gamma_corruption: float | Tensor) -> Tensor:
-    """The λ of Eq. 8 that a start ``U = γI``, ``g = h = γ_s·1`` leads to: ``λ = log(1/γ_s)/(α·log(1/γ))``.
+    """λ of Eq. 8 for the initialization ``U = γI``, ``g = h = γ_s·1``: ``λ = log(1/γ_s)/(α·log(1/γ))``.
 
-    Where s ≠ 0, ``|s| = γ_s²·exp(2α|ξ|)`` remains finite, so that ``α|ξ|/log(1/γ_s) → 1``: in units of ν that is λ. For
-    γ_s = γ it is 1/α.
+    If s ≠ 0, ``|s| = γ_s²·exp(2α|ξ|)`` remains finite, so that ``α|ξ|/log(1/γ_s) → 1``. In units of ν, this is λ. For
+    γ_s = γ, λ = 1/α.
 
     Raises:
         ValueError: γ or γ_s is not between 0 and 1.
@@ -92,15 +94,15 @@ def balance(alpha: float | Tensor, gamma: float | Tensor, gamma_corruption: floa
 
 @dataclass(frozen=True)
 class KKTResiduals:
-    """By how much (X, s, ν) misses the conditions of Lemma 1, each ``(K,)``, without dimension, and 0 at an optimum.
+    """Residuals of (X, s, ν) in the conditions of Lemma 1, each ``(K,)``, dimensionless, and 0 at an optimum.
 
     Attributes:
         feasibility: ``‖A(X) + s − y‖/‖y‖``.
-        dual: of ``A*(ν) ⪯ I``, ``max(λ_max(A*(ν)) − 1, 0)``.
+        dual: residual of ``A*(ν) ⪯ I``, ``max(λ_max(A*(ν)) − 1, 0)``.
         slackness: ``‖(I − A*(ν))X‖/‖X‖``.
-        sign: of ``ν ∈ λ·sign(s)``, the larger of ``max(|ν| − λ, 0)/λ`` and ``‖(ν − λ·sign(s))∘s‖/(λ‖s‖)``. (Together
-            they are the condition entry by entry; the weight s spares a threshold for «s = 0».)
-        product: of ``g∘h = 0``, ``‖g∘h‖/‖y‖``.
+        sign: residual of ``ν ∈ λ·sign(s)``, the larger of ``max(|ν| − λ, 0)/λ`` and ``‖(ν − λ·sign(s))∘s‖/(λ‖s‖)``.
+            (Together, they are the entrywise condition; the weight s avoids a threshold for "s = 0".)
+        product: residual of ``g∘h = 0``, ``‖g∘h‖/‖y‖``.
     """
 
     feasibility: Tensor
@@ -110,7 +112,7 @@ class KKTResiduals:
     product: Tensor
 
     def by_name(self) -> dict[str, Tensor]:
-        """The residuals under their names."""
+        """Return the residuals by name."""
         return asdict(self)
 
 
@@ -125,12 +127,12 @@ def kkt_residuals(
     weight: float | Tensor,
     semidefinite: bool = True,
 ) -> KKTResiduals:
-    r"""How well ν certifies that ``X`` and ``s = g∘g − h∘h`` solve Eq. 8, by Lemma 1.
+    r"""Evaluate how well ν certifies that ``X`` and ``s = g∘g − h∘h`` solve Eq. 8, by Lemma 1.
 
-    Nothing is assumed of how X, s and ν came about: where all residuals are small, (X, s) is nearly optimal.
+    X, s and ν may have any origin: if all residuals are small, (X, s) is nearly optimal.
 
-    Without X ⪰ 0 in Eq. 8 (``UVᵀ``) the conditions on A*(ν) are those of a subgradient of the nuclear norm,
-    ``σ_max(A*(ν)) ≤ 1`` and ``A*(ν)·Xᵀ = (XXᵀ)^(1/2)``; their residuals are measured alike.
+    Without X ⪰ 0 in Eq. 8 (``UVᵀ``), the conditions on A*(ν) are those of a subgradient of the nuclear norm,
+    ``σ_max(A*(ν)) ≤ 1`` and ``A*(ν)·Xᵀ = (XXᵀ)^(1/2)``; their residuals are defined in the same way.
 
     Args:
         operator: A of the batch.
@@ -138,9 +140,9 @@ def kkt_residuals(
         signal: X, ``(K, n, n')``.
         g: ``(K, *m)``.
         h: ``(K, *m)``.
-        nu: ν, ``(K, *m)``; where ``A*(ν)`` is not symmetric, X ⪰ 0 sees its symmetric part alone.
-        weight: λ of Eq. 8, one number or one a problem.
-        semidefinite: whether Eq. 8 has X ⪰ 0.
+        nu: ν, ``(K, *m)``; if ``A*(ν)`` is not symmetric, X ⪰ 0 only involves its symmetric part.
+        weight: λ of Eq. 8, one number or one per problem.
+        semidefinite: whether Eq. 8 includes X ⪰ 0.
     """
     s = g.square() - h.square()
     residual = operator(signal) + s - observation
@@ -170,5 +172,5 @@ def _norm(tensor: Tensor) -> Tensor:
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Part of the whole; 0 of nothing."""
+    """Return ``part / whole``, or 0 if both are 0."""
     return torch.where(part == 0, torch.zeros_like(part), part / whole)

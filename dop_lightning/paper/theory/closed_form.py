@@ -1,4 +1,4 @@
-"""The flow for commuting measurements in closed form, Eqs. 29 and 30, and its limit t → ∞.
+"""Closed form of the flow for commuting measurements, Eqs. 29 and 30, and its limit t → ∞.
 
 Shapes: K problems, n eigenvalues, m measurements; B ``(m, n)`` with ``Aᵢ = Ω·diag(bᵢ)·Ωᵀ`` and rows bᵢ.
 """
@@ -13,30 +13,30 @@ from dop_lightning.foundation.checks import positive
 from dop_lightning.model.operators import Operator
 
 ITERATIONS = 500
-"""More Newton steps than γ = 1e-10 needs by far."""
+"""Maximum number of Newton steps, by far more than γ = 1e-10 requires."""
 
 SETTLED = 1e-9
-"""Newton's steps are done where they change the logarithm of no eigenvalue by more."""
+"""Newton's method has converged if the logarithms of all eigenvalues change by at most this amount."""
 
 ROUNDING = 256 * torch.finfo(torch.float64).eps
-"""What rounding may leave of a residual, relative to its terms: exponents of up to 2·log(1/γ) ≈ 50 enlarge it."""
+"""Rounding error of a residual relative to its terms; exponents of up to 2·log(1/γ) ≈ 50 amplify it."""
 
 
 def closed_form(
     operator: Operator, xi: Tensor, X0: Tensor, g0: Tensor, h0: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The flow as a function of ξ alone: ``X = exp(A*ξ)·X₀·exp(A*ξ)``, ``g = g₀∘exp(αξ)``, ``h = h₀∘exp(−αξ)``.
+    """Return the flow as a function of ξ: ``X = exp(A*ξ)·X₀·exp(A*ξ)``, ``g = g₀∘exp(αξ)``, ``h = h₀∘exp(−αξ)``.
 
-    Eqs. 29 and 30. That of g and h holds for every A; that of X where the Aᵢ are symmetric and commute. (Where A*(ξ) is
-    not symmetric its symmetric part counts, as in the flow.)
+    These are Eqs. 29 and 30. The formulas for g and h hold for every A, that for X if the Aᵢ are symmetric and commute.
+    (If A*(ξ) is not symmetric, its symmetric part is used, as in the flow.)
 
     Args:
         operator: A of the batch.
         xi: ``ξ = −∫ r``, ``(K, m)``.
-        X0: ``(K, n, n)``.
-        g0: ``(K, m)``.
-        h0: ``(K, m)``.
-        alpha: ratio of the rates, above 0.
+        X0: initial X, ``(K, n, n)``.
+        g0: initial g, ``(K, m)``.
+        h0: initial h, ``(K, m)``.
+        alpha: ratio of the learning rates, above 0.
 
     Returns:
         X ``(K, n, n)``, g and h ``(K, m)``.
@@ -48,19 +48,19 @@ def closed_form(
 
 
 def in_basis(x: Tensor, basis: Tensor) -> Tensor:
-    """``X = Ω·diag(x)·Ωᵀ``, of eigenvalues ``(…, n)`` and eigenvectors ``(…, n, n)`` in columns."""
+    """Return ``X = Ω·diag(x)·Ωᵀ`` for eigenvalues ``(…, n)`` and eigenvectors ``(…, n, n)`` in columns."""
     return (basis * x.unsqueeze(-2)) @ basis.mT
 
 
 class CommutingLimit(NamedTuple):
-    """The flow from ``U = γI``, ``g = h = γ_s·1`` at t = ∞.
+    """Limit t = ∞ of the flow from ``U = γI``, ``g = h = γ_s·1``.
 
     Attributes:
         xi: ξ_∞, ``(m,)``.
         x: eigenvalues of X_∞, ``(n,)``.
         g: ``(m,)``.
         h: ``(m,)``.
-        uncertainty: by how much rounding leaves the logarithms of x, g and h open; see :func:`commuting_limit`.
+        uncertainty: error of the logarithms of x, g and h due to rounding; see :func:`commuting_limit`.
     """
 
     xi: Tensor
@@ -78,38 +78,39 @@ class CommutingLimit(NamedTuple):
 def commuting_limit(
     B: Tensor, y: Tensor, alpha: float, gamma: float, gamma_corruption: float | None = None
 ) -> CommutingLimit:
-    r"""The limit t → ∞ of the flow for ``Aᵢ = Ω·diag(bᵢ)·Ωᵀ``, found without integration.
+    r"""Compute the limit t → ∞ of the flow for ``Aᵢ = Ω·diag(bᵢ)·Ωᵀ`` without integration.
 
-    In the basis Ω Eqs. 29 and 30 read ``x = γ²·exp(2Bᵀξ)``, ``g = γ_s·exp(αξ)``, ``h = γ_s·exp(−αξ)``, and so ξ̇ = −r is
-    the gradient flow of a potential whose gradient is ``r(ξ) = Bx + g∘g − h∘h − y``:
+    In the basis Ω, Eqs. 29 and 30 read ``x = γ²·exp(2Bᵀξ)``, ``g = γ_s·exp(αξ)``, ``h = γ_s·exp(−αξ)``. Therefore,
+    ξ̇ = −r is the gradient flow of a potential with gradient ``r(ξ) = Bx + g∘g − h∘h − y``:
 
     ``Φ(ξ) = γ²/2·Σ exp(2Bᵀξ) + γ_s²/α·Σ cosh(2αξ) − ⟨y, ξ⟩``.
 
-    The cosh makes Φ strictly convex and coercive: there is one ξ_∞ for any y, B and γ, it is Φ's minimum, and there
-    ``A(X) + s = y``. (That the limits in t exist, and solve Eq. 3, needs no assumption here.)
+    The cosh makes Φ strictly convex and coercive. For any y, B and γ, there is a unique ξ_∞, the minimum of Φ, at which
+    ``A(X) + s = y``. (This does not require the assumption that the limits in t exist and solve Eq. 3.)
 
-    Newton's steps δ are damped by ``log(1 + d)/d`` where d is the largest change of an exponent. Along tδ the curvature
-    grows at most by ``exp(t·d)``, and this t is the minimum of the resulting bound on Φ: every step descends, without a
-    line search, whose differences of Φ would drown in rounding. The Hessian, ``2B·diag(x)·Bᵀ + 2α·diag(g² + h²)``, is
-    never formed: its square root is decomposed, for its entries may span all the orders between γ² and 1.
+    Newton steps δ are damped by ``log(1 + d)/d``, where d is the largest change of an exponent. Along tδ, the curvature
+    grows at most by ``exp(t·d)``, and this t minimises the resulting bound on Φ. Every step therefore descends, without
+    a line search, in which differences of Φ would be lost to rounding. The Hessian,
+    ``2B·diag(x)·Bᵀ + 2α·diag(g² + h²)``, is never formed. Its square root is factorized instead, because its entries
+    may span all orders of magnitude between γ² and 1.
 
-    Where fewer than m numbers make up y (an exact recovery), vanishing entries alone determine some directions of ξ.
-    As γ² comes near the rounding of y, those are lost: X and s are right to rounding then, ξ is one of many, and
-    ``uncertainty`` says so.
+    If fewer than m numbers determine y (an exact recovery), only vanishing entries determine some directions of ξ. As
+    γ² approaches the rounding error of y, these are lost: X and s are then right to rounding, but ξ is one of many, and
+    ``uncertainty`` is large.
 
     Args:
         B: ``(m, n)``.
         y: ``(m,)``.
         alpha: α, above 0.
-        gamma: γ, of ``U = γI``, above 0.
-        gamma_corruption: γ_s, of ``g = h = γ_s·1``, above 0; ``None`` is γ.
+        gamma: γ of ``U = γI``, above 0.
+        gamma_corruption: γ_s of ``g = h = γ_s·1``, above 0. Defaults to γ.
 
     Raises:
-        ValueError: a number is not above 0, or shapes do not fit.
-        RuntimeError: no convergence; the arguments are out of all proportion.
+        ValueError: a number is not above 0, or the shapes do not match.
+        RuntimeError: Newton's method does not converge, because the arguments differ by too many orders of magnitude.
     """
     if B.dim() != 2 or y.shape != B.shape[:1]:
-        raise ValueError(f"B must be m×n and y have m entries, got shapes {tuple(B.shape)} and {tuple(y.shape)}")
+        raise ValueError(f"B must be (m, n) and y must be (m,), got shapes {tuple(B.shape)} and {tuple(y.shape)}")
     positive("alpha", alpha)
     log_x0 = 2 * math.log(positive("gamma", gamma))
     log_g0 = log_x0 / 2 if gamma_corruption is None else math.log(positive("gamma_corruption", gamma_corruption))

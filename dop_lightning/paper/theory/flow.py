@@ -1,4 +1,4 @@
-"""The gradient flow of (U, g, h), Eqs. 12 and 13: gradient descent with infinitesimal steps, integrated numerically.
+"""Gradient flow of (U, g, h), Eqs. 12 and 13: gradient descent with infinitesimal steps, integrated numerically.
 
 Shapes: K problems, n rows, r columns of U, ``*m`` the shape of an observation, T times.
 """
@@ -15,7 +15,7 @@ from dop_lightning.model.operators import Operator
 
 @dataclass(frozen=True)
 class Flow:
-    """The flow at T times.
+    """Flow at T times.
 
     Attributes:
         times: ``(T,)``.
@@ -55,31 +55,32 @@ def gradient_flow(
 ) -> Flow:
     """Integrate ``U̇ = −A*(r)U``, ``ġ = −α·r∘g``, ``ḣ = α·r∘h``, ``ξ̇ = −r`` with ``r = A(UUᵀ) + g∘g − h∘h − y``.
 
-    Nothing is assumed of A; where ``A*(r)`` is not symmetric, its symmetric part counts, as in gradient descent. Time
-    is that of the quarter squared loss: k iterations of Eq. 6 at a small rate τ follow the flow to ``t = kτ``.
+    A may be any operator; if ``A*(r)`` is not symmetric, its symmetric part is used, as in gradient descent. Time
+    refers to the quarter squared loss: k iterations of Eq. 6 with a small rate τ follow the flow to ``t = kτ``.
 
     Args:
         operator: A of the batch.
         observation: y, ``(K, *m)``.
-        U: at time 0, ``(K, n, r)``; γI in Eq. 11.
-        g: at time 0, ``(K, *m)``; γ1 in Eq. 11.
-        h: at time 0, ``(K, *m)``; γ1 in Eq. 11.
-        alpha: ratio of the rates, above 0; one number, or one a problem, ``(K,)``.
-        times: ``(T,)``, increasing, the first at least 0.
-        tolerance: the largest error of a step, relative to each entry (and to the least start, of entries that vanish).
+        U: initial value, ``(K, n, r)``; γI in Eq. 11.
+        g: initial value, ``(K, *m)``; γ1 in Eq. 11.
+        h: initial value, ``(K, *m)``; γ1 in Eq. 11.
+        alpha: ratio of the learning rates, above 0; one number, or one per problem, ``(K,)``.
+        times: ``(T,)``, increasing, at least 0.
+        tolerance: maximum error of a step, relative to each entry (and to the smallest initial scale, for entries that
+            vanish).
 
     Returns:
-        The flow at ``times``, in float64. Steps are chosen for the whole batch, small enough for each of its problems.
+        The flow at ``times``, in float64. Steps are common to the batch, and small enough for each of its problems.
 
     Raises:
-        ValueError: times do not increase, or alpha or the tolerance are not above 0.
+        ValueError: times do not increase, or alpha or the tolerance is not above 0.
         ImportError: torchdiffeq is not installed.
     """
     odeint = _odeint()
     positive("tolerance", tolerance)
     times = torch.as_tensor(times, dtype=torch.float64)
     if times.dim() != 1 or len(times) == 0 or bool(times[0] < 0) or not bool((times.diff() > 0).all()):
-        raise ValueError(f"times must increase, and begin at 0 or later, got {times.tolist()}")
+        raise ValueError(f"times must increase and start at 0 or later, got {times.tolist()}")
     y = observation.double()
     K = len(y)
     rates = torch.as_tensor(alpha, dtype=torch.float64, device=y.device).expand(K).view(K, *[1] * (y.dim() - 1))
@@ -89,7 +90,7 @@ def gradient_flow(
     sizes = [part[0].numel() for part in start]
 
     def parts(state: Tensor) -> list[Tensor]:
-        """``(…, K, all)`` to U, g, h, ξ."""
+        """Split ``(…, K, all)`` into U, g, h and ξ."""
         pieces = state.split(sizes, dim=-1)
         return [piece.unflatten(-1, p.shape[1:]) for piece, p in zip(pieces, start, strict=True)]
 
@@ -110,7 +111,7 @@ def gradient_flow(
         rtol=tolerance,
         atol=tolerance * least,
         method="dopri5",
-        # the largest error, not the mean one: a batch is integrated as well as each of its problems alone
+        # the maximum error instead of the mean, so that each problem is as accurate as if it were integrated alone
         options={"norm": lambda error: error.abs().max()},
     )
     return Flow(times, *parts(states[-len(times) :]))
@@ -120,5 +121,5 @@ def _odeint() -> Any:
     try:
         from torchdiffeq import odeint
     except ImportError as error:
-        raise ImportError('gradient_flow needs torchdiffeq: pip install "dop_lightning[theory]"') from error
+        raise ImportError('gradient_flow requires torchdiffeq: pip install "dop_lightning[theory]"') from error
     return odeint

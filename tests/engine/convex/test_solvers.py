@@ -43,7 +43,7 @@ class TestAcceleratedProximalGradient(ConvexSuite):
 def test_a_state_of_another_solver_is_refused() -> None:
     problems = TestInexactALM().easy((1,))
     saved = ConvexState(InexactALM, problems).problem_state(0)
-    with pytest.raises(ValueError, match="another method, 'InexactALM', not of AcceleratedProximalGradient"):
+    with pytest.raises(ValueError, match="state must be of AcceleratedProximalGradient, got a state of 'InexactALM'"):
         ConvexState(AcceleratedProximalGradient, problems).load_problem_state(0, saved)
 
 

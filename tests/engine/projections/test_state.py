@@ -54,15 +54,15 @@ def test_a_recovery_goes_on_bit_for_bit(done: int, noise: float) -> None:
 
 def test_states_of_others_are_refused() -> None:
     state = ProjectionsMethod().begin(ProblemBatch([problem()]))
-    with pytest.raises(ValueError, match="m0: the state of another method, 'InexactALM'"):
+    with pytest.raises(ValueError, match="m0: state must be of AlternatingProjections, got a state of 'InexactALM'"):
         state.load_problem_state(0, {"solver": "InexactALM"})
     other = ProjectionsMethod().begin(ProblemBatch([problem(100, 90)]))
-    with pytest.raises(ValueError, match="must hold 150 rows and 120 columns, got 100 and 90"):
+    with pytest.raises(ValueError, match="must have 150 rows and 120 columns, got 100 and 90"):
         state.load_problem_state(0, other.problem_state(0))
 
 
 def test_what_is_no_matrix_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"AlternatingProjections needs matrices, got signals of shape \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"AlternatingProjections requires matrices, got signals of shape \(1, 8, 8\)"):
         ProjectionsState(AlternatingProjections(), ProblemBatch([Problem("image", torch.zeros(1, 8, 8))]))
 
 

@@ -70,10 +70,10 @@ def test_a_state_moves_between_batches() -> None:
     assert alone.finished() == {0: "done"}
     part = both.select([1])
     assert (part.problems.names, part.iteration, part.finished()) == (["b"], 1, {0: "done"})
-    with pytest.raises(ValueError, match=r"a: the state of another method, None, not of"):
+    with pytest.raises(ValueError, match=r"a: state must be of .*, got a state of None"):
         both.load_problem_state(0, {"tensors": {}})
     wrong = {"filter": FILL.name, "tensors": {"signal": torch.zeros(1, 2, 3), "done": torch.tensor(True)}}
-    with pytest.raises(ValueError, match=r"a: state must hold the shape \(2, 20, 24\), got \(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"a: state must have the shape \(2, 20, 24\), got \(1, 2, 3\)"):
         both.load_problem_state(0, wrong)
 
 
@@ -93,10 +93,10 @@ def test_a_filter_must_return_an_image(result: Any, text: str) -> None:
 
 def test_filters_need_images() -> None:
     matrix = Problem("m", torch.zeros(4, 4))
-    with pytest.raises(ValueError, match=r"m: DetectAndFill needs images .* got a signal of shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"m: DetectAndFill requires images .* got a signal of shape \(4, 4\)"):
         FilterMethod(FILL).begin(ProblemBatch([matrix]))
     measured = Problem("x", torch.zeros(1, 4, 4), sensing=Downsampling(2), signal_shape=(1, 8, 8), data_range=1.0)
-    with pytest.raises(ValueError, match="x: DetectAndFill needs the image itself, got a measurement"):
+    with pytest.raises(ValueError, match="x: DetectAndFill requires the image itself, got a measurement"):
         FilterMethod(FILL).begin(ProblemBatch([measured]))
     with pytest.raises(ValueError, match="filter must be an ImageFilter"):
         FilterMethod(ExtremeValues())  # type: ignore[arg-type]

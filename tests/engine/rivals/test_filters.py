@@ -150,16 +150,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (("skimage.restoration", "biharmonic"), ("cv2", "telea"), ("scipy.ndimage", "namf")):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, module, None)
-            with pytest.raises(ImportError, match=r'^\w+ needs [\w-]+: pip install "dop_lightning\[rivals\]"$'):
+            with pytest.raises(ImportError, match=r'^\w+ requires [\w-]+: pip install "dop_lightning\[rivals\]"$'):
                 FILTERS[name]()
     monkeypatch.setitem(sys.modules, "bm3d", None)
-    with pytest.raises(ImportError, match=r"^BM3DAfterFill needs bm3d, .*: pip install bm3d$"):
+    with pytest.raises(ImportError, match=r"^BM3DAfterFill requires bm3d \(non-comm.*\): pip install bm3d$"):
         FILTERS["bm3d"]()
     BM3DAfterFill(AdaptiveMedian(), 0)  # does not need it
 
 
 def test_an_opencv_without_fsr_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", object())  # type: ignore[arg-type]
-    with pytest.raises(ImportError, match=r"needs cv2\.xphoto, which the installed OpenCV lacks"):
+    with pytest.raises(ImportError, match=r"requires cv2\.xphoto, which the installed OpenCV lacks"):
         FILTERS["fsr"]()
     assert Telea().radius == 2

@@ -249,7 +249,7 @@ def test_a_key_chooses_an_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", a=np.ones((2, 2)), b=np.full((2, 2), 5.0))
     (problem,) = problems(files=str(tmp_path / "m.npz"), key="b")
     assert problem.observation[0, 0] == 5
-    with pytest.raises(ValueError, match="key must choose one of its arrays a, b"):
+    with pytest.raises(ValueError, match="key is required to choose one of the arrays a, b"):
         problems(files=str(tmp_path / "m.npz"))
 
 

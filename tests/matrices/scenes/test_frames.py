@@ -83,9 +83,9 @@ def test_what_is_no_scene_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"empty: the folder contains no file with suffix [^;]*$"):
         find_frames(tmp_path / "empty")
     one = write_folder(tmp_path / "one", np.zeros((1, 8, 9, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match=r"one: there must be at least two frames, got 1"):
+    with pytest.raises(ValueError, match=r"one: a scene must have at least two frames, got 1"):
         find_frames(one)
-    with pytest.raises(ValueError, match=r"frame0.png: .* got 1; pictures are a scene in a folder of their own"):
+    with pytest.raises(ValueError, match=r"frame0.png: .* got 1; to use pictures as frames, pass their folder"):
         find_frames(one / "frame0.png")
 
 

@@ -74,7 +74,7 @@ def test_a_signal_is_heard_and_the_same_command_resumes(
     folder = tmp_path / "out" / "a-runs-x"
     assert [path.name for path in folder.iterdir()] == [PROGRESS]
     assert main(command) == 0
-    assert "going on after" in capsys.readouterr().err
+    assert "resuming after" in capsys.readouterr().err
     np.testing.assert_array_equal(load(folder / f"recovered{suffix}"), expected[0])
     assert main(command) == 0
     assert "already separated" in capsys.readouterr().err
@@ -136,7 +136,7 @@ def test_an_hdf5_array_has_every_name_that_links_to_it(tmp_path: Path) -> None:
         assert open_matrix(Place(file, name)).shape == (50, 40)
     assert open_matrix(Place(file)).shape == (50, 40), "one matrix, whatever its names"
     for name in ("broken", "x"):
-        with pytest.raises(ValueError, match=f"has no array /{name}; its arrays are "):
+        with pytest.raises(ValueError, match=f"has no array /{name}; available arrays: "):
             open_matrix(Place(file, name))
 
 
@@ -150,10 +150,10 @@ def test_several_arrays_are_listed(tmp_path: Path, suffix: str, capsys: pytest.C
         group = pytest.importorskip("zarr").open_group(file)
         for name, shape in (("x/one", (50, 40)), ("two", (60, 45)), ("cube", (2, 2, 2))):
             group.create_array(name, data=np.ones(shape))
-    with pytest.raises(ValueError, match=r"holds several matrices; choose one, as in a\.\w+::/") as error:
+    with pytest.raises(ValueError, match=r"contains several matrices; choose one, for example a\.\w+::/") as error:
         open_matrix(Place(file))
     assert all(part in str(error.value) for part in ("/x/one 50×40", "/two 60×45", "/cube 2×2×2"))
-    with pytest.raises(ValueError, match=r"has no array /three; its arrays are .*/two 60×45"):
+    with pytest.raises(ValueError, match=r"has no array /three; available arrays: .*/two 60×45"):
         open_matrix(Place(file, "three"))
     with pytest.raises(ValueError, match=r"must be a matrix .* got shape \(2, 2, 2\)"):
         open_matrix(Place(file, "cube"))
@@ -193,7 +193,7 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["separate", str(tmp_path / f"a{suffix}"), "--out", str(tmp_path / "out")]) != 0
     extra = "hdf5" if library == "h5py" else "zarr"
-    assert f'need {library}: pip install "dop_lightning[{extra}]"' in capsys.readouterr().err
+    assert f'require {library}: pip install "dop_lightning[{extra}]"' in capsys.readouterr().err
 
 
 def test_files_that_differ_in_their_arrays_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

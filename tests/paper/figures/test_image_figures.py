@@ -27,7 +27,7 @@ def test_learning_curves_over_widths(made) -> None:
         ("dop_wide", "6"),
     }
     assert [row["iteration"] for row in rows[:2]] == ["10", "20"]
-    for text in ("DIP-ℓ1 with width 6 overfits", "DOP overfits at no width", "at each width: "):
+    for text in ("DIP-ℓ1 with width 6 overfits", "DOP does not overfit at any width", "at each width: "):
         assert text in said
 
 
@@ -44,7 +44,7 @@ def test_pictures_of_images(made, tmp_path: Path) -> None:
             assert (row["psnr"], row["iteration"]) == (row["end_psnr"], "20")
             assert row["file"].endswith("/recovered.png")
     assert "Camera" in said
-    assert "left alone, DIP-ℓ1 ends" in said
+    assert "without stopping, DIP-ℓ1 ends" in said
 
 
 def test_pictures_of_levels_have_the_psnr_below_them(made, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_running_average_is_what_a_run_gives(tmp_path: Path) -> None:
         rows += curve("default", image, ratio, 12, 22.5, 22.4, average=1)
     lines = figure.verdict(rows, tmp_path)
     assert all(line.startswith("yes") for line in lines), lines
-    assert lines[0].endswith("it ends 7.0 to 7.0 dB below its best, which comes between iterations 200 and 200")
+    assert lines[0].endswith("it ends 7.0 to 7.0 dB below its best, which is reached between iterations 200 and 200")
     assert lines[-1].endswith("above the end of DOP in 3 of 3, by +0.4 to +0.4 dB")
     figure.write(rows, tmp_path)
     assert "default,a,0.5,300,22.4,23.4" in (tmp_path / "4.csv").read_text()
@@ -152,7 +152,9 @@ def test_a_run_takes_the_images_of_a_folder(standard: Path, tmp_path: Path, caps
 
 def test_without_a_folder_it_is_that_of_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^data/standard: .* none called F16\.png; .*fetch_images\.py fetches them"):
+    with pytest.raises(
+        ValueError, match=r"^data/standard: the paper's images F16\.png are missing; run scripts/fetch_images\.py"
+    ):
         load_figure("5").compute(tmp_path, "paper", Asked())
     (tmp_path / "data" / "standard").mkdir(parents=True)
     for name in FOUR[:3]:
@@ -160,7 +162,7 @@ def test_without_a_folder_it_is_that_of_the_configs(tmp_path: Path, monkeypatch:
     asked = Asked()
     assert load_figure("5").compute(tmp_path, "paper", asked) == 0
     assert [options for _, options in asked.runs.values()] == [[]] * 3
-    with pytest.raises(ValueError, match=r"none called kodim03\.png;"):
+    with pytest.raises(ValueError, match=r"images kodim03\.png are missing;"):
         load_figure("3").compute(tmp_path, "paper", Asked())
 
 

@@ -186,8 +186,8 @@ def test_matrices_that_are_not_semidefinite_have_the_subgradient_of_the_nuclear_
 
 def test_scales_are_checked() -> None:
     for gamma in (0.0, 1.0, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="gamma must lie between 0 and 1"):
+        with pytest.raises(ValueError, match="gamma must be between 0 and 1"):
             dual_certificate(torch.zeros(1, 3), gamma)
-        with pytest.raises(ValueError, match="gamma_corruption must lie between 0 and 1"):
+        with pytest.raises(ValueError, match="gamma_corruption must be between 0 and 1"):
             balance(1.0, 0.1, gamma)
     torch.testing.assert_close(balance(torch.tensor([1.0, 4.0]), 1e-4, 1e-4), torch.tensor([1.0, 0.25]).double())

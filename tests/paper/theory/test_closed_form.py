@@ -93,7 +93,7 @@ def test_arguments_are_checked() -> None:
         ((B, y, 0.0, 1e-2), "alpha must be a finite number above 0"),
         ((B, y, 1.0, 0.0), "gamma must be a finite number above 0"),
         ((B, y, 1.0, 1e-2, -1.0), "gamma_corruption must be a finite number above 0"),
-        ((B, y[:3], 1.0, 1e-2), r"B must be m×n and y have m entries, got shapes \(4, 3\) and \(3,\)"),
+        ((B, y[:3], 1.0, 1e-2), r"B must be \(m, n\) and y must be \(m,\), got shapes \(4, 3\) and \(3,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             commuting_limit(*arguments)

@@ -50,7 +50,7 @@ def test_small_weight_leaves_all_to_the_corruption() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="weight must be a finite number above 0, got 0"):
         commuting_optimum(draw(0, (3, 2)), draw(1, (3,)), 0)
-    with pytest.raises(ValueError, match=r"B must be m×n and y have m entries, got shapes \(3, 2\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"B must be \(m, n\) and y must be \(m,\), got shapes \(3, 2\) and \(2,\)"):
         commuting_optimum(draw(0, (3, 2)), draw(1, (2,)), 1.0)
 
 

@@ -100,7 +100,7 @@ def test_flow_begins_at_the_start_and_reports_the_times_asked_for() -> None:
 
 @pytest.mark.parametrize("times", [[], [0.0, 0.0], [1.0, 0.5], [-0.1, 1.0]])
 def test_times_must_increase(times: list[float]) -> None:
-    with pytest.raises(ValueError, match="times must increase, and begin at 0 or later"):
+    with pytest.raises(ValueError, match="times must increase and start at 0 or later"):
         flow_of(case(n=3, m=4, rank=1, outliers=1), 1.0, times)
 
 

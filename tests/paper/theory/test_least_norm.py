@@ -69,7 +69,7 @@ def test_larger_rates_diverge() -> None:
 
 def test_rates_are_checked() -> None:
     W, b = draw(0, (2, 3)), draw(1, (2,))
-    with pytest.raises(ValueError, match="rates must have one entry a column of W, 3"):
+    with pytest.raises(ValueError, match="rates must have one entry per column of W, 3"):
         least_norm_solution(W, b, torch.ones(2))
-    with pytest.raises(ValueError, match="rates must be finite and above 0 everywhere"):
+    with pytest.raises(ValueError, match="rates must be finite and positive"):
         largest_rate(W, torch.tensor([1.0, 0.0, 1.0]))
