@@ -17,7 +17,7 @@ from dop_lightning.cli.main import main
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--host", "0.0.0.0"], "--host must be 127.0.0.1, got '0.0.0.0': the page is for this machine only; from"),
+        (["--host", "0.0.0.0"], "--host must be 127.0.0.1, got '0.0.0.0': the page is for this machine only. To"),
         (["--port", "80"], "--port must be from 1024 to 65535, got 80"),
         (["--max-upload", "much"], "--max-upload must be"),
     ],
