@@ -19,7 +19,7 @@ GROUPS = {
             "dop_lightning.cli.separate",
             "split a matrix into low-rank and sparse parts, or a video into background and foreground",
         ),
-        "app": ("dop_lightning.cli.app.command", "open a page in the browser that does both, on this machine alone"),
+        "app": ("dop_lightning.cli.app.command", "open a page in the browser that does both, only on this machine"),
     },
     "Experiments (YAML files)": {
         "fit": (EXPERIMENT, "recover the problems of a config; repeat the command to resume"),

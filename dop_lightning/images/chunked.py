@@ -161,7 +161,7 @@ def _unit(limits: tuple[float, float] | None) -> tuple[float, float] | None:
 
 
 def _needs_range(dtype: np.dtype) -> bool:
-    """Whether the range of the whole array is needed: a dark chunk does not show that floats range from 0 to 1."""
+    """Return whether the range of the whole array is needed: dark chunks do not reveal that floats are in [0, 1]."""
     return dtype.kind == "f"
 
 

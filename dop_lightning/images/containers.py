@@ -44,7 +44,7 @@ class Opened(NamedTuple):
 
 
 def is_xarray(given: object) -> bool:
-    """Whether an object is a DataArray, without importing xarray."""
+    """Return whether an object is a DataArray, without importing xarray."""
     xarray: Any = sys.modules.get("xarray")
     return xarray is not None and isinstance(given, xarray.DataArray)
 

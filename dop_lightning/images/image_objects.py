@@ -167,7 +167,7 @@ class PillowImage(ImageObject):
         return image
 
     def entries(self, values: np.ndarray) -> np.ndarray:
-        """An array ``(H, W)``, or ``(H, W, C)`` of the colours."""
+        """Return an array ``(H, W)``, or ``(H, W, C)`` of the colours."""
         return np.array(values[..., 0] if values.shape[2] == 1 else values, order="C")
 
 
@@ -189,7 +189,7 @@ class FileImage(ImageObject):
         return self.entries(raster.colours())
 
     def entries(self, values: np.ndarray) -> np.ndarray:
-        """An array ``(H, W)``, or ``(H, W, C)`` of the colours."""
+        """Return an array ``(H, W)``, or ``(H, W, C)`` of the colours."""
         return np.array(values[..., 0] if values.shape[2] == 1 else values, order="C")
 
 

@@ -104,5 +104,5 @@ def job_folder(kept: str | None) -> Iterator[Path]:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = path.stat()
     if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OSError(f"{kept}: --folder must belong to you and be writable by you alone: chmod go-w {kept}")
+        raise OSError(f"{kept}: --folder must belong to you and be writable only by you: chmod go-w {kept}")
     yield path

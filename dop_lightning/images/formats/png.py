@@ -60,7 +60,7 @@ def read(path: Path) -> Raster:
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
     palette, key = _palette(header, chunks), None
     if header.colour in (GREY, RGB) and "tRNS" in chunks:
-        # Only the bits of a sample are significant.
+        # Only the lowest ``depth`` bits are significant.
         key = tuple(level % 2**header.depth for level in struct.unpack(f">{pixels.shape[2]}H", chunks["tRNS"]))
     metadata = {"chunks": chunks["kept"]}
     return Raster(".png", pixels, header.depth, alpha, palette, key, None, orientation, metadata)

@@ -155,7 +155,9 @@ def _check_kind(page: Any) -> None:
         )
     least = 3 if photometric in (RGB, YCBCR) else 1
     if page.samplesperpixel - len(page.extrasamples) < least:
-        raise ValueError(f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra, need {least} colours")
+        raise ValueError(
+            f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra, but {least} must be colours"
+        )
 
 
 def _check_alike(pages: Sequence[Any]) -> None:

@@ -61,7 +61,7 @@ def test_folders(tmp_path: Path) -> None:
         assert kept.stat().st_mode & 0o077 == 0
     assert kept.is_dir()
     kept.chmod(0o777)
-    with pytest.raises(OSError, match="must belong to you and be writable by you alone"), job_folder(str(kept)):
+    with pytest.raises(OSError, match="must belong to you and be writable only by you"), job_folder(str(kept)):
         pass
 
 
