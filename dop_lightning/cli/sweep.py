@@ -255,7 +255,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: --out must be a folder, got a file")
     if RunFolder(options.out).has_run:
-        raise ValueError(f"{options.out}: the folder contains a run; choose another folder for the sweep")
+        raise ValueError(f"{options.out}: contains a run; choose another folder for the sweep")
 
 
 def _submit(
