@@ -39,9 +39,9 @@ def tiff(path: Path, array: np.ndarray, **options: Any) -> Path:
 class TestColours:
     def test_for_print(self, tmp_path: Path) -> None:
         Image.new("CMYK", (4, 3)).save(tmp_path / "a.jpg")
-        refused(tmp_path / "a.jpg", "CMYK, .*convert it to RGB first, with its colour profile: `magick")
+        refused(tmp_path / "a.jpg", "CMYK .*convert it to RGB first, with its colour profile: `magick")
         tiff(tmp_path / "a.tif", np.zeros((3, 4, 4), np.uint8), photometric="separated")
-        refused(tmp_path / "a.tif", "CMYK, .*convert it to RGB first, with its colour profile: `magick")
+        refused(tmp_path / "a.tif", "CMYK .*convert it to RGB first, with its colour profile: `magick")
 
     @pytest.mark.parametrize(("photometric", "told"), [("cielab", "CIELab"), ("ycbcr", "YCbCr"), ("icclab", "ICCLab")])
     def test_of_other_spaces(self, tmp_path: Path, photometric: str, told: str) -> None:
@@ -118,10 +118,10 @@ class TestNumbers:
         np.savez(tmp_path / "a.npz", x=np.zeros((2, 2)), y=np.zeros((2, 2)))
         refused(tmp_path / "a.npz", "must contain exactly one array, got 2: x, y; save the image with numpy.save")
         np.savez(tmp_path / "b.npz")
-        refused(tmp_path / "b.npz", "got 0 arrays: none")
+        refused(tmp_path / "b.npz", "got 0: none")
         with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
             archive.writestr("notes.txt", "x")
-        refused(tmp_path / "c.npz", "got 0 arrays: none")
+        refused(tmp_path / "c.npz", "got 0: none")
 
 
 class TestFrames:
@@ -141,7 +141,7 @@ class TestFrames:
         with tifffile.TiffWriter(path) as writer:
             for _ in range(2):
                 writer.write(np.zeros((4, 5, 3), np.uint8), metadata=None, photometric="rgb", contiguous=False)
-        refused(path, "pages must be channels")
+        refused(path, "pages must be grey channels")
 
     def test_layers(self, tmp_path: Path) -> None:
         tiff(tmp_path / "a.tif", np.zeros((3, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16))
@@ -329,5 +329,5 @@ def test_rgb_of_one_sample_is_damaged(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.tif").read_bytes())
     data[data.index(struct.pack("<HHI", 262, 3, 1)) + 8] = 2  # the photometric tag
     (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(ValueError, match=r"a.tif: .*damaged.*0 of 1 samples are extra, 3 are colours"):
+    with pytest.raises(ValueError, match=r"a.tif: .*damaged.*0 of 1 samples are extra, but 3 must be colours"):
         read_image(tmp_path / "a.tif")
