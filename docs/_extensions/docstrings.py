@@ -1,4 +1,4 @@
-"""Docstrings write |s| for an absolute value; reStructuredText would take it for a substitution."""
+"""Escape |s| in docstrings, which means an absolute value but is a substitution in reStructuredText."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ BARS = re.compile(r"\|(?=\S)([^|`]*[^\s|`])\|")
 
 
 def escape(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Escape the bars around what is no literal."""
+    """Escape bars outside of literals."""
     for i, line in enumerate(lines):
         parts = LITERAL.split(line)
         parts[::2] = [BARS.sub(r"\\|\1\\|", part) for part in parts[::2]]
@@ -18,6 +18,6 @@ def escape(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Look at each docstring, before napoleon does."""
+    """Process each docstring before napoleon does."""
     app.connect("autodoc-process-docstring", escape, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """Keep old addresses of the site valid: renamed pages and headings, listed in redirects.toml.
 
-A renamed page gets a small HTML file under its old name, which leads to the new page, or to the page of a heading. A
-renamed heading keeps its old anchor beside the new one.
+A renamed page is replaced by a small HTML file that redirects to the new page, or to the page of a heading. A renamed
+heading keeps its old anchor in addition to the new one.
 """
 
 import json
@@ -36,7 +36,7 @@ def address(target: str) -> str:
 
 
 def keep_anchors(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Add the old anchors of a page beside the new ones."""
+    """Add the old anchors of a page next to the new ones."""
     for old, new in TABLE["anchors"].items():
         (source, _, anchor), (target, _, heading) = old.partition("#"), new.partition("#")
         if source == target == page and "body" in context:
@@ -45,7 +45,7 @@ def keep_anchors(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
 
 def write_pages(app: Sphinx, error: Exception | None) -> None:
-    """Write a page that redirects for each renamed one."""
+    """Write a redirecting page for each renamed page."""
     if error is not None or app.builder.format != "html":
         return
     for old, new in TABLE["pages"].items():
@@ -57,7 +57,7 @@ def write_pages(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect both."""
+    """Connect the event handlers."""
     app.connect("html-page-context", keep_anchors)
     app.connect("build-finished", write_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

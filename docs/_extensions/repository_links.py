@@ -1,14 +1,14 @@
-"""Links by the files of the repository and by Python's names lead to the API reference, or are errors of the build.
+"""Resolve links to files of the repository and Python names to the API reference; broken links are errors of the build.
 
-Pages are read on a git host as well, so that they link to files: ``../dop_lightning/engine/descent.py#BatchState``.
-Here that becomes the entry of the function in the API reference; a module or a folder becomes that of the module. Other
-files (configs, scripts) are downloads, as MyST has it.
+Pages are also read on a git host, so they link to files: ``../dop_lightning/engine/descent.py#BatchState``. On the
+site, such a link leads to the entry of the object in the API reference, and a link to a module or folder leads to the
+entry of the module. Other files (configs, scripts) are downloads, as usual with MyST.
 
-A link whose text is the name of the page, ``[files.md](files.md)``, shows its title here.
+A link whose text is the file name of the page, ``[files.md](files.md)``, shows the title of the page.
 
-Names are documented where users import them from, often not where they are defined:
-``dop_lightning.model.signals.Factor`` is in ``dop_lightning.model.signals.factor``. What has no entry of its own leads
-to the module that it is part of. What Python does not know either stays unresolved, which is a warning.
+Names are documented in the module that users import them from, which may differ from the module that defines them:
+``dop_lightning.model.signals.Factor`` is defined in ``dop_lightning.model.signals.factor``. Names without an entry lead
+to their module. Names that do not exist stay unresolved, which is a warning.
 """
 
 import importlib
@@ -29,7 +29,7 @@ OUTWARD = re.compile(r"\]\((?:\.\./)+(?P<path>[^)#\s]+)(?:#(?P<name>[\w.]+))?\)"
 
 
 def rewritten(link: re.Match[str]) -> str:
-    """A link out of docs/ as one to a page or a name."""
+    """Convert a link out of docs/ to a link to a page or a Python name."""
     path = PurePosixPath(link["path"])
     if link["path"] in PAGES:
         return f"](/{PAGES[link['path']]})"
@@ -44,19 +44,19 @@ def rewrite(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 class NamesOfPages(SphinxPostTransform):
-    """Links of Markdown to ``#dop_lightning.…`` are references to Python objects, before MyST looks for a heading."""
+    """Convert Markdown links to ``#dop_lightning.…`` to Python references, before MyST looks for headings."""
 
     default_priority = 8
 
     def run(self, **kwargs: Any) -> None:
-        """Give the references to the Python domain."""
+        """Assign the references to the Python domain."""
         for node in self.document.findall(pending_xref):
             if node["reftype"] == "myst" and str(node["reftarget"]).startswith(f"{PACKAGE}."):
                 node["refdomain"], node["reftype"], node["refspecific"] = "py", "obj", False
 
 
 def exists(name: str) -> bool:
-    """Whether Python knows a module, or an attribute of one."""
+    """Return whether a name is a module or an attribute of one."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
@@ -72,7 +72,7 @@ def exists(name: str) -> bool:
 
 
 def places(name: str) -> list[str]:
-    """Where a name may have its entry: in itself, in the packages around its module, and these packages."""
+    """Return candidates for the entry of a name: itself, the name in enclosing packages, and these packages."""
     parts = name.split(".")
     split = next((i for i, part in enumerate(parts) if part[0].isupper() or part.startswith("_")), len(parts) - 1)
     module, rest = parts[:split], parts[split:]
@@ -81,7 +81,7 @@ def places(name: str) -> list[str]:
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element) -> nodes.Element | None:
-    """The entry of a name that is documented elsewhere than where it is defined."""
+    """Resolve a name that is documented in another module than the one that defines it."""
     target = str(node.get("reftarget", ""))
     if node.get("refdomain") != "py" or not target.startswith(f"{PACKAGE}.") or not exists(target):
         return None
@@ -95,7 +95,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect all of it."""
+    """Connect the event handlers and the transform."""
     app.connect("source-read", rewrite)
     app.connect("missing-reference", resolve)
     app.add_post_transform(NamesOfPages)

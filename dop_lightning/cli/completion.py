@@ -17,10 +17,10 @@ SHELLS = {
 """How to install the script of each shell."""
 
 FILES = frozenset({"DATA", "FILE", "IMAGE", "INPUT", "MATRIX", "PATH", "RUN", "CONFIG"})
-"""Placeholders that stand for files or folders."""
+"""Placeholders of files and folders in help texts."""
 
 FOLDERS = frozenset({"DIR", "FOLDER"})
-"""Placeholders that stand for folders."""
+"""Placeholders of folders in help texts."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""``dop figure NAME --out DIR``: figures of the paper, each with its table."""
+"""``dop figure NAME --out DIR``: reproduce figures of the paper, with their tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dop_lightning.cli.options import DEVICES, OptionParser
 from dop_lightning.foundation.user_paths import out_folder
 from dop_lightning.paper.figures import FIGURES, load_figure
 
-if TYPE_CHECKING:  # the help needs no torch
+if TYPE_CHECKING:  # the help must not import torch
     from dop_lightning.paper.figures.base import Fit
 
 
@@ -81,7 +81,7 @@ def run(_: str, arguments: Sequence[str], make_fit: Callable[[str], Fit] = fitte
     """Run the unfinished parts of a figure, then write and print it.
 
     Raises:
-        ValueError: an option is wrong, or the folder holds something else.
+        ValueError: an option is invalid, or the folder contains something else.
         ImportError: matplotlib is not installed.
     """
     options = parser().parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Hints on unused GPUs, and how to use them. :func:`look` collects facts, the rest formats them."""
+"""Hints about unused GPUs, and how to use them. :func:`look` collects facts; the other functions format them."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ class Gpus:
 
     Attributes:
         nvidia: whether the machine has an NVIDIA GPU whose driver is loaded.
-        apple: whether it is a Mac with a GPU of Apple's.
-        torch: the version of PyTorch.
-        cuda_build: the version of CUDA, or of ROCm, that PyTorch is built for; ``None`` for the CPU alone.
-        usable: how many GPUs PyTorch can use; Apple's is one.
-        trouble: what PyTorch says of a GPU that it is built for and cannot use.
-        hidden: whether the user has hidden the GPUs.
+        apple: whether the machine is a Mac with an Apple GPU.
+        torch: version of PyTorch.
+        cuda_build: version of CUDA or ROCm that PyTorch is built for; ``None`` for CPU builds.
+        usable: number of GPUs that PyTorch can use; an Apple GPU counts as one.
+        trouble: error of PyTorch if it is built for GPUs but cannot use them.
+        hidden: whether environment variables hide the GPUs.
     """
 
     nvidia: bool = False
@@ -73,7 +73,7 @@ def _trouble() -> str:
 
 
 def unused_gpu(gpus: Gpus) -> str:
-    """Explain why a GPU of this machine cannot be used, and the fix; empty without a GPU, or if it can be used.
+    """Explain why a GPU of this machine cannot be used, and how to fix it; empty if there is no unused GPU.
 
     >>> unused_gpu(Gpus(nvidia=True, torch="2.13.0+cpu"))
     'this machine has an NVIDIA GPU, but PyTorch 2.13.0+cpu is built for the CPU only; see pytorch.org/get-started \
@@ -87,10 +87,10 @@ to install a GPU build'
         why = f" ({gpus.trouble})" if gpus.trouble else ""
         return (
             f"this machine has an NVIDIA GPU, but PyTorch {gpus.torch}, built for {gpus.cuda_build}, cannot use it"
-            f"{why}; a newer driver, or a build for an older CUDA, is needed"
+            f"{why}; install a newer driver, or a build for an older CUDA"
         )
     if gpus.apple:
-        return f"this Mac has a GPU, but PyTorch {gpus.torch} cannot use it; macOS 14 or newer is needed"
+        return f"this Mac has a GPU, but PyTorch {gpus.torch} cannot use it; macOS 14 or newer is required"
     return ""
 
 
@@ -102,7 +102,7 @@ def no_gpu(gpus: Gpus) -> str:
 
 
 def idle_gpus(gpus: Gpus, used: int, batches: int) -> str:
-    """Suggest how to share the work among idle GPUs; empty if there are none, or no work for them.
+    """Suggest how to use idle GPUs; empty if no GPU is idle, or if there are no more batches.
 
     Args:
         gpus: the GPUs of the machine.

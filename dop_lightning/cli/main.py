@@ -1,4 +1,4 @@
-"""The command ``dop``: verbs are found before anything heavy is imported, so that ``dop --help`` answers at once."""
+"""The command ``dop``. Verbs are dispatched before heavy imports, so that ``dop --help`` is fast."""
 
 import importlib
 import io
@@ -19,7 +19,7 @@ GROUPS = {
             "dop_lightning.cli.separate",
             "split a matrix into low-rank and sparse parts, or a video into background and foreground",
         ),
-        "app": ("dop_lightning.cli.app.command", "open a page in the browser that does both, on this machine alone"),
+        "app": ("dop_lightning.cli.app.command", "open a page in the browser that does both, only on this machine"),
     },
     "Experiments (YAML files)": {
         "fit": (EXPERIMENT, "recover the problems of a config; repeat the command to resume"),
@@ -40,12 +40,12 @@ GROUPS = {
         "doctor": ("dop_lightning.cli.doctor.command", "check the installation: versions, devices, extras"),
     },
 }
-"""The verbs as ``dop --help`` lists them: where each is, and what it does in half a line."""
+"""Verbs in the order of ``dop --help``: module and summary of each."""
 
 VERBS = {verb: entry for group in GROUPS.values() for verb, entry in group.items()}
 
 RESUMED = ("recover", "separate", "fit", "sweep", "figure")
-"""Verbs that go on from what an interrupted one has saved."""
+"""Verbs that resume an interrupted run."""
 
 EXAMPLES = (
     ("dop recover photo.png --out restored", "restore a photograph"),
@@ -57,11 +57,11 @@ EXAMPLES = (
 
 EXIT_USER_ERROR = 2
 EXIT_FAULT = 1
-"""The code of a user has failed, of which a traceback is shown."""
+"""Exit status of an error in user code, whose traceback is printed."""
 
 
 def usage() -> str:
-    """The text of ``dop --help``."""
+    """Return the text of ``dop --help``."""
     lines = [
         "usage: dop VERB [options]",
         "",
@@ -79,14 +79,14 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status.
 
-    0, 1 for a failure, 2 for a user's mistake, 130 or 143 after Ctrl-C or SIGTERM.
+    The status is 0 for success, 1 for a failure, 2 for a user error, 130 after Ctrl-C, and 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         moved.show_warnings()
         limit_spinning()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
-        sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
+        sys.stdout.reconfigure(errors="replace")  # question marks instead of errors for unsupported characters
     if argv[:1] == ["help"] and len(argv) > 1:
         argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(f"dop_lightning {version('dop_lightning')}")
         except PackageNotFoundError:
-            print("dop_lightning of unknown version: it is on the path, but not installed")
+            print("dop_lightning, unknown version: the package is on the path, but not installed")
         return 0
     verb = argv[0]
     if verb not in VERBS:
@@ -115,11 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupts.interruptible(is_process=arguments is None):
             return int(importlib.import_module(VERBS[verb][0]).run(verb, argv[1:]))
     except KeyboardInterrupt:
-        if not is_child():  # else the process that has started this one says it
+        if not is_child():  # otherwise, the parent process prints it
             resumes = "; the same command resumes" if verb in RESUMED else ""
             print(f"\ndop {verb}: stopped{resumes}", file=sys.stderr)
         return interrupts.status()
-    except BrokenPipeError:  # who reads the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError) as error:
@@ -141,9 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _not_utf8(argv: Sequence[str]) -> str:
-    """What is wrong with arguments that are no text: configs, tables and names of folders are UTF-8. Else nothing."""
+    """Return the error for arguments that are not UTF-8, as required in configs, tables and folders; empty if valid."""
     for place, argument in enumerate(argv):
-        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python hands on other bytes
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # Python's escapes of other bytes
             from dop_lightning.foundation.names import legible
 
             flags = [word for word in argv[1:place] if word.startswith("--")]
@@ -160,7 +160,7 @@ def _one_line(error: Exception) -> str:
     return text
 
 
-moved.make_callable(__name__, main)  # ``from dop_lightning.cli import main`` gave the function in version 0.1
+moved.make_callable(__name__, main)  # ``from dop_lightning.cli import main`` imported the function in version 0.1
 
 if __name__ == "__main__":
     sys.exit(main())

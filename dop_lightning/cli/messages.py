@@ -1,4 +1,4 @@
-"""Short error messages from those of jsonargparse."""
+"""Shorten error messages of jsonargparse."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ _TYPES = ("Does not validate", "Subtypes:", "Errors:", "Expected ", "Given value
 
 
 def plain_message(text: str) -> str:
-    r"""Return the mistake, from jsonargparse's list of all types that a value does not match.
+    r"""Extract the relevant error from jsonargparse's list of all types that a value does not match.
 
     >>> plain_message('Parser key "data":\n  Does not validate against …\n  - ratio must lie between 0 and 1')
     'data: ratio must lie between 0 and 1'
@@ -43,8 +43,8 @@ def add_suggestion(text: str, given: Sequence[str] = ()) -> str:
     """Add the closest match to a message that lists the allowed values.
 
     Args:
-        text: a message of Lightning's, of argparse's or of ours.
-        given: the words that were typed, for a message that does not repeat the wrong one.
+        text: a message of Lightning, argparse or this package.
+        given: the words typed by the user, for messages that do not quote the wrong word.
 
     >>> add_suggestion("You selected an invalid name: `accelerator='cpuu'`. Available names are: auto, cuda, cpu.")
     "You selected an invalid name: `accelerator='cpuu'`. Available names are: auto, cuda, cpu; did you mean 'cpu'?"

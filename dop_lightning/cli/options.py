@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mps"}
-"""Names of devices, and Lightning's names for them."""
+"""Accepted device names, and the corresponding names in Lightning."""
 
 METHODS = ("auto", "dop", "projections", "convex")
 """Methods of ``dop separate`` for matrices."""
 
 MAPPED_SHARE = 4
-"""Matrices above one MAPPED_SHARE-th of the memory are read in pieces."""
+"""Matrices larger than the memory divided by this number are read in pieces."""
 
 
 def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: str) -> None:
-    """Refuse options that do not apply.
+    """Check that options that do not apply are not set.
 
     Args:
         options: all options.
@@ -24,7 +24,7 @@ def refuse(options: argparse.Namespace, defaults: Mapping[str, object], kind: st
         kind: name of the data that they do not apply to.
 
     Raises:
-        ValueError: one is not at its default.
+        ValueError: an option differs from its default.
     """
     for name, default in defaults.items():
         if getattr(options, name) != default:

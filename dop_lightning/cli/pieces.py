@@ -1,4 +1,4 @@
-"""``dop separate`` of matrices that are read in pieces. PyTorch Lightning is not imported."""
+"""``dop separate`` for matrices that are read in pieces, without importing PyTorch Lightning."""
 
 import argparse
 import sys
@@ -24,14 +24,14 @@ from dop_lightning.runs.pieces import add_piece, require_pieces
 from dop_lightning.runs.results import render_table, summary_columns, write_table
 
 UNUSED = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
-"""Options without meaning, and their defaults."""
+"""Options that do not apply, and their defaults."""
 
 
 def large_matrices(options: argparse.Namespace) -> list[Place]:
-    """Return the matrices if all can be read in strips of rows and are too large to be read at once, else none.
+    """Return the matrices if all are too large to be read at once and can be read in strips of rows, otherwise none.
 
     Raises:
-        ValueError: the size is not a size.
+        ValueError: ``--max-memory`` is not a size.
     """
     places = [locate(data) for data in options.data]
     limit = parse_bytes(options.max_memory) / MAPPED_SHARE
@@ -41,7 +41,7 @@ def large_matrices(options: argparse.Namespace) -> list[Place]:
 
 
 def _stored_bytes(place: Place) -> int:
-    """Return the memory of a matrix that can be read in strips of rows; 0 for others."""
+    """Return the size in bytes of a matrix that can be read in strips of rows; 0 for others."""
     try:
         if is_table(place.path):
             return table_bytes(place.path)
@@ -57,13 +57,13 @@ def checked_names(options: argparse.Namespace, places: Sequence[Place], kind: st
     """Return the names of the results of matrices that are read in pieces.
 
     Args:
-        options: of ``dop separate``.
-        places: of the matrices.
-        kind: of matrices, for errors.
+        options: options of ``dop separate``.
+        places: locations of the matrices.
+        kind: description of the matrices, for errors.
 
     Raises:
-        ValueError: an option has no meaning here or is out of range, two files have one name, or the folder of the
-            results holds another run.
+        ValueError: an option does not apply or is out of range, two files have the same name, or the folder of the
+            results contains another run.
     """
     tables = all(is_table(place.path) for place in places)
     refuse(options, {name: value for name, value in UNUSED.items() if name != "index" or not tables}, kind)
@@ -87,7 +87,7 @@ def separate_files(options: argparse.Namespace, places: Sequence[Place]) -> int:
     """Separate matrices in pieces, one after the other.
 
     Raises:
-        ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
+        ValueError: an option does not apply, two files have the same name, or a matrix cannot be separated.
     """
     names = checked_names(options, places, "matrices that are read in pieces (see --max-memory)")
     if options.device not in ("auto", "cpu"):
@@ -102,11 +102,11 @@ def separate_files(options: argparse.Namespace, places: Sequence[Place]) -> int:
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Lock the folder of the results: two starts would overwrite each other's entries of the manifest.
+    """Lock the folder of the results, since two processes would overwrite each other's entries of the manifest.
 
     Raises:
-        ValueError: another process is at work in it.
-        OSError: it cannot be made.
+        ValueError: another process uses the folder.
+        OSError: the folder cannot be created.
     """
     with FolderLock(out) as lock:
         lock.require()
@@ -115,7 +115,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def _separate(options: argparse.Namespace, places: Mapping[str, Place], out: Path) -> list[str]:
-    """Separate all matrices, by the names of their results; return why some cannot be separated."""
+    """Separate all matrices, given by the names of their results; return the errors of those that failed."""
     solver = AlternatingProjections(rank=options.rank)
     failures = []
     for name, place in places.items():
@@ -123,7 +123,7 @@ def _separate(options: argparse.Namespace, places: Mapping[str, Place], out: Pat
             result = separate_mapped(
                 str(place), out / name, solver, options.seed, say, options.iterations, options.index or ()
             )
-        except ValueError as error:  # the others may be separated all the same
+        except ValueError as error:  # continue with the other matrices
             failures.append(str(error))
             continue
         add_result(out, name, result)
@@ -131,7 +131,7 @@ def _separate(options: argparse.Namespace, places: Mapping[str, Place], out: Pat
 
 
 def say(line: str) -> None:
-    """Print a line on the standard error."""
+    """Print a line to standard error."""
     print(line, file=sys.stderr)
 
 
@@ -140,15 +140,15 @@ def add_result(out: Path, name: str, result: Mapping[str, Any]) -> None:
 
     Args:
         out: folder of the run.
-        name: of the matrix.
-        result: contents of its ``result.json``.
+        name: name of the matrix.
+        result: content of its ``result.json``.
     """
     add_piece(out, name, result["seed"], result["shape"], result["attributes"])
     say(f"{name}: {describe(result['report'])}")
 
 
 def print_results(out: Path) -> None:
-    """Print the table of all results of a run, which is also written, and the name of its folder."""
+    """Write and print the table of all results of a run, and print the name of its folder."""
     results = write_table(user_path(out))
     print(render_table(results, summary_columns(results)))
     print(f"Files: {out}")

@@ -1,4 +1,4 @@
-"""``dop separate --devices N``, or by torchrun or srun: one matrix whose rows are spread over processes."""
+"""``dop separate --devices N``, or with torchrun or srun: separate matrices whose rows are spread over processes."""
 
 import argparse
 import os
@@ -34,28 +34,28 @@ EXIT_FAILED = 2
 EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143, "orphan": 1}
 
 AGAIN = 2.0
-"""Seconds after a signal from which another one ends this process at once: one Ctrl-C may come twice."""
+"""Seconds after a signal before another one ends this process immediately: one Ctrl-C may be delivered twice."""
 
 PRECEDENCE = 1.0
-"""Seconds for which a process that has lost another one leaves it to that one to say why."""
+"""Seconds that a process waits after it lost another one, so that the latter reports its error first."""
 
 GRACE = 20.0
-"""Seconds for which processes may end by themselves after one has failed."""
+"""Seconds after the failure of a process until the others are killed."""
 
 COMMAND = (sys.executable, "-m", "dop_lightning", "separate")
 
 
 def spread_files(options: argparse.Namespace, place: Place | None) -> list[places.Place]:
-    """Return the matrices if their rows are to be spread over processes, else none.
+    """Return the matrices if their rows are to be spread over processes, otherwise none.
 
     Args:
-        options: of ``dop separate``.
-        place: that torchrun or SLURM has given this process, if any. Only matrices that are too large to be read at
-            once are spread then.
+        options: options of ``dop separate``.
+        place: rank of this process under torchrun or SLURM, if any. In that case, and without ``--devices``, only
+            matrices that are too large to be read at once are spread.
 
     Raises:
-        ValueError: ``--devices`` is out of range, or does not go with the data or the other options.
-        FileNotFoundError: there is no such file.
+        ValueError: ``--devices`` is out of range, or not compatible with the data or the other options.
+        FileNotFoundError: a file does not exist.
         ImportError: the library that reads the format is not installed.
     """
     if options.devices is None:
@@ -80,26 +80,26 @@ def spread_files(options: argparse.Namespace, place: Place | None) -> list[place
 def run(
     options: argparse.Namespace, arguments: Sequence[str], files: Sequence[places.Place], place: Place | None
 ) -> int:
-    """Separate matrices one after the other, each by all processes.
+    """Separate matrices one after the other, each with all processes.
 
     Args:
-        options: of ``dop separate``.
-        arguments: the same, as they were given.
-        files: matrices.
-        place: of this process; ``None`` starts the processes.
+        options: options of ``dop separate``.
+        arguments: the unparsed options.
+        files: the matrices.
+        place: rank of this process; ``None`` starts the processes.
 
     Returns:
         The exit status.
 
     Raises:
-        ValueError: an option has no meaning here, two files have one name, or a matrix cannot be separated.
-        FileNotFoundError: there is no such file.
+        ValueError: an option does not apply, two files have the same name, or a matrix cannot be separated.
+        FileNotFoundError: a file does not exist.
         ImportError: the library that reads the format is not installed.
     """
     names = checked_names(options, files, "matrices that are spread over processes")
     one_of("device", options.device, DEVICES)
     for file in files:
-        if is_table(file.path):  # its shape is known once it is copied
+        if is_table(file.path):  # the shape of tables is unknown until they are copied
             existing_file(file.path)
             continue
         n, m = open_matrix(file).shape
@@ -115,7 +115,7 @@ def run(
 
 
 def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Start the processes on this machine, wait for them, and pass signals on."""
+    """Start the processes on this machine, forward signals to them, and wait for them."""
     name, size = secrets.token_hex(16), options.devices
     processes: list[subprocess.Popen] = []
     stopped = ""
@@ -132,7 +132,7 @@ def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     try:
         for rank in range(size):
             own = {CHILD: str(os.getpid()), PLACE: f"{rank}/{size}/{rank}/{size}", MEETING: name}
-            # in sessions of their own, so that Ctrl-C comes once, from here
+            # in separate sessions, so that they receive Ctrl-C only once, from this process
             started = subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **own}, start_new_session=True)
             processes.append(started)
         first = _wait(processes)
@@ -151,13 +151,13 @@ def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if stopped and not text:
         return EXIT_STOPPED[stopped]
     code = processes[first].returncode
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     lost = f"process {first} of {size} {how}; the same command resumes from the last saved pass"
     raise ValueError(text if text and code >= 0 else lost)
 
 
 def _wait(processes: Sequence[subprocess.Popen]) -> int | None:
-    """Wait for the end of all processes; return the first one that has failed."""
+    """Wait for all processes to end; return the number of the first one that failed."""
     first, deadline = None, float("inf")
     while True:
         codes = [process.poll() for process in processes]
@@ -175,7 +175,7 @@ def _wait(processes: Sequence[subprocess.Popen]) -> int | None:
 
 
 class _Signals:
-    """The first signal stops this process after the pass, another one at once."""
+    """Signal handler: the first signal stops this process after the current pass, another one immediately."""
 
     def __init__(self) -> None:
         self.reason: Stop = ""
@@ -195,7 +195,7 @@ class _Signals:
 
 
 def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
-    """Run the part of this process."""
+    """Do the work of this process."""
     signals = _Signals()
     set_threads(place.local_size)
     meeting = Meeting(user_path(options.out), place)
@@ -212,7 +212,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
             return EXIT_STOPPED["SIGINT"]
         except LostRankError:
             time.sleep(PRECEDENCE)
-            text = f"another of the {place.size} processes has ended; the same command resumes from the last saved pass"
+            text = f"one of the {place.size} processes ended early; the same command resumes from the last saved pass"
             return _fail(meeting, text)
         except (ImportError, ValueError) as error:
             return _fail(meeting, " ".join(str(error).split()))
@@ -231,7 +231,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
 
 
 def _fail(meeting: Meeting, text: str) -> int:
-    """Print the error, unless the first process prints it for those that it has started."""
+    """Print the error, unless the parent process prints it."""
     if meeting.record_failure(text) and not is_child():
         print(f"dop separate: error: {text}", file=sys.stderr)
     return EXIT_FAILED
@@ -240,7 +240,7 @@ def _fail(meeting: Meeting, text: str) -> int:
 def _separate(
     options: argparse.Namespace, files: Mapping[str, places.Place], device: torch.device, signals: _Signals
 ) -> list[str]:
-    """Separate all matrices; return why some are not confirmed."""
+    """Separate all matrices; return the errors of those that are not confirmed."""
     solver = AlternatingProjections(rank=options.rank)
     out, failures = user_path(options.out), []
     for name, file in files.items():
@@ -257,7 +257,7 @@ def _separate(
                 ranks,
                 signals,
             )
-        except UnconfirmedError as error:  # of all processes, which separate the others all the same
+        except UnconfirmedError as error:  # raised in all processes, which continue with the other matrices
             failures.append(str(error))
             continue
         if ranks.rank == 0:
@@ -269,7 +269,7 @@ def _device(name: str, place: Place) -> torch.device:
     """Return the device of this process: one GPU per process if there are enough.
 
     Raises:
-        ValueError: there are fewer GPUs than processes, or they are of another kind.
+        ValueError: the machine has fewer GPUs than processes, or they are not CUDA devices.
     """
     count = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and count == 0):

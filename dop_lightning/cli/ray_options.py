@@ -1,4 +1,4 @@
-"""Options of Ray, which ``dop fit`` and ``dop sweep`` share."""
+"""Options for Ray, shared by ``dop fit`` and ``dop sweep``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dop_lightning.runs.ray_tasks import RayTasks
 
 def add_ray_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dop fit``."""
-    parser.add_argument("--address", metavar="HOST:PORT", help="a cluster that is running")
-    parser.add_argument("--jobs", type=int, metavar="N", help="tasks at a time")
-    parser.add_argument("--cpus", type=int, metavar="N", help="processor cores of a task")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of a task")
+    parser.add_argument("--address", metavar="HOST:PORT", help="address of a running cluster")
+    parser.add_argument("--jobs", type=int, metavar="N", help="number of tasks at a time")
+    parser.add_argument("--cpus", type=int, metavar="N", help="processor cores per task")
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs per task")
 
 
 def check_ray_options(options: argparse.Namespace) -> None:
-    """Check numbers.
+    """Check the ranges of the options.
 
     Raises:
-        ValueError: one is out of range.
+        ValueError: an option is out of range.
     """
     for name, least in (("jobs", 1), ("cpus", 1), ("gpus", 0)):
         if getattr(options, name) is not None:
@@ -29,15 +29,15 @@ def check_ray_options(options: argparse.Namespace) -> None:
 
 
 def connect(options: argparse.Namespace, folder: Path, devices: int) -> RayTasks:
-    """Join the cluster of the options.
+    """Connect to the cluster.
 
     Args:
-        options: those of :func:`add_ray_options`.
-        folder: of the results; is made.
-        devices: GPUs that a task needs if the cluster has any; 0 if it runs on CPUs.
+        options: options of :func:`add_ray_options`.
+        folder: folder of the results, which is created.
+        devices: number of GPUs per task if the cluster has GPUs; 0 for tasks on CPUs.
 
     Raises:
-        ValueError: there is no such cluster, or it is too small.
+        ValueError: the cluster does not exist, or is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return RayTasks(folder, options.address, options.cpus or 1, options.gpus, options.jobs, devices)

@@ -1,4 +1,4 @@
-"""Options and help of ``dop recover``, without PyTorch; the times of the presets are measured after the help."""
+"""Options and help of ``dop recover``. PyTorch is imported only after the help, to measure the times of the presets."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ from dop_lightning.cli.options import DEVICES, OptionParser
 from dop_lightning.foundation.user_paths import out_folder
 
 PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
-"""Those of :mod:`dop_lightning.images.presets`, which imports PyTorch."""
+"""Names of the presets of :mod:`dop_lightning.images.presets`, which imports PyTorch."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,10 +106,10 @@ def run(_: str, arguments: Sequence[str]) -> int:
     """Print the help, or restore the images.
 
     Raises:
-        ValueError: an option is unknown or missing, or a file is no image.
+        ValueError: an option is unknown or missing, or a file is not an image.
     """
     if "-h" not in arguments and "--help" not in arguments:
-        options = parser().parse_args(arguments)  # a mistake shows at once
+        options = parser().parse_args(arguments)  # before slow imports
         return int(importlib.import_module("dop_lightning.cli.configs.recover").run(options))
     print(parser().format_help(), flush=True)
     presets = importlib.import_module("dop_lightning.cli.configs.preset_times")  # seconds

@@ -1,4 +1,4 @@
-"""``dop report RUN``: one self-contained HTML page of a run."""
+"""``dop report RUN``: write a self-contained HTML page of a run."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from dop_lightning.cli.options import OptionParser
 
 REPORT = "report.html"
-"""In the folder of a run."""
+"""Default name of the page, in the folder of the run."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     """Write the page and print its path.
 
     Raises:
-        ValueError: the folder is that of no run, a file in it is damaged, or an option is out of range.
+        ValueError: the folder contains no run, a file in it is damaged, or an option is out of range.
         OSError: a file cannot be read or written.
     """
     options = parser().parse_args(arguments)

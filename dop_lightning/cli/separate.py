@@ -84,13 +84,13 @@ def run(_: str, arguments: Sequence[str]) -> int:
     """Split the data.
 
     Raises:
-        ValueError: an option is unknown, missing or out of range, or the data are of two kinds.
+        ValueError: an option is unknown, missing or out of range, or matrices and scenes are mixed.
     """
     options = parser().parse_args(arguments)
     from dop_lightning.foundation.launched import outer_place
 
     place = outer_place()
-    if place is not None or options.devices is not None:  # without Lightning, which takes memory in each process
+    if place is not None or options.devices is not None:  # without Lightning, to save memory in each process
         from dop_lightning.cli import ranks
 
         if spread := ranks.spread_files(options, place):

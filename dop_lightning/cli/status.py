@@ -1,4 +1,4 @@
-"""``dop status RUN…``: progress of runs, even while they are active."""
+"""``dop status RUN…``: print the progress of runs, even while they are active."""
 
 import argparse
 import json
@@ -15,13 +15,13 @@ from dop_lightning.runs.status import ENDS, STATUSES, RunStatus, read_status
 from dop_lightning.runs.sweeps.plan import aligned
 
 EXIT_FAILED = 1
-"""A run or a process of one has failed."""
+"""Exit status if a run or one of its processes has failed."""
 
 MOST_ROWS = 20
-"""Problems that are listed of a single run, unless all are asked for."""
+"""Maximum number of problems that are listed for a single run, unless ``--each`` is passed."""
 
 _FIRST = ("failed", "lost", "at work", "interrupted", "diverged", "waiting")
-"""Statuses of the problems that are listed first if there is no room for all."""
+"""Statuses of problems that are listed first if there are more than :data:`MOST_ROWS`."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
         0, or 1 if a run has failed.
 
     Raises:
-        ValueError: a folder holds no run, a file is damaged, or an option is out of range.
+        ValueError: a folder contains no run, a file is damaged, or an option is out of range.
         OSError: a file cannot be read.
     """
     options = parser().parse_args(arguments)
@@ -82,7 +82,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
     """Return the status of runs as text.
 
     Args:
-        runs: at least one.
+        runs: at least one run.
         each: whether to list every problem.
     """
     parts = [_line(runs[0])] if len(runs) == 1 else [aligned(_rows(runs)), _total(runs)]
@@ -93,7 +93,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
 
 
 def _line(status: RunStatus) -> str:
-    """Return a run in one line, and the number of its problems per status."""
+    """Return one line about a run, and one with the number of its problems per status."""
     first = [f"{status.name}: {status.status}", *filter(None, (_iterations(status), _rate(status), _left(status)))]
     counts = ", ".join(f"{count} {word}" for word, count in status.counts.items())
     number, line = len(status.problems), ", ".join(first)
@@ -117,7 +117,7 @@ def _total(runs: Sequence[RunStatus]) -> str:
 
 
 def _problems(status: RunStatus, each: bool, named: bool) -> str:
-    """Return a row per problem; with many problems, of the most important ones."""
+    """Return a table with one row per problem; with many problems, only of the most important ones."""
     problems = list(status.problems)
     if not each:
         by_status = {word: place for place, word in enumerate(_FIRST)}

@@ -13,7 +13,7 @@ _VERB_OF_SUFFIX = {
     **dict.fromkeys((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"), "separate"),
     **dict.fromkeys((".yaml", ".yml"), "fit"),
 }
-"""What a file of each kind is usually given to."""
+"""Verbs that files are usually passed to, by suffix."""
 
 _REST = {"recover": "{} --out restored", "separate": "{} --out parts", "fit": "--config {}", "table": "{}"}
 
@@ -22,8 +22,8 @@ def suggestion(word: str, verbs: Iterable[str]) -> str:
     """Return the suggested command, if any: a verb of similar spelling, or the verb for a file.
 
     Args:
-        word: what stands where a verb should.
-        verbs: all there are.
+        word: the word in the position of the verb.
+        verbs: all verbs.
 
     >>> suggestion("recovr", ["recover", "fit"])
     'recover'
@@ -50,6 +50,6 @@ def _verb_for_file(word: str) -> str:
     try:
         if path.is_dir():
             return "table" if RunFolder(path).has_run or (path / SWEEP).is_file() else "recover"
-    except (OSError, ValueError):  # too long for a path, say: it is none
+    except (OSError, ValueError):  # not a path, for example too long
         return ""
     return _VERB_OF_SUFFIX.get(path.suffix.lower(), "")

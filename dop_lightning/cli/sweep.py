@@ -1,4 +1,4 @@
-"""``dop sweep --config BASE --axis KEY=V1,V2 --out DIR``: a grid over settings, each point a ``dop fit``."""
+"""``dop sweep --config BASE --axis KEY=V1,V2 --out DIR``: run ``dop fit`` for each point of a grid of settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dop_lightning.runs.sweeps.points import Point, make_points
 from dop_lightning.runs.sweeps.record import LOG, SWEEP, state
 
 OF_SLURM = ("partition", "hours", "memory", "slurm", "wait")
-"""Options for SLURM alone."""
+"""Options for SLURM only."""
 
 OF_CLUSTERS = ("gpus", "cpus")
 """Options for SLURM and Ray."""
@@ -35,7 +35,7 @@ HOURS = 12.0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop sweep``."""
+    """Return the parser of ``dop sweep``."""
     result = OptionParser(
         prog="dop sweep",
         usage="dop sweep --config BASE.yaml --axis KEY=V1,V2 [--axis …] --out DIR [options] [--SETTING VALUE …]",
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "finished points and resume the others; dop table DIR prints one table of all.",
         epilog="dop sweep --config configs/image.yaml --axis config=none,configs/dip.yaml "
         "--axis model.signal.init_args.width=32,64 --out runs/widths --cluster local --jobs 2",
-        allow_abbrev=False,  # --data is a setting, and no short form of --data-something
+        allow_abbrev=False,  # --data is a setting, not an abbreviation of an option
     )
     result.add_argument(
         "--config", action="append", required=True, metavar="FILE", help="base config; repeat to merge several in order"
@@ -103,14 +103,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Run what is missing of a grid.
+    """Run the unfinished points of a grid.
 
     Returns:
-        0; 1 where a point has failed; 130 or 143 after Ctrl-C or SIGTERM.
+        The exit status: 0; 1 if a point failed; 130 or 143 after Ctrl-C or SIGTERM.
 
     Raises:
-        ValueError: an option or an axis is wrong.
-        OSError: a config file cannot be read, or the folder not be written.
+        ValueError: an option or an axis is invalid.
+        OSError: a config file cannot be read, or the folder cannot be written.
         ImportError: submitit or Ray is not installed.
     """
     options, rest = parser().parse_known_args(arguments)
@@ -157,10 +157,10 @@ def _run_by_ray(options: argparse.Namespace, missing: Sequence[Point]) -> tuple[
 
 
 def _part(parts: int) -> int:
-    """Return the number of the part of this process.
+    """Return the index of the part of this process.
 
     Raises:
-        ValueError: it is unknown, or too large.
+        ValueError: the index is unknown or too large.
     """
     index = completion_index()
     if index is None or index >= parts:
@@ -172,10 +172,10 @@ def _part(parts: int) -> int:
 
 
 def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
-    """The settings that every ``dop fit`` gets, out of what is no option of the sweep.
+    """Parse the settings that are passed on to every ``dop fit``: all arguments that are not options of the sweep.
 
     Raises:
-        ValueError: a word is no setting, or a setting has no value; or it is one that the sweep makes.
+        ValueError: an argument is not a setting, a setting has no value, or the sweep sets it.
 
     >>> passed_on(["--trainer.max_steps", "500", "--model.tau=auto"])
     [('trainer.max_steps', '500'), ('model.tau', 'auto')]
@@ -196,7 +196,7 @@ def passed_on(rest: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _refuse_misspelled_options(settings: Sequence[tuple[str, str]]) -> None:
-    """Refuse what would be passed on and is spelled like an option of the sweep."""
+    """Raise an error for settings that are spelled like an option of the sweep."""
     options = [option[2:] for option in parser()._option_string_actions if option.startswith("--")]
     for key, _ in settings:
         if "." not in key and (meant := nearest(key, options)):
@@ -204,10 +204,10 @@ def _refuse_misspelled_options(settings: Sequence[tuple[str, str]]) -> None:
 
 
 def _check_settings(points: Sequence[Point]) -> None:
-    """Check settings before the first point starts: enough points for each value of each axis to occur.
+    """Check the settings of enough points to cover all values of all axes, before the first point starts.
 
     Raises:
-        ValueError: a setting does not exist, or has a value that is not accepted.
+        ValueError: a setting does not exist, or its value is not accepted.
     """
     seen: set[object] = set()
     checked = []
@@ -218,7 +218,7 @@ def _check_settings(points: Sequence[Point]) -> None:
         seen |= given
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")  # seconds
     if {"", str(Path.cwd())}.isdisjoint(sys.path):
-        sys.path.insert(0, str(Path.cwd()))  # as for the points themselves, which are processes of «python -m»
+        sys.path.insert(0, str(Path.cwd()))  # as ``python -m`` does in the processes of the points
     lightning.check(checked)
 
 
@@ -230,12 +230,12 @@ def require_submitit() -> None:
     """
     if importlib.util.find_spec("submitit") is None:
         raise ImportError(
-            'dop sweep --cluster slurm needs submitit: pip install "dop_lightning[cluster]", or use --cluster local'
+            'dop sweep --cluster slurm requires submitit: pip install "dop_lightning[cluster]", or use --cluster local'
         )
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse numbers that are none, options of another cluster, and folders of something else."""
+    """Check numbers, the options of clusters, and the folder."""
     for name in ("jobs", "cpus", "parts"):
         if getattr(options, name) is not None:
             at_least(name, getattr(options, name), 1)
@@ -253,9 +253,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.cluster == "debug":
         raise ValueError("--jobs requires --cluster local, slurm or ray, got --cluster debug")
     if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"{options.out}: the folder of a sweep must be a folder, got a file")
+        raise ValueError(f"{options.out}: --out must be a folder, got a file")
     if RunFolder(options.out).has_run:
-        raise ValueError(f"{options.out}: holds a run; choose another folder for the sweep")
+        raise ValueError(f"{options.out}: contains a run; choose another folder for the sweep")
 
 
 def _submit(
@@ -266,7 +266,7 @@ def _submit(
     queued: dict[str, str],
     sbatch: dict[str, Any],
 ) -> int:
-    """Submit what is missing and leave, or wait."""
+    """Submit the missing points, and wait for them if requested."""
     if not missing:
         _tell("Nothing to submit")
         return 0
@@ -286,14 +286,14 @@ def _submit(
     if options.wait:
         return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(
-        f"Submitted {len(jobs)}. squeue --me lists them; their logs are {options.out}/POINT/{LOG}; the same "
-        f"command again submits what failed; dop table {options.out} prints the results so far."
+        f"Submitted {len(jobs)}. squeue --me lists them; their logs are {options.out}/POINT/{LOG}. Repeat the "
+        f"command to submit failed points again; dop table {options.out} prints the results so far."
     )
     return 0
 
 
 def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: int) -> int:
-    """Tell what has become of the points, in their order, and the exit status of the sweep."""
+    """Print failures in the order of the points, and return the exit status of the sweep."""
     failed = sorted(
         (end for end in ended if end.failure and not (status and end.stopped)), key=lambda end: points.index(end.point)
     )

@@ -1,4 +1,4 @@
-"""The program of a worker of ``dop sweep``: it imports what ``dop fit`` takes, and then runs points."""
+"""Program of a worker of ``dop sweep``: it imports the packages of ``dop fit`` once, and then runs points."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from dop_lightning.runs.sweeps.serving import serve
 
 
 def fit(arguments: Sequence[str]) -> int:
-    """Do what the process of ``python -m dop_lightning fit …`` does."""
+    """Run ``dop fit`` like the process of ``python -m dop_lightning fit …``."""
     sys.argv = [package.replace("__init__", "__main__"), "fit", *arguments]
     return main()
 

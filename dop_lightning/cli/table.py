@@ -1,4 +1,4 @@
-"""``dop table RUN…``: one table of many runs, as text, CSV, Markdown or LaTeX."""
+"""``dop table RUN…``: print one table of many runs, as text, CSV, Markdown or LaTeX."""
 
 import argparse
 import sys
@@ -37,7 +37,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     """Print the table.
 
     Raises:
-        ValueError: a folder holds no run, or options do not go together.
+        ValueError: a folder contains no run, or options conflict.
         OSError: a file cannot be read or written.
     """
     options = parser().parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Locations of errors in user code. No heavy package is imported here."""
+"""Locate errors in user code. No heavy package is imported here."""
 
 import functools
 import sysconfig
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MISTAKES = (ValueError, OSError, ImportError)
-"""Errors that are told in one line. Any other one in the code of a user is shown with its traceback."""
+"""Errors that are printed in one line. Other errors in user code are printed with their traceback."""
 
 
 def fault_of(error: BaseException) -> BaseException | None:
-    """Return the error in the code of a user that led to ``error``, if it is one that needs a traceback.
+    """Return the error in user code that caused ``error``, if it is one that needs a traceback.
 
-    Libraries wrap what the constructor of a class raises into errors of their own.
+    The causes are searched too, because libraries wrap errors of constructors in other errors.
     """
     return next((one for one in _chain(error) if not isinstance(one, MISTAKES) and _frames(one)), None)
 
 
 def place_of(error: BaseException) -> str:
-    """Return ``FILE, line N`` if user code raised ``error``, otherwise an empty text."""
+    """Return ``FILE, line N`` if user code raised ``error``, otherwise an empty string."""
     first = list(_chain(error))[-1]
     frames = traceback.extract_tb(first.__traceback__)
     if not frames or not _is_of_user(frames[-1].filename):
@@ -28,7 +28,7 @@ def place_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the traceback of an error in user code, starting there; empty if there is no such code."""
+    """Return the traceback of an error in user code, starting there; empty if no user code is involved."""
     fault = fault_of(error)
     if fault is None:
         return ""
@@ -53,7 +53,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 @functools.cache
 def _is_of_user(file: str) -> bool:
-    """Return whether a file belongs neither to this package, nor to Python, nor to an installed package."""
+    """Return whether a file is user code: not part of this package, Python, or an installed package."""
     if file.startswith("<"):
         return False
     paths = sysconfig.get_paths()

@@ -1,4 +1,4 @@
-"""``dop verify RUN…``: check the files of runs by their checksums."""
+"""``dop verify RUN…``: check the files of runs against their checksums."""
 
 import argparse
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(_: str, arguments: Sequence[str]) -> int:
-    """Check the runs, and print a line per damaged file.
+    """Check the runs, and print one line per damaged file.
 
     Returns:
         The exit status: 1 if a file is damaged.
 
     Raises:
-        ValueError: a folder holds no run.
+        ValueError: a folder contains no run.
         OSError: a file cannot be read.
     """
     options = parser().parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Recover arrays in chunks: those of dask lazily, those of zarr chunk by chunk.
+"""Recover chunked arrays: dask arrays lazily, zarr arrays chunk by chunk.
 
-Each chunk is recovered with some pixels of its neighbours around it, which are cut off afterwards. Memory holds the
-chunks at work.
+Each chunk is recovered with a margin of pixels of its neighbours, which is cropped afterwards. Only the chunks that are
+being recovered are in memory.
 """
 
 import sys
@@ -18,7 +18,7 @@ from dop_lightning.images.layout import Layout, layout_of
 from dop_lightning.problems.randomness import stream_seed
 
 OVERLAP = 24
-"""Pixels that are recovered around each chunk: those that neighbouring tiles of 192×192 share."""
+"""Margin in pixels that is recovered around each chunk: as many as neighbouring tiles of 192×192 share."""
 
 FIELDS = ("image", "corruption", "corruption_probability", "mask")
 
@@ -29,16 +29,16 @@ Limits = tuple[float, float] | None
 
 @dataclass(frozen=True, eq=False)
 class ChunkedRecovery:
-    """A recovered array in chunks, of dask or zarr; see :class:`~dop_lightning.images.recovery.Recovery`.
+    """A recovered dask or zarr array; see :class:`~dop_lightning.images.recovery.Recovery`.
 
-    Arrays of dask are lazy: a chunk is recovered when it is computed. Compute several of them together, as in
-    ``dask.compute(recovery.image, recovery.mask)``, to recover each chunk once.
+    Dask arrays are lazy: a chunk is recovered when it is computed. Compute several of them together, as in
+    ``dask.compute(recovery.image, recovery.mask)``, to recover each chunk only once.
 
     Attributes:
-        image: the recovered values, with the shape, type and chunks of the input.
-        corruption: what was added to the clean values, float32 or float64.
-        corruption_probability: float32; NaN with the preset ``paper``.
-        mask: boolean, true where a value was found to be corrupted.
+        image: recovered values, with the shape, type and chunks of the input.
+        corruption: estimated corruption, observation minus clean values; float32 or float64.
+        corruption_probability: probability that a value is corrupted, float32; NaN with the preset ``paper``.
+        mask: boolean, true where a value was detected as corrupted.
     """
 
     image: Any
@@ -52,9 +52,9 @@ class Block(NamedTuple):
 
     Attributes:
         number: position in the grid of chunks.
-        core: the chunk in the array.
-        around: the chunk with its surroundings.
-        inner: the chunk in its surroundings.
+        core: slices of the chunk in the array.
+        around: slices of the chunk and its margin in the array.
+        inner: slices of the chunk within ``around``.
     """
 
     number: tuple[int, ...]
@@ -64,7 +64,7 @@ class Block(NamedTuple):
 
 
 def kind_of(given: object) -> str | None:
-    """Return ``dask`` or ``zarr`` for their arrays, without importing either."""
+    """Return ``"dask"`` or ``"zarr"`` for their arrays and ``None`` otherwise, without importing either."""
     dask: Any = sys.modules.get("dask.array")
     if dask is not None and isinstance(given, dask.Array):
         return "dask"
@@ -77,18 +77,19 @@ def kind_of(given: object) -> str | None:
 def recover_chunks(
     given: Any, channel_axis: Axis, seed: int, limits: Limits, recover: Recover, **arrays: Any
 ) -> ChunkedRecovery:
-    """Recover an array of dask or zarr.
+    """Recover a dask or zarr array.
 
     Args:
         given: the array.
         channel_axis: axis of the channels; see :func:`~dop_lightning.images.layout.layout_of`.
-        seed: of the random numbers; each chunk has its own.
+        seed: seed of the random numbers; the seed of each chunk is derived from it.
         limits: range of the values, if specified.
-        recover: recovers the array of a chunk; takes ``channel_axis``, ``seed``, ``value_range`` and ``arrays``.
-        arrays: masks of the shape of the array, if any.
+        recover: function that recovers one chunk; it receives its values, ``channel_axis``, ``seed``, ``value_range``
+            and its part of ``arrays``.
+        arrays: masks with the shape of the array, if any.
 
     Raises:
-        ValueError: a mask has another shape.
+        ValueError: a mask does not have the shape of the array.
     """
     layout = layout_of(given.shape, channel_axis)
     for name, other in arrays.items():
@@ -136,7 +137,7 @@ def _types(dtype: np.dtype) -> dict[str, np.dtype]:
 
 
 def _range(values: Any, layout: Layout) -> tuple[float, float] | None:
-    """Find the range of the values of a chunk, ``None`` if nothing was observed."""
+    """Estimate the range of the values of a chunk; ``None`` if nothing was observed."""
     array = np.asarray(values)
     own = layout_of(array.shape, layout.channels)
     known = []
@@ -149,18 +150,18 @@ def _range(values: Any, layout: Layout) -> tuple[float, float] | None:
 
 
 def _common(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    """Return the range that holds others."""
+    """Return the smallest range that contains all ranges; ``None`` if there are none."""
     known = [each for each in ranges if each is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
 def _unit(limits: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the range from 0 to 1 if it is that of the array; chunks find others by themselves."""
+    """Return the range of the array if it is 0 to 1; other ranges are estimated separately for each chunk."""
     return limits if limits == (0.0, 1.0) else None
 
 
 def _needs_range(dtype: np.dtype) -> bool:
-    """Whether chunks may differ in their range: floats from 0 to 1 whose chunks may all be dark."""
+    """Return whether the range of the whole array is needed: dark chunks do not reveal that floats are in [0, 1]."""
     return dtype.kind == "f"
 
 

@@ -1,6 +1,6 @@
-"""Arrays with more than their values: masked arrays of NumPy, and labelled ones of xarray.
+"""Containers of arrays: NumPy's masked arrays and xarray's labelled arrays.
 
-What is recovered comes back in the same container.
+Results are returned in the same container.
 """
 
 import sys
@@ -16,25 +16,25 @@ from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.stack_recovery import StackRecovery
 
 CHANNEL_NAMES = frozenset({"band", "bands", "c", "channel", "channels", "rgb"})
-"""Dimensions of xarray that hold channels, in lower case."""
+"""Names of xarray dimensions that are channels, in lower case."""
 
 ROW_NAMES = frozenset({"y", "lat", "latitude", "northing", "row"})
-"""Dimensions of xarray along which rows are counted, in lower case."""
+"""Names of xarray dimensions that are rows, in lower case."""
 
 COLUMN_NAMES = frozenset({"x", "lon", "longitude", "easting", "col", "column"})
-"""Dimensions of xarray along which columns are counted, in lower case."""
+"""Names of xarray dimensions that are columns, in lower case."""
 
 Result = TypeVar("Result", Recovery, StackRecovery)
 
 
 class Opened(NamedTuple):
-    """What a container holds.
+    """Content of a container.
 
     Attributes:
         values: the array.
-        channel_axis: its channels.
-        missing: true where a value is missing, if any.
-        close: makes the result one of the container.
+        channel_axis: axis of its channels.
+        missing: mask that is true where a value is missing, if any.
+        close: function that wraps a result in the container.
     """
 
     values: Any
@@ -44,20 +44,20 @@ class Opened(NamedTuple):
 
 
 def is_xarray(given: object) -> bool:
-    """Whether an object is a DataArray, without importing xarray."""
+    """Return whether an object is a DataArray, without importing xarray."""
     xarray: Any = sys.modules.get("xarray")
     return xarray is not None and isinstance(given, xarray.DataArray)
 
 
 def opened(given: Any, channel_axis: Axis | str) -> Opened:
-    """Take an array out of its container; other objects are returned as they are.
+    """Extract the array from its container; other objects are returned unchanged.
 
     Args:
         given: the image.
-        channel_axis: of the array; of a DataArray also the name of the dimension.
+        channel_axis: axis of the channels; for a DataArray, also the name of the dimension.
 
     Raises:
-        ValueError: there is no such dimension.
+        ValueError: the array has no such dimension.
     """
     if is_xarray(given):
         return _opened_xarray(given, channel_axis)
@@ -81,12 +81,12 @@ def bare(given: Any) -> Any:
 
 
 def _masked(given: np.ma.MaskedArray) -> dict[str, Callable[[Any], Any]]:
-    """A masked array of which nothing is masked."""
+    """Return wrappers that make the image a masked array without masked entries."""
     return {"image": lambda values: np.ma.array(values, mask=False, fill_value=given.fill_value)}
 
 
 def _with(result: Result, wrappers: dict[str, Callable[[Any], Any]]) -> Result:
-    """Wrap fields of a result."""
+    """Replace fields of a result by their wrapped values."""
     fields = {name: getattr(result, name) for name in wrappers}
     return replace(result, **{name: wrappers[name](value) for name, value in fields.items() if value is not None})
 
@@ -126,7 +126,7 @@ def _opened_xarray(given: Any, channel_axis: Axis | str) -> Opened:
 
 
 def _order(dims: list[str], channels: int | None) -> list[int]:
-    """Return the axes of the stack, the rows, the columns and the channels, in this order."""
+    """Return the axes in the order stack, rows, columns, channels."""
     others = [k for k in range(len(dims)) if k != channels]
     rows = [k for k in others if dims[k].lower() in ROW_NAMES]
     columns = [k for k in others if dims[k].lower() in COLUMN_NAMES]

@@ -1,6 +1,6 @@
-"""Memory that the recovery of images needs, by a measured model, and the tile size that fits.
+"""Memory needed to recover images, estimated by a measured model, and the tile size that fits.
 
-Shapes: C channels, H×W pixels; a network works at H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
+Shapes: C channels, H×W pixels; networks work on H'×W' pixels, see :mod:`dop_lightning.model.signals.unet.skip_unet`.
 """
 
 import math
@@ -23,30 +23,30 @@ BYTES_A_PIXEL = {
     "plain": {False: (1609.0, 86.1), True: (1154.0, 57.6)},
     "fused": {False: (639.0, 48.7), True: (372.0, 24.7)},
 }
-"""(fixed, times width) bytes that one iteration takes for a working pixel, in fp32 and bf16: of a network of plain
-operations, and of one that runs by kernels.
+"""Bytes per working pixel of one iteration, (constant, factor of the width), without and with bf16, for networks of
+plain operations and for fused kernels.
 
-By ``python scripts/measure_memory.py``, with and without ``--plain``; single cases are up to a fifth off.
+Measured by ``python scripts/measure_memory.py``, with and without ``--plain``; errors of single cases are up to 20 %.
 """
 
 BYTES_OF_FILTER = {"working": 1600.0, "tile": 20.0, "whole": 32.0}
-"""Bytes without a network: for a pixel of the tile that is restored; kept for an entry of each tile (y, X̂ and the
-probability of corruption); and for an entry of the whole (the file, y, what is blended, pictures).
+"""Bytes without a network: per pixel of the tile being restored; per entry of each tile (y, X̂ and the probability of
+corruption); and per entry of the whole image (the file, y, the blended result, pictures).
 
-By ``python scripts/measure_large.py``, with and without ``--size 2000 1500``.
+Measured by ``python scripts/measure_large.py``, with and without ``--size 2000 1500``.
 """
 
 SAFETY = 1.25
-"""Iterations are taken to need this much more than the measured model says."""
+"""Safety factor on the memory of iterations in the measured model."""
 
 PROCESS = 750 * 2**20
-"""Bytes of Python, PyTorch and Lightning."""
+"""Bytes used by Python, PyTorch and Lightning."""
 
 SHARE_FOR_IMAGES = 0.8
-"""Of the memory that is free, what the recovery of images may take where nothing else is said."""
+"""Default fraction of the free memory that the recovery of images may use."""
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
-"""Sides of tiles to choose from: multiples of the network's 32."""
+"""Candidate sides of tiles: multiples of 32, as the network requires."""
 
 Shape = tuple[int, int, int]
 
@@ -54,21 +54,22 @@ Shape = tuple[int, int, int]
 def run_memory(
     shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False, threads: int = 1
 ) -> int:
-    """Bytes that a run takes. Images and some of their tiles have a network, and one at a time does its iterations.
+    """Return the number of bytes that a run needs.
 
-    Small tiles do so side by side, one per thread (:mod:`dop_lightning.engine.abreast`).
+    Whole images and a limited number of tiles have a network at a time, and one of them iterates. Small tiles iterate
+    in parallel, one per thread (:mod:`dop_lightning.engine.abreast`).
 
     Args:
         shapes: (C, H, W) of the images.
-        width: channels of the network, 0 without one.
-        bf16: whether it computes in bf16.
+        width: channels of the network, 0 without a network.
+        bf16: whether the network computes in bf16.
         tile: side of the tiles, ``None`` for whole images.
-        fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
-        threads: of the CPU; 1 on a GPU.
+        fused: whether the network uses :mod:`dop_lightning.model.signals.unet.kernels`.
+        threads: number of CPU threads; 1 on a GPU.
     """
     fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
-    parts: list[float] = []  # of tiles and images, which take turns
+    parts: list[float] = []  # bytes of each tile or whole image with a network; they iterate in turn
     for c, h, w in shapes:
         grid = cover((h, w), tile or max(8, h, w))
         if width == 0:
@@ -78,14 +79,14 @@ def run_memory(
             working = max(working, at_once * BYTES_OF_FILTER["working"] * math.prod(grid.tile))
             continue
         pixels = math.prod(working_size(grid.tile))
-        network = 16 * 140 * width**2  # parameters, gradients, what the optimizer remembers and works with
+        network = 16 * 140 * width**2  # parameters, gradients, optimizer state and workspace
         part = network + 60 * c * math.prod(grid.tile)  # y, g, h, truth, average, weights and copies
         if len(grid.places) == 1:
             parts.append(part)
-            kept += 100 * c * h * w  # reading, scores and pictures of the whole
+            kept += 100 * c * h * w  # reading, scores and pictures of the whole image
         else:
             parts += [part] * len(grid.places)
-            # y, truth and mask of each tile; the whole as without a network
+            # y, truth and mask of each tile; the whole image as without a network
             kept += len(grid.places) * 9 * c * math.prod(grid.tile) + c * h * w * BYTES_OF_FILTER["whole"]
         at_once = min(threads, len(grid.places)) if is_small(grid.tile) else 1
         working = max(working, at_once * SAFETY * (fixed + slope * width) * pixels)
@@ -103,22 +104,22 @@ def choose_tile(
     threads: int = 1,
     name: str = "max-memory",
 ) -> int | None:
-    """The side of the tiles with which a run stays below a limit of memory.
+    """Choose the side of the tiles so that a run stays within a memory limit.
 
     Args:
         shapes: (C, H, W) of the images.
         width: channels of the network.
-        bf16: whether it computes in bf16.
-        limit: bytes.
-        fused: whether it runs by :mod:`dop_lightning.model.signals.unet.kernels`.
-        threads: of the CPU; 1 on a GPU.
-        name: of the setting that limits it, for errors.
+        bf16: whether the network computes in bf16.
+        limit: memory limit in bytes.
+        fused: whether the network uses :mod:`dop_lightning.model.signals.unet.kernels`.
+        threads: number of CPU threads; 1 on a GPU.
+        name: name of the setting of the limit, for errors.
 
     Returns:
-        ``None`` where whole images fit, else the largest of :data:`TILES` that fits.
+        ``None`` if whole images fit, otherwise the largest of :data:`TILES` that fits.
 
     Raises:
-        ValueError: not even the smallest fits.
+        ValueError: even the smallest tiles do not fit.
     """
     shapes = list(shapes)
     for tile in (None, *TILES):
@@ -127,23 +128,23 @@ def choose_tile(
     least = min(run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) for tile in TILES)
     raise ValueError(
         f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
-        f"got {format_bytes(limit)} (by default four fifths of what is free); fewer images at a time, smaller ones, "
-        "and a smaller width take less"
+        f"got {format_bytes(limit)} (by default four fifths of the free memory). Use fewer or smaller images, or a "
+        "smaller width"
     )
 
 
 @dataclass(frozen=True)
 class RecoveryCost:
-    """Memory that the recovery of images needs on a device, and the tile size that fits.
+    """Memory needed to recover images on a device, and the tile size that fits.
 
     Attributes:
         shapes: (C, H, W) of the images, at least one.
         width: channels of the network.
-        preset: of the recovery.
-        precision: of the network.
-        device: where it runs.
-        option: the name of the option that limits the memory, for errors.
-        subject: what errors call the images.
+        preset: preset of the recovery.
+        precision: precision of the network.
+        device: device of the recovery.
+        option: name of the option of the memory limit, for errors.
+        subject: name of the images in errors.
     """
 
     shapes: Sequence[Shape]
@@ -161,28 +162,28 @@ class RecoveryCost:
 
     @property
     def fused(self) -> bool:
-        """Whether the network runs by kernels."""
+        """Whether the network uses fused kernels."""
         return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
 
     def memory(self, tile: int | None) -> int:
-        """Return the bytes that the recovery needs in tiles of this side, ``None`` for whole images."""
+        """Return the number of bytes for tiles of the given side, or for whole images if ``tile`` is ``None``."""
         return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused, threads=self.threads)
 
     @property
     def threads(self) -> int:
-        """Threads that tiles are shared among."""
+        """Number of threads among which tiles are distributed."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def choose_tile(self, limit: int | None) -> int | None:
-        """Return the side of the preset's tiles for large images, and smaller ones where these do not fit.
+        """Return the tile side of the preset for large images, or a smaller side if it does not fit.
 
-        ``None`` where images are recovered whole: the preset has no tiles or no image is large, and all fit.
+        Returns ``None`` to recover images whole: the preset has no tiles or no image is large, and all images fit.
 
         Args:
-            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of what is free.
+            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of the free memory.
 
         Raises:
-            ValueError: not even the smallest tiles fit.
+            ValueError: even the smallest tiles do not fit.
         """
         free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
         wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
@@ -192,14 +193,14 @@ class RecoveryCost:
         return choose_tile(*told, fused=self.fused, threads=self.threads, name=self.option)
 
     def check_tile(self, tile: int | None, limit: int | None) -> int | None:
-        """Return the requested side if it fits.
+        """Return the requested tile side if it fits.
 
         Args:
-            tile: the side, ``None`` for whole images.
+            tile: side of the tiles, ``None`` for whole images.
             limit: bytes, ``None`` for no limit.
 
         Raises:
-            ValueError: it does not fit.
+            ValueError: the recovery does not fit within the limit.
         """
         need = self.memory(tile)
         if limit is not None and need > limit:
@@ -212,10 +213,11 @@ class RecoveryCost:
 
 
 def block_length(pixels: int, width: int, device: str = "cpu") -> int:
-    """Iterations of a training step that take about a second on two cores, from 1 to 10.
+    """Return the iterations per training step, from 1 to 10, so that a step takes about a second on two cores.
 
-    On a GPU, where they take a hundredth of that and less, 25, where refinement looks at its weights: images that take
-    turns have a graph of their iterations captured anew in each step, for which shorter ones are not worth it.
+    On a GPU, where iterations are at least a hundred times faster, it is 25, the interval at which refinement evaluates
+    its weights. Images that are recovered in turn capture a CUDA graph in each step, which does not pay off for shorter
+    steps.
 
     >>> block_length(128 * 128, 64), block_length(512 * 512, 128), block_length(512 * 512, 128, "cuda")
     (10, 1, 25)

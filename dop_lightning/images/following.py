@@ -1,4 +1,4 @@
-"""Follow and cancel what ``recover_image`` does, from a program with a display of its own."""
+"""Follow and cancel calls of ``recover_image`` from a program with its own display."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from dop_lightning.images.progress import Tell
 
 
 class Follower:
-    """What a program wants to know of a recovery; a subclass overrides what it needs.
+    """Callbacks of a recovery. Override the methods that you need.
 
     All methods are called in the thread of ``recover_image``.
 
@@ -21,16 +21,16 @@ class Follower:
     wants_pictures: ClassVar[bool] = False
 
     def begin(self, total: int) -> None:
-        """Take the number of iterations of all images and tiles."""
+        """Receive the total number of iterations of all images and tiles."""
 
     def advance(self, done: int, scores: Mapping[str, float]) -> None:
-        """Take a number of iterations that have been done since the last call, and the last scores."""
+        """Receive the number of iterations done since the last call, and the latest scores."""
 
     def show(self, picture: Picture) -> None:
-        """Take the image that is at work as it is recovered by now, ``(H, W)`` or ``(H, W, 3)``, uint8."""
+        """Receive the current result of the image in progress, uint8 ``(H, W)`` or ``(H, W, 3)``."""
 
     def stop(self) -> bool:
-        """Return whether to stop after the block in progress, with what is recovered by then."""
+        """Return whether to stop after the block in progress and return the result so far."""
         return False
 
 
@@ -39,7 +39,7 @@ _FOLLOWER: ContextVar[Follower | None] = ContextVar("follower", default=None)
 
 @contextmanager
 def followed_by(follower: Follower) -> Iterator[None]:
-    """Let calls of ``recover_image`` in this block, in this thread, be followed."""
+    """Use ``follower`` for the calls of ``recover_image`` within this context, in the current thread."""
     token = _FOLLOWER.set(follower)
     try:
         yield
@@ -48,17 +48,17 @@ def followed_by(follower: Follower) -> Iterator[None]:
 
 
 def follower() -> Follower | None:
-    """Return the follower of this thread, if any."""
+    """Return the follower of the current thread, if any."""
     return _FOLLOWER.get()
 
 
 @contextmanager
 def followed(stop: Callable[[], bool], tell: Tell, total: int) -> Iterator[tuple[Callable[[], bool], Tell]]:
-    """Let the follower of this thread know what ``tell`` is told, and stop if it asks for that.
+    """Pass progress to the follower of the current thread as well, and stop if it requests that.
 
     Args:
-        stop: whether to stop for another reason.
-        tell: told of iterations that are done.
+        stop: returns whether to stop for another reason.
+        tell: called with the number of iterations done, and scores.
         total: iterations of all images and tiles.
     """
     found = follower()

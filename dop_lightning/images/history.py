@@ -1,4 +1,4 @@
-"""The scores of images at work by iteration, and what becomes of them."""
+"""Scores of images by iteration, and the outcomes of images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,22 +12,22 @@ EVERY = 50
 """Iterations between two entries of a history: an evaluation takes less than half an iteration."""
 
 History = dict[str, list[float]]
-"""Numbers by tag; ``iteration`` says when, and all lists are equally long."""
+"""Lists of numbers by tag, all of the same length; ``iteration`` holds the iterations of the entries."""
 
 Curve = dict[int, dict[str, float]]
 """Scores by iteration."""
 
 
 class HistoryListener(Listener):
-    """Follows images that are recovered one per batch.
+    """Records scores and outcomes of images that are recovered in batches of one.
 
     Args:
-        maximum: iterations of each.
-        tell: called with iterations that are done away with, and the last scores.
+        maximum: maximum number of iterations per image.
+        tell: called with the number of iterations that are done or no longer needed, and the latest scores.
 
     Attributes:
-        curves: of each problem, by name.
-        outcomes: of the problems that have ended, by name.
+        curves: scores of each problem by iteration, by name.
+        outcomes: outcomes of finished problems, by name.
     """
 
     def __init__(self, maximum: int, tell: Tell) -> None:
@@ -37,12 +37,12 @@ class HistoryListener(Listener):
         self._tell = tell
 
     def on_block(self, run: Run, state: State, iterations: int) -> None:
-        """Move the bar on."""
+        """Advance the progress bar."""
         curve = self.curves.get(state.problems.names[0], {})
         self._tell(iterations, next(reversed(curve.values()), {}))
 
     def on_evaluation(self, run: Run, look: Look) -> None:
-        """Take the scores in."""
+        """Record the scores."""
         self._note(look)
 
     def _note(self, look: Look) -> None:
@@ -50,7 +50,7 @@ class HistoryListener(Listener):
             self.curves.setdefault(name, {})[look.evaluation.iteration] = scores
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Take the last scores in. What was interrupted before its first iteration has no outcome."""
+        """Record the last scores and the outcome. Images interrupted before their first iteration have no outcome."""
         for k, name in ending.names.items():
             if ending.ends[k] == "interrupted" and run.records[name].iteration == 0:
                 return
@@ -62,7 +62,7 @@ class HistoryListener(Listener):
 
 
 def mean_history(curves: Sequence[Mapping[int, Mapping[str, float]]]) -> History:
-    """Return scores by iteration; of several curves their mean, those that have ended as they ended.
+    """Return the mean of several curves of scores; curves that have ended contribute their last scores.
 
     >>> mean_history([{25: {"loss": 4.0}, 50: {"loss": 2.0}}, {25: {"loss": 1.0}}])
     {'iteration': [25, 50], 'loss': [2.5, 1.5]}

@@ -1,7 +1,8 @@
-"""Images as Python has them, NumPy arrays, PIL images and torch tensors, as what the files of images become, and back.
+"""Convert NumPy arrays, PIL images, torch tensors and files to rasters, and back.
 
-Each of :data:`KINDS` is one of them, or a file. It knows the :class:`~dop_lightning.images.formats.raster.Raster` of an
-image, and how another raster and arrays of its entries become objects of its own kind and layout.
+Each class of :data:`KINDS` handles one kind of image. It reads an image as a
+:class:`~dop_lightning.images.formats.raster.Raster`, and converts rasters and arrays of entries to the kind and layout
+of the image.
 
 Shapes: H × W pixels, C channels.
 """
@@ -22,26 +23,26 @@ from dop_lightning.images.formats.numpy_files import channel_axis, check_array
 from dop_lightning.images.formats.raster import Palette, Raster, Unsuitable, check_size
 
 ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image | Tensor
-"""What an image may be given as."""
+"""Types that are accepted as an image."""
 
 Axis = int | Literal["auto"] | None
-"""The axis of the channels."""
+"""Axis of the channels; ``None`` without channels."""
 
 
 class ImageObject(ABC):
-    """An image as a user has it.
+    """An image passed by the user.
 
     Args:
-        given: the object.
-        name: of the argument, for errors.
-        axis: of the channels of an array or tensor, ``None`` without such an axis; ``auto`` finds it.
+        given: the image.
+        name: name of the argument, for errors.
+        axis: axis of the channels of an array or tensor, ``None`` without channels; ``auto`` detects it.
 
     Attributes:
-        name: what errors call it.
-        raster: its samples, as stored.
+        name: name of the image in errors.
+        raster: samples of the image, as stored.
 
     Raises:
-        ValueError: it is no image.
+        ValueError: the object is not a supported image.
     """
 
     accepts: ClassVar[Any]
@@ -57,18 +58,18 @@ class ImageObject(ABC):
 
     @abstractmethod
     def _read(self) -> Raster:
-        """The image as a raster; ``name`` may become another one."""
+        """Return the image as a raster; may update ``name``."""
 
     @abstractmethod
     def like(self, raster: Raster) -> Any:
-        """An image of the same kind, type, size and device with the samples of ``raster``, which is upright."""
+        """Return an image of the same kind, type, size and device with the samples of an upright raster."""
 
     @abstractmethod
     def entries(self, values: np.ndarray) -> Any:
-        """One number for each value of the image, ``(H, W, C)`` -> the layout of the image."""
+        """Convert an array with one entry per value of the image from ``(H, W, C)`` to the layout of the image."""
 
     def entry_dtype(self) -> np.dtype:
-        """The floating point type for differences of its values: float32, float64 where that is not enough."""
+        """Return the floating-point type for differences of values: float32, or float64 if float32 is too coarse."""
         return np.result_type(self.raster.colours().dtype, np.float32)
 
 
@@ -86,11 +87,11 @@ class NumpyImage(ImageObject):
         return Raster(".npy", samples, 8 * array.dtype.itemsize)
 
     def like(self, raster: Raster) -> np.ndarray:
-        """An array of the same type, layout, order in memory and order of bytes."""
+        """Return an array of the same type, layout, memory order and byte order."""
         return self.entries(raster.samples).astype(self.given.dtype, copy=False)
 
     def entries(self, values: np.ndarray) -> np.ndarray:
-        """An array in the layout of the image."""
+        """Return an array in the layout of the image."""
         array = values[..., 0] if self.channels is None else np.moveaxis(values, 2, self.channels)
         fortran = self.given.flags.f_contiguous and not self.given.flags.c_contiguous
         return np.array(array, order="F" if fortran else "C")
@@ -104,11 +105,11 @@ class TorchImage(ImageObject):
     def _read(self) -> Raster:
         tensor = self.given.detach()
         if tensor.dim() not in (2, 3):
-            raise Unsuitable(f"a tensor must have shape (H, W) or (C, H, W), got {tuple(tensor.shape)}; give one image")
+            raise Unsuitable(f"a tensor must have shape (H, W) or (C, H, W), got {tuple(tensor.shape)}; pass one image")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise Unsuitable(f"a tensor must be dense, got {tensor.layout} of {tensor.dtype}")
         if tensor.dtype == torch.bfloat16 or str(tensor.dtype).startswith("torch.float8"):
-            tensor = tensor.float()  # NumPy knows none of them
+            tensor = tensor.float()  # NumPy has no such types
         array = tensor.cpu().resolve_conj().resolve_neg().numpy().copy()
         check_array(array.shape, array.dtype)
         self.channels = (None if array.ndim == 2 else 0) if self.axis == "auto" else self.axis
@@ -117,17 +118,17 @@ class TorchImage(ImageObject):
         return Raster(".npy", samples, 8 * array.dtype.itemsize)
 
     def like(self, raster: Raster) -> Tensor:
-        """A tensor of the same type, shape and device."""
+        """Return a tensor of the same type, shape and device."""
         return self.entries(raster.samples).to(self.given.dtype)
 
     def entries(self, values: np.ndarray) -> Tensor:
-        """A tensor in the layout of the image, on its device."""
+        """Return a tensor in the layout of the image, on its device."""
         array = values[..., 0] if self.channels is None else np.moveaxis(values, 2, self.channels)
         return torch.from_numpy(np.array(array, order="C")).to(self.given.device)
 
 
 class PillowImage(ImageObject):
-    """An image of PIL, its pixels as they are; of several frames the one that it stands at."""
+    """A PIL image, with its pixels as stored; the current frame if there are several."""
 
     accepts = Image.Image
 
@@ -138,8 +139,8 @@ class PillowImage(ImageObject):
         if image.mode not in self.MODES:
             known = "RGBA" if image.mode in ("La", "PA", "RGBa", "RGBX") else "RGB"
             raise Unsuitable(
-                f"an image of PIL must have one of the modes {', '.join(self.MODES)}, got {image.mode}; "
-                f'.convert("{known}") makes one'
+                f"a PIL image must have one of the modes {', '.join(self.MODES)}, got {image.mode}; "
+                f'convert it with .convert("{known}")'
             )
         check_size(len(image.getbands()), image.height, image.width)
         array = np.array(image)
@@ -156,7 +157,7 @@ class PillowImage(ImageObject):
         return Raster(".png", array, bits, alpha, palette, key if key and len(key) == array.shape[2] else None)
 
     def like(self, raster: Raster) -> Image.Image:
-        """An image of the same mode, with the palette and the ``info`` of before."""
+        """Return an image of the same mode, with the same palette and ``info``."""
         planes = raster.samples if raster.alpha is None else np.dstack([raster.samples, raster.alpha])
         image = self.given.copy()
         if image.mode == "1":
@@ -166,29 +167,29 @@ class PillowImage(ImageObject):
         return image
 
     def entries(self, values: np.ndarray) -> np.ndarray:
-        """An array ``(H, W)``, or ``(H, W, C)`` of the colours."""
+        """Return an array ``(H, W)``, or ``(H, W, C)`` of the colours."""
         return np.array(values[..., 0] if values.shape[2] == 1 else values, order="C")
 
 
 class FileImage(ImageObject):
-    """An image in a file of any kind that ``dop recover`` reads."""
+    """An image file of any format that ``dop recover`` supports."""
 
     accepts = (str, os.PathLike)
 
     def _read(self) -> Raster:
         paths = find_images(os.fspath(self.given))
         if len(paths) != 1:
-            raise ValueError(f"{self.name} must be one file, got {str(self.given)!r}, which names {len(paths)}")
+            raise ValueError(f"{self.name} must be one file, got {str(self.given)!r}, which matches {len(paths)}")
         self.path: Path = paths[0]
         self.name = str(self.path)
         return read_raster(self.path)
 
     def like(self, raster: Raster) -> np.ndarray:
-        """An array of its values in the number format of the file, upright."""
+        """Return an upright array of the values, in the number format of the file."""
         return self.entries(raster.colours())
 
     def entries(self, values: np.ndarray) -> np.ndarray:
-        """An array ``(H, W)``, or ``(H, W, C)`` of the colours."""
+        """Return an array ``(H, W)``, or ``(H, W, C)`` of the colours."""
         return np.array(values[..., 0] if values.shape[2] == 1 else values, order="C")
 
 
@@ -196,26 +197,24 @@ KINDS: tuple[type[ImageObject], ...] = (NumpyImage, PillowImage, TorchImage, Fil
 
 
 def image_object(given: object, name: str = "image", axis: Axis = "auto") -> ImageObject:
-    """An image of any kind.
+    """Wrap an image of any supported kind.
 
     Args:
         given: the image.
-        name: of the argument, for errors.
-        axis: of the channels of an array or tensor, ``None`` without such an axis; ``auto`` finds it.
+        name: name of the argument, for errors.
+        axis: axis of the channels of an array or tensor, ``None`` without channels; ``auto`` detects it.
 
     Raises:
-        ValueError: it is of no kind that is known, or no image.
+        ValueError: the type is not supported, or the object is not an image.
     """
     for kind in KINDS:
         if isinstance(given, kind.accepts):
             return kind(given, name, axis)
-    raise ValueError(
-        f"{name} must be a path, a NumPy array, an image of PIL or a torch tensor, got {type(given).__name__}"
-    )
+    raise ValueError(f"{name} must be a path, a NumPy array, a PIL image or a torch tensor, got {type(given).__name__}")
 
 
 def _palette(image: Image.Image, least: int) -> Palette:
-    """The colours and alphas of an image of PIL; indices beyond them, which PIL shows as black, have an entry too."""
+    """Return the palette of a PIL image, padded with black to ``least`` entries, as PIL displays larger indices."""
     colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     colours = np.pad(colours, ((0, max(0, least - len(colours))), (0, 0)))
     alphas = np.full(len(colours), 255, dtype=np.uint8)

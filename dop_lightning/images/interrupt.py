@@ -1,4 +1,4 @@
-"""Ctrl-C, and the stop button of a notebook: the work comes to an end in order, and gives what there is."""
+"""Stop in an orderly way at Ctrl-C or the stop button of a notebook, and keep the result so far."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ from types import FrameType
 
 @contextmanager
 def first_interrupt() -> Iterator[Callable[[], bool]]:
-    """Take the first SIGINT as a wish to stop, told by the function that this gives; the second one acts at once.
+    """Catch the first SIGINT, and yield a function that returns whether it was received.
 
-    Python's own handler is back afterwards. Handlers that others have set stay where they are, and so does everything
-    in threads other than the main one, which no signal reaches.
+    A second SIGINT raises ``KeyboardInterrupt`` immediately. Python's default handler is restored on exit. No-op if
+    another handler is set, or outside the main thread, which alone receives signals.
     """
     asked = False
 

@@ -1,6 +1,6 @@
-"""Which axes of an array are channels, rows and columns, and which count images.
+"""Axes of an array: channels, rows, columns, and the axes of a stack of images.
 
-Shapes: C channels, H×W pixels; the other axes are those of the stack.
+Shapes: C channels, H×W pixels; all other axes are stack axes.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ import numpy as np
 from dop_lightning.images.image_objects import Axis
 
 FEW_CHANNELS = 4
-"""A last axis of four dimensions with at most this many entries holds channels."""
+"""With four or more axes, the last axis is the channel axis if it has at most this many entries."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of an array.
+    """Axes of an array.
 
     Attributes:
-        shape: of the array.
+        shape: shape of the array.
         channels: axis of the channels, if any.
-        rows: axis of H.
-        columns: axis of W, after ``rows``.
+        rows: axis of the rows.
+        columns: axis of the columns, greater than ``rows``.
     """
 
     shape: tuple[int, ...]
@@ -32,23 +32,23 @@ class Layout:
 
     @property
     def stack(self) -> tuple[int, ...]:
-        """The axes that count images."""
+        """Axes of the stack, along which images are enumerated."""
         image = {self.channels, self.rows, self.columns}
         return tuple(axis for axis in range(len(self.shape)) if axis not in image)
 
     @property
     def stack_shape(self) -> tuple[int, ...]:
-        """The number of images along each axis of :attr:`stack`."""
+        """Number of images along each axis of :attr:`stack`."""
         return tuple(self.shape[axis] for axis in self.stack)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """Size (H, W) of an image."""
         return self.shape[self.rows], self.shape[self.columns]
 
     @property
     def channel_axis(self) -> int | None:
-        """The axis of the channels in one image of the stack."""
+        """Axis of the channels within one image of the stack."""
         if self.channels is None:
             return None
         return sum(axis < self.channels for axis in (self.rows, self.columns))
@@ -66,19 +66,19 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], channel_axis: Axis = "auto", *, first: bool = False) -> Layout:
-    """Find the axes of an array.
+    """Determine the axes of an array.
 
     Args:
-        shape: of the array, at least two dimensions.
-        channel_axis: axis of the channels, negative from the end; ``None`` without channels. ``auto`` takes the shorter
-            of the first and the last of three axes, and the last of four or more if it has at most four entries.
-        first: with ``auto``, channels come right before rows and columns, as in tensors ``(B, C, H, W)``.
+        shape: shape of the array; at least two dimensions.
+        channel_axis: axis of the channels, negative from the end; ``None`` without channels. ``auto`` uses the shorter
+            of the first and the last of three axes, and the last of four or more axes if it has at most four entries.
+        first: whether ``auto`` uses the axis before rows and columns, as in tensors ``(B, C, H, W)``.
 
     Returns:
-        The axes. Rows and columns are the last two that are not channels.
+        The axes. Rows and columns are the last two axes other than the channels.
 
     Raises:
-        ValueError: the array has too few axes, no such axis, or ``auto`` finds none.
+        ValueError: the array has fewer than two axes or no such axis, or ``auto`` cannot determine the channels.
 
     >>> layout_of((8, 32, 32, 3)).stack_shape, layout_of((8, 32, 32), None).stack_shape
     ((8,), (8,))

@@ -1,4 +1,4 @@
-"""Pictures of images while they are recovered, about once per second."""
+"""Live pictures of images during their recovery, about once per second."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from dop_lightning.images.tiles import Mosaic, Place
 from dop_lightning.problems.problem import Problem
 
 EVERY = 1.0
-"""Seconds between two pictures, at least."""
+"""Minimum number of seconds between two pictures."""
 
 LIMIT = 512
-"""The most pixels of a side."""
+"""Maximum number of pixels per side."""
 
 
 class LivePictures(Listener):
-    """Shows the image at work as it is recovered by now. The states at work stay as they are.
+    """Shows the current result of the image in progress. The states of the run are not modified.
 
     Args:
-        problems: images.
-        mosaics: of each image its tiles, ``None`` for an image that is recovered whole.
-        show: called with pictures.
+        problems: the images.
+        mosaics: tiles of each image, ``None`` for images that are recovered whole.
+        show: called with each picture.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class LivePictures(Listener):
             self._places.update({part.name: (preview, place) for place, part in parts.items()})
 
     def on_block(self, run: Run, state: State, iterations: int) -> None:
-        """Show the output, if the last picture is old enough."""
+        """Show the current result if :data:`EVERY` seconds have passed."""
         if time.monotonic() - self._last >= EVERY:
             self._update(Look(state, run.scorer), last=False)
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Show the result."""
+        """Show the final result."""
         self._update(ending, last=True)
 
     def _update(self, look: Look, last: bool) -> None:

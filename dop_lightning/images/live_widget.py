@@ -1,4 +1,4 @@
-"""A live display in notebooks: progress, time left, and the image as it is recovered by now."""
+"""Live display in notebooks: progress, remaining time, and the current result."""
 
 import io
 import time
@@ -16,13 +16,13 @@ from dop_lightning.images.progress import SHOWN, in_notebook
 
 
 class LiveWidget(Follower):
-    """Progress and picture of a recovery, as widgets of ipywidgets.
+    """Progress and picture of a recovery as ipywidgets.
 
     Attributes:
-        bar: iterations.
-        text: iterations, score and time left.
-        picture: PNG of the image that is at work.
-        box: all of them.
+        bar: progress bar of the iterations.
+        text: label with iterations, score and remaining time.
+        picture: PNG of the image in progress.
+        box: container of these widgets.
     """
 
     wants_pictures: ClassVar[bool] = True
@@ -38,14 +38,14 @@ class LiveWidget(Follower):
         self._began = time.monotonic()
 
     def begin(self, total: int) -> None:
-        """Show the widgets in the cell."""
+        """Display the widgets in the current cell."""
         from IPython.display import display
 
         self.bar.max, self._began = max(1, total), time.monotonic()
         display(self.box)
 
     def advance(self, done: int, scores: Mapping[str, float]) -> None:
-        """Move the bar."""
+        """Advance the bar, and update the label."""
         self.bar.value += done
         tag = next((tag for tag in SHOWN if tag in scores), None)
         score = "" if tag is None else ", " + SHOWN[tag].format(scores[tag])
@@ -54,13 +54,13 @@ class LiveWidget(Follower):
         self.text.value = f"{self.bar.value} of {self.bar.max} iterations{score}, {format_duration(left)} left"
 
     def show(self, picture: Picture) -> None:
-        """Show the image."""
+        """Show a picture."""
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, format="PNG")
         self.picture.value, self.picture.layout.display = buffer.getvalue(), None
 
     def finish(self, is_complete: bool) -> None:
-        """Say how it ended."""
+        """Show whether the recovery finished or was stopped."""
         seconds = format_duration(time.monotonic() - self._began)
         self.bar.bar_style = "success" if is_complete else "warning"
         done = "done" if is_complete else f"stopped after {self.bar.value} of {self.bar.max} iterations"
@@ -69,10 +69,11 @@ class LiveWidget(Follower):
 
 @contextmanager
 def live_widget(wanted: bool | None) -> Iterator[bool]:
-    """Show a live display if it is wanted and possible, and say whether it is shown.
+    """Show a live display if requested and possible, and yield whether it is shown.
 
     Args:
-        wanted: ``False`` shows nothing; else it is shown in notebooks that have ipywidgets.
+        wanted: ``False`` disables the display; otherwise, it is shown in notebooks if ipywidgets is installed and no
+            other follower is set.
     """
     if wanted is False or follower() is not None or not in_notebook() or find_spec("ipywidgets") is None:
         yield False

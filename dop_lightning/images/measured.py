@@ -1,4 +1,4 @@
-"""The noise of an image whose values are measurements."""
+"""Estimate the noise of an image whose values are measurements."""
 
 from dataclasses import replace
 
@@ -13,13 +13,13 @@ from dop_lightning.problems.problem import Problem
 
 
 def as_measured(problem: Problem, image: LoadedImage) -> Problem:
-    """The problem of an image, with the noise of its values where they are measurements and noise limits them."""
+    """Mark the problem of a measured image, and estimate its noise if noise limits it; others are unchanged."""
     raster, value_range = image.format.raster, image.format.value_range
     if not is_measured(raster, value_range):
         return problem
     y = within_reach(image)
     known = torch.ones_like(y, dtype=torch.bool) if problem.mask is None else problem.mask
-    # the distance of two integers; a stretch makes it larger in the dark, and needs none: the noise is far above it
+    # spacing of integer values; not needed with a stretch, which widens it in the dark: the noise is far larger
     whole = raster.samples.dtype.kind in "iu" and not isinstance(value_range, Stretch)
     step = 1 / (value_range[1] - value_range[0]) if whole else 0.0
     return replace(problem, measured=True, noise=background_noise(y, known, step))

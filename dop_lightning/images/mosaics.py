@@ -1,4 +1,4 @@
-"""The recovery of a large image, blended from those of its tiles."""
+"""Combine the recoveries of tiles into the recovery of a large image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -15,25 +15,26 @@ from dop_lightning.problems.scoring import Scorer
 WORST_FIRST: tuple[Status, ...] = ("diverged", "interrupted", "running", "done", "stable")
 
 ROUNDING = 1e-6
-"""The sum of weights of tiles is 1 but for less than this."""
+"""Upper bound on the rounding error of blended values, whose weights sum to 1."""
 
 
 def combine(mosaic: Mosaic, outcomes: Mapping[Place, Outcome], metrics: CustomMetrics | None = None) -> Outcome:
-    """Blend the tiles of an image, and score the whole.
+    """Blend the tiles of an image, and compute the scores of the whole image.
 
-    Its status is the worst of its tiles', its iterations the fewest, its seconds their sum, its loss their mean.
+    The status is the worst status of the tiles, the iterations are the fewest, the seconds the sum, and the loss the
+    mean.
 
     Args:
         mosaic: the image and its tiles.
-        outcomes: of every tile, by its (row, column). They are asked for one by one, and once for each of their
-            tensors, so that a mapping that reads them from files holds one at a time.
-        metrics: metrics of the user, computed on the whole image.
+        outcomes: outcome of each tile, by (row, column). They are accessed one by one, once for each of their tensors,
+            so that a mapping that reads them from files holds only one at a time.
+        metrics: custom metrics, computed on the whole image.
     """
     parts = [_Summary.of(outcome) for outcome in outcomes.values()]
     signal = mosaic.grid.blend(_Field(outcomes, lambda outcome: outcome.signal))
     corruption = mosaic.grid.blend(_Field(outcomes, lambda outcome: outcome.corruption))
-    for x, s, y in zip(signal, corruption, mosaic.whole.observation, strict=True):  # channel by channel: less memory
-        # what each tile has kept is blended of equal values, which rounding may have changed
+    for x, s, y in zip(signal, corruption, mosaic.whole.observation, strict=True):  # by channel, to save memory
+        # entries that all tiles kept are blends of equal values: undo their rounding errors
         same = (s == 0) & ((x - y).abs_() < ROUNDING)
         x[same] = y[same]
     probability = _blended_probability(mosaic, outcomes, parts)
@@ -58,7 +59,7 @@ def combine(mosaic: Mosaic, outcomes: Mapping[Place, Outcome], metrics: CustomMe
 def _blended_probability(
     mosaic: Mosaic, outcomes: Mapping[Place, Outcome], parts: Sequence["_Summary"]
 ) -> Tensor | None:
-    """That of the whole; ``None`` where a tile has none."""
+    """Blend the probabilities of corruption of the tiles; ``None`` if a tile has none."""
     if not all(part.has_probability for part in parts):
         return None
     blended = mosaic.grid.blend(_Field(outcomes, _probability)).clamp_(0, 1)
@@ -67,12 +68,12 @@ def _blended_probability(
 
 def _probability(outcome: Outcome) -> Tensor:
     if outcome.corruption_probability is None:
-        raise ValueError(f"{outcome.problem.name}: the tile must have a probability, got none")
+        raise ValueError(f"{outcome.problem.name}: the tile must have a probability of corruption, got none")
     return outcome.corruption_probability
 
 
 class _Summary(NamedTuple):
-    """What is kept of the outcome of a tile: no tensor."""
+    """Outcome of a tile without its tensors."""
 
     status: Status
     iteration: int
@@ -98,7 +99,7 @@ class _Summary(NamedTuple):
 
 
 class _Field(Mapping[Place, Tensor]):
-    """One tensor of each outcome, taken when it is asked for."""
+    """One tensor of each outcome, read on access."""
 
     def __init__(self, outcomes: Mapping[Place, Outcome], take: Callable[[Outcome], Tensor]) -> None:
         self._outcomes = outcomes

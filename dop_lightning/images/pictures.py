@@ -1,4 +1,4 @@
-"""Pictures for people: 8-bit grey or RGB arrays of what was observed, recovered, and found corrupted.
+"""Pictures of observation, result and corruption, as 8-bit grey or RGB arrays.
 
 Shapes: C channels, H × W pixels of an image; n × m a matrix; a picture is uint8, ``(H, W)`` or ``(H, W, 3)``.
 """
@@ -18,18 +18,18 @@ from dop_lightning.problems.problem import Problem
 Picture = np.ndarray
 
 QUANTILE = 0.98
-"""The colours of a heat map end at this quantile of the absolute values, so that outliers do not wash out the rest."""
+"""Quantile of the absolute values at which the colours of a heat map end, so that outliers do not wash out the rest."""
 
 MISSING_GREY = 128
-"""Entries that were never observed; neither end of a grey scale, and no colour of a heat map."""
+"""Grey level of unobserved entries: neither end of the grey scale, and not a colour of heat maps."""
 
 PANEL_HEIGHT = 240
-"""Panels of a comparison are enlarged to at least this height, in pixels."""
+"""Minimum height in pixels to which panels of a comparison are enlarged."""
 
 PANEL_LIMIT = 1024
-"""Panels of a comparison, and heat maps of a recovery, are at most this wide and high, in pixels."""
+"""Maximum width and height in pixels of panels of a comparison and of heat maps of a recovery."""
 
-# Blue, white, red: ColorBrewer's RdBu with a pure white centre, told apart by colour-blind eyes too.
+# Blue, white, red: ColorBrewer's RdBu with a pure white centre, which is safe for colour-blind readers.
 _COLOURS = np.array(
     [
         [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [255, 255, 255],
@@ -39,17 +39,17 @@ _COLOURS = np.array(
 
 
 def corruption_map(s: Tensor, data_range: float = 1.0) -> Picture:
-    """The largest |s| over the channels of each pixel: black is clean, white is off by the whole range.
+    """Draw the maximum of |s| over the channels of each pixel: black is clean, white is off by the whole range.
 
     Args:
         s: the corruption ``(C, H, W)``.
-        data_range: the width of the range of the signal, in its units.
+        data_range: width of the range of the signal, in its units; positive.
 
     Returns:
-        ``(H, W)``.
+        Picture ``(H, W)``.
 
     Raises:
-        ValueError: ``s`` has another number of dimensions, or ``data_range`` is not above 0.
+        ValueError: ``s`` does not have three dimensions, or ``data_range`` is not positive.
     """
     if s.ndim != 3:
         raise ValueError(f"s must have shape (C, H, W), got {tuple(s.shape)}")
@@ -57,16 +57,16 @@ def corruption_map(s: Tensor, data_range: float = 1.0) -> Picture:
 
 
 def probability_map(probability: Tensor) -> Picture:
-    """The largest probability over the channels of each pixel: black is clean, white is corrupted.
+    """Draw the maximum probability of corruption over the channels of each pixel: black is 0, white is 1.
 
     Args:
         probability: ``(C, H, W)`` in [0, 1].
 
     Returns:
-        ``(H, W)``.
+        Picture ``(H, W)``.
 
     Raises:
-        ValueError: ``probability`` has another number of dimensions.
+        ValueError: ``probability`` does not have three dimensions.
     """
     if probability.ndim != 3:
         raise ValueError(f"probability must have shape (C, H, W), got {tuple(probability.shape)}")
@@ -74,25 +74,25 @@ def probability_map(probability: Tensor) -> Picture:
 
 
 AT_ONCE = 2**16
-"""Entries of a matrix that are coloured at once."""
+"""Number of entries of a matrix that are coloured at a time."""
 
 SAMPLE = 2**20
-"""Entries that the limit of a matrix is taken from."""
+"""Maximum number of entries from which the colour limit of a matrix is computed."""
 
 
 def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
-    """Colours of the entries: blue below 0, white at 0, red above; grey where NaN.
+    """Draw a matrix as a heat map: blue below 0, white at 0, red above 0, grey for NaN.
 
     Args:
         matrix: ``(n, m)``.
-        limit: the absolute value at which the colours end, in the units of the matrix; by default
-            :func:`colour_limit` of it.
+        limit: absolute value at which the colours end, in the units of the matrix; positive. By default,
+            :func:`colour_limit` of the matrix.
 
     Returns:
-        ``(n, m, 3)``.
+        Picture ``(n, m, 3)``.
 
     Raises:
-        ValueError: the matrix has another number of dimensions, or ``limit`` is not above 0.
+        ValueError: ``matrix`` does not have two dimensions, or ``limit`` is not positive.
     """
     if matrix.ndim != 2:
         raise ValueError(f"matrix must have shape (n, m), got {tuple(matrix.shape)}")
@@ -102,7 +102,7 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
     height = max(1, AT_ONCE // max(1, matrix.shape[1]))
     for top in range(0, len(matrix), height):
         values = matrix[top : top + height].detach().double().cpu().numpy()
-        with np.errstate(over="ignore"):  # what is beyond the limit is as dark as can be
+        with np.errstate(over="ignore"):  # values beyond the limit are clipped
             position = np.clip(np.nan_to_num(values / limit, posinf=1.0, neginf=-1.0), -1, 1)
         colours = np.stack([np.interp(position, anchors, channel) for channel in _COLOURS.T], axis=-1)
         colours[np.isnan(values)] = MISSING_GREY
@@ -111,7 +111,7 @@ def heatmap(matrix: Tensor, limit: float | None = None) -> Picture:
 
 
 def colour_limit(matrix: Tensor) -> float:
-    """Return the 98th percentile of the finite absolute values; their maximum where that is 0; else 1.
+    """Return the 98th percentile of the finite absolute values, or their maximum if that is 0, or 1 if both are 0.
 
     For large matrices, it is estimated from a random sample of entries with a fixed seed.
     """
@@ -127,18 +127,19 @@ def colour_limit(matrix: Tensor) -> float:
 
 
 def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
-    """Pictures side by side on white, each with its label above.
+    """Arrange pictures side by side on white, each below its label.
 
-    Small ones are enlarged by a whole factor, pixel by pixel; large ones averaged down by a whole factor.
+    Small pictures are enlarged by an integer factor without interpolation, large ones are reduced by an integer factor
+    by averaging.
 
     Args:
         panels: labels and pictures, from left to right.
 
     Returns:
-        RGB, ``(H, W, 3)``.
+        RGB picture ``(H, W, 3)``.
 
     Raises:
-        ValueError: there is no panel, or one that is not a picture.
+        ValueError: ``panels`` is empty or contains an array that is not a picture.
     """
     if not panels:
         raise ValueError("panels must hold at least one picture, got none")
@@ -155,24 +156,25 @@ def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
         draw.text((left + width / 2, head / 2), label, fill="black", font=font, anchor="mm")
         corner = (left + (width - picture.width) // 2, head)
         sheet.paste(picture, corner)
-        # A clean corruption is a white heat map, which would not be seen on white.
+        # The frame makes heat maps of zeros visible, which are white on white.
         frame = (corner[0] - 1, corner[1] - 1, corner[0] + picture.width, corner[1] + picture.height)
         draw.rectangle(frame, outline="silver")
         left += width + gap
-    return np.array(sheet)  # a copy that may be written, as torch expects
+    return np.array(sheet)  # a writable copy, as torch expects
 
 
 def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
-    """Pictures of one recovery: ``observation``, ``recovered``, ``corruption``, ``truth``, and ``comparison`` of these.
+    """Draw one recovery: ``observation``, ``recovered``, ``corruption``, ``truth`` if known, and their ``comparison``.
 
-    An image (its range known) is shown as it is, its corruption as :func:`corruption_map`. Of two channels the first
-    is shown, as grey; of four and more channels 1, 2 and 3, as red, green and blue; the corruption is of all. A matrix
-    is shown as heat maps with one limit for all, by the truth or else the recovered matrix, thinned out evenly where it
-    has more than 1024 rows or columns. Entries that were never observed are grey in the observation.
+    Images (signals with three dimensions and a known range) are drawn directly, and their corruption as
+    :func:`corruption_map` over all channels. Images with two channels show the first as grey; images with four or more
+    channels show channels 1, 2 and 3 as red, green and blue. Matrices are drawn as heat maps with a common limit, that
+    of the truth if known and otherwise that of the recovered matrix; if they have more than 1024 rows or columns, only
+    every k-th is drawn. Unobserved entries are grey in the observation.
 
-    What has no picture is left out: the observation and the corruption of a matrix that was measured as a vector, and
-    everything where the signal is of another shape. ``corruption_probability`` of an image, where it is known, is shown
-    as :func:`probability_map`, and not in the comparison.
+    Tensors without a picture are omitted: the observation and the corruption of a matrix that was measured as a vector,
+    and signals that are neither an image nor a matrix. If known, ``corruption_probability`` of an image is drawn as
+    :func:`probability_map`; it is not part of the comparison.
     """
     problem, signal = outcome.problem, outcome.signal
     tensors = {"observation": observed(problem), "recovered": signal, "corruption": outcome.corruption}
@@ -190,21 +192,21 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
 
 
 def observed(problem: Problem) -> Tensor:
-    """Return the observation, with NaN where nothing was observed."""
+    """Return the observation, with NaN for unobserved entries."""
     y = problem.observation
     return y if problem.mask is None else y.masked_fill(~problem.mask, math.nan)
 
 
 def problem_pictures(problem: Problem, tensors: Mapping[str, Tensor]) -> dict[str, Picture]:
-    """Return pictures of tensors of one problem, see :func:`recovery_pictures`.
+    """Draw tensors of one problem; see :func:`recovery_pictures`.
 
     Args:
-        problem: an image or a matrix; anything else has no pictures.
-        tensors: by label. ``corruption`` of an image is shown as a map. Heat maps have one limit for all, by the truth,
-            or else by ``recovered``, or else by the first tensor.
+        problem: an image or a matrix; other problems have no pictures.
+        tensors: tensors by label. ``corruption`` of an image is drawn as a map. Heat maps share the limit of the truth,
+            if known, otherwise of ``recovered``, otherwise of the first tensor.
 
     Returns:
-        By label; a tensor that is not of the kind of the signal is left out.
+        Pictures by label; tensors with another number of dimensions than the signal are omitted.
     """
     dimensions = tensors["recovered"].ndim if "recovered" in tensors else len(problem.signal_shape)
     kept = {label: tensor for label, tensor in tensors.items() if tensor.ndim == dimensions}
@@ -217,39 +219,39 @@ def problem_pictures(problem: Problem, tensors: Mapping[str, Tensor]) -> dict[st
 
 
 def _limit(problem: Problem, tensors: Mapping[str, Tensor]) -> float:
-    """The absolute value at which the colours of all heat maps of a problem end."""
+    """Return the absolute value at which the colours of all heat maps of a problem end."""
     if problem.truth is not None:
         return colour_limit(problem.truth)
     return colour_limit(tensors["recovered"] if "recovered" in tensors else next(iter(tensors.values())))
 
 
 def _of_image(label: str, tensor: Tensor, data_range: float) -> Picture:
-    """The picture of an image ``(C, H, W)``, or of its corruption."""
+    """Draw an image ``(C, H, W)`` or its corruption."""
     if label == "corruption":
         return corruption_map(tensor, data_range)
     return image_picture(tensor[: 1 if len(tensor) < 3 else 3], data_range)
 
 
 def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
-    """``(C, H, W)`` in [0, data_range], C 1 or 3, as uint8 ``(H, W)`` or ``(H, W, 3)``; grey where NaN."""
+    """Convert ``(C, H, W)`` in [0, data_range], C 1 or 3, to uint8 ``(H, W)`` or ``(H, W, 3)``; NaN is grey."""
     levels = _levels(values, data_range)
     return levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def _levels(values: Tensor, data_range: float) -> Picture:
-    """Values of [0, data_range] as levels 0 … 255; grey where NaN. Any shape, and the same shape back."""
-    levels = shades(values, data_range).mul_(255).round_()  # in place: an image may be large
+    """Convert values in [0, data_range] to levels 0 … 255 of the same shape; NaN is grey."""
+    levels = shades(values, data_range).mul_(255).round_()  # in place, since images may be large
     return levels.to(torch.uint8).numpy()
 
 
 def shades(values: Tensor, data_range: float = 1.0) -> Tensor:
-    """Return values of [0, data_range] as shades in [0, 1]; grey where NaN. Any shape, float32 on the CPU."""
+    """Convert values in [0, data_range] to shades in [0, 1], float32 on the CPU, of the same shape; NaN is grey."""
     scaled = values.detach().float().cpu() / positive("data_range", data_range)
     return scaled.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
 
 
 def _thin(matrix: Tensor) -> Tensor:
-    """Every k-th row and column of a large matrix; averages would hide sparse entries."""
+    """Return every k-th row and column of a large matrix; averages would hide sparse entries."""
     rows, columns = (_every(side) for side in matrix.shape)
     return matrix[::rows, ::columns]
 
@@ -259,7 +261,7 @@ def _every(side: int) -> int:
 
 
 def thinned_side(side: int) -> int:
-    """How many pixels of a heat map stand for so many rows or columns of a matrix.
+    """Return the number of pixels of a heat map along an axis with ``side`` rows or columns of a matrix.
 
     >>> thinned_side(50), thinned_side(1025)
     (50, 513)
@@ -268,7 +270,7 @@ def thinned_side(side: int) -> int:
 
 
 def _fit(label: str, picture: Picture) -> Image.Image:
-    """A picture as a panel of a size for screens."""
+    """Scale a picture to the size of a panel."""
     good = picture.dtype == np.uint8 and picture.size > 0 and (picture.ndim == 2 or picture.shape[2:] == (3,))
     if not good:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The presets by which images are recovered, at the command line and in Python: settings that belong together."""
+"""Presets of the recovery of images, for the command line and Python."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,16 +19,16 @@ Precision = Literal["auto", "bf16", "fp32"]
 Per = Literal["entry", "pixel"]
 
 MUON_RATE = 0.02
-"""The learning rate of θ where it is refined; see docs/speed.md."""
+"""Learning rate of θ with refinement; see docs/speed.md."""
 
 TAU = 1.0
-"""The learning rate of θ where it is not, and what α is the ratio to."""
+"""Learning rate of θ without refinement; α is the ratio to it."""
 
 IMAGE_START = 1e-5
-"""The scale of g and h at the start."""
+"""Initial scale of g and h."""
 
 BLOCK = 10
-"""Gradient iterations of a training step, unless the size of an image says otherwise; it changes no result."""
+"""Default number of gradient iterations per training step; it does not affect results."""
 
 EVALUATE_EVERY = 100
 """Iterations between two evaluations of a run."""
@@ -36,18 +36,20 @@ EVALUATE_EVERY = 100
 
 @dataclass(frozen=True)
 class Preset:
-    """A setting of ``dop recover`` and :func:`~dop_lightning.images.recover.recover_image`.
+    """A preset of ``dop recover`` and :func:`~dop_lightning.images.recover.recover_image`.
 
     Attributes:
-        width: channels of the network; 0 without one: :class:`~dop_lightning.engine.instant.Interpolation` restores.
+        width: channels of the network; 0 uses :class:`~dop_lightning.engine.instant.Interpolation` instead of a
+            network.
         iterations: gradient iterations; 1 without a network.
-        alpha: ratio of the rates; ``None`` follows the size of the image, see :mod:`dop_lightning.engine.alpha`.
-        refined: Muon on θ, refinement once the corruption is known (:class:`~dop_lightning.engine.steps.Refinement`),
-            and no biases before batch norms; else gradient descent and plain operations, as in the paper.
-        text: what it is for.
-        tile: side of the tiles in which images are recovered that are more than a quarter larger; ``None`` recovers
-            them whole. A network of 32 channels represents a photograph of 192×192 pixels well, and one of 512×512
-            badly.
+        alpha: ratio of the learning rates; ``None`` chooses it by the size of the image, see
+            :mod:`dop_lightning.engine.alpha`.
+        refined: whether to use Muon for θ, refinement once the corruption is known
+            (:class:`~dop_lightning.engine.steps.Refinement`), and no biases before batch norms; otherwise, gradient
+            descent and plain operations as in the paper.
+        text: purpose of the preset.
+        tile: side of the tiles for images whose larger side exceeds it by more than a quarter; ``None`` recovers images
+            whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one of 512×512.
     """
 
     width: int
@@ -63,10 +65,10 @@ class Preset:
         return self.width > 0
 
     def size(self, width: int | None, iterations: int | None) -> tuple[int, int]:
-        """Return the width of the network and the number of iterations, as they are asked for or those of the preset.
+        """Return the width of the network and the number of iterations: the arguments, or by default the preset's.
 
         Raises:
-            ValueError: one is less than 1, or there is no network.
+            ValueError: an argument is less than 1, or the preset has no network.
         """
         if not self.has_network:
             for name, value in (("width", width), ("iterations", iterations)):
@@ -81,7 +83,7 @@ class Preset:
         )
 
     def tile_for(self, side: int) -> int | None:
-        """Return the side of the tiles for an image whose larger side this is, ``None`` if it is recovered whole."""
+        """Return the side of the tiles for an image with this larger side, ``None`` to recover it whole."""
         return self.tile if self.tile is not None and side > LARGE * self.tile else None
 
     def recipe(
@@ -99,27 +101,27 @@ class Preset:
 
         Args:
             width: channels of the network, at least 1; by default :attr:`width`.
-            precision: of the network, and of the products in its optimizer.
-            per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
-            outliers: their sign.
-            alpha: ratio of the rates, above 0; by default :attr:`alpha`.
-            block: gradient iterations of a training step.
-            damage: what is damaged besides isolated entries.
-            dense: what becomes of dense noise.
+            precision: precision of the network, and of the products in its optimizer.
+            per: whether corruption is detected per entry (each channel of a pixel) or per pixel.
+            outliers: sign of the outliers.
+            alpha: ratio of the learning rates, positive; by default :attr:`alpha`.
+            block: gradient iterations per training step.
+            damage: damage to detect in addition to isolated entries.
+            dense: whether dense noise is kept or removed.
 
         Raises:
-            ValueError: ``outliers`` is no sign; nothing is refined and there is a sign or such damage to look for; or
-                there is a setting of networks without one.
+            ValueError: an argument is not one of its values; or ``damage``, ``outliers`` or ``dense`` is not supported
+                without refinement; or ``alpha``, ``precision`` or ``dense`` is not supported without a network.
         """
         check_damage(damage)
         one_of("outliers", outliers, get_args(Sign))
         if not self.refined and damage not in ("auto", "points"):
             raise ValueError(f"damage must be auto or points with the preset paper, got {damage!r}")
         if outliers != "auto" and not self.refined:
-            raise ValueError(f"outliers must be auto with the preset paper, which knows no sign, got {outliers!r}")
+            raise ValueError(f"outliers must be auto with the preset paper, which ignores signs, got {outliers!r}")
         one_of("dense", dense, get_args(Dense))
         if dense != "auto" and not self.refined:
-            raise ValueError(f"dense must be auto with the preset paper, which keeps no values, got {dense!r}")
+            raise ValueError(f"dense must be auto with the preset paper, which has no refinement, got {dense!r}")
         if not self.has_network:
             for name, value in (("alpha", alpha), ("precision", None if precision == "auto" else precision)):
                 if value is not None:
@@ -160,17 +162,17 @@ class Preset:
         damage: str = "auto",
         dense: Dense = "auto",
     ) -> Method | FilterMethod:
-        """Return the parts of the engine; arguments as those of :meth:`recipe`."""
+        """Return the parts of the engine; see :meth:`recipe` for the arguments."""
         return self.recipe(width, precision, per, outliers, damage=damage, dense=dense).method()
 
 
 LARGE = 1.25
-"""Images whose larger side is at most this many tiles are recovered whole."""
+"""Images whose larger side is at most this multiple of the tile side are recovered whole."""
 
 PRESETS = {
     "instant": Preset(0, 1, None, True, "without a network", tile=512),
     "quick": Preset(16, 200, None, True, "a first look", tile=192),
     "default": Preset(32, 300, None, True, "refined, for a laptop", tile=192),
     "best": Preset(128, 2000, None, True, "refined, for a GPU"),
-    "paper": Preset(128, 150_000, 500.0, False, "that of the paper, for a GPU"),
+    "paper": Preset(128, 150_000, 500.0, False, "the settings of the paper, for a GPU"),
 }

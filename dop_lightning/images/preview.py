@@ -1,6 +1,6 @@
-"""A picture of an image while it is recovered, reduced to the size of a screen.
+"""Preview of an image during its recovery, reduced to the size of a screen.
 
-Shapes: C channels, H×W pixels of the whole, h×w of a tile.
+Shapes: C channels, H×W pixels of the whole image, h×w of a tile.
 """
 
 import math
@@ -14,29 +14,29 @@ from dop_lightning.images.tiles import Grid, Place
 from dop_lightning.problems.problem import Problem
 
 LIMIT = 2048
-"""A preview is at most this wide and high, in pixels; larger images are averaged down by a whole factor."""
+"""Maximum width and height of a preview in pixels; larger images are reduced by an integer factor by averaging."""
 
 
 class Preview:
-    """The observation of an image, in which recovered tiles replace what they cover.
+    """The observation of an image, with the tiles recovered so far.
 
-    Tiles are blended as :meth:`~dop_lightning.images.tiles.Grid.blend` blends them, and then averaged down. Both are
-    linear, so one tile is replaced without the others.
+    Tiles are blended as by :meth:`~dop_lightning.images.tiles.Grid.blend`, and then reduced by averaging. Both
+    operations are linear, so a tile can be replaced without the others.
 
     Args:
-        whole: an image ``(C, H, W)`` of a known range; of two channels the first is shown, of four and more the first
-            three.
-        grid: its tiles; ``None`` for an image that is recovered whole.
-        limit: the most pixels of a side, at least 1.
+        whole: an image ``(C, H, W)`` with a known range. Images with two channels show the first, images with four or
+            more channels show the first three.
+        grid: the tiles of the image; ``None`` if it is recovered whole.
+        limit: maximum number of pixels per side, at least 1.
 
     Raises:
-        ValueError: the problem is no image.
+        ValueError: the problem is not an image with a known range.
     """
 
     def __init__(self, whole: Problem, grid: Grid | None = None, limit: int = LIMIT) -> None:
         if len(whole.signal_shape) != 3 or whole.data_range is None:
             raise ValueError(
-                f"{whole.name}: a preview needs an image (C, H, W) of a known range, got a signal of shape "
+                f"{whole.name}: a preview requires an image (C, H, W) with a known range, got a signal of shape "
                 f"{whole.signal_shape}"
             )
         channels, height, width = whole.signal_shape
@@ -50,17 +50,17 @@ class Preview:
         self._shown: dict[Place, Tensor] = {}
         self._ended: set[Place] = set()
         everything = (slice(None), slice(None))
-        # channel by channel, which takes less memory
+        # channel by channel, to save memory
         planes = (self._levels(self._observed(slice(k, k + 1), *everything)) for k in range(self._channels))
         self._picture = torch.cat([self._reduced(levels, (0, 0)) for levels in planes])
 
     def _sums_of_ones(self, side: int) -> Tensor:
-        """Return how many of ``side`` rows or columns each of the picture stands for."""
+        """Return the number of rows or columns of the image that each row or column of the picture averages."""
         count = math.ceil(side / self._factor)
         return (side - self._factor * torch.arange(count)).clamp(max=self._factor).float()
 
     def _observed(self, channels: slice, rows: slice, columns: slice) -> Tensor:
-        """Return a part of the observation, NaN where it is missing, or where it has another shape than the signal."""
+        """Return a part of the observation; NaN if missing, or if the observation does not have the signal's shape."""
         y, mask = self._whole.observation, self._whole.mask
         if y.shape != self._whole.signal_shape:
             return torch.full(self._whole.signal_shape, math.nan)[channels, rows, columns]
@@ -68,11 +68,11 @@ class Preview:
         return part if mask is None else part.masked_fill(~mask[channels, rows, columns], math.nan)
 
     def _levels(self, values: Tensor) -> Tensor:
-        """Return the channels that are shown, in [0, 1]; grey where NaN."""
+        """Return the displayed channels in [0, 1]; NaN is grey."""
         return shades(values[: self._channels], self._range)
 
     def _reduced(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
-        """Average ``(C, h, w)`` over squares of the whole; what of a square lies outside counts 0."""
+        """Average ``(C, h, w)`` over squares of the whole image; pixels of a square outside of the tile count as 0."""
         factor = self._factor
         if factor == 1:
             return levels
@@ -87,27 +87,27 @@ class Preview:
         return sums / counts
 
     def _contribution(self, place: Place, values: Tensor) -> Tensor:
-        """Return what a tile adds to the picture."""
+        """Return the contribution of a tile to the picture."""
         rows, columns = self._weights
         weight = (rows[place[0]].unsqueeze(1) * columns[place[1]]).float()
         return self._reduced(self._levels(values) * weight, (self._grid.tops[place[0]], self._grid.lefts[place[1]]))
 
     @property
     def ended(self) -> int:
-        """Number of tiles that nothing will replace."""
+        """Number of tiles that are final."""
         return len(self._ended)
 
     def has(self, place: Place = (0, 0)) -> bool:
-        """Return whether something recovered is shown of a tile."""
+        """Return whether a result of the tile is shown."""
         return place in self._shown or place in self._ended
 
     def show(self, values: Tensor, place: Place = (0, 0), last: bool = False) -> None:
-        """Let what is recovered of a tile replace what is shown of it.
+        """Show the current result of a tile.
 
         Args:
             values: ``(C, h, w)``, on any device.
             place: (row, column) of the tile.
-            last: whether nothing will replace it; a later call changes nothing.
+            last: whether the result is final; later calls for this tile are ignored.
         """
         if place in self._ended:
             return
@@ -124,5 +124,5 @@ class Preview:
             self._shown[place] = now
 
     def picture(self) -> Picture:
-        """Return the picture: uint8 ``(H', W')`` or ``(H', W', 3)``, H' and W' at most the limit."""
+        """Return the picture, uint8 ``(H', W')`` or ``(H', W', 3)`` with H' and W' at most the limit."""
         return np.ascontiguousarray(image_picture(self._picture))

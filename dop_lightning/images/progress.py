@@ -1,4 +1,4 @@
-"""A bar in notebooks and on terminals."""
+"""Progress bar in notebooks and on terminals."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -8,24 +8,24 @@ from typing import Any
 from dop_lightning.foundation.quiet import quiet
 
 SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
-"""Scores that are shown, by tag; the first that is known."""
+"""Formats of scores by tag; the first available score is shown."""
 
 Tell = Callable[[int, Mapping[str, float]], None]
-"""Called with iterations that are done, and scores."""
+"""Callback that receives the number of iterations done, and scores."""
 
 
 @contextmanager
 def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
-    """Show a bar, or nothing, and give what moves it.
+    """Show a progress bar if requested, and yield the function that advances it.
 
     Args:
-        wanted: whether to show it; ``None`` does where stderr is a terminal, or in a notebook.
-        total: iterations.
+        wanted: whether to show the bar; ``None`` shows it in notebooks and if stderr is a terminal.
+        total: total number of iterations.
     """
     if not (in_notebook() or sys.stderr.isatty() if wanted is None else wanted):
         yield lambda *_: None
         return
-    with quiet():  # without ipywidgets it is a bar of text, which will do
+    with quiet():  # no warning if ipywidgets is missing: a text bar is fine
         from tqdm.auto import tqdm
     with tqdm(total=total, unit="it") as bar:
 
@@ -39,7 +39,7 @@ def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
 
 
 def in_notebook() -> bool:
-    """Whether a kernel of Jupyter runs this process."""
+    """Return whether the process is a Jupyter kernel."""
     ipython: Any = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and "IPKernelApp" in shell.config

@@ -1,4 +1,4 @@
-"""Restore images in Python: what ``dop recover`` does with files, without a Trainer, folders and logs."""
+"""Restore images in Python, as ``dop recover`` does for files, without a Trainer, folders and logs."""
 
 import math
 from collections import Counter
@@ -53,82 +53,84 @@ def recover_image(
     precision: Precision = "auto",
     progress: bool | None = None,
 ) -> Any:
-    """Restore an image with dead or random pixels. Nothing needs to be known of the damage.
+    """Restore an image with dead or random pixels. You specify neither their number nor their places.
 
-    It gives what ``dop recover`` gives for a file of the same values and the same options, bit for bit on the same
-    machine with the same threads. Nothing is written; threads and random generators of the process stay as they are.
-    In a container torch counts the cores of the whole machine: ``torch.set_num_threads`` with those that there are can
-    make it many times faster there.
+    The result is that of ``dop recover`` for a file with the same values and the same options, bit for bit on the same
+    machine with the same number of threads. No files are written, and the threads and random generators of the process
+    are not modified. In a container, torch uses the core count of the whole machine; calling ``torch.set_num_threads``
+    with the number of available cores can be many times faster.
 
-    Integers of 8 bits have values from 0 to 255; of others, and of floating point, the range is found, see
-    :mod:`~dop_lightning.images.formats.value_range`. NaN and transparent pixels are missing, and come back filled in;
-    alpha stays as it is.
+    8-bit integers have the range 0 to 255. For other integers and for floats, the range is estimated, see
+    :mod:`~dop_lightning.images.formats.value_range`. NaN and transparent pixels are missing values and are filled in;
+    the alpha channel is not changed.
 
-    Several images come back together:
+    Several images are supported:
 
-    - A list or tuple of images: a list, one :class:`Recovery` per image. Each has its own range of values.
-    - An array or tensor of more dimensions, such as N×H×W×C, or a volume with ``channel_axis=None``: its images are
-      recovered one after the other, with one range of values, into a
-      :class:`~dop_lightning.images.stack_recovery.StackRecovery`. The last two axes that are not channels are rows and
-      columns.
-    - An array of dask or zarr: a :class:`~dop_lightning.images.chunked.ChunkedRecovery`, of dask a lazy one.
+    - A list or tuple of images returns a list with one :class:`Recovery` per image. Each image has its own range.
+    - An array or tensor with more dimensions, such as N×H×W×C, or a volume with ``channel_axis=None``, returns a
+      :class:`~dop_lightning.images.stack_recovery.StackRecovery`. Its images are recovered independently. The last two
+      axes other than the channels are rows and columns.
+    - A dask or zarr array returns a :class:`~dop_lightning.images.chunked.ChunkedRecovery`, which is lazy for dask.
 
-    Containers are kept: masked arrays come back with nothing masked, and a ``DataArray`` of xarray with its coordinates
-    and attributes. In xarray, dimensions named ``x``, ``y``, ``lat``, ``lon``, … are rows and columns wherever they
-    are, and one named ``band`` or ``channel`` holds channels.
+    Containers are preserved: a masked array returns a masked array without masked entries, and an xarray ``DataArray``
+    keeps its coordinates and attributes. Dimensions of a ``DataArray`` named ``x``, ``y``, ``lat``, ``lon``, … are rows
+    and columns in any position, and one named ``band`` or ``channel`` is the channel axis.
 
-    Ctrl-C, or the stop button of a notebook, ends the work after the block in progress, within about a second: what is
-    recovered so far comes back with the status ``interrupted`` and a warning, tiles that have not begun as they were
-    observed. A second Ctrl-C raises ``KeyboardInterrupt`` at once, and so does the first if nothing has begun.
+    Ctrl-C, or the stop button of a notebook, stops after the block in progress, within about a second, and returns the
+    current result with the status ``interrupted`` and a warning. Tiles that have not started keep their observed
+    values. A second Ctrl-C raises ``KeyboardInterrupt`` at once, and so does the first one if no image has started.
 
     Args:
-        image: a NumPy array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` (channels are the shorter of the first and the
-            last axis, the last where these are equal; none is alpha), of booleans, integers or floats of up to 64 bits;
-            an image of PIL of the modes 1, L, LA, P, RGB, RGBA, I, I;16 or F; a torch tensor ``(H, W)`` or
-            ``(C, H, W)`` on any device; or a file of any kind that ``dop recover`` reads, or a sample, by name;
-            ``"frame.fits[1]"`` and ``"frame.fits[SCI]"`` are one HDU of a file. Or several images, see above.
-        mask: which values were observed: true, or above half of its largest value. Of any of these kinds, of the size
-            of the image, with one channel or those of the image. A stack takes a mask of its shape, of its shape
-            without channels, or of one image; a list takes a list, or one for all.
-        missing: which values are missing and must be filled in, as in ``skimage.restoration.inpaint_biharmonic``: the
-            opposite of ``mask``, of the same kinds and sizes. With both, a value counts if both say so.
-        truth: the clean image, for scores alone; of any of these kinds, in the units and with the channels of the
+        image: a NumPy array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` of booleans, integers or floats of up to 64 bits
+            (channels are the shorter of the first and the last axis, the last if they are equal; no channel is alpha);
+            a PIL image of mode 1, L, LA, P, RGB, RGBA, I, I;16 or F; a torch tensor ``(H, W)`` or ``(C, H, W)`` on any
+            device; the path of a file that ``dop recover`` supports; or the name of a sample. ``"frame.fits[1]"`` and
+            ``"frame.fits[SCI]"`` select one HDU. Or several images, see above.
+        mask: observed values: true, or above half of the maximum of the mask. Accepts the same types as ``image``, with
+            its size, and with one channel or the channels of the image. For a stack, the mask has the shape of the
+            stack, with or without channels, or of one image; for a list, pass a list, or one mask for all images.
+        missing: missing values to fill in, the opposite of ``mask``, as in
+            ``skimage.restoration.inpaint_biharmonic``; of the same types and sizes as ``mask``. With both arguments, a
+            value is observed if both mark it as observed.
+        truth: the clean image, used only for scores; of the same types, in the units and with the channels of the
             image.
-        channel_axis: the axis of the channels, ``None`` if there is none; of a ``DataArray`` also its name. By default
-            that of three axes which is the shorter of the first and the last one, and of more axes the last one if it
-            has at most four entries; of tensors the one before rows and columns.
-        value_range: the least and the largest clean value, in the units of the image.
-        per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
-        damage: what is damaged besides isolated entries: ``points``, nothing; ``lines`` and ``auto``, dead rows
-            and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these as well; join several of them as
-            in ``scratches+dust``. What is found counts as missing, and is filled in.
-        outliers: ``positive`` (cosmic rays, hot pixels), ``negative`` or ``both``; ``auto`` finds it in frames that
-            noise limits, and is both elsewhere. Not of the preset ``paper``.
-        dense: ``keep`` dense noise beside the outliers where it is, or ``remove`` it; ``auto`` removes it where there
-            is much of it in an image of 8 bits.
-        preset: ``instant`` (no network), ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (days), see
+        channel_axis: axis of the channels, ``None`` without channels; for a ``DataArray``, also the name of the
+            dimension. By default, it is the shorter of the first and the last of three axes; the last of four or more
+            axes if it has at most four entries; and for tensors with four or more axes, the axis before the rows.
+        value_range: minimum and maximum clean value, in the units of the image.
+        per: whether corruption is detected per entry (each channel of a pixel) or per pixel.
+        damage: damage to detect in addition to isolated entries: ``points``, none; ``lines`` and ``auto``, dead rows
+            and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these and lines; join several as in
+            ``scratches+dust``. Detected damage is treated as missing, and filled in.
+        outliers: sign of the outliers: ``positive`` (cosmic rays, hot pixels), ``negative`` or ``both``; ``auto``
+            estimates it in frames limited by noise, and is ``both`` otherwise. Not supported by the preset ``paper``.
+        dense: ``keep`` dense noise in undamaged values, or ``remove`` it; ``auto`` removes strong noise from 8-bit
+            images.
+        preset: ``instant`` (no network), ``quick``, ``default``, ``best`` (for a GPU) or ``paper`` (takes days), see
             ``dop recover --help``.
-        iterations: gradient iterations, at least 1; by default those of the preset.
-        alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
+        iterations: number of gradient iterations, at least 1; by default that of the preset.
+        alpha: ratio of the learning rates, positive; by default that of the preset, or chosen by the size of the image.
         width: channels of the network, at least 1; by default that of the preset.
-        seed: of the random numbers.
-        tile: recover in overlapping tiles of this many pixels a side, at least 8; by default where memory needs it.
-        max_memory: such as ``8G``: what takes more is recovered in tiles; by default four fifths of what is free.
-        device: ``auto`` (that of a tensor on a GPU, else a GPU where there is one), ``cpu``, ``gpu``, or as torch names
-            them: ``cuda:1``.
-        precision: of the network, and of the products in its optimizer: ``fp32``, ``bf16``, or ``auto``, bf16 where the
-            processor has units for it.
-        progress: whether to show a bar; by default in notebooks and on terminals. In notebooks with ipywidgets (the
-            extra ``notebook``), the image as it is recovered by now is shown as well.
+        seed: random seed.
+        tile: side in pixels, at least 8, of overlapping tiles in which the image is recovered; by default, tiles are
+            used for images that are large for the preset or for the memory.
+        max_memory: memory limit such as ``8G``; larger images are recovered in tiles. By default four fifths of the
+            free memory.
+        device: ``auto`` (the GPU of the tensor, otherwise a GPU if available), ``cpu``, ``gpu``, or a torch device such
+            as ``cuda:1``.
+        precision: precision of the network and of the products in its optimizer: ``fp32``, ``bf16``, or ``auto``, which
+            is bf16 if the processor supports it in hardware.
+        progress: whether to show a progress bar; by default in notebooks and on terminals. Notebooks with ipywidgets
+            (the extra ``notebook``) also show the current result.
 
     Returns:
-        A :class:`Recovery`: the recovered image, of the same kind, and what was found of the corruption. For several
-        images see above.
+        A :class:`Recovery` with the recovered image, of the same type, and the detected corruption. For several images,
+        see above.
 
     Raises:
-        ValueError: an argument is out of range, of no known kind, or no file; a mask or truth has another size; the
-            image has no pixel, holds infinite values, or is too large for the memory.
-        OutOfMemoryError: there was less memory than expected.
+        ValueError: an argument is out of range or of an unsupported type, or a file does not exist; a mask or truth has
+            the wrong size; the image has no pixels, contains infinite values, or is too large for the memory.
+        OutOfMemoryError: less memory was available than expected.
 
     >>> import numpy as np
     >>> from dop_lightning import recover_image
@@ -186,7 +188,7 @@ def recover_image(
 def _listed(
     images: Sequence[Any], channel_axis: Axis | str, settings: Settings, progress: bool | None, **others: Any
 ) -> list[Recovery]:
-    """Recover images of any sizes and kinds."""
+    """Recover a list of images, which may differ in size and type."""
     asked: list[Request] = []
     closes = []
     for number, image in enumerate(images):
@@ -212,7 +214,7 @@ def _listed(
 
 
 def _of(name: str, other: Any, number: int, count: int) -> Any:
-    """The mask or truth of one of several images."""
+    """Return the mask or truth of one of several images."""
     if not isinstance(other, list | tuple):
         return other
     if len(other) != count:
@@ -221,7 +223,7 @@ def _of(name: str, other: Any, number: int, count: int) -> Any:
 
 
 def _groups(asked: Sequence[Request]) -> Iterator[list[Request]]:
-    """Images that are at work together, by their pixels."""
+    """Yield groups of images that are recovered together, by their number of pixels."""
     group: list[Request] = []
     pixels = 0
     for each in asked:
@@ -235,19 +237,19 @@ def _groups(asked: Sequence[Request]) -> Iterator[list[Request]]:
 
 
 def _layout(values: Any, axis: Axis) -> Layout | None:
-    """The axes of an array or tensor; ``None`` of other images."""
+    """Return the axes of an array or tensor; ``None`` for single images."""
     if not isinstance(values, np.ndarray | Tensor):
         if axis != "auto":
             raise ValueError(f"channel_axis must be 'auto' for {type(values).__name__}, got {axis!r}")
         return None
     shape = tuple(values.shape)
     if axis == "auto" and len(shape) < 4:
-        return None  # what is no image is refused with the others
+        return None  # one image; invalid shapes raise an error later
     return layout_of(shape, axis, first=isinstance(values, Tensor))
 
 
 def _either(missing: Any, masked: Any) -> Any:
-    """What one of two masks has, or both."""
+    """Return the union of two masks, each of which may be ``None``."""
     if missing is None or masked is None:
         return masked if missing is None else missing
     return np.asarray(missing).astype(bool) | masked
@@ -257,7 +259,7 @@ def _either(missing: Any, masked: Any) -> Any:
 def _work(
     progress: bool | None, settings: Settings, sizes: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[Callable[[], bool], Tell]]:
-    """Notice Ctrl-C and show a bar."""
+    """Handle Ctrl-C, and show progress."""
     parts = 0
     for size, count in Counter(sizes).items():
         side = settings.side((1, *size))

@@ -1,4 +1,4 @@
-"""The result of :func:`~dop_lightning.images.recover.recover_image`: image, corruption and history."""
+"""Result of :func:`~dop_lightning.images.recover.recover_image`: image, corruption and history."""
 
 import base64
 import io
@@ -21,39 +21,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = ("before", "after", "corruption", "curve")
-"""What :meth:`Recovery.plot` draws, from left to right."""
+"""Panels of :meth:`Recovery.plot`, from left to right."""
 
 
 SHOWN_WIDTH = 900
-"""The most pixels of a side of the picture in notebooks."""
+"""Maximum number of pixels per side of the picture in notebooks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recovery:
     """A recovered image.
 
-    ``corruption``, ``corruption_probability`` and ``mask`` have the layout of the image, one entry for each of its
-    values; for images of PIL, and for files, they are NumPy arrays ``(H, W)`` or ``(H, W, C)``, C without alpha.
+    ``corruption``, ``corruption_probability`` and ``mask`` have the layout of the image, with one entry per value. For
+    PIL images and files, they are NumPy arrays ``(H, W)`` or ``(H, W, C)``, where C does not include alpha.
 
     Attributes:
-        image: of the kind, type, layout, mode, size and device of the image given. Of a file an array of its values in
-            their number format, ``(H, W)`` or ``(H, W, C)``, upright; colours where it has a palette, and no alpha.
-        corruption: ŝ, what was added to the clean values, in the units of the image; float32, or float64 where the
-            values need that. 0 where nothing was observed.
-        corruption_probability: the probability of each value that it is corrupted, however little, in [0, 1]; float32.
-            0 where nothing was observed. ``None`` with the preset ``paper``, and where the run was interrupted before
-            the corruption was known (a tile of it, of an image in tiles).
-        mask: boolean, true where a value was found to be corrupted: off by more than a tenth of the range, or, in a
-            frame that noise limits, by more than five standard deviations of it. False where nothing was observed. (The
-            argument ``mask`` is another one: which values were observed.)
-        history: numbers by tag, lists of one length: ``iteration``, ``loss``, ``corruption_density`` (the share of the
-            observed values that is corrupted, as of ``mask``); where the truth is known ``relative_error``, ``psnr`` in
-            dB and ``ssim`` as well. Of an image in tiles, the mean over them.
-        status: ``done``; ``stable`` where it ended before all iterations, since it got no better; ``interrupted``;
-            ``diverged``, which a smaller α may prevent.
-        iterations: gradient iterations done; of an image in tiles, the fewest.
-        alpha: the ratio of the learning rates; of an image in tiles, that of the first.
-        seconds: what they took.
+        image: the recovered image, with the type, layout, mode, size and device of the input. For a file, an upright
+            array ``(H, W)`` or ``(H, W, C)`` in the number format of the file, with palettes resolved and without
+            alpha.
+        corruption: the estimated corruption ŝ, observation minus clean value, in the units of the image; float32, or
+            float64 if the number format of the image requires it. 0 for unobserved values.
+        corruption_probability: probability in [0, 1] that a value is corrupted, by any amount; float32. 0 for
+            unobserved values. ``None`` with the preset ``paper``, or if the run was interrupted before the corruption
+            was known (in any tile, for images in tiles).
+        mask: boolean, true where a value was detected as corrupted: it is off by more than a tenth of the range, or, in
+            a frame limited by noise, by more than five standard deviations of the noise. False for unobserved values.
+            (The argument ``mask`` differs: it marks the observed values.)
+        history: lists of numbers by tag, all of the same length: ``iteration``, ``loss``, ``corruption_density`` (the
+            fraction of the observed values that are corrupted, as in ``mask``); with a truth also ``relative_error``,
+            ``psnr`` in dB and ``ssim``. For images in tiles, the mean over the tiles.
+        status: ``done``; ``stable`` if it stopped early because it no longer improved; ``interrupted``; or
+            ``diverged``, in which case a smaller α may help.
+        iterations: number of gradient iterations; for images in tiles, the minimum over the tiles.
+        alpha: ratio of the learning rates; for images in tiles, that of the first tile.
+        seconds: duration of the recovery in seconds.
     """
 
     image: Any
@@ -79,7 +80,7 @@ class Recovery:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the main numbers, and before, after and the corruption side by side."""
+        """Return the display of notebooks: the comparison, and a table of the main numbers."""
         sheet = Image.fromarray(recovery_pictures(self._outcome)["comparison"])
         sheet.thumbnail((SHOWN_WIDTH, SHOWN_WIDTH))
         buffer = io.BytesIO()
@@ -92,7 +93,7 @@ class Recovery:
         )
 
     def _main_numbers(self) -> dict[str, str]:
-        """What a reader wants to know first, by name."""
+        """Return the main numbers by name."""
         (height, width), channels = self._format.size, self._format.channels
         numbers = {
             "size": f"{width}×{height}, {channels} channel{'s' * (channels > 1)}",
@@ -110,43 +111,42 @@ class Recovery:
         return float(self.mask.sum()) / (self._format.channels * height * width)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the image of a file as ``dop recover`` does: with the depth, alpha, profile, … that it had.
+        """Write the recovered file as ``dop recover`` does, with the depth, alpha channel, profile, … of the input.
 
         Args:
-            path: ends as the file that the image came from, and in ``.png`` where that was a JPEG.
+            path: path with the suffix of the input file, or ``.png`` if that is a JPEG.
 
         Raises:
-            ValueError: it has another suffix, or the image did not come from a file: then NumPy, PIL or torch, where
-                it is from, can save :attr:`image`.
+            ValueError: the path has another suffix, or the image was not read from a file. In that case, save
+                :attr:`image` with NumPy, PIL or torch.
         """
         if not self._from_file:
             raise ValueError(
-                "save writes images that came from a file, as they were there, got one that came as "
-                f"{type(self.image).__name__}; save .image as you save others of its kind"
+                f"save supports only images that were read from a file, got {type(self.image).__name__}; save .image "
+                "with NumPy, PIL or torch instead"
             )
         write_image(Path(path), self._outcome.signal, self._format)
 
     def plot(self, axes: "Sequence[Axes] | None" = None) -> "Figure":
-        """Draw the image before and after, the corruption (white is off by the whole range), and the curve.
+        """Plot the image before and after, the corruption (white is off by the whole range), and a curve.
 
-        The curve is that of the PSNR where the truth is known, else that of the loss. Values that were never observed
-        are grey.
+        The curve shows the PSNR if the truth is known, otherwise the loss. Unobserved values are grey.
 
         Args:
-            axes: of matplotlib, four, to draw into; by default those of a new figure of pyplot.
+            axes: four matplotlib axes to draw into; by default those of a new pyplot figure.
 
         Returns:
             The figure.
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: there is another number of axes.
+            ValueError: the number of axes is not four.
         """
         try:
             import matplotlib as mpl
             from matplotlib import pyplot as plt
         except ImportError as error:
-            raise ImportError('plot draws with matplotlib: pip install "dop_lightning[figures]"') from error
+            raise ImportError('plot requires matplotlib: pip install "dop_lightning[figures]"') from error
         from dop_lightning.foundation.plotting import BLUE, SETTINGS
 
         pictures = recovery_pictures(self._outcome)
@@ -158,7 +158,7 @@ class Recovery:
                 axes = list(drawn)
             axes = list(axes)
             if len(axes) != len(PANELS):
-                raise ValueError(f"axes must be {len(PANELS)}, for {', '.join(PANELS)}, got {len(axes)}")
+                raise ValueError(f"axes must contain {len(PANELS)} axes ({', '.join(PANELS)}), got {len(axes)}")
             for axis, title, key in zip(axes, PANELS, ("observation", "recovered", "corruption"), strict=False):
                 axis.imshow(pictures[key], cmap="gray", vmin=0, vmax=255)
                 axis.set(title=title, xticks=[], yticks=[])

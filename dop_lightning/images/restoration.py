@@ -1,4 +1,4 @@
-"""Restore images in one run, and return each in the units and the layout that it was given in.
+"""Restore images in one run, and return each in its original units and layout.
 
 Shapes: C channels, H×W pixels.
 """
@@ -46,8 +46,8 @@ class Request(NamedTuple):
     """An image to restore.
 
     Attributes:
-        given: the image as the user has it.
-        loaded: the image as a problem takes it.
+        given: the image as passed by the user.
+        loaded: the image scaled for a problem.
         problem: the problem.
     """
 
@@ -68,13 +68,13 @@ def request(
 
     Args:
         given: the image.
-        settings: how it is recovered.
+        settings: settings of the recovery.
         mask: true where a value was observed.
         missing: true where a value is missing.
         truth: the clean image, for scores.
 
     Raises:
-        ValueError: they do not fit together, or nothing was observed.
+        ValueError: the arguments do not match each other, or no value was observed.
     """
     try:
         loaded = load_raster(given.raster, value_range=settings.value_range)
@@ -90,7 +90,7 @@ def request(
         known = observed_by(own.raster if name == "mask" else inverted(own.raster), loaded, own.name)
         observed = known if observed is None else observed & known
         if not observed.any():
-            raise ValueError(f"{own.name}: the mask must leave an observed entry of {given.name}, got none")
+            raise ValueError(f"{own.name}: the mask must keep at least one observed value of {given.name}, got none")
     problem = Problem(
         name=image_name(given.path) if isinstance(given, FileImage) else given.name,
         observation=within_reach(loaded),
@@ -103,7 +103,7 @@ def request(
 
 
 def inverted(raster: Raster) -> Raster:
-    """Return a mask that is true where ``raster`` is not: at most half of its largest value, or NaN.
+    """Return the inverse of a mask: true where ``raster`` is at most half of its maximum, or NaN.
 
     >>> inverted(Raster(".npy", np.array([[[0], [9]]]), 64)).samples.ravel().tolist()
     [True, False]
@@ -116,16 +116,16 @@ def inverted(raster: Raster) -> Raster:
 def restore(
     requests: Sequence[Request], settings: Settings, stop: Callable[[], bool], tell: Tell
 ) -> list[Recovery | None]:
-    """Restore images; ``None`` for each that was interrupted before it had begun.
+    """Restore images; ``None`` for images that were interrupted before they started.
 
     Args:
-        requests: the images, with different names.
-        settings: how.
-        stop: whether to stop after the block in progress.
-        tell: called with iterations that are done.
+        requests: the images, with distinct names.
+        settings: settings of the recovery.
+        stop: returns whether to stop after the block in progress.
+        tell: called with the number of iterations done, and scores.
 
     Raises:
-        OutOfMemoryError: there was less memory than expected.
+        OutOfMemoryError: less memory was available than expected.
         ValueError: an image does not fit in memory.
     """
     found = recover_problems([each.problem for each in requests], settings, stop, tell)
@@ -138,19 +138,19 @@ def restore(
 def recover_problems(
     problems: Sequence[Problem], settings: Settings, stop: Callable[[], bool], tell: Tell
 ) -> list[tuple[Outcome | None, History]]:
-    """Recover images, each as a batch of one, and return their outcomes and histories.
+    """Recover images in batches of one, and return their outcomes and histories.
 
-    Images that are large for their preset are recovered in tiles, unless they are measured through a sensing. The
-    outcome of an image that was interrupted before it had begun is ``None``, its history empty.
+    Images that are large for the preset or the memory are recovered in tiles, unless they were measured by an operator.
+    An image that was interrupted before it started has the outcome ``None`` and an empty history.
 
     Args:
-        problems: images ``(C, H, W)`` with different names.
-        settings: how.
-        stop: whether to stop after the block in progress.
-        tell: called with iterations that are done.
+        problems: images ``(C, H, W)`` with distinct names.
+        settings: settings of the recovery.
+        stop: returns whether to stop after the block in progress.
+        tell: called with the number of iterations done, and scores.
 
     Raises:
-        OutOfMemoryError: there was less memory than expected.
+        OutOfMemoryError: less memory was available than expected.
         ValueError: an image does not fit in memory.
     """
     sides = [settings.side(_shape(each)) if each.sensing is None else None for each in problems]
@@ -165,7 +165,7 @@ def recover_problems(
     if (found := follower()) is not None and found.wants_pictures:
         listeners.append(LivePictures(problems, mosaics, found.show))
     largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
-    # whatever is around: gradients are needed, and arrays that remember them
+    # regardless of the caller's context: the run needs gradients, and tensors that support them
     with torch.inference_mode(False), torch.no_grad(), _advice():
         run_batches(
             settings.method(),
@@ -194,20 +194,20 @@ def recover_problems(
 
 @contextmanager
 def _advice() -> Iterator[None]:
-    """Say what takes less memory."""
+    """Add advice to errors about memory."""
     try:
         yield
     except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{error}; a smaller tile, or a smaller width, takes less") from None
+        raise OutOfMemoryError(f"{error}; use a smaller tile or width") from None
 
 
 def warn(recovery: Recovery, settings: Settings, stacklevel: int) -> None:
-    """Warn of what is not as it should be."""
+    """Warn about interruption, divergence, and implausible amounts of corruption."""
     outcome, maximum = recovery._outcome, settings.maximum
     stacklevel += 1
     if outcome.status == "interrupted":
         warnings.warn(
-            f"interrupted after {outcome.iteration} of {maximum} iterations: this is what is recovered so far",
+            f"interrupted after {outcome.iteration} of {maximum} iterations; returning the current result",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
@@ -215,8 +215,8 @@ def warn(recovery: Recovery, settings: Settings, stacklevel: int) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
     if outcome.status == "diverged":
         warnings.warn(
-            f"diverged after {outcome.iteration} of {maximum} iterations: this is what was recovered before; a smaller "
-            f"alpha is needed, got {outcome.alpha:.4g}",
+            f"diverged after {outcome.iteration} of {maximum} iterations; returning the last valid result. Use a "
+            f"smaller alpha, got {outcome.alpha:.4g}",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
@@ -228,7 +228,7 @@ def _shape(problem: Problem) -> tuple[int, int, int]:
 
 
 def _truth(given: ImageObject, like: LoadedImage) -> Tensor:
-    """The clean image, in the range of the image."""
+    """Return the clean image, scaled by the range of the image."""
     truth = _load_known(given, like)
     if truth.shape != like.values.shape:
         raise ValueError(
@@ -245,12 +245,12 @@ def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
         raise ValueError(f"{given.name}: {error}") from None
     if loaded.mask is not None:
         missing = int((~loaded.mask).sum())
-        raise ValueError(f"{given.name}: the truth must be known everywhere, got {missing} NaN or transparent entries")
+        raise ValueError(f"{given.name}: the truth must be complete, got {missing} NaN or transparent entries")
     return loaded.values
 
 
 def _not_begun(tile: Problem, other: Outcome) -> Outcome:
-    """The outcome of a tile whose turn did not come: the observation. Rates are those of another tile."""
+    """Return the outcome of a tile that has not started: its observation, with the rates of another tile."""
     return replace(
         other,
         problem=tile,
@@ -265,7 +265,7 @@ def _not_begun(tile: Problem, other: Outcome) -> Outcome:
 
 
 def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
-    """The corruption ``(H, W, C)`` in the units of the image; ``exact`` beyond its range as well."""
+    """Return the corruption ``(H, W, C)`` in the units of the image; if ``exact``, also beyond its range."""
     low, high = loaded.format.value_range
     if not exact and not isinstance(loaded.format.value_range, Stretch):
         return corruption.astype(np.float64) * (high - low)
@@ -274,7 +274,7 @@ def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, ex
 
 
 def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history: History) -> Recovery:
-    """The outcome in the units and the layout of the image."""
+    """Convert an outcome to the units and the layout of the image."""
     corruption = outcome.corruption.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
     found = np.abs(corruption) > least_corruption(outcome.problem)
     if outcome.problem.mask is not None:

@@ -1,4 +1,4 @@
-"""Arguments of :func:`~dop_lightning.images.recover.recover_image`, checked once for any number of images."""
+"""Settings of :func:`~dop_lightning.images.recover.recover_image`, checked once for all images of a call."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,19 +17,19 @@ from dop_lightning.images.presets import PRESETS, Precision, Preset
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are recovered.
+    """Settings of the recovery of images.
 
     Attributes:
-        preset: method, iterations and width.
+        preset: method, and defaults of iterations and width.
         width: channels of the network.
-        maximum: gradient iterations.
-        alpha: ratio of the learning rates, if the method has one.
-        seed: of the random numbers.
-        tile: side of the tiles in pixels, ``None`` to choose it by the memory.
-        memory: limit in bytes, if any.
-        device: that of the computation.
-        precision: of the network.
-        value_range: the least and the largest clean value, if specified.
+        maximum: maximum number of gradient iterations.
+        alpha: ratio of the learning rates; ``None`` chooses it by the size of the image.
+        seed: random seed.
+        tile: side of the tiles in pixels, ``None`` to choose it by preset and memory.
+        memory: memory limit in bytes, if any.
+        device: device of the computation.
+        precision: precision of the network.
+        value_range: minimum and maximum clean value, if specified.
         options: ``per``, ``outliers``, ``damage`` and ``dense``.
     """
 
@@ -62,7 +62,7 @@ class Settings:
         precision: Precision,
         **options: Any,
     ) -> Self:
-        """Check the arguments; ``data`` are the images, which may be on a device.
+        """Check the arguments. The device of ``data``, the images, is the default if it is a GPU.
 
         Raises:
             ValueError: an argument is out of range.
@@ -91,17 +91,17 @@ class Settings:
         )
 
     def method(self) -> Procedure:
-        """Return the method."""
+        """Return the method of the preset with these settings."""
         options = self.options
         return self.preset.method(
             self.width, self.precision, options["per"], options["outliers"], options["damage"], options["dense"]
         )
 
     def side(self, shape: Shape) -> int | None:
-        """Return the side of the tiles of an image ``(C, H, W)``; ``None`` to recover it whole.
+        """Return the side of the tiles of an image of shape (C, H, W); ``None`` to recover it whole.
 
         Raises:
-            ValueError: it does not fit in memory.
+            ValueError: the image does not fit in memory.
         """
         cost = RecoveryCost(
             [shape],

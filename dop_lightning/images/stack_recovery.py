@@ -1,4 +1,4 @@
-"""The result of :func:`~dop_lightning.images.recover.recover_image` for a stack of images."""
+"""Result of :func:`~dop_lightning.images.recover.recover_image` for a stack of images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +16,22 @@ WORST: tuple[Status, ...] = ("interrupted", "diverged", "done", "stable")
 class StackRecovery:
     """A recovered stack: several images in one array, such as a batch, a time series or the slices of a volume.
 
-    ``image``, ``corruption``, ``corruption_probability`` and ``mask`` have the shape and the kind of what was passed;
-    see :class:`~dop_lightning.images.recovery.Recovery` for their meaning. The other arrays have one entry per image,
-    in the shape of the axes that are neither channels nor pixels.
+    ``image``, ``corruption``, ``corruption_probability`` and ``mask`` have the shape and type of the input; see
+    :class:`~dop_lightning.images.recovery.Recovery` for their meaning. The other arrays have one entry per image, with
+    the shape of the stack axes.
 
     Attributes:
-        image: of the kind, type and layout of the stack.
-        corruption: what was added to the clean values.
-        corruption_probability: in [0, 1]; NaN in images that were not recovered. ``None`` with the preset ``paper``.
-        mask: true where a value was found to be corrupted.
-        statuses: of each image, as in ``Recovery``. An image that had not begun is ``interrupted`` after 0 iterations,
-            and comes back as it was observed.
+        image: the recovered stack, with the type and layout of the input.
+        corruption: the estimated corruption, observation minus clean values.
+        corruption_probability: probability of corruption in [0, 1]; NaN in images that were not recovered. ``None``
+            with the preset ``paper``.
+        mask: true where a value was detected as corrupted.
+        statuses: status of each image, as in ``Recovery``. Images that have not started are ``interrupted`` after 0
+            iterations, and keep their observed values.
         iterations: gradient iterations of each image.
-        alphas: ratio of the learning rates of each image; NaN without one.
-        histories: scores of each image, by its index; none of images that had not begun.
-        seconds: total.
+        alphas: ratio of the learning rates of each image; NaN if not applicable.
+        histories: history of each image by its index, except for images that have not started.
+        seconds: total duration in seconds.
     """
 
     image: Any
@@ -45,7 +46,7 @@ class StackRecovery:
 
     @property
     def status(self) -> Status:
-        """The first of ``interrupted``, ``diverged``, ``done`` and ``stable`` that an image has."""
+        """Worst status of the images, in the order ``interrupted``, ``diverged``, ``done``, ``stable``."""
         return next(status for status in WORST if (self.statuses == status).any())
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""Recover the images of a stack in one call, each as it would be recovered by itself.
+"""Recover the images of a stack in one call, each independently of the others.
 
-Memory holds the stack, its results and the images at work.
+Memory holds the stack, its results, and the images in progress.
 """
 
 import warnings
@@ -22,7 +22,7 @@ from dop_lightning.images.settings import Settings
 from dop_lightning.images.stack_recovery import StackRecovery
 
 AT_ONCE = 16 * 96**2
-"""Approximate number of pixels of the images that are at work together."""
+"""Approximate total number of pixels of the images that are recovered together."""
 
 Stack = np.ndarray | Tensor
 
@@ -39,18 +39,18 @@ def recover_stack(
     truth: Any = None,
     stacklevel: int = 2,
 ) -> StackRecovery | None:
-    """Recover each image of a stack; ``None`` if it was interrupted before the first one.
+    """Recover each image of a stack; ``None`` if it was interrupted before the first image started.
 
     Args:
         stack: the images.
-        layout: its axes.
-        settings: how.
-        stop: whether to stop after the block in progress.
-        tell: called with iterations that are done.
-        mask: true where a value was observed: of the shape of the stack, the same without channels, or one image.
-        missing: true where a value is missing, likewise.
-        truth: the clean images, of the shape of the stack.
-        stacklevel: of warnings.
+        layout: axes of the stack.
+        settings: settings of the recovery.
+        stop: returns whether to stop after the block in progress.
+        tell: called with the number of iterations done, and scores.
+        mask: true where a value was observed; with the shape of the stack, with or without channels, or of one image.
+        missing: true where a value is missing; with the same shapes as ``mask``.
+        truth: the clean images, with the shape of the stack.
+        stacklevel: stack level of warnings.
 
     Raises:
         ValueError: an image cannot be recovered; the message names its position.
@@ -101,7 +101,7 @@ def _request(
 
 
 def _part(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
-    """The part of a mask or truth that belongs to one image."""
+    """Return the part of a mask or truth that belongs to one image."""
     if other is None:
         return None
     array = other.detach().cpu().numpy() if isinstance(other, Tensor) else np.asarray(other)
@@ -119,7 +119,7 @@ def _part(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> A
 
 
 class _Result:
-    """Arrays that take what was recovered, image by image."""
+    """Arrays into which results are written, image by image."""
 
     def __init__(self, stack: Stack, layout: Layout) -> None:
         self.layout = layout

@@ -1,6 +1,6 @@
-"""Large images in overlapping tiles, each a problem of its own, blended into one image without seams.
+"""Split large images into overlapping tiles, each a separate problem, and blend them without visible seams.
 
-Shapes: C channels, H×W pixels of the whole, h×w of a tile.
+Shapes: C channels, H×W pixels of the whole image, h×w of a tile.
 """
 
 import math
@@ -21,18 +21,18 @@ Place = tuple[int, int]
 """(row, column) of a tile."""
 
 TILES = "tiles"
-"""Where the results of tiles lie in the folder of their image."""
+"""Name of the folder of the results of tiles, within the folder of their image."""
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one side: evenly spaced, the first at 0, the last ending at ``length``.
+    """Return the first pixels of tiles along one side: evenly spaced from 0, with the last tile ending at ``length``.
 
-    There are as few of them as neighbours that share at least ``overlap`` pixels allow.
+    The number of tiles is the smallest with which neighbours share at least ``overlap`` pixels.
 
     Args:
         length: pixels of the side, at least 1.
-        tile: pixels of a tile, at least 1; one tile of ``length`` where that is shorter.
-        overlap: at least 0, at most half of ``tile``.
+        tile: pixels of a tile, at least 1; if ``length`` is smaller, there is one tile of ``length`` pixels.
+        overlap: from 0 to half of ``tile``.
 
     >>> starts(100, 40, 10), starts(30, 40, 10)
     ([0, 30, 60], [0])
@@ -45,11 +45,11 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A cover of an image by overlapping tiles of one size.
+    """Overlapping tiles of equal size that cover an image.
 
     Args:
         size: (H, W) of the image.
-        tile: (h, w) of a tile, at most the image.
+        tile: (h, w) of a tile, at most (H, W).
         tops: first rows of the tiles, ascending.
         lefts: first columns of the tiles, ascending.
     """
@@ -61,31 +61,30 @@ class Grid:
 
     @property
     def places(self) -> list[Place]:
-        """(row, column) of every tile in the grid."""
+        """(row, column) of each tile of the grid."""
         return [(i, j) for i in range(len(self.tops)) for j in range(len(self.lefts))]
 
     def window(self, i: int, j: int) -> tuple[slice, slice]:
-        """The pixels of the tile in row ``i`` and column ``j``: ``image[..., *grid.window(i, j)]`` is h×w."""
+        """Return the slices of the tile in row ``i``, column ``j``: ``image[..., *grid.window(i, j)]`` is h×w."""
         top, left = self.tops[i], self.lefts[j]
         return slice(top, top + self.tile[0]), slice(left, left + self.tile[1])
 
     def weights(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights of the rows ``(h,)`` and of the columns ``(w,)`` of tiles, float64; that of a pixel is a product."""
+        """Return weights of the rows ``(h,)`` and columns ``(w,)`` of tiles, float64; pixels have their product."""
         return _weights(self.size[0], self.tile[0], self.tops), _weights(self.size[1], self.tile[1], self.lefts)
 
     def blend(self, tiles: Mapping[Place, Tensor]) -> Tensor:
-        r"""The image of which ``tiles`` are parts: ``X = Σ_t w_t∘X_t`` with ``Σ_t w_t = 1`` at every pixel.
+        r"""Blend tiles into an image: ``X = Σ_t w_t∘X_t`` with ``Σ_t w_t = 1`` at every pixel.
 
-        Where a tile ends inside the image its weight falls to 0, in proportion to the square root of the distance from
-        its end, over the pixels that it shares with its neighbour. So X has no jump there, and most shared pixels are
-        averages of two recoveries.
+        Over the pixels that a tile shares with its neighbour, its weight falls to 0 as the square root of the distance
+        from its edge. So X has no jump at the edges of tiles, and most shared pixels are averages of two recoveries.
 
         Args:
-            tiles: ``(C, h, w)`` by their (row, column), at least one. Where some are left out, the weights of the
-                others are made to sum to 1, and pixels of none get the mean of the image.
+            tiles: ``(C, h, w)`` by (row, column), at least one. If tiles are missing, the weights of the others are
+                normalized to sum to 1, and pixels without any tile are set to the mean of the image.
 
         Returns:
-            ``(C, H, W)``, of the type of the tiles.
+            ``(C, H, W)``, with the type of the tiles.
         """
         rows, columns = self.weights()
         first = next(iter(tiles.values()))
@@ -107,8 +106,9 @@ def cover(size: Size, tile: int, overlap: int | None = None) -> Grid:
 
     Args:
         size: (H, W).
-        tile: side of a tile in pixels, at least 8; a side of the image that is shorter is taken whole.
-        overlap: pixels that neighbours share at least, from 0 to half of ``tile``; by default an eighth of it.
+        tile: side of a tile in pixels, at least 8; limited to the sides of the image.
+        overlap: minimum number of pixels shared by neighbours, from 0 to half of ``tile``; by default an eighth of
+            ``tile``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -122,12 +122,12 @@ def cover(size: Size, tile: int, overlap: int | None = None) -> Grid:
 
 
 def _weights(length: int, tile: int, begins: Sequence[int]) -> list[Tensor]:
-    """Weights of the tiles along one side, each ``(tile,)``, whose sum is 1 at every pixel; float64."""
+    """Return the weights of the tiles along one side, each ``(tile,)``, float64; they sum to 1 at every pixel."""
     raw = [torch.ones(tile, dtype=torch.float64) for _ in begins]
     for k, (begin, after) in enumerate(pairwise(begins)):
         shared = begin + tile - after
         position = (torch.arange(shared, dtype=torch.float64) + 0.5) / max(1, shared)
-        # so steep that most of the overlap is an average of two tiles, which errs less than one
+        # steep at the edges, so that most of the overlap averages two tiles, which has a smaller error than one
         rise = position.sqrt()
         raw[k][tile - shared :] *= rise.flip(0)
         raw[k + 1][:shared] *= rise
@@ -142,9 +142,9 @@ class Mosaic:
     """A problem that is recovered in tiles.
 
     Args:
-        whole: the problem.
-        grid: its tiles.
-        tiles: the problem of every tile, by its (row, column); a tile of which nothing was observed has none.
+        whole: the problem of the whole image.
+        grid: grid of its tiles.
+        tiles: problem of each tile by (row, column), except for tiles without observed values.
     """
 
     whole: Problem
@@ -153,13 +153,13 @@ class Mosaic:
 
 
 def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | None:
-    """Cut a problem into tiles; ``None`` where it is not larger than one.
+    """Cut a problem into tiles; ``None`` if one tile covers it.
 
-    A tile has the name of the whole, its row and its column, a seed of its own (equal networks would err alike at
-    neighbouring places), and the window of every tensor of the whole.
+    The name of a tile is that of the whole image with its row and column. A tile has the corresponding window of each
+    tensor, and its own seed, because equal networks would make similar errors at neighbouring places.
 
     Args:
-        problem: of an image, ``(C, H, W)``, whose observation has the shape of the signal.
+        problem: image ``(C, H, W)`` whose observation has the shape of the signal.
         tile: see :func:`cover`.
         overlap: see :func:`cover`.
 

@@ -1,4 +1,4 @@
-"""What a recovery has done to an image, in a line for who looks at it.
+"""One-line notes about unusual results of a recovery.
 
 Shapes: C×H×W, an image.
 """
@@ -7,24 +7,24 @@ from dop_lightning.engine.outcome import Outcome
 from dop_lightning.problems.scoring import least_corruption
 
 MOST = 0.75
-"""Share of the observed values that are found to be corrupted, above which that is worth a warning."""
+"""Fraction of corrupted values among the observed ones above which a warning is issued."""
 
 
 def doubt(outcome: Outcome) -> str | None:
-    """Return a warning where most of an image was found to be corrupted; ``None`` elsewhere."""
+    """Return a warning if most of an image was detected as corrupted, otherwise ``None``."""
     share = _share_found(outcome)
     if outcome.status not in ("done", "stable") or share <= MOST:
         return None
     return (
-        f"{outcome.problem.name}: {share:.0%} of the values were found to be corrupted. If that is too many, the image "
-        "cannot be told from its damage: compare it with what is recovered, or give a mask of what is damaged"
+        f"{outcome.problem.name}: {share:.0%} of the values were detected as corrupted. If that is too many, the image "
+        "cannot be distinguished from its damage: compare input and result, or pass a mask of the damaged values"
     )
 
 
 def verdict(outcome: Outcome) -> str | None:
-    """Return a line where an image came back as it went in, or without its dense noise; see :func:`doubt`.
+    """Return a note if the image was returned unchanged, or if dense noise was removed; otherwise see :func:`doubt`.
 
-    ``None`` where there is nothing to say, and where the corruption is not known yet.
+    Returns ``None`` if none of these apply, or if the corruption is not known yet.
     """
     name, probability = outcome.problem.name, outcome.corruption_probability
     if probability is None or outcome.status not in ("done", "stable"):
@@ -37,14 +37,14 @@ def verdict(outcome: Outcome) -> str | None:
     same = outcome.signal == y
     kept = same if mask is None else same[mask]
     if bool(kept.all()):
-        what = "nothing" if mask is None else "nothing but what is missing"
-        return f"{name}: {what} was found to be damaged, and it comes back as it went in"
+        what = "the image is returned unchanged" if mask is None else "only missing values were filled in"
+        return f"{name}: no corruption was detected; {what}"
     if not bool(kept.any()):
-        return f"{name}: dense noise was removed from all values besides; --dense keep leaves it where it is"
+        return f"{name}: dense noise was removed from all other values; pass --dense keep to leave them unchanged"
     return None
 
 
 def _share_found(outcome: Outcome) -> float:
-    """The share of the observed values that are off by more than a tenth of the range."""
+    """Return the fraction of the observed values whose corruption exceeds the detection threshold."""
     found, mask = outcome.corruption.abs() > least_corruption(outcome.problem), outcome.problem.mask
     return float((found if mask is None else found[mask]).float().mean())

@@ -1,1 +1,1 @@
-"""Adapters for other packages, one subpackage each. A missing package raises one line that says what to install."""
+"""Adapters for other packages, one subpackage each. If a package is missing, the error names the extra to install."""

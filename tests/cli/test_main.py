@@ -194,7 +194,7 @@ MISTAKES = {
     "config without name": (["fit", "--config"], "--config"),
     "config is a folder": (["fit", "--config", "empty"], "empty"),
     "broken config": (["fit", "--config", "broken.yaml"], "line 1, column 14"),
-    "config is a list": (["fit", "--config", "list.yaml"], "list.yaml: must hold settings"),
+    "config is a list": (["fit", "--config", "list.yaml"], "list.yaml: must contain settings"),
     "dangling reference": ([*FIT, "--config", "dangling.yaml"], "model.nothing"),
     "dangling reference on the line": ([*FIT, "--model.tau", "${model.nothing}"], "model.nothing"),
     "stray word": ([*FIT, "stray"], "stray"),

@@ -109,7 +109,7 @@ def test_two_processes_give_what_one_does(whole: tuple[Path, str, str], file: Pa
         ("raise OSError(5, 'cannot read')", "process 1 of 2: OSError: [Errno 5] cannot read"),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGKILL)",
-            "process 1 of 2 was ended by SIGKILL; the same command resumes from the last saved pass",
+            "process 1 of 2 was killed by SIGKILL; the same command resumes from the last saved pass",
             marks=pytest.mark.slow,
         ),
     ],

@@ -148,8 +148,8 @@ MISTAKES = {
     "partition of this machine": ([*BASE, *AXIS, "--partition", "x"], "--partition requires --cluster slurm"),
     "missing config": (["sweep", "--config", "no.yaml", *BASE[3:], *AXIS], "no.yaml: No such file"),
     "missing method": ([*BASE, "--axis", "config=no.yaml"], "no.yaml: No such file"),
-    "out is a file": ([*BASE[:-1], "base.yaml", *AXIS], "base.yaml: the folder of a sweep must be a folder"),
-    "out is a run": ([*BASE[:-1], "run", *AXIS], "run: holds a run"),
+    "out is a file": ([*BASE[:-1], "base.yaml", *AXIS], "base.yaml: --out must be a folder, got a file"),
+    "out is a run": ([*BASE[:-1], "run", *AXIS], "run: contains a run"),
 }
 
 

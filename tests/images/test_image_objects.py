@@ -79,15 +79,18 @@ def test_a_subclass_becomes_an_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, 4), complex), "image: an image must hold real numbers, got complex128; save its absolute value"),
-        (np.zeros((4, 4), "datetime64[s]"), "image: an image must hold numbers of at most 64 bits, got datetime64"),
-        (np.array([["a", 1]], dtype=object), "image: an image must hold numbers, got Python objects"),
+        (
+            np.zeros((4, 4), complex),
+            "image: an image must contain real numbers, got complex128; save its absolute value",
+        ),
+        (np.zeros((4, 4), "datetime64[s]"), "image: an image must contain numbers of at most 64 bits, got datetime64"),
+        (np.array([["a", 1]], dtype=object), "image: an image must contain numbers, got Python objects"),
         (np.zeros(5), "image: an image must have shape (H, W), (H, W, C) or (C, H, W), got (5,)"),
         (np.zeros((1, 3, 4, 4)), "image: an image must have shape (H, W), (H, W, C) or (C, H, W), got (1, 3, 4, 4)"),
         (np.zeros((0, 4)), "image: an image must have at least one pixel, got 0×4 (height × width)"),
-        (np.full((3, 4), np.inf), "image: values must be finite, or NaN where missing, got inf in row 1, column 1"),
-        ([[1, 2], [3, 4]], "image must be a path, a NumPy array, an image of PIL or a torch tensor, got list"),
-        (None, "image must be a path, a NumPy array, an image of PIL or a torch tensor, got NoneType"),
+        (np.full((3, 4), np.inf), "image: values must be finite, or NaN if missing, got inf in row 1, column 1"),
+        ([[1, 2], [3, 4]], "image must be a path, a NumPy array, a PIL image or a torch tensor, got list"),
+        (None, "image must be a path, a NumPy array, a PIL image or a torch tensor, got NoneType"),
     ],
 )
 def test_what_is_no_image_is_refused(given: object, message: str) -> None:
@@ -135,9 +138,9 @@ def test_a_tensor_with_a_gradient_is_taken_without() -> None:
     [
         (
             torch.zeros(2, 3, 4, 4),
-            "image: a tensor must have shape (H, W) or (C, H, W), got (2, 3, 4, 4); give one image",
+            "image: a tensor must have shape (H, W) or (C, H, W), got (2, 3, 4, 4); pass one image",
         ),
-        (torch.zeros(4, 4, dtype=torch.complex64), "image: an image must hold real numbers, got complex64"),
+        (torch.zeros(4, 4, dtype=torch.complex64), "image: an image must contain real numbers, got complex64"),
         (torch.zeros(4, 4).to_sparse(), "image: a tensor must be dense, got torch.sparse_coo"),
         (torch.zeros(3, 0, 4), "image: an image must have at least one pixel"),
     ],
@@ -207,7 +210,7 @@ def test_indices_beyond_a_palette_are_black() -> None:
 
 @pytest.mark.parametrize(("mode", "better"), [("CMYK", "RGB"), ("YCbCr", "RGB"), ("PA", "RGBA"), ("RGBa", "RGBA")])
 def test_other_modes_are_refused(mode: str, better: str) -> None:
-    with pytest.raises(ValueError, match=rf'^image: .* got {mode}; \.convert\("{better}"\) makes one$'):
+    with pytest.raises(ValueError, match=rf'^image: .* got {mode}; convert it with \.convert\("{better}"\)$'):
         image_object(Image.new(mode, (4, 4)))
 
 
@@ -240,7 +243,7 @@ def test_samples_are_known_by_name() -> None:
 def test_a_path_must_be_one_file(tmp_path: Path) -> None:
     for name in "ab":
         picture("L").save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match=r"^image must be one file, got .*, which names 2$"):
+    with pytest.raises(ValueError, match=r"^image must be one file, got .*, which matches 2$"):
         image_object(tmp_path)
     with pytest.raises(ValueError, match=r"nothing\.png"):
         image_object(tmp_path / "nothing.png")

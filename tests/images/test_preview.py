@@ -88,7 +88,9 @@ def test_channels_are_those_of_pictures(channels: int, shown: int) -> None:
 
 
 def test_only_images_have_one() -> None:
-    with pytest.raises(ValueError, match=r"rows: a preview needs an image \(C, H, W\) of a known range, got a signal"):
+    with pytest.raises(
+        ValueError, match=r"rows: a preview requires an image \(C, H, W\) with a known range, got a signal"
+    ):
         Preview(Problem("rows", image(6, 7)))
 
 

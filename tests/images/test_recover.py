@@ -212,26 +212,26 @@ DAMAGE = (
         ({"value_range": (1, 0)}, "value_range must be two finite numbers, the first below the second, got (1, 0)"),
         (
             {"value_range": (-9, -1)},
-            "image: value_range must hold at least 10% of the values, in the units of the image",
+            "image: value_range must contain at least 10% of the values, in the units of the image",
         ),
         ({"mask": np.ones((3, 3))}, "mask: the mask must have the size of the image, 20×24, got 3×3"),
         (
             {"mask": np.zeros((20, 24))},
-            "mask: the mask must be above 0 where the image is observed, got nothing above 0",
+            "mask: the mask must be above 0 where the image is observed, got no value above 0",
         ),
         ({"mask": "nowhere.png"}, "nowhere.png: no such file or folder"),
-        ({"mask": 3}, "mask must be a path, a NumPy array, an image of PIL or a torch tensor, got int"),
+        ({"mask": 3}, "mask must be a path, a NumPy array, a PIL image or a torch tensor, got int"),
         (
             {"truth": clean(20, 23)},
             "truth: the truth must have the channels, height and width of the image, (3, 20, 24), got (3, 20, 23)",
         ),
         (
             {"truth": np.full((20, 24, 3), np.nan)},
-            "truth: an image must have at least one observed value, got missing ones alone",
+            "truth: an image must have at least one observed value, got only missing ones",
         ),
         (
             {"truth": np.where(clean() > 200, np.nan, clean())},
-            "truth: the truth must be known everywhere, got ",
+            "truth: the truth must be complete, got ",
         ),
     ],
 )
@@ -243,7 +243,7 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
 def test_a_mask_must_leave_something() -> None:
     given = (clean() / 255).astype(np.float32)
     given[:10] = np.nan
-    with pytest.raises(ValueError, match=r"^mask: the mask must leave an observed entry of image, got none$"):
+    with pytest.raises(ValueError, match=r"^mask: the mask must keep at least one observed value of image, got none$"):
         recover_image(given, mask=np.isnan(given), **TINY)
 
 
@@ -278,9 +278,7 @@ def test_too_little_memory_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatc
         raise MemoryError
 
     monkeypatch.setattr("dop_lightning.model.signals.SkipUNet.forward", greedy)
-    with pytest.raises(
-        OutOfMemoryError, match=r"^image: out of memory .*; a smaller tile, or a smaller width, takes less$"
-    ):
+    with pytest.raises(OutOfMemoryError, match=r"^image: out of memory .*; use a smaller tile or width$"):
         recover_image(clean(), **TINY)
 
 
@@ -395,9 +393,7 @@ def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     given = damaged(clean())[0]
     expected = recover_image(given, **{**TINY, "iterations": 20})
     interrupt_at(20, monkeypatch)
-    with pytest.warns(
-        RuntimeWarning, match=r"^interrupted after 20 of 60 iterations: this is what is recovered so far$"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"^interrupted after 20 of 60 iterations; returning the current result$"):
         recovery = recover_image(given, **{**TINY, "iterations": 60})
     assert (recovery.status, recovery.iterations, recovery.history["iteration"]) == ("interrupted", 20, [20])
     assert (recovery.image == expected.image).all()
@@ -438,7 +434,7 @@ def test_ctrl_c_leaves_tiles_that_have_not_begun_as_observed(monkeypatch: pytest
 
 def test_what_diverges_says_so() -> None:
     with pytest.warns(
-        RuntimeWarning, match=r"^diverged after \d+ of 40 iterations: .* a smaller alpha is needed, got 1e\+15$"
+        RuntimeWarning, match=r"^diverged after \d+ of 40 iterations; .* Use a smaller alpha, got 1e\+15$"
     ):
         recovery = recover_image(damaged(clean())[0], alpha=1e15, **{**TINY, "iterations": 40})
     assert recovery.status == "diverged"
@@ -470,7 +466,7 @@ def test_integers_that_double_precision_merges_are_refused() -> None:
     image = np.arange(144, dtype=np.int64).reshape(12, 12)
     kept = recover_image(image + 2**40, preset="instant", progress=False, device="cpu").image
     assert (kept - 2**40 == recover_image(image, preset="instant", progress=False, device="cpu").image).all()
-    with pytest.raises(ValueError, match=r"integers beyond ±2\*\*53 must differ by more than .*; subtract an offset"):
+    with pytest.raises(ValueError, match=r"integers beyond ±2\*\*53 must be resolved by .*; subtract an offset"):
         recover_image(image + 2**60, preset="instant", progress=False, device="cpu")
 
 

@@ -81,14 +81,14 @@ def test_a_plot_goes_where_it_is_wanted_and_shows_psnr_where_it_is_known() -> No
     line = axes[1, 1].lines[0]
     assert axes[1, 1].get_title() == "PSNR in dB"
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2], scored.history["psnr"])
-    with pytest.raises(ValueError, match=r"^axes must be 4, for before, after, corruption, curve, got 2$"):
+    with pytest.raises(ValueError, match=r"^axes must contain 4 axes \(before, after, corruption, curve\), got 2$"):
         scored.plot(axes[0])
 
 
 def test_a_missing_matplotlib_is_named(recovery: Recovery, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(ImportError, match=r'^plot draws with matplotlib: pip install "dop_lightning\[figures\]"$'):
+        with pytest.raises(ImportError, match=r'^plot requires matplotlib: pip install "dop_lightning\[figures\]"$'):
             recovery.plot()
 
 
@@ -107,6 +107,6 @@ def test_an_image_from_a_file_is_saved_like_it(tmp_path: Path) -> None:
 
 def test_an_image_from_elsewhere_is_saved_by_others(recovery: Recovery, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^save writes images that came from a file, .* came as ndarray; save \.image"
+        ValueError, match=r"^save supports only images that were read from a file, got ndarray; save \.image"
     ):
         recovery.save(tmp_path / "a.png")

@@ -36,12 +36,12 @@ def y() -> Tensor:
 
 
 def test_what_is_undamaged_is_said_to_be(y: Tensor) -> None:
-    assert verdict(outcome(y.clone(), y)) == "photo: nothing was found to be damaged, and it comes back as it went in"
+    assert verdict(outcome(y.clone(), y)) == "photo: no corruption was detected; the image is returned unchanged"
     mask = torch.ones_like(y, dtype=torch.bool)
     mask[:, 2] = False
     signal = torch.where(mask, y, 0.5)
     said = verdict(outcome(signal, y, mask))
-    assert said == "photo: nothing but what is missing was found to be damaged, and it comes back as it went in"
+    assert said == "photo: no corruption was detected; only missing values were filled in"
 
 
 def test_a_few_outliers_need_no_word(y: Tensor) -> None:
@@ -52,7 +52,7 @@ def test_a_few_outliers_need_no_word(y: Tensor) -> None:
 
 def test_where_dense_noise_is_removed_all_values_are_others(y: Tensor) -> None:
     said = verdict(outcome(y + 0.01, y))
-    assert said == "photo: dense noise was removed from all values besides; --dense keep leaves it where it is"
+    assert said == "photo: dense noise was removed from all other values; pass --dense keep to leave them unchanged"
 
 
 def test_an_image_that_is_damaged_nearly_everywhere_is_doubted(y: Tensor) -> None:
@@ -60,7 +60,7 @@ def test_an_image_that_is_damaged_nearly_everywhere_is_doubted(y: Tensor) -> Non
     share = (1 - 2 * y).abs().gt(0.1).float().mean()
     assert share > 0.75
     assert doubt(found) == verdict(found)
-    assert str(doubt(found)).startswith(f"photo: {share:.0%} of the values were found to be corrupted. If that is too")
+    assert str(doubt(found)).startswith(f"photo: {share:.0%} of the values were detected as corrupted. If that is too")
     assert doubt(replace(found, status="interrupted")) is None
 
 

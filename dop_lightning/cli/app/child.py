@@ -1,4 +1,4 @@
-"""The process that works on a job: the command of the user, so that results are those of the command line."""
+"""Process of a job. It runs the command that the page shows, so results are those of the command line."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from typing import Any
 from dop_lightning.cli.app.job import OWN, Job
 
 PATIENCE = 60.0
-"""Seconds that a process has to save its state before it is killed."""
+"""Seconds after which a process that does not stop is killed."""
 
 STOPPED = (130, 143)
-"""Exit statuses of a command that has saved its state after a signal."""
+"""Exit statuses of a command that saved its state after a signal."""
 
 
 class Child:
-    """A process in a session of its own, so that Ctrl-C on the terminal reaches it through the server alone.
+    """Process of a job in a separate session, so that Ctrl-C in the terminal only reaches the server.
 
     Args:
-        job: that it works on.
-        command: the program and the first arguments; by default this Python with ``-m dop_lightning``.
+        job: the job.
+        command: program and first arguments; by default this Python with ``-m dop_lightning``.
     """
 
     def __init__(self, job: Job, command: tuple[str, ...] = (sys.executable, "-m", "dop_lightning")) -> None:
@@ -47,11 +47,11 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """The exit status; ``None`` while it is at work."""
+        """Exit status; ``None`` while the process runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ask the process to save its state and end; kill it if it has been asked :data:`PATIENCE` ago."""
+        """Ask the process to save its state and end; kill it if that was :data:`PATIENCE` seconds ago."""
         if self.status is not None:
             return
         if not self._stopped_at:
@@ -61,7 +61,7 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> None:
-        """Wait for the end after :meth:`stop`, and kill the process if it takes too long."""
+        """Wait for the process to end after :meth:`stop`, and kill it if it takes too long."""
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -73,12 +73,12 @@ class Child:
         return read_progress(self.progress_file)
 
     def error(self) -> str:
-        """Return what the command said was wrong, in one line, without the folder of the job."""
+        """Return the error message of the command in one line, without the folder of the job."""
         return error_line(self.log, self.job.folder)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """Return what a progress file says, empty without one."""
+    """Return the content of a progress file, or an empty dictionary if it does not exist."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -87,7 +87,7 @@ def read_progress(path: Path) -> dict[str, Any]:
 
 
 def error_line(log: Path, folder: Path) -> str:
-    """Return the last line of a log that reports an error, else its last line."""
+    """Return the last line of a log that reports an error, or its last line if there is no such line."""
     try:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""The verb ``dop app``: its options, the socket, and the address that is printed."""
+"""The verb ``dop app``: its options, its socket and its folder."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ DEFAULT_UPLOAD = "1G"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``dop app``."""
+    """Return the parser of ``dop app``."""
     result = OptionParser(
         prog="dop app",
         description="Open a page in the browser that restores photographs, and separates tables and videos. It runs on "
@@ -49,14 +49,14 @@ def run(_: str, arguments: Sequence[str]) -> int:
 
     Raises:
         ValueError: an option is out of range.
-        OSError: the port is in use, or the folder cannot be made.
+        OSError: the port is in use, or the folder cannot be created.
         ImportError: a package of the extra ``app`` is not installed.
     """
     options = parser().parse_args(arguments)
     if options.host not in (LOOPBACK, "localhost"):
         raise ValueError(
-            f"--host must be {LOOPBACK}, got {options.host!r}: the page is for this machine only; from another one, "
-            "forward the port: ssh -L PORT:127.0.0.1:PORT"
+            f"--host must be {LOOPBACK}, got {options.host!r}: the page is for this machine only. To use it on "
+            "another one, forward the port: ssh -L PORT:127.0.0.1:PORT"
         )
     if options.port and not 1024 <= options.port <= 65535:
         raise ValueError(f"--port must be from 1024 to 65535, got {options.port}")
@@ -75,7 +75,7 @@ def bound_socket(port: int) -> Iterator[socket.socket]:
     """Yield a socket that is bound to the loopback address.
 
     Args:
-        port: 0 for a free one.
+        port: number of the port, 0 for a free one.
 
     Raises:
         OSError: the port is in use.
@@ -94,7 +94,7 @@ def job_folder(kept: str | None) -> Iterator[Path]:
     """Yield the folder of all jobs: the given one, or a temporary one that is removed at the end.
 
     Raises:
-        OSError: it cannot be made, or belongs to another user.
+        OSError: the folder cannot be created, or other users may write to it.
     """
     if kept is None:
         with tempfile.TemporaryDirectory(prefix="dop-app-", ignore_cleanup_errors=True) as folder:
@@ -104,5 +104,5 @@ def job_folder(kept: str | None) -> Iterator[Path]:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = path.stat()
     if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OSError(f"{kept}: --folder must belong to you and be writable by you alone: chmod go-w {kept}")
+        raise OSError(f"{kept}: --folder must belong to you and be writable only by you: chmod go-w {kept}")
     yield path

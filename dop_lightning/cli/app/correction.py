@@ -1,6 +1,6 @@
-"""The corrected map of a photograph: what the brush has painted, as the masks of ``dop recover``.
+"""Convert a corrected map, painted with the brush, to masks of ``dop recover``.
 
-Shapes: h×w the layer that the page paints on, H×W the photograph.
+Shapes: h×w pixels of the painted layer, H×W pixels of the photograph.
 """
 
 import io
@@ -15,23 +15,23 @@ NOTHING, DAMAGED, UNDAMAGED = 0, 1, 2
 """Values of a layer."""
 
 LARGEST_LAYER = 2048
-"""Most pixels of a side of a layer; photographs that are larger are painted on at a smaller scale."""
+"""Maximum number of pixels per side of a layer; larger photographs are painted on at a smaller scale."""
 
 
 def read_layer(data: bytes, height: int, width: int, shape: tuple[int, int]) -> np.ndarray:
-    """Return a painted layer at the size of the photograph.
+    """Scale a painted layer to the size of the photograph.
 
     Args:
-        data: ``h·w`` bytes, row by row, each one of :data:`NOTHING`, :data:`DAMAGED` and :data:`UNDAMAGED`.
+        data: ``h·w`` bytes, row by row, each :data:`NOTHING`, :data:`DAMAGED` or :data:`UNDAMAGED`.
         height: h.
         width: w.
         shape: (H, W).
 
     Returns:
-        uint8 ``(H, W)``, the nearest pixel of the layer each.
+        uint8 ``(H, W)``, by nearest neighbours.
 
     Raises:
-        ValueError: the layer has another number of bytes, other values or other proportions.
+        ValueError: the layer has the wrong size, the wrong number of bytes, or invalid values.
     """
     rows, columns = shape
     scale = min(1.0, LARGEST_LAYER / max(rows, columns))
@@ -49,21 +49,21 @@ def read_layer(data: bytes, height: int, width: int, shape: tuple[int, int]) -> 
 
 
 def write_masks(layer: np.ndarray, mask: Path, undamaged: Path) -> tuple[bool, bool]:
-    """Write what is painted as damaged as missing (black in ``mask``), and the rest as white in ``undamaged``.
+    """Write pixels painted as damaged as missing (black in ``mask``), and those painted as clean as ``undamaged``.
 
     Args:
         layer: ``(H, W)``, see :func:`read_layer`.
-        mask: file of ``--mask``.
-        undamaged: file of ``--undamaged``.
+        mask: file for ``--mask``.
+        undamaged: file for ``--undamaged``, white where painted as clean.
 
     Returns:
-        Whether each of the two files was written; a file without any painted pixel is not.
+        Whether each of the two files was written; files without painted pixels are not.
 
     Raises:
         ValueError: all pixels are painted as damaged.
     """
     if (layer == DAMAGED).all():
-        raise ValueError("the corrected map marks the whole photograph as damaged: leave some pixels to go by")
+        raise ValueError("the corrected map marks the whole photograph as damaged: leave some pixels unmarked")
     found = (bool((layer == DAMAGED).any()), bool((layer == UNDAMAGED).any()))
     if found[0]:
         _write(mask, layer != DAMAGED)

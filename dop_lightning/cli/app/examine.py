@@ -1,7 +1,7 @@
-"""The process that reads uploaded files: what is wrong with one, what it holds, and how long it takes.
+"""Process that reads uploaded files: it reports errors and contents, and estimates damage and times.
 
-It is a process of its own, since a file of a stranger may exhaust the memory or crash its reader. It reads a request
-per line from standard input, and answers in a line: JSON objects both.
+It is a separate process, because untrusted files may exhaust the memory or crash their reader. It reads one request per
+line from standard input, and answers each with one line; both are JSON objects.
 """
 
 import json
@@ -28,42 +28,42 @@ from dop_lightning.problems.noise import NoNoise
 from dop_lightning.problems.problem import Problem, scale
 
 THUMBNAIL = 640
-"""Most pixels of a side of a thumbnail."""
+"""Maximum number of pixels per side of a thumbnail."""
 
 MIDDLE = 192
-"""Side of the part of a photograph from which the share of damaged values is estimated, pixels."""
+"""Side in pixels of the centre of a photograph from which the fraction of damaged values is estimated."""
 
 READ = 64 * 2**20
-"""Bytes up to which a matrix is read before the start."""
+"""Maximum size in bytes of matrices that are read before the start."""
 
 SHOWN = 256
-"""Most rows and columns of a matrix in its thumbnail."""
+"""Maximum number of rows and columns of a matrix in its thumbnail."""
 
 
 def examine(kind: str, path: Path) -> dict[str, Any]:
-    """Return what a file holds, and write its thumbnail.
+    """Describe the content of a file, and write its thumbnail.
 
     Args:
         kind: ``recover`` or ``separate``.
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        ValueError: it cannot be read.
-        OSError: likewise.
-        ImportError: its reader is not installed.
+        ValueError: the file is not supported.
+        OSError: the file cannot be read.
+        ImportError: the reader of its format is not installed.
     """
     return photograph(path) if kind == "recover" else data(path)
 
 
 def thumbnail_of(path: Path) -> Path:
-    """Return the file of the thumbnail of an uploaded file; its folder is made."""
+    """Return the path of the thumbnail of an uploaded file, and create its folder."""
     folder = path.parent / OWN
     folder.mkdir(exist_ok=True)
     return folder / "thumbnail.png"
 
 
 def photograph(path: Path) -> dict[str, Any]:
-    """Return the shape of an image, the suffix of its result, and the share of its missing values."""
+    """Return the shape of an image, the suffix of its result, and the fraction of missing values."""
     source = ImageFile(path)
     problem = source.problem(NoNoise(), 0)
     Image.fromarray(Preview(problem, limit=THUMBNAIL).picture()).save(thumbnail_of(path))
@@ -75,7 +75,7 @@ def photograph(path: Path) -> dict[str, Any]:
 
 
 def estimate(path: Path) -> dict[str, Any]:
-    """Return the share of the values in the middle of an image that are likely to be damaged, and the likely kinds.
+    """Estimate the fraction of damaged values in the centre of an image, and the likely kinds of damage.
 
     The kinds are those that ``dop recover`` suggests, ``None`` if it suggests none.
     """
@@ -87,7 +87,7 @@ def estimate(path: Path) -> dict[str, Any]:
 
 
 def damaged_share(problem: Problem) -> float:
-    """Return the share of the observed values in the middle of an image that are likely to be damaged."""
+    """Estimate the fraction of damaged values among the observed ones in the centre of an image."""
     height, width = problem.observation.shape[1:]
     rows, columns = (
         slice(max(0, (side - MIDDLE) // 2), max(0, (side - MIDDLE) // 2) + MIDDLE) for side in (height, width)
@@ -103,7 +103,7 @@ def damaged_share(problem: Problem) -> float:
 
 
 def data(path: Path) -> dict[str, Any]:
-    """Return the size of a matrix and the share of its missing entries, or the frames of a video."""
+    """Return the size of a matrix and the fraction of missing entries, or the frames of a video."""
     suffix = matrix_suffix(path)
     if suffix not in MATRIX_SUFFIXES:
         return video(path)
@@ -118,7 +118,7 @@ def data(path: Path) -> dict[str, Any]:
 
 
 def write_matrix_thumbnail(problem: Problem, path: Path) -> None:
-    """Write a matrix in colours: blue below 0, red above."""
+    """Write a heat map of a matrix: blue below 0, red above."""
     from dop_lightning.images.pictures import heatmap
 
     rows, columns = (max(1, -(-side // SHOWN)) for side in problem.observation.shape)
@@ -126,7 +126,7 @@ def write_matrix_thumbnail(problem: Problem, path: Path) -> None:
 
 
 def video(path: Path) -> dict[str, Any]:
-    """Return the number of frames of a video, and write its first one as the thumbnail."""
+    """Return the number of frames of a video, and write the first frame as the thumbnail."""
     from dop_lightning.matrices.scenes.find import find_frames
 
     frames = find_frames(path)
@@ -139,12 +139,12 @@ def video(path: Path) -> dict[str, Any]:
 
 
 def times(rates: Rates, shape: tuple[int, int, int], names: tuple[str, ...]) -> dict[str, float]:
-    """Return the seconds that presets take for an image ``(C, H, W)`` on this machine."""
+    """Estimate the seconds of presets for an image of shape (C, H, W) on this machine."""
     return {name: rates.seconds(PRESETS[name], shape[1], shape[2]) for name in names}
 
 
 def answer(request: Mapping[str, Any], rates: Rates) -> dict[str, Any]:
-    """Return the answer to a request; what is wrong with a file is its ``line``."""
+    """Answer a request; ``line`` is the error message, if any."""
     path = Path(request.get("path", ""))
     try:
         if request["do"] == "times":
@@ -161,7 +161,7 @@ def answer(request: Mapping[str, Any], rates: Rates) -> dict[str, Any]:
 def main(read: Callable[[], str] = sys.stdin.readline) -> None:
     """Answer requests until the input ends."""
     set_threads()
-    output, sys.stdout = sys.stdout, sys.stderr  # what readers print is no answer
+    output, sys.stdout = sys.stdout, sys.stderr  # keeps the output of readers out of the answers
     rates = Rates()
     while line := read():
         print(json.dumps(answer(json.loads(line), rates)), file=output, flush=True)

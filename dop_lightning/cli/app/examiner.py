@@ -1,4 +1,4 @@
-"""The other end of :mod:`~dop_lightning.cli.app.examine`: starts its process, asks, and starts it again if it dies."""
+"""Client of :mod:`~dop_lightning.cli.app.examine`: starts its process, sends requests, and restarts it if it dies."""
 
 import json
 import subprocess
@@ -12,14 +12,14 @@ from typing import Any
 from dop_lightning.cli.app.settings import Kind
 
 SLOW = 120.0
-"""Seconds after which a file cannot be read."""
+"""Seconds after which reading a file fails."""
 
 
 class Examiner:
-    """Asks one question at a time. Its methods block, and may be called from any thread.
+    """Sends one request at a time. The methods block, and may be called from any thread.
 
     Args:
-        log: file for what the process prints besides.
+        log: file for other output of the process.
     """
 
     def __init__(self, log: Path) -> None:
@@ -29,15 +29,15 @@ class Examiner:
         self._is_closed = False
 
     def start(self) -> None:
-        """Start the process, which takes seconds to be ready, without waiting for it."""
+        """Start the process without waiting until it is ready, which takes seconds."""
         with self._lock:
             self._started()
 
     def file(self, kind: Kind, path: Path) -> dict[str, Any]:
-        """Return what a file holds.
+        """Describe the content of a file.
 
         Raises:
-            ValueError: it cannot be read; the line is that of the command line.
+            ValueError: the file cannot be read; the message is that of the command line.
         """
         found = self._ask({"do": "examine", "kind": kind, "path": str(path)}, path.name)
         if "line" in found:
@@ -45,7 +45,7 @@ class Examiner:
         return found
 
     def estimate(self, path: Path) -> dict[str, Any]:
-        """Return an estimate of the damage of a photograph; its share is ``None`` if there is no estimate."""
+        """Estimate the damage of a photograph; ``damaged`` is ``None`` if that fails."""
         try:
             found = self._ask({"do": "estimate", "path": str(path)}, path.name)
         except ValueError:
@@ -53,7 +53,7 @@ class Examiner:
         return found if "damaged" in found else {"damaged": None, "likely": None}
 
     def times(self, shape: Sequence[int], names: Sequence[str]) -> dict[str, float]:
-        """Return the seconds of presets for an image ``(C, H, W)``, empty if they cannot be measured."""
+        """Estimate the seconds of presets for an image of shape (C, H, W); empty if they cannot be measured."""
         try:
             found = self._ask({"do": "times", "shape": list(shape), "names": list(names)}, "times")
         except ValueError:
@@ -71,7 +71,7 @@ class Examiner:
             if self._process is not None:
                 _end(self._process)
             if self._is_closed:
-                raise ValueError("dop app is about to end")
+                raise ValueError("dop app is shutting down")
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "dop_lightning.cli.app.examine"],
@@ -101,16 +101,16 @@ class Examiner:
                 watch.cancel()
             if not line:
                 _end(process)
-                raise ValueError(f"{name}: the file cannot be read: its reader has crashed or takes too long")
+                raise ValueError(f"{name}: the file cannot be read: its reader crashed or took too long")
             found: dict[str, Any] = json.loads(line)
             return found
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill a process, if it is still there, and close its pipes."""
+    """Kill a process if it still runs, and close its pipes."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # a request that nobody reads any more
+            with suppress(OSError):  # unread requests
                 pipe.close()

@@ -1,4 +1,4 @@
-"""What is refused before any address is looked up: requests of other machines, other pages, or without the token."""
+"""Reject requests of other machines, of other pages, or without the token, before any address is handled."""
 
 import hmac
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
-"""Names of this machine in the header ``Host``: with others, a page elsewhere may have made its name point here."""
+"""Names of this machine in the header ``Host``. Others may be DNS rebinding: a remote page whose name resolves here."""
 
 READING = ("GET", "HEAD")
 
@@ -16,7 +16,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Content security policy of all answers but reports."""
+"""Content security policy of all responses except reports."""
 
 HEADERS = {
     "content-security-policy": POLICY,
@@ -27,22 +27,22 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-"""Headers of all answers."""
+"""Headers of all responses."""
 
 
 class Guard:
-    """Passes on requests for ``/TOKEN/…`` that come from a page of this server, or from its address in a browser.
+    """Forwards requests for ``/TOKEN/…`` that come from a page of this server, or from its address in a browser.
 
-    The token is removed from the path. It is compared in constant time.
+    The token is compared in constant time, and removed from the path.
 
     Args:
-        app: what answers the requests that pass.
-        token: the random part of the address.
-        port: of the server; ``None`` accepts any.
+        app: application that handles the forwarded requests.
+        token: random part of the address.
+        port: port of the server; ``None`` accepts any port.
 
     Attributes:
-        ticket: opens ``/open/TICKET``, once: all users of the machine can see the address that a browser is started
-            with.
+        ticket: enables ``/open/TICKET`` once. The browser is started with this address instead of the token, because
+            all users of the machine can see the arguments of a process.
     """
 
     def __init__(self, app: ASGIApp, token: str, port: int | None = None) -> None:
@@ -52,7 +52,7 @@ class Guard:
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -73,7 +73,7 @@ class Guard:
             await RedirectResponse(f"/{self._token.decode()}/", 303)(scope, receive, send_guarded)
             return
         if not why and not hmac.compare_digest(first.encode(), self._token):
-            status, why = 403, "the token is wrong or missing: open the address that dop app has printed"
+            status, why = 403, "the token is wrong or missing: open the address that dop app printed"
         if why:
             await PlainTextResponse(f"{why}\n", status)(scope, receive, send_guarded)
             return
@@ -81,16 +81,16 @@ class Guard:
         await self.app(inner, receive, send_guarded)
 
     def _refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        """Return the status and the reason of a refusal; the reason is empty if the request passes."""
+        """Return the status and the reason of a rejection; the reason is empty if the request is allowed."""
         host = headers.get("host", "")
         name, _, port = host.rpartition(":") if ":" in host else (host, "", "")
         if name.lower() not in LOOPBACK_NAMES or (self._port is not None and port != str(self._port)):
-            return 400, "the header Host must name this machine: open the address that dop app has printed"
+            return 400, "the header Host must name this machine: open the address that dop app printed"
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
         if method in READING:
             if site not in (None, "same-origin", "none") and mode != "navigate":
                 return 403, "pages of another origin cannot read from dop app"
             return 0, ""
         if site not in (None, "same-origin") or headers.get("origin") != f"http://{host}":
-            return 403, "only the page of dop app itself can start work: the header Origin is another one"
+            return 403, "only the page of dop app can make changes: the header Origin is that of another page"
         return 0, ""

@@ -1,4 +1,4 @@
-"""All jobs of a server: they wait in a queue, and one at a time is worked on."""
+"""All jobs of a server, with a queue that runs one job at a time."""
 
 import asyncio
 import shutil
@@ -17,22 +17,22 @@ from dop_lightning.cli.app.results import REPORT, files_of, problem_folder, summ
 from dop_lightning.cli.app.settings import SETTINGS, Choice, Kind, checked_settings
 
 MOST_JOBS = 200
-"""Jobs of a page."""
+"""Maximum number of jobs of a page."""
 
 PAUSE = 0.2
-"""Seconds between two looks at the process at work."""
+"""Seconds between two checks of the running process."""
 
 
 class Manager:
-    """The jobs in a folder, one folder each.
+    """Manages the jobs in a folder, each with a subfolder.
 
-    Its methods run in the event loop of the server, except those that say otherwise.
+    Unless noted otherwise, methods run in the event loop of the server.
 
     Args:
-        folder: of all jobs.
-        examiner: reads uploaded files.
-        start_child: starts the process of a job.
-        report: writes the report of a job that is done; blocks. By default :func:`write_report`.
+        folder: folder of all jobs.
+        examiner: client of the process that reads uploaded files.
+        start_child: function that starts the process of a job.
+        report: function that writes the report of a finished job, and blocks; by default :func:`write_report`.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Manager:
             try:
                 job = Job.load(record.parent.parent)
             except (ValueError, OSError, KeyError, TypeError):
-                continue  # no job, or one of another version: left as it is
+                continue  # not a job, or one of another version
             self.jobs[job.id] = job
 
     # ------------------------------------------------------------------------------------------------------------ jobs
 
     def of_session(self, session: str) -> list[Job]:
-        """Return the jobs of a page, the oldest first."""
+        """Return the jobs of a page, oldest first."""
         return [job for job in self.jobs.values() if job.session == session]
 
     def earlier(self) -> list[Job]:
-        """Return the jobs of an earlier start that no page has taken."""
+        """Return the jobs of an earlier start that no page has adopted."""
         return self.of_session("")
 
     def adopt(self, session: str) -> None:
-        """Give the jobs of an earlier start to a page."""
+        """Assign the jobs of an earlier start to a page."""
         for job in self.earlier():
             job.session = session
 
@@ -86,7 +86,7 @@ class Manager:
         return job
 
     def new_folder(self, session: str) -> Path:
-        """Make the folder of a new job, and return it.
+        """Create the folder of a new job.
 
         Raises:
             ValueError: the page has too many jobs.
@@ -98,10 +98,10 @@ class Manager:
         return path
 
     async def add(self, folder: Path, session: str, kind: Kind, name: str) -> Job:
-        """Take a file that has been written into a folder of its own, if it can be read.
+        """Add a job for an uploaded file in a separate folder.
 
         Raises:
-            ValueError: it cannot. The folder is removed.
+            ValueError: the file cannot be read; its folder is removed.
         """
         job = Job(folder, session, kind, name)
         try:
@@ -130,36 +130,36 @@ class Manager:
     # ----------------------------------------------------------------------------------------------------------- queue
 
     def start(self, job: Job, settings: object) -> None:
-        """Put a job into the queue: to go on if its settings are those of before, else from the start.
+        """Queue a job. It resumes if its settings are unchanged, and otherwise starts from scratch.
 
         Args:
-            job: not at work.
+            job: a job that is not queued or running.
             settings: see :func:`~dop_lightning.cli.app.settings.checked_settings`.
 
         Raises:
-            ValueError: a setting is not allowed, or the job is at work.
+            ValueError: a setting is not allowed, or the job is queued, running, or done with these settings.
         """
         checked = checked_settings(job.kind, settings)
         self._require_idle(job)
         if checked != job.settings and job.has_run:
             self._next_attempt(job)
         elif job.state == "done":
-            raise ValueError(f"{job.name} has been done with these settings")
+            raise ValueError(f"{job.name} is already done with these settings")
         job.settings = checked
         self._enqueue(job)
 
     def correct(self, job: Job, data: bytes, height: int, width: int, settings: object) -> None:
-        """Put a job into the queue with a corrected map.
+        """Queue a job with a corrected map.
 
         Args:
-            job: a photograph, not at work.
+            job: a photograph that is not queued or running.
             data: see :func:`~dop_lightning.cli.app.correction.read_layer`.
-            height: of the layer.
-            width: of the layer.
-            settings: as in :meth:`start`.
+            height: height of the layer.
+            width: width of the layer.
+            settings: see :meth:`start`.
 
         Raises:
-            ValueError: the layer does not fit, or is empty; or see :meth:`start`.
+            ValueError: the layer has the wrong size or is empty; or see :meth:`start`.
         """
         if job.kind != "recover":
             raise ValueError(f"{job.name} has no map to correct")
@@ -167,7 +167,7 @@ class Manager:
         self._require_idle(job)
         layer = read_layer(data, height, width, (job.found["shape"][1], job.found["shape"][2]))
         if not layer.any():
-            raise ValueError("nothing is painted: mark pixels as damaged or as clean first")
+            raise ValueError("the corrected map is empty: mark pixels as damaged or as clean first")
         attempt = job.attempt
         if job.has_run:
             self._next_attempt(job)
@@ -184,7 +184,7 @@ class Manager:
             raise ValueError(f"{job.name} is {job.state}: stop it first")
 
     def _next_attempt(self, job: Job) -> None:
-        """Keep the masks, if any, for new settings; results get a folder of their own."""
+        """Start a new attempt, with the same masks and a new folder of results."""
         before = {what: job.mask(what) for what in ("mask", "undamaged")}
         job.attempt += 1
         job.has_run = False
@@ -198,7 +198,7 @@ class Manager:
         self._queue.append(job.id)
 
     def stop(self, job: Job) -> None:
-        """Take a job out of the queue, or ask its process to save its state and end."""
+        """Remove a job from the queue, or ask its process to save its state and end."""
         if job.state == "waiting":
             self._queue.remove(job.id)
             job.state = "stopped" if job.has_run else "ready"
@@ -208,7 +208,7 @@ class Manager:
             self._child.stop()
 
     async def remove(self, job: Job) -> None:
-        """Stop a job, and remove its file and its results."""
+        """Stop a job, and remove its file and results."""
         self.stop(job)
         del self.jobs[job.id]
         child = self._child
@@ -217,7 +217,7 @@ class Manager:
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     async def work(self) -> None:
-        """Work on the queue until the server ends."""
+        """Process the queue until the server ends."""
         while not self.is_closing:
             if self._child is not None and self._child.status is not None:
                 child, self._child = self._child, None
@@ -232,7 +232,7 @@ class Manager:
             await asyncio.sleep(PAUSE)
 
     async def _finish(self, child: Child) -> None:
-        """Note how a process has ended."""
+        """Update the job of a process that ended."""
         job, status = child.job, child.status
         if job.id not in self.jobs:
             return
@@ -243,13 +243,13 @@ class Manager:
         else:
             job.state, job.line = "failed", child.error()
             if not (job.run / "manifest.json").is_file():
-                job.has_run = False  # refused before anything was written
+                job.has_run = False  # failed before files were written
         job.save()
         if job.state == "done":
             await asyncio.to_thread(self._report, job)
 
     def close(self) -> None:
-        """Stop the process at work, with its state saved. Blocks, and may be called from any thread."""
+        """Stop the running process after it saved its state. Blocks, and may be called from any thread."""
         self.is_closing = True
         child, self._child = self._child, None
         if child is not None:
@@ -266,7 +266,7 @@ class Manager:
     # ----------------------------------------------------------------------------------------------------------- state
 
     def shown(self, job: Job) -> dict[str, Any]:
-        """Return what the page shows of a job."""
+        """Return the description of a job for the page."""
         progress: Mapping[str, Any] = {}
         if self._child is not None and self._child.job is job:
             progress = self._child.progress()
@@ -289,7 +289,7 @@ class Manager:
 
 
 def _versions(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return a text for each file that changes with its content; files removed meanwhile are left out."""
+    """Return a version of each file that changes with its content, except for files that were removed meanwhile."""
     found = {}
     for name, path in files.items():
         with suppress(OSError):
@@ -298,7 +298,7 @@ def _versions(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def write_report(job: Job) -> None:
-    """Write the page that ``dop report`` makes of a run; one that cannot be made is left out."""
+    """Write the report of a run with ``dop report``; failures are ignored."""
     command = [sys.executable, "-m", "dop_lightning", "report", job.out, "--out", f"{job.out}/{REPORT}"]
     subprocess.run(
         command,

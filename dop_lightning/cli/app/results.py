@@ -1,4 +1,4 @@
-"""The files of a job that the page can read. There are no others: names of files never come from a request."""
+"""Files of a job that the page may read. Requests select them by key, and never contain paths."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dop_lightning.cli.app.job import OWN, Job
 REPORT = "report.html"
 
 PICTURES = ("preview", "observation", "recovered", "corruption", "corruption_probability", "comparison")
-"""Pictures in the folder of a problem that are shown."""
+"""Pictures in the folder of a problem that the page may show."""
 
 VIDEOS = ("background", "foreground", "mask", "comparison")
 """Videos of a scene."""
@@ -19,11 +19,11 @@ MATRICES = (".csv", ".tsv", ".h5", ".hdf5", ".zarr.zip", ".npy")
 """Suffixes of the parts of matrices, tables first."""
 
 SUMMARY = ("status", "iterations", "seconds", "alpha", "rank", "corruption_density", "mask_share", "report")
-"""What of a result is shown."""
+"""Keys of a result that the page may show."""
 
 
 def problem_folder(job: Job) -> Path | None:
-    """Return the folder of the only problem of a run, as soon as there is one."""
+    """Return the folder of the only problem of a run, or ``None`` if it does not exist yet."""
     try:
         manifest = json.loads((job.run / "manifest.json").read_text(encoding="utf-8"))
         name = str(manifest["problems"][0]["name"])
@@ -34,7 +34,7 @@ def problem_folder(job: Job) -> Path | None:
 
 
 def result_of(job: Job) -> Mapping[str, Any]:
-    """Return ``result.json`` of a job, empty without one."""
+    """Return ``result.json`` of a job, or an empty mapping if it does not exist."""
     folder = problem_folder(job)
     try:
         found = json.loads((folder / "result.json").read_text(encoding="utf-8")) if folder else {}
@@ -44,9 +44,9 @@ def result_of(job: Job) -> Mapping[str, Any]:
 
 
 def files_of(job: Job) -> dict[str, Path]:
-    """Return the files that exist by the name that the page knows them by.
+    """Return the existing files by their key.
 
-    ``result`` is the recovered file in the format of the one that came, as the command has written it.
+    ``result`` is the recovered file in the format of the uploaded file, as written by the command.
     """
     folder = problem_folder(job)
     found = {"thumbnail": job.folder / OWN / "thumbnail.png", "log": job.log}
@@ -65,18 +65,18 @@ def files_of(job: Job) -> dict[str, Path]:
 
 
 def _part(folder: Path, name: str) -> Path:
-    """Return the file of a part of a matrix, in the format that is most like the one that came."""
+    """Return the file of a part of a matrix, preferably in the format of the uploaded file."""
     return next((path for suffix in MATRICES if (path := folder / f"{name}{suffix}").is_file()), folder / f"{name}.npy")
 
 
 def download_name(job: Job, what: str, path: Path) -> str:
-    """Return the name that a file gets in the folder of downloads."""
+    """Return the file name of a download."""
     stem = Path(job.name).stem
     words = {"result": "restored" if job.kind == "recover" else "low-rank", "outliers": "sparse"}
     return f"{stem}-{words.get(what, what.removeprefix('video-'))}{path.suffix}"
 
 
 def summary_of(job: Job) -> dict[str, Any]:
-    """Return what of the result is shown."""
+    """Return the entries of the result that the page may show."""
     result = result_of(job)
     return {key: result[key] for key in SUMMARY if result.get(key) is not None}

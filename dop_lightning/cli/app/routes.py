@@ -1,7 +1,7 @@
-"""The addresses of the page, below its token.
+"""Addresses of the page, relative to its token.
 
-What is wrong with a file or a setting is one line, ``{"error": …}``, of status 200: browsers list every other status as
-a fault of the page. Requests that no page makes get 404 and 413.
+Errors of files and settings are one line, ``{"error": …}``, with status 200, because browsers log all other statuses as
+errors of the page. Requests that the page does not send get 404 or 413.
 """
 
 import json
@@ -29,24 +29,24 @@ STATIC = {
     },
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""The files of the page by their address."""
+"""Static files of the page by their address."""
 
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
-"""Content security policy of a report: its style and script are inside, and it has no access to the page."""
+"""Content security policy of reports: they contain their style and script, and cannot access the page."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Routes:
-    """Answers the requests of pages.
+    """Handlers of the requests of pages.
 
-    A page names itself by a random session, in each address: it sees its own jobs alone.
+    Each address contains the random session of the page, which can only access its own jobs.
 
     Args:
-        manager: of the jobs.
-        limit: bytes of the largest file.
+        manager: manager of the jobs.
+        limit: maximum size of a file in bytes.
     """
 
     def __init__(self, manager: Manager, limit: int) -> None:
@@ -54,7 +54,7 @@ class Routes:
         self.limit = limit
 
     def all(self) -> list[Route]:
-        """Return all addresses."""
+        """Return all routes."""
         of_page, of_job = "/api/{session:str}", "/api/{session:str}/jobs/{job:str}"
         get = [
             *((f"/{address}", self.static) for address in STATIC),
@@ -76,27 +76,27 @@ class Routes:
         ]
 
     async def static(self, request: Request) -> Response:
-        """A file of the page."""
+        """Return a static file of the page."""
         name, kind = STATIC[request.url.path.rsplit("/", 1)[-1]]
         content = (files("dop_lightning.cli.app") / "static" / name).read_bytes()
         return Response(content, headers={"content-type": kind})
 
     async def hello(self, request: Request) -> Response:
-        """What a page has to know at its start."""
+        """Return the limits and the number of earlier jobs, which a page requests when it starts."""
         _session(request)
         return JSONResponse({"limit": self.limit, "layer": LARGEST_LAYER, "earlier": len(self.manager.earlier())})
 
     async def jobs(self, request: Request) -> Response:
-        """The jobs of the page."""
+        """Return the jobs of the page."""
         own = self.manager.of_session(_session(request))
         return JSONResponse([self.manager.shown(job) for job in own])
 
     async def events(self, request: Request) -> Response:
-        """The same whenever it changes."""
+        """Stream the jobs of the page after each change."""
         return event_stream(self.manager, _session(request), request.is_disconnected)
 
     async def file(self, request: Request) -> Response:
-        """A file of a job, by what it is."""
+        """Return a file of a job by its key."""
         job = self.manager.job(_session(request), request.path_params["job"])
         what = request.path_params["what"]
         path = files_of(job).get(what)
@@ -111,7 +111,7 @@ class Routes:
         )
 
     async def upload(self, request: Request) -> Response:
-        """Take a file: its name and kind in the query, its bytes in the body."""
+        """Receive a file: name and kind are in the query, the content is the body."""
         session, kind = _session(request), request.query_params.get("kind", "recover")
         if kind not in ("recover", "separate"):
             raise ValueError(f"kind must be recover or separate, got {kind!r}")
@@ -126,29 +126,29 @@ class Routes:
         return JSONResponse(self.manager.shown(job), 201)
 
     async def adopt(self, request: Request) -> Response:
-        """Give the jobs of an earlier start to this page."""
+        """Assign the jobs of an earlier start to the page."""
         self.manager.adopt(_session(request))
         return await self.jobs(request)
 
     async def start(self, request: Request) -> Response:
-        """Put a job into the queue."""
+        """Queue a job."""
         job = self.manager.job(_session(request), request.path_params["job"])
         self.manager.start(job, (await read_json(request)).get("settings", {}))
         return JSONResponse(self.manager.shown(job))
 
     async def stop(self, request: Request) -> Response:
-        """Stop a job; its state is saved."""
+        """Stop a job after it saved its state."""
         job = self.manager.job(_session(request), request.path_params["job"])
         self.manager.stop(job)
         return JSONResponse(self.manager.shown(job))
 
     async def remove(self, request: Request) -> Response:
-        """Remove a job with all of its files."""
+        """Remove a job with all its files."""
         await self.manager.remove(self.manager.job(_session(request), request.path_params["job"]))
         return JSONResponse({})
 
     async def correct(self, request: Request) -> Response:
-        """Go on with a corrected map: its size and the settings in the query, the layer in the body."""
+        """Queue a job with a corrected map: its size and the settings are in the query, the layer is the body."""
         job, query = self.manager.job(_session(request), request.path_params["job"]), request.query_params
         data = await read_body(request, LARGEST_LAYER**2)
         height, width = (int(text) if (text := query.get(side, "")).isdigit() else 0 for side in ("height", "width"))
@@ -161,10 +161,10 @@ class Routes:
 
 
 def _session(request: Request) -> str:
-    """Return the session that an address names.
+    """Return the session in the address of a request.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the session is invalid.
     """
     session = str(request.path_params["session"])
     if not re.fullmatch(r"[0-9a-f]{32}", session):
@@ -173,7 +173,7 @@ def _session(request: Request) -> str:
 
 
 def _lines(handler: Handler) -> Handler:
-    """Answer errors of a handler by one line."""
+    """Wrap a handler to return errors as one line."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -184,6 +184,6 @@ def _lines(handler: Handler) -> Handler:
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return JSONResponse({"error": " ".join(text.split())})
         except KeyError:
-            return JSONResponse({"error": "there is no such file or job"}, 404)
+            return JSONResponse({"error": "no such file or job"}, 404)
 
     return answer

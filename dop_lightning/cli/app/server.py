@@ -1,4 +1,4 @@
-"""The server of the page: it starts, prints its address, and ends with the state of all work saved."""
+"""Server of the page: prints its address, and saves the state of the running job at the end."""
 
 import asyncio
 import secrets
@@ -23,10 +23,10 @@ def application(manager: Manager, token: str, limit: int, port: int | None = Non
     """Return the ASGI application.
 
     Args:
-        manager: of the jobs; it works while the application runs, and is closed at its end.
-        token: the random part of the address.
-        limit: bytes of the largest file.
-        port: of the server; ``None`` accepts any in the header ``Host``.
+        manager: manager of the jobs, which processes its queue while the application runs, and is closed at the end.
+        token: random part of the address.
+        limit: maximum size of a file in bytes.
+        port: port of the server; ``None`` accepts any port in the header ``Host``.
     """
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ def application(manager: Manager, token: str, limit: int, port: int | None = Non
 
 
 class Server(uvicorn.Server):
-    """Calls a function when it is up, and ends the event streams of pages at a signal."""
+    """Server that calls a function when it is ready, and ends the event streams of pages at a signal."""
 
     def __init__(self, config: uvicorn.Config, manager: Manager, when_up: Callable[[], None]) -> None:
         super().__init__(config)
@@ -53,13 +53,13 @@ class Server(uvicorn.Server):
         self._when_up = when_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
+        """Start listening."""
         await super().startup(sockets)
         if self.started:
             self._when_up()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End at SIGINT and SIGTERM."""
+        """Shut down at SIGINT and SIGTERM."""
         if not self._manager.is_closing:
             print("\nStopping: saving the state of the running job", file=sys.stderr)
         self._manager.is_closing = True
@@ -70,9 +70,9 @@ def serve(bound: socket.socket, folder: Path, limit: int, *, opens_browser: bool
     """Serve the page until a signal.
 
     Args:
-        bound: socket, bound to the loopback address.
-        folder: of all jobs.
-        limit: bytes of the largest file.
+        bound: socket that is bound to the loopback address.
+        folder: folder of all jobs.
+        limit: maximum size of a file in bytes.
         opens_browser: whether to open the page in a browser.
         is_kept: whether the folder is kept at the end.
 
@@ -89,7 +89,7 @@ def serve(bound: socket.socket, folder: Path, limit: int, *, opens_browser: bool
         where = (
             f"Files and results: {folder}"
             if is_kept
-            else "Files and results are removed at the end (--folder keeps them)"
+            else "Files and results are removed at the end (pass --folder to keep them)"
         )
         print(f"{where}. Ctrl-C stops.", file=sys.stderr, flush=True)
         if opens_browser:

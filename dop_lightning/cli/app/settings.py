@@ -1,4 +1,4 @@
-"""The settings of a job as the page sends them, and the options of the command line that they stand for."""
+"""Settings of a job as sent by the page, and their conversion to options of the command line."""
 
 import math
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ Kind = Literal["recover", "separate"]
 Value = str | int | float | bool
 
 DAMAGE = ("scratches", "rectangles", "dust", "text")
-"""Kinds of damage that can be joined by ``+``; :mod:`dop_lightning.engine.steps.clean_entries.damage` searches them."""
+"""Kinds of damage that can be joined by ``+``; see :mod:`dop_lightning.engine.steps.clean_entries.damage`."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting with a few values.
+    """A setting with a fixed set of values.
 
     Attributes:
-        default: of the command line: the option is left out then.
-        values: that are allowed.
+        default: default of the command line; the option is omitted for it.
+        values: allowed values.
     """
 
     default: str
@@ -30,7 +30,7 @@ class Choice:
         """Return the value.
 
         Raises:
-            ValueError: it is another one.
+            ValueError: the value is not allowed.
         """
         if not isinstance(value, str) or value not in self.values:
             raise ValueError(f"{name} must be one of {', '.join(self.values)}, got {value!r}")
@@ -39,7 +39,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Damage:
-    """The kinds of damage besides isolated values."""
+    """The kinds of damage in addition to isolated values."""
 
     default: str = "auto"
 
@@ -47,7 +47,7 @@ class Damage:
         """Return the value.
 
         Raises:
-            ValueError: it names an unknown kind, or one twice.
+            ValueError: the value contains an unknown kind, or a kind twice.
         """
         kinds = value.split("+") if isinstance(value, str) else []
         if value in ("auto", "points", "lines") or (
@@ -65,17 +65,17 @@ class Number:
 
     Attributes:
         whole: whether it is an integer.
-        default: of the command line; ``None`` where it is chosen by the preset.
+        default: default of the command line; ``None`` if it depends on the preset.
     """
 
     whole: bool
     default: int | None = None
 
     def check(self, name: str, value: object) -> int | float:
-        """Return the value; its range is checked by the command.
+        """Return the value; the command checks its range.
 
         Raises:
-            ValueError: it is no such number.
+            ValueError: the value is not a number, or not an integer if ``whole``.
         """
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or (self.whole and not float(str(value)).is_integer()):
@@ -93,7 +93,7 @@ class Flag:
         """Return the value.
 
         Raises:
-            ValueError: it is not true or false.
+            ValueError: the value is not a boolean.
         """
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, got {value!r}")
@@ -121,30 +121,30 @@ SETTINGS: dict[Kind, dict[str, Choice | Damage | Number | Flag]] = {
         "grey": Flag(),
     },
 }
-"""What can be set of a job of each kind, by the name of its option."""
+"""Settings of each kind of job by the name of their option."""
 
 
 def checked_settings(kind: Kind, given: object) -> dict[str, Value]:
-    """Return the settings of a job that are not those of the command line.
+    """Return the settings of a job that differ from the defaults of the command line.
 
     Args:
-        kind: of the job.
-        given: names and values; ``None`` stands for the default.
+        kind: kind of the job.
+        given: values by name; ``None`` is the default.
 
     Raises:
-        ValueError: there is no such setting, or a value is not allowed.
+        ValueError: a setting is unknown, or a value is not allowed.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"settings must be an object of names and values, got {given!r}")
     known = SETTINGS[kind]
     if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"dop {kind} has no setting {unknown[0]!r} here; it has {', '.join(known)}")
+        raise ValueError(f"settings of dop {kind} must not include {unknown[0]!r}; available: {', '.join(known)}")
     values = {name: known[name].check(name, given[name]) for name in known if given.get(name) is not None}
     return {name: value for name, value in values.items() if value != known[name].default}
 
 
 def options(settings: Mapping[str, Any]) -> list[str]:
-    """Return the arguments of the command line.
+    """Convert settings to arguments of the command line.
 
     >>> options({"preset": "quick", "grey": True, "alpha": 2.5})
     ['--preset', 'quick', '--grey', '--alpha', '2.5']

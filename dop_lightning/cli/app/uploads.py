@@ -1,4 +1,4 @@
-"""Bodies of requests, which are never longer than allowed."""
+"""Read bodies of requests up to a maximum size."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,20 +10,20 @@ from starlette.requests import Request
 from dop_lightning.foundation.units import format_bytes
 
 SMALL = 2**16
-"""Bytes of settings."""
+"""Maximum size of settings in bytes."""
 
 
 class TooLargeError(ValueError):
-    """A body has more bytes than allowed."""
+    """A request body exceeds the maximum size."""
 
 
 async def limited(request: Request, limit: int, what: str) -> AsyncIterator[bytes]:
     """Yield the body of a request.
 
     Raises:
-        TooLargeError: it has more than ``limit`` bytes, by its header or in fact.
+        TooLargeError: the body has more than ``limit`` bytes, or its header states that.
     """
-    error = TooLargeError(f"{what}: the file must have at most {format_bytes(limit)}; start dop app with --max-upload")
+    error = TooLargeError(f"{what}: the file must have at most {format_bytes(limit)}; raise dop app's --max-upload")
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > limit:
         raise error
@@ -36,10 +36,10 @@ async def limited(request: Request, limit: int, what: str) -> AsyncIterator[byte
 
 
 async def save_body(request: Request, path: Path, limit: int) -> None:
-    """Write the body of a request into a file.
+    """Write the body of a request to a file.
 
     Raises:
-        TooLargeError: it has more than ``limit`` bytes.
+        TooLargeError: the body has more than ``limit`` bytes.
         OSError: the file cannot be written.
     """
     with path.open("xb") as file:
@@ -51,21 +51,21 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Return the body of a request.
 
     Raises:
-        TooLargeError: it has more than ``limit`` bytes.
+        TooLargeError: the body has more than ``limit`` bytes.
     """
     return b"".join([chunk async for chunk in limited(request, limit, "the request")])
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the object in the body of a request.
+    """Return the JSON object in the body of a request.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the body is not a JSON object.
     """
     try:
         found = json.loads(await read_body(request, SMALL) or b"{}")
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError("the request must hold a JSON object") from error
+        raise ValueError("the request must contain a JSON object") from error
     if not isinstance(found, dict):
-        raise ValueError(f"the request must hold a JSON object, got {type(found).__name__}")
+        raise ValueError(f"the request must contain a JSON object, got {type(found).__name__}")
     return found

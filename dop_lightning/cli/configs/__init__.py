@@ -1,1 +1,1 @@
-"""Configs of ``dop fit`` that the other verbs run."""
+"""Configs with which other verbs run ``dop fit``."""

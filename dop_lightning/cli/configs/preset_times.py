@@ -18,13 +18,13 @@ from dop_lightning.problems.noise import SaltAndPepper
 from dop_lightning.problems.problem import Part, Problem, ProblemBatch
 
 PROBE = 128
-"""Side of the image that presets are timed with, in pixels."""
+"""Side in pixels of the image with which presets are timed."""
 
 
 def preset_lines(side: int = 512) -> Iterator[str]:
-    """Return a line per preset, with its time on this machine for a colour image of ``side``×``side`` pixels.
+    """Yield one line per preset, with its time on this machine for a colour image of ``side``×``side`` pixels.
 
-    Lines come as they are measured.
+    Each line is yielded as soon as it is measured.
     """
     set_threads()
     keep_freed_memory()
@@ -39,14 +39,14 @@ def preset_lines(side: int = 512) -> Iterator[str]:
 
 
 class Rates:
-    """How long presets take on this machine. Each is timed once, when it is asked for first."""
+    """Speed of presets on this machine. Each preset is timed once, at its first use."""
 
     def __init__(self) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._measured: dict[tuple[Preset, bool], float] = {}
 
     def seconds(self, preset: Preset, height: int, width: int) -> float:
-        """Return the seconds that a preset takes for a colour image of ``height``×``width`` pixels."""
+        """Estimate the seconds of a preset for a colour image of ``height``×``width`` pixels."""
         tile = preset.tile_for(max(height, width))
         key = (preset, tile is not None)
         if key not in self._measured:
@@ -56,7 +56,7 @@ class Rates:
 
 
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
-    """Return the seconds of an iteration at ``PROBE``×``PROBE`` pixels."""
+    """Measure the seconds of one iteration at ``PROBE``×``PROBE`` pixels."""
     if not preset.has_network:
         return min(_filtered(preset, device) for _ in range(2))
     one = probe_state(preset, PROBE, in_tiles, device)
@@ -65,7 +65,7 @@ def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
 
 
 def _filtered(preset: Preset, device: str) -> float:
-    """Return the seconds of a filter."""
+    """Measure the seconds of a preset without a network."""
     truth = torch.rand(3, 1, PROBE, generator=torch.Generator().manual_seed(0)).expand(3, PROBE, PROBE)
     problem = SaltAndPepper(0.3).corrupt(truth.contiguous(), torch.Generator().manual_seed(1)).observation
     state = preset.method().begin(ProblemBatch([Problem("probe", problem, data_range=1.0)], device), TAU)
@@ -75,11 +75,11 @@ def _filtered(preset: Preset, device: str) -> float:
 
 
 def probe_state(preset: Preset, side: int, is_tile: bool, device: str = "cpu") -> BatchState:
-    """Return the state of a colour image of ``side``×``side`` pixels, or of a tile of that size, to be timed."""
+    """Return a state for timing: of a colour image of ``side``×``side`` pixels, or of a tile of that size."""
     problem = Problem("probe", torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     if is_tile:
         problem = replace(problem, part=Part(problem, slice(0, side), slice(0, side)))
     state = preset.method().begin(ProblemBatch([problem], device), TAU)
     if not isinstance(state, BatchState):
-        raise ValueError("a preset must have a network to be timed by its iterations, got one without")
+        raise ValueError("preset must have a network to be timed by its iterations, got one without a network")
     return state

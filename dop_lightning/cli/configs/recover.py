@@ -1,4 +1,4 @@
-"""``dop recover IMAGE… --out DIR``: restore image files. It builds a config and runs ``dop fit``."""
+"""``dop recover IMAGE… --out DIR``: restore image files with a config of ``dop fit``."""
 
 import argparse
 import atexit
@@ -21,14 +21,14 @@ from dop_lightning.images.presets import PRESETS
 from dop_lightning.runs.folder import saved_settings
 
 PREVIEW_EVERY = 1.0
-"""Seconds between two previews, at least."""
+"""Minimum number of seconds between two previews."""
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Return the config of ``dop fit`` for the options, and a note on its memory.
+    """Return the config of ``dop fit`` for the options, and a note about its memory.
 
     Raises:
-        ValueError: an option is out of range, or a file is no image.
+        ValueError: an option is out of range, or a file is not an image.
     """
     preset = PRESETS[options.preset]
     width, iterations = preset.size(options.width, options.iterations)
@@ -78,7 +78,7 @@ def _text(path: Path) -> str:
     """Return the absolute path of a file as text for a config.
 
     Raises:
-        ValueError: it is no text.
+        ValueError: the path is not valid UTF-8.
     """
     text = str(path.resolve())
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -92,13 +92,13 @@ def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     if options.tile is not None:
         return cost.check_tile(at_least("tile", options.tile, 8), limit)
     if saved := saved_settings(options.out, "data", "init_args"):
-        # a resumed run keeps its tiles, whatever memory is free now
+        # a resumed run keeps its tiles, regardless of the memory that is free now
         return cost.check_tile(saved.get("tile"), limit)
     return cost.choose_tile(limit)
 
 
 def _memory_note(cost: RecoveryCost, tile: int | None) -> str:
-    """Return a note on the memory of the run."""
+    """Return a note about the memory of the run."""
     _, height, width = cost.shapes[0]
     what = f"{width}×{height} pixels" if len(cost.shapes) == 1 else f"{len(cost.shapes)} images"
     if tile is not None and max(max(shape[1:]) for shape in cost.shapes) > tile:
@@ -110,11 +110,11 @@ def run(options: argparse.Namespace) -> int:
     """Restore the images.
 
     Args:
-        options: of the command line.
+        options: options of the command line.
 
     Raises:
         ValueError: see :func:`config`.
     """
     runner.prepare()
-    atexit.register(gc.freeze)  # at the end the system frees the networks of many tiles faster than Python does
+    atexit.register(gc.freeze)  # at exit, the system frees the networks of many tiles faster than Python
     return lightning.fit_config(*config(options))

@@ -1,4 +1,4 @@
-"""Configs of ``dop fit`` that ``dop separate`` runs."""
+"""Configs with which ``dop separate`` runs ``dop fit``."""
 
 import argparse
 import statistics
@@ -31,14 +31,14 @@ from dop_lightning.runs.pieces import holds_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Return the config, and notes to print.
+    """Return the config of ``dop fit`` for the options, and notes to print.
 
     Raises:
-        ValueError: an option is out of range or does not go with the data, or these are of two kinds or none.
+        ValueError: an option is out of range or does not apply to the data, or matrices and scenes are mixed.
     """
     one_of("device", options.device, DEVICES)
     if DEVICES[options.device] in ("gpu", "mps") and not (gpus := hints.look()).usable:
-        raise ValueError(f"no GPU is available: {hints.no_gpu(gpus)}")  # before α is chosen, which takes a while
+        raise ValueError(f"no GPU is available: {hints.no_gpu(gpus)}")  # before α is chosen, which is slow
     if options.alpha is not None:
         positive("alpha", options.alpha)
     if options.rank is not None:
@@ -52,7 +52,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_scene(path: Path) -> bool:
-    """Return whether data are a video or a folder of pictures; everything else is read as a matrix."""
+    """Return whether data are a video or a folder of pictures; all other data are matrices."""
     path = locate(path).path
     if matrix_suffix(path) in STORE_SUFFIXES:
         return False
@@ -141,7 +141,7 @@ def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
     """Return the array of files that are read into memory: from ``--key``, or after ``::``.
 
     Raises:
-        ValueError: the files do not have the same.
+        ValueError: the files do not select the same array.
     """
     arrays = {place.array for place in places}
     if arrays == {None}:
@@ -164,7 +164,7 @@ def _saved_method(options: argparse.Namespace) -> str | None:
 
 
 def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
-    # Those of the choice of α are part of the method: a run is resumed with its own, whatever --iterations allows.
+    # The iterations for choosing α are part of the method: a resumed run keeps them, regardless of --iterations.
     saved = (saved_settings(options.out, "model").get("separation") or {}).get("init_args") or {}
     iterations = saved.get("iterations", options.iterations)
     arguments = {"fallback": method == "auto", "rank": options.rank, "iterations": iterations}
@@ -187,7 +187,7 @@ def _convex(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with the scale of the start that a run has saved, if any: that of its first matrices."""
+    """Return the recipe with the initial scale of the saved run, if any, which is that of its first matrices."""
 
     def started(piece: Piece, name: str) -> Piece:
         arguments = (saved.get(name) or {}).get("init_args") or {}
@@ -203,7 +203,7 @@ def _choose_alphas(
     """Choose α per matrix: that of a resumed run, otherwise the one that predicts held-out entries best.
 
     Returns:
-        The recipe with these values, and a line to print for each choice.
+        The recipe with these values, and one line to print per choice.
     """
     was_chosen = isinstance(saved_settings(options.out, "model").get("alpha"), list)
     of_run = recorded_rates(options.out, problems) if was_chosen else [{} for _ in problems]

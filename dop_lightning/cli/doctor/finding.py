@@ -14,9 +14,9 @@ class Finding:
     Attributes:
         section: section of the output.
         name: name of the check.
-        state: ``ok``; ``missing``, which is not an error for optional parts; ``problem``.
-        text: one line: the result, or the problem and its fix.
-        essential: whether the package cannot work without it.
+        state: ``ok``, ``problem``, or ``missing``, which is not an error for optional parts.
+        text: one line with the result, or the problem and its fix.
+        essential: whether the package requires it.
     """
 
     section: str
@@ -27,7 +27,7 @@ class Finding:
 
     @property
     def is_fatal(self) -> bool:
-        """Whether the package cannot work because of it."""
+        """Whether an essential part is missing or broken."""
         return self.essential and self.state != "ok"
 
 
@@ -37,14 +37,14 @@ def attempt(section: str, name: str, look: Callable[[], tuple[State, str]], esse
     Args:
         section: section of the output.
         name: name of the check.
-        look: returns state and text.
-        essential: whether the package cannot work without it.
+        look: function that returns state and text.
+        essential: whether the package requires it.
     """
     try:
         return Finding(section, name, *look(), essential)
     except (KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # SystemExit too: a package may do anything when it is imported
+    except BaseException as error:  # including SystemExit: importing a package may raise anything
         return Finding(section, name, "problem", f"broken: {in_a_line(error)}", essential)
 
 

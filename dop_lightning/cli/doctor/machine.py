@@ -15,10 +15,10 @@ from dop_lightning.foundation.native.cache import written_by_others
 from dop_lightning.foundation.units import format_bytes
 
 LEAST_MEMORY = 2**30
-"""Bytes of memory below which only small images can be recovered."""
+"""Bytes of free memory below which images are recovered in small tiles."""
 
 LEAST_DISK = 2**28
-"""Bytes of disk space below which a run may not be able to write its results."""
+"""Bytes of free disk space below which the results of a run may not fit."""
 
 
 def check_machine() -> Iterator[Finding]:
@@ -66,7 +66,7 @@ def _threads() -> tuple[State, str]:
     except ValueError as error:
         return "problem", str(error)
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores to use"
+    text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores available"
     text += f" and OMP_NUM_THREADS={asked}" if asked else ""
     if threads > usable:
         return "problem", f"{text}: too many threads slow each other down; set OMP_NUM_THREADS to the number of cores"
@@ -133,7 +133,7 @@ def _folder() -> tuple[State, str]:
 
 
 def writable(folder: Path, else_: str) -> tuple[State, str]:
-    """Check that a folder, or its nearest existing parent, is writable, and how much space is free.
+    """Check whether a folder, or its nearest existing parent, is writable, and how much space is free.
 
     Args:
         folder: the folder.

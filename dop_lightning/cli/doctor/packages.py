@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dop_lightning.cli.doctor.finding import Finding, State, attempt, in_a_line
 
-if TYPE_CHECKING:  # imported where it is used, since it may be what is broken
+if TYPE_CHECKING:  # imported lazily, because it may be broken
     from packaging.requirements import Requirement
 
 NAME = "dop_lightning"
@@ -49,18 +49,18 @@ MODULES = {
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
-"""Packages whose module has another name."""
+"""Module names of packages that differ from the name of the package."""
 
 NOT_IMPORTED = ("dev", "docs")
-"""Extras whose packages are tools; they are not imported."""
+"""Extras whose packages are tools, which are not imported."""
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """Return the requirements on this machine, by extra; the empty name has those that are always needed.
+    """Return the requirements on this machine by extra; the empty name has those that are always required.
 
     Raises:
-        PackageNotFoundError: the package was not installed, only found on the path.
-        ImportError: the package ``packaging``, which reads requirements, is missing.
+        PackageNotFoundError: the package is on the path, but not installed.
+        ImportError: the package ``packaging``, which parses requirements, is missing.
     """
     from packaging.requirements import Requirement
 
@@ -101,7 +101,7 @@ def package(needed: Requirement, imported: bool = True) -> tuple[State, str]:
     """Return the state of a package and its version.
 
     Args:
-        needed: its name, and the versions that are supported.
+        needed: name and supported versions of the package.
         imported: whether to import it as well.
     """
     extras = f"[{','.join(sorted(needed.extras))}]" if needed.extras else ""

@@ -8,10 +8,10 @@ from functools import partial
 from dop_lightning.cli.doctor.finding import Finding, State, attempt
 
 ITERATIONS = 4000
-"""Of the matrix; a fraction of a second."""
+"""Iterations for the matrix, which take a fraction of a second."""
 
 LARGEST_ERROR = 1e-3
-"""Of the matrix, relative."""
+"""Maximum relative error of the matrix."""
 
 
 def check_trial() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Classes by their names in a config: which there are, and what is wrong with a name that is none of them."""
+"""Find classes by their names in a config, and explain wrong names."""
 
 import importlib
 import inspect
@@ -12,18 +12,18 @@ from typing import Any
 from dop_lightning.foundation.nearest import did_you_mean, nearest
 
 MOST_LISTED = 12
-"""Known classes that a message lists where none is spelled alike."""
+"""Maximum number of known classes that a message lists if no similar name is found."""
 
 
 class ClassNameError(ValueError):
-    """A name in a config is that of no class that a setting accepts."""
+    """A name in a config is not that of a class that the setting accepts."""
 
 
 def known_classes(bases: Sequence[type]) -> dict[str, type]:
-    """Return the classes that are imported and accepted, by their names; of several with one name, one.
+    """Return the imported classes that are accepted, by name; one of several with the same name.
 
     Args:
-        bases: they and their subclasses are accepted.
+        bases: accepted classes, including their subclasses.
     """
     return {cls.__name__: cls for cls in _accepted(bases) if not inspect.isabstract(cls)}
 
@@ -41,20 +41,20 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def _called(name: str, bases: Sequence[type]) -> type | None:
-    """The class with this name, if there is one that is imported.
+    """Return the imported class with this name, if any.
 
     Raises:
-        ClassNameError: there are several.
+        ClassNameError: several classes have this name.
     """
     found = [cls for cls in _accepted(bases) if cls.__name__ == name]
     paths = sorted({class_path(cls) for cls in found if not inspect.isabstract(cls)})
     if len(paths) > 1:
-        raise ClassNameError(f"{name} is the name of several classes; give one by its path, {' or '.join(paths)}")
+        raise ClassNameError(f"{name} is the name of several classes; pass the path of one, {' or '.join(paths)}")
     return min(found, key=inspect.isabstract, default=None)
 
 
 def class_path(cls: type) -> str:
-    """Return the shortest path by which a class can be imported."""
+    """Return the shortest path from which a class can be imported."""
     module = cls.__module__.split(".")
     for depth in range(2, len(module)):
         package = ".".join(module[:depth])
@@ -64,16 +64,16 @@ def class_path(cls: type) -> str:
 
 
 def find_class(name: str, bases: Sequence[type], is_factory: bool = False) -> Any:
-    """Return the class that a config names, or a function.
+    """Return the class or function with a name from a config.
 
     Args:
-        name: a class path, or the name of a class that is imported.
-        bases: they and their subclasses are accepted.
+        name: a class path, or the name of an imported class.
+        bases: accepted classes, including their subclasses.
         is_factory: whether a function that returns an instance is accepted as well.
 
     Raises:
-        ClassNameError: there is no such class, it is of another kind, or it is abstract; or its module cannot be
-            imported.
+        ClassNameError: the class does not exist, is not a subclass of ``bases``, or is abstract; or its module cannot
+            be imported.
     """
     found = _imported(name, bases) if "." in name else _called(name, bases)
     kind = " or ".join(base.__name__ for base in bases)
@@ -97,7 +97,7 @@ def _kind_of(found: object) -> str:
 
 
 def _missing(cls: type) -> Iterator[str]:
-    """The methods that a subclass has to define, with their arguments."""
+    """Yield the methods that a subclass must define, with their arguments."""
     for name in sorted(getattr(cls, "__abstractmethods__", ())):
         method = inspect.getattr_static(cls, name)
         if inspect.isfunction(method):
@@ -111,11 +111,11 @@ def _listed(known: Sequence[str] | dict[str, type]) -> str:
     if not names:
         return ""
     more = f", … ({len(names)} in all)" if len(names) > MOST_LISTED else ""
-    return f"; there are {', '.join(names[:MOST_LISTED])}{more}"
+    return f"; available: {', '.join(names[:MOST_LISTED])}{more}"
 
 
 def _imported(name: str, bases: Sequence[type]) -> Any:
-    """What a class path names."""
+    """Import the object of a class path."""
     path = name.split(".")
     module: Any = None
     depth = 0
@@ -126,7 +126,7 @@ def _imported(name: str, bases: Sequence[type]) -> Any:
             if error.name != ".".join(path[: depth + 1]):
                 raise ClassNameError(_failed_import(name, error)) from error
             break
-        except Exception as error:  # whatever the module of a user raises
+        except Exception as error:  # modules of users may raise any error
             raise ClassNameError(_failed_import(name, error)) from error
     else:
         depth = len(path) - 1
@@ -139,7 +139,7 @@ def _imported(name: str, bases: Sequence[type]) -> Any:
 
 
 def _failed_import(name: str, error: BaseException) -> str:
-    """Where and why the module of a class cannot be imported."""
+    """Explain where and why the module of a class cannot be imported."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError):
         file, line = error.filename, error.lineno
@@ -153,10 +153,10 @@ def _failed_import(name: str, error: BaseException) -> str:
 
 
 def _unknown_path(name: str, path: list[str], depth: int, module: Any, bases: Sequence[type]) -> str:
-    """What is wrong with a class path of which ``depth`` parts can be imported, the last one as ``module``."""
+    """Explain a wrong class path whose first ``depth`` parts can be imported, the last one as ``module``."""
     known = known_classes(bases)
     last = path[-1]
-    if depth == len(path) - 1:  # the module is right
+    if depth == len(path) - 1:  # the module exists
         own = {
             word: value
             for word, value in vars(module).items()
@@ -179,7 +179,7 @@ def _same_name(last: str, known: dict[str, type]) -> str:
 
 
 def _modules(package: Any) -> list[str]:
-    """The modules of a package, or those that a user has beside the installed ones."""
+    """Return the modules of a package, or all top-level modules that are not installed packages."""
     if package is not None:
         return [module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))]
     installed = Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()

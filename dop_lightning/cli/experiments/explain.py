@@ -1,4 +1,4 @@
-"""One line about what is wrong with a command of ``dop fit | validate | test | predict``."""
+"""Explain errors in the arguments of ``dop fit | validate | test | predict`` in one line."""
 
 import re
 from argparse import ArgumentError
@@ -17,14 +17,14 @@ from dop_lightning.cli.messages import add_suggestion, plain_message
 
 @contextmanager
 def explained(parser: ArgumentParser, arguments: Sequence[str]) -> Iterator[None]:
-    """While arguments are parsed: say which setting is wrong, where it stands, and what may have been meant.
+    """Replace errors of the parser by one line with the wrong setting, its location, and a suggestion.
 
     Args:
-        parser: of all settings.
-        arguments: what was typed after the verb.
+        parser: parser of all settings.
+        arguments: arguments after the verb.
 
     Raises:
-        ValueError: in place of what the parser raised.
+        ValueError: the parser raised an error.
     """
     try:
         yield
@@ -37,17 +37,17 @@ def explained(parser: ArgumentParser, arguments: Sequence[str]) -> Iterator[None
 
 
 def _stray_config(text: str) -> str:
-    """The option that was left out before a config file."""
+    """Return a suggestion if ``--config`` is missing before a config file."""
     stray = re.match(r"[Uu]nrecognized arguments: (\S+\.ya?ml)\b", text)
     return f"; did you mean --config {stray[1]}?" if stray and Path(stray[1]).is_file() else ""
 
 
 def describe(error: Exception, arguments: Sequence[str] | dict[str, Any]) -> str:
-    """Return the text of an error from one line on, with the word that may have been meant.
+    """Return the shortened message of an error, with a suggestion.
 
     Args:
-        error: what a part, Lightning or jsonargparse raised.
-        arguments: what was typed after the verb, or a config that a program made.
+        error: an error of a part, Lightning or jsonargparse.
+        arguments: arguments after the verb, or a generated config.
     """
     text = plain_message(str(error))
     return add_suggestion(text, _words(list(sources(arguments)))) if isinstance(arguments, list) else text

@@ -1,7 +1,7 @@
-"""``dop fit | validate | test | predict``: a page of help at once, and else what :mod:`.lightning` does.
+"""``dop fit | validate | test | predict``: print a short help page, or run :mod:`.lightning_cli`.
 
-LightningCLI's own help has hundreds of lines and takes seconds, since it imports all that it describes. It is
-``--help-all`` here; the help of a section or a part, ``--model.signal.help SkipUNet``, is that of :mod:`.part_help`.
+LightningCLI's help has hundreds of lines and takes seconds, since it imports everything that it describes. It is
+available as ``--help-all``. The help of a section or a part, ``--model.signal.help SkipUNet``, is in :mod:`.part_help`.
 """
 
 import importlib
@@ -84,11 +84,11 @@ PAGES = {
         {"options": [*_CHECKPOINT, *_MORE]},
     ),
 }
-"""Of each verb: usage, what it does, examples, and options by what they are for."""
+"""Usage, description, examples, and options by topic of each verb."""
 
 
 def page(verb: str) -> str:
-    """The text of ``dop VERB --help``."""
+    """Return the text of ``dop VERB --help``."""
     usage, does, examples, sections = PAGES[verb]
     lines = [f"usage: dop {verb} {usage}", "", does, "", *(f"  {example}" for example in examples)]
     wide = max(len(option) for options in sections.values() for option, _ in options)
@@ -98,10 +98,10 @@ def page(verb: str) -> str:
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Print the page, or do the verb.
+    """Print the help page, or run the verb.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is invalid.
     """
     if "-h" in arguments or "--help" in arguments:
         print(page(verb))

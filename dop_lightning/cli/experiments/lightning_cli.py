@@ -45,10 +45,10 @@ from dop_lightning.runs.copies import require_unchanged
 from dop_lightning.runs.folder import RunFolder, default_folder
 
 TRAINER_DEFAULTS = {
-    "devices": 1,  # Lightning's «auto» is all GPUs
+    "devices": 1,  # Lightning's "auto" uses all GPUs
     "num_nodes": 1,
-    "max_epochs": -1,  # runs end by max_steps
-    "limit_val_batches": 0,  # callbacks score at every evaluation
+    "max_epochs": -1,  # runs end at max_steps
+    "limit_val_batches": 0,  # callbacks compute scores at every evaluation
     "num_sanity_val_steps": 0,
     "logger": False,  # one TensorBoard run per problem instead of one per run
     "enable_checkpointing": False,  # CheckpointFolder instead of ModelCheckpoint
@@ -67,29 +67,29 @@ REFUSED = {
     "sync_batchnorm": "problems are independent of each other",
     "barebones": "a run without callbacks leaves no results",
 }
-"""Flags of the Trainer that would do nothing or harm here, with what to use instead."""
+"""Trainer flags that would have no effect or do harm, with the reason or an alternative."""
 
 Take = Callable[[Trainer, Path], Takeover]
 
 STRATEGIES = ("auto", "single_device", ProblemParallelStrategy.strategy_name)
-"""Ways to use devices: one, or several with problems of their own. Others would have them wait for each other."""
+"""Supported strategies: one device, or several with separate problems. With others, devices wait for each other."""
 
 
 class DopCLI(LightningCLI):
-    """Module, data module and Trainer from YAML and the command line, with the standard callbacks."""
+    """LightningCLI that creates module, data module and Trainer, with the standard callbacks."""
 
     verb = "fit"
     _has_folder_option = False
     _asked: dict[str, Any] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """A section for each standard callback, and where to resume."""
-        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder or file, or «last»")
+        """Add a section for each standard callback, and ``--ckpt_path``."""
+        parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint folder or file, or 'last'")
         for section, callback in STANDARD.items():
             parser.add_lightning_class_args(callback, section)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Name the word that is wrong, and the one that may have been meant."""
+        """Parse the arguments; errors name the wrong word and a suggestion."""
         if not isinstance(args, list):
             super().parse_arguments(parser, args)
             return
@@ -98,17 +98,17 @@ class DopCLI(LightningCLI):
             super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse flags that have no meaning here, and choose the folder."""
+        """Raise an error for unsupported flags, and choose devices and folder."""
         trainer = self.config["trainer"]
         for flag, instead in REFUSED.items():
             if trainer.get(flag) not in (None, self.parser.get_default(f"trainer.{flag}")):
                 raise ValueError(f"trainer.{flag} is not supported, got {trainer.get(flag)!r}: {instead}")
         if self.verb == "validate" and trainer.get("limit_val_batches") == TRAINER_DEFAULTS["limit_val_batches"]:
-            trainer["limit_val_batches"] = None  # a run does not validate while it fits
+            trainer["limit_val_batches"] = None  # the default 0 only disables validation during a fit
         if self._has_callback(Checkpoint) and trainer.get("enable_checkpointing") is False:
             trainer["enable_checkpointing"] = None
         self._settle_devices(trainer)
-        if trainer.get("enable_progress_bar") is False:  # Lightning would refuse our bar instead of hiding it
+        if trainer.get("enable_progress_bar") is False:  # Lightning raises an error for our bar instead of hiding it
             trainer["enable_progress_bar"] = None
             self.config["progress"]["lines"] = 0
         if trainer.get("default_root_dir") == "":
@@ -118,7 +118,7 @@ class DopCLI(LightningCLI):
             trainer["default_root_dir"] = str(self._default_folder())
 
     def _follow_moved(self, trainer: Any) -> None:
-        """Let a run whose folder was moved go on where its ``config.yaml`` is, unless an option says otherwise."""
+        """Resume a run whose folder was moved in the folder of its ``config.yaml``, unless an option sets another."""
         files = self.config.get("config") or []
         if not files or self._has_folder_option:
             return
@@ -128,23 +128,23 @@ class DopCLI(LightningCLI):
             return
         saved = (run.section().get("trainer") or {}).get("default_root_dir")
         if saved == trainer["default_root_dir"] and Path(saved).resolve() != run.path.resolve():
-            print(f"The run of {saved} is in {run.path} now, and resumes there", file=sys.stderr)
+            print(f"The run of {saved} was moved to {run.path}, and resumes there", file=sys.stderr)
             trainer["default_root_dir"] = str(run.path)
 
     def _has_callback(self, kind: type[Callback]) -> bool:
-        """Whether the user asks for a callback of this kind."""
+        """Return whether the config contains a callback of this class."""
         given = self.config["trainer"].get("callbacks") or []
         made = (locate(each["class_path"]) for each in (given if isinstance(given, list) else [given]))
         return any(isinstance(each, type) and issubclass(each, kind) for each in made)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Make the trainer; a progress bar of the user takes the place of ours."""
+        """Create the trainer; a progress bar in the config replaces the standard one."""
         if self._has_callback(ProgressBar):
             callbacks = [callback for callback in callbacks if not isinstance(callback, IterationProgress)]
         return super()._instantiate_trainer(config, callbacks)
 
     def _settle_devices(self, trainer: Any) -> None:
-        """Several devices, nodes, or processes of torchrun and SLURM work by ``problem_parallel``; scores need one."""
+        """Set ``problem_parallel`` for several devices, nodes, or processes of torchrun and SLURM; scoring uses one."""
         if self.verb != "fit":
             trainer["devices"], trainer["num_nodes"], trainer["strategy"] = 1, 1, "auto"
             return
@@ -170,9 +170,9 @@ class DopCLI(LightningCLI):
             trainer["strategy"] = ProblemParallelStrategy.strategy_name
 
     def text(self) -> str:
-        """The config in YAML, as the user has asked for it: a cluster that starts the processes is no part of it."""
+        """Return the config in YAML as requested by the user, without the changes for processes of a cluster."""
         config = self.config.clone()
-        config["ckpt_path"] = None  # where this start came from is not where the next one goes on
+        config["ckpt_path"] = None  # the next start resumes from the last checkpoint of the run
         for key, value in (self._asked or {}).items():
             config["trainer"][key] = value
         return new_class_paths(self.parser.dump(config, skip_none=False))
@@ -181,40 +181,40 @@ class DopCLI(LightningCLI):
         checkpoint = self.config.get("ckpt_path")
         if checkpoint not in (None, "last"):
             return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
-        if RUN_FOLDER in os.environ:  # chosen by the process that has started this one
+        if RUN_FOLDER in os.environ:  # chosen by the parent process
             return Path(os.environ[RUN_FOLDER])
         if self.verb != "fit":
-            raise ValueError(f"dop {self.verb} needs a run: --config RUN/config.yaml, or --ckpt_path, got neither")
+            raise ValueError(f"dop {self.verb} requires --config RUN/config.yaml or --ckpt_path, got neither")
         if checkpoint == "last":
-            raise ValueError("ckpt_path «last» needs the folder of a run, trainer.default_root_dir, got none")
+            raise ValueError("ckpt_path 'last' requires trainer.default_root_dir, the folder of the run, got none")
         files = self.config.get("config") or []
         experiment = Path(str(files[-1])).stem if files else "run"
         if outer_ranks() is None:
             if self.config["trainer"].get("num_nodes") not in (None, 1):
                 raise ValueError(
-                    "trainer.default_root_dir must be given with trainer.num_nodes: each machine would choose another "
-                    "folder, got none"
+                    "trainer.default_root_dir is required with trainer.num_nodes, got none: otherwise each machine "
+                    "chooses a different folder"
                 )
             return default_folder(experiment)
         job = job_name()
         if job is None:
             raise ValueError(
-                "trainer.default_root_dir must be given to processes of torchrun that have no --rdzv-id: each would "
-                "choose another folder, got none"
+                "trainer.default_root_dir is required with torchrun without --rdzv-id, got none: otherwise each "
+                "process chooses a different folder"
             )
         return Path("runs") / experiment / job
 
 
 def run(verb: str, arguments: Sequence[str], take: Take = take_over) -> int:
-    """Do a verb.
+    """Run a verb.
 
     Args:
-        verb: which one.
+        verb: the verb.
         arguments: its settings.
-        take: lets others finish what this process does not, after its own work.
+        take: called after the work of this process, to finish the work of others.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is invalid.
     """
     runner.prepare()
     _check_config_files(arguments)
@@ -222,10 +222,10 @@ def run(verb: str, arguments: Sequence[str], take: Take = take_over) -> int:
 
 
 def _check_config_files(arguments: Sequence[str]) -> None:
-    """Name the file that is no YAML, which jsonargparse's errors do not, and the run whose classes are elsewhere now.
+    """Check config files: errors of jsonargparse do not name invalid YAML files, or runs whose classes were moved.
 
     Raises:
-        ValueError: a config is no file, holds no settings, or is that of a run of another version.
+        ValueError: a config is not a file, contains no settings, or belongs to a run of an unsupported version.
     """
     for before, argument in pairwise(["", *arguments]):
         flag, _, value = argument.partition("=")
@@ -243,18 +243,18 @@ def _check_config_files(arguments: Sequence[str]) -> None:
             raise ValueError(f"{name}: not a YAML file of settings ({error})") from error
         require_small(settings, name)
         if not isinstance(settings, dict):
-            raise ValueError(f"{name}: must hold settings such as «model:» and «data:», got {settings!r:.60}")
+            raise ValueError(f"{name}: must contain settings such as 'model:' and 'data:', got {settings!r:.60}")
 
 
 def fit_config(config: dict[str, Any], note: str = "") -> int:
-    """``dop fit`` with a config that a program has made.
+    """Run ``dop fit`` with a generated config.
 
     Args:
-        config: nested, as in a YAML file.
-        note: what to say before the start, when nothing has turned out to be wrong.
+        config: nested settings, as in a YAML file.
+        note: text that is printed before the start, once all settings are checked.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is invalid.
     """
     return _run("fit", config, note)
 
@@ -267,23 +267,23 @@ def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "", take:
             launcher.command = [sys.executable, "-m", "dop_lightning", verb, *arguments]
         try:
             return _act(verb, cli, note, take)
-        except SystemExit as error:  # how Lightning leaves after an impatient Ctrl-C
+        except SystemExit as error:  # Lightning exits after a second Ctrl-C
             raise KeyboardInterrupt from error
 
 
 @contextmanager
 def _told(arguments: list[str] | dict[str, Any]) -> Iterator[None]:
-    """Raise what is wrong with settings as one line.
+    """Raise errors in settings as one line.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is invalid.
     """
     try:
         yield
     except (MisconfigurationException, OmegaConfBaseException, ArgumentError, ValueError) as error:
-        # a ValueError too: jsonargparse wraps ours in a list of its own
+        # including ValueError: jsonargparse wraps our errors in a list
         if (fault := fault_of(error)) is not None:
-            if str(error).startswith("metrics: "):  # it says which metric failed on which problem
+            if str(error).startswith("metrics: "):  # names the metric and the problem
                 fault.add_note(str(error))
             raise fault from fault.__cause__
         text = describe(error, arguments)
@@ -291,13 +291,13 @@ def _told(arguments: list[str] | dict[str, Any]) -> Iterator[None]:
             text = f"no GPU is available: {hints.no_gpu(hints.look())}"
         raise ValueError(text) from error
     except TypeError as error:
-        if "`devices`" not in str(error):  # what Lightning says of a number of processors
+        if "`devices`" not in str(error):  # Lightning's error for an invalid number of processors
             raise
         raise ValueError(f"trainer.devices must be a whole number above 0 on a CPU ({error})") from error
 
 
 class _Unparsed(DopCLI):
-    """Its parser alone: nothing is parsed or made."""
+    """CLI with a parser only: it neither parses arguments nor creates objects."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = Namespace(seed_everything=False)
@@ -310,10 +310,10 @@ class _Unparsed(DopCLI):
 
 
 def check(commands: Sequence[Sequence[str]]) -> None:
-    """Check the settings of commands of ``dop fit`` that are to run later.
+    """Check the settings of ``dop fit`` commands that will run later.
 
     Raises:
-        ValueError: a setting does not exist, or has a value that is not accepted.
+        ValueError: a setting does not exist, or its value is not accepted.
     """
     parser = parser_of("fit")
     for arguments in commands:
@@ -323,20 +323,21 @@ def check(commands: Sequence[Sequence[str]]) -> None:
 
 
 class _Folder(DopCLI):
-    """Its settings alone: no part is made."""
+    """CLI that parses settings without creating objects."""
 
     def instantiate_classes(self) -> None:
         """Do nothing."""
 
 
 def folder_and_devices(arguments: Sequence[str]) -> tuple[Path, int]:
-    """Return the folder of a run that ``dop fit`` is going to start, and how many devices it asks for.
+    """Return the folder and the number of devices of a run that ``dop fit`` will start.
 
     Returns:
-        The folder, and the number of devices, which is 0 for ``--trainer.accelerator cpu``, 1 for ``auto`` and ``-1``.
+        The folder, and the number of devices, which is 0 for ``--trainer.accelerator cpu``, and 1 for ``auto`` and
+        ``-1``.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is invalid.
     """
     runner.prepare()
     _check_config_files(arguments)
@@ -364,12 +365,12 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] =
         save_config_callback=None,
         trainer_class=Trainer,
         trainer_defaults=TRAINER_DEFAULTS,
-        seed_everything_default=False,  # problems have streams of their own
+        seed_everything_default=False,  # each problem has separate random streams
         parser_kwargs={
             "parser_mode": "omegaconf+",
             "prog": f"dop {verb}",
-            "allow_abbrev": False,  # else --trainer.max_step is accepted here, and refused in a file
-            "exit_on_error": False,  # our one line instead of a page of usage
+            "allow_abbrev": False,  # otherwise --trainer.max_step would be accepted here, but not in a file
+            "exit_on_error": False,  # one line instead of the usage
             "description": "Every option can be set in a YAML file (--config); several are merged in order.",
         },
         auto_configure_optimizers=False,
@@ -385,7 +386,7 @@ def _act(verb: str, cli: DopCLI, note: str, take: Take) -> int:
         return runner.fit(cli.trainer, cli.model, cli.datamodule, cli.text(), checkpoint, note, take)
     checkpoint = checkpoint or last_checkpoint(run_folder)
     if checkpoint is None:
-        raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or give --ckpt_path")
+        raise ValueError(f"{run_folder}: no checkpoint to {verb}; run dop fit first, or pass --ckpt_path")
     runner.follow_run(run_folder, cli.datamodule, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
     action: Any = getattr(cli.trainer, verb)
     options = {"verbose": False} if verb in ("validate", "test") else {"return_predictions": False}
@@ -397,7 +398,7 @@ def _act(verb: str, cli: DopCLI, note: str, take: Take) -> int:
 
 
 class _Scores(Callback):
-    """Collects what the evaluation steps give, a row a problem."""
+    """Collects the outputs of evaluation steps, one row per problem."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -411,12 +412,12 @@ class _Scores(Callback):
         self._append(args[2])
 
     def _append(self, row: dict[str, Any]) -> None:
-        # as in result.json, what is no finite number is unknown
+        # as in result.json, values that are not finite are unknown
         self.rows.append({k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
 
 
 def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
-    """The folder or file of ``--ckpt_path``; «last» before the first checkpoint is none."""
+    """Return the path of ``--ckpt_path``; ``None`` for ``last`` before the first checkpoint."""
     if asked is None:
         return None
     if asked == "last":
@@ -426,5 +427,5 @@ def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
         return checkpoint
     path = Path(asked)
     if not path.exists():
-        raise ValueError(f"ckpt_path must be a checkpoint or «last», got {asked!r}, which does not exist")
+        raise ValueError(f"ckpt_path must be a checkpoint or 'last', got {asked!r}, which does not exist")
     return path

@@ -1,7 +1,7 @@
-"""What is wrong with the settings of a run: the first that a parser does not have, or whose value it does not accept.
+"""Find the first setting of a run that does not exist, or whose value is not accepted.
 
-jsonargparse finds that something is wrong. This walks through the config files and the options once more, beside the
-same parser, to find which word it is, where it stands, and which word may have been meant.
+jsonargparse detects errors, but its messages are long. This module checks the config files and options again with the
+same parser, to find the wrong word, its location, and a suggestion.
 """
 
 import inspect
@@ -25,21 +25,21 @@ from dop_lightning.cli.experiments.sources import Source, plain_key
 from dop_lightning.foundation.nearest import did_you_mean, nearest
 
 MOST_SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 
 
 class MistakeError(ValueError):
-    """A setting is wrong; the text says which, where, and what may have been meant."""
+    """A setting is invalid. The message contains its name and location, and a suggestion."""
 
 
 class Settings:
-    """The settings of a parser, with the classes that have been chosen.
+    """Settings of a parser, with the selected classes.
 
     Args:
-        parser: of all settings.
+        parser: parser of all settings.
 
     Attributes:
-        classes: by the key of a setting, the class whose arguments it takes now.
+        classes: currently selected class of each setting that takes the arguments of a class, by key.
     """
 
     def __init__(self, parser: ArgumentParser) -> None:
@@ -47,22 +47,22 @@ class Settings:
         options = [option for action in parser._actions for option in action.option_strings if option[:2] == "--"]
         self.sections = list(dict.fromkeys(option[2:].split(".")[0] for option in options))
         self.classes: dict[str, Any] = {}
-        self._taking: dict[str, Setting] = {}  # a class, by plain keys
+        self._taking: dict[str, Setting] = {}  # settings with a class, by plain key
         self._source = Source("", {}, False)
         self._later: Sequence[Source] = ()
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Apply sources in order.
+        """Apply and check sources in order.
 
         Raises:
-            MistakeError: a setting is wrong.
+            MistakeError: a setting is invalid.
         """
         for place, source in enumerate(sources):
             self._source, self._later = source, sources[place + 1 :]
             self._section(self.known, "", "", source.tree, None)
 
     def class_at(self, setting: Setting, key: str) -> Any:
-        """Return the class whose arguments a setting takes: chosen before, or the default; None for none."""
+        """Return the class whose arguments a setting takes: the selected one, or the default; ``None`` if unknown."""
         plain = plain_key(key)
         if plain in self.classes:
             return self.classes[plain]
@@ -76,7 +76,7 @@ class Settings:
     def _section(
         self, known: Mapping[str, Setting], prefix: str, key: str, values: Mapping[Any, Any], owner: Any
     ) -> None:
-        """Check settings that stand together: of a section of the parser, or the arguments of a class."""
+        """Check the settings of a section of the parser, or the arguments of a class."""
         for word, value in values.items():
             name = str(word).removesuffix("+")
             full, shown = f"{prefix}{name}", f"{key}.{name}" if key else name
@@ -103,12 +103,12 @@ class Settings:
         raise self._mistake(f"there is no setting {self._show(start + name + self._rest(start + name))}{of}{hint}")
 
     def _rest(self, key: str) -> str:
-        """What follows a part of an option as it was typed."""
+        """Return the rest of an option, as typed, after ``key``."""
         typed = self._source.name.removeprefix("--").removesuffix("+")
         return typed.removeprefix(key) if not self._source.is_file and typed.startswith(f"{key}.") else ""
 
     def _elsewhere(self, name: str) -> str | None:
-        """A setting of this very name in another section, or of a class that is chosen."""
+        """Return the key of a setting with exactly this name in another section or in a selected class."""
         keys = list(self.known)
         for key, setting in self.known.items():
             if setting.bases and setting.element is None:
@@ -136,7 +136,7 @@ class Settings:
             raise self._refused(setting, key, value)
 
     def _named(self, setting: Setting, key: str, value: str) -> None:
-        """Check the name of a class; other words may be allowed as well."""
+        """Check the name of a class, unless the value is accepted otherwise."""
         others = [kind for kind in setting.alternatives if not Setting(key, kind, None, "").bases]
         if any(Setting(key, kind, None, "").accepts(value) for kind in others):
             return
@@ -168,7 +168,7 @@ class Settings:
             if word in CLASS_KEYS:
                 continue
             if word in arguments:
-                raise self._mistake(f"{self._show(f'{key}.{word}')} must stand below {self._show(f'{key}.init_args')}")
+                raise self._mistake(f"{self._show(f'{key}.{word}')} must be below {self._show(f'{key}.init_args')}")
             self._refuse_overlay(key, str(word))
             hint = did_you_mean(str(word), [*CLASS_KEYS, *arguments], quote=False)
             raise self._mistake(f"there is no {self._show(f'{key}.{word}')} beside class_path and init_args{hint}")
@@ -176,7 +176,7 @@ class Settings:
             self._arguments(cls, setting, f"{key}.init_args", value["init_args"])
 
     def _check_class_keys(self, setting: Setting, key: str, value: Mapping[Any, Any]) -> None:
-        """Refuse ``class_pth`` and the like, unless it is an argument of the class."""
+        """Raise an error for misspelled keys such as ``class_pth``, unless they are arguments of the class."""
         cls = self.class_at(setting, key)
         for word in map(str, value):
             if word not in CLASS_KEYS and nearest(word, CLASS_KEYS) and not (cls and word in _arguments(cls, setting)):
@@ -191,11 +191,11 @@ class Settings:
     # ------------------------------------------------------------------------------------------------------ messages
 
     def _refuse_overlay(self, key: str, argument: str) -> None:
-        """Refuse settings that change a class before the config that chooses it.
+        """Raise an error for settings that change a class before the config that selects it.
 
         Args:
-            key: of the setting that takes the class.
-            argument: which the later class has to have; any class will do without one.
+            key: key of the setting that takes the class.
+            argument: argument that the class selected later must have; empty accepts any class.
         """
         plain = plain_key(key)
         for later in self._later:
@@ -210,7 +210,7 @@ class Settings:
 
     def _without_class(self, key: str, value: Mapping[Any, Any]) -> str:
         what = "init_args" if "init_args" in value else ", ".join(map(str, value))
-        text = f"{self._show(plain_key(key))} has {what} and no class_path"
+        text = f"{self._show(plain_key(key))} has {what} but no class_path"
         if self._source.is_file:
             file = self._source.name
             return f"{text}; pass this file after the config that it changes: --config BASE.yaml --config {file}"
@@ -232,7 +232,7 @@ def _arguments(cls: Any, setting: Setting) -> Mapping[str, Setting]:
 
 
 def _has(name: str, setting: Setting, argument: str) -> bool:
-    """Whether a setting takes a class of this name, and the class has the argument; any has none."""
+    """Return whether a setting accepts a class of this name, and the class has the argument, if not empty."""
     try:
         cls = find_class(name, setting.bases, setting.factory_arguments is not None)
     except ClassNameError:

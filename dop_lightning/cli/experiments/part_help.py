@@ -1,8 +1,8 @@
-"""``dop fit --KEY.help [NAME]``: the settings of a section, or of a class that a setting takes.
+"""``dop fit --KEY.help [NAME]``: print the settings of a section, or of a class that a setting accepts.
 
-``--model.help`` lists a section, ``--model.signal.help`` the classes that can be chosen there, and
-``--model.signal.help SkipUNet`` the settings of one of them. Configs and options beside it choose classes as they do
-in a run: ``--data MatrixDataModule --data.noise.help``.
+``--model.help`` lists a section, ``--model.signal.help`` the available classes, and ``--model.signal.help SkipUNet``
+the settings of one of them. Configs and other options select classes as in a run:
+``--data MatrixDataModule --data.noise.help``.
 """
 
 import inspect
@@ -21,11 +21,11 @@ from dop_lightning.foundation.nearest import nearest
 
 HELP = ".help"
 WIDEST = 110
-"""Characters of a line, at most."""
+"""Maximum number of characters per line."""
 
 
 def wanted(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
-    """Return what is asked for, the name of a class or nothing, and the other arguments.
+    """Return the requested key, the name of a class (empty if none), and the other arguments.
 
     >>> wanted(["--config", "a.yaml", "--model.signal.help", "SkipUNet"])
     ('model.signal', 'SkipUNet', ['--config', 'a.yaml'])
@@ -44,20 +44,20 @@ def page(parser: ArgumentParser, verb: str, arguments: Sequence[str], refused: M
     """Return a page of help.
 
     Args:
-        parser: of all settings.
-        verb: the verb, for the line of usage.
-        arguments: what was typed after it, ``--KEY.help`` among them.
-        refused: flags of the Trainer that have no meaning here, with the reason.
+        parser: parser of all settings.
+        verb: the verb, for the usage line.
+        arguments: arguments after the verb, including ``--KEY.help``.
+        refused: Trainer flags that are not supported, with the reason.
 
     Raises:
-        ValueError: there is no such section, setting or class.
+        ValueError: the section, setting or class does not exist.
     """
     key, name, others = wanted(arguments)
     settings = Settings(parser)
     settings.check(list(sources(others)))
     known, prefix, setting = _find(settings, key)
     if name and (setting is None or not setting.bases):
-        raise ValueError(f"--{key}{HELP} takes no name, got {name!r}")
+        raise ValueError(f"--{key}{HELP} does not accept a name, got {name!r}")
     if setting is None:
         title = (parser.groups or {})[key].title or ""
         lines = [f"[--{key}.SETTING VALUE …]", "", *_doc(title), *_listed(known, prefix, key, refused)]
@@ -71,7 +71,7 @@ def page(parser: ArgumentParser, verb: str, arguments: Sequence[str], refused: M
 
 
 def _of_class(setting: Setting, key: str, name: str) -> Iterator[str]:
-    """The lines about a class that is given by its name."""
+    """Yield the lines about a class, given its name."""
     try:
         cls = find_class(name, setting.bases, setting.factory_arguments is not None)
     except ClassNameError as error:
@@ -79,18 +79,18 @@ def _of_class(setting: Setting, key: str, name: str) -> Iterator[str]:
     yield from _doc(inspect.getdoc(cls) or "")
     own = settings_of_class(cls, setting.factory_arguments or 0)
     yield from _listed(own, "", key, {})
-    yield from ("", "In a config these settings stand below init_args.") if own else ("There are no settings.",)
+    yield from ("", "In a config, put these settings below init_args.") if own else ("This class has no settings.",)
 
 
 def _find(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Setting | None]:
-    """The settings around a key, their prefix where it is a section, and the setting where it is one."""
+    """Return the settings that contain a key, its prefix if it is a section, and the setting if it is one."""
     known: Mapping[str, Setting] = settings.known
     prefix, at = "", ""
     for part in key.split("."):
         if part in ("init_args", "class_path"):
             continue
         setting = known.get(prefix.rstrip("."))
-        if setting is not None:  # a class, whose argument follows
+        if setting is not None:  # a class, followed by one of its arguments
             cls = settings.class_at(setting, at) or (setting.bases[0] if setting.bases else None)
             if cls is None:
                 raise ValueError(f"--{at} has no settings, got --{key}{HELP}")
@@ -116,14 +116,14 @@ def _listed(known: Mapping[str, Setting], prefix: str, key: str, refused: Mappin
 
 
 def _one(setting: Setting, key: str, refused: Mapping[str, str]) -> Iterator[str]:
-    """The lines about a setting."""
+    """Yield the lines about a setting."""
     default = _default(setting)
     head = f"--{key}: {setting.describe()}{f'; default: {default}' if default else ''}"
     yield from textwrap.wrap(head, _width(), initial_indent="  ", subsequent_indent="    ")
     section, _, flag = key.rpartition(".")
     if section == "trainer" and flag in refused:
         yield from _wrapped(f"Not supported: {refused[flag]}.", 6)
-    elif "One or more arguments specifying" not in setting.help:  # what jsonargparse says where nothing is said
+    elif "One or more arguments specifying" not in setting.help:  # jsonargparse's placeholder
         yield from _wrapped(_plain(setting.help), 6)
 
 
@@ -150,7 +150,7 @@ def _classes(setting: Setting, key: str) -> Iterator[str]:
 
 
 def _doc(text: str) -> Iterator[str]:
-    """What a docstring says before its sections and examples."""
+    """Yield the description in a docstring, without its sections and examples."""
     head = re.split(r"^\s*(?:[A-Z][a-z]+:|\.\. |>>> )", text, maxsplit=1, flags=re.MULTILINE)[0]
     for paragraph in _plain(head).strip().split("\n\n"):
         if paragraph.strip():
@@ -159,7 +159,7 @@ def _doc(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of Sphinx, and with the words of YAML."""
+    """Remove Sphinx markup, and replace Python's constants by YAML's."""
     text = re.sub(r"\s*\.\. \w+::.*", "", text, flags=re.DOTALL)  # notes
     for word, written in (("None", "null"), ("True", "true"), ("False", "false")):
         text = text.replace(f"``{word}``", written)

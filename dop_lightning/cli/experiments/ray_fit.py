@@ -1,4 +1,4 @@
-"""``dop fit … --cluster ray``: the batches of a run as tasks of a Ray cluster."""
+"""``dop fit … --cluster ray``: run the batches of a run as tasks of a Ray cluster."""
 
 import importlib
 import signal
@@ -24,28 +24,28 @@ from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd, require_ray
 from dop_lightning.runs.results import remaining, write_table
 
 PAUSE = 0.2
-"""Seconds after which a signal is noticed while no task ends."""
+"""Maximum number of seconds until a signal is handled while no task ends."""
 
 TASKS_PER_SLOT = 4
-"""So many tasks follow each other where there are more batches: the start of a process takes seconds."""
+"""Maximum number of tasks per slot; with more batches, tasks have several, since starting a process takes seconds."""
 
 LOGS = Path("checkpoints") / "ray"
-"""Where the output of each task goes, in the folder of the run."""
+"""Folder of the output of tasks, within the folder of the run."""
 
 _FINAL = ("done", "stable", "diverged")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Recover the problems of a config by tasks of a cluster.
+    """Recover the problems of a config with tasks on a cluster.
 
-    This process forms the batches, waits for the tasks, and prints the table. A task has a process of its own and works
-    on one batch, or on several if there are many. If it dies, another one finishes its batches.
+    This process forms the batches, waits for the tasks, and prints the table. Each task runs in a separate process, and
+    has one batch, or several if there are many. If it dies, another task finishes its batches.
 
     Returns:
         The exit status of ``dop fit``.
 
     Raises:
-        ValueError: a setting or an option is wrong, or there is no such cluster.
+        ValueError: a setting or an option is invalid, or the cluster does not exist.
         ImportError: Ray is not installed.
     """
     parser = OptionParser(prog="dop fit", allow_abbrev=False, add_help=False)
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
-    """What this process is among those of the run: the first one, which has no work."""
+    """Return the environment of this process, which is the first one of the run and has no batches."""
     return {
         TAKEN: "",
         PROCESSES: str(max(2, tasks.slots + 1)),
@@ -71,7 +71,7 @@ def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
 
 
 def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTasks) -> Takeover:
-    """Finish what is left of a run, whose batches are formed."""
+    """Finish the remaining batches of a run, once the batches are formed."""
     strategy, result = trainer.strategy, Takeover()
     assert isinstance(strategy, ProblemParallelStrategy)
     assert strategy.plan is not None  # the training, without batches, is over
@@ -91,7 +91,7 @@ def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTask
 
 
 def _unfinished(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, float]:
-    """The batches that are not finished, and what is left to do of each, in any unit."""
+    """Return the unfinished batches, and the remaining work of each, in arbitrary units."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     iterations, folder = remaining(run, data.problems, trainer.max_steps), RunFolder(run)
     problems = {problem.name: problem for problem in data.problems}
@@ -112,7 +112,7 @@ def _is_final(folder: RunFolder, problem: str) -> bool:
 
 
 class _Fit:
-    """The unfinished batches of a run, as tasks."""
+    """Runs the unfinished batches of a run as tasks."""
 
     def __init__(self, plan: Plan, run: Path, options: Sequence[str], tasks: RayTasks, result: Takeover) -> None:
         self.run = run
@@ -128,7 +128,7 @@ class _Fit:
         """Finish batches.
 
         Args:
-            left: what is left to do of each, by its number.
+            left: remaining work of each batch, by number.
         """
         numbers, most = list(left), TASKS_PER_SLOT * self.tasks.slots
         hands = deal([left[number] for number in numbers], min(most, len(numbers)))
@@ -155,7 +155,7 @@ class _Fit:
         self.tasks.submit(RayTask(name, ["fit", *self.options], Path.cwd(), log, environment))
 
     def _ended(self, end: TaskEnd) -> bool:
-        """Take note of the end of a task, and return whether it will not be started again."""
+        """Process the end of a task, and return whether it is final; otherwise, the task is started again."""
         name, batches = end.task.name, self._batches[end.task.name]
         if self.result.stopped_by:
             return True
@@ -166,7 +166,7 @@ class _Fit:
                 self._deaths.report(self._ranks[name], left)
             self._batches[name] = rest
             if rest:
-                print(f"{name} {end.death}; another one finishes its work", file=sys.stderr)
+                print(f"{name} {end.death}; another task finishes its work", file=sys.stderr)
                 self._submit(name)
             return not rest
         if end.error or end.status:
@@ -178,5 +178,5 @@ class _Fit:
         self._signals += 1
         if not self.result.stopped_by:
             self.result.stopped_by = "SIGINT" if number == signal.SIGINT else "SIGTERM"
-            print("\nStopping: the tasks save what they have (again: stop at once)", file=sys.stderr)
+            print("\nStopping: the tasks save their state (repeat to stop at once)", file=sys.stderr)
             self.tasks.stop()

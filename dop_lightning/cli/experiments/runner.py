@@ -1,4 +1,4 @@
-"""What every verb that runs a Trainer does before and after: threads, standard callbacks, the folder, the table."""
+"""Set-up and output of all verbs that run a Trainer: threads, standard callbacks, the folder, the table."""
 
 import logging
 import sys
@@ -35,43 +35,43 @@ from dop_lightning.runs.request import RunRequest
 from dop_lightning.runs.results import read_results, render_table, summary_columns
 
 STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
-"""The exit status of a process that was stopped by a signal, or by none."""
+"""Exit status by the signal that stopped the process; empty for none."""
 
 EXIT_RANK_FAILED = 1
-"""Another process of the run has failed; the others have done their part."""
+"""Exit status if another process of the run failed and its work is not finished."""
 
 MOST_ROWS = 20
-"""Rows of the table that is printed at the end; ``results.csv`` has all."""
+"""Maximum number of rows of the table that is printed at the end; ``results.csv`` has all rows."""
 
 
 def prepare() -> None:
-    """Set threads and memory, and silence what Lightning says that does not help here, each by its name."""
+    """Set threads and memory, and suppress messages of Lightning that do not apply, each by its text."""
     set_threads()
     keep_freed_memory()
-    # callbacks of Lightning have choices for defaults, which YAML has no form for
+    # some callbacks of Lightning have enum defaults, which YAML cannot represent
     yaml.representer.SafeRepresenter.add_multi_representer(
         Enum, lambda dumper, choice: dumper.represent_data(choice.value)
     )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for asked_for in ("profilers", "callbacks"):  # what they print is what a user has asked for
+    for asked_for in ("profilers", "callbacks"):  # their output was requested by the user
         logging.getLogger(f"pytorch_lightning.{asked_for}").setLevel(logging.INFO)
-    # torch 2.13 deprecates what Lightning 2.6 inspects a batch with
+    # torch 2.13 deprecates a function that Lightning 2.6 uses to inspect batches
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
-    # jsonargparse 4.53 deprecates what LightningCLI 2.6 calls it with
+    # jsonargparse 4.53 deprecates arguments that LightningCLI 2.6 uses
     warnings.filterwarnings("ignore", message=r"(?s).*(deprecated in v4|JSONARGPARSE_DEPRECATION_WARNINGS)")
-    # a run may be resumed, and scored, without the callbacks that it was started with
+    # a run may be resumed and scored without its original callbacks
     warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`, callbacks used to create")
-    # we pass LightningCLI its arguments, without the verb
+    # LightningCLI receives its arguments from us, without the verb
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter is intended")
     threading.excepthook = _quiet_excepthook
-    # there is a device, and the user chose another; one that cannot be used is told by a hint
+    # the user chose another device; a hint is printed for devices that cannot be used
     warnings.filterwarnings("ignore", message=r".*available but not used.*")
     warnings.filterwarnings("ignore", message=r"(?s)CUDA initialization: .*")
 
 
 def _quiet_excepthook(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread dies of a full disk with a traceback, and its owner raises the same error again."""
+    """Suppress tracebacks of TensorBoard's thread if the disk is full: the main thread raises the same error."""
     if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)
 
@@ -85,22 +85,22 @@ def fit(
     note: str = "",
     take: Callable[[pl.Trainer, Path], Takeover] = take_over,
 ) -> int:
-    """Start a run in its folder, or finish one that was started there.
+    """Start a run in its folder, or finish a run that was started there.
 
     Args:
-        trainer: with ``default_root_dir`` the folder of the run.
+        trainer: trainer whose ``default_root_dir`` is the folder of the run.
         module: the method.
         data: the problems.
-        config_text: the resolved config, YAML.
-        checkpoint: where to go on from; by default the last one of the same run, if there is one.
-        note: said on stderr before the start.
-        take: lets others finish what this process does not, after its own work.
+        config_text: the resolved config in YAML.
+        checkpoint: checkpoint to resume from; by default the last one of the run, if any.
+        note: text that is printed to stderr before the start.
+        take: called after the work of this process, to finish the work of others.
 
     Returns:
         The exit status.
     """
     run = Path(trainer.default_root_dir)
-    data.setup("fit")  # a mistake in the data shows before anything is written
+    data.setup("fit")  # raises errors in the data before files are written
     config = yaml.safe_load(config_text)
     request = RunRequest(config, data.wholes, data.mosaics, data.growing)
     seen = stamps(run)
@@ -127,7 +127,7 @@ def fit(
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(0, Manifest(request, config_text, mark, recorded, seen))
-    callbacks.append(ProcessHeartbeat())  # its last sign says that all files are written
+    callbacks.append(ProcessHeartbeat())  # last, since its final heartbeat means that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
@@ -137,10 +137,10 @@ def fit(
 
 
 def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -> None:
-    """Let a data module have the names and batches of the run in a folder, if there is one, to evaluate it.
+    """Set the names and batches of a data module to those of the run in a folder, if any, to evaluate it.
 
     Raises:
-        ValueError: the data lack a problem of the run, or its files are of a version that cannot be read.
+        ValueError: the data lack a problem of the run, or its files have an unsupported version.
     """
     folder = RunFolder(run)
     if folder.has_run:
@@ -155,13 +155,13 @@ def _follow(data: RecoveryDataModule, known: KnownRun) -> None:
 
 
 def _growth(known: KnownRun) -> str:
-    """What a run grows by, in words; empty if it does not."""
+    """Describe the new problems of a run; empty if there are none."""
     new = known.entries.count(None)
     return f", with {new} new problem{'s' if new > 1 else ''}" if new else ""
 
 
 def _set_threads(trainer: pl.Trainer, known: KnownRun | None) -> ThreadChoice:
-    """Set the threads of a run in one process on a CPU; several processes divide the cores among them."""
+    """Set the threads of a run in one process on a CPU. Several processes divide the cores themselves."""
     if not _is_one_on_cpu(trainer):
         return ThreadChoice(torch.get_num_threads())
     choice = choose_threads(None if known is None else known.threads, is_resumed=known is not None)
@@ -175,19 +175,19 @@ def _is_one_on_cpu(trainer: pl.Trainer) -> bool:
 
 
 def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:
-    """What is said of GPUs that could be used and are not; nothing where the user has chosen, or others have."""
+    """Return a hint about unused GPUs; empty if the user or a cluster chose the devices."""
     if accelerator not in (None, "auto", "gpu", "cuda"):
         return ""
     if trainer.strategy.root_device.type == "cpu":
         return hints.unused_gpu(hints.look())
     if outer_ranks() is not None or given_processes() is not None:
         return ""
-    # with the size «auto» batches are formed later, as many as there are devices for
+    # with the batch size "auto", batches are formed later, as many as devices
     return hints.idle_gpus(hints.look(), trainer.world_size, len(data.batches or data.problems))
 
 
 def _stopped_by(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
-    """The signal that has stopped this process, or the others while it waited for them; empty for none."""
+    """Return the signal that stopped this process, or the others while it waited for them; empty for none."""
     launcher = trainer.strategy.launcher
     return module.stopped_by or (launcher.stopped_by if isinstance(launcher, ChildProcessLauncher) else "")
 
@@ -195,7 +195,7 @@ def _stopped_by(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
 def _end(
     trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path, taken: Takeover
 ) -> int:
-    """Tell what has become of a run, and give the exit status of this process."""
+    """Print the results of a run and failures, and return the exit status of this process."""
     launcher = trainer.strategy.launcher
     stopped_by = _stopped_by(trainer, module) or taken.stopped_by
     failed: dict[int, str] = {}
@@ -222,7 +222,7 @@ def _end(
 
 
 def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> None:
-    """Print the table of a run and where its files are."""
+    """Print the table of a run, and the folder of its files."""
     results = read_results(run) if results is None else results
     columns = summary_columns(results)
     if results:
@@ -236,5 +236,5 @@ def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> Non
                 print(f"mean {title}: {format(sum(values) / len(values), spec)}")
     diverged = sum(result["status"] == "diverged" for result in results)
     if diverged:
-        print(f"{diverged} of {len(results)} diverged: a smaller alpha or tau is needed there", file=sys.stderr)
+        print(f"{diverged} of {len(results)} diverged; use a smaller alpha or tau for them", file=sys.stderr)
     print(f"Files: {run}")

@@ -1,4 +1,4 @@
-"""What a parser accepts: the settings of a class, and the kinds of value of a setting, in words."""
+"""Settings that a parser or a class accepts, and descriptions of their accepted values."""
 
 import collections.abc
 import inspect
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
-"""How a class and its arguments are written in YAML."""
+"""Keys of a class and its arguments in YAML."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Setting:
     """One setting of a parser.
 
     Args:
-        key: with the sections before it, ``model.tau``.
-        kind: its type.
-        default: the value where none is given.
-        help: from the docstring.
+        key: key including sections, such as ``model.tau``.
+        kind: type of the setting.
+        default: default value.
+        help: help text from the docstring.
     """
 
     key: str
@@ -34,17 +34,17 @@ class Setting:
 
     @cached_property
     def alternatives(self) -> list[Any]:
-        """The types of a union, or the only one."""
+        """Types of a union, or the only type."""
         return list(_alternatives(self.kind))
 
     @cached_property
     def bases(self) -> tuple[type, ...]:
-        """The classes whose subclasses are accepted by name, also as elements of a list."""
+        """Classes whose subclasses are accepted by name, also as elements of a list."""
         return tuple(dict.fromkeys(base for kind in self.alternatives for base in _bases(kind)))
 
     @cached_property
     def factory_arguments(self) -> int | None:
-        """With how many arguments a class is called later, if it is not instantiated at once."""
+        """Number of arguments with which a class is called later; ``None`` if it is instantiated immediately."""
         for kind in self.alternatives:
             if get_origin(kind) is collections.abc.Callable and _bases(kind):
                 arguments = get_args(kind)[0]
@@ -53,37 +53,37 @@ class Setting:
 
     @property
     def element(self) -> "Setting | None":
-        """One element of a list, if lists are accepted."""
+        """Setting of one element of a list, if lists are accepted."""
         elements = [kind for alternative in self.alternatives for kind in _elements(alternative)]
         if not elements:
             return None
-        return Setting(self.key, Union[tuple(elements)], None, self.help)  # noqa: UP007 — of several types
+        return Setting(self.key, Union[tuple(elements)], None, self.help)  # noqa: UP007 — a dynamic union
 
     @property
     def choices(self) -> list[str]:
-        """The words that are accepted."""
+        """Accepted words."""
         words = [str(word) for kind in self.alternatives if get_origin(kind) is Literal for word in get_args(kind)]
         words += ["true", "false"] if bool in self.alternatives else []
         return [*words, "null"] if type(None) in self.alternatives else words
 
     @property
     def takes_text(self) -> bool:
-        """Whether any text is accepted."""
+        """Whether any string is accepted."""
         return str in self.alternatives or Any in self.alternatives
 
     @property
     def default_class(self) -> str | None:
-        """The class path of the default, if that is a class."""
+        """Class path of the default, if the default is a class."""
         path = self.default.get("class_path") if hasattr(self.default, "get") else None
         return path if isinstance(path, str) and self.bases else None
 
     def describe(self) -> str:
-        """The kinds of value that are accepted, in words."""
+        """Describe the accepted values."""
         kinds = list(dict.fromkeys(word for kind in self.alternatives for word in _in_words(kind)))
         return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
 
     def accepts(self, value: object) -> bool:
-        """Whether a value that names no class is of one of the types."""
+        """Return whether a value that is not a class name has an accepted type."""
         if value in (None, "null", "~"):
             return self.default is None or type(None) in self.alternatives or Any in self.alternatives
         try:
@@ -96,7 +96,7 @@ class Setting:
                 parser.parse_args([f"--value={value}"])
             else:
                 parser.parse_object({"value": value})
-        except Exception:  # as jsonargparse raises several kinds
+        except Exception:  # jsonargparse raises errors of several types
             return False
         return True
 
@@ -117,11 +117,11 @@ def _kind(action: Action) -> Any:
 
 @cache
 def settings_of_class(cls: Callable[..., Any], skipped: int = 0) -> Mapping[str, Setting]:
-    """Return the settings of a class, or of a function that makes an instance, by their names.
+    """Return the settings of a class, or of a function that returns an instance, by name.
 
     Args:
-        cls: the class.
-        skipped: how many of its arguments are passed later.
+        cls: the class or function.
+        skipped: number of arguments that are passed later.
     """
     parser = ArgumentParser(exit_on_error=False)
     skip: set[str | int] = {skipped} if skipped else set()
@@ -133,7 +133,7 @@ def settings_of_class(cls: Callable[..., Any], skipped: int = 0) -> Mapping[str,
 
 
 def children(settings: Mapping[str, Setting], prefix: str) -> list[str]:
-    """Return the names that may follow a prefix, ``model.``, in order."""
+    """Return the names that may follow a prefix such as ``model.``, in order."""
     return list(dict.fromkeys(key[len(prefix) :].split(".")[0] for key in settings if key.startswith(prefix)))
 
 
@@ -161,12 +161,12 @@ def _bases(kind: Any) -> list[type]:
 
 
 def _is_part(cls: Any) -> bool:
-    """Whether a setting takes a class by its name: it is no number, text, path or time."""
+    """Return whether a class is selected by name, unlike numbers, strings, paths and times."""
     return inspect.isclass(cls) and cls.__module__.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _elements(kind: Any) -> list[Any]:
-    """The types of the elements of a list."""
+    """Return the types of the elements of a list."""
     origin = get_origin(kind)
     if inspect.isclass(origin) and issubclass(origin, collections.abc.Iterable):
         if issubclass(origin, collections.abc.Mapping) or not origin.__module__.startswith(("builtins", "collections")):
@@ -179,7 +179,7 @@ _WORDS = {
     float: ["a number"],
     int: ["a whole number"],
     bool: ["true", "false"],
-    str: ["a text"],
+    str: ["a string"],
     dict: ["a mapping"],
     type(None): ["null"],
     Any: ["anything"],
@@ -209,5 +209,5 @@ def _plural(words: str) -> str:
 
 
 def is_sequence(value: object) -> bool:
-    """Whether a value of a config is a list."""
+    """Return whether a value of a config is a list."""
     return isinstance(value, Sequence) and not isinstance(value, str)

@@ -1,4 +1,4 @@
-"""Where the settings of a run come from, in the order in which they are applied: config files and options."""
+"""Sources of the settings of a run, in the order in which they are applied: config files and options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 VALUELESS = ("--print_config", "--help", "-h")
-"""Options that take no value of their own."""
+"""Options without a value."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Source:
     """Settings that are applied together.
 
     Args:
-        name: the file, or the option as it was typed.
+        name: the file, or the option as typed.
         tree: the settings, nested as in YAML.
-        is_file: whether they come from a file.
+        is_file: whether the source is a file.
     """
 
     name: str
@@ -27,15 +27,15 @@ class Source:
 
     @property
     def classes(self) -> Iterator[tuple[str, str]]:
-        """The classes that are chosen, with the plain keys of their settings; other texts may be among them."""
+        """Selected classes, with the plain keys of their settings; may include other strings."""
         return _texts(self.tree, "")
 
     def show(self, key: str) -> str:
-        """Return a setting as it is written here, ``model.tau`` or ``--model.tau``."""
+        """Return a key as written in this source: ``model.tau`` or ``--model.tau``."""
         return key if self.is_file else f"--{key}"
 
     def begin(self) -> str:
-        """Return the start of a message: the file."""
+        """Return the start of a message: the name of the file, empty for options."""
         return f"{self.name}: " if self.is_file else ""
 
 
@@ -51,7 +51,7 @@ def sources(arguments: Sequence[str]) -> Iterator[Source]:
 
 
 def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield options with their values, and leave out words that belong to none.
+    """Yield options with their values, and skip words that belong to no option.
 
     >>> list(options(["-c", "a.yaml", "--model.tau=3", "--print_config", "--data", "X"]))
     [('-c', 'a.yaml'), ('--model.tau', '3'), ('--print_config', ''), ('--data', 'X')]
@@ -68,7 +68,7 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def plain_key(key: str) -> str:
-    """Return the key of a setting, however it was written.
+    """Return the key of a setting without ``init_args`` and ``dict_kwargs``.
 
     >>> plain_key("data.init_args.noise.init_args.ratio")
     'data.noise.ratio'
@@ -86,7 +86,7 @@ def _texts(tree: Mapping[Any, Any], key: str) -> Iterator[tuple[str, str]]:
 
 
 def _structured(value: str) -> Any:
-    """A mapping or a list that was typed; anything else stays a text."""
+    """Parse a mapping or a list; other values stay strings."""
     if value.lstrip()[:1] in ("{", "["):
         try:
             return yaml.safe_load(value)
@@ -96,6 +96,6 @@ def _structured(value: str) -> Any:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """``a.b`` as ``{a: {b: …}}``."""
+    """Convert ``a.b`` to ``{a: {b: …}}``."""
     first, dot, rest = key.partition(".")
     return {first: _nested(rest, value) if dot else value}

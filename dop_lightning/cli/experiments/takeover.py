@@ -1,4 +1,4 @@
-"""Work of processes that have died, taken over by another process of the run after its own work."""
+"""Take over the work of processes that died, after the own work of this process."""
 
 import os
 import signal
@@ -28,24 +28,24 @@ from dop_lightning.runs.heartbeat import Heartbeat, read_at_work, read_heartbeat
 from dop_lightning.runs.locks import Claims
 
 TAKER = 2**30
-"""The number in the lock file of a run that is held by the one process that takes work over."""
+"""Number in the lock file of a run that is claimed by the only process that takes over work."""
 
 MOST_DEATHS = 2
-"""A batch that was advanced when so many processes died is left, and reported."""
+"""Number of processes that may die while they advance a batch; then the batch is skipped and reported."""
 
 MOST_NAMED = 3
-"""Problems of such a batch that are named."""
+"""Maximum number of problems of such a batch that are named."""
 
 
 @dataclass
 class Takeover:
-    """What became of the work of dead processes.
+    """Result of taking over the work of dead processes.
 
     Attributes:
-        ranks: of the dead processes whose work was taken over.
-        left: why a batch was left, by its number.
-        failures: how processes ended that took work over and failed otherwise.
-        stopped_by: the signal that stopped it.
+        ranks: ranks of the dead processes whose work was finished.
+        left: reasons for skipped batches, by number.
+        failures: messages about processes that took over work and failed otherwise.
+        stopped_by: signal that stopped the takeover.
     """
 
     ranks: list[int] = field(default_factory=list)
@@ -55,23 +55,23 @@ class Takeover:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of the work is done."""
+        """Whether all work is done."""
         return not (self.left or self.failures or self.stopped_by)
 
 
 def take_over(trainer: pl.Trainer, run: Path) -> Takeover:
-    """Finish the batches of processes that have died, each in a new process, which a batch may kill as well.
+    """Finish the batches of processes that died, in new processes, since a batch may kill its process again.
 
-    The first process does so for those that it has started, when all of them have ended. Where SLURM has started the
-    processes, or the first one has died, another process does so for those that were killed by then. torchrun ends all
-    processes instead. The batches are the same, and so are the results.
+    The first process does this for the processes that it started, once all of them have ended. If SLURM started the
+    processes, or the first one died, another process does it for those that were killed by then. torchrun ends all
+    processes instead. Batches are not changed, so results are the same.
 
-    A batch that was advanced when its process died, and again when the next one died, is left. The heartbeat of its
-    process says so, for ``dop status``; the next start of the run tries it again.
+    A batch is skipped if its process died while advancing it, and the next one did too. This is recorded in the
+    heartbeat of its process, for ``dop status``; the next start of the run tries the batch again.
 
     Args:
-        trainer: whose run has ended in this process.
-        run: its folder.
+        trainer: trainer whose run has ended in this process.
+        run: folder of the run.
     """
     strategy, result = trainer.strategy, Takeover()
     if not isinstance(strategy, ProblemParallelStrategy) or trainer.world_size == 1 or strategy.plan is None:
@@ -85,7 +85,7 @@ def take_over(trainer: pl.Trainer, run: Path) -> Takeover:
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.empty_cache()  # for the new process
     try:
-        if lock.acquire(first=False):  # else another start is at work, which does all that is left
+        if lock.acquire(first=False):  # otherwise, another start is active and finishes the rest
             for rank, batches in dead.items():
                 if batches and not result.stopped_by:
                     _Work(trainer, strategy.plan, run, rank, result).finish(batches)
@@ -101,26 +101,26 @@ def _dead(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, list[int]]:
     own = [trainer.global_rank]
     dead: dict[int, list[int]] = {}
     if isinstance(launcher, ChildProcessLauncher) and launcher.procs:
-        base = trainer.global_rank  # the first process of a machine has started the others
+        base = trainer.global_rank  # the first process of a machine started the others
         own += [base + local for local in range(1, len(launcher.procs) + 1)]
         dead = {base + local: plan.ranks[base + local] for local in launcher.deaths()}
     begin = start_time(os.getpid())
-    for beat in read_heartbeats(run):  # a sign of an earlier start says nothing of this one
+    for beat in read_heartbeats(run):  # heartbeats of earlier starts do not count
         if beat.rank not in own and beat.time >= begin and beat.life(run) in ("killed", "lost"):
             dead[beat.rank] = beat.batches
     return dead
 
 
 class Deaths:
-    """Which batches processes have died of.
+    """Counts deaths of processes per batch.
 
     Args:
-        plan: of the run.
-        run: its folder.
-        result: gets the batches that are left.
+        plan: plan of the run.
+        run: folder of the run.
+        result: receives the skipped batches.
 
     Attributes:
-        left: these batches.
+        left: numbers of the skipped batches.
     """
 
     def __init__(self, plan: Plan, run: Path, result: Takeover) -> None:
@@ -131,7 +131,7 @@ class Deaths:
         self._deaths: Counter[int] = Counter()
 
     def count(self, rank: int, batches: Sequence[int]) -> None:
-        """Count a death for the batches that were advanced; for all of them if the process had not come so far."""
+        """Count a death for the batches that the process was advancing, or for all if it had not started any."""
         advanced = [number for number in read_at_work(self.run, rank) if number in batches]
         self._deaths.update(advanced or batches)
 
@@ -139,8 +139,8 @@ class Deaths:
         """Return the batches that can be tried again.
 
         Args:
-            batches: of the process that has died.
-            how: it has died, in words.
+            batches: batches of the process that died.
+            how: description of its death.
         """
         deadly = [number for number in batches if self._deaths[number] >= MOST_DEATHS]
         labels = batch_labels(range(len(self.plan.batches)))
@@ -153,28 +153,28 @@ class Deaths:
         return [number for number in batches if number not in deadly]
 
     def report(self, rank: int, numbers: Sequence[int]) -> None:
-        """Let ``dop status`` know that a process has left batches."""
+        """Record skipped batches of a process for ``dop status``."""
         known = {beat.rank: beat for beat in read_heartbeats(self.run)}
         now = time.time()
         beat = known.get(rank) or Heartbeat(rank, socket.gethostname(), os.getpid(), now, now)
         names = [name for number in numbers for name in self.plan.batches[number]]
         at_work = {name: beat.at_work.get(name, 0) for name in names}
         reason = "; ".join(self.result.left[number] for number in numbers)
-        with suppress(OSError):  # it is printed, too
+        with suppress(OSError):  # it is printed as well
             write_heartbeat(
                 self.run, replace(beat, time=now, batches=list(numbers), at_work=at_work, end="failed", reason=reason)
             )
 
 
 class _Work:
-    """The batches of one dead process.
+    """Takes over the batches of one dead process.
 
     Args:
-        trainer: of the process that takes them over.
-        plan: of the run.
-        run: its folder.
-        rank: of the dead process.
-        result: is filled in.
+        trainer: trainer of this process.
+        plan: plan of the run.
+        run: folder of the run.
+        rank: rank of the dead process.
+        result: receives the result.
     """
 
     def __init__(self, trainer: pl.Trainer, plan: Plan, run: Path, rank: int, result: Takeover) -> None:
@@ -184,11 +184,11 @@ class _Work:
         self.rank = rank
         self.result = result
         self._deaths = Deaths(plan, run, result)
-        # the first process is alone with an exclusive lock and with what it prints: a taker has another rank
+        # never rank 0, because that takes an exclusive lock and prints the results
         self._rank_of_taker = trainer.global_rank or rank
 
     def finish(self, batches: Sequence[int]) -> None:
-        """Finish them, in as many processes as it takes."""
+        """Finish batches, in as many processes as necessary."""
         try:
             self._finish(batches)
         finally:
@@ -198,7 +198,7 @@ class _Work:
     def _finish(self, batches: Sequence[int]) -> None:
         left = list(batches)
         many = f"{len(left)} batch{'es' * (len(left) > 1)}"
-        print(f"The process of rank {self.rank} has died; taking its {many} over", file=sys.stderr)
+        print(f"The process of rank {self.rank} died; another process takes over its {many}", file=sys.stderr)
         self._deaths.count(self.rank, left)
         how = ""
         while left := self._deaths.without_deadly(left, how):
@@ -209,7 +209,7 @@ class _Work:
             how = format_exit(code)
             if code >= 0:
                 if code:
-                    self.result.failures.append(f"The process that took the work of rank {self.rank} over {how}")
+                    self.result.failures.append(f"The process that took over the work of rank {self.rank} {how}")
                 else:
                     self.result.ranks.append(self.rank)
                 return
@@ -234,7 +234,7 @@ class _Work:
         return {**os.environ, **own}
 
     def _wait(self, process: subprocess.Popen) -> int:
-        """Wait for the end of a process, and pass signals on."""
+        """Wait for a process to end, and forward signals to it."""
 
         def handle(number: int, _: FrameType | None) -> None:
             self.result.stopped_by = "SIGINT" if number == signal.SIGINT else "SIGTERM"

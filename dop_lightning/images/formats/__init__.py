@@ -1,6 +1,7 @@
-"""Image files of any kind, as tensors and back.
+"""Read image files of all supported formats as tensors, and write them.
 
-``image_files`` is the entrance, ``kinds`` finds what a file is by its first bytes, ``raster`` is what all kinds become.
+``image_files`` has the main functions, ``kinds`` detects the format of a file by its first bytes, and ``raster`` is the
+common representation of all formats.
 """
 
 from dop_lightning.images.formats.image_files import (

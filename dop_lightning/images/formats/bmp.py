@@ -1,7 +1,7 @@
-"""BMP files: decoded by Pillow, written without it, which keeps their depth, palette, alpha and resolution.
+"""BMP files: decoded by Pillow, but encoded here to keep depth, palette, alpha and resolution.
 
-Samples of 5 bits a channel (a depth of 16) come back as 8 bits (a depth of 24), and what is run-length coded comes back
-without compression.
+Samples of 5 bits per channel (depth 16) are written with 8 bits (depth 24), and run-length encoded files are written
+uncompressed.
 
 Shapes: H × W pixels, C channels.
 """
@@ -23,13 +23,13 @@ _BITFIELDS = 3
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of a BMP file."""
+    """Return (C, H, W) of a BMP file."""
     with _open(path) as image:
         return (1 if image.mode in ("1", "L") else 3), image.height, image.width
 
 
 def read(path: Path) -> Raster:
-    """The content of a BMP file."""
+    """Read a BMP file."""
     with path.open("rb") as file:
         head = file.read(46)
     core = struct.unpack_from("<I", head, 14)[0] == 12
@@ -49,7 +49,7 @@ def read(path: Path) -> Raster:
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write a BMP: with a palette of 1, 4 or 8 bits, or of 24 bits, or with alpha of 32."""
+    """Write a BMP with a palette of 1, 4 or 8 bits, with 24 bits, or with 32 bits including alpha."""
     height, width = raster.size
     colours, masks = b"", b""
     if raster.palette is not None or (raster.channels == 1 and raster.alpha is None):
@@ -58,16 +58,16 @@ def write(file: BinaryIO, raster: Raster) -> None:
         table = raster.palette.colours if raster.palette is not None else _greys(bits)  # (n, 3)
         colours = np.pad(table[:, ::-1], ((0, 0), (0, 1))).tobytes()
     else:
-        planes = raster.samples[..., ::-1]  # blue comes first
+        planes = raster.samples[..., ::-1]  # BGR order
         if raster.channels == 1:
             planes = np.repeat(planes, 3, axis=2)
         if raster.alpha is not None:
             planes = np.dstack([planes, raster.alpha])
-            # Without masks the fourth byte has no meaning. Colour space, end points and gamma: sRGB.
+            # Alpha requires bit masks. Colour space, end points and gamma are sRGB.
             masks = struct.pack("<IIII4s48x", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")
         bits = 8 * planes.shape[2]
         rows = planes.reshape(height, -1)
-    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))[::-1]  # from the bottom to the top
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))[::-1]  # bottom row first
     offset = 14 + 40 + len(masks) + len(colours)
     file.write(b"BM" + struct.pack("<IHHI", offset + rows.size, 0, 0, offset))
     file.write(

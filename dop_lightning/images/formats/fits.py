@@ -1,14 +1,14 @@
-"""FITS files by astropy: the first image of a file, or the HDU that is named.
+"""FITS files, read and written with astropy: the first image of a file, or a given HDU.
 
-It may be plain, compressed by gzip, or in a compressed image extension.
+The file may be uncompressed, compressed with gzip, or have a compressed image extension.
 
-Integers of a scaled image (BSCALE and BZERO) are read as what they stand for, and written as integers again. Unsigned
-integers, which FITS stores with an offset, are unsigned integers. Missing are NaN and the integers that BLANK declares.
-All other parts of the file, and the header, come back as they were; HISTORY tells what was done.
+Integers of a scaled image (BSCALE and BZERO) are scaled when read, and written as integers again. Integers stored with
+the offset of unsigned integers are read as unsigned. NaN and the integer of BLANK are missing values. The header and
+all other parts of the file are kept, with a line of HISTORY about the change.
 
-Rows are in the order of the file, as astropy reads them; many viewers draw the first one at the bottom.
+Rows are in the order of the file, as astropy reads them; many viewers draw the first row at the bottom.
 
-Shapes: H × W pixels, C channels; a cube is ``(C, H, W)``, and axes of length 1 before these are passed over.
+Shapes: H × W pixels, C channels; a cube is ``(C, H, W)``, and leading axes of length 1 are ignored.
 """
 
 import gzip
@@ -31,22 +31,22 @@ GZIP = b"\x1f\x8b"
 
 _HISTORY = "Outliers replaced by dop_lightning {version}"
 _COORDINATES = re.compile(r"(CRPIX|CRVAL|CDELT|CTYPE|CUNIT|CROTA)\d+[A-Z]?|(CD|PC|PV)\d+_\d+[A-Z]?|(LON|LAT)POLE[A-Z]?")
-"""Where on the sky the pixels are: wrong once these are fewer or larger."""
+"""Keywords of the sky coordinates of pixels, which are wrong after cropping or resizing."""
 
 _REWRITTEN = ("CHECKSUM", "DATASUM", "BSCALE", "BZERO", "BLANK")
 
 
 class _Layout(NamedTuple):
-    """How samples become the numbers of a file.
+    """Storage of the samples in a file.
 
     Attributes:
-        number: of the HDU in the file.
-        shape: of its array.
-        stored: the number format of its array.
+        number: number of the HDU in the file.
+        shape: shape of its array.
+        stored: number format of its array.
         slope: BSCALE.
         offset: BZERO.
-        blank: the stored integer that is missing.
-        samples: the number format of the samples.
+        blank: the stored integer of missing values, if any.
+        samples: number format of the samples.
     """
 
     number: int
@@ -59,18 +59,18 @@ class _Layout(NamedTuple):
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the samples are no integers though the stored numbers are."""
+        """Whether the stored numbers are integers, but the samples are floats."""
         return self.stored.kind in "iu" and self.samples.kind == "f"
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Size (C, H, W) of the image."""
         channels, height, width = (1, *self.shape)[-3:]
         return channels, height, width
 
 
 def shape(path: Path, hdu: str = "") -> tuple[int, int, int]:
-    """(C, H, W) of an image of a FITS file, the first by default."""
+    """Return (C, H, W) of an image of a FITS file, the first by default."""
     with _open(path) as file, _hdus(file) as hdus:
         return _layout(hdus, hdu).size
 
@@ -84,7 +84,7 @@ def read(path: Path, hdu: str = "") -> Raster:
             image.
 
     Raises:
-        Unsuitable: the file has no such HDU, or it is no image of two axes or three.
+        Unsuitable: the file has no such HDU, or it is not an image with two or three axes.
     """
     with _open(path) as file:
         content = file.read()
@@ -101,7 +101,7 @@ def read(path: Path, hdu: str = "") -> Raster:
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write the file that the image came from, with other values in its place."""
+    """Write the original file with the values of the image replaced."""
     fits = _astropy()
     layout: _Layout = raster.metadata["layout"]
     array = np.moveaxis(raster.samples, 2, 0)  # (C, H, W)
@@ -118,7 +118,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
         header.add_history(_HISTORY.format(version=metadata.version("dop_lightning")))
         array = np.ascontiguousarray(array)
         options = {}
-        # What is compressed loses something where it is no integer: it comes back without compression.
+        # Compression of floats is lossy: they are written uncompressed.
         kind = type(before) if array.dtype.kind in "iu" else fits.ImageHDU
         if layout.number == 0:
             kind = fits.PrimaryHDU
@@ -130,26 +130,26 @@ def write(file: BinaryIO, raster: Raster) -> None:
         if layout.blank is not None:
             after.header["BLANK"] = layout.blank
         hdus[layout.number] = after
-        buffer = io.BytesIO()  # astropy looks at a file that it writes, and closes it
+        buffer = io.BytesIO()  # astropy closes the file that it writes to
         hdus.writeto(buffer, output_verify="silentfix", checksum="CHECKSUM" in before.header)
     file.write(buffer.getvalue())
 
 
 def _samples(stored: np.ndarray, layout: _Layout) -> np.ndarray:
-    """What the stored numbers stand for."""
+    """Convert stored numbers to samples."""
     if layout.is_scaled:
         samples = stored.astype(np.float64) * layout.slope + layout.offset
         if layout.blank is not None:
             samples[stored == layout.blank] = np.nan
         return samples
     if layout.offset:
-        bits = stored.view(f"u{stored.itemsize}") ^ (1 << (8 * stored.itemsize - 1))  # half of the range: the first bit
+        bits = stored.view(f"u{stored.itemsize}") ^ (1 << (8 * stored.itemsize - 1))  # the offset flips the highest bit
         return bits.view(layout.samples)
     return stored
 
 
 def _scale(hdu: Any, array: np.ndarray, layout: _Layout) -> None:
-    """Turn the samples of an HDU into the integers that the file had."""
+    """Convert the samples of an HDU to stored integers."""
     limits = np.iinfo(layout.stored)
     with np.errstate(invalid="ignore"):
         stored = np.rint((array - layout.offset) / layout.slope)
@@ -161,7 +161,7 @@ def _scale(hdu: Any, array: np.ndarray, layout: _Layout) -> None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """A FITS file, whether compressed by gzip or not."""
+    """Open a FITS file, compressed with gzip or not."""
     with path.open("rb") as file:
         zipped = file.read(len(GZIP)) == GZIP
         file.seek(0)
@@ -170,29 +170,29 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
             return
         with gzip.open(file) as content:
             if content.read(len(MAGIC)) != MAGIC:
-                raise Unsuitable("a file compressed by gzip must hold a FITS image, got one that does not")
+                raise Unsuitable("a file compressed with gzip must contain a FITS image, got other content")
             content.seek(0)
             yield content  # type: ignore[misc]
 
 
 @contextmanager
 def _hdus(file: IO[bytes]) -> Iterator[Any]:
-    """The parts of a FITS file, their numbers as they are stored."""
+    """Open the HDUs of a FITS file, without scaling their numbers."""
     fits = _astropy()
     with fits.open(file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True) as hdus:
         yield hdus
 
 
 def _layout(hdus: Any, named: str = "") -> _Layout:
-    """How an image is stored, its header checked.
+    """Return the storage of an image after checking its header.
 
     Raises:
-        Unsuitable: there is none, or one of another number of axes.
+        Unsuitable: there is no image, or it does not have two or three axes.
     """
     number, hdu = _named(hdus, named) if named else _first(hdus)
     shape = tuple(hdu.shape)
     if len(shape) > 3 and math.prod(shape[:-3]) > 1:
-        raise Unsuitable(f"an image must have two axes or three, bands first, got {shape} in HDU {number}")
+        raise Unsuitable(f"an image must have two axes, or three with bands first, got {shape} in HDU {number}")
     header = hdu.header
     slope, offset, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
     stored = np.dtype(_FORMATS[int(header["BITPIX"])])
@@ -204,15 +204,15 @@ def _layout(hdus: Any, named: str = "") -> _Layout:
 
 
 def _first(hdus: Any) -> tuple[int, Any]:
-    """The first image with at least two axes, and its number."""
+    """Return the number and the HDU of the first image with at least two axes."""
     for number, hdu in enumerate(hdus):
         if _is_image(hdu):
             return number, hdu
-    raise Unsuitable("a FITS file must hold an image of two axes or three, got none")
+    raise Unsuitable("a FITS file must contain an image with two or three axes, got none")
 
 
 def _named(hdus: Any, named: str) -> tuple[int, Any]:
-    """The HDU of a number or name, and its number. The first one of a name without version."""
+    """Return the number and the HDU of a number or name; without a version, the first HDU of that name."""
     wanted = parse_hdu(named)
     images = []
     for number, hdu in enumerate(hdus):
@@ -222,7 +222,7 @@ def _named(hdus: Any, named: str) -> tuple[int, Any]:
         if number == wanted.number or (wanted.name and wanted.name == name and wanted.version in (None, hdu.ver)):
             return number, hdu
         images.append(f"{number} ({name},{hdu.ver})" if name else f"{number}")
-    known = f"one of the images {', '.join(images)}" if images else "an image, of which the file has none"
+    known = f"one of the images {', '.join(images)}" if images else "an image, but the file has none"
     raise Unsuitable(f"the HDU must be {known}, got [{named}]")
 
 
@@ -245,13 +245,13 @@ def _sample_format(stored: np.dtype, slope: float, offset: float) -> np.dtype:
 
 
 def _astropy() -> Any:
-    """The module of astropy.
+    """Import ``astropy.io.fits``.
 
     Raises:
-        Unsuitable: it is not installed.
+        Unsuitable: astropy is not installed.
     """
     try:
         from astropy.io import fits
     except ImportError:
-        raise Unsuitable('FITS files are read by astropy: pip install "dop_lightning[astro]"') from None
+        raise Unsuitable('FITS files require astropy: pip install "dop_lightning[astro]"') from None
     return fits

@@ -1,6 +1,6 @@
-"""Name one HDU of a FITS file, as cfitsio and IRAF do.
+"""Names of single HDUs of FITS files, with the syntax of cfitsio and IRAF.
 
-``frame.fits[1]`` is an HDU by its number, ``frame.fits[SCI]`` by EXTNAME, ``frame.fits[SCI,2]`` by EXTNAME and EXTVER.
+``frame.fits[1]`` selects an HDU by number, ``frame.fits[SCI]`` by EXTNAME, ``frame.fits[SCI,2]`` by EXTNAME and EXTVER.
 """
 
 import glob
@@ -16,11 +16,11 @@ _BRACKETS = re.compile(r"(?P<file>.+\.(?:fits|fit|fts)(?:\.gz|\.fz)?)\[(?P<hdu>[
 
 
 class HDUName(NamedTuple):
-    """Which HDU of a file is meant, by its number or by its name.
+    """Selection of an HDU by number or name.
 
     Attributes:
-        number: counted from 0, the primary HDU.
-        name: EXTNAME, in upper case.
+        number: number of the HDU, 0 for the primary one; ``None`` to select by name.
+        name: EXTNAME in upper case.
         version: EXTVER; ``None`` for any.
     """
 
@@ -30,9 +30,9 @@ class HDUName(NamedTuple):
 
 
 def split_hdu(path: str | Path) -> tuple[Path, str]:
-    """Split ``frame.fits[1]`` into the file and the text in the brackets, empty without brackets.
+    """Split ``frame.fits[1]`` into the file and the text in brackets, which is empty without brackets.
 
-    A file whose name really ends in brackets is itself.
+    The path of an existing file whose name ends in brackets is not split.
 
     >>> file, hdu = split_hdu("frame.fits[SCI,1]")
     >>> file.name, hdu, split_hdu("photo[1].png")[1]
@@ -46,9 +46,9 @@ def split_hdu(path: str | Path) -> tuple[Path, str]:
 
 
 def split_pattern(entry: str | Path) -> tuple[str, str]:
-    """Split an entry of a list of files: :func:`split_hdu` of a file, a folder or a pattern.
+    """Split a file, folder or pattern like :func:`split_hdu`.
 
-    A pattern that matches files as a whole is itself: ``frame.fit[s]``.
+    A pattern that matches files with its brackets, such as ``frame.fit[s]``, is not split.
     """
     text = str(entry)
     match = _BRACKETS.fullmatch(text)
@@ -62,7 +62,7 @@ def split_pattern(entry: str | Path) -> tuple[str, str]:
 
 
 def parse_hdu(text: str) -> HDUName:
-    """Parse the text in the brackets.
+    """Parse the text in brackets.
 
     >>> parse_hdu("1")
     HDUName(number=1, name='', version=None)

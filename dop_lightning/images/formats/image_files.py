@@ -1,6 +1,6 @@
-"""Images in and out, as tensors: what is read and written again has the same samples, in a file like the one before.
+"""Read images as tensors, and write them: an unmodified image is written with the same samples and the same format.
 
-See :func:`read_image` for what is read and :func:`write_image` for what comes back.
+See :func:`read_image` for the supported inputs and :func:`write_image` for the outputs.
 
 Shapes: C channels, H × W pixels.
 """
@@ -38,33 +38,33 @@ def read_image(
     channels: Channels = "as_is",
     value_range: tuple[float, float] | None = None,
 ) -> LoadedImage:
-    """Read an image, upright (its EXIF orientation is applied), its values v as (v − lo)/(hi − lo).
+    """Read an image upright (its EXIF orientation is applied), and scale its values v to (v − lo)/(hi − lo).
 
-    Missing are pixels with alpha 0 or the colour that a PNG declares transparent; of floating point, NaN; of TIFF, the
-    value that GDAL's nodata tag declares; of FITS, that of BLANK (the last three in their channel alone). Partly
-    transparent pixels are there.
+    Missing values are pixels with alpha 0 or with the transparent colour of a PNG; NaN; the value of GDAL's nodata tag
+    in TIFF; and the value of BLANK in FITS (the last three only in their channel). Partly transparent pixels are
+    observed.
 
     Args:
-        path: PNG, JPEG, WebP, BMP, TIFF, FITS, ``.npy`` or ``.npz``; its content decides, not its name. Of any depth;
-            grey, RGB, with a palette, with alpha, or, in TIFF and FITS and of NumPy, with any number of channels: as
-            samples of a pixel or as pages of one size; as planes of a cube; as the shorter of the first and the last
-            axis. ``frame.fits[1]``, ``[SCI]`` or ``[SCI,2]`` names an HDU of a FITS file, by default the first image.
-        resize: a whole number is the new longer side, the other follows (at least 1 pixel); ``(H, W)`` is exactly
-            that size. Lanczos, on the 8-bit image where it has 8 bits.
-        crop: the H × W pixels in the centre, a whole number for a square; after resizing.
-        channels: ``grey`` and ``rgb`` convert where needed (ITU-R 601 luma).
-        value_range: lo and hi in the units of the file (of 0 … 255, where ``channels`` makes 8 bits of fewer); by
-            default they are found, see :func:`~dop_lightning.images.formats.value_range.value_range`.
+        path: PNG, JPEG, WebP, BMP, TIFF, FITS, ``.npy`` or ``.npz`` file of any depth; the format is detected by the
+            content, not the name. Images are grey, RGB or indexed, optionally with alpha. TIFF, FITS and NumPy files
+            may have any number of channels: samples per pixel or pages of one size in TIFF, planes of a cube in FITS,
+            the shorter of the first and the last axis in NumPy. ``frame.fits[1]``, ``[SCI]`` or ``[SCI,2]`` selects an
+            HDU of a FITS file, by default the first image.
+        resize: an integer is the new longer side, with the aspect ratio kept (at least 1 pixel); ``(H, W)`` is the new
+            size. Uses Lanczos, in 8 bits for 8-bit images.
+        crop: size (H, W) of the centre crop, or an integer for a square; applied after resizing.
+        channels: ``grey`` or ``rgb`` to convert the image if necessary (ITU-R 601 luma).
+        value_range: lo and hi in the units of the file (0 … 255 if ``channels`` converts fewer than 8 bits to 8); by
+            default they are estimated, see :func:`~dop_lightning.images.formats.value_range.value_range`.
 
     Returns:
-        Its values, its mask and what :func:`write_image` needs.
+        The values, the mask, and the format that :func:`write_image` requires.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a folder, empty, damaged, of another kind, too large (more than
-            ``PIL.Image.MAX_IMAGE_PIXELS``), an animation, of colours that are neither grey nor RGB, of complex
-            numbers, holds an infinite value or none that is observed; an argument is out of its range, or the crop is
-            larger than the image.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is a folder, empty, damaged, of an unsupported format, too large (more than
+            ``PIL.Image.MAX_IMAGE_PIXELS``), an animation, neither grey nor RGB, or complex; it contains infinite
+            values or no observed value; an argument is out of range; or the crop is larger than the image.
     """
     one_of("channels", channels, get_args(Channels))
     given = None if value_range is None else checked_range(value_range)
@@ -81,11 +81,11 @@ def load_raster(
     channels: Channels = "as_is",
     value_range: tuple[float, float] | None = None,
 ) -> LoadedImage:
-    """:func:`read_image` of an image that is in memory already, wherever it is from.
+    """Do what :func:`read_image` does for an image in memory.
 
     Raises:
-        Unsuitable: it cannot be taken; whoever knows its name adds that.
-        ValueError: an argument is out of its range.
+        Unsuitable: the image is not supported; the caller adds its name to the message.
+        ValueError: an argument is out of range.
     """
     raster = with_channels(raster.upright(), channels)
     colours, observed = raster.colours(), raster.observed()
@@ -105,33 +105,32 @@ def load_raster(
 
 
 def image_shape(path: str | Path) -> tuple[int, int, int]:
-    """(C, H, W) of the tensor that :func:`read_image` makes of a file, by its header.
+    """Return the shape (C, H, W) that :func:`read_image` returns for a file, using only its header.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as :func:`read_image`, as far as the header tells.
+        FileNotFoundError: the file does not exist.
+        ValueError: the errors of :func:`read_image` that the header reveals.
     """
     return raster_shape(path)
 
 
 def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
-    """Write ``tensor`` as the file was that it was recovered from; atomically.
+    """Write ``tensor`` in the format of the original file, atomically.
 
-    x becomes lo + clamp(x, 0, 1)·(hi − lo), rounded for integers. The file gets the kind of the input where that loses
-    nothing, else PNG, and of the input: the size and orientation as stored, mode and depth, number format, alpha,
-    palette (the nearest of its colours) and transparent colour, order of axes and samples, compression where it is
-    lossless, colour profile (unless the channels were converted), EXIF data, resolution, and what a TIFF says of its
-    origin and place. What is not kept is said in :mod:`~dop_lightning.images.formats.bmp` and
-    :mod:`~dop_lightning.images.formats.tiff_writing`.
+    x becomes lo + clamp(x, 0, 1)·(hi − lo), rounded for integers. The file has the format of the input if that is
+    lossless, otherwise PNG. These properties of the input are kept: stored size and orientation, mode, depth, number
+    format, alpha, palette (values become the nearest of its colours), transparent colour, order of axes and samples,
+    lossless compression, colour profile (unless the channels were converted), EXIF data, resolution, and the origin and
+    georeference of a TIFF. See :mod:`~dop_lightning.images.formats.bmp` and
+    :mod:`~dop_lightning.images.formats.tiff_writing` for exceptions.
 
     Args:
-        path: ends in ``format.suffix``.
+        path: path that ends in ``format.suffix``.
         tensor: ``(C, H, W)``, floating point, on any device.
-        format: of the image it was recovered from.
+        format: format of the original image.
 
     Raises:
-        ValueError: the tensor has another shape than ``format`` says, or entries that are not finite; or ``path``
-            has another suffix.
+        ValueError: the tensor does not have the shape of ``format``, or is not finite; or ``path`` has another suffix.
     """
     if Path(path).suffix.lower() != format.suffix:
         raise ValueError(f"{path}: the image is written as {format.suffix}, got suffix {Path(path).suffix!r}")
@@ -142,36 +141,36 @@ def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
         )
     if not torch.isfinite(tensor).all():
         raise ValueError(
-            f"{path}: image must be finite, got {int((~torch.isfinite(tensor)).sum())} entries that are not"
+            f"{path}: image must be finite, got {int((~torch.isfinite(tensor)).sum())} infinite or NaN entries"
         )
     raster = repainted(tensor, format).as_stored()
     write_atomically(path, lambda file: write_raster(file, raster))
 
 
 PIXELS_AT_ONCE = 2**20
-"""Pixels that take new values at once: the arrays in between are several times as large as an image of 8 bits."""
+"""Number of pixels that are converted at a time, since temporary arrays are several times as large as 8-bit images."""
 
 CORNER = 512
-"""Rows and columns of an image that are enough to try whether it can be written."""
+"""Number of rows and columns that suffice to test whether an image can be written."""
 
 
 def check_writable(path: str | Path, image: LoadedImage) -> None:
-    """Write a corner of an image as it was read, to memory: what cannot come back should not be worked on for hours.
+    """Test whether an image can be written, before a run of hours: write a corner of it to memory.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the image cannot be written.
     """
     image = _corner(image)
     try:
         write_raster(io.BytesIO(), repainted(image.values, image.format).as_stored())
     except Exception as error:  # encoders raise errors of any kind
         raise ValueError(
-            f"{path}: an image like this cannot be written ({error}); convert it to PNG or TIFF first"
+            f"{path}: images of this kind cannot be written ({error}); convert it to PNG or TIFF first"
         ) from error
 
 
 def _corner(image: LoadedImage) -> LoadedImage:
-    """The first rows and columns of an image, which are written like the whole in a fraction of the time."""
+    """Return the first rows and columns of an image, which are written like the whole image, but faster."""
     rows = columns = slice(CORNER)
     part = _window(image.format.raster, rows, columns)
     return LoadedImage(
@@ -182,20 +181,20 @@ def _corner(image: LoadedImage) -> LoadedImage:
 
 
 def _window(raster: Raster, rows: slice, columns: slice = slice(None)) -> Raster:
-    """A part of an image, upright."""
+    """Return a window of an upright image."""
     alpha = None if raster.alpha is None else raster.alpha[rows, columns]
     return replace(raster, samples=raster.samples[rows, columns], alpha=alpha)
 
 
 def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
-    """What an image held, upright, with the colours of ``tensor``, as :func:`write_image` says.
+    """Return the original image, upright, with the values of ``tensor``, converted as by :func:`write_image`.
 
-    Values of the tensor that are those of the image, within reach, get its samples, to the bit, whatever their number
-    format: the core of a star may be far beyond the range.
+    Where ``tensor`` equals the observation, the original samples are kept bit for bit in any number format, even if
+    they are clamped in the observation: the core of a star may be far beyond the range.
 
     Args:
         tensor: ``(C, H, W)``, floating point, finite.
-        format: of the image it was recovered from.
+        format: format of the original image.
     """
     samples = np.empty_like(format.raster.samples)
     height, width = format.size
@@ -207,8 +206,8 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
 
 
 def _repainted(tensor: Tensor, raster: Raster, value_range: tuple[float, float]) -> Raster:
-    """Some rows of :func:`repainted`."""
-    # Single precision is enough for 8 bits, and has always given their pixels.
+    """Do :func:`repainted` for some rows."""
+    # Single precision suffices for 8 bits; it is kept so that results do not change.
     precision = torch.float32 if raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32)
     colours = inverse(x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), value_range)  # (C, H, W) -> (H, W, C)
@@ -222,20 +221,20 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     """Write a picture as PNG, atomically.
 
     Args:
-        path: ends in ``.png``.
+        path: path that ends in ``.png``.
         pixels: uint8, ``(H, W)`` or ``(H, W, 3)``.
 
     Raises:
         ValueError: ``path`` has another suffix.
     """
     if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"{path}: a picture is written as .png, got suffix {Path(path).suffix!r}")
+        raise ValueError(f"{path}: pictures are written as .png, got suffix {Path(path).suffix!r}")
     image = Image.fromarray(np.ascontiguousarray(pixels))
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
 def _found_range(raster: Raster, observed: np.ndarray | None) -> tuple[float, float]:
-    """The range of the image, with its noise where its values are measurements."""
+    """Estimate the range of the image, including its noise if its values are measurements."""
     found = range_of(raster)
     if not is_measured(raster, found):
         return found
@@ -245,15 +244,15 @@ def _found_range(raster: Raster, observed: np.ndarray | None) -> tuple[float, fl
 
 def _check_observed(observed: np.ndarray | None) -> None:
     if observed is not None and not observed.any():
-        raise Unsuitable("an image must have at least one observed value, got missing ones alone")
+        raise Unsuitable("an image must have at least one observed value, got only missing ones")
 
 
 def _normalised(colours: np.ndarray, observed: np.ndarray | None, value_range: tuple[float, float]) -> Tensor:
-    """Shares of the range, and 0 where missing: ``(H, W, C)`` -> ``(C, H, W)``, float32."""
+    """Scale values to fractions of the range, 0 if missing: ``(H, W, C)`` -> ``(C, H, W)``, float32."""
     values = np.empty((colours.shape[2], *colours.shape[:2]), dtype=np.float32)
     largest = float(np.finfo(np.float32).max)
     for k in range(len(values)):
-        # In double precision, which gives the same float32 for 8 bits as single precision does.
+        # in double precision, which rounds to the same float32 values as single precision for 8 bits
         with np.errstate(over="ignore", invalid="ignore"):
             x = forward(colours[..., k], value_range)
         values[k] = (

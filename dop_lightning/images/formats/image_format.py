@@ -1,4 +1,4 @@
-"""What becomes of an image file in memory: its values, what is missing of them, and how it becomes a file again."""
+"""Image files in memory: the values, the mask of observed values, and the format for writing."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from dop_lightning.images.formats.raster import Raster
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a tensor needs to become a file again.
+    """Information for writing a tensor as a file.
 
     Attributes:
-        suffix: of the file to write: that of the input's kind, and ``.png`` for what loses with each compression.
-        mode: ``L``, ``RGB``, ``RGBA``, ``P``, ``7 channels``, …; as of :class:`~.raster.Raster`.
-        channels: C of the tensor; alpha is none.
-        size: (H, W) of the tensor: after orientation, resizing and cropping.
-        value_range: the values of the file that are 0 and 1 in the tensor.
-        raster: all else that the file held, upright.
+        suffix: suffix of the file to write: that of the input, or ``.png`` for lossy formats.
+        mode: ``L``, ``RGB``, ``RGBA``, ``P``, ``7 channels``, …, as in :class:`~.raster.Raster`.
+        channels: C of the tensor, without alpha.
+        size: (H, W) of the tensor, after orientation, resizing and cropping.
+        value_range: values of the file that correspond to 0 and 1 in the tensor.
+        raster: the original image with its metadata, upright.
     """
 
     suffix: str
@@ -32,13 +32,13 @@ class ImageFormat:
 
 
 class LoadedImage(NamedTuple):
-    """An image as a problem takes it.
+    """An image, scaled for a problem.
 
     Attributes:
-        values: ``(C, H, W)``, float32; (v − lo)/(hi − lo) of each value v of the file, and 0 where it is missing.
-            In [0, 1] but for values beyond the range (lo, hi), which are outliers.
-        mask: boolean ``(C, H, W)``, true where observed; ``None`` where all of it is.
-        format: what :func:`write_image` needs to write another image as this one was.
+        values: ``(C, H, W)``, float32; (v − lo)/(hi − lo) for each value v of the file, 0 for missing values. In
+            [0, 1] except for values outside of the range (lo, hi), which are outliers.
+        mask: boolean ``(C, H, W)``, true where observed; ``None`` if all values are observed.
+        format: information for :func:`write_image` to write another image in the same format.
     """
 
     values: Tensor
@@ -47,5 +47,5 @@ class LoadedImage(NamedTuple):
 
 
 def flags_to_tensor(flags: np.ndarray) -> Tensor:
-    """A mask as a tensor: ``(H, W, C)`` -> ``(C, H, W)``."""
+    """Convert a mask to a tensor: ``(H, W, C)`` -> ``(C, H, W)``."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(flags, 2, 0)))

@@ -1,4 +1,4 @@
-"""Which kind of image a file is, by its first bytes, and who reads and writes that kind."""
+"""Detect the format of image files by their first bytes, and dispatch to the readers and writers of formats."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,13 +45,13 @@ T = TypeVar("T")
 
 
 def read_raster(path: str | Path) -> Raster:
-    """Read an image file of any kind, its pixels as they are stored. ``frame.fits[1]`` is HDU 1 of a FITS file.
+    """Read an image file of any supported format, with its pixels as stored. ``frame.fits[1]`` is HDU 1 of a FITS file.
 
-    Within :func:`~dop_lightning.foundation.parsing.parse_once` a file is decoded once.
+    Within :func:`~dop_lightning.foundation.parsing.parse_once`, a file is decoded only once.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a folder, empty, damaged, of another kind, or holds what cannot be taken; see
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is a folder, empty, damaged, or not supported; see
             :func:`~dop_lightning.images.formats.read_image`.
     """
     file, hdu = split_hdu(path)
@@ -66,35 +66,35 @@ def read_pixels(path: str | Path) -> np.ndarray:
     """Return the values of an image file, upright, ``(H, W, C)`` in their number format.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as :func:`read_raster`.
+        FileNotFoundError: the file does not exist.
+        ValueError: see :func:`read_raster`.
     """
     return read_raster(path).upright().colours()
 
 
 def raster_shape(path: str | Path) -> tuple[int, int, int]:
-    """(C, H, W) of an image file, upright, by its header.
+    """Return (C, H, W) of an upright image file, using only its header.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as :func:`read_raster`, as far as the header tells.
+        FileNotFoundError: the file does not exist.
+        ValueError: the errors of :func:`read_raster` that the header reveals.
     """
     return _decoded(*split_hdu(path), lambda kind, *where: kind.shape(*where))
 
 
 def write_raster(file: BinaryIO, raster: Raster) -> None:
-    """Write an image, its pixels as they are to be stored, in the kind that its suffix says."""
+    """Write an image with its pixels as stored, in the format of its suffix."""
     _WRITERS[raster.suffix](file, raster)
 
 
 def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
-    """Let the right kind decode a file, or one HDU of it. Whatever goes wrong becomes one error that names the file."""
+    """Decode a file, or one HDU of it, by its format. All errors become a ``ValueError`` that names the file."""
     path = existing_file(path)
     kind = _kind(path)
     where = (path, hdu) if hdu else (path,)
     if hdu and kind is not fits:
-        raise ValueError(f"{path}: only FITS files have HDUs, got [{hdu}] for a file of another kind")
-    with quiet():  # decoders warn of odd metadata, which is taken over as it is; and of bombs, which are refused
+        raise ValueError(f"{path}: only FITS files have HDUs, got [{hdu}] for another format")
+    with quiet():  # decoders warn about odd metadata, which is kept unchanged, and about bombs, which are errors here
         try:
             return decode(kind, *where)
         except Unsuitable as error:
@@ -103,9 +103,9 @@ def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
             raise ValueError(
                 f"{path}: an image must have at most {Image.MAX_IMAGE_PIXELS} pixels, got more; make it smaller first"
             ) from None
-        except Exception as error:  # damaged bytes make decoders raise errors of any kind
+        except Exception as error:  # decoders raise errors of any type for damaged files
             reason = " ".join(repr(error).split())[:200]
-            raise ValueError(f"{path}: the image cannot be read, it is damaged or cut off ({reason})") from None
+            raise ValueError(f"{path}: the image cannot be read; it is damaged or truncated ({reason})") from None
 
 
 def _kind(path: Path) -> ModuleType:
@@ -115,26 +115,26 @@ def _kind(path: Path) -> ModuleType:
         if start.startswith(magic) and (magic != b"RIFF" or start[8:12] == b"WEBP"):
             return kind
     raise ValueError(
-        f"{path}: must be a PNG, JPEG, TIFF, WebP, BMP or FITS image or an array of NumPy, got a file that is none of "
-        "these, or damaged; convert it to PNG or TIFF first"
+        f"{path}: must be a PNG, JPEG, TIFF, WebP, BMP or FITS image or a NumPy array, got a file of another format "
+        "or a damaged one; convert it to PNG or TIFF first"
     )
 
 
 def checked_raster(raster: Raster) -> Raster:
-    """Return an image whose samples all stand for something.
+    """Return the image if its samples are valid.
 
     Raises:
         Unsuitable: a value is infinite.
-        ValueError: an index is beyond its palette.
+        ValueError: an index is outside of the palette.
     """
     if raster.palette is not None and int(raster.samples.max()) >= len(raster.palette.colours):
-        raise ValueError(f"a pixel has colour {raster.samples.max()} of a palette of {len(raster.palette.colours)}")
+        raise ValueError(f"pixel index {raster.samples.max()} exceeds the palette of {len(raster.palette.colours)}")
     if raster.samples.dtype.kind == "f":
         infinite = np.isinf(raster.samples) & ~raster.has_nodata()
         if infinite.any():
             row, column, channel = np.argwhere(infinite)[0]
             raise Unsuitable(
-                f"values must be finite, or NaN where missing, got {raster.samples[row, column, channel]} in row "
-                f"{row + 1}, column {column + 1}; put NaN there, which marks what is missing"
+                f"values must be finite, or NaN if missing, got {raster.samples[row, column, channel]} in row "
+                f"{row + 1}, column {column + 1}; replace it with NaN to mark it as missing"
             )
     return raster

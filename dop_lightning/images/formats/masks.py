@@ -1,4 +1,4 @@
-"""Masks in files of their own: which values of an image are observed."""
+"""Masks of observed values in separate files."""
 
 from pathlib import Path
 
@@ -12,28 +12,28 @@ from dop_lightning.images.formats.sizes import by
 
 
 def read_mask(path: str | Path, like: LoadedImage) -> Tensor:
-    """Read which values of an image are observed from a file of its own.
+    """Read a mask of the observed values of an image.
 
-    A value is observed where the mask is above half of its largest value, white on black, so that JPEG will do; alpha
-    does not count, and NaN is not observed.
+    A value is observed if the mask is above half of its maximum (white on black), so that JPEG is accurate enough.
+    Alpha is ignored, and NaN means missing.
 
     Args:
-        path: an image or array of any kind that :func:`read_image` takes, of the size of the image; with one channel,
-            or all channels equal, for whole pixels, or with those of the image.
+        path: an image or array of any format that :func:`read_image` supports, of the size of the image. Masks with one
+            channel, or with equal channels, apply to whole pixels; other masks have the channels of the image.
         like: the image.
 
     Returns:
         Boolean ``(C, H, W)``, true where observed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, has another size or number of channels, or says that nothing is observed.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read, has the wrong size or number of channels, or no observed value.
     """
     return observed_by(read_raster(path), like, f"{path}")
 
 
 def observed_by(mask: Raster, like: LoadedImage, name: str) -> Tensor:
-    """:func:`read_mask` of a mask that is in memory already; ``name`` is for errors."""
+    """Do what :func:`read_mask` does for a mask in memory; ``name`` is used in errors."""
     values = np.nan_to_num(mask.upright().colours().astype(np.float64), nan=0.0)  # (H, W, C)
     if values.shape[:2] != like.format.size:
         raise ValueError(
@@ -41,12 +41,12 @@ def observed_by(mask: Raster, like: LoadedImage, name: str) -> Tensor:
         )
     observed = values > values.max() / 2
     if not observed.any():
-        raise ValueError(f"{name}: the mask must be above 0 where the image is observed, got nothing above 0")
+        raise ValueError(f"{name}: the mask must be above 0 where the image is observed, got no value above 0")
     if observed.shape[2] != like.format.channels:
         if (observed != observed[..., :1]).any():
             raise ValueError(
-                f"{name}: the mask must have 1 channel, or the {like.format.channels} of the image, got "
-                f"{observed.shape[2]} that differ"
+                f"{name}: the mask must have 1 channel, or {like.format.channels} like the image, got "
+                f"{observed.shape[2]} different ones"
             )
         observed = np.repeat(observed[..., :1], like.format.channels, axis=2)
     return flags_to_tensor(observed)

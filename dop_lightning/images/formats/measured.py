@@ -1,13 +1,13 @@
-"""Which images hold measurements, of cameras for science rather than for the eye."""
+"""Detect images whose values are measurements rather than photographs."""
 
 from dop_lightning.images.formats.raster import Raster
 
 SCIENTIFIC = (".fits",)
-"""Kinds of files whose values are measurements, of whatever depth."""
+"""Suffixes of formats whose values are measurements at any depth."""
 
 
 def is_measured(raster: Raster, value_range: tuple[float, float]) -> bool:
-    """Whether the values of an image are measurements: FITS, more than 8 bits, or floats whose range is not 0 … 1."""
+    """Return whether the values are measurements: FITS, more than 8 bits, or floats whose range is not 0 … 1."""
     if raster.palette is not None:
         return False
     deep = raster.samples.dtype.kind in "iu" and raster.bits > 8

@@ -1,7 +1,7 @@
-"""Images as arrays of NumPy: ``.npy``, and ``.npz`` with one array.
+"""Images in NumPy files: ``.npy``, and ``.npz`` with one array.
 
-Shapes: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``; the channels are on the shorter of the first and the last axis, on
-the last where these are equal.
+Shapes: ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``; the channels are the shorter of the first and the last axis, or the
+last if they are equal.
 """
 
 import zipfile
@@ -26,12 +26,12 @@ class _Header(NamedTuple):
 
     @property
     def axis(self) -> int | None:
-        """Of the channels; ``None`` where there is one alone."""
+        """Axis of the channels; ``None`` for two dimensions."""
         return channel_axis(self.shape)
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Size (C, H, W) of the image."""
         if self.axis is None:
             return 1, self.shape[0], self.shape[1]
         height, width = (side for k, side in enumerate(self.shape) if k != self.axis)
@@ -39,17 +39,17 @@ class _Header(NamedTuple):
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of an array."""
+    """Return (C, H, W) of the array in a file."""
     with _open(path) as (_, header):
         return header.size
 
 
 def read(path: Path) -> Raster:
-    """The content of a file of NumPy."""
+    """Read a NumPy file."""
     with _open(path) as (file, header):
         count = int(np.prod(header.shape))
         content = file.read(count * header.dtype.itemsize)
-    # Too few bytes are an error here.
+    # Raises an error if bytes are missing.
     flat = np.frombuffer(content, dtype=header.dtype, count=count).astype(header.dtype.newbyteorder("="))
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")
     samples = array[..., None] if header.axis is None else np.moveaxis(array, header.axis, 2)
@@ -58,10 +58,10 @@ def read(path: Path) -> Raster:
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write an array with the axes and the order in memory that it came with, under the name that it had."""
+    """Write an array with the axes, memory order and name of the input."""
     header: _Header = raster.metadata["header"]
     axis = header.axis
-    # After a conversion of channels a grey image has one of the axes of before.
+    # A two-dimensional input that was converted to RGB has three axes.
     array = raster.samples[..., 0] if axis is None and raster.channels == 1 else raster.samples
     if axis == 0:
         array = np.moveaxis(array, 2, 0)
@@ -71,7 +71,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
         np.save(file, array, allow_pickle=False)
         return
     compression = zipfile.ZIP_DEFLATED if header.compressed else zipfile.ZIP_STORED
-    # Not by numpy.savez, which has arguments of its own and takes no array of their names.
+    # numpy.savez does not support arrays whose names are those of its arguments.
     with (
         zipfile.ZipFile(file, "w", compression) as archive,
         archive.open(f"{header.key}.npy", "w", force_zip64=True) as member,
@@ -81,7 +81,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[IO[bytes], _Header]]:
-    """The file at the first sample of its array, and what its header says."""
+    """Open a file at the first sample of its array, and parse its header."""
     with path.open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC:
             file.seek(0)
@@ -92,8 +92,8 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], _Header]]:
         if len(names) != 1:
             listed = ", ".join(name.removesuffix(".npy") for name in names) or "none"
             raise Unsuitable(
-                f"an image must be alone in its .npz file, got {len(names)} arrays: {listed}; "
-                "save the one that is meant with numpy.save"
+                f"an .npz file must contain exactly one array, got {len(names)}: {listed}; save the image with "
+                "numpy.save"
             )
         compressed = archive.getinfo(names[0]).compress_type != zipfile.ZIP_STORED
         with archive.open(names[0]) as file:
@@ -101,11 +101,11 @@ def _open(path: Path) -> Iterator[tuple[IO[bytes], _Header]]:
 
 
 def _header(file: IO[bytes], key: str | None, compressed: bool) -> _Header:
-    """Read the header of an array and refuse what is no image."""
+    """Read the header of an array, and check that it is an image."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     if version not in ((1, 0), (2, 0)):
-        raise Unsuitable(f"an array must have version 1 or 2 of the format of NumPy, got {version[0]}.{version[1]}")
+        raise Unsuitable(f"an array must have version 1 or 2 of the NumPy format, got {version[0]}.{version[1]}")
     shape, fortran, dtype = read_header(file)
     check_array(shape, dtype)
     header = _Header(shape, fortran, dtype, key, compressed)
@@ -114,7 +114,7 @@ def _header(file: IO[bytes], key: str | None, compressed: bool) -> _Header:
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:
-    """The axis of the channels; ``None`` where there is one alone, and no axis.
+    """Return the axis of the channels; ``None`` for two dimensions.
 
     >>> channel_axis((480, 640)), channel_axis((480, 640, 3)), channel_axis((3, 480, 640))
     (None, 2, 0)
@@ -125,16 +125,16 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse arrays that are no images.
+    """Check that an array is an image.
 
     Raises:
-        Unsuitable: the shape or the number format is none of an image.
+        Unsuitable: the shape or the number format is not supported.
     """
     if dtype.hasobject:
-        raise Unsuitable("an image must hold numbers, got Python objects (a pickle), which are never loaded")
+        raise Unsuitable("an image must contain numbers, got Python objects (a pickle), which are never loaded")
     if dtype.kind == "c":
-        raise Unsuitable(f"an image must hold real numbers, got {dtype}; save its absolute value or its parts")
+        raise Unsuitable(f"an image must contain real numbers, got {dtype}; save its absolute value or its parts")
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise Unsuitable(f"an image must hold numbers of at most 64 bits, got {dtype}")
+        raise Unsuitable(f"an image must contain numbers of at most 64 bits, got {dtype}")
     if len(shape) not in (2, 3):
         raise Unsuitable(f"an image must have shape (H, W), (H, W, C) or (C, H, W), got {shape}")

@@ -1,4 +1,4 @@
-"""What becomes of values beyond the range of an image, and whether a range that was given is one of it at all."""
+"""Clamp values far outside of the range of an image, and check ranges specified by the user."""
 
 from torch import Tensor
 
@@ -6,34 +6,34 @@ from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.raster import Unsuitable
 
 BEYOND = 0.5
-"""How far values may lie beyond the range, in widths of it."""
+"""Maximum distance of values from the range, in multiples of its width."""
 
 LEAST_INSIDE = 0.1
-"""The share of the observed values that a given range must hold; the others may be outliers."""
+"""Minimum fraction of the observed values within a specified range; the others may be outliers."""
 
 
 def within_reach(image: LoadedImage) -> Tensor:
-    """The values of an image, as a problem observes them.
+    """Return the values of an image as the observation of a problem.
 
-    Values beyond the range are outliers; by how much changes nothing of the image, but steps as large as that would not
-    be stable. They are brought to half a range beyond it.
+    Values outside of the range are outliers. They are clamped to half a range beyond it: their magnitude does not
+    affect the recovered image, but large values would make the iteration unstable.
     """
     low, high = image.values.aminmax()
     if low >= -BEYOND and high <= 1 + BEYOND:
-        return image.values  # the same memory: an image may be large
+        return image.values  # not copied, since images may be large
     return image.values.clamp(-BEYOND, 1 + BEYOND)
 
 
 def check_range_given(image: LoadedImage) -> None:
-    """Refuse a range that has little to do with the values, of another image or in other units.
+    """Check that a specified range matches the values; it may be that of another image or in other units.
 
     Raises:
-        Unsuitable: it holds too few of them.
+        Unsuitable: too few values are within the range.
     """
     inside = (image.values >= 0) & (image.values <= 1)
     share = float((inside if image.mask is None else inside[image.mask]).float().mean())
     if share < LEAST_INSIDE:
         raise Unsuitable(
-            f"value_range must hold at least {LEAST_INSIDE:.0%} of the values, in the units of the image, got "
-            f"{image.format.value_range}, which holds {share:.1%}"
+            f"value_range must contain at least {LEAST_INSIDE:.0%} of the values, in the units of the image, got "
+            f"{image.format.value_range}, which contains {share:.1%}"
         )

@@ -1,4 +1,4 @@
-"""Samples of fewer than 8 bits, as PNG and BMP hold them: side by side in a byte, the first in the highest bits.
+"""Pack samples of fewer than 8 bits, as in PNG and BMP: several per byte, the first in the highest bits.
 
 Shapes: H × W pixels.
 """
@@ -7,10 +7,10 @@ import numpy as np
 
 
 def pack_rows(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Pack the samples of each row; what is left of its last byte is 0.
+    """Pack the samples of each row, and pad its last byte with 0.
 
     Args:
-        samples: ``(H, W)``, below 2^bits.
+        samples: ``(H, W)``, less than 2^bits.
         bits: 1, 2, 4 or 8.
 
     Returns:

@@ -1,7 +1,6 @@
-"""JPEG and WebP: photographs of 8 bits, by Pillow.
+"""JPEG and WebP photographs with 8 bits, read with Pillow.
 
-Where the file has lost something to its compression (JPEG always, WebP mostly), the image is written as PNG, which adds
-no errors of its own.
+Images with lossy compression (JPEG always, WebP usually) are written as PNG, which adds no errors.
 
 Shapes: H × W pixels, C channels.
 """
@@ -22,13 +21,13 @@ _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 3}
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of a JPEG or WebP file, upright."""
+    """Return (C, H, W) of an upright JPEG or WebP file."""
     with _open(path) as image:
         return upright_shape(_CHANNELS[image.mode], image.height, image.width, png.orientation_of(image))
 
 
 def read(path: Path) -> Raster:
-    """The content of a JPEG or WebP file."""
+    """Read a JPEG or WebP file."""
     with _open(path) as image:
         orientation = png.orientation_of(image)
         metadata: dict[str, Any]
@@ -45,14 +44,14 @@ def read(path: Path) -> Raster:
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write a lossless WebP; of grey images too, for which it has RGB alone."""
+    """Write a lossless WebP; grey images are written as RGB, because WebP has no grey mode."""
     planes = np.repeat(raster.samples, 3, axis=2) if raster.channels == 1 else raster.samples
     if raster.alpha is not None:
         planes = np.dstack([planes, raster.alpha])
     kept = dict(raster.metadata["webp"])
     if raster.metadata.get("converted"):
         kept.pop("icc_profile", None)  # it describes other channels
-    # Exact: the colours of invisible pixels are kept.
+    # `exact` keeps the colours of invisible pixels.
     image = Image.fromarray(np.ascontiguousarray(planes))
     image.save(file, format="WEBP", lossless=True, exact=True, **kept)
 
@@ -66,13 +65,13 @@ def _open(path: Path) -> Iterator[Image.Image]:
     with Image.open(path, formats=("JPEG", "WEBP")) as image:
         check_size(1, image.height, image.width)
         frames = getattr(image, "n_frames", 1)
-        # Of a JPEG with several pictures, as telephones make them, the first is the photograph.
+        # In a JPEG with several pictures, as phones write them, the first is the photograph.
         if image.format == "WEBP" and frames > 1:
-            raise Unsuitable(f"an image must not be an animation, got one of {frames} frames; save one of them")
+            raise Unsuitable(f"an image must not be an animation, got {frames} frames; save one of them")
         if image.mode == "CMYK":
             raise Unsuitable(
-                "an image must be grey or RGB, got CMYK, colours for print; convert it to RGB first, with its colour "
-                "profile: `magick in.jpg -profile sRGB.icc out.png`, or ImageCms.profileToProfile of Pillow"
+                "an image must be grey or RGB, got CMYK (print colours); convert it to RGB first, with its colour "
+                "profile: `magick in.jpg -profile sRGB.icc out.png`, or Pillow's ImageCms.profileToProfile"
             )
         if image.mode not in _CHANNELS:
             raise Unsuitable(
@@ -82,9 +81,9 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 
 def _scan_webp(path: Path) -> bool:
-    """Whether the pixels of a WebP are in a chunk VP8L, which holds them as they were.
+    """Return whether a WebP is lossless (its pixels are in a VP8L chunk), and check its size.
 
-    Pillow makes room for the pixels as it opens a WebP; so their number is looked at before.
+    Pillow allocates memory for the pixels when it opens a WebP, so the size is checked before.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -103,7 +102,7 @@ def _scan_webp(path: Path) -> bool:
 
 
 def _webp_size(kind: bytes, start: bytes) -> tuple[int, int]:
-    """(width, height), from the first ten bytes of a chunk."""
+    """Return (width, height) from the first ten bytes of a chunk."""
     if kind == b"VP8X":
         return 1 + int.from_bytes(start[4:7], "little"), 1 + int.from_bytes(start[7:10], "little")
     if kind == b"VP8L":

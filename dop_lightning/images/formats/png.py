@@ -1,7 +1,7 @@
-"""PNG files of every depth and colour type. Their chunks are taken over as they are.
+"""PNG files of any depth and colour type. Chunks of metadata are kept unchanged.
 
-Pillow decodes up to 8 bits. It makes 8 bits of 16 in colour, so that these are decoded by imagecodecs. That would make
-alpha of a colour key, and it writes to standard error what it finds odd, so that it sees plain pixels alone.
+Pillow decodes up to 8 bits; because it reduces 16-bit colour to 8 bits, imagecodecs decodes 16 bits. imagecodecs would
+convert a colour key to alpha, and prints warnings to standard error, so it only receives plain pixels.
 
 Shapes: H × W pixels, C channels.
 """
@@ -32,13 +32,13 @@ _CHANNELS = {GREY: 1, RGB: 3, PALETTE: 3, GREY_ALPHA: 1, RGB_ALPHA: 3}
 _DEPTHS = {GREY: (1, 2, 4, 8, 16), PALETTE: (1, 2, 4, 8)}
 
 COLOUR_CHUNKS = ("cICP", "iCCP", "sRGB", "gAMA", "cHRM")
-"""What the numbers mean as colours; these come before the palette."""
+"""Chunks that define the colour space, which must precede the palette."""
 
 _OTHER_CHUNKS = ("pHYs", "eXIf", "tEXt", "zTXt", "iTXt")
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of a PNG file, upright."""
+    """Return (C, H, W) of an upright PNG file."""
     with path.open("rb") as file:
         header, _ = _scan(file)
     with Image.open(path, formats=("PNG",)) as image:
@@ -46,33 +46,33 @@ def shape(path: Path) -> tuple[int, int, int]:
 
 
 def read(path: Path) -> Raster:
-    """The content of a PNG file."""
+    """Read a PNG file."""
     with path.open("rb") as file:
         header, chunks = _scan(file)
     with Image.open(path, formats=("PNG",)) as image:
         orientation = orientation_of(image)
         pixels = decode_16(path, header) if header.depth == 16 else np.array(image)
     if header.colour == GREY and header.depth in (2, 4):
-        pixels = pixels // (255 // (2**header.depth - 1))  # Pillow spreads the levels over 8 bits
+        pixels = pixels // (255 // (2**header.depth - 1))  # Pillow scales the levels to 8 bits
     pixels = pixels.reshape(header.height, header.width, -1)
     alpha = None
     if header.colour in (GREY_ALPHA, RGB_ALPHA):
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
     palette, key = _palette(header, chunks), None
     if header.colour in (GREY, RGB) and "tRNS" in chunks:
-        # Only as many bits count as a sample has.
+        # Only the lowest ``depth`` bits are significant.
         key = tuple(level % 2**header.depth for level in struct.unpack(f">{pixels.shape[2]}H", chunks["tRNS"]))
     metadata = {"chunks": chunks["kept"]}
     return Raster(".png", pixels, header.depth, alpha, palette, key, None, orientation, metadata)
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write a PNG of the depth and colour type that the image has."""
+    """Write a PNG with the depth and colour type of the image."""
     colour = PALETTE if raster.palette is not None else {1: GREY, 3: RGB}[raster.channels]
     pixels = raster.samples
     if raster.alpha is not None:
         pixels, colour = np.dstack([pixels, raster.alpha]), {GREY: GREY_ALPHA, RGB: RGB_ALPHA}[colour]
-    # A profile describes other channels than converted ones.
+    # The colour profile does not apply to converted channels.
     dropped = ("iCCP", "cICP") if raster.metadata.get("converted") else ()
     kept: list[Chunk] = [chunk for chunk in raster.metadata["chunks"] if chunk[0] not in dropped]
     data = [(kind, content) for kind, content in encode(pixels, raster.bits, colour) if kind in ("IHDR", "IDAT")]
@@ -80,7 +80,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
     if raster.palette is not None:
         chunks.append(("PLTE", raster.palette.colours.tobytes()))
         if raster.palette.alphas is not None:
-            # What is opaque at the end need not be said.
+            # Opaque entries at the end may be omitted.
             chunks.append(("tRNS", raster.palette.alphas.tobytes().rstrip(b"\xff") or b"\xff"))
     if raster.key is not None:
         chunks.append(("tRNS", struct.pack(f">{len(raster.key)}H", *raster.key)))
@@ -89,7 +89,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
 
 
 def metadata_chunks(image: Image.Image) -> list[Chunk]:
-    """The profile, EXIF, XMP and resolution of a picture of another kind, as chunks of PNG."""
+    """Return the profile, EXIF, XMP and resolution of an image of another format as PNG chunks."""
     chunks = []
     if profile := image.info.get("icc_profile"):
         chunks.append(("iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
@@ -105,13 +105,13 @@ def metadata_chunks(image: Image.Image) -> list[Chunk]:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 … 8, as the EXIF data of a picture say, or else its XMP."""
+    """Return the orientation, 1 … 8, from the EXIF data of an image, otherwise from its XMP."""
     orientation = image.getexif().get(0x0112, 1)
     return orientation if orientation in range(1, 9) else 1
 
 
 def _scan(file: BinaryIO) -> tuple[Header, dict]:
-    """The header, and the content of the chunks that count, ``kept`` those that are taken over; no pixels."""
+    """Return the header and the contents of the relevant chunks, except pixels; ``kept`` are chunks of metadata."""
     found: dict = {"kept": []}
     header = None
     for kind, length in chunk_heads(file):
@@ -119,21 +119,21 @@ def _scan(file: BinaryIO) -> tuple[Header, dict]:
             width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", file.read(13))
             header = Header(width, height, depth, colour, bool(interlaced))
             if header.colour not in _CHANNELS or header.depth not in _DEPTHS.get(header.colour, (8, 16)):
-                raise ValueError(f"there is no PNG of {header.depth} bits of colour type {header.colour}")
+                raise ValueError(f"invalid combination of {header.depth} bits and colour type {header.colour}")
             check_size(_CHANNELS[header.colour], header.height, header.width)
         elif kind == "acTL":
             frames = struct.unpack(">I", file.read(4))[0]
             if frames > 1:
-                raise Unsuitable(f"an image must not be an animation, got one of {frames} frames; save one of them")
+                raise Unsuitable(f"an image must not be an animation, got {frames} frames; save one of them")
         elif kind in ("PLTE", "tRNS"):
             found.setdefault(kind, file.read(length))
         elif kind in COLOUR_CHUNKS or kind in _OTHER_CHUNKS:
             content, check = file.read(length), file.read(4)
-            # Decoders pass over what is damaged and does not change the pixels.
+            # Damaged chunks that do not affect the pixels are skipped, as decoders do.
             if check == struct.pack(">I", zlib.crc32(kind.encode() + content)):
                 found["kept"].append((kind, content))
     if header is None:
-        raise ValueError("there is no header")
+        raise ValueError("the header is missing")
     return header, found
 
 

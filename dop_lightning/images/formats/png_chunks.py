@@ -1,6 +1,6 @@
-"""The chunks that a PNG file is made of.
+"""Chunks of PNG files.
 
-Each is its length, its kind of four letters, its content, and a checksum.
+A chunk consists of its length, its type of four letters, its content, and a checksum.
 """
 
 import struct
@@ -26,12 +26,12 @@ class Header(NamedTuple):
 
     @property
     def planes(self) -> int:
-        """Samples of a stored pixel."""
+        """Number of samples per stored pixel."""
         return {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}[self.colour]
 
 
 def chunk_heads(file: BinaryIO) -> Iterator[tuple[str, int]]:
-    """The kind and length of each chunk; the file stands at its content then, and may be moved."""
+    """Yield the type and length of each chunk, with the file positioned at its content; callers may move it."""
     position = len(SIGNATURE)
     while True:
         file.seek(position)
@@ -44,7 +44,7 @@ def chunk_heads(file: BinaryIO) -> Iterator[tuple[str, int]]:
 
 
 def write_chunks(file: BinaryIO, chunks: Sequence[Chunk]) -> None:
-    """Write a PNG of these chunks."""
+    """Write a PNG that consists of these chunks."""
     file.write(SIGNATURE)
     for kind, content in chunks:
         code = kind.encode("latin-1")

@@ -1,6 +1,6 @@
-"""The pixels of PNG files beyond those that Pillow decodes and encodes: of 16 bits, and packed.
+"""Pixels of PNG files that Pillow does not support: 16 bits, and packed samples.
 
-Shapes: H × W pixels, S samples of a pixel.
+Shapes: H × W pixels, S samples per pixel.
 """
 
 import io
@@ -16,11 +16,11 @@ from dop_lightning.images.formats.packing import pack_rows
 from dop_lightning.images.formats.png_chunks import PALETTE, Chunk, Header, chunk_heads, write_chunks
 
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-"""The passes of an interlaced image: first row and column, and the steps from there."""
+"""Passes of an interlaced image: first row and column, and steps."""
 
 
 def decode_16(path: Path, header: Header) -> np.ndarray:
-    """The samples of 16 bits, ``(H, W, S)``: each pass of an interlaced image, or the whole, as an image of its own."""
+    """Decode 16-bit samples ``(H, W, S)``. Each pass of an interlaced image is decoded as a separate image."""
     from imagecodecs import png_decode
 
     passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
@@ -46,12 +46,12 @@ def _slices(first: tuple[int, int, int, int]) -> tuple[slice, slice]:
 
 
 def _filtered_size(part: np.ndarray) -> int:
-    """Bytes of the rows of a pass, each after the number of its filter."""
+    """Return the number of bytes of the rows of a pass, including one byte per row for its filter."""
     return len(part) + 2 * part.size if part.size else 0
 
 
 def _inflated(path: Path, size: int) -> bytes:
-    """The first ``size`` bytes of pixels."""
+    """Return the first ``size`` bytes of decompressed pixel data."""
     decompress = zlib.decompressobj()
     data = bytearray()
     with path.open("rb") as file:
@@ -59,20 +59,20 @@ def _inflated(path: Path, size: int) -> bytes:
             if kind == "IDAT":
                 content, check = file.read(length), file.read(4)
                 if check != struct.pack(">I", zlib.crc32(b"IDAT" + content)):
-                    raise ValueError("a checksum is wrong")
-                # No more than is needed: a small file may hold very much.
+                    raise ValueError("wrong checksum")
+                # limited to the expected size, since a small file may decompress to a huge one
                 if len(data) < size:
                     data += decompress.decompress(content, max_length=size - len(data))
     if len(data) < size:
-        raise ValueError(f"{size} bytes of pixels expected, {len(data)} there")
+        raise ValueError(f"expected {size} bytes of pixels, got {len(data)}")
     return bytes(data)
 
 
 def encode(pixels: np.ndarray, bits: int, colour: int) -> Iterator[Chunk]:
-    """The chunks of a PNG of these pixels; its header comes first."""
+    """Yield the chunks of a PNG with these pixels, header first."""
     if bits < 8 or colour == PALETTE:
         height, width = pixels.shape[:2]
-        # Each row starts with its filter: none, as the standard advises for indices and few bits.
+        # Each row starts with its filter: no filter, as the standard advises for indices and few bits.
         rows = np.pad(pack_rows(pixels[..., 0], bits), ((0, 0), (1, 0)))
         yield "IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
         yield "IDAT", zlib.compress(rows.tobytes())

@@ -1,4 +1,4 @@
-"""What an image file holds: its samples as they are stored, and all that is needed to store others in their place.
+"""Content of an image file: the samples as stored, and the information to replace them by others.
 
 Shapes: H × W pixels, C channels without transparency, n colours of a palette.
 """
@@ -11,20 +11,20 @@ import numpy as np
 from PIL import Image
 
 SAMPLES_PER_PIXEL_OF_THE_LIMIT = 4
-"""An image may hold this many times the samples of the largest grey image, whatever its number of channels."""
+"""Maximum number of samples of an image, in multiples of the maximum number of pixels."""
 
 
 class Unsuitable(ValueError):
-    """A file that is whole and cannot be taken. Its text says why and what to do; whoever knows the file names it."""
+    """A valid file that is not supported. The message gives the reason and a fix; callers add the name of the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """The colours that indices stand for.
+    """Colours of an indexed image.
 
     Attributes:
         colours: ``(n, 3)``, uint8.
-        alphas: ``(n,)``, uint8, 0 for invisible; ``None`` where all are opaque.
+        alphas: ``(n,)``, uint8, 0 for invisible; ``None`` if all are opaque.
     """
 
     colours: np.ndarray
@@ -36,15 +36,15 @@ class Raster:
     """The content of an image file.
 
     Attributes:
-        suffix: of the kind of file that it is written as.
+        suffix: suffix of the format in which the image is written.
         samples: ``(H, W, C)`` in the number format of the file; with a palette, indices ``(H, W, 1)``.
-        bits: of each sample that count; fewer than the number format has for 1, 2, 4, 10, 12 or 14 bits.
-        alpha: ``(H, W)``, 0 for invisible, in the number format of the samples; ``None`` where there is none.
+        bits: significant bits per sample; less than those of the number format for 1, 2, 4, 10, 12 or 14 bits.
+        alpha: ``(H, W)``, 0 for invisible, in the number format of the samples; ``None`` without an alpha channel.
         palette: see :class:`Palette`.
-        key: the colour of C samples that stands for invisible.
-        nodata: the sample that stands for a missing one, in its channel alone.
-        orientation: 1 … 8, the EXIF tag: how the stored pixels have to be turned to stand upright.
-        metadata: what only the kind of file knows of, such as profiles, resolution and compression.
+        key: the transparent colour, C samples, if any.
+        nodata: the sample value that marks missing values in their channel, if any.
+        orientation: EXIF orientation 1 … 8 of the stored pixels.
+        metadata: metadata that is specific to the format, such as profiles, resolution and compression.
     """
 
     suffix: str
@@ -59,17 +59,17 @@ class Raster:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """Size (H, W) of the samples."""
         return self.samples.shape[0], self.samples.shape[1]
 
     @property
     def channels(self) -> int:
-        """C of the colours."""
+        """Number of channels of the colours."""
         return 3 if self.palette is not None else self.samples.shape[2]
 
     @property
     def mode(self) -> str:
-        """``1``, ``L``, ``RGB``, ``P``, or ``7 channels``; with ``A`` where there is an alpha plane."""
+        """``1``, ``L``, ``RGB``, ``P``, or ``7 channels``; with ``A`` if there is an alpha channel."""
         if self.palette is not None:
             return "P"
         if self.samples.dtype.kind == "b" and self.channels == 1:
@@ -79,7 +79,7 @@ class Raster:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the largest value that a sample can have; (0, 255) for the colours of a palette."""
+        """Minimum and maximum possible value of a sample; (0, 255) for the colours of a palette."""
         dtype = self.samples.dtype
         if self.palette is not None:
             return 0, 255
@@ -90,15 +90,15 @@ class Raster:
         return 0, 1 if dtype.kind == "b" else 2**self.bits - 1
 
     def colours(self) -> np.ndarray:
-        """The values of the image, ``(H, W, C)``: its samples, or what they stand for in the palette."""
+        """Return the values of the image, ``(H, W, C)``: its samples, or their colours in the palette."""
         if self.palette is None:
             return self.samples
         return self.palette.colours[self.samples[..., 0]]
 
     def observed(self) -> np.ndarray | None:
-        """Which values are there, ``(H, W, C)``; ``None`` where all are.
+        """Return the mask of observed values, ``(H, W, C)``; ``None`` if all are observed.
 
-        Missing are pixels that are invisible (alpha 0, or the colour key), NaN, and what equals ``nodata``.
+        Invisible pixels (alpha 0, or the colour key), NaN, and samples equal to ``nodata`` are missing.
         """
         visible = np.ones((*self.size, self.channels), dtype=bool)
         if self.alpha is not None:
@@ -113,14 +113,14 @@ class Raster:
         return None if visible.all() else visible
 
     def has_key(self) -> np.ndarray:
-        """Which pixels have the colour of the key, ``(H, W)``."""
+        """Return the mask of pixels with the transparent colour, ``(H, W)``."""
         return (self.samples == np.array(self.key)).all(axis=2)
 
     def has_nodata(self) -> np.ndarray:
-        """Which samples are declared missing by their value, ``(H, W, C)``."""
+        """Return the mask of samples equal to ``nodata``, ``(H, W, C)``."""
         if self.nodata is None:
             return np.zeros(self.samples.shape, dtype=bool)
-        # In the number format of the samples: the text of a file says 1e+20 where float32 has 1.00000002e+20.
+        # Compare in the number format of the samples: the tag has 1e+20, but float32 has 1.00000002e+20.
         with np.errstate(over="ignore"):
             nodata = np.float64(self.nodata).astype(self.samples.dtype) if self._can_hold(self.nodata) else np.nan
         return np.asarray(self.samples == nodata)
@@ -130,11 +130,11 @@ class Raster:
         return self.samples.dtype.kind == "f" or (low <= value <= high and value == round(value))
 
     def upright(self) -> Self:
-        """The same image with its pixels turned upright; ``orientation`` still tells how they were stored."""
+        """Return the image with upright pixels; ``orientation`` is still that of the stored pixels."""
         return self._turned(turned_upright)
 
     def as_stored(self) -> Self:
-        """What :meth:`upright` was given."""
+        """Undo :meth:`upright`."""
         return self._turned(turned_as_stored)
 
     def _turned(self, turn: Any) -> Self:
@@ -143,7 +143,7 @@ class Raster:
 
 
 def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels ``(H, W, …)`` by their EXIF orientation, 1 … 8."""
+    """Apply the EXIF orientation, 1 … 8, to stored pixels ``(H, W, …)``."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     return _flipped(pixels, orientation)
@@ -162,16 +162,16 @@ def _flipped(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def upright_shape(channels: int, height: int, width: int, orientation: int) -> tuple[int, int, int]:
-    """(C, H, W) of an upright image, of the size that it is stored in."""
+    """Return (C, H, W) of the upright image, given its stored size."""
     return (channels, width, height) if orientation >= 5 else (channels, height, width)
 
 
 def check_size(channels: int, height: int, width: int) -> None:
-    """Refuse images without pixels, and those that are too large to be decoded without care.
+    """Check that an image has pixels and is not too large to be decoded safely.
 
     Raises:
-        Unsuitable: there is no pixel, or there are more than ``PIL.Image.MAX_IMAGE_PIXELS`` (or four samples for each
-            of so many).
+        Unsuitable: the image has no pixels, more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or more than four times as
+            many samples.
     """
     if min(channels, height, width) < 1:
         raise Unsuitable(
@@ -187,5 +187,5 @@ def check_size(channels: int, height: int, width: int) -> None:
     if channels * height * width > SAMPLES_PER_PIXEL_OF_THE_LIMIT * limit:
         raise Unsuitable(
             f"an image must have at most {SAMPLES_PER_PIXEL_OF_THE_LIMIT * limit} samples, got {channels} channels of "
-            f"{height}×{width} (height × width); make it smaller first, or take fewer channels"
+            f"{height}×{width} (height × width); make it smaller first, or use fewer channels"
         )

@@ -1,4 +1,4 @@
-"""New values in the place of an image's own: rounded, as colours of its palette, beside its colour key.
+"""Replace the values of an image: round them, use the colours of its palette, and avoid its transparent colour.
 
 Shapes: H × W pixels, C channels, n colours of a palette.
 """
@@ -10,20 +10,20 @@ import numpy as np
 from dop_lightning.images.formats.raster import Palette, Raster
 
 _PIXELS_AT_ONCE = 1 << 14
-"""Distances to all colours of a palette take 256 numbers a pixel."""
+"""Number of pixels at a time: the distances to all colours of a palette are 256 numbers per pixel."""
 
 
 def repaint(raster: Raster, colours: np.ndarray, kept: np.ndarray | None = None) -> Raster:
-    """Put ``colours`` in the place of those of an image, and keep everything else of it.
+    """Replace the colours of an image by ``colours``, and keep everything else.
 
-    Integers are rounded and clipped to what their bits hold. Of a palette, each pixel gets the nearest colour among
-    the entries with the alpha that it had; its own where that is as near. Pixels that had the colour key keep it, and
-    other pixels that would hit it are moved by one level. Samples that had the ``nodata`` value keep it.
+    Integers are rounded and clipped to their bits. With a palette, each pixel gets the nearest colour among the entries
+    with its alpha; its current entry is preferred if it is equally near. Pixels with the transparent colour keep it,
+    and other pixels that would equal it are changed by one level. Samples with the ``nodata`` value keep it.
 
     Args:
         raster: the image.
         colours: ``(H, W, C)``, finite, in the units of the file.
-        kept: bool ``(H, W, C)``, values that have not changed: their samples stay, to the bit.
+        kept: bool ``(H, W, C)``, true for unchanged values, whose samples are kept bit for bit.
     """
     if raster.palette is not None:
         return replace(raster, samples=_indices(raster.samples, raster.palette, colours))
@@ -38,13 +38,13 @@ def repaint(raster: Raster, colours: np.ndarray, kept: np.ndarray | None = None)
 
 
 def quantised(colours: np.ndarray, raster: Raster) -> np.ndarray:
-    """Values in the units of the file as samples of the number format and the bits of an image; any shape."""
+    """Convert values in the units of the file, of any shape, to the number format and the bits of an image."""
     dtype = raster.samples.dtype
     low, high = raster.limits
     if dtype.kind == "f":
         return np.clip(colours, low, high).astype(dtype)
     rounded = np.rint(colours)
-    # The largest 64-bit integers are no floats: 2^63 − 1 and 2^64 − 1 would be rounded up and wrap around.
+    # The largest 64-bit integers are not floats: 2^63 − 1 and 2^64 − 1 would be rounded up and wrap around.
     top = rounded >= float(high)
     samples = np.where(top, 0.0, np.maximum(rounded, float(low))).astype(dtype)
     samples[top] = high
@@ -62,7 +62,7 @@ def _indices(samples: np.ndarray, entries_of: Palette, colours: np.ndarray) -> n
         chosen = np.flatnonzero(alphas[own] == alpha)
         for start in range(0, len(chosen), _PIXELS_AT_ONCE):
             part = chosen[start : start + _PIXELS_AT_ONCE]
-            # Squares of whole numbers up to 255, which float32 holds exactly; those of the pixel are left out.
+            # Squared distances up to a constant per pixel; exact in float32, since they are integers up to 255².
             distances = (palette[entries] ** 2).sum(1) - 2 * pixels[part] @ palette[entries].T  # (pixels, entries)
             nearest = entries[distances.argmin(1)]
             kept = palette[own[part]]

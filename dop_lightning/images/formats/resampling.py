@@ -1,4 +1,4 @@
-"""Images of another size or with other channels, at any depth; missing values do not bleed into their neighbours.
+"""Resize images and convert their channels, at any depth. Missing values do not bleed into their neighbours.
 
 Shapes: H × W pixels, C channels.
 """
@@ -15,21 +15,21 @@ from dop_lightning.images.formats.repaint import quantised
 Channels = Literal["as_is", "grey", "rgb"]
 
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in grey, of ITU-R 601."""
+"""Weights of red, green and blue in grey, from ITU-R 601."""
 
 _WANTED = {"grey": 1, "rgb": 3}
 _SAFE = 1e30
-"""Pillow resizes in single precision, where larger values might overflow."""
+"""Larger values are scaled down before resizing, because Pillow uses single precision, which might overflow."""
 
 
 def with_channels(raster: Raster, channels: Channels) -> Raster:
-    """Convert to grey (ITU-R 601 luma) or RGB where needed.
+    """Convert to grey (ITU-R 601 luma) or RGB if necessary.
 
-    A palette becomes colours then, a colour key an alpha plane, and fewer than 8 bits become 8. The colour profile is
-    left out, since it describes other channels.
+    The conversion resolves a palette, replaces a transparent colour by an alpha channel, and scales fewer than 8 bits
+    to 8. The colour profile is omitted, since it does not apply to the new channels.
 
     Raises:
-        Unsuitable: the image has another number of channels than 1 or 3.
+        Unsuitable: the image does not have 1 or 3 channels.
     """
     if channels == "as_is" or raster.channels == _WANTED[channels]:
         return raster
@@ -50,20 +50,20 @@ def with_channels(raster: Raster, channels: Channels) -> Raster:
 
 
 def resized(raster: Raster, size: tuple[int, int]) -> tuple[Raster, np.ndarray, np.ndarray | None]:
-    """Resize by Lanczos.
+    """Resize with a Lanczos filter.
 
-    8 bits are resized on 8 bits, as Pillow does; other depths, and what has missing values, in single precision, within
-    the least and the largest observed value. Missing values have no weight: a value is the weighted sum of the observed
-    ones by the sum of their weights, and missing where that is less than a half. A palette becomes colours, a colour
-    key an alpha plane.
+    8-bit images are resized in 8 bits, as by Pillow. Other depths, and images with missing values, are resized in
+    single precision and clipped to the minimum and maximum observed value. Missing values have no weight: a value is
+    the weighted mean of observed ones, and missing if their weights sum to less than one half. A palette is resolved,
+    and a transparent colour replaced by an alpha channel.
 
     Args:
         raster: the image.
         size: the new (H, W).
 
     Returns:
-        The image; its values ``(H, W, C)`` in the units of the file, which are not rounded where they were not
-        resized on 8 bits; and which are observed, ``(H, W, C)``, or ``None`` where all are.
+        The image; its values ``(H, W, C)`` in the units of the file, rounded only if they were resized in 8 bits; and
+        the mask of observed values ``(H, W, C)``, or ``None`` if all are observed.
     """
     raster = _expanded(raster)
     observed, samples = raster.observed(), raster.samples
@@ -83,7 +83,7 @@ def resized(raster: Raster, size: tuple[int, int]) -> tuple[Raster, np.ndarray, 
 
 
 def _expanded(raster: Raster) -> Raster:
-    """The same image with colours for a palette, and alpha for a colour key."""
+    """Resolve the palette, and replace the transparent colour by an alpha channel."""
     if raster.palette is not None:
         alphas = raster.palette.alphas
         alpha = None if alphas is None else alphas[raster.samples[..., 0]]
@@ -91,12 +91,12 @@ def _expanded(raster: Raster) -> Raster:
     if raster.key is None:
         return raster
     alpha = np.where(raster.has_key(), 0, int(raster.limits[1])).astype(raster.samples.dtype)
-    # No format has alpha of fewer bits.
+    # No format supports alpha with fewer than 8 bits.
     return _eight_bits(replace(raster, alpha=alpha, key=None))
 
 
 def _eight_bits(raster: Raster) -> Raster:
-    """Black and white as 0 and 255, and levels of fewer bits in between."""
+    """Scale samples of fewer than 8 bits to 0 … 255."""
     largest = int(raster.limits[1])
     if raster.samples.dtype.kind not in "bu" or largest >= 255:
         return raster
@@ -113,7 +113,7 @@ def _is_eight_bit(raster: Raster) -> bool:
 
 
 def _lanczos(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 or float32, ``(H, W)``."""
+    """Resize a uint8 or float32 plane ``(H, W)``."""
     image = Image.fromarray(np.ascontiguousarray(plane))
     return np.array(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
 
@@ -140,7 +140,7 @@ def _weighted(
 
 
 def _resized_alpha(own: np.ndarray, raster: Raster, size: tuple[int, int]) -> np.ndarray:
-    """0 where less than half of the weight of ``own`` is visible, and above elsewhere."""
+    """Resize alpha: 0 if less than half of the weight is visible, otherwise positive."""
     visible = own != 0
     if _is_eight_bit(raster):
         alpha = _lanczos(own, size)

@@ -1,4 +1,4 @@
-"""The images a user means: files, folders, patterns, and the photographs that come with the package."""
+"""Find images by file, folder, pattern, or name of a bundled photograph."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ IMAGE_SUFFIXES = (
 
 
 def sample_folder() -> Path:
-    """Where the bundled photographs are: inside an installed package, in ``data/`` of a checkout."""
+    """Return the folder of the bundled photographs: inside an installed package, or ``data/`` of a checkout."""
     return bundled_folder("samples", "data")
 
 
 def sample_names() -> list[str]:
-    """The names by which :func:`find_images` knows the bundled photographs.
+    """Return the names of the bundled photographs, which :func:`find_images` accepts.
 
     >>> sample_names()
     ['astronaut', 'camera', 'chelsea', 'coffee', 'rocket']
@@ -27,14 +27,14 @@ def sample_names() -> list[str]:
 
 
 def find_images(patterns: Patterns) -> list[Path]:
-    """List the images that ``patterns`` name: files, folders, patterns with ``*``, names of samples.
+    """List the images of ``patterns``: files, folders, patterns with ``*``, and names of samples.
 
-    See :func:`~dop_lightning.foundation.find.find_files`; folders and patterns give files with one of
-    ``IMAGE_SUFFIXES``. ``frame.fits[1]`` and ``*.fits[SCI]`` name one HDU of a FITS file: the paths returned end in
+    See :func:`~dop_lightning.foundation.find.find_files`; folders and patterns match files with one of
+    ``IMAGE_SUFFIXES``. ``frame.fits[1]`` and ``*.fits[SCI]`` select one HDU of a FITS file; the returned paths end in
     the same brackets.
 
     Raises:
-        ValueError: an entry names nothing.
+        ValueError: an entry matches no image.
 
     >>> [path.name for path in find_images(["camera", "coffee"])]
     ['camera.png', 'coffee.png']
@@ -54,7 +54,7 @@ def find_images(patterns: Patterns) -> list[Path]:
 
 
 def image_name(path: Path) -> str:
-    """Return the name of an image: that of its file without suffix, and the HDU where the path names one.
+    """Return the name of an image: the file name without suffix, followed by the HDU if the path selects one.
 
     >>> image_name(Path("night/frame.fits[SCI,1]")), image_name(Path("photo.png"))
     ('frame[SCI,1]', 'photo')

@@ -1,4 +1,4 @@
-"""Sizes of images, as users give and read them: height × width."""
+"""Parse and format sizes of images: height × width."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from dop_lightning.images.formats.raster import Unsuitable
 
 
 def new_size(resize: int | Sequence[int], height: int, width: int) -> tuple[int, int]:
-    """(H, W) of a resized image: ``resize`` itself, or of this longer side and the same form.
+    """Return (H, W) of a resized image: ``resize`` itself, or with this longer side and the same aspect ratio.
 
     Raises:
-        ValueError: a side is no whole number of at least 1.
+        ValueError: a side is not an integer of at least 1.
 
     >>> new_size(6, 10, 20), new_size((5, 6), 10, 20)
     ((3, 6), (5, 6))
@@ -23,10 +23,10 @@ def new_size(resize: int | Sequence[int], height: int, width: int) -> tuple[int,
 
 
 def centre(wanted: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns in the middle.
+    """Return the slices of the rows and columns of a centre crop.
 
     Raises:
-        Unsuitable: there are fewer.
+        Unsuitable: the crop is larger than the image.
     """
     if wanted[0] > size[0] or wanted[1] > size[1]:
         raise Unsuitable(f"crop must be at most the image, {by(size)} (height × width), got {by(wanted)}")
@@ -35,10 +35,10 @@ def centre(wanted: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice
 
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) of one whole number or two.
+    """Return (height, width), given one or two integers.
 
     Raises:
-        ValueError: it is neither, or below 1.
+        ValueError: the value is of another type, or less than 1.
     """
     sides = [value, value] if isinstance(value, int) else list(value) if isinstance(value, Sequence) else [value]
     if len(sides) != 2 or isinstance(value, str):
@@ -47,5 +47,5 @@ def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 
 
 def by(size: Sequence[int]) -> str:
-    """Height × width, for messages."""
+    """Format a size as height×width, for messages."""
     return f"{size[0]}×{size[1]}"

@@ -1,8 +1,9 @@
-r"""Ranges of frames that noise limits: wide enough for the noise, and stretched where it would be too fine to be seen.
+r"""Ranges of frames limited by noise: wide enough for the noise, and stretched if the noise is small in the range.
 
-A frame of the sky has stars that are thousands of times brighter than the noise of the sky. In shares of such a range
-the sky has no noise, and whatever fits the stars is wrong there by many times of it. The noise of light grows with its
-root, and so a root is what makes it even (Anscombe, *Biometrika* 35, 1948): with the level c of the sky and a width w,
+A frame of the sky contains stars that are thousands of times brighter than the noise of the sky. Relative to such a
+range, the noise is negligible, and a fit to the stars has errors in the sky that are many times the noise. The standard
+deviation of photon noise grows with the square root of the signal, so a square root stabilizes it (Anscombe,
+*Biometrika* 35, 1948). With the level c of the sky and a width w,
 
     ``f(v) = sign(u)·2w(√(1 + |u|) − 1)``, ``u = (v − c)/w``,
 
@@ -18,31 +19,31 @@ import torch
 from dop_lightning.engine.steps.clean_entries import background_noise
 
 NOISE_INSIDE = 5.0
-"""The range goes beyond the image by at least this many standard deviations of the noise."""
+"""Standard deviations of the noise by which the range exceeds the median."""
 
 TOO_FINE = 100.0
-"""A range of more standard deviations of the noise is stretched."""
+"""Width of the range, in standard deviations of the noise, above which it is stretched."""
 
 SKY, DARK = 0.75, 0.1
-"""Nor is one stretched unless this share of the values lies in the lowest tenth: a picture is not made of sky."""
+"""A range is stretched only if the fraction SKY of the values is in its lowest fraction DARK, unlike in photographs."""
 
 WIDTH = 16.0
-"""w in standard deviations: that of a sky of 256 photons per pixel."""
+"""Width w in standard deviations of the noise: that of a sky of 256 photons per pixel."""
 
 
 class Stretch(tuple[float, float]):
-    """A range (lo, hi) whose values in between are not in proportion: f above.
+    """A range (lo, hi) with the nonlinear scale f of this module.
 
     Attributes:
-        centre: c.
-        width: w, above 0.
+        centre: level c of the sky.
+        width: width w, positive.
     """
 
     centre: float
     width: float
 
     def __new__(cls, low: float, high: float, centre: float, width: float) -> Self:
-        """A tuple of two, as any range."""
+        """Create a tuple of two numbers, like other ranges."""
         made = super().__new__(cls, (low, high))
         made.centre, made.width = centre, width
         return made
@@ -52,7 +53,7 @@ class Stretch(tuple[float, float]):
 
 
 def forward(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Shares of a range, 0 and 1 at its ends, float64: of a linear one (v − lo)/(hi − lo).
+    """Scale values to fractions of a range, float64: 0 at lo, 1 at hi; (v − lo)/(hi − lo) for a linear range.
 
     >>> forward(np.array([0.0, 300.0]), (0.0, 400.0)).tolist()
     [0.0, 0.75]
@@ -65,7 +66,7 @@ def forward(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
 
 
 def inverse(shares: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """The values that :func:`forward` takes there.
+    """Invert :func:`forward`.
 
     >>> sky = Stretch(100.0, 60000.0, centre=200.0, width=272.0)
     >>> inverse(forward(np.array([120.0, 200.0, 5000.0]), sky), sky).round(6).tolist()
@@ -84,18 +85,18 @@ def inverse(shares: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
 def range_with_noise(
     colours: np.ndarray, observed: np.ndarray | None, value_range: tuple[float, float], step: float
 ) -> tuple[float, float]:
-    """The range of a frame, by its noise.
+    """Extend the range of a frame by its noise.
 
     Args:
         colours: ``(H, W, C)``.
-        observed: bool, ``(H, W, C)``; ``None`` where all are.
-        value_range: that of the image without its noise.
-        step: the distance of two values of the number format.
+        observed: bool ``(H, W, C)``; ``None`` if all values are observed.
+        value_range: range of the image without noise.
+        step: spacing of the number format.
 
     Returns:
-        The range itself, of an image that noise does not limit. Else one that goes :data:`NOISE_INSIDE` standard
-        deviations further, within the values that were observed; stretched, where it is more than :data:`TOO_FINE` and
-        most of the frame is dark.
+        The range itself if the image is not limited by noise. Otherwise, a range that extends at least
+        :data:`NOISE_INSIDE` standard deviations from the median, but not beyond the observed values. It is stretched if
+        it is wider than :data:`TOO_FINE` standard deviations and most of the frame is dark.
     """
     low, high = value_range
     largest = float(np.finfo(np.float32).max)

@@ -1,9 +1,9 @@
-"""TIFF files by tifffile: of any number format, as samples of a pixel or as pages of one size, channels then.
+"""TIFF files of any number format, read with tifffile. Channels are samples per pixel, or pages of one size.
 
-Read is the image at its full size; overviews, thumbnails and masks beside it are passed over. Inverted greys (white is
-0) are turned to black is 0. What a file declares missing (GDAL's nodata) is missing.
+The image is read at full size; overviews, thumbnails and masks are ignored. Inverted greys (white is 0) are converted
+to black is 0. Values that the file declares missing (GDAL's nodata tag) are missing.
 
-Shapes: H × W pixels, S samples of a pixel, C of them colours, N pages.
+Shapes: H × W pixels, S samples per pixel, C of them colours, N pages.
 """
 
 import logging
@@ -21,11 +21,11 @@ from dop_lightning.images.formats.tiff_tags import COLOUR_MAP, kept_tags, nodata
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 
 _PAGES = 4096
-"""No image has more channels in pages of their own than this; a damaged file may have millions."""
+"""Maximum number of pages; a damaged file may have millions."""
 
 _REFUSED = {
-    5: "CMYK, colours for print; convert it to RGB first, with its colour profile: "
-    "`magick in.tif -profile sRGB.icc out.tif`, or ImageCms.profileToProfile of Pillow",
+    5: "CMYK (print colours); convert it to RGB first, with its colour profile: "
+    "`magick in.tif -profile sRGB.icc out.tif`, or Pillow's ImageCms.profileToProfile",
     YCBCR: "YCbCr without JPEG compression; convert it to RGB first",
     8: "CIELab; convert it to RGB first, or save its L, a and b as bands (photometric minisblack)",
     9: "ICCLab; convert it to RGB first",
@@ -36,14 +36,14 @@ _JPEG = (6, 7)
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of a TIFF file, upright."""
+    """Return (C, H, W) of an upright TIFF file."""
     with _open(path) as pages:
         page = pages[0]
         return upright_shape(_channels(pages), page.imagelength, page.imagewidth, orientation_of(page))
 
 
 def read(path: Path) -> Raster:
-    """The content of a TIFF file."""
+    """Read a TIFF file."""
     with _open(path) as pages:
         page = pages[0]
         for each in pages:
@@ -89,7 +89,7 @@ def read(path: Path) -> Raster:
 
 
 def inverted(planes: np.ndarray, bits: int) -> np.ndarray:
-    """Black for white; signed and floating point samples have no white, and stay."""
+    """Swap black and white; signed and floating-point samples have no white, and are returned unchanged."""
     if planes.dtype.kind == "b":
         return ~planes
     return planes.dtype.type(2**bits - 1) - planes if planes.dtype.kind == "u" else planes
@@ -97,7 +97,7 @@ def inverted(planes: np.ndarray, bits: int) -> np.ndarray:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep tifffile from writing to standard error what it finds odd."""
+    """Suppress the warnings of tifffile on standard error."""
     logger = logging.getLogger("tifffile")
     before, logger.disabled = logger.disabled, True
     try:
@@ -108,16 +108,16 @@ def silent() -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[list[Any]]:
-    """The pages of the image, its header checked."""
+    """Open the pages of the image, and check its header."""
     from tifffile import TiffFile
 
-    # Not multifile: a file may name others, which nobody has asked to read.
+    # A file may refer to other files, which must not be read.
     with silent(), TiffFile(path, _multifile=False) as file:
         count = len(file.pages)
         if count > _PAGES:
-            raise Unsuitable(f"an image must have at most {_PAGES} pages, as its channels, got {count}")
+            raise Unsuitable(f"an image must have at most {_PAGES} pages, which are its channels, got {count}")
         pages: list[Any] = list(file.pages)
-        # Bit 0 of the type is set for images of reduced size, bit 2 for masks.
+        # Bit 0 of the type marks images of reduced size, bit 2 masks.
         pages = [page for page in pages if not page.subfiletype & 5] or pages[:1]
         page = pages[0]
         _check_kind(page)
@@ -130,32 +130,34 @@ def _open(path: Path) -> Iterator[list[Any]]:
 
 
 def _check_kind(page: Any) -> None:
-    """Refuse number formats and colours that are no channels."""
+    """Check that number format and colours are supported."""
     if page.imagedepth != 1:
         raise Unsuitable(f"an image must have one layer, got {page.imagedepth}; save one of them")
     if page.dtype is None or not isinstance(page.bitspersample, int):
         raise Unsuitable(
-            f"the samples must be integers or floating point of one depth, got {page.bitspersample} bits of format "
+            f"samples must be integers or floating point of one depth, got {page.bitspersample} bits of format "
             f"{page.sampleformat}"
         )
     if page.dtype.kind == "c":
-        raise Unsuitable("an image must hold real numbers, got complex ones; save its absolute value or its parts")
+        raise Unsuitable("an image must contain real numbers, got complex ones; save its absolute value or its parts")
     photometric = int(page.photometric)
     readable = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE)
     from_jpeg = photometric == YCBCR and int(page.compression) in _JPEG and page.planarconfig == 1
     if not readable and not (from_jpeg and page.samplesperpixel == 3):
         name = getattr(page.photometric, "name", photometric)
         raise Unsuitable(
-            f"an image must be grey, RGB, of a palette or of bands, got {_REFUSED.get(photometric, f'kind {name}')}"
+            f"an image must be grey, RGB, indexed or multi-band, got {_REFUSED.get(photometric, f'kind {name}')}"
         )
     if photometric == PALETTE and (page.samplesperpixel > 1 or page.bitspersample > 8):
         raise Unsuitable(
-            f"an image with a palette must have one index of at most 8 bits a pixel, got {page.samplesperpixel} of "
+            f"an image with a palette must have one index of at most 8 bits per pixel, got {page.samplesperpixel} of "
             f"{page.bitspersample} bits; convert it to RGB first"
         )
     least = 3 if photometric in (RGB, YCBCR) else 1
     if page.samplesperpixel - len(page.extrasamples) < least:
-        raise ValueError(f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra, {least} are colours")
+        raise ValueError(
+            f"{len(page.extrasamples)} of {page.samplesperpixel} samples are extra, but {least} must be colours"
+        )
 
 
 def _check_alike(pages: Sequence[Any]) -> None:
@@ -164,15 +166,15 @@ def _check_alike(pages: Sequence[Any]) -> None:
         same = page.shape == first.shape and page.dtype == first.dtype and page.photometric == first.photometric
         if not same or page.bitspersample != first.bitspersample or page.samplesperpixel > 1:
             raise Unsuitable(
-                f"pages must be channels, grey and of one size and depth, got {first.shape} of {first.dtype} first and "
-                f"{page.shape} of {page.dtype} as number {k + 1}; save the one that is meant"
+                f"pages must be grey channels of one size and depth, got {first.shape} of {first.dtype} on page 1 and "
+                f"{page.shape} of {page.dtype} on page {k + 1}; save one page as a separate file"
             )
     if first.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
-        raise Unsuitable(f"pages must be channels, grey, got {len(pages)} with a palette; save the one that is meant")
+        raise Unsuitable(f"pages must be grey channels, got {len(pages)} with a palette; save one as a separate file")
 
 
 def _check_segments(page: Any, file_size: int) -> None:
-    """Refuse what is cut off: the decoder would take what is not there for black."""
+    """Check that the file is not truncated: the decoder would read missing parts as black."""
     if page.is_tiled:
         expected = math.ceil(page.imagelength / page.tilelength) * math.ceil(page.imagewidth / page.tilewidth)
     else:
@@ -181,17 +183,17 @@ def _check_segments(page: Any, file_size: int) -> None:
         expected *= page.samplesperpixel
     offsets, counts = page.dataoffsets, page.databytecounts
     if min(len(offsets), len(counts)) < expected:
-        raise ValueError(f"{expected} strips or tiles expected, {len(offsets)} there")
+        raise ValueError(f"expected {expected} strips or tiles, got {len(offsets)}")
     for offset, count in zip(offsets, counts, strict=True):
-        # Both are 0 for what was never written (a sparse file).
+        # Both are 0 for parts that were never written (a sparse file).
         if (offset, count) != (0, 0) and (offset + count > file_size or offset == 0 or count == 0):
-            raise ValueError(f"the strip at {offset} of {count} bytes is not in the file")
+            raise ValueError(f"the strip at offset {offset} of {count} bytes exceeds the file")
         if int(page.compression) == 7 and count:
             _check_jpeg(page, offset, count)
 
 
 def _check_jpeg(page: Any, offset: int, count: int) -> None:
-    """Refuse a JPEG in a strip that is larger than its image says, before there is room made for it."""
+    """Check the size of a JPEG within a strip before memory is allocated for it; it may exceed that of the image."""
     from tifffile.tifffile import jpeg_shape
 
     page.parent.filehandle.seek(offset)
@@ -200,7 +202,7 @@ def _check_jpeg(page: Any, offset: int, count: int) -> None:
 
 
 def _planes(page: Any) -> np.ndarray:
-    """The samples of a page, ``(H, W, S)``, in native byte order."""
+    """Return the samples of a page, ``(H, W, S)``, in native byte order."""
     pixels = page.asarray()
     stored = (page.imagelength, page.imagewidth, page.samplesperpixel)
     if page.planarconfig == 2 and page.samplesperpixel > 1:
@@ -216,6 +218,6 @@ def _channels(pages: Sequence[Any]) -> int:
 
 
 def _alpha(page: Any) -> int | None:
-    """Which sample of a pixel is alpha: the first extra one that says so (1 associated, 2 unassociated)."""
+    """Return the index of the alpha sample: the first extra sample of type 1 (associated) or 2 (unassociated)."""
     first = page.samplesperpixel - len(page.extrasamples)
     return next((first + k for k, kind in enumerate(page.extrasamples) if int(kind) in (1, 2)), None)

@@ -1,10 +1,10 @@
-"""TIFF files out, as :mod:`dop_lightning.images.formats.tiff` has found them.
+"""Write TIFF files in the layout in which :mod:`dop_lightning.images.formats.tiff` read them.
 
-Compression is kept where it loses nothing and can be written (none, LZW, deflate, PackBits, Zstandard, LZMA), and is
-deflate otherwise, and none for packed samples (2 … 7, 9 … 15 bits). Not kept are EXIF data in a directory of their own,
-overviews, thumbnails, masks, and private tags.
+Lossless compression that can be written is kept (none, LZW, deflate, PackBits, Zstandard, LZMA); other files are
+written with deflate, and packed samples (2 … 7, 9 … 15 bits) uncompressed. EXIF data in a separate directory,
+overviews, thumbnails, masks and private tags are not kept.
 
-Shapes: H × W pixels, S samples of a pixel.
+Shapes: H × W pixels, S samples per pixel.
 """
 
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ _UNASSOCIATED = 2
 
 
 def write(file: BinaryIO, raster: Raster) -> None:
-    """Write a TIFF with the layout, the number format and the tags that the image came with."""
+    """Write a TIFF with the layout, number format and tags of the input."""
     from tifffile import TiffWriter
 
     metadata = raster.metadata
@@ -34,7 +34,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
     planes = samples if raster.alpha is None else np.insert(samples, alpha, raster.alpha, axis=2)  # (H, W, S)
     options = {
         "photometric": photometric,
-        "metadata": None,  # tifffile's own description of shapes
+        "metadata": None,  # no description of shapes by tifffile
         "software": "",
         "contiguous": False,
         **_coding(raster),
@@ -58,7 +58,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
 
 
 def _colours(raster: Raster) -> tuple[int, int, tuple[int, ...]]:
-    """What the samples stand for: the photometric tag, the place of alpha among them, and the kinds of extra ones."""
+    """Return the photometric tag, the index of alpha among the samples, and the types of extra samples."""
     metadata = raster.metadata
     if raster.palette is not None:
         return PALETTE, 0, ()
@@ -71,7 +71,7 @@ def _colours(raster: Raster) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _coding(raster: Raster) -> dict[str, Any]:
-    """How samples become bytes: the compression, and the forms that it can be combined with."""
+    """Return the options of the compression, and of a predictor and tiles if they are compatible with it."""
     metadata, dtype = raster.metadata, raster.samples.dtype
     depth = 1 if dtype.kind == "b" else 8 * dtype.itemsize
     if raster.bits not in (1, depth):
@@ -87,7 +87,7 @@ def _coding(raster: Raster) -> dict[str, Any]:
 
 
 def _tags(raster: Raster, k: int) -> list[tuple[int, int, int, Any, bool]]:
-    """The further tags of page k."""
+    """Return additional tags of page k."""
     metadata = raster.metadata
     left_out: set[int] = set()
     if raster.size != metadata["size"]:

@@ -1,4 +1,4 @@
-"""Which values of a file are black and white: what its number format says, or else its samples without outliers.
+"""Range of the clean values of an image, by its number format, or estimated robustly to outliers.
 
 Shapes: H × W pixels, C channels.
 """
@@ -16,41 +16,41 @@ _MIDDLE = _SIDE * _SIDE // 2
 _WINDOWS_AT_ONCE = 1 << 16
 
 _MANY = 0.01
-"""The share of the pixels that a value has to have to be salt or pepper, rather than a highlight."""
+"""Fraction of the pixels above which an extreme value may be salt or pepper rather than a highlight."""
 
 _FEW = 4
-"""So many pixels are not many, however small the image."""
+"""Number of pixels that are too few for salt or pepper, even in small images."""
 
 FINEST = 2.0**-24
-"""The resolution of shares of a range, which are float32."""
+"""Resolution of float32 in fractions of a range."""
 
 _FULL = 0.2
-"""Scattered values fill fewer windows than this share of the pixels that have them: even of 35 % salt, 6 %."""
+"""Scattered values fill fewer windows than this fraction of their number of pixels: 6 % even for 35 % of salt."""
 
 
 def value_range(raster: Raster) -> tuple[float, float]:
-    """Find the values lo and hi of an image that become 0 and 1.
+    """Estimate the values lo and hi of an image that are scaled to 0 and 1.
 
-    Up to 8 bits, and for the colours of a palette, they are 0 and the largest value: 1, 3, 15, 255. Else let a and b
-    be the least and the largest of the observed values after a 5×5 median filter of each channel, so that single
-    outliers do not count; missing values are the median of their channel there.
+    Up to 8 bits, and for the colours of a palette, they are 0 and the maximum: 1, 3, 15, 255. Otherwise, let a and b be
+    the minimum and maximum of the observed values after a 5×5 median filter of each channel, which removes single
+    outliers; the filter replaces missing values by the median of their channel.
 
-    - Unsigned integers of up to 16 bits: 0 and the smallest 2ᵏ − 1, k = 8 … 16, that is at least b, as sensors have
-      10, 12 or 14 bits.
-    - Floating point: 0 and 1 where all observed values lie in [0, 1] and b > 0.5.
-    - Else a − 0.1·(b − a) and b + 0.1·(b − a), within the least and the largest observed value. Where these are equal,
-      a ∓ 0.5·|a|, or ∓ 0.5 for a = 0.
+    - Unsigned integers of up to 16 bits: 0 and the smallest 2ᵏ − 1 ≥ b, k = 8 … 16, since sensors have 10, 12 or 14
+      bits.
+    - Floating point: 0 and 1 if all observed values are in [0, 1] and b > 0.5.
+    - Otherwise, a − 0.1·(b − a) and b + 0.1·(b − a), limited to the minimum and maximum observed value. If these are
+      equal, a ∓ 0.5·|a|, or ∓ 0.5 for a = 0.
 
-    The filter alone sees salt and pepper of up to about a tenth of the pixels as outliers. The least and the largest
-    value of a channel are therefore left out before, where many pixels have them but few neighbourhoods are full of
-    them, unlike in a white background: what is left of each row is filtered then. Where more than half of a window is
-    off by other values the range gets too wide, which does no harm but to contrast.
+    The filter alone removes salt and pepper of up to about a tenth of the pixels. Therefore the minimum and maximum of
+    a channel are first removed if many pixels have them but few windows are filled with them, unlike in a white
+    background; the rest of each row is then filtered. If other outliers fill more than half of a window, the range is
+    too wide, which only reduces the contrast.
 
     Args:
         raster: the image, with at least one observed value.
 
     Raises:
-        Unsuitable: the values spread further than floating point holds.
+        Unsuitable: the range of the values overflows.
     """
     kind, limits = raster.samples.dtype.kind, raster.limits
     if raster.palette is not None or (kind in "bu" and limits[1] <= 255):
@@ -66,12 +66,12 @@ def value_range(raster: Raster) -> tuple[float, float]:
         width = abs(low) or 1.0
         lo, hi = low - 0.5 * width, low + 0.5 * width
     if not math.isfinite(hi - lo) or lo >= hi:
-        raise Unsuitable(f"the values must spread over a finite range, got {least:g} … {largest:g}; rescale them first")
+        raise Unsuitable(f"the range of the values must be finite, got {least:g} … {largest:g}; rescale them first")
     return lo, hi
 
 
 def checked_range(value: Sequence[float]) -> tuple[float, float]:
-    """Return ``value`` as (lo, hi) if it is two finite numbers in this order.
+    """Return ``value`` as (lo, hi) if it is two finite numbers in ascending order.
 
     >>> checked_range((1.0, 0.0))
     Traceback (most recent call last):
@@ -87,14 +87,14 @@ def checked_range(value: Sequence[float]) -> tuple[float, float]:
 
 
 def check_resolution(raster: Raster, value_range: tuple[float, float]) -> None:
-    """Refuse integers of 64 bits that double precision merges, such as 2⁶⁰ + 1 and 2⁶⁰ + 2.
+    """Check that double precision resolves 64-bit integers; it does not distinguish 2⁶⁰ + 1 and 2⁶⁰ + 2.
 
     Args:
         raster: the image.
-        value_range: the values that become 0 and 1.
+        value_range: the values that are scaled to 0 and 1.
 
     Raises:
-        Unsuitable: neighbouring numbers of double precision differ by more than 2⁻²⁴ of the range.
+        Unsuitable: adjacent numbers in double precision differ by more than 2⁻²⁴ of the range.
     """
     samples = raster.samples
     if samples.dtype.kind not in "iu" or samples.dtype.itemsize < 8:
@@ -103,13 +103,13 @@ def check_resolution(raster: Raster, value_range: tuple[float, float]) -> None:
     step = float(np.spacing(max(abs(low), abs(high))))
     if step > 1 and step > FINEST * (high - low):
         raise Unsuitable(
-            f"integers beyond ±2**53 must differ by more than double precision resolves, which is {step:g} here, got "
-            f"values from {low:.17g} to {high:.17g}; subtract an offset first"
+            f"integers beyond ±2**53 must be resolved by double precision, whose spacing is {step:g} here, got values "
+            f"from {low:.17g} to {high:.17g}; subtract an offset first"
         )
 
 
 def _extremes(samples: np.ndarray, observed: np.ndarray | None) -> tuple[float, float, float, float]:
-    """The least value, the least and the largest after the filter, and the largest; of all channels together."""
+    """Return the minimum, the minimum and maximum after the filter, and the maximum, over all channels."""
     found = []
     for k in range(samples.shape[2]):
         channel = samples[..., k]
@@ -121,7 +121,7 @@ def _extremes(samples: np.ndarray, observed: np.ndarray | None) -> tuple[float, 
             middle = np.partition(values, len(values) // 2)[len(values) // 2]
             channel = np.where(here, channel, middle)
         channel, here = _without_scattered(channel, here, (values.min(), values.max()))
-        # The largest of the negated is the least; in float64, since the least integer has no negative of its kind.
+        # The minimum is the negated maximum of −x; in float64, since the smallest integer cannot be negated.
         filtered = _largest_median(channel, here), -_largest_median(-channel.astype(np.float64), here)
         found.append((float(values.min()), float(filtered[1]), float(filtered[0]), float(values.max())))
     least, low, high, largest = zip(*found, strict=True)
@@ -131,7 +131,7 @@ def _extremes(samples: np.ndarray, observed: np.ndarray | None) -> tuple[float, 
 def _without_scattered(
     channel: np.ndarray, here: np.ndarray | None, values: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Leave out those of two values that are scattered: the rest of a channel, row after row, as one row."""
+    """Remove each of two values if it is scattered; returns the rest of the channel as one row."""
     keep = np.ones(channel.shape, dtype=bool) if here is None else here.copy()
     for value in values:
         hit = (channel == value) & keep
@@ -145,10 +145,10 @@ def _without_scattered(
 
 
 def _largest_median(channel: np.ndarray, here: np.ndarray | None) -> float:
-    """The largest median of a 5×5 window around a pixel of ``here``; pixels at the edge are repeated beyond it.
+    """Return the maximum median over the 5×5 windows around the pixels of ``here``, with edge padding.
 
-    The medians of every fourth window or so give a bound. A window can only beat it with 13 samples above, and few
-    have: those are looked at, by and by.
+    The medians of a regular subset of windows give a lower bound. A window can exceed it only if 13 of its samples do,
+    which is rare. These windows are evaluated in batches, and each batch raises the bound.
     """
     padded = np.pad(channel, _SIDE // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (_SIDE, _SIDE))  # (H, W, 5, 5)
@@ -167,13 +167,13 @@ def _largest_median(channel: np.ndarray, here: np.ndarray | None) -> float:
         left[rows, columns] = False
         left &= _box_count(padded > best) > _MIDDLE
         candidates = np.argwhere(left)
-        # Spread over the image, since a whole bright region may be left.
+        # spread over the image, since the candidates may form one bright region
         chosen = candidates[:: max(1, math.ceil(len(candidates) / _WINDOWS_AT_ONCE))]
     return best
 
 
 def _box_count(flags: np.ndarray) -> np.ndarray:
-    """How many are set in each 5×5 window, ``(H + 4, W + 4)`` -> ``(H, W)``."""
+    """Count the set flags in each 5×5 window, ``(H + 4, W + 4)`` -> ``(H, W)``."""
     height, width = flags.shape[0] - _SIDE + 1, flags.shape[1] - _SIDE + 1
     ones = flags.view(np.uint8)
     rows = sum((ones[k : k + height] for k in range(1, _SIDE)), start=ones[:height].copy())

@@ -1,4 +1,4 @@
-"""deepinv both ways: recovery as a ``Reconstructor``, and our measurements as a ``LinearPhysics``.
+"""Adapters for deepinv: recovery as a ``Reconstructor``, and our measurement operators as a ``LinearPhysics``.
 
 deepinv is imported when a name of this package is first used.
 """
@@ -24,7 +24,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name in PUBLIC:
-            import_deepinv()  # before anything that takes longer
+            import_deepinv()  # fails early if deepinv is missing
         return _imported(name)
 
 

@@ -1,4 +1,4 @@
-"""A physics of deepinv as a measurement of one image of a batch.
+"""Convert a deepinv physics to a measurement operator for each image of a batch.
 
 Shapes: B images of a batch, X ``(B, *n)``, observations ``(B, *m)``.
 """
@@ -17,20 +17,20 @@ from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 from dop_lightning.problems.randomness import stream
 
 USUAL_RANGE = (0.5, 2.0)
-"""Observations whose scale lies in this range are used as they are; others are divided by it."""
+"""Observations are divided by their scale unless it is in this range."""
 
 ROUNDING = 1e-4
-"""Relative difference up to which two ways to compute A(X) count as equal."""
+"""Relative tolerance for two ways to compute A(X)."""
 
 
 @dataclass(frozen=True, eq=False)
 class GivenPhysics(Sensing):
-    """A of one image, by an object with ``A`` and ``A_adjoint``.
+    """Measurement of one image by an object with ``A`` and ``A_adjoint``.
 
     Args:
         physics: the object.
-        signal: ``(*n)``.
-        observation: ``(*m)``.
+        signal: shape ``(*n)`` of the image.
+        observation: shape ``(*m)`` of the observation.
     """
 
     physics: Any
@@ -39,36 +39,36 @@ class GivenPhysics(Sensing):
     name: ClassVar[str] = "physics"
 
     def observation_shape(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*m)``."""
+        """Return ``(*m)``."""
         return self.observation
 
     def signal_shape(self, observation_shape: Sequence[int]) -> tuple[int, ...]:
-        """``(*n)``."""
+        """Return ``(*n)``."""
         return self.signal
 
     def operator(self, problems: ProblemBatch) -> PhysicsOperator:
-        """A of a batch of one."""
+        """Return A for a batch of one image."""
         return PhysicsOperator(problems, self.physics)
 
     @property
     def slug(self) -> str:
-        """``physics``."""
+        """The name ``physics``."""
         return self.name
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``sensing``."""
+        """The attribute ``sensing``."""
         return {"sensing": self.name}
 
 
 class Measurement(NamedTuple):
-    """How one image was measured.
+    """Measurement of one image.
 
     Attributes:
-        sensing: A, divided by ``scale``; ``None`` if observed entries are entries of the image.
-        mask: boolean ``(*m)``, false where A(X) is 0 for every X; ``None`` if there is no such entry.
-        scale: what the observation has to be divided by.
-        of_ones: ``A(1)``, not divided, ``(*m)``.
+        sensing: A divided by ``scale``; ``None`` if A is the identity or a mask.
+        mask: boolean ``(*m)``, false where A(X) is 0 for every X; ``None`` if there are no such entries.
+        scale: divisor of the observation.
+        of_ones: ``A(1)``, not divided by ``scale``, ``(*m)``.
     """
 
     sensing: GivenPhysics | None
@@ -78,12 +78,12 @@ class Measurement(NamedTuple):
 
 
 class OneOfBatch(nn.Module):
-    """A of one image, by the A of the whole batch applied to zeros elsewhere.
+    """Operator A of one image: that of the whole batch, with zeros for the other images.
 
     Args:
-        physics: of a batch.
-        k: position of the image.
-        size: B.
+        physics: physics of the batch.
+        k: index of the image.
+        size: batch size B.
     """
 
     def __init__(self, physics: Any, k: int, size: int) -> None:
@@ -96,22 +96,22 @@ class OneOfBatch(nn.Module):
         return batch
 
     def A(self, x: Tensor) -> Tensor:
-        """``A(X)``, ``(1, *n)`` to ``(1, *m)``."""
+        """Return ``A(X)``: ``(1, *n)`` -> ``(1, *m)``."""
         measured: Tensor = self.physics.A(self._among_zeros(x))
         return measured[self.k : self.k + 1]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """``A*(r)``, ``(1, *m)`` to ``(1, *n)``."""
+        """Return ``A*(r)``: ``(1, *m)`` -> ``(1, *n)``."""
         adjoint: Tensor = self.physics.A_adjoint(self._among_zeros(y))
         return adjoint[self.k : self.k + 1]
 
 
 class Divided(nn.Module):
-    """``A/c``.
+    """Scaled operator ``A/c``.
 
     Args:
-        physics: has A and A_adjoint.
-        scale: c, above 0.
+        physics: object with A and A_adjoint.
+        scale: divisor c, positive.
     """
 
     def __init__(self, physics: Any, scale: float) -> None:
@@ -119,49 +119,49 @@ class Divided(nn.Module):
         self.physics, self.scale = physics, scale
 
     def A(self, x: Tensor) -> Tensor:
-        """``A(X)/c``."""
+        """Return ``A(X)/c``."""
         measured: Tensor = self.physics.A(x)
         return measured / self.scale
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """``A*(r)/c``."""
+        """Return ``A*(r)/c``."""
         adjoint: Tensor = self.physics.A_adjoint(y)
         return adjoint / self.scale
 
 
 @torch.no_grad()
 def measurements(physics: Any, y: Tensor) -> list[Measurement]:
-    """Return how each image of a batch was measured.
+    """Return the measurement of each image of a batch.
 
-    A physics has one A for all images, or parameters whose first axis are the images, such as a mask or a kernel per
+    A physics has either one A for all images, or parameters with a leading batch axis, such as one mask or kernel per
     image.
 
     Args:
-        physics: linear, on the device of ``y``.
-        y: ``(B, *m)``.
+        physics: linear physics, on the device of ``y``.
+        y: observations ``(B, *m)``.
 
     Raises:
-        ValueError: it is not linear, A_adjoint is not its adjoint, or what it measures are not images C×H×W.
+        ValueError: the physics is not linear, A_adjoint is not its adjoint, or it does not measure images C×H×W.
     """
     check_methods(physics)
     label = type(physics).__name__
     back = try_method(label, physics, "A_adjoint", torch.zeros_like(y))
     if back.dim() != 4 or len(back) != len(y):
         raise ValueError(
-            f"physics must measure images B×C×H×W, but its A_adjoint of y {tuple(y.shape)} gives {tuple(back.shape)}"
+            f"physics must measure images B×C×H×W, but its A_adjoint maps y {tuple(y.shape)} to {tuple(back.shape)}"
         )
     n = tuple(back.shape[1:])
     X = torch.randn(1, *n, generator=stream(0, "sensing"), dtype=torch.float32).to(y)
     whole = try_method(label, physics, "A", X.expand(len(y), *n))
     if tuple(whole.shape) != tuple(y.shape):
-        raise ValueError(f"y must have the shape {tuple(whole.shape)} that physics makes, got {tuple(y.shape)}")
+        raise ValueError(f"y must have the shape {tuple(whole.shape)} of physics.A(X), got {tuple(y.shape)}")
     found = [_measurement(_of_image(physics, k, X, whole), X) for k in range(len(y))]
     check_linear(label, _of_image(physics, 0, X, whole), n, tuple(y.shape[1:]), y)
     return found
 
 
 def _of_image(physics: Any, k: int, X: Tensor, whole: Tensor) -> Any:
-    """A of image k alone: as it is, with its own parameters, or by that of the batch."""
+    """Return A of image k: ``physics`` itself, a copy with the parameters of image k, or that of the batch."""
     size = len(whole)
     if size == 1 or _measures(physics, X, whole[k]):
         return physics
@@ -176,10 +176,10 @@ def _of_image(physics: Any, k: int, X: Tensor, whole: Tensor) -> Any:
 
 
 def _measures(physics: Any, X: Tensor, expected: Tensor) -> bool:
-    """Whether A of one image gives what A of the batch has given."""
+    """Return whether A of one image agrees with A of the batch."""
     try:
         found = physics.A(X)
-    except Exception:  # of any kind: the code is another's
+    except Exception:  # third-party code may raise any error
         return False
     return tuple(found.shape) == (1, *expected.shape) and bool(
         (found[0] - expected).norm() <= ROUNDING * expected.norm()
@@ -198,7 +198,7 @@ def _measurement(physics: Any, X: Tensor) -> Measurement:
 
 
 def _scale(of_X: Tensor, of_ones: Tensor) -> float:
-    """The size of the entries of A(1) that are not 0, or of A(X) if there are none; 1 if that is usual."""
+    """Return the RMS of the nonzero entries of A(1), or of A(X) if there are none; 1 within the usual range."""
     some = of_ones[of_ones != 0]
     size = float((some if len(some) else of_X).double().square().mean().sqrt())
     low, high = USUAL_RANGE

@@ -1,4 +1,4 @@
-"""Our measurements as a linear physics of deepinv.
+"""Our measurement operators as a linear physics for deepinv.
 
 Shapes: B images of a batch, X ``(B, *n)``, observations ``(B, *m)``.
 """
@@ -17,7 +17,7 @@ deepinv = import_deepinv()
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map, differentiated by its adjoint."""
+    """A linear map whose derivative is computed by its adjoint."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
@@ -30,19 +30,19 @@ class _Linear(torch.autograd.Function):
 
 
 class SensingPhysics(deepinv.physics.LinearPhysics):  # type: ignore[name-defined]
-    """``y = N(A(X))`` with the A of a :class:`~dop_lightning.problems.problem.Sensing`, the same for all images.
+    """Physics ``y = N(A(X))`` with the A of a :class:`~dop_lightning.problems.problem.Sensing`, equal for all images.
 
-    A and A* are those that ``dop fit`` uses. Both are differentiable, each by the other.
+    A and A* are those of ``dop fit``. Both are differentiable.
 
     Args:
-        sensing: how images are measured, such as ``MotionBlur(9, 30)``.
+        sensing: measurement of images, such as ``MotionBlur(9, 30)``.
         img_size: ``(C, H, W)`` of an image.
-        seed: of what is random in A.
-        noise_model: N of deepinv; by default none.
-        **arguments: those of ``deepinv.physics.LinearPhysics``, such as ``max_iter``.
+        seed: seed of the random parts of A.
+        noise_model: deepinv noise model N; by default without noise.
+        **arguments: arguments of ``deepinv.physics.LinearPhysics``, such as ``max_iter``.
 
     Raises:
-        ValueError: images of this size cannot be measured in this way.
+        ValueError: the sensing does not support images of this size.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SensingPhysics(deepinv.physics.LinearPhysics):  # type: ignore[name-define
         self._operators: dict[tuple[torch.device, torch.dtype], Operator] = {}
 
     def _operator(self, like: Tensor) -> Operator:
-        """A of one image, of the type and on the device of ``like``."""
+        """Return A for one image, with the type and device of ``like``."""
         key = (like.device, like.dtype)
         if key not in self._operators:
             zeros = torch.zeros(self.observation_size, dtype=like.dtype)
@@ -75,12 +75,12 @@ class SensingPhysics(deepinv.physics.LinearPhysics):  # type: ignore[name-define
         return torch.cat([operator.adjoint(one) for one in y.split(1)])
 
     def A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """``A(X)``, ``(B, *n)`` to ``(B, *m)``."""
+        """Return ``A(X)``: ``(B, *n)`` -> ``(B, *m)``."""
         result: Tensor = _Linear.apply(_checked("x", x, self.img_size), self._forward, self._adjoint)
         return result
 
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """``A*(y)``, ``(B, *m)`` to ``(B, *n)``."""
+        """Return ``A*(y)``: ``(B, *m)`` -> ``(B, *n)``."""
         result: Tensor = _Linear.apply(_checked("y", y, self.observation_size), self._adjoint, self._forward)
         return result
 

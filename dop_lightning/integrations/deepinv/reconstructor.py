@@ -1,6 +1,6 @@
-"""Recovery under outliers as a reconstructor of deepinv.
+"""Recovery from observations with outliers as a deepinv reconstructor.
 
-Shapes: B images of a batch, C channels, H×W pixels, ``*m`` of an observation.
+Shapes: B images of a batch, C channels, H×W pixels, observations ``(B, *m)``.
 """
 
 from collections.abc import Sequence
@@ -24,37 +24,36 @@ deepinv = import_deepinv()
 
 
 class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-defined]
-    """Recover ``X`` and the outliers ``s`` of ``y = A(X) + s`` (Eq. 1), for any linear physics A of deepinv.
+    """Recover ``X`` and the outliers ``s`` from ``y = A(X) + s`` (Eq. 1), for any linear physics A of deepinv.
 
-    Like ``deepinv.models.DeepImagePrior``, it fits a network to each observation and needs no training. A batch is
-    recovered in one run. Each image has a network of its own and the same seed, so an image gets the same result in
-    every batch and at every position. The noise model of the physics is not used.
+    Like ``deepinv.models.DeepImagePrior``, it fits a network to each observation and requires no training. A batch is
+    recovered in one run. Each image has a separate network with the same seed, so its result depends neither on the
+    batch nor on its position. The noise model of the physics is not used.
 
-    Where A is the identity or a mask (denoising, inpainting), recovery is that of
+    If A is the identity or a mask (denoising, inpainting), the recovery is that of
     :func:`~dop_lightning.recover_image`: clean entries are kept bit for bit, and large images are recovered in tiles.
-    Entries at which A is always 0, such as masked ones, and entries that are NaN are missing. Observations of unusual
-    scale (of the entries of A(1), below 0.5 or above 2) are divided by it before the recovery.
+    NaN entries, and entries where A is always 0, such as masked ones, are missing. If the scale of A (the RMS of the
+    entries of A(1)) is below 0.5 or above 2, the observation is divided by it before the recovery.
 
     Args:
-        preset: settings that belong together, see ``dop recover --help``. ``instant`` supports the identity and masks
-            only.
-        iterations: gradient iterations, at least 1; by default those of the preset.
+        preset: preset of the recovery, see ``dop recover --help``. ``instant`` supports only the identity and masks.
+        iterations: number of gradient iterations, at least 1; by default that of the preset.
         width: channels of the network, at least 1; by default that of the preset.
-        alpha: ratio of the learning rates, above 0; by default that of the preset, or by the size of the image.
-        seed: of the random numbers; a sequence has one per image of a batch.
-        value_range: the least and the largest value of a clean image.
-        per: whether each entry of y is corrupted by itself, or the whole pixel.
-        damage: damage to detect besides isolated entries, see :func:`~dop_lightning.recover_image`.
+        alpha: ratio of the learning rates, positive; by default that of the preset, or chosen by the size of the image.
+        seed: random seed; a sequence has one seed per image of the batch.
+        value_range: minimum and maximum value of clean images.
+        per: whether corruption is detected per entry of y or per pixel.
+        damage: damage to detect in addition to isolated entries, see :func:`~dop_lightning.recover_image`.
         outliers: sign of the outliers: ``positive``, ``negative``, ``both`` or ``auto``.
         dense: ``keep`` or ``remove`` dense noise; ``auto`` decides.
-        device: of the computation; by default that of ``y``.
-        precision: of the network: ``fp32``, ``bf16`` or ``auto``.
+        device: device of the computation; by default that of ``y``.
+        precision: precision of the network: ``fp32``, ``bf16`` or ``auto``.
         tile: side of the tiles in pixels, at least 8, if A is the identity or a mask; by default that of the preset.
         verbose: whether to show a progress bar.
 
     Attributes:
-        outcomes: what the last call has recovered, one per image, scaled to a value range of [0, 1] and, if the scale
-            of A is unusual, divided by that; ``corruption_probability`` is the map of the outliers.
+        outcomes: outcomes of the last call, one per image, scaled to a value range of [0, 1] and divided by the scale
+            of A if it is unusual; ``corruption_probability`` is the map of the outliers.
 
     Raises:
         ValueError: an argument is out of range.
@@ -104,19 +103,19 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         return Settings.checked(None, seed=seed, device=chosen, **self._options)
 
     def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
-        """Return X̂ ``(B, C, H, W)`` of the type and on the device of ``y``; without gradients.
+        """Return X̂ ``(B, C, H, W)`` with the type and device of ``y``, without gradients.
 
         Args:
-            y: observations ``(B, *m)`` of real numbers.
-            physics: linear, of deepinv.
+            y: real observations ``(B, *m)``.
+            physics: a linear physics of deepinv.
             **kwargs: ignored, as by the other reconstructors of deepinv.
 
         Raises:
-            ValueError: y or physics is not supported, an observation is infinite, or there are not B seeds.
+            ValueError: y or physics is not supported, an observation is infinite, or the number of seeds is not B.
         """
         if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() < 2 or y.numel() == 0:
             kind = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(f"y must be one tensor (B, *m) of real numbers with at least one image, got {kind}")
+            raise ValueError(f"y must be a real tensor (B, *m) with at least one image, got {kind}")
         settings = self._settings(y.device)
         single = y.detach() if y.dtype in (torch.float32, torch.float64) else y.detach().float()
         measured = measurements(physics, single)
@@ -126,7 +125,7 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         ]
         with progress_bar(self.verbose, settings.maximum * len(problems)) as tell:
             found = recover_problems(problems, settings, lambda: False, tell)
-        self.outcomes = [outcome for outcome, _ in found if outcome is not None]  # nothing interrupts it
+        self.outcomes = [outcome for outcome, _ in found if outcome is not None]  # never interrupted
         low, high = settings.value_range or (0.0, 1.0)
         recovered = torch.stack([outcome.signal for outcome in self.outcomes])
         return recovered.mul(high - low).add(low).to(y)
@@ -139,7 +138,7 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         return [int(seed) for seed in self.seed]
 
     def _problem(self, k: int, y: Tensor, measured: Measurement, seed: int) -> Problem:
-        """Image k in the range [0, 1], ``y' = (y − A(low·1))/((high − low)·scale)``."""
+        """Scale image k to the range [0, 1]: ``y' = (y − A(low·1))/((high − low)·scale)``."""
         low, high = self._options["value_range"]
         if (low, high) != (0, 1):
             y = (y - low * measured.of_ones) / (high - low)

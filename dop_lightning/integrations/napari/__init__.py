@@ -1,4 +1,4 @@
-"""A plugin for napari: restore the selected image layer.
+"""napari plugin that restores an image layer.
 
-napari finds it by its manifest, ``napari.yaml``, and imports it when the widget is opened.
+napari discovers it by its manifest, ``napari.yaml``, and imports it when the widget is opened.
 """

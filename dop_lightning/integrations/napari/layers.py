@@ -1,6 +1,6 @@
-"""What a layer of napari holds, restored: plain arrays in, layers out.
+"""Restore the array of a napari layer, and convert the result to layers.
 
-Shapes: H×W pixels, C channels; ``*`` are further axes of a stack.
+Shapes: H×W pixels, C channels; ``*`` are the axes of a stack.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from dop_lightning.images.recover import recover_image
 from dop_lightning.integrations.napari.samples import LayerData
 
 LeadingAxis = Literal["slices", "channels"]
-"""What the axis before rows and columns counts."""
+"""Meaning of the axis before rows and columns."""
 
 PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-"""Arguments of a layer that say where it lies."""
+"""Arguments of a layer that specify its position."""
 
 
 def restored(data: Any, rgb: bool, leading: LeadingAxis, options: Mapping[str, Any]) -> Any:
     """Recover the data of an image layer.
 
     Args:
-        data: ``(*, H, W)``, or of an RGB layer ``(*, H, W, 3)`` or ``(*, H, W, 4)``, whose alpha is kept.
-        rgb: whether the last axis are colours.
+        data: ``(*, H, W)``, or ``(*, H, W, 3)`` or ``(*, H, W, 4)`` for RGB layers. Alpha is kept.
+        rgb: whether the last axis is the colour axis.
         leading: meaning of the axis before rows and columns in layers that are not RGB.
         options: further arguments of :func:`~dop_lightning.recover_image`.
 
@@ -32,7 +32,7 @@ def restored(data: Any, rgb: bool, leading: LeadingAxis, options: Mapping[str, A
         :class:`~dop_lightning.images.stack_recovery.StackRecovery`.
 
     Raises:
-        ValueError: the data are no images, or an option is out of range.
+        ValueError: the data are not images, or an option is out of range.
     """
     values = np.asarray(data)
     axis: int | None = None
@@ -40,23 +40,23 @@ def restored(data: Any, rgb: bool, leading: LeadingAxis, options: Mapping[str, A
         values, axis = values[..., :3], values.ndim - 1
     elif leading == "channels":
         if values.ndim < 3:
-            raise ValueError(f"the leading axis must be slices for a layer of 2 axes, got {leading!r}")
+            raise ValueError(f"the leading axis must be slices for a layer with 2 axes, got {leading!r}")
         axis = values.ndim - 3
     return recover_image(values, channel_axis=axis, progress=False, **options)
 
 
 def layers_of(recovery: Any, data: Any, name: str, rgb: bool, place: Mapping[str, Any]) -> list[LayerData]:
-    """Return the layers of a recovery: image, labels (1 is corrupted), and the probability if it is known.
+    """Return the layers of a recovery: image, labels (1 is corrupted), and the probability of corruption if known.
 
-    Labels and probability have the axes of the image; those of an RGB image have one entry per pixel, which is
+    Labels and probability have the axes of the image. For RGB images, they have one entry per pixel, and a pixel is
     corrupted if one of its colours is.
 
     Args:
-        recovery: of :func:`restored`.
-        data: what was restored.
-        name: of the layer that was restored.
-        rgb: whether the last axis are colours.
-        place: where that layer lies, see :data:`PLACE`.
+        recovery: result of :func:`restored`.
+        data: data of the original layer.
+        name: name of the original layer.
+        rgb: whether the last axis is the colour axis.
+        place: position of the original layer, see :data:`PLACE`.
     """
     image, mask, probability = recovery.image, recovery.mask, recovery.corruption_probability
     values = np.asarray(data)

@@ -1,4 +1,4 @@
-"""Sample data of the plugin: bundled photographs whose values are partly replaced by 0 or 255."""
+"""Sample data of the plugin: bundled photographs with some values replaced by 0 or 255."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from PIL import Image
 from dop_lightning.images.formats.samples import sample_folder
 
 SHARE = 0.2
-"""Share of the values that are replaced."""
+"""Fraction of the values that are replaced."""
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
-"""Data, arguments and kind of a layer, as napari takes them."""
+"""Layer data tuple of napari: data, arguments and type of the layer."""
 
 
 def photograph() -> list[LayerData]:

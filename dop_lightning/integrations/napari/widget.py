@@ -1,4 +1,4 @@
-"""The widget: choose a layer and a preset, restore it in a thread, and add the result to the viewer."""
+"""Widget of the plugin: restores the selected layer in a thread, and adds the result to the viewer."""
 
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ try:
     from napari.qt.threading import create_worker
 except ImportError as error:
     raise ImportError(
-        'dop_lightning.integrations.napari needs napari and Qt: pip install "dop_lightning[napari]"'
+        'dop_lightning.integrations.napari requires napari and Qt: pip install "dop_lightning[napari]"'
     ) from error
 
 PRESET_NAMES = ("quick", "default", "best", "instant")
-"""Presets that end within the patience of somebody who looks at the screen."""
+"""Presets that are fast enough for interactive use."""
 
 DAMAGE = {
     "isolated values, dead rows and columns": "auto",
@@ -28,26 +28,26 @@ DAMAGE = {
     "rectangles": "rectangles",
     "all of these": "scratches+dust+text+rectangles",
 }
-"""Kinds of damage in words, and as ``recover_image`` takes them."""
+"""Labels of kinds of damage, and the values for ``recover_image``."""
 
 
 class RestoreWidget(Container):
     """Restore an image layer.
 
     Args:
-        napari_viewer: the viewer, which napari passes by this name.
+        napari_viewer: the viewer; napari passes it by this name.
 
     Attributes:
-        layer: the image layer to restore.
-        preset: settings that belong together.
-        damage: kinds of damage, in words.
-        pixels: whether all channels of a pixel are corrupted together.
-        leading: whether the axis before rows and columns counts slices or channels, if the layer is not RGB.
-        iterations: gradient iterations; 0 for those of the preset.
-        restore: starts.
-        cancel: stops, and keeps what is recovered by then.
-        bar: iterations done.
-        said: what is going on, in a line.
+        layer: image layer to restore.
+        preset: preset of the recovery.
+        damage: kinds of damage to detect.
+        pixels: whether corruption is detected per pixel instead of per value.
+        leading: whether the axis before rows and columns contains slices or channels, if the layer is not RGB.
+        iterations: number of gradient iterations; 0 for that of the preset.
+        restore: button that starts the recovery.
+        cancel: button that stops the recovery and keeps the current result.
+        bar: progress bar of the iterations.
+        said: status line.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -61,7 +61,7 @@ class RestoreWidget(Container):
         self.pixels = CheckBox(text="whole pixels are corrupted", value=False)
         self.leading = ComboBox(label="leading axis", choices=["slices", "channels"], value="slices")
         self.iterations = SpinBox(label="iterations", value=0, min=0, max=1_000_000)
-        self.iterations.tooltip = "0: those of the preset"
+        self.iterations.tooltip = "0: as in the preset"
         self.restore, self.cancel = PushButton(text="Restore"), PushButton(text="Cancel", enabled=False)
         self.bar, self.said = ProgressBar(value=0, min=0, max=100), Label(value="")
         settings = [self.layer, self.preset, self.damage, self.pixels, self.leading, self.iterations]
@@ -81,7 +81,7 @@ class RestoreWidget(Container):
         if layer is None:
             self.said.value = "Select an image layer."
             return
-        # of several resolutions the finest
+        # the finest of several resolutions
         data = layer.data[0] if layer.multiscale else layer.data
         place = {name: getattr(layer, name) for name in PLACE if hasattr(layer, name)}
         options = {
@@ -116,7 +116,7 @@ class RestoreWidget(Container):
             self.said.value = f"{progress.done} of {progress.total} iterations{loss}"
 
     def _finish(self, data: Any, name: str, rgb: bool, place: dict[str, Any], finished: Finished) -> None:
-        """Add the layers, in the thread of the display."""
+        """Add the layers; called in the GUI thread."""
         self._worker = self._job = None
         recovery = finished.recovery
         if recovery is None:

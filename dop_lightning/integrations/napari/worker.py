@@ -1,4 +1,4 @@
-"""Recover in a thread of its own, and say how far it is."""
+"""Recover in a separate thread, and report the progress."""
 
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -12,12 +12,12 @@ EVERY = 0.1
 
 
 class Progress(NamedTuple):
-    """How far a recovery is.
+    """Progress of a recovery.
 
     Attributes:
-        done: iterations.
-        total: iterations, 0 if not known yet.
-        loss: the last one; ``None`` if not known yet.
+        done: iterations done.
+        total: total number of iterations, 0 if not known yet.
+        loss: latest loss, ``None`` if not known yet.
     """
 
     done: int
@@ -26,11 +26,11 @@ class Progress(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """How a recovery has ended.
+    """Result of a recovery.
 
     Attributes:
-        recovery: the result; ``None`` after an error, or if it was cancelled before it had begun.
-        error: one line, empty if there was none.
+        recovery: the result; ``None`` after an error, or if it was cancelled before the first iteration.
+        error: error message in one line, empty without an error.
     """
 
     recovery: Any
@@ -46,38 +46,38 @@ class Job(Follower):
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """Current progress."""
         return self._progress
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it was cancelled."""
+        """Whether the recovery was cancelled."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Stop after the block in progress, and keep what is recovered by then."""
+        """Stop after the block in progress, and keep the current result."""
         self._cancelled.set()
 
     def begin(self, total: int) -> None:
-        """Take the number of iterations."""
+        """Record the total number of iterations."""
         self._progress = Progress(0, total, None)
 
     def advance(self, done: int, scores: Mapping[str, float]) -> None:
-        """Take iterations that have been done."""
+        """Record iterations done and the loss."""
         before = self._progress
         self._progress = Progress(before.done + done, before.total, scores.get("loss", before.loss))
 
     def stop(self) -> bool:
-        """Return whether it was cancelled."""
+        """Return whether the recovery was cancelled."""
         return self._cancelled.is_set()
 
 
 def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Finished]:
-    """Call ``recover`` in a thread, yield its progress until it has ended, and return how it has.
+    """Call ``recover`` in a thread, yield its progress until it ends, and return the result.
 
     Args:
-        job: what follows and cancels it.
-        recover: calls ``recover_image``.
+        job: follower of the recovery, which can cancel it.
+        recover: function that calls ``recover_image``.
     """
     try:
         with ThreadPoolExecutor(1, "recovery") as pool:
@@ -86,9 +86,9 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
                 while not wait([future], EVERY).done:
                     yield job.progress
             finally:
-                job.cancel()  # if the generator was left
+                job.cancel()  # if the generator was closed
             return future.result()
-    except Exception as error:  # shown to the user, whatever it is
+    except Exception as error:  # all errors are shown to the user
         return Finished(None, " ".join(str(error).split()) or type(error).__name__)
 
 
@@ -96,5 +96,5 @@ def _followed(job: Job, recover: Callable[[], Any]) -> Finished:
     with followed_by(job):
         try:
             return Finished(recover())
-        except KeyboardInterrupt:  # cancelled before it had begun
+        except KeyboardInterrupt:  # cancelled before the first iteration
             return Finished(None)

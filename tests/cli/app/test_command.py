@@ -17,7 +17,7 @@ from dop_lightning.cli.main import main
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--host", "0.0.0.0"], "--host must be 127.0.0.1, got '0.0.0.0': the page is for this machine only; from"),
+        (["--host", "0.0.0.0"], "--host must be 127.0.0.1, got '0.0.0.0': the page is for this machine only. To"),
         (["--port", "80"], "--port must be from 1024 to 65535, got 80"),
         (["--max-upload", "much"], "--max-upload must be"),
     ],
@@ -61,7 +61,7 @@ def test_folders(tmp_path: Path) -> None:
         assert kept.stat().st_mode & 0o077 == 0
     assert kept.is_dir()
     kept.chmod(0o777)
-    with pytest.raises(OSError, match="must belong to you and be writable by you alone"), job_folder(str(kept)):
+    with pytest.raises(OSError, match="must belong to you and be writable only by you"), job_folder(str(kept)):
         pass
 
 

@@ -21,7 +21,7 @@ def app(tmp_path: Path) -> Iterator[Page]:
 def test_every_address_needs_the_token(app: Page, path: str) -> None:
     answer = app.client.get(path)
     assert answer.status_code == 403
-    assert answer.text == "the token is wrong or missing: open the address that dop app has printed\n"
+    assert answer.text == "the token is wrong or missing: open the address that dop app printed\n"
 
 
 def test_the_token_opens_the_page(app: Page) -> None:
@@ -71,7 +71,7 @@ def test_another_name_of_the_machine_is_refused(app: Page, host: str) -> None:
 def test_only_the_page_itself_can_start_work(app: Page, headers: dict[str, str]) -> None:
     answer = app.client.post(POST, headers=headers)
     assert answer.status_code == 403
-    assert "only the page of dop app itself can start work" in answer.text
+    assert "only the page of dop app can make changes" in answer.text
 
 
 def test_the_page_itself_can(app: Page) -> None:

@@ -43,11 +43,11 @@ def test_an_overlay_before_its_base_is_named(text: str, folder: Path, dop) -> No
 def test_an_overlay_without_a_base_is_named(folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text("data: {init_args: {images: coffee}}")
     assert dop("fit", "--config", "mine.yaml", "--print_config").err == (
-        "dop fit: error: mine.yaml: data has init_args and no class_path; pass this file after the config that it "
+        "dop fit: error: mine.yaml: data has init_args but no class_path; pass this file after the config that it "
         "changes: --config BASE.yaml --config mine.yaml\n"
     )
     assert dop("fit", "--data.images", "coffee", "--print_config").err == (
-        "dop fit: error: --data has images and no class_path; pass it after a config, or after --data NAME\n"
+        "dop fit: error: --data has images but no class_path; pass it after a config, or after --data NAME\n"
     )
 
 
@@ -67,4 +67,4 @@ def test_a_later_class_without_the_argument_is_not_meant(folder: Path, dop) -> N
 def test_arguments_beside_a_class_path_are_sent_below(folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text("data: {class_path: MatrixDataModule, n: 12}")
     said = dop("fit", "--config", "mine.yaml", "--print_config")
-    assert said.err == "dop fit: error: mine.yaml: data.n must stand below data.init_args\n"
+    assert said.err == "dop fit: error: mine.yaml: data.n must be below data.init_args\n"

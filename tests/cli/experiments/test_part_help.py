@@ -47,7 +47,7 @@ def test_a_class_lists_its_settings(dop) -> None:
     text = help_of(dop, "--data.help", "MatrixDataModule")
     assert text.startswith("usage: dop fit … --data MatrixDataModule [--data.SETTING VALUE …]\n\nMatrices × noises")
     assert "  --data.rank: a whole number or a list of whole numbers; default: 5\n" in text
-    assert text.endswith("\n\nIn a config these settings stand below init_args.\n")
+    assert text.endswith("\n\nIn a config, put these settings below init_args.\n")
     assert help_of(dop, "--data.help=MatrixDataModule") == text
 
 
@@ -84,8 +84,8 @@ def test_arguments_of_classes_have_help_too(dop) -> None:
         (["--modl.help"], "there is no setting --modl; did you mean --model?"),
         (["--model.signl.help"], "there is no setting --model.signl; did you mean --model.signal?"),
         (["--model.xyzzy.help"], "there is no setting --model.xyzzy"),
-        (["--model.help", "SkipUNet"], "--model.help takes no name, got 'SkipUNet'"),
-        (["--model.tau.help", "SkipUNet"], "--model.tau.help takes no name, got 'SkipUNet'"),
+        (["--model.help", "SkipUNet"], "--model.help does not accept a name, got 'SkipUNet'"),
+        (["--model.tau.help", "SkipUNet"], "--model.tau.help does not accept a name, got 'SkipUNet'"),
         (["--model.tau.more.help"], "--model.tau has no settings, got --model.tau.more.help"),
         (
             ["--model.signal.help", "SkipUnet"],

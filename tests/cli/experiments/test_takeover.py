@@ -72,7 +72,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(capsys) -> None:
     assert line == "batch-0002 (c, d): two processes died while they worked on it, the last one was ended by SIGKILL"
     (beat,) = read_heartbeats(Path())
     assert (beat.end, beat.reason, beat.batches, beat.at_work) == ("failed", line, [2], {"c": 7, "d": 7})
-    assert capsys.readouterr().err == "The process of rank 1 has died; taking its 3 batches over\n"
+    assert capsys.readouterr().err == "The process of rank 1 died; another process takes over its 3 batches\n"
 
 
 def test_processes_that_die_before_they_begin_are_not_started_for_ever() -> None:
@@ -83,7 +83,7 @@ def test_processes_that_die_before_they_begin_are_not_started_for_ever() -> None
 
 def test_a_process_that_fails_otherwise_is_reported() -> None:
     result = _finished("raise SystemExit(2)")
-    assert result.failures == ["The process that took the work of rank 1 over ended with the status 2"]
+    assert result.failures == ["The process that took over the work of rank 1 ended with the status 2"]
     assert not result.is_complete
 
 

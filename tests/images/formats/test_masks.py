@@ -82,7 +82,9 @@ class TestMistakes:
         assert read_mask(tmp_path / "mask.npy", image).all()
         given[0, 0, 0] = 0
         np.save(tmp_path / "mask.npy", given)
-        with pytest.raises(ValueError, match=rf"1 channel, or the {len(image.values)} of the image, got 5 that differ"):
+        with pytest.raises(
+            ValueError, match=rf"1 channel, or {len(image.values)} like the image, got 5 different ones"
+        ):
             read_mask(tmp_path / "mask.npy", image)
 
     @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])

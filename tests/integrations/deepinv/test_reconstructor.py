@@ -179,7 +179,7 @@ class Saturated(torch.nn.Module):
         ),
         (
             lambda: RobustReconstructor()(pictures(1).int(), physics_of("identity")),
-            r"real numbers .*, got torch\.int32",
+            r"real tensor .*, got torch\.int32",
         ),
         (lambda: RobustReconstructor()([pictures(1)], physics_of("identity")), "got list"),
         (lambda: RobustReconstructor()(pictures(1), Saturated()), "Saturated must be linear"),

@@ -61,7 +61,7 @@ def test_alpha_of_a_layer_stays_as_it_is() -> None:
 
 
 def test_channels_need_an_axis() -> None:
-    with pytest.raises(ValueError, match="the leading axis must be slices for a layer of 2 axes, got 'channels'"):
+    with pytest.raises(ValueError, match="the leading axis must be slices for a layer with 2 axes, got 'channels'"):
         restored(layer((16, 18)), False, "channels", OPTIONS)
 
 

@@ -39,7 +39,7 @@ def test_12_problems_are_recovered_though_a_worker_is_killed_twice(folder: Path)
         if rank and kill_worker(driver, rank):
             killed.add(rank)
     said = end(driver)
-    assert said.count("died with its worker process of Ray; another one finishes its work") == 2
+    assert said.count("died with its worker process of Ray; another task finishes its work") == 2
     assert_equal(folder / "one", folder / "killed", 12)
     assert "num_nodes: 1" in (folder / "killed" / "config.yaml").read_text()
 
@@ -67,7 +67,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
     (folder / "killer.py").write_text(KILLER)
     few = ["--data.seeds", "1", "--trainer.callbacks+", "killer.Killer"]
     said = end(start(*fit("left", *few, "--cluster", "ray"), folder=folder), 1)
-    assert said.count("was ended by SIGKILL; another one finishes its work") == 1
+    assert said.count("was ended by SIGKILL; another task finishes its work") == 1
     assert ": two processes died while they worked on it, the last one was ended by SIGKILL" in said
     assert said.splitlines()[-1] == "The same command again finishes what is missing"
     end(start(*fit("left", *few), folder=folder))

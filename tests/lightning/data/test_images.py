@@ -205,7 +205,7 @@ def test_what_cannot_be_written_is_not_worked_on(tmp_path: Path, monkeypatch: py
 
     file = save(tmp_path / "a.png", 9, 7)
     monkeypatch.setattr("dop_lightning.images.formats.image_files.write_raster", fails)
-    with pytest.raises(ValueError, match=r"a.png: an image like this cannot be written \(no such samples\)"):
+    with pytest.raises(ValueError, match=r"a.png: images of this kind cannot be written \(no such samples\)"):
         problems(file)
 
 

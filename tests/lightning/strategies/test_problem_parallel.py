@@ -166,7 +166,7 @@ def test_a_run_that_was_moved_goes_on_where_its_config_is(dop) -> None:
     Path("out").rename("moved")
     said = dop("fit", "--config", "moved/config.yaml", "--trainer.max_steps", "40")
     assert said.status == 0, said.err
-    assert "The run of out is in moved now, and resumes there" in said.err
+    assert "The run of out was moved to moved, and resumes there" in said.err
     assert not Path("out").exists()
     assert {result["iterations"] for result in read_results(Path("moved"))} == {40}
     said = dop("fit", "--config", "moved/config.yaml", "--trainer.default_root_dir", "")
@@ -197,7 +197,7 @@ def test_processes_of_torchrun_are_taken_as_they_are(monkeypatch: pytest.MonkeyP
     trainer = trainer_of(monkeypatch, **torchrun, TORCHELASTIC_RUN_ID="mine")
     assert (trainer.num_devices, trainer.num_nodes, trainer.global_rank, trainer.world_size) == (2, 1, 1, 2)
     assert Path(trainer.default_root_dir) == Path("runs/matrix/torchrun-mine")
-    with pytest.raises(ValueError, match=r"default_root_dir must be given to processes of torchrun that have no --rdz"):
+    with pytest.raises(ValueError, match=r"default_root_dir is required with torchrun without --rdz"):
         trainer_of(monkeypatch, **torchrun, TORCHELASTIC_RUN_ID="none")
 
 

@@ -1,4 +1,4 @@
-// Requests to the server. A tab has a session of its own: it sees its own files alone.
+// Requests to the server. Each tab has a separate session, and sees only its own files.
 
 function newSession() {
   const numbers = crypto.getRandomValues(new Uint8Array(16));
@@ -13,7 +13,7 @@ const base = `api/${session}`;
 async function answer(response) {
   const found = await response.json().catch(() => ({}));
   if (found.error) throw new Error(found.error);
-  if (!response.ok) throw new Error(`dop app answers ${response.status}`);
+  if (!response.ok) throw new Error(`dop app returned status ${response.status}`);
   return found;
 }
 

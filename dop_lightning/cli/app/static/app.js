@@ -1,4 +1,4 @@
-// The page: files, the queue, settings, and what is shown of the file that is selected.
+// The page: files, queue, settings, and the selected file.
 
 import * as api from "./api.js";
 import { Brush, Layer } from "./brush.js";
@@ -13,8 +13,8 @@ const KINDS = {
     kinds: "PNG, JPEG, TIFF, WebP, BMP, FITS, NumPy",
     accept: ".png,.jpg,.jpeg,.tif,.tiff,.webp,.bmp,.npy,.npz,.fits,.fit,.fts,image/*",
     welcome: "Restore damaged photographs",
-    text: "Dead and hot pixels, scratches, dust, dead rows: what is damaged is found, and filled in from the rest of the picture. Nothing else is changed. Your files stay on this machine.",
-    steps: ["Drop one or several photographs.", "Check the estimate, and select what is damaged.", "Press Restore and watch. Correct the map of the damage where it is wrong."],
+    text: "Dead and hot pixels, dead rows, scratches and dust are detected, and filled in from the rest of the picture. Undamaged pixels keep their values, unless the whole picture is noisy. Your files stay on this machine.",
+    steps: ["Drop one or several photographs.", "Check the estimate, and select the kinds of damage.", "Press Restore and watch. If necessary, correct the map of the damage."],
     one: "Restore", noun: "photographs", again: "Restore again",
   },
   separate: {
@@ -22,8 +22,8 @@ const KINDS = {
     kinds: "CSV, TSV, NumPy, MAT, Parquet, HDF5; MP4, AVI, MOV, MKV, WebM, GIF",
     accept: "",
     welcome: "Separate tables and videos",
-    text: "A table becomes the sum of a low-rank part and outliers. The video of a fixed camera becomes background and what moves in front of it. Your files stay on this machine.",
-    steps: ["Drop a table (empty cells and NaN are missing), or a video.", "Press Separate.", "Download both parts."],
+    text: "A table is split into a low-rank part and outliers, and the video of a fixed camera into background and foreground. Your files stay on this machine.",
+    steps: ["Drop a table (empty cells and NaN are missing values), or a video.", "Press Separate.", "Download both parts."],
     one: "Separate", noun: "files", again: "Separate again",
   },
 };
@@ -60,7 +60,7 @@ function fail(text) {
 
 async function attempt(action) {
   try { return await action(); } catch (error) {
-    fail(error instanceof TypeError ? "dop app does not answer: it may have been stopped" : error.message);
+    fail(error instanceof TypeError ? "dop app does not respond. It may have been stopped." : error.message);
     return null;
   }
 }
@@ -116,7 +116,7 @@ function show() {
   const own = jobs.filter((job) => job.kind === kind);
   $("panel").classList.toggle("empty", own.length === 0);
   $("earlier").hidden = limits.earlier === 0;
-  $("earlier-text").textContent = limits.earlier === 1 ? "One file is left of an earlier start." : `${limits.earlier} files are left of an earlier start.`;
+  $("earlier-text").textContent = limits.earlier === 1 ? "There is one file from an earlier session." : `There are ${limits.earlier} files from an earlier session.`;
   showList(own);
   const job = current();
   $("welcome").hidden = Boolean(job);
@@ -207,7 +207,7 @@ function showTimes(own, job) {
       show();
     });
     const named = kinds.map((name) => (name === "rectangles" ? "patches" : name === "text" ? "printed text" : name)).join(" and ");
-    box.replaceChildren(`This photograph is likely to have ${named}. `, button);
+    box.replaceChildren(`This photograph probably has ${named}. `, button);
   }
 }
 
@@ -222,8 +222,8 @@ function showJob(job) {
   $("job-line").hidden = !job.line;
   $("job-line").textContent = job.line;
   $("resume-row").hidden = job.state !== "stopped";
-  $("resume-text").textContent = job.can_resume ? "Stopped. The picture shows what is recovered so far." : "Stopped before the first iteration.";
-  if (job.kind === "separate" && job.can_resume) $("resume-text").textContent = "Stopped. Its state is saved.";
+  $("resume-text").textContent = job.can_resume ? "Stopped. The picture shows the current result." : "Stopped before the first iteration.";
+  if (job.kind === "separate" && job.can_resume) $("resume-text").textContent = "Stopped. The state is saved.";
   $("resume").textContent = job.can_resume ? "Resume" : "Start again";
   const isPhotograph = job.kind === "recover";
   $("viewer").hidden = !isPhotograph;
@@ -236,7 +236,7 @@ function showJob(job) {
   showBrush();
 }
 
-// Words are not broken at their hyphens.
+// Each word is a separate element, so that lines do not break at hyphens.
 function showCommand(job) {
   $("command-box").hidden = job.state === "ready";
   if ($("command").textContent === job.command) return;
@@ -263,9 +263,9 @@ function showPhotograph(job) {
 function showFigures(job) {
   const ended = ["done", "stopped"].includes(job.state);
   const pictures = ended && job.files.recovered
-    ? [["observation", "What was given"], ["recovered", "Low-rank part"], ["corruption", "Outliers"]]
-    : [["thumbnail", "What was given"]];
-  const videos = ended ? [["video-comparison", "All beside each other"], ["video-background", "Background"], ["video-foreground", "Foreground"], ["video-mask", "Mask"]] : [];
+    ? [["observation", "Input"], ["recovered", "Low-rank part"], ["corruption", "Outliers"]]
+    : [["thumbnail", "Input"]];
+  const videos = ended ? [["video-comparison", "Side by side"], ["video-background", "Background"], ["video-foreground", "Foreground"], ["video-mask", "Mask"]] : [];
   const shown = [...videos, ...(videos.some(([name]) => job.files[name]) ? [] : pictures)].filter(([name]) => job.files[name]);
   const key = shown.map(([name]) => api.address(job, name)).join(" ");
   if ($("figures").dataset.key === key) return;
@@ -285,10 +285,10 @@ function showFigures(job) {
 function showWork(job) {
   const share = words.share(job);
   const left = job.progress.seconds_left;
-  let text = "Starting: reading the file and searching for damage …";
+  let text = "Starting: reading the file and detecting damage …";
   if (job.kind === "separate") text = "Starting …";
-  if (job.state === "waiting") text = job.before ? `Waiting: ${job.before} before it.` : "Waiting.";
-  if (job.state === "stopping") text = "Stopping: saving what is recovered so far …";
+  if (job.state === "waiting") text = job.before ? `Waiting: ${job.before} ahead in the queue.` : "Waiting.";
+  if (job.state === "stopping") text = "Stopping: saving the current result …";
   if (job.state === "running" && share !== null) {
     text = share >= 1 ? "Writing the results …" : `${words.percent(share)}${left === null || left === undefined ? "" : `, about ${words.duration(left)} left`}`;
   }
@@ -302,17 +302,17 @@ function showWork(job) {
 function showResults(job) {
   const { summary, files } = job;
   const rows = [];
-  if (summary.corruption_density !== undefined && summary.mask_share === undefined) rows.push([job.kind === "recover" ? "Damaged values found" : "Outliers found", words.percent(summary.corruption_density)]);
+  if (summary.corruption_density !== undefined && summary.mask_share === undefined) rows.push([job.kind === "recover" ? "Damaged values" : "Outliers", words.percent(summary.corruption_density)]);
   if (summary.rank !== undefined) rows.push(["Rank", String(summary.rank)]);
-  if (summary.mask_share !== undefined) rows.push(["Pixels that move", words.percent(summary.mask_share)]);
+  if (summary.mask_share !== undefined) rows.push(["Moving pixels", words.percent(summary.mask_share)]);
   if (summary.iterations !== undefined && job.settings.preset !== "instant") rows.push(["Iterations", String(summary.iterations)]);
   if (summary.seconds !== undefined) rows.push(["Time", words.duration(summary.seconds)]);
-  if (job.state === "stopped") rows.unshift(["State", "stopped before the end"]);
+  if (job.state === "stopped") rows.unshift(["State", "stopped early"]);
   $("summary").replaceChildren(...rows.flatMap(([name, value]) => [
     Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value })]));
   const suffix = job.found.suffix ? ` (${job.found.suffix.slice(1).toUpperCase()})` : "";
   const links = job.kind === "recover"
-    ? [["result", `Restored photograph${suffix}`, true], ["corruption", "Map of the damage"], ["corruption_probability", "Probability map"], ["probability", "Probabilities (.npy)"], ["mask", "Painted: missing"], ["undamaged", "Painted: clean"], ["report", "Report"]]
+    ? [["result", `Restored photograph${suffix}`, true], ["corruption", "Map of the damage"], ["corruption_probability", "Probability map"], ["probability", "Probabilities (.npy)"], ["mask", "Painted: damaged"], ["undamaged", "Painted: clean"], ["report", "Report"]]
     : [["result", "Low-rank part", true], ["outliers", "Sparse part", true], ["video-background", "Background", true], ["video-foreground", "Foreground"], ["video-mask", "Mask"], ["report", "Report"]];
   const found = links.filter(([name]) => files[name]);
   const key = found.map(([name]) => api.address(job, name)).join(" ");
@@ -441,6 +441,6 @@ api.listen((now) => {
   for (const job of jobs) announce(job);
   if (!current() && first()) select(first()); else show();
 }, () => {
-  if (!isLost) fail("dop app does not answer: it may have been stopped. Start it again to continue.");
+  if (!isLost) fail("dop app does not respond. It may have been stopped: start it again to continue.");
   isLost = true;
 });

@@ -1,4 +1,4 @@
-// The brush: a layer of bytes, 0 nothing, 1 damaged, 2 clean, painted with discs and shown on a canvas.
+// The brush paints discs on a layer of bytes (0 nothing, 1 damaged, 2 clean), which is shown on a canvas.
 
 const COLOURS = [[0, 0, 0, 0], [255, 122, 0, 190], [0, 190, 160, 190]];
 const MOST_UNDOS = 30;
@@ -28,7 +28,7 @@ export class Layer {
 
   clear() { this.begin(); this.values.fill(0); }
 
-  // Paint a line of discs from (x0, y0) to (x1, y1), and return the rectangle that has changed.
+  // Paint a line of discs from (x0, y0) to (x1, y1), and return the changed rectangle.
   line(x0, y0, x1, y1, radius, value) {
     const steps = Math.max(1, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / Math.max(0.5, radius / 3)));
     for (let k = 0; k <= steps; k += 1) {
@@ -66,7 +66,7 @@ export class Layer {
   }
 }
 
-// As Python rounds, so that both ends agree on the size of the layer.
+// Round like Python, so that page and server agree on the size of the layer.
 function roundHalfEven(value) {
   const below = Math.floor(value);
   const rest = value - below;
@@ -74,7 +74,7 @@ function roundHalfEven(value) {
   return below % 2 ? below + 1 : below;
 }
 
-// Lets pointers and keys paint on a canvas; calls `changed` after each stroke.
+// Paints on a canvas with pointer and keyboard; calls `changed` after each stroke.
 export class Brush {
   constructor(canvas, ring, changed) {
     this.canvas = canvas;
@@ -93,7 +93,7 @@ export class Brush {
     canvas.addEventListener("blur", () => { ring.hidden = true; });
   }
 
-  // A size of 100 is a quarter of the shorter side.
+  // At size 100, the diameter is a quarter of the shorter side.
   get radius() { return Math.max(0.5, ((this.size / 100) ** 1.5 * Math.min(this.layer.width, this.layer.height)) / 8); }
 
   attach(layer) {

@@ -1,4 +1,4 @@
-// The form of settings, and the settings of a job that it stands for. What is left out is the default.
+// Converts between the form and the settings of a job, which omit defaults.
 
 const DEFAULTS = { preset: "default", outliers: "auto", dense: "auto", method: "auto" };
 const NUMBERS = ["iterations", "width", "alpha", "seed", "rank"];
@@ -44,7 +44,7 @@ export function write(form, settings) {
   refresh(form);
 }
 
-// Other kinds of damage include dead rows and columns; without a network, nothing of it can be set.
+// Other kinds of damage include dead rows and columns. Settings of the network are disabled without one.
 export function refresh(form) {
   if (!form.elements.lines) return;
   const kinds = form.querySelectorAll("[name=kind]:checked").length > 0;

@@ -1,4 +1,4 @@
-// The picture: before and after under a slider, and the map of the damage over both.
+// The picture: before and after with a slider, and the map of the damage on top.
 
 const MAP = [235, 0, 139];
 
@@ -19,7 +19,7 @@ export class Viewer {
     });
     this.stage.addEventListener("pointermove", (event) => { if (isDragging) drag(event); });
     for (const name of ["pointerup", "pointercancel"]) this.stage.addEventListener(name, () => { isDragging = false; });
-    this.after.addEventListener("error", () => {}); // a preview that has just been removed
+    this.after.addEventListener("error", () => {}); // a preview that was removed meanwhile
     this.place(50);
   }
 
@@ -28,7 +28,7 @@ export class Viewer {
     this.stage.style.setProperty("--split", `${percent}%`);
   }
 
-  // Show a picture of so many pixels; without one after, the one before alone.
+  // Show pictures of the given size; without `after`, show only `before`.
   show(before, after, width, height) {
     this.stage.style.setProperty("--ratio", `${width} / ${height}`);
     this.stage.style.setProperty("--aspect", String(width / height));
@@ -40,7 +40,7 @@ export class Viewer {
     else this.after.removeAttribute("src");
   }
 
-  // Swap in a new picture once it is decoded, so that live previews do not flicker.
+  // Replace the picture once the new one is decoded, so that live previews do not flicker.
   async replace(address) {
     if (this.wanted === address && this.after.hasAttribute("src")) return;
     this.wanted = address;

@@ -1,4 +1,4 @@
-// Numbers and states in words.
+// Format numbers and states.
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
@@ -30,9 +30,9 @@ export function share(job) {
 export function state(job) {
   switch (job.state) {
     case "ready": return "ready";
-    case "waiting": return job.before > 0 ? `waiting, ${job.before} before it` : "waiting";
+    case "waiting": return job.before > 0 ? `waiting, ${job.before} ahead` : "waiting";
     case "running": return share(job) === null ? "starting" : percent(share(job));
-    case "stopping": return "saving its state";
+    case "stopping": return "saving the state";
     case "stopped": return "stopped";
     case "failed": return "failed";
     default: return "done";
@@ -46,7 +46,7 @@ export function facts(job) {
     const colours = { 1: "grey", 3: "colour" }[shape[0]] || `${shape[0]} channels`;
     parts.push(`${shape[2]} × ${shape[1]} pixels, ${colours}`);
     if (damaged === undefined) parts.push("estimating the damage …");
-    else if (damaged !== null) parts.push(damaged < 0.0005 ? "no isolated damage stands out" : `about ${percent(damaged)} of the values look damaged`);
+    else if (damaged !== null) parts.push(damaged < 0.0005 ? "no isolated damage detected" : `about ${percent(damaged)} of the values look damaged`);
   } else if (shape) {
     parts.push(`${shape[0]} rows × ${shape[1]} columns`);
   } else if (frames) {
