@@ -102,7 +102,7 @@ def test_a_part_comes_before_its_settings() -> None:
 
 
 def test_a_setting_is_given_once() -> None:
-    with pytest.raises(ValueError, match=r"given once, as an axis or as an option, got model\.alpha twice"):
+    with pytest.raises(ValueError, match=r"specified once, as an axis or as an option, got model\.alpha twice"):
         points("model.alpha=1,2", "model.alpha=3")
     with pytest.raises(ValueError, match=r"got model\.alpha twice"):
         points("model.alpha=1", options=[("model.alpha", "3")])
