@@ -195,7 +195,7 @@ def test_a_file_that_lacks_a_key_is_refused_by_name(key: str, tmp_path: Path, ca
         holder.pop(key, None)
     torch.save(whole, file)
     assert values(path)["noise-0.1-seed0"] == 1
-    assert f"batch-0001.pt: not a whole checkpoint (it lacks '{key}'" in capsys.readouterr().err
+    assert f"batch-0001.pt: incomplete checkpoint ('{key}'" in capsys.readouterr().err
 
 
 def test_callbacks_are_read_from_either_of_two_files(tmp_path: Path, capsys) -> None:
@@ -243,7 +243,8 @@ def test_a_file_of_another_run_is_refused_and_the_one_before_used(tmp_path: Path
     for value, mark in ((1, "mine"), (2, "theirs")):
         FolderCheckpointIO(mark).save_checkpoint(content(value), path)
     assert set(values(path, FolderCheckpointIO("mine")).values()) == {1}
-    assert "batch-0001.pt: of another run, of other settings or data: going on from" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "batch-0001.pt: belongs to another run, with other settings or data: going on from" in said
     assert set(values(path, FolderCheckpointIO("theirs")).values()) == {2}
     assert set(values(path).values()) == {2}  # asked for by its path: the caller knows
 
