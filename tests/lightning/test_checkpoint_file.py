@@ -71,5 +71,5 @@ def test_a_missing_entry_is_one_line(file: Path) -> None:
     content["recovery"].pop("checksums")
     content["state_dict"].popitem()
     torch.save(content, file)
-    with pytest.raises(ValueError, match=r"the checkpoint is not whole \(it lacks '"):
+    with pytest.raises(ValueError, match=r"the checkpoint is incomplete \('"):
         DoubleOverparameterization.load_from_checkpoint(file)

@@ -196,7 +196,7 @@ def test_the_histogram_is_counted_where_it_was_not_kept(tmp_path: Path) -> None:
     np.save(run / "a" / "corruption.npy", np.diag([8.0, 0, 0, 0]))
     page = page_of(run)
     (histogram,) = [attrs for attrs in page.all("svg") if attrs["aria-label"].startswith("Histogram")]
-    assert histogram["aria-label"].endswith("of 16 entries 93.8% are below 0.133, none is above 8")
+    assert histogram["aria-label"].endswith("93.8% of 16 entries are below 0.133, none is above 8")
 
 
 @pytest.mark.parametrize(
