@@ -500,7 +500,9 @@ def test_a_signal_must_fit_the_data(fit, matrix_method, matrices, tmp_path: Path
 
 
 def test_a_checkpoint_of_other_problems_is_refused(undisturbed, fit, matrix_method, matrices) -> None:
-    with pytest.raises(ValueError, match=r"must contain problems of this run, such as 'n12-r1-gross-outliers-.*-seed7'"):
+    with pytest.raises(
+        ValueError, match=r"must contain problems of this run, such as 'n12-r1-gross-outliers-.*-seed7'"
+    ):
         fit(undisturbed.folder, matrix_method(), matrices(seeds=[7]), N, resume=True)
 
 

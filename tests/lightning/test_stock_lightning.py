@@ -936,7 +936,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "EMA": (fit(callbacks=[callbacks.EMAWeightAveraging()]), "EMAWeightAveraging does not work with this module"),
     "batch size": (fit(callbacks=[callbacks.BatchSizeFinder()]), "BatchSizeFinder .*: a training step has no samples"),
-    "learning rate": (fit(callbacks=[callbacks.LearningRateFinder()]), "LearningRateFinder .* each problem has separate rates"),
+    "learning rate": (
+        fit(callbacks=[callbacks.LearningRateFinder()]),
+        "LearningRateFinder .* each problem has separate rates",
+    ),
     "gradient accumulation": (
         fit(callbacks=[callbacks.GradientAccumulationScheduler({0: 2})]),
         "GradientAccumulationScheduler does not work",

@@ -124,10 +124,9 @@ class ImageFile(Source):
         return formats[shape]
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """Create a problem, see :meth:`Source.problem`.
+        """Create a problem, see :meth:`~dop_lightning.lightning.data.Source.problem`.
 
-        Without added noise and sensing, the noise of images that are measurements is estimated, see
-        :func:`~dop_lightning.images.measured.as_measured`.
+        Without added noise and sensing, the noise of images that are measurements, such as FITS files, is estimated.
 
         Raises:
             ValueError: the signal could not be written as an image, or a file is damaged.

@@ -112,7 +112,7 @@ class Scene(Source):
         return values.sub_(self._median[chosen][:, None])
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """Create a problem, see :meth:`Source.problem`, with the α of a scene."""
+        """Create a problem, see :meth:`~dop_lightning.lightning.data.Source.problem`, with the α of a scene."""
         problem = super().problem(noise, seed, sensing)
         return replace(problem, alpha=scene_alpha(*problem.signal_shape))
 
