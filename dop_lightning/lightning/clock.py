@@ -58,7 +58,7 @@ class IterationClock:
 
     Args:
         trainer: the trainer, modified until :meth:`restore` is called.
-        blocks: returns the last iteration of a training step, given its first one.
+        blocks: returns the iteration at which a training step ends, given the one at which it begins.
     """
 
     def __init__(self, trainer: pl.Trainer, blocks: Callable[[int], int]) -> None:

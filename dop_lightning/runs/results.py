@@ -111,7 +111,7 @@ def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str,
         maximum: maximum number of iterations; -1 if unlimited.
 
     Returns:
-        Remaining iterations by name; if ``maximum`` is -1, 1 for unfinished problems.
+        Remaining iterations by name; if ``maximum`` is -1, 1 for problems that have not started and 0 for others.
     """
     left = {}
     for problem in problems:

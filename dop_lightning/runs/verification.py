@@ -59,7 +59,7 @@ def verify_run(run: Path) -> Iterator[Verdict]:
     yield from _table(RunFolder(run))
     for file in sorted(run.rglob("*.ckpt")):
         if file.is_file() and (what := _said(_check_file, file)):
-            yield Verdict(file, what, "a start from it is refused")
+            yield Verdict(file, what, "it cannot be used as ckpt_path")
     for path in sorted(run.rglob(RESULT)):
         for damage in find_damage(path.parent.parent, path.parent.name):
             yield Verdict(damage.path, damage.what, ANEW)

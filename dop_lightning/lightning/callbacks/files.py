@@ -42,7 +42,7 @@ MOST_NAMED = 3
 """Maximum number of damaged files of a problem that are printed."""
 
 QUICK = 2**22
-"""Number of values of an image. After a signal, larger images in tiles are assembled by the next start instead."""
+"""Maximum number of values of an image whose tiles are assembled after a signal; the next start assembles larger ones."""
 
 
 class RecoveredFiles(RecoveryCallback):

@@ -31,7 +31,7 @@ _WINDOW = 30
 """Number of heartbeats over which the rate is measured."""
 
 _SHARE = 200
-"""Heartbeats take at most this reciprocal fraction of the time."""
+"""Heartbeats take at most 1/200 of the time."""
 
 
 class ProcessHeartbeat(RecoveryCallback):

@@ -144,7 +144,7 @@ def _repaired(run: Path, path: Path, rows: list[list[str]], module: DoubleOverpa
     is_whole = _is_complete(both, path.stem, module)
     lost = f"{METRICS} lacks some of the rows as well, so a part of the curves is lost"
     then = f"repaired from {METRICS}" if is_whole else lost
-    print(f"{path}: damaged or cut: {then}", file=sys.stderr)
+    print(f"{path}: damaged or truncated: {then}", file=sys.stderr)
     return both
 
 
