@@ -42,7 +42,7 @@ MOST_NAMED = 3
 """Maximum number of damaged files of a problem that are printed."""
 
 QUICK = 2**22
-"""Maximum number of values of an image whose tiles are assembled after a signal; the next start assembles larger ones."""
+"""Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
 
 
 class RecoveredFiles(RecoveryCallback):
