@@ -1,4 +1,4 @@
-"""Stop a problem without knowing the truth, where its outputs changed least."""
+"""Stop a problem at the iteration at which its outputs changed least, without knowing the truth."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -144,7 +144,7 @@ class ImageFile(Source):
         return {"image": legible(self.name)}
 
     def signal(self, seed: int) -> Tensor:
-        """Return the image, independent of the seed, with outliers clipped to a reachable range."""
+        """Return the image, independent of the seed, with outliers clipped to half a range beyond the value range."""
         return within_reach(self._load())
 
     def mask(self) -> Tensor | None:

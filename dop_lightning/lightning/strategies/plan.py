@@ -49,7 +49,7 @@ def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
 
 
 def even_size(problems: int, most: int, ranks: int) -> int:
-    """Return the size of equally large batches of which each rank gets the same number.
+    """Return a batch size that gives each rank the same number of about equally large batches.
 
     Args:
         problems: number of problems of one shape, at least 1.

@@ -21,7 +21,7 @@ EXACT_PIXELS = 100_000
 """Pictures with at most this number of pixels are embedded losslessly."""
 
 SHARP_BELOW = 320
-"""Pictures with a shorter longer side are enlarged without smoothing, like those of matrices."""
+"""Pictures whose longer side has fewer pixels are enlarged without smoothing, like those of matrices."""
 
 
 @dataclass(frozen=True)

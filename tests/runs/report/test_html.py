@@ -170,7 +170,7 @@ def test_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     (run / "metrics.csv").unlink()
     (run / "a").rmdir()
     page = page_of(run)
-    assert page.text("h2") == ["a no result", "Repeat it"]
+    assert page.text("h2") == ["a no result", "Repeat this run"]
     assert page.all("img") == page.all("svg") == page.all("table") == []
     assert "has no result yet" in page.text("p", class_="note-mild")[0]
 
@@ -182,7 +182,7 @@ def test_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
     assert page.all("input") == []
     assert len(page.all("figure", class_="picture")) == 2
     assert [title for title in page.text("span", class_="title") if "Histogram" in title] == []
-    assert "Repeat it" not in page.text("h2")
+    assert "Repeat this run" not in page.text("h2")
 
 
 def test_the_probability_is_shown_where_it_is_known(tmp_path: Path) -> None:
