@@ -109,7 +109,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "truth of another size": ([*PHOTO, "--truth", "lower.png"], "lower.png: the truth must have the size and channels"),
     "grey truth": ([*PHOTO, "--truth", "grey.png"], "51×37 with 3 channels, got 51×37 with 1 channel"),
     "truth with NaN": (["floats.npy", "--truth", "nan.npy"], "nan.npy: the truth must be complete, got "),
-    "two truths": ([*PHOTO, "--truth", "photo.png", "grey.png"], "truth must be one file for all, or one each"),
+    "two truths": ([*PHOTO, "--truth", "photo.png", "grey.png"], "truth must be one file for all, or one per file"),
     "damaged truth": ([*PHOTO, "--truth", "cut.png"], "cut.png: "),
     "missing mask": ([*PHOTO, "--mask", "nowhere.png"], "nowhere.png: there is no such file"),
     "mask of another size": ([*PHOTO, "--mask", "low_mask.png"], "low_mask.png: "),

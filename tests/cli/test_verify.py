@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_without_a_later_one(run: Path, dop) -> None:
     then = "the run cannot be resumed until you remove it; its problems then start again"
     assert then in dop("verify", "run").out
     said = dop(*FIT, "run", "--trainer.max_steps", "40")
-    assert (said.status, f"{previous}: damaged" in said.err, "remove it to start" in said.err) == (2, True, True)
+    assert (said.status, f"{previous}: damaged" in said.err, "remove it to restart" in said.err) == (2, True, True)
     previous.unlink()
     assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
     assert dop("verify", "run").status == 0

@@ -254,7 +254,7 @@ def test_damaged_files_are_named_and_written_anew(
     else:
         assert file.read_bytes() == before
     fit(tmp_path, matrix_method(), matrices(), 100, resume=True)
-    assert "written anew" not in capsys.readouterr().err
+    assert "rewriting it" not in capsys.readouterr().err
 
 
 def test_a_prediction_updates_the_checksums_of_the_files_that_it_writes(fit, matrix_method, matrices, tmp_path) -> None:

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.count("Stopping: writing") == 1
+    assert err.count("Stopping: saving") == 1
     assert "Traceback" not in err
     assert [result["status"] for result in read_results(tmp_path / "out")] == ["interrupted"] * 4
 
