@@ -155,4 +155,4 @@ def test_the_manifest_of_matrices_read_in_pieces(dop, tmp_path: Path, monkeypatc
 def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:
     said = dop("verify", str(tmp_path))
     assert said.status == 2
-    assert "holds no run" in said.err
+    assert "contains no run" in said.err

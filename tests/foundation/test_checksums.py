@@ -39,7 +39,7 @@ def test_other_content_is_noticed() -> None:
         ("crc32:", "crc32;"),
     ):
         assert old in text
-        with pytest.raises(ValueError, match="damaged: the checksum does not match the content"):
+        with pytest.raises(ValueError, match="damaged: its checksum is that of other content"):
             without_checksum(json.loads(text.replace(old, new, 1)))
 
 

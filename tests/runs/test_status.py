@@ -182,7 +182,7 @@ def test_points_of_a_sweep(sweep: Path) -> None:
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="contains no run"):
         read_status([tmp_path])
     with pytest.raises(ValueError, match="must be the folder of a run"):
         read_status([tmp_path / "none"])

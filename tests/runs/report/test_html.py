@@ -188,7 +188,7 @@ def test_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
 def test_the_probability_is_shown_where_it_is_known(tmp_path: Path) -> None:
     pictures = ["recovered", "corruption", "corruption_probability"]
     page = page_of(write_run(tmp_path / "run", {"a": {}}, pictures=pictures))
-    assert [text for text in page.text("figcaption") if "probability that a value is corrupted" in text]
+    assert [text for text in page.text("figcaption") if "Probability that a value is corrupted" in text]
 
 
 def test_the_histogram_is_counted_where_it_was_not_kept(tmp_path: Path) -> None:
