@@ -154,7 +154,7 @@ def test_a_recovered_file_of_another_size_keeps_its_kind(suffix: str, tmp_path: 
     ("options", "message"),
     [
         ({"tile": 8}, "tile must be null with sensing, which crosses the borders of tiles, got 8"),
-        ({"resize": 8}, "resize must be null with sensing and without noise: .*, got 8"),
+        ({"resize": 8}, "resize must be null with sensing and without noise, .*, got 8"),
         ({"crop": 8, "noise": [NoNoise(), SaltAndPepper(0.1)]}, "crop must be null with sensing and without noise"),
         ({"mask": "mask.png", "noise": SaltAndPepper(0.1)}, "mask must be null with sensing and noise"),
         ({"sensing": []}, "sensing must be at least one sensing, or null, got an empty list"),
