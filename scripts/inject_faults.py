@@ -103,7 +103,7 @@ def cut(case: Case, once: Path, places: int) -> bool:
         content = file.read_bytes()
         file.write_bytes(content[: len(content) * k // places])
         status, said = call(case.arguments(run, None))
-        named = f"{file}: damaged" in said and "going on from the one before it" in said
+        named = f"{file}: damaged" in said and "resuming from the previous file" in said
         good += status == 0 and named and not difference(run, once)
     print(
         f"{case.name}, checkpoint of {len(content)} bytes cut at {places} places: {good} times named, "

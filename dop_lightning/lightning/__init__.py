@@ -1,1 +1,1 @@
-"""PyTorch Lightning around the engine: module, data modules, callbacks and strategies."""
+"""PyTorch Lightning interface to the engine: module, data modules, callbacks and strategies."""

@@ -1,7 +1,7 @@
-"""A run as part of an ordinary checkpoint file of Lightning.
+"""A run as part of an ordinary Lightning checkpoint file.
 
-``state_dict`` holds θ, g and h of every problem, ``optimizer_states`` an entry per problem with its optimizers and what
-its step rule remembers, and ``recovery`` the problems themselves and how far each is.
+``state_dict`` contains θ, g and h of every problem. ``optimizer_states`` contains one entry per problem, with the
+states of its optimizers and step rule. ``recovery`` contains the problems and their progress.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ FORMAT = 1
 
 
 def add_run(checkpoint: dict[str, Any], roster: Roster, data: Any, extra: Mapping[str, Any]) -> None:
-    """Add a run to a checkpoint that Lightning has begun.
+    """Add a run to a checkpoint created by Lightning.
 
     Args:
-        checkpoint: with ``state_dict`` as the module gives it.
+        checkpoint: the checkpoint, with ``state_dict`` as returned by the module.
         roster: the problems.
         data: their data module.
-        extra: by problem, what callbacks remember of it.
+        extra: states of callbacks, by problem.
     """
     records = {name: {**split(entry), "callbacks": extra[name]} for name, entry in roster.entries().items()}
     if "optimizer_states" in checkpoint:
         checkpoint["optimizer_states"] = [{"problem": name, **entry.pop("state")} for name, entry in records.items()]
         checkpoint["lr_schedulers"] = []
-    else:  # weights alone: optimizers start anew
+    else:  # weights only: optimizers start from their initial states
         for entry in records.values():
             entry["state"]["optimizers"] = [{} for _ in entry["state"].get("optimizers", [])]
     checkpoint[RECOVERY] = {"format": FORMAT, "records": records, **save_problems(data)}
@@ -36,15 +36,15 @@ def add_run(checkpoint: dict[str, Any], roster: Roster, data: Any, extra: Mappin
 
 
 def has_run(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is a file of this package."""
+    """Return whether a checkpoint was written by this package."""
     return RECOVERY in checkpoint
 
 
 def entries_of(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return record and state of each problem of a checkpoint, as a roster loads them.
+    """Return record and state of each problem of a checkpoint, in the form that a roster loads.
 
     Raises:
-        ValueError: the file is of a later version, damaged, or lacks an entry.
+        ValueError: the file is of another version, damaged or incomplete.
     """
     saved = checkpoint[RECOVERY]
     if saved["format"] != FORMAT:
@@ -60,5 +60,5 @@ def entries_of(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             state = record.get("state") or {key: value for key, value in states[name].items() if key != "problem"}
             entries[name] = join(name, {**record, "state": state}, checkpoint["state_dict"])
     except KeyError as error:
-        raise ValueError(f"the checkpoint is not whole (it lacks {error})") from error
+        raise ValueError(f"the checkpoint is incomplete ({error} is missing)") from error
     return entries

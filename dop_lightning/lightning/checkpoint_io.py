@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder with a file for every batch of problems, and the one before of each; or one file."""
+"""Read and write checkpoints: folders with a current and a previous file per batch of problems, or single files."""
 
 import shutil
 import sys
@@ -27,20 +27,20 @@ from dop_lightning.runs.checkpoints import (
 )
 
 WRITERS = 4
-"""Files that are written at the same time, since each of them mostly waits for the disk."""
+"""Number of files that are written concurrently, since each write mostly waits for the disk."""
 
 Problems = dict[str, dict[str, Any]]
-"""What is saved of each problem of a batch, by name."""
+"""Saved entries of the problems of a batch, by name."""
 
 
 @dataclass(frozen=True)
 class StateInFile:
-    """The state of a problem, in a file of a checkpoint folder.
+    """State of a problem in a file of a checkpoint folder.
 
     Args:
         folder: the checkpoint folder.
         file: name of the file of its batch.
-        name: of the problem.
+        name: name of the problem.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class StateInFile:
     name: str
 
     def load(self) -> dict[str, Any]:
-        """Read it.
+        """Read the state.
 
         Raises:
             ValueError: the file is damaged.
@@ -58,20 +58,20 @@ class StateInFile:
 
 
 class FolderCheckpointIO(CheckpointIO):
-    """Saves a checkpoint as a folder, in which every batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
+    """Save checkpoints as folders, in which each batch has the files ``<batch>.pt`` and ``<batch>.previous.pt``.
 
-    A batch is one file, since its problems go on together: they are found equally far, whenever a process is killed. It
-    is written beside its place and renamed, and the file before is kept: a reader finds a new one, or the old one,
-    never half of one. Processes that work on different batches of a run share a folder, and a batch in which nothing
-    has changed is not written again.
+    The problems of a batch share one file, so that they resume from the same iteration if a process is killed. A file
+    is written under a temporary name and renamed, and the previous one is kept: a reader finds either a new or an old
+    file, never a partial one. Processes that work on different batches of a run share a folder. A batch without changes
+    is not written again.
 
-    Whatever else Lightning saves or loads, by ``trainer.save_checkpoint`` or ``ModelCheckpoint``, is an ordinary file.
+    Other checkpoints, saved by ``trainer.save_checkpoint`` or ``ModelCheckpoint``, are ordinary files.
 
     Args:
-        mark: the fingerprint of the run; files of another one are refused. Empty takes the files of any.
-        only: tells the names of the batches to be read, ``None`` for all.
-        files: what reads and writes ordinary files: the plugin that the trainer had.
-        stays: tells the names of problems whose states stay on disk until they are needed.
+        mark: fingerprint of the run; files of other runs are refused. If empty, files of any run are accepted.
+        only: returns the names of the batches to read, or ``None`` for all.
+        files: plugin that reads and writes ordinary files, usually the trainer's previous plugin.
+        stays: returns whether the state of a problem stays on disk until it is needed, given its name.
     """
 
     def __init__(
@@ -88,26 +88,26 @@ class FolderCheckpointIO(CheckpointIO):
             files.files if isinstance(files, FolderCheckpointIO) else files or TorchCheckpointIO()
         )
         self._reserved: set[Path] = set()
-        self._written: dict[str, int] = {}  # the stage of each file, hashed
+        self._written: dict[str, int] = {}  # hash of the progress in each file
         self._damaged: set[Path] = set()
 
     def reserve(self, folder: Path) -> None:
-        """Refuse files at the place of a run's checkpoint folder."""
+        """Reserve the path of the run's checkpoint folder, so that no file is written there."""
         self._reserved.add(folder.absolute())
 
     @property
     def has_folder(self) -> bool:
-        """Whether the run has a checkpoint folder, to which states of problems may be moved."""
+        """Whether the run has a checkpoint folder, to which states of problems can be moved."""
         return bool(self._reserved)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write the batches of ``checkpoint["batches"]`` into the folder ``path``; without batches, the file ``path``.
+        """Write the batches ``checkpoint["batches"]`` to the folder ``path``; without batches, write the file ``path``.
 
-        Files of several batches are written at the same time.
+        Files of several batches are written concurrently.
 
         Raises:
-            OSError: one cannot be written; the file before it stands.
-            ValueError: the file is to be where the run has its checkpoint folder.
+            OSError: a file cannot be written; the previous one is kept.
+            ValueError: the path of the file is the checkpoint folder of the run.
         """
         folder = Path(path)
         if "batches" not in checkpoint:
@@ -127,7 +127,7 @@ class FolderCheckpointIO(CheckpointIO):
                 file = folder / f"{batch}.pt"
                 if self._is_written(file, progress(batch)):
                     continue
-                if len(writing) == WRITERS:  # those that wait would take memory
+                if len(writing) == WRITERS:  # limits the memory of waiting batches
                     writing.popleft().result()
                 writing.append(pool.submit(self._save_batch, file, batches[batch]))
             for written in writing:
@@ -137,7 +137,7 @@ class FolderCheckpointIO(CheckpointIO):
                 write_atomically(folder / name, lambda stream: save_state({"callbacks": callbacks}, stream))
 
     def _is_written(self, file: Path, problems: Problems) -> bool:
-        """Return whether the file of a batch holds its problems as they are."""
+        """Return whether the file of a batch contains the current progress of its problems."""
         return self._written.get(str(file)) == _stage(problems) and file.exists()
 
     def _save_batch(self, file: Path, problems: Problems) -> None:
@@ -147,12 +147,12 @@ class FolderCheckpointIO(CheckpointIO):
         self._written[str(file)] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
-        """Put a new file in place of the last one, and that in place of the one before."""
+        """Write a new file, and keep the current one as the previous one."""
         fresh = file.with_suffix(".new")
         write_atomically(fresh, lambda stream: save_state(content, stream))
         try:
             if file in self._damaged:
-                self._damaged.remove(file)  # the one before it is the good one
+                self._damaged.remove(file)  # keeps the intact previous file
             elif file.exists():
                 file.replace(previous(file))
             fresh.replace(file)
@@ -161,14 +161,14 @@ class FolderCheckpointIO(CheckpointIO):
             raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the folder ``path``, and where a file is damaged or missing, the one before it; or the file ``path``.
+        """Read the folder ``path``, using previous files instead of damaged or missing ones; or read the file ``path``.
 
         Returns:
-            What Lightning asks for; of a folder, ``problems`` by name: of two batches that hold the same problem, the
-            later one counts.
+            The checkpoint in Lightning's format. For a folder, ``problems`` contains the problems by name; if two
+            batches contain the same problem, the later one is used.
 
         Raises:
-            ValueError: it is no such folder, or of a batch there is no file that can be used.
+            ValueError: the path is not a checkpoint, or a batch has no usable file.
         """
         folder = Path(path)
         if folder.is_file() or "://" in str(path):
@@ -194,14 +194,14 @@ class FolderCheckpointIO(CheckpointIO):
         except Exception as error:
             raise damage(path, error) from error
         if not isinstance(content, dict) or RECOVERY not in content:
-            raise ValueError(f"{path}: not a checkpoint written by dop (it holds no problems)")
+            raise ValueError(f"{path}: not a checkpoint written by dop (it contains no problems)")
         if Path(path).is_file():
             check_archive(Path(path))
         check_file_content(content, path)
         return content
 
     def teardown(self) -> None:
-        """Wait for files that are still being written."""
+        """Wait until all files are written."""
         self.files.teardown()
 
     @staticmethod
@@ -212,7 +212,7 @@ class FolderCheckpointIO(CheckpointIO):
         return sorted(names)
 
     def _load_batch(self, folder: Path, file: str) -> dict[str, Any]:
-        """The content of a file, or of the one before it, without the states that stay there."""
+        """Return the content of a file or of the previous one, with references to states that stay on disk."""
         content, read = self._load(folder / file)
         for name, problem in content["problems"].items():
             if self.stays(name) and problem["state"] is not None:
@@ -220,35 +220,35 @@ class FolderCheckpointIO(CheckpointIO):
         return content
 
     def _load(self, file: Path) -> tuple[dict[str, Any], Path]:
-        """The content of a file, or of the one before it, and which of them it is."""
+        """Return the content of a file or of the previous one, and the path that was read."""
         before = previous(file)
-        if not file.exists():  # stopped between two renames
+        if not file.exists():  # the process was stopped between two renames
             try:
                 return self._read(before), before
             except ValueError as error:
-                raise ValueError(f"{error}; there is none after it: remove it to start its problems anew") from error
+                raise ValueError(f"{error}; no newer file exists: remove it to restart its problems") from error
         try:
             content = self._read(file)
             self._written[str(file)] = _stage(content["problems"])
             return content, file
         except ValueError as error:
             if not before.exists():
-                raise ValueError(f"{error}; there is none before it: remove it to start its problems anew") from error
+                raise ValueError(f"{error}; no previous file exists: remove it to restart its problems") from error
             try:
                 content = self._read(before)
             except ValueError as older:
                 raise ValueError(
-                    f"{error}, and so is {before.name}: remove both to start their problems anew"
+                    f"{error}; {before.name} cannot be read either: remove both to restart their problems"
                 ) from older
             self._damaged.add(file)
-            print(f"{error}: going on from the one before it", file=sys.stderr)
+            print(f"{error}: resuming from the previous file", file=sys.stderr)
             return content, before
 
     def _read(self, file: Path) -> dict[str, Any]:
         return read_batch(file, self.mark)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the folder, or the file."""
+        """Remove a checkpoint folder or file."""
         if Path(path).is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -256,10 +256,10 @@ class FolderCheckpointIO(CheckpointIO):
 
 
 def _load_callbacks(folder: Path) -> Any:
-    """Return what callbacks remember, from either of two equal files.
+    """Return the states of callbacks, from one of two identical files.
 
     Raises:
-        ValueError: both are damaged.
+        ValueError: both files are damaged.
     """
     for name in (CALLBACKS, CALLBACKS_COPY):
         if not (folder / name).is_file():
@@ -269,14 +269,14 @@ def _load_callbacks(folder: Path) -> Any:
         except ValueError as error:
             print(f"{error}: skipped", file=sys.stderr)
             continue
-        # files of earlier versions hold the states alone
+        # files of earlier versions contain only the states
         return content.get("callbacks", content) if isinstance(content, dict) else {}
     raise ValueError(
-        f"{folder / CALLBACKS}: damaged, and so is its copy; remove both to start EarlyStopping and others anew"
+        f"{folder / CALLBACKS}: damaged, and so is its copy; remove both to reset EarlyStopping and other callbacks"
     )
 
 
 def _stage(problems: Mapping[str, Mapping[str, Any]]) -> int:
-    """Hash of how far the problems of a batch are."""
+    """Return a hash of the progress of the problems of a batch."""
     keys = ("status", "iteration", "evaluated", "ended", "seconds")
     return hash(tuple((name, *(saved[key] for key in keys)) for name, saved in problems.items()))

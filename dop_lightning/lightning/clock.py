@@ -1,8 +1,8 @@
-"""The counters of a Trainer in gradient iterations.
+"""Count gradient iterations in a Trainer.
 
-A training step is a block of iterations and an epoch ends where an evaluation ends. Lightning counts training steps
-instead wherever it logs, and an endless loader has no last batch. The counters concerned are attributes of Lightning's
-loops without a public setter (pytorch_lightning 2.6); this module is the only place that touches them.
+A training step is a block of iterations, and an epoch ends with an evaluation. Lightning's counters count training
+steps instead, and an endless loader has no last batch. These counters are attributes of Lightning's loops without a
+public setter (pytorch_lightning 2.6); this is the only module that accesses them.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from dop_lightning.lightning.loggers.adapters import adapters_of
 
 
 class _EpochLoop(_TrainingEpochLoop):
-    """A training loop whose step, as loggers and monitors see it, is ``global_step``."""
+    """Training loop whose step, as seen by loggers and monitors, is ``global_step``."""
 
     blocks: Callable[[int], int]
     block_start = 0
     block_end = 0
 
     def advance(self, data_fetcher: Any) -> None:
-        """Note which iterations the training step is about, for what is logged before and after it."""
+        """Record the iterations of the training step, which determine what is logged before and after it."""
         self.block_start = self.global_step
         self.block_end = self.blocks(self.block_start)
         super().advance(data_fetcher)
@@ -35,11 +35,11 @@ class _EpochLoop(_TrainingEpochLoop):
 
     @_batches_that_stepped.setter
     def _batches_that_stepped(self, value: int) -> None:
-        """Lightning counts training steps here: ``global_step`` says more."""
+        """Ignore Lightning's count of training steps; ``global_step`` is used instead."""
 
 
 class _Connector(_LoggerConnector):
-    """Decides by iterations what ``log_every_n_steps`` means."""
+    """Logger connector for which ``log_every_n_steps`` counts iterations."""
 
     @property
     def should_update_logs(self) -> bool:
@@ -49,16 +49,16 @@ class _Connector(_LoggerConnector):
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every == 0:
             return False
-        # before a block, of the block to come; after it, of that block
+        # before a block, this refers to the following block; after it, to that block
         return loop.block_end // every > loop.block_start // every or self.trainer.should_stop
 
 
 class IterationClock:
-    """Lets a Trainer count gradient iterations while it fits.
+    """Make a Trainer count gradient iterations while it fits.
 
     Args:
-        trainer: it counts so until :meth:`restore`.
-        blocks: returns where a training step ends that begins at an iteration.
+        trainer: the trainer, modified until :meth:`restore` is called.
+        blocks: returns the iteration at which a training step ends, given the one at which it begins.
     """
 
     def __init__(self, trainer: pl.Trainer, blocks: Callable[[int], int]) -> None:
@@ -70,7 +70,7 @@ class IterationClock:
         trainer._logger_connector.__class__ = _Connector
 
     def restore(self) -> None:
-        """Let the trainer count as it did before, so that it may fit another module."""
+        """Restore the original counters, so that the trainer can fit another module."""
         step = self._loop.global_step
         self._loop.blocks = None
         self._loop.__class__ = _TrainingEpochLoop
@@ -78,7 +78,7 @@ class IterationClock:
         self.trainer._logger_connector.__class__ = _LoggerConnector
 
     def set(self, iteration: int, epochs: int) -> None:
-        """Set the counters of a run that begins, or continues.
+        """Set the counters at the start of a run, new or resumed.
 
         Args:
             iteration: gradient iterations done.
@@ -91,40 +91,40 @@ class IterationClock:
             count.ready = count.started = count.processed = count.completed = epochs
 
     def advance(self, iterations: int) -> None:
-        """Count iterations: ``trainer.global_step``, which ``max_steps`` is compared with."""
+        """Advance ``trainer.global_step``, which is compared with ``max_steps``."""
         progress = self._loop.manual_optimization.optim_step_progress
         progress.total.increment_by(iterations)
         progress.current.increment_by(iterations)
 
     @property
     def has_reached_max_epochs(self) -> bool:
-        """Whether as many epochs have ended as the trainer was to do."""
+        """Whether ``max_epochs`` epochs have ended."""
         progress: Any = self.trainer.fit_loop.epoch_progress
         return 0 < (self.trainer.max_epochs or -1) <= progress.current.processed
 
     def begin_epoch(self, blocks: int) -> None:
-        """Say how many training steps the coming epoch has, for progress bars."""
+        """Set the number of training steps of the coming epoch, for progress bars."""
         limit = self.trainer.limit_train_batches
-        blocks = max(blocks, 1)  # after the last epoch, 0 would read as "no training batches"
+        blocks = max(blocks, 1)  # after the last epoch, 0 would mean "no training batches"
         self.trainer.fit_loop.max_batches = min(blocks, limit) if isinstance(limit, int) else blocks
 
     def lengthen_epoch(self) -> None:
-        """Add a training step to the present epoch."""
+        """Add a training step to the current epoch."""
         self.trainer.fit_loop.max_batches += 1
 
     def end_epoch(self) -> None:
-        """End the epoch of training after the present training step."""
+        """End the epoch after the current training step."""
         self._loop.batch_progress.is_last_batch = True
 
     def publish(self, metrics: Mapping[str, float], shown: Mapping[str, float], logs: bool = True) -> None:
-        """Fill ``callback_metrics``, the metrics of progress bars, and loggers.
+        """Update ``callback_metrics``, the metrics of progress bars, and loggers.
 
-        ``self.log`` takes a millisecond per value, as long as forty iterations of a small matrix.
+        ``self.log`` would take a millisecond per value, as long as forty iterations of a small matrix.
 
         Args:
-            metrics: by key.
-            shown: those of them that a progress bar shows.
-            logs: whether loggers get them.
+            metrics: metrics by key.
+            shown: metrics for the progress bar.
+            logs: whether to send the metrics to loggers.
         """
         connector: Any = self.trainer._logger_connector
         connector._callback_metrics.update({key: torch.tensor(value) for key, value in metrics.items()})

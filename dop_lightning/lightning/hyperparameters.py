@@ -1,4 +1,4 @@
-"""Hyperparameters as plain types: what checkpoints store and loggers show of the arguments of a module."""
+"""Convert the arguments of a module to plain types, for checkpoints and loggers."""
 
 import functools
 import importlib
@@ -14,30 +14,30 @@ from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin
 from pytorch_lightning.utilities.parsing import AttributeDict
 
 UNSAVED = "unsaved"
-"""Key of what stands for an argument that has no plain form, such as a lambda; its value says what it was."""
+"""Key that replaces an argument without a plain form, such as a lambda; its value describes the argument."""
 
 INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
-"""How Lightning makes a module from its hyperparameters; it allows no other."""
+"""Function with which Lightning creates a module from its hyperparameters; no other one is allowed."""
 
 
 class PlainHyperparameters(HyperparametersMixin):
-    """Saves hyperparameters as ``class_path`` dictionaries of plain types.
+    """Save hyperparameters as ``class_path`` dictionaries of plain types.
 
-    A class, or a ``functools.partial`` of one with keyword arguments, becomes ``{"class_path": …, "init_args": …}``; so
-    does an object whose attributes are its arguments. A function becomes its import path. These are the forms of a
-    config file, and ``torch.load(…, weights_only=True)`` reads them.
+    A class, a ``functools.partial`` of a class with keyword arguments, or an object whose attributes are its arguments
+    becomes ``{"class_path": …, "init_args": …}``. A function becomes its import path. Config files have the same form,
+    and ``torch.load(…, weights_only=True)`` can read it.
 
     Attributes:
-        is_from_cli: whether a ``LightningCLI`` made the object, whose config then gives the hyperparameters.
+        is_from_cli: whether a ``LightningCLI`` created the object and its config provides the hyperparameters.
     """
 
     is_from_cli = False
 
     def save_hyperparameters(self, *args: Any, frame: FrameType | None = None, **kwargs: Any) -> None:
-        """Save arguments of ``__init__``, see Lightning's ``save_hyperparameters``; values become plain types."""
+        """Save arguments of ``__init__`` as plain types, see Lightning's ``save_hyperparameters``."""
         if frame is None and (current := inspect.currentframe()) is not None:
             frame = current.f_back
-        self.hparams.pop("_instantiator", None)  # of an earlier call, in the __init__ of a base class
+        self.hparams.pop("_instantiator", None)  # from an earlier call, in the __init__ of a base class
         super().save_hyperparameters(*args, frame=frame, **kwargs)
         self.is_from_cli = self.is_from_cli or self.hparams.pop("_instantiator", None) is not None
         values = {name: value if name.startswith("_") else plain(value) for name, value in self.hparams.items()}
@@ -46,15 +46,15 @@ class PlainHyperparameters(HyperparametersMixin):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the object of a checkpoint file, see Lightning's ``load_from_checkpoint``."""
+        """Create the object of a checkpoint file, see Lightning's ``load_from_checkpoint``."""
         with warnings.catch_warnings():
-            # Lightning makes the object by a method of its parser that is about to have another name
+            # Lightning uses a deprecated method of jsonargparse
             warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
 
 
 def unsaved_parts(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the arguments that have no plain form, with what they were.
+    """Return descriptions of the arguments without a plain form, by name.
 
     >>> unsaved_parts({"tau": 0.1, "signal": plain(lambda problems: None)})
     {'signal': 'a lambda'}
@@ -75,10 +75,10 @@ def _marks(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return an argument in plain types: numbers, texts, lists, dictionaries, and class paths.
+    """Convert an argument to plain types: numbers, strings, lists, dictionaries, and class paths.
 
     Args:
-        value: of any type. One that has no plain form becomes ``{"unsaved": what it was}``.
+        value: value of any type. One without a plain form becomes ``{"unsaved": description}``.
 
     >>> import collections
     >>> plain(functools.partial(collections.Counter, a=2))
@@ -102,12 +102,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, FunctionType):
         return _import_path(value) or _unsaved(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()  # a number of NumPy or torch
+        return value.item()  # a scalar of NumPy or torch
     return _plain_object(value)
 
 
 def _plain_partial(value: "functools.partial[Any]") -> Any:
-    """A class with keyword arguments; jsonargparse wraps the class in a function of its own."""
+    """Convert a class with keyword arguments, which jsonargparse wraps in a function."""
     made = value.args[-1] if value.args and isinstance(value.args[-1], type) else value.func
     own = not value.args or getattr(value.func, "__module__", "").startswith("jsonargparse")
     path = _import_path(made) if own and isinstance(made, type) else None
@@ -117,7 +117,7 @@ def _plain_partial(value: "functools.partial[Any]") -> Any:
 
 
 def _plain_object(value: Any) -> Any:
-    """An object by its class and arguments, if it has those as attributes and they make the same object again."""
+    """Convert an object to its class and arguments, if its attributes determine the arguments and reproduce it."""
     kind = type(value)
     path = _import_path(kind)
     try:
@@ -136,13 +136,13 @@ def _plain_object(value: Any) -> Any:
 
 
 def _shown(value: Any) -> dict[str, Any]:
-    """The attributes of an object that can be compared."""
+    """Return the attributes of an object that can be compared."""
     kinds = (bool, int, float, str, type(None), list, tuple)
     return {name: inner for name, inner in getattr(value, "__dict__", {}).items() if isinstance(inner, kinds)}
 
 
 def _import_path(made: Any) -> str | None:
-    """The path that a class or function is imported by; ``None`` for one of a function or of a notebook's cell."""
+    """Return the import path of a class or function; ``None`` if it was defined in a function or a notebook cell."""
     module, name = getattr(made, "__module__", None), getattr(made, "__qualname__", "")
     if module is None or "<" in name:
         return None

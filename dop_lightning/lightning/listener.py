@@ -1,4 +1,4 @@
-"""Pass a run on to the callbacks, monitors and loggers of a Trainer."""
+"""Forward the events of a run to the callbacks and loggers of a Trainer."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,25 +12,26 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.problems.scoring import CURVES
 
 MOST_KEYS = 40
-"""Problems with metrics of their own, ``psnr/photo``; of more, a sample that is spread over all."""
+"""Maximum number of problems with separate metrics, such as ``psnr/photo``. If there are more, a sample is used."""
 
 MOST_INTERRUPTED = 9
-"""Tiles at work that are evaluated when a run is interrupted; of more, their states are saved alone."""
+"""Maximum number of active tiles that are evaluated when a run is interrupted. If there are more, only their states are
+saved."""
 
 SHOWN = ("psnr", "relative_error", "loss")
-"""A progress bar shows the first of these that is known."""
+"""Metrics of the progress bar: the first one that is known is displayed."""
 
 
 class TrainerListener(Listener):
-    """Passes evaluations and ends of problems on to the callbacks and metrics of a module's trainer.
+    """Forward evaluations and ends of problems to the callbacks and metrics of a module's trainer.
 
     Args:
         module: a :class:`~dop_lightning.lightning.module.DoubleOverparameterization`.
 
     Attributes:
-        mean_scores: by tag, the mean over all problems of which it is known, each at its last evaluation.
-        metrics: the means, and the scores of at most :data:`MOST_KEYS` problems, ``psnr/photo``.
-        shown: those of them that a progress bar shows.
+        mean_scores: mean of each score over all problems for which it is known, at their last evaluations.
+        metrics: the means, and scores of at most :data:`MOST_KEYS` problems, such as ``psnr/photo``.
+        shown: metrics for the progress bar.
     """
 
     def __init__(self, module: Any) -> None:
@@ -41,32 +42,32 @@ class TrainerListener(Listener):
 
     @property
     def callbacks(self) -> Iterator[RecoveryCallback]:
-        """The callbacks of the trainer that follow problems, in its order."""
+        """Callbacks of the trainer that follow problems, in order."""
         return (callback for callback in self.module.trainer.callbacks if isinstance(callback, RecoveryCallback))
 
     def on_states_change(self, run: Run) -> None:
-        """The parts of the batches at work are the module's parameters, their optimizers the trainer's."""
+        """Register the active batches as parameters of the module and their optimizers with the trainer."""
         self.module.follow_states()
 
     def on_turn(self, run: Run, states: Sequence[State]) -> None:
-        """Let the callbacks know what is advanced."""
+        """Notify the callbacks that batches will be advanced."""
         for callback in self.callbacks:
             callback.on_turn(self.module.trainer, self.module, states)
 
     def on_block(self, run: Run, state: State, iterations: int) -> None:
-        """Let the callbacks follow a block."""
+        """Notify the callbacks of a finished block."""
         for callback in self.callbacks:
             callback.on_block(self.module.trainer, self.module, state, iterations)
 
     def on_evaluation(self, run: Run, look: Look) -> None:
-        """Let the callbacks look at a batch."""
+        """Notify the callbacks of an evaluated batch."""
         for problem, scores in zip(look.problems, look.scores, strict=True):
             run.records[problem.name].scores = scores
         for callback in self.callbacks:
             callback.on_evaluation(self.module.trainer, self.module, look)
 
     def on_evaluated(self, run: Run) -> None:
-        """Make the metrics: the means, and the scores of single problems."""
+        """Update the metrics: means, and scores of single problems."""
         self.mean_scores = means(record.scores for record in run.records.values())
         names = list(run.records)
         single = {
@@ -78,7 +79,7 @@ class TrainerListener(Listener):
         self.metrics, self.shown = {**self.mean_scores, **single}, shown
 
     def on_end(self, run: Run, ending: Ending) -> None:
-        """Hand out what is recovered; of many tiles that are interrupted nothing, since evaluating them takes long."""
+        """Notify the callbacks of the outcomes. Many interrupted tiles are skipped, to save time."""
         if "interrupted" in ending.ends.values() and _is_left(run, ending):
             return
         for outcome in ending.outcomes():
@@ -90,12 +91,12 @@ class TrainerListener(Listener):
                 callback.on_problem_end(self.module.trainer, self.module, outcome)
 
     def on_split(self, run: Run, state: State, error: OutOfMemoryError) -> None:
-        """Print that the batch is split."""
-        print(f"\n{error}: going on with half of them at a time", file=sys.stderr)
+        """Print that a batch is split."""
+        print(f"\n{error}: continuing with half of the problems at a time", file=sys.stderr)
 
 
 def _is_left(run: Run, ending: Ending) -> bool:
-    """Whether interrupted problems have no result: images that have not begun, and more than a few tiles at work."""
+    """Return whether interrupted problems get no result: images that have not started, and large numbers of tiles."""
     if ending.state.runs_one_by_one and ending.state.iteration == 0:
         return True
     if not all(problem.is_tile for problem in ending.problems):
@@ -105,7 +106,7 @@ def _is_left(run: Run, ending: Ending) -> bool:
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each score over the problems of which it is known.
+    """Return the mean of each score over the problems for which it is known.
 
     >>> means([{"loss": 1.0, "psnr": 20.0}, {"loss": 3.0}])
     {'loss': 2.0, 'psnr': 20.0}

@@ -1,4 +1,4 @@
-"""The LightningModule: θ, g, h of every batch as parameters; a training step is a block of gradient descent."""
+"""The LightningModule: θ, g and h of every batch as parameters. A training step is a block of gradient descent."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dop_lightning.engine.at_once import tiles_at_work, wholes_at_work
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
-from dop_lightning.engine.instant import Interpolation  # noqa: F401 — a config names it
+from dop_lightning.engine.instant import Interpolation  # noqa: F401 — for class_path in configs
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.outcome import Record, Status
 from dop_lightning.engine.rivals import FilterMethod, ImageFilter
@@ -53,42 +53,43 @@ from dop_lightning.problems.problem import Problem, ProblemBatch, form_batches
 class DoubleOverparameterization(PersistentModule, RecoveredModule):
     r"""Robust recovery by double over-parameterization (Eqs. 3, 6, 9, 10).
 
-    Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + g∘g − h∘h − y)`` with rate τ for θ and α·τ for g, h. Its rivals are
-    settings: without corruption it is DIP, or factorisation; with the absolute loss besides, DIP-ℓ1 and MF-ℓ1 (Eq. 2).
+    Gradient descent on ``f(θ, g, h) = ℓ(A(φ(θ)) + g∘g − h∘h − y)`` with rate τ for θ and α·τ for g, h. Its baselines
+    are special cases: without corruption it is DIP, or matrix factorization; with the absolute loss in addition, DIP-ℓ1
+    and MF-ℓ1 (Eq. 2).
 
-    The problems come from the data module, a :class:`~dop_lightning.lightning.data.RecoveryDataModule`. One training
-    step is one block of gradient iterations of every unfinished batch; ``Trainer(max_steps=N)`` means N gradient
-    iterations of every problem, ``max_epochs=N`` means N evaluations.
+    The data module, a :class:`~dop_lightning.lightning.data.RecoveryDataModule`, provides the problems. One training
+    step is one block of gradient iterations of every unfinished batch. ``Trainer(max_steps=N)`` sets N gradient
+    iterations per problem, and ``max_epochs=N`` sets N evaluations.
 
     Args:
-        signal: makes φ(θ) of a batch of problems.
-        corruption: makes s of a batch; ``None`` is s = 0.
-        operator: makes A of a batch; by default as the problems say: what they were measured by, the mask of the
+        signal: creates φ(θ) for a batch of problems.
+        corruption: creates s for a batch; ``None`` is s = 0.
+        operator: creates A for a batch; by default the operator of the problems: their sensing operator, the mask of
             observed entries, or the identity.
-        loss: ℓ; by default a quarter of the sum of squares.
-        tau: learning rate of θ, above 0; a list is one value per problem, in the order of the data module; ``auto``
-            takes it from the data (matrices, see :mod:`dop_lightning.engine.automatic`).
-        alpha: ratio of the learning rates, above 0; a list is one value per problem; ``None`` is that of the problem,
-            or by the rules of :mod:`dop_lightning.engine.alpha`.
-        theta_optimizer: another optimizer of θ, such as Adam; g and h stay with gradient descent at α·τ.
-        steps: how θ, g and h move: :class:`~dop_lightning.engine.steps.GradientDescent` (the default),
+        loss: loss ℓ; by default a quarter of the sum of squares.
+        tau: learning rate τ of θ, positive; a list has one value per problem, in the order of the data module; ``auto``
+            estimates it from the data (matrices only, see :mod:`dop_lightning.engine.automatic`).
+        alpha: ratio α of the learning rates, positive; a list has one value per problem. ``None`` uses the value of the
+            problem, or the rules of :mod:`dop_lightning.engine.alpha`.
+        theta_optimizer: another optimizer of θ, such as Adam; g and h still use gradient descent at α·τ.
+        steps: step rule of θ, g and h: :class:`~dop_lightning.engine.steps.GradientDescent` (the default),
             :class:`~dop_lightning.engine.steps.Nesterov`, :class:`~dop_lightning.engine.steps.SemiImplicit`,
             :class:`~dop_lightning.engine.steps.Refinement`.
-        solver: the convex program (Eq. 8) instead, with λ = 1/α: :class:`~dop_lightning.engine.convex.InexactALM` or
-            :class:`~dop_lightning.engine.convex.AcceleratedProximalGradient`. ``signal``, ``corruption``, ``loss``,
-            ``tau`` and ``steps`` have no meaning then, and ``max_steps`` counts iterations of the solver.
-        filter: a classical filter instead, for images: :class:`~dop_lightning.engine.rivals.DetectAndFill`,
-            :class:`~dop_lightning.engine.rivals.AdaptiveMedian` and others. No other part has a meaning then, and each
+        solver: solve the convex program (Eq. 8) instead, with λ = 1/α: :class:`~dop_lightning.engine.convex.InexactALM`
+            or :class:`~dop_lightning.engine.convex.AcceleratedProximalGradient`. ``signal``, ``corruption``, ``loss``,
+            ``tau`` and ``steps`` are then ignored, and ``max_steps`` counts iterations of the solver.
+        filter: apply a classical image filter instead: :class:`~dop_lightning.engine.rivals.DetectAndFill`,
+            :class:`~dop_lightning.engine.rivals.AdaptiveMedian` and others. All other parts are then ignored, and each
             problem ends after one iteration.
-        separation: robust PCA that chooses its method instead, for matrices:
-            :class:`~dop_lightning.matrices.robust_separation.RobustSeparation`. No other part has a meaning then.
-        block: gradient iterations of one training step, at least 1. It changes no result; a step should take less
-            than about a second, since signals and time limits are looked at between steps. A problem that ends by
-            itself (a horizon, a solver that has converged) stays as it is until the end of its block.
-        evaluate_every: iterations between two evaluations (scores, pictures, the test for having settled).
-        graphs: whether iterations of networks that allow it are replayed as a CUDA graph on a GPU, see
+        separation: separate matrices by robust PCA with an automatically chosen method instead:
+            :class:`~dop_lightning.matrices.robust_separation.RobustSeparation`. All other parts are then ignored.
+        block: gradient iterations per training step, at least 1. It does not change the result. A step should take less
+            than about a second, since signals and time limits are checked between steps. A problem that ends on its own
+            within a block (at a horizon, or when a solver has converged) does not change until the end of the block.
+        evaluate_every: iterations between two evaluations (scores, pictures, stopping rules).
+        graphs: whether to replay iterations of supported networks as a CUDA graph on a GPU, see
             :mod:`dop_lightning.engine.graphs`.
-        metrics: metrics of your own, by tag or as a list: ``torchmetrics.Metric`` objects and functions, see
+        metrics: custom metrics, as a list or by tag: ``torchmetrics.Metric`` objects and functions, see
             :class:`~dop_lightning.problems.custom_metrics.CustomMetrics`.
 
     Raises:
@@ -121,7 +122,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         self.method: Procedure
         given = {"filter": filter, "solver": solver, "separation": separation}
         if len(several := [name for name, part in given.items() if part is not None]) > 1:
-            raise ValueError(f"{' and '.join(several)} must not both be given; set one of them to null")
+            raise ValueError(f"{' and '.join(several)} cannot be combined; set all but one of them to null")
         if filter is not None:
             self.method = FilterMethod(filter)
         elif separation is not None:
@@ -147,28 +148,28 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         self._parts = nn.ModuleList()
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
-    # ------------------------------------------------------------------------------------------------ the problems
+    # ---------------------------------------------------------------------------------------------------- problems
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Refuse a trainer that cannot work, and return the callbacks that it lacks.
+        """Check that the trainer is supported, and return required callbacks that it lacks.
 
-        These are :class:`RecoveryLogging` with loggers, and of a plain ``LightningCLI`` the callbacks of every run.
-        This is the first hook that Lightning calls.
+        These are :class:`RecoveryLogging` if there are loggers, and the standard callbacks of a run if the module was
+        created by a plain ``LightningCLI``. Lightning calls this hook first.
         """
         check_trainer(self.trainer, self)
         silence_what_does_not_apply()
-        self.trainer.num_sanity_val_steps = 0  # a validation repeats the scores of an evaluation, which begins later
+        self.trainer.num_sanity_val_steps = 0  # validation repeats the scores of an evaluation, which happens later
         present = tuple(type(callback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         wanted: list[type[pl.Callback]] = [RecoveryLogging] if self.trainer.loggers else []
         if self.is_from_cli:
-            # by its name: callbacks import this module
+            # imported by name, since callbacks import this module
             wanted += import_module("dop_lightning.lightning.callbacks.standard").STANDARD.values()
         bars = any(issubclass(kind, pl.callbacks.ProgressBar) for kind in present)
         missing = (kind for kind in wanted if not any(issubclass(own, kind) for own in present))
         return [kind() for kind in missing if not (bars and issubclass(kind, pl.callbacks.ProgressBar))]
 
     def configure_model(self) -> None:
-        """Build signal and corruption of every batch of the data module, where they are to run.
+        """Build signal and corruption of every batch of the data module on the device of the trainer.
 
         Without a trainer, as in ``load_from_checkpoint``, nothing is built.
         """
@@ -194,9 +195,9 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             self._build(data, [data.batches[place] for place in own], batch_labels(own), method, device, dtype)
 
     def attach(self, data: "RecoveryDataModule | Sequence[Problem]") -> Self:
-        """Build signal and corruption of every batch now, before a trainer does.
+        """Build signal and corruption of every batch before a trainer does.
 
-        Parameters are then known, ``load_state_dict`` works, and a trainer fits without ``datamodule=…``.
+        The parameters then exist, ``load_state_dict`` works, and a trainer can fit without ``datamodule=…``.
 
         Args:
             data: a data module, or problems.
@@ -221,7 +222,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        """Make the run, unless there is one of these problems: the module keeps what it recovered."""
+        """Create the run. An existing run of the same problems is kept, with its recovered signals."""
         before, self._data = self._run, data
         if before is not None and before.roster.is_about(batches) and before.roster.method is method:
             if (before.roster.device, before.roster.dtype) != (device, dtype or before.roster.dtype):
@@ -229,7 +230,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
                 self.follow_states()
             return
         roster = self._roster(data, batches, method, labels, device, dtype)
-        if before is not None and before.roster.has_problems_of(batches):  # in other batches, or of another precision
+        if before is not None and before.roster.has_problems_of(batches):  # in other batches, or with another precision
             roster.load(before.roster.entries())
             roster.rest()
         self._run = Run(
@@ -267,7 +268,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Bring the batches along to another device or type, with all that iterations need.
+        """Move the batches to another device or type, with everything that iterations need.
 
         Raises:
             ValueError: the type is neither float32 nor float64.
@@ -278,8 +279,8 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             probe = fn(torch.zeros(1, dtype=now, device=roster.device))
             if probe.dtype not in (torch.float32, torch.float64):
                 raise ValueError(
-                    f"the type of the module must be float32 or float64, got {probe.dtype}: networks have a precision "
-                    "of their own inside"
+                    f"the module must be float32 or float64, got {probe.dtype}; to use a lower precision inside "
+                    'networks, set Trainer(precision="bf16-mixed")'
                 )
             if (probe.device, probe.dtype) != (roster.device, now):
                 with single_by_default():
@@ -288,7 +289,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what ``torch.save`` and ``copy.deepcopy`` keep: the run as a checkpoint holds it, and no trainer."""
+        """Return the state for ``torch.save`` and ``copy.deepcopy``: the run as in a checkpoint, without a trainer."""
         kept = dict(self.__dict__)
         for name in ("_run", "_listener", "_looks", "_clock", "_trainer", "_fabric"):
             kept[name] = None
@@ -299,7 +300,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the run again."""
+        """Restore the run."""
         saved = state.pop("_saved_run", None)
         super().__setstate__(state)
         self._listener, self._looks, self._parts = TrainerListener(self), WeakKeyDictionary(), nn.ModuleList()
@@ -312,20 +313,20 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     @property
     def run(self) -> Run:
-        """The run: its batches, and how far each problem is.
+        """The run, with its batches and the progress of each problem.
 
         Raises:
-            RuntimeError: neither a trainer nor :meth:`attach` has built one yet.
+            RuntimeError: neither a trainer nor :meth:`attach` has created the run yet.
         """
         if self._run is None:
             raise RuntimeError(
-                "DoubleOverparameterization has no run before a trainer has configured it; call attach(data) for one"
+                "DoubleOverparameterization has no run before a trainer configures it; call attach(data) to create one"
             )
         return self._run
 
     @property
     def data(self) -> Any:
-        """The data module of the run, or what a checkpoint file held of it.
+        """The data module of the run, or its replacement from a checkpoint file.
 
         Raises:
             RuntimeError: there is no run yet.
@@ -335,32 +336,32 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     @property
     def roster(self) -> Roster:
-        """The problems of the run."""
+        """Problems of the run."""
         return self.run.roster
 
     @property
     def is_configured(self) -> bool:
-        """Whether there is a run."""
+        """Whether the run exists."""
         return self._run is not None
 
     @property
     def states(self) -> list[State]:
-        """The batches at work."""
+        """Active batches."""
         return self.run.states
 
     @property
     def records(self) -> dict[str, Record]:
-        """How far each problem is, by name."""
+        """Progress of each problem, by name."""
         return self.run.records
 
     @property
     def iteration(self) -> int:
-        """Iterations that every unfinished problem has behind it."""
+        """Number of iterations that every unfinished problem has completed."""
         return self.run.iteration
 
     @property
     def maximum(self) -> int:
-        """Iterations of each problem by ``max_steps`` and ``max_epochs`` of the trainer, -1 for no such number."""
+        """Maximum number of iterations per problem from ``max_steps`` and ``max_epochs``; -1 if unlimited."""
         limits = [self.trainer.max_steps]
         if (self.trainer.max_epochs or -1) > 0 and isinstance(self.trainer.limit_train_batches, float):
             limits.append((self.trainer.max_epochs or 0) * self.evaluate_every)
@@ -368,15 +369,15 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     @property
     def mean_scores(self) -> dict[str, float]:
-        """By tag, the mean over all problems of which it is known, each at its last evaluation."""
+        """Mean of each score over all problems for which it is known, at their last evaluations."""
         return self._listener.mean_scores
 
     @property
     def clock(self) -> IterationClock:
-        """The counters of the trainer, while it fits.
+        """Counters of the trainer while it fits.
 
         Raises:
-            RuntimeError: it does not.
+            RuntimeError: no trainer is fitting the module.
         """
         if self._clock is None:
             raise RuntimeError("DoubleOverparameterization has no clock before a trainer fits it")
@@ -384,17 +385,17 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     @property
     def recovery_callbacks(self) -> Iterator[RecoveryCallback]:
-        """The callbacks of the trainer that follow problems, in its order."""
+        """Callbacks of the trainer that follow problems, in order."""
         return self._listener.callbacks
 
     def follow_states(self) -> None:
-        """Take the parts of the batches as parameters, and let the trainer have the optimizers of those at work."""
+        """Register the parts of the batches as parameters, and the optimizers of active batches with the trainer."""
         self._parts = nn.ModuleList(self.roster.parts())
         if self._trainer is not None and self.trainer.strategy.optimizers:
             self.trainer.strategy.optimizers = self._checked_optimizers()
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Return the optimizers of the batches at work, each with the groups ``theta`` and ``corruption``."""
+        """Return the optimizers of the active batches, each with the groups ``theta`` and ``corruption``."""
         return [optimizer for state in self.states for optimizer in state.optimizers]
 
     def _checked_optimizers(self) -> list[Optimizer]:
@@ -402,15 +403,15 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         if not isinstance(given, list) or not all(isinstance(optimizer, Optimizer) for optimizer in given):
             raise ValueError(
                 f"{type(self).__name__}.configure_optimizers must return a list of optimizers, got "
-                f"{type(given).__name__}: learning-rate schedulers are not supported, since rates are saved problem by "
-                "problem; change lr of the groups in a callback"
+                f"{type(given).__name__}; learning-rate schedulers are not supported, because rates are saved for each "
+                "problem; change lr of the groups in a callback instead"
             )
         return given
 
     # ------------------------------------------------------------------------------------------------ gradient descent
 
     def on_fit_start(self) -> None:
-        """Set Lightning's counters to the iterations and evaluations done."""
+        """Set Lightning's counters to the completed iterations and evaluations."""
         self._checked_optimizers()
         self._clock = IterationClock(self.trainer, self.run.block_end)
         run = self.run
@@ -422,7 +423,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             self.trainer.should_stop = True
 
     def on_train_start(self) -> None:
-        """Say how long the first epoch is."""
+        """Set the length of the first epoch."""
         self.clock.begin_epoch(self._blocks_to_evaluation())
 
     def _blocks_to_evaluation(self) -> int:
@@ -432,15 +433,15 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         return count
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Do one block of gradient iterations of every unfinished batch."""
+        """Run one block of gradient iterations for every unfinished batch."""
         try:
             moved = self.run.step()
         except OutOfMemoryError as error:
             raise ValueError(
-                f"{error}; an image takes less in tiles (data.init_args.tile, or --tile of dop recover), and with a "
-                "smaller width"
+                f"{error}; to reduce memory, recover the image in tiles (data.init_args.tile, or --tile of dop "
+                "recover) or use a smaller width"
             ) from error
-        except StopIteration as error:  # Lightning would take it for the end of the data, and go on without end
+        except StopIteration as error:  # Lightning would interpret it as the end of the data, and loop forever
             raise RuntimeError("StopIteration was raised in a step") from error
         self.clock.advance(moved)
         if self.run.has_evaluated:
@@ -454,11 +455,11 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             self.trainer.should_stop = True
 
     def stop_problem(self, name: str, status: Status, state: Mapping[str, Any] | None = None) -> None:
-        """To be called from ``on_evaluation``: the problem called ``name`` ends, see :meth:`Run.stop`."""
+        """End the problem ``name``. Call this from ``on_evaluation``; see :meth:`Run.stop`."""
         self.run.stop(name, status, state)
 
     def on_train_end(self) -> None:
-        """End the problems at work: as ``done`` if early stopping ended the run, else as ``interrupted``."""
+        """End active problems: as ``done`` if early stopping ended the run, otherwise as ``interrupted``."""
         if stopped_early(self.trainer):
             self.run.finish(for_good=True)
         elif self.clock.has_reached_max_epochs:
@@ -466,12 +467,12 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         self.run.interrupt()
 
     def on_fit_end(self) -> None:
-        """Let batches hold the parameters of the problems that have ended."""
+        """Make batches hold the final parameters of the problems that have ended."""
         self.roster.rest()
         self.follow_states()
 
     def teardown(self, stage: str) -> None:
-        """Let the trainer count and compute as before."""
+        """Restore the original counters and precision of the trainer."""
         if self._clock is not None:
             self._clock.restore()
             self._clock = None
@@ -485,11 +486,11 @@ def _positive_numbers(name: str, value: float | list[float]) -> float | list[flo
 
 
 def recovery_module(module: pl.LightningModule) -> DoubleOverparameterization:
-    """Return the module of a callback's hook, which must be one that recovers problems.
+    """Check that the module passed to a callback recovers problems, and return it.
 
     Raises:
-        TypeError: it is another one.
+        TypeError: the module is of another type.
     """
     if not isinstance(module, DoubleOverparameterization):
-        raise TypeError(f"this callback follows DoubleOverparameterization, got {type(module).__name__}")
+        raise TypeError(f"this callback requires a DoubleOverparameterization module, got {type(module).__name__}")
     return module

@@ -1,4 +1,4 @@
-"""Saving a run and loading it: ``state_dict``, checkpoint files of Lightning, and the contents of folders."""
+"""Save and load runs: ``state_dict``, Lightning checkpoint files, and the contents of checkpoint folders."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -23,33 +23,33 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.checkpoints import check_file_content
 
 _DATA: ContextVar[RecoveryDataModule | None] = ContextVar("datamodule", default=None)
-"""The data module given to ``load_from_checkpoint``, which Lightning does not hand on."""
+"""The data module passed to ``load_from_checkpoint``, which Lightning does not forward."""
 
 
 class PersistentModule(PlainHyperparameters, pl.LightningModule):
-    """A module whose state is saved problem by problem: nothing that is saved depends on batches."""
+    """A module whose state is saved for each problem separately, independent of the batches."""
 
     _taken: Mapping[str, Any] | None = None
-    """The ``state_dict`` of a checkpoint whose problems the roster has taken over already."""
+    """The ``state_dict`` of a checkpoint whose problems have already been loaded into the roster."""
 
     @property
     def roster(self) -> Roster:
-        """The problems of the run."""
+        """Problems of the run."""
         raise NotImplementedError
 
     @property
     def data(self) -> Any:
-        """The data module of the run."""
+        """Data module of the run."""
         raise NotImplementedError
 
     @property
     def is_configured(self) -> bool:
-        """Whether there is a run."""
+        """Whether the run exists."""
         raise NotImplementedError
 
     @property
     def recovery_callbacks(self) -> Iterator[RecoveryCallback]:
-        """The callbacks of the trainer that follow problems."""
+        """Callbacks of the trainer that follow problems."""
         raise NotImplementedError
 
     def attach(self, data: RecoveryDataModule | Sequence[Problem]) -> Self:
@@ -57,11 +57,11 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         raise NotImplementedError
 
     def follow_states(self) -> None:
-        """Take the parts of the batches as parameters."""
+        """Register the parts of the batches as parameters."""
         raise NotImplementedError
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Return a copy of θ, g and h of every problem on the CPU, as ``photo.signal.U`` and ``photo.corruption.g``."""
+        """Return a CPU copy of θ, g and h of every problem, such as ``photo.signal.U`` and ``photo.corruption.g``."""
         own = super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
         for key in [key for key in own if key.startswith(f"{prefix}_parts.")]:
             del own[key]
@@ -70,11 +70,11 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         return own
 
     def _extras(self) -> dict[str, Any]:
-        """Parameters and buffers of a subclass, beside those of the problems."""
+        """Return parameters and buffers of a subclass that do not belong to problems."""
         return {key: value for key, value in super().state_dict().items() if not key.startswith("_parts.")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what :meth:`state_dict` gave.
+        """Load a state returned by :meth:`state_dict`.
 
         Raises:
             RuntimeError: with ``strict``, a key is missing or unexpected.
@@ -82,7 +82,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         """
         rest = set(self._extras())
         others = {key: value for key, value in state_dict.items() if key in rest}
-        if state_dict is self._taken:  # what is not in the state_dict stays in the files of the checkpoint
+        if state_dict is self._taken:  # tensors missing from it stay in the files of the checkpoint
             self._taken = None
             super().load_state_dict(others, strict=False, assign=assign)
             return _IncompatibleKeys([], [])
@@ -92,46 +92,46 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         if strict and (missing or unexpected):
             hint = "" if self.is_configured else " (call attach(data) first)"
             raise RuntimeError(
-                f"state_dict must hold the parameters of these problems{hint}: missing {missing[:3]}, unexpected "
-                f"{unexpected[:3]}"
+                f"state_dict must contain the parameters of these problems{hint}, got missing keys {missing[:3]} and "
+                f"unexpected keys {unexpected[:3]}"
             )
         super().load_state_dict(others, strict=False, assign=assign)
         return _IncompatibleKeys(missing, unexpected)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the problems, and how far each is: nothing in a checkpoint depends on how they were batched.
+        """Add the problems and their progress, independent of the batches.
 
         Raises:
-            ValueError: several processes fit, each with problems of its own.
+            ValueError: several processes are fitting, each with different problems.
         """
         if self._trainer is not None and self.trainer.world_size > 1:
             raise ValueError(
-                f"save_checkpoint writes a file of one process, got {self.trainer.world_size}, each with problems of "
-                "its own; use CheckpointFolder, which all of them share"
+                f"save_checkpoint writes a file of one process, got {self.trainer.world_size}, each with different "
+                "problems; use CheckpointFolder, which all processes share"
             )
         if (parts := unsaved_parts(self.hparams)) and self._trainer is not None:
             names = ", ".join(f"{name} ({what})" for name, what in parts.items())
-            rank_zero_info(f"A checkpoint cannot hold {names}: pass it again to load_from_checkpoint")
+            rank_zero_info(f"A checkpoint cannot store {names}; pass it again to load_from_checkpoint")
         add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
 
     def saved_batches(self, labels: Collection[str] | None = None) -> SavedBatches:
-        """Return record and state of every problem, batch by batch, as checkpoint folders hold them.
+        """Return record and state of every problem by batch, in the form of checkpoint folders.
 
-        Each batch is copied when it is asked for, so that those of a large image need not lie in memory twice.
+        Batches are copied on access, so that large images are not in memory twice.
 
         Args:
-            labels: of the batches; ``None`` for all.
+            labels: labels of the batches; ``None`` for all.
         """
         return SavedBatches(self.roster, self._remembered, labels)
 
     def _remembered(self, name: str) -> dict[str, Any]:
-        """What callbacks remember of a problem."""
+        """Return the states of callbacks for a problem."""
         if self._trainer is None:
             return {}
         return {callback.name: callback.problem_state(name) for callback in self.recovery_callbacks}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the problems of a checkpoint over; one that it does not hold starts anew."""
+        """Load the problems of a checkpoint. Problems that it does not contain start from the beginning."""
         if has_run(checkpoint):
             problems = entries_of(checkpoint)
             if not self.is_configured:
@@ -139,11 +139,11 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         else:
             problems = checkpoint.get("problems", {})
             if "problems" not in checkpoint:
-                raise ValueError("ckpt_path must be a checkpoint of DoubleOverparameterization, got one of another")
+                raise ValueError("ckpt_path must be a checkpoint of DoubleOverparameterization, got another one")
         if problems and self.roster.records and not set(problems) & set(self.roster.records):
             raise ValueError(
-                f"ckpt_path must hold problems of this run, such as {next(iter(self.roster.records))!r}, "
-                f"got one with {', '.join(map(repr, sorted(problems)[:3]))}"
+                f"ckpt_path must contain problems of this run, such as {next(iter(self.roster.records))!r}, "
+                f"got {', '.join(map(repr, sorted(problems)[:3]))}"
             )
         _check_entries(problems)
         self.roster.load(problems)
@@ -154,9 +154,9 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         try:
             self.roster.rest()
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"ckpt_path holds states that do not fit this method ({error})") from error
+            raise ValueError(f"ckpt_path contains states that do not match this method ({error})") from error
         self.follow_states()
-        # what Lightning would restore by position follows the problems: optimizers, and counters in on_fit_start
+        # optimizers are restored with the problems, and counters in on_fit_start, instead of by position in Lightning
         extras = self._extras()
         saved = {key: value for key, value in checkpoint.get("state_dict", {}).items() if key in extras}
         if any(map(self.roster.takes_turns, self.roster.records)):
@@ -171,21 +171,21 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
     def load_from_checkpoint(
         cls, checkpoint_path: Any, *args: Any, datamodule: "RecoveryDataModule | None" = None, **kwargs: Any
     ) -> Self:
-        """Return the module of a checkpoint file, with what it had recovered.
+        """Create the module of a checkpoint file, with its recovered signals.
 
         Args:
-            checkpoint_path: a file that ``trainer.save_checkpoint`` or ``ModelCheckpoint`` wrote.
+            checkpoint_path: a file written by ``trainer.save_checkpoint`` or ``ModelCheckpoint``.
             args: see Lightning's ``load_from_checkpoint``.
             datamodule: the problems; by default those in the file.
-            kwargs: see Lightning's ``load_from_checkpoint``; hyperparameters that replace saved ones among them.
+            kwargs: see Lightning's ``load_from_checkpoint``; may include hyperparameters that replace saved ones.
 
         Raises:
-            ValueError: the path is a checkpoint folder, or a part that the file cannot hold is not passed again.
+            ValueError: the path is a checkpoint folder, or an argument that the file cannot store is not passed again.
         """
         if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_dir():
             raise ValueError(
-                f"{checkpoint_path}: a checkpoint folder has no settings; pass it to trainer.fit(ckpt_path=…), or use "
-                "a file of trainer.save_checkpoint"
+                f"{checkpoint_path}: a checkpoint folder contains no settings; pass it to trainer.fit(ckpt_path=…), or "
+                "use a file written by trainer.save_checkpoint"
             )
         token = _DATA.set(datamodule)
         try:
@@ -196,22 +196,22 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
 
 
 def _check_entries(problems: Mapping[str, Any]) -> None:
-    """Refuse problems of a checkpoint without their states.
+    """Refuse incomplete problems of a checkpoint.
 
     Raises:
-        ValueError: one lacks its state, or what callbacks remember of it.
+        ValueError: the state of a problem, or the states of callbacks for it, are missing.
     """
     for name, entry in problems.items():
         for key in ("state", "callbacks"):
             if key not in entry:
-                raise ValueError(f"ckpt_path is not a whole checkpoint (it lacks {key!r} of {name})")
+                raise ValueError(f"ckpt_path is an incomplete checkpoint ({key!r} of {name} is missing)")
 
 
 def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
-    """Refuse a file with a part that it could not hold and that is not given.
+    """Refuse a file that lacks an argument which it could not store and which is not passed again.
 
     Raises:
-        ValueError: there is such a part.
+        ValueError: such an argument is missing.
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return
@@ -220,7 +220,7 @@ def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
         check_archive(Path(path))
     except ValueError:
         raise
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise damage(path, error) from error
     if isinstance(checkpoint, dict) and has_run(checkpoint):
         check_file_content(checkpoint, path)
@@ -228,5 +228,5 @@ def _refuse_unsaved(path: Any, given: Mapping[str, Any]) -> None:
     for name, what in parts.items():
         if name not in given:
             raise ValueError(
-                f"{name} was {what}, which a checkpoint cannot hold; pass it again: load_from_checkpoint(…, {name}=…)"
+                f"{name} was {what}, which a checkpoint cannot store; pass it again: load_from_checkpoint(…, {name}=…)"
             )

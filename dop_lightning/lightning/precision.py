@@ -1,7 +1,8 @@
-"""What ``Trainer(precision=…)`` means here: the type of all that is computed, or the precision inside networks.
+"""Apply ``Trainer(precision=…)``: as the type of all computations, or as the precision inside networks.
 
-Matrices are never autocast: a residual of eight bits has no small outliers. So Lightning's plugins, which would run a
-whole training step under autocast or another default type, are replaced by one that only has their name.
+Matrices are never autocast, because a residual with eight bits cannot represent small outliers. Lightning's plugins,
+which would run whole training steps under autocast or another default type, are therefore replaced by a plugin that
+only keeps their name.
 """
 
 import inspect
@@ -21,10 +22,10 @@ MIXED = "bf16-mixed"
 
 
 class NamedPrecision(Precision):
-    """Does nothing; ``trainer.precision`` still says what was asked for.
+    """Precision plugin without effect, which keeps the value of ``trainer.precision``.
 
     Args:
-        replaced: the plugin in whose place it is.
+        replaced: plugin that it replaces.
     """
 
     def __init__(self, replaced: Precision) -> None:
@@ -34,18 +35,18 @@ class NamedPrecision(Precision):
 
 
 def take_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, torch.dtype | None]:
-    """Return the method with the precision of a trainer, and the type of all that is computed.
+    """Return the method with the precision of a trainer, and the type of all computations.
 
     Args:
-        trainer: its plugin is replaced until :func:`give_precision_back`.
-        method: how to recover.
+        trainer: the trainer; its plugin is replaced until :func:`give_precision_back` is called.
+        method: recovery method.
 
     Returns:
-        The method, with bf16 inside its networks for ``bf16-mixed``; and float64 for ``64-true``, else ``None``: the
-        type of the observations.
+        The method, with bf16 inside its networks for ``bf16-mixed``; and float64 for ``64-true``, otherwise ``None``,
+        the type of the observations.
 
     Raises:
-        ValueError: another precision, or ``bf16-mixed`` without a network.
+        ValueError: the precision is not supported, or ``bf16-mixed`` is used without a network.
     """
     given = str(trainer.precision)
     if given not in (SINGLE, DOUBLE, MIXED):
@@ -61,7 +62,7 @@ def take_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, t
 
 
 def give_precision_back(trainer: pl.Trainer) -> None:
-    """Let the trainer have its plugin again, for another module."""
+    """Restore the plugin of the trainer, for another module."""
     plugin = trainer.strategy.precision_plugin
     if isinstance(plugin, NamedPrecision):
         trainer.strategy.precision_plugin = plugin.replaced
@@ -74,7 +75,7 @@ def _in_bf16(method: Procedure) -> Procedure:
     if not isinstance(method, Method) or made is None or not takes:
         name = getattr(inner, "__name__", type(method).__name__)
         raise ValueError(
-            f"trainer.precision must be {SINGLE} or {DOUBLE} with {name}, got {MIXED!r}: bf16 applies inside networks "
-            "that have a setting precision, and matrices are never autocast"
+            f"trainer.precision must be {SINGLE} or {DOUBLE} with {name}, got {MIXED!r}; bf16 requires a network with "
+            "an argument precision, and matrices are never autocast"
         )
     return replace(method, signal=partial(made, precision="bf16"))

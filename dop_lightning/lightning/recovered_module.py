@@ -1,4 +1,4 @@
-"""What is recovered, and its scores: the steps of validation, test and prediction, a problem each."""
+"""Validation, test and prediction steps, which return the recovered problems and their scores, one problem per step."""
 
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from dop_lightning.problems.custom_metrics import CustomMetrics
 
 
 class RecoveredModule(pl.LightningModule):
-    """A module that hands out what a run has recovered."""
+    """A module that returns the results of a run."""
 
     @property
     def run(self) -> Run:
@@ -27,12 +27,12 @@ class RecoveredModule(pl.LightningModule):
 
     @property
     def data(self) -> Any:
-        """The data module of the run."""
+        """Data module of the run."""
         raise NotImplementedError
 
     @property
     def clock(self) -> IterationClock:
-        """The counters of the trainer."""
+        """Counters of the trainer."""
         raise NotImplementedError
 
     metrics: CustomMetrics
@@ -43,20 +43,20 @@ class RecoveredModule(pl.LightningModule):
         self._looks: WeakKeyDictionary[State, Look] = WeakKeyDictionary()
 
     def recovered(self, name: str | None = None) -> Outcome:
-        """Return what is recovered of one problem, or of an image in tiles, at its present state.
+        """Return the current outcome of a problem, or of an image that is recovered in tiles.
 
         Args:
-            name: of the problem; not needed if there is one.
+            name: name of the problem; optional if there is only one.
 
         Raises:
-            ValueError: there is no such problem, or there are several and no name.
+            ValueError: ``name`` is unknown, or is not given although there are several problems.
         """
         wholes = {whole.name: whole for whole in self.data.wholes}
         if name is None and len(wholes) == 1:
             name = next(iter(wholes))
         if name not in wholes and name not in self.run.records:
             known = ", ".join(map(repr, list(wholes)[:3])) + (" …" if len(wholes) > 3 else "")
-            raise ValueError(f"name must be that of a problem, such as {known}, got {name!r}")
+            raise ValueError(f"name must be the name of a problem, such as {known}, got {name!r}")
         mosaic = self.data.mosaics.get(name)
         if mosaic is not None:
             outcomes = {place: self.recovered(tile.name) for place, tile in mosaic.tiles.items()}
@@ -64,7 +64,7 @@ class RecoveredModule(pl.LightningModule):
         return self.run.outcome_of(str(name))
 
     def outcome_of(self, name: str) -> Outcome:
-        """Return :meth:`recovered` of a problem, under its earlier name."""
+        """Deprecated name of :meth:`recovered`."""
         return self.recovered(name)
 
     @torch.no_grad()
@@ -74,28 +74,28 @@ class RecoveredModule(pl.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
-        """Return the scores of the problem called ``batch``; while fitting, those of the present evaluation."""
+        """Return the scores of the problem named ``batch``; while fitting, those of the current evaluation."""
         if self.trainer.state.fn != "fit":
             return self._score(batch)
         if batch in self.run.records:
             scores, iteration = self._present_scores(batch), self.run.records[batch].iteration
-        else:  # an image in tiles
+        else:  # an image that is recovered in tiles
             whole = self.recovered(batch)
             scores, iteration = whole.scores, whole.iteration
         self._validated[batch] = scores
         return {"problem": batch, "iterations": iteration, **scores}
 
     def on_validation_epoch_start(self) -> None:
-        """Begin new means."""
+        """Reset the means."""
         self._validated = {}
 
     def on_validation_epoch_end(self) -> None:
-        """Publish the means of a validation while fitting; loggers have them already where there was an evaluation."""
+        """Publish the means of a validation while fitting. Loggers already have them if there was an evaluation."""
         if self._validated and not self.trainer.sanity_checking:
             self.clock.publish(means(self._validated.values()), {}, logs=not self.run.has_evaluated)
 
     def _present_scores(self, name: str) -> dict[str, float]:
-        """The scores of a problem where it is, without another evaluation if there was one."""
+        """Return the current scores of a problem, reusing the last evaluation if possible."""
         record = self.run.records[name]
         state = next((state for state in self.run.states if name in state.problems.names), None)
         if state is None or record.evaluated == state.iteration:
@@ -107,14 +107,14 @@ class RecoveredModule(pl.LightningModule):
         return look.scores[state.problems.names.index(name)]
 
     def on_validation_model_eval(self) -> None:
-        """Networks are scored as they are fitted."""
+        """Keep the mode of networks, which are scored as they are fitted."""
 
     def on_validation_model_train(self) -> None:
-        """Networks were not switched."""
+        """Keep the mode of networks, which was not switched."""
 
     @torch.no_grad()
     def test_step(self, batch: str, batch_idx: int) -> dict[str, Any]:
-        """Return the scores of the problem called ``batch``."""
+        """Return the scores of the problem named ``batch``."""
         return self._score(batch)
 
     def _score(self, name: str) -> dict[str, Any]:
@@ -124,11 +124,11 @@ class RecoveredModule(pl.LightningModule):
 
     @torch.no_grad()
     def predict_step(self, batch: str, batch_idx: int) -> Outcome:
-        """Return what is recovered of the problem called ``batch``."""
+        """Return the outcome of the problem named ``batch``."""
         return self.recovered(batch)
 
     def train_dataloader(self) -> Any:
-        """Return the blocks of the attached data, for a trainer without ``datamodule=…``."""
+        """Return the loader of the attached data, for a trainer without ``datamodule=…``."""
         return self.data.train_dataloader()
 
     def val_dataloader(self) -> Any:

@@ -1,4 +1,4 @@
-"""Callbacks that follow problems rather than steps."""
+"""Callbacks with hooks for problems instead of steps."""
 
 import inspect
 import warnings
@@ -15,65 +15,66 @@ from dop_lightning.foundation.signatures import require_part
 
 
 class RecoveryCallback(pl.Callback):
-    """A callback with hooks for evaluations and ends of problems, and with a state per problem.
+    """A callback with hooks for evaluations and ends of problems, and a state for each problem.
 
-    ``module`` is a :class:`~dop_lightning.lightning.module.DoubleOverparameterization` in all hooks.
+    In all hooks, ``module`` is a :class:`~dop_lightning.lightning.module.DoubleOverparameterization`.
     """
 
     @property
     def name(self) -> str:
-        """The key of this callback's state in a checkpoint."""
+        """Key of this callback's state in a checkpoint."""
         return type(self).__name__
 
     def on_turn(self, trainer: pl.Trainer, module: Any, states: Sequence[State]) -> None:
-        """Before a block of iterations of batches that are advanced side by side.
+        """Called before a block of iterations of batches that are advanced together.
 
         Args:
             trainer: the trainer.
             module: the module.
-            states: the batches, to be read and not to be advanced.
+            states: the batches; do not advance them.
         """
 
     def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
-        """After a block of iterations of one batch; the other batches may be elsewhere.
+        """Called after a block of iterations of one batch. Other batches may be at other iterations.
 
         Args:
             trainer: the trainer.
             module: the module.
-            state: the batch, to be read and not to be advanced.
-            iterations: of the block.
+            state: the batch; do not advance it.
+            iterations: number of iterations of the block.
         """
 
     def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
-        """After every ``evaluate_every`` iterations, once per batch.
+        """Called every ``evaluate_every`` iterations, once per batch.
 
-        Call ``module.stop_problem`` to end a problem of the batch here.
+        Call ``module.stop_problem`` here to end a problem of the batch.
 
         Args:
             trainer: the trainer.
             module: the module.
-            look: the batch, with ``problems``, ``iteration``, ``evaluation``, ``state``, and ``scores``, one mapping
-                per problem.
+            look: the evaluated batch, with ``problems``, ``iteration``, ``evaluation``, ``state``, and ``scores``, one
+                mapping per problem.
         """
 
     def on_problem_end(self, trainer: pl.Trainer, module: Any, outcome: Outcome) -> None:
-        """When a problem ends: done, stable, diverged or interrupted."""
+        """Called when a problem ends: done, stable, diverged or interrupted."""
 
     def problem_state(self, name: str) -> dict[str, Any]:
-        """Return what this callback remembers of one problem: tensors and plain numbers."""
+        """Return the state of this callback for a problem, as tensors and plain numbers."""
         return {}
 
     def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`problem_state` gave."""
+        """Load a state returned by :meth:`problem_state`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let callbacks with the arguments of version 0.1, (problems, evaluation, scores), go on until version 0.3."""
+        """Support callbacks with the arguments of version 0.1, (problems, evaluation, scores), until version 0.3."""
         super().__init_subclass__(**kwargs)
         hook = cls.__dict__.get("on_evaluation")
         if hook is not None and _takes_five(hook):
             warnings.warn(
-                f"{cls.__name__}.on_evaluation(trainer, module, problems, evaluation, scores) is deprecated and goes "
-                "in version 0.3; take (trainer, module, look) with look.problems, look.evaluation and look.scores",
+                f"{cls.__name__}.on_evaluation(trainer, module, problems, evaluation, scores) is deprecated and will "
+                "be removed in version 0.3; use (trainer, module, look) with look.problems, look.evaluation and "
+                "look.scores",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -81,10 +82,10 @@ class RecoveryCallback(pl.Callback):
 
 
 def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
-    """Check the arguments of the hooks of callbacks, ours and Lightning's.
+    """Check the signatures of the hooks of callbacks, those of this package and of Lightning.
 
     Raises:
-        ValueError: a hook takes other arguments than it is called with.
+        ValueError: a hook has a signature that does not match its call.
     """
     for callback in callbacks:
         require_part("callbacks", callback, pl.Callback)
@@ -93,9 +94,9 @@ def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
 
 
 def _takes_five(hook: Callable[..., None]) -> bool:
-    """Whether a hook has the arguments of version 0.1: trainer, module, problems, evaluation, scores."""
+    """Return whether a hook has the arguments of version 0.1: trainer, module, problems, evaluation, scores."""
     try:
-        inspect.signature(hook).bind(*range(6))  # self as well
+        inspect.signature(hook).bind(*range(6))  # including self
     except TypeError:
         return False
     return True

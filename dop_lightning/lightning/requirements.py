@@ -1,4 +1,4 @@
-"""What a Trainer must be like to fit this module: settings and callbacks that cannot work are refused by name."""
+"""Check that a Trainer can fit this module. Unsupported settings and callbacks are refused by name."""
 
 import warnings
 from typing import Any
@@ -14,26 +14,26 @@ _BATCHES = "set batch_size of the data module, which can be auto"
 _OUTPUTS = "use steps=Refinement(average=…), which averages outputs"
 
 REFUSED_CALLBACKS: dict[type[pl.Callback], str] = {
-    callbacks.StochasticWeightAveraging: f"weights of a problem end with it; {_OUTPUTS}",
-    callbacks.WeightAveraging: f"weights of a problem end with it; {_OUTPUTS}",
+    callbacks.StochasticWeightAveraging: f"the weights of a problem are discarded at its end; {_OUTPUTS}",
+    callbacks.WeightAveraging: f"the weights of a problem are discarded at its end; {_OUTPUTS}",
     callbacks.BatchSizeFinder: f"a training step has no samples; {_BATCHES}",
-    callbacks.LearningRateFinder: f"each problem has rates of its own; {_RATES} (tau can be auto)",
-    callbacks.GradientAccumulationScheduler: "every iteration uses the whole observation; leave it out",
+    callbacks.LearningRateFinder: f"each problem has separate rates; {_RATES} (tau can be auto)",
+    callbacks.GradientAccumulationScheduler: "every iteration uses the whole observation; remove the callback",
     callbacks.BaseFinetuning: "parameters cannot be frozen; make the fixed part a buffer of the network",
     callbacks.ModelPruning: "parameters cannot be masked; use a smaller network",
-    callbacks.SpikeDetection: "a problem that diverges ends by itself with the status diverged; leave it out",
+    callbacks.SpikeDetection: "divergence is already detected and ends the problem; remove the callback",
 }
-"""Callbacks of Lightning that would do nothing or harm, with what to do instead."""
+"""Lightning callbacks that would have no effect or cause errors, with alternatives."""
 
 REFUSED_ON_SEVERAL: dict[type[pl.Callback], str] = {
-    callbacks.EarlyStopping: "use StableOutput or VarianceStopping, which end each problem by itself",
+    callbacks.EarlyStopping: "use StableOutput or VarianceStopping, which end each problem separately",
     callbacks.Checkpoint: "use CheckpointFolder, which all processes share, and Trainer(enable_checkpointing=False)",
 }
-"""Callbacks that need all problems in one process."""
+"""Lightning callbacks that require all problems in one process."""
 
 
 def silence_what_does_not_apply() -> None:
-    """Silence Lightning's advice on checkpoints under manual optimization: here they hold the state of their step."""
+    """Silence Lightning's warning about manual optimization: checkpoints here include the state of the step rule."""
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization", category=UserWarning)
 
 
@@ -41,12 +41,12 @@ def check_trainer(trainer: Any, module: pl.LightningModule) -> None:
     """Check that a trainer can run this module.
 
     Raises:
-        ValueError: a setting or callback of the trainer cannot work, or a run would have no end.
+        ValueError: a setting or callback of the trainer is not supported, or the run would never end.
     """
     if getattr(module, "_compiler_ctx", None) is not None:
         raise ValueError(
-            "torch.compile cannot compile this module, whose training step is a loop of its own; compile the network "
-            "inside the signal instead"
+            "torch.compile cannot compile this module, because its training step is a loop; compile the network inside "
+            "the signal instead"
         )
     _check_strategy(trainer)
     if trainer.state.fn == "fit":
@@ -58,8 +58,8 @@ def _check_strategy(trainer: Any) -> None:
         return
     given = getattr(trainer.strategy, "strategy_name", None) or type(trainer.strategy).__name__
     raise ValueError(
-        f'strategy must be "problem_parallel" for several devices, got {given!r}; problems are independent of each '
-        f'other: Trainer(strategy="problem_parallel", devices={trainer.num_devices})'
+        f'strategy must be "problem_parallel" for several devices, got {given!r}; use '
+        f'Trainer(strategy="problem_parallel", devices={trainer.num_devices})'
     )
 
 
@@ -79,13 +79,12 @@ def _check_fit(trainer: Any) -> None:
             for kind, instead in REFUSED_ON_SEVERAL.items():
                 if isinstance(callback, kind):
                     raise ValueError(
-                        f"{type(callback).__name__} works with one process, got {trainer.world_size}, each with "
-                        f"problems of its own: {instead}"
+                        f"{type(callback).__name__} requires one process, got {trainer.world_size}, each with "
+                        f"different problems: {instead}"
                     )
     if trainer.overfit_batches:
         raise ValueError(
-            f"overfit_batches does not work with this module, got {trainer.overfit_batches}: every iteration uses the "
-            "whole observation; leave it out"
+            f"overfit_batches must be 0, got {trainer.overfit_batches}; every iteration uses the whole observation"
         )
     timed = any(isinstance(callback, callbacks.Timer) and callback.time_remaining() is not None for callback in every)
     bounded = trainer.max_steps > 0 or (trainer.max_epochs or -1) > 0
@@ -97,20 +96,20 @@ def _check_fit(trainer: Any) -> None:
 
 
 def has_no_common_end(trainer: Any) -> bool:
-    """Whether problems may be recovered one after the other: nothing follows or ends all of them together."""
+    """Return whether problems may be recovered one after the other, because nothing monitors or ends all of them."""
     kinds = (callbacks.EarlyStopping, callbacks.ModelCheckpoint)
     together = any(isinstance(callback, kinds) for callback in trainer.callbacks)
     return not together and not trainer.loggers and (trainer.max_epochs or -1) < 0
 
 
 def stopped_early(trainer: Any) -> bool:
-    """Whether a callback for early stopping has ended a run."""
+    """Return whether an early stopping callback has ended a run."""
     stopping = (callback for callback in trainer.callbacks if isinstance(callback, callbacks.EarlyStopping))
     return bool(trainer.should_stop) and any(callback.stopping_reason.value != 0 for callback in stopping)
 
 
 def step_grids(trainer: Any) -> list[int]:
-    """Return the numbers of iterations at whose multiples a callback looks at the run between evaluations."""
+    """Return the intervals, in iterations, at which callbacks inspect the run between evaluations."""
     every: list[pl.Callback] = trainer.callbacks
     grids = {callback._every_n_train_steps for callback in every if isinstance(callback, callbacks.ModelCheckpoint)}
     if trainer.loggers and trainer.log_every_n_steps and any(_logs_steps(callback) for callback in every):
@@ -119,7 +118,7 @@ def step_grids(trainer: Any) -> list[int]:
 
 
 def _logs_steps(callback: pl.Callback) -> bool:
-    """Whether a callback may log at training steps: a foreign one that follows them."""
+    """Return whether a callback may log at training steps: it is from another package and has hooks for them."""
     quiet = (callbacks.ProgressBar, callbacks.Checkpoint, callbacks.Timer, callbacks.EarlyStopping)
     if isinstance(callback, quiet) or type(callback).__module__.startswith("dop_lightning."):
         return False

@@ -1,4 +1,4 @@
-"""Which problems of a large run are looked at: a few, spread over all of them."""
+"""Sample the problems of a large run for display."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,18 +8,18 @@ from dop_lightning.problems.problem import Problem
 
 
 def sample(wholes: Sequence[Problem], mosaics: Mapping[str, Mosaic], most: int) -> list[tuple[Problem, Problem]]:
-    """At most ``most`` of the problems that the engine works on, each with what it is a part of.
+    """Sample at most ``most`` of the problems that the engine recovers, each with its whole problem.
 
-    They are spread over what is to be recovered, and then over the tiles of each image that is recovered in tiles: no
-    image is passed over for the tiles of another one. The choice depends on the list of problems alone.
+    The sample is evenly spaced over the whole problems, and then over the tiles of each image that is recovered in
+    tiles, so that the tiles of one image do not displace another image. It depends only on the list of problems.
 
     Args:
-        wholes: what is to be recovered.
-        mosaics: those of them that are recovered in tiles, by name.
-        most: at least 0.
+        wholes: whole problems.
+        mosaics: tiles of the problems that are recovered in tiles, by name.
+        most: maximum size of the sample, at least 0.
 
     Returns:
-        Pairs: the problem, and the whole, which is itself where it is no tile.
+        Pairs of a problem and its whole problem, which is the problem itself if it is not a tile.
     """
     chosen = [wholes[position] for position in spread(len(wholes), most)]
     pairs = []

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds of a run, one batch at a time."""
+"""Content of a checkpoint folder, one batch at a time."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from dop_lightning.problems.problem import Problem
 class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     """Record and state of every problem, by batch and by name.
 
-    A batch is copied when it is asked for, so that the copies of all batches need not fit in memory at once. Tiles, and
-    problems that take turns, are left out while they have not begun, except in the first batch: a resumed run starts
-    them anew.
+    Batches are copied on access, so that the copies of all batches need not fit in memory together. Tiles, and problems
+    that take turns, are skipped until they have started, except in the first batch: a resumed run starts them from the
+    beginning.
 
     Args:
         roster: the problems.
-        remembered: returns what callbacks remember of a problem, given its name.
-        labels: of the batches; ``None`` for all.
+        remembered: returns the states of callbacks for a problem, given its name.
+        labels: labels of the batches; ``None`` for all.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
         ]
 
     def _waits(self, problem: Problem) -> bool:
-        """Return whether a problem has not begun, and may be left out."""
+        """Return whether a problem has not started and can be skipped."""
         record = self._roster.records[problem.name]
         in_turn = problem.is_tile or self._roster.takes_turns(problem.name)
         return in_turn and record.iteration == 0 and not record.ended and record.status != "diverged"
 
     def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:
-        """Record and state of the problems of a batch, with what callbacks remember of them."""
+        """Return record and state of the problems of a batch, including the states of callbacks."""
         problems = self._roster.save_batch(label)
         return {name: {**saved, "callbacks": self._remembered(name)} for name, saved in problems.items()}
 
@@ -51,7 +51,7 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
         return {name: self._roster.progress_of(name) for name in self._names[label]}
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of the batches."""
+        """Yield the labels of the batches."""
         return iter(self._labels)
 
     def __len__(self) -> int:

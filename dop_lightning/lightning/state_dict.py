@@ -1,4 +1,4 @@
-"""Parameters of a run under readable names, ``photo.signal.U`` and ``photo.corruption.g``, whatever the batches."""
+"""Parameters of a run by readable names, ``photo.signal.U`` and ``photo.corruption.g``, independent of the batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor
 from dop_lightning.engine.roster import Roster
 
 PARTS = ("signal", "corruption", "tensors")
-"""Entries of a problem's state that hold what is recovered; ``tensors`` are those of a convex solver."""
+"""Entries of a problem's state with recovered tensors; ``tensors`` are those of a convex solver."""
 
 
 def problem_tensors(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     """Return θ, g and h of every problem, by name.
 
     Args:
-        entries: record and state of each problem, as a roster saves them.
+        entries: record and state of each problem, as saved by a roster.
     """
     return {
         f"{name}.{part}.{key}": tensor
@@ -33,12 +33,12 @@ def split(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def join(name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what :func:`split` was given.
+    """Invert :func:`split`.
 
     Args:
-        name: of the problem.
-        entry: without tensors.
-        tensors: by name, those of other problems among them.
+        name: name of the problem.
+        entry: entry of the problem without tensors.
+        tensors: tensors by name, which may include those of other problems.
     """
     whole = {key: value for key, value in entry.items() if key != "parts"}
     parts = {part: {key: tensors[f"{name}.{part}.{key}"] for key in keys} for part, keys in entry["parts"].items()}
@@ -46,14 +46,14 @@ def join(name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 
 def load_tensors(roster: Roster, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Put parameters in the place of those of a run.
+    """Replace the parameters of a run.
 
     Args:
         roster: the problems.
-        tensors: by name, as :func:`problem_tensors` gives them; a problem of which any is missing stays as it is.
+        tensors: tensors by name, as returned by :func:`problem_tensors`; a problem with missing tensors is not changed.
 
     Returns:
-        The names that are missing, and those that belong to no problem.
+        The names that are missing, and the names that belong to no problem.
 
     Raises:
         ValueError: a tensor has another shape.

@@ -1,4 +1,4 @@
-"""Read and check the files of checkpoints: those of a folder, a file per batch, and ordinary files of Lightning."""
+"""Read and check checkpoints: checkpoint folders with one file per batch, and ordinary Lightning files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,45 +9,45 @@ from dop_lightning.foundation.saved_state import load_state, state_checksum
 FORMAT = "dop checkpoint 1"
 
 LAST = Path("checkpoints") / "last.ckpt"
-"""The checkpoint folder of a run."""
+"""The checkpoint folder, relative to the folder of the run."""
 
 CALLBACKS, CALLBACKS_COPY = "callbacks", "callbacks.copy"
-"""Two equal files of a folder: what callbacks of Lightning remember, such as the patience of EarlyStopping."""
+"""Two identical files of a checkpoint folder: states of Lightning callbacks, such as the patience of EarlyStopping."""
 
 RECOVERY, CHECKSUMS = "recovery", "checksums"
-"""The entry of an ordinary file that holds the problems, and in it the checksums of all entries."""
+"""Keys of an ordinary checkpoint file: the entry with the problems, and inside it the checksums of all entries."""
 
 _OF_BATCH = ("run", "time", "problems")
 _OF_PROBLEM = ("status", "iteration", "evaluated", "ended", "seconds")
 
 
 def previous(file: Path) -> Path:
-    """Return the path of the file before that of a batch."""
+    """Return the path of the previous checkpoint of a batch."""
     return file.with_name(f"{file.stem}.previous.pt")
 
 
 def read_batch(file: Path, mark: str = "") -> dict[str, Any]:
-    """Read the file of a batch.
+    """Read the checkpoint file of a batch.
 
     Args:
-        file: in a checkpoint folder.
-        mark: the fingerprint of the run; empty accepts the files of any run.
+        file: path of the file, in a checkpoint folder.
+        mark: fingerprint of the run; if empty, files of any run are accepted.
 
     Raises:
-        ValueError: the file is damaged, incomplete, of another run, or no such file.
+        ValueError: the file is missing, damaged, incomplete or belongs to another run.
     """
     content = load_state(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it says nothing of its format)")
+        raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it has no known format)")
     if lacking := _lacking(content):
-        raise ValueError(f"{file}: not a whole checkpoint (it lacks {lacking})")
+        raise ValueError(f"{file}: incomplete checkpoint ({lacking} is missing)")
     if mark and content["run"] not in ("", mark):
-        raise ValueError(f"{file}: of another run, of other settings or data")
+        raise ValueError(f"{file}: belongs to another run, with other settings or data")
     return content
 
 
 def _lacking(content: Mapping[str, Any]) -> str:
-    """The first key that the file of a batch should have and does not; else nothing."""
+    """Return the first required key that the file of a batch lacks; empty if the file is complete."""
     for key in _OF_BATCH:
         if key not in content:
             return repr(key)
@@ -61,9 +61,10 @@ def _lacking(content: Mapping[str, Any]) -> str:
 
 
 def add_checksums(checkpoint: dict[str, Any]) -> None:
-    """Add the checksums of all entries to an ordinary checkpoint file, before it is written.
+    """Add the checksums of all entries to an ordinary checkpoint file before it is written.
 
-    Entries of other objects than tensors and plain values are left out. The checksums of the archive cover them.
+    Only entries of tensors and plain values get a checksum. Entries with other objects are covered by the checksums of
+    the archive.
     """
     sums = {}
     for key, value in checkpoint.items():
@@ -75,15 +76,17 @@ def add_checksums(checkpoint: dict[str, Any]) -> None:
 
 
 def check_file_content(checkpoint: Mapping[str, Any], path: Any, keys: tuple[str, ...] = ()) -> None:
-    """Check the entries of an ordinary checkpoint file. One of an earlier version has no checksums.
+    """Compare the entries of an ordinary checkpoint file with their checksums.
+
+    Files of earlier versions have no checksums and are not checked.
 
     Args:
-        checkpoint: as it was read.
-        path: of the file, for the message.
-        keys: the entries to check; all by default.
+        checkpoint: contents of the file.
+        path: path of the file, for the error message.
+        keys: entries to check; all by default.
 
     Raises:
-        ValueError: an entry has another checksum than when it was written.
+        ValueError: the checksum of an entry differs.
     """
     recovery = checkpoint[RECOVERY]
     for key, expected in recovery.get(CHECKSUMS, {}).items():
@@ -94,6 +97,6 @@ def check_file_content(checkpoint: Mapping[str, Any], path: Any, keys: tuple[str
             value = {each: content for each, content in recovery.items() if each != CHECKSUMS}
         if state_checksum(value) != expected:
             raise ValueError(
-                f"{path}: damaged, {key} has another checksum; if you have edited it, remove "
+                f"{path}: damaged, the checksum of {key} differs; if you edited the file, remove "
                 f"checkpoint[{RECOVERY!r}][{CHECKSUMS!r}]"
             )

@@ -1,4 +1,4 @@
-"""Checksums of ``config.yaml``, and copies of it and of ``manifest.json`` that replace damaged ones."""
+"""Checksums of ``config.yaml``, and backup copies of ``config.yaml`` and ``manifest.json``."""
 
 import sys
 from collections.abc import Callable
@@ -8,26 +8,26 @@ from typing import Any
 from dop_lightning.foundation.checksums import checksum, read_json
 
 COPIES = Path("checkpoints")
-"""The folder of the copies, inside of that of the run."""
+"""Folder of the copies, relative to the folder of the run."""
 
 _MARK = b"# checksum "
-"""How the first line of a config with a checksum begins."""
+"""Prefix of the first line of a config with a checksum."""
 
 _noted: set[Path] = set()
 
 
 def copy_of(path: Path) -> Path:
-    """Return the path of the copy of a file in the folder of a run."""
+    """Return the path of the backup copy of a file in the folder of a run."""
     return path.parent / COPIES / path.name
 
 
 def sealed(text: str) -> str:
-    """Return the text of a config with a comment before it, its checksum."""
+    """Prepend the checksum of a config as a comment."""
     return f"{_MARK.decode()}{checksum(text.encode())}\n{text}"
 
 
 def _body(content: bytes) -> bytes | None:
-    """What follows the checksum of a config; ``None`` if it has none, or that of other content."""
+    """Return a config without its checksum; ``None`` if the checksum is missing or differs."""
     head, _, rest = content.partition(b"\n")
     return rest if head == _MARK + checksum(rest).encode() else None
 
@@ -40,13 +40,14 @@ def _body_of_copy(path: Path) -> bytes | None:
 
 
 def read_config(path: Path) -> bytes:
-    """Read the config of a run without its checksum, or its copy if it is damaged. That is noted on stderr.
+    """Read the config of a run without its checksum.
 
-    A config of an earlier version has no checksum and no copy. It is not checked.
+    If the file is damaged, the backup copy is read instead, with a note on stderr. Configs of earlier versions have
+    neither a checksum nor a copy and are not checked.
 
     Raises:
-        ValueError: it is damaged, and so is its copy.
-        OSError: it cannot be read, and there is no copy.
+        ValueError: the file and its copy are damaged.
+        OSError: the file cannot be read, and there is no copy.
     """
     try:
         content = path.read_bytes()
@@ -59,16 +60,16 @@ def read_config(path: Path) -> bytes:
     if (body := _body_of_copy(path)) is not None:
         return body if body == content else _noting(path, "damaged or edited, its checksum differs", body)
     if content.startswith(_MARK):
-        raise ValueError("damaged: its checksum is that of other content")
+        raise ValueError("damaged: the checksum does not match the content")
     return content
 
 
 def require_unchanged(path: Path) -> None:
-    """Refuse the config of a run as settings of a start if it is not as the run has written it.
+    """Refuse an edited or damaged config of a run as the settings of a start.
 
     Raises:
-        ValueError: it is damaged or edited.
-        OSError: it cannot be read.
+        ValueError: the file is damaged or was edited.
+        OSError: the file cannot be read.
     """
     content = path.read_bytes()
     if _body(content) is not None:
@@ -76,25 +77,25 @@ def require_unchanged(path: Path) -> None:
     copy = _body_of_copy(path)
     if copy is not None and copy != content:
         raise ValueError(
-            f"{path}: damaged or edited, its checksum differs; restore it from {copy_of(path)}; to change "
-            "settings, copy it to a file of another name, and edit and pass that one"
+            f"{path}: damaged or edited, the checksum differs; restore it from {copy_of(path)}, or copy it to another "
+            "file name and pass that file to change settings"
         )
     if copy is None and content.startswith(_MARK):
-        raise ValueError(f"{path}: damaged or edited, its checksum differs; remove its first line if it is right")
+        raise ValueError(f"{path}: damaged or edited, the checksum differs; if the content is correct, remove line 1")
 
 
 def require_original(path: Path) -> None:
-    """Refuse a folder that lacks a file of which it has a copy.
+    """Refuse a folder in which a file is missing although its backup copy exists.
 
     Raises:
-        ValueError: it does.
+        ValueError: the file is missing and the copy exists.
     """
     if copy_of(path).is_file() and not path.exists():
         raise ValueError(f"{path}: missing; restore it from {copy_of(path)}")
 
 
 def check_config(path: Path) -> str:
-    """Return what is wrong with a config or its copy, in words; empty if nothing is, or if it has no checksum."""
+    """Return what is wrong with a config or a copy of it; empty if it is intact or has no checksum."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -105,7 +106,7 @@ def check_config(path: Path) -> str:
 
 
 def check_manifest(path: Path) -> str:
-    """Return what is wrong with a manifest or its copy, in words; empty if nothing is."""
+    """Return what is wrong with a manifest or a copy of it; empty if it is intact."""
     try:
         read_json(path)
     except OSError as error:
@@ -116,11 +117,11 @@ def check_manifest(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> Any:
-    """Read the content of a manifest, or of its copy if it is damaged. That is noted on stderr.
+    """Read a manifest. If it is damaged, the backup copy is read instead, with a note on stderr.
 
     Raises:
-        ValueError: it is damaged, and so is its copy.
-        OSError: it cannot be read.
+        ValueError: the file and its copy are damaged.
+        OSError: the file cannot be read.
     """
     return _or_copy(path, read_json)
 
@@ -137,8 +138,8 @@ def _or_copy(path: Path, read: Callable[[Path], Any]) -> Any:
 
 
 def _noting(path: Path, what: str, content: Any) -> Any:
-    """Note once that a copy is read, and return its content."""
+    """Print once that the copy is read instead, and return its content."""
     if path not in _noted:
         _noted.add(path)
-        print(f"{path}: {what}: its copy {copy_of(path)} is read", file=sys.stderr)
+        print(f"{path}: {what}; reading its copy {copy_of(path)} instead", file=sys.stderr)
     return content

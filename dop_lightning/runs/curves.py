@@ -1,4 +1,4 @@
-"""What several processes leave of a run, put together by whoever finishes: the last one sees all of it."""
+"""Merge the curves that several processes write. Each process merges when it finishes, so the last one sees all."""
 
 import os
 import re
@@ -11,28 +11,28 @@ from dop_lightning.foundation.atomic import append_text, atomic_text
 from dop_lightning.runs.folder import METRICS
 
 CURVES = Path("checkpoints") / "curves"
-"""Where each batch has the rows of its problems, written by one process at a time."""
+"""Folder with one file of curves per batch. Only one process at a time writes a file."""
 
 HEADER = "problem,iteration,tag,value\n"
 
 TRIES = 10
 
 _MARK = "#"
-"""What the checksum of a line begins with."""
+"""Separator between a line and its checksum."""
 
 _LENGTH = 10
-"""Characters of a checksum, with its mark and the end of the line."""
+"""Length of a checksum in characters, with its separator and the newline."""
 
 
 def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -> None:
-    """Build a file out of others, again if one of them has changed in the meantime.
+    """Build a file from others, and repeat this if one of them changed in the meantime.
 
-    Two processes may finish at the same time. The one that writes last might have read before the other had left its
-    part; looking once more after writing, it sees that.
+    Two processes may finish at the same time. The one that writes last may have read the inputs before the other one
+    wrote its part; checking again after writing detects this.
 
     Args:
-        inputs: lists the files that are read.
-        build: reads them and writes, atomically.
+        inputs: lists the input files.
+        build: reads the inputs and writes the file, atomically.
     """
     seen = file_stamps(inputs())
     for _ in range(TRIES):
@@ -44,33 +44,33 @@ def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -
 
 
 def file_stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Return when files were last written, in nanoseconds, and their sizes; those that are missing are left out."""
+    """Return the modification time in nanoseconds and the size of each file. Missing files are skipped."""
     stamps = {}
     for path in paths:
         try:
             stat = path.stat()
-        except (FileNotFoundError, NotADirectoryError):  # replaced at this very moment
+        except (FileNotFoundError, NotADirectoryError):  # being replaced
             continue
         stamps[path] = (stat.st_mtime_ns, stat.st_size)
     return stamps
 
 
 def curve_files(run: Path) -> list[Path]:
-    """The files of the batches, in their order."""
+    """Return the files of curves of all batches, in order."""
     return sorted((run / CURVES).glob("*.csv"), key=lambda path: (len(path.name), path.name))
 
 
 def whole_lines(text: str) -> str:
-    """``text`` without a last line that has no end: a process is writing it, or was stopped while it did."""
+    """Return ``text`` without an incomplete last line, which a process is writing or did not finish writing."""
     return text[: text.rfind("\n") + 1]
 
 
 class CurveLines(NamedTuple):
-    """The contents of a file of curves.
+    """Contents of a file of curves.
 
     Attributes:
-        text: the lines that are whole, without their checksums.
-        damaged: how many others there are.
+        text: the intact lines, without checksums.
+        damaged: number of damaged lines.
     """
 
     text: str
@@ -78,11 +78,13 @@ class CurveLines(NamedTuple):
 
 
 def seal_lines(text: str, crc: int = 0) -> str:
-    """Add to each line its checksum, a fifth column. It continues that of the line before, so that none can be missing.
+    """Append a checksum to each line, as a fifth column.
+
+    Each checksum continues the one of the previous line, so that a missing line is detected.
 
     Args:
-        text: whole lines.
-        crc: the checksum of the line before.
+        text: complete lines.
+        crc: checksum of the previous line.
     """
     lines = []
     for line in text.splitlines():
@@ -92,10 +94,10 @@ def seal_lines(text: str, crc: int = 0) -> str:
 
 
 def append_lines(path: Path, text: str) -> None:
-    """Append whole lines with their checksums to a file of curves.
+    """Append complete lines, with their checksums, to a file of curves.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     crc = 0
     if path.is_file() and path.stat().st_size >= _LENGTH:
@@ -107,14 +109,14 @@ def append_lines(path: Path, text: str) -> None:
 
 
 def read_lines(path: Path) -> CurveLines:
-    """Read a file of curves. A last line without an end is left out. Lines of earlier versions have no checksums.
+    """Read a file of curves. An incomplete last line is skipped. Lines of earlier versions have no checksums.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     content = path.read_bytes()
     lines = [line.rpartition(f",{_MARK}".encode()) for line in content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]]
-    if lines and not any(mark for _, mark, _ in lines):  # of an earlier version
+    if lines and not any(mark for _, mark, _ in lines):  # written by an earlier version
         return CurveLines("".join(f"{line.decode('utf-8', 'replace')}\n" for *_, line in lines), 0)
     good, damaged, crc = [], 0, 0
     for line, _, mark in lines:
@@ -134,7 +136,7 @@ def merge_curves(run: Path) -> None:
     """Write ``metrics.csv``: the curves of all problems, batch by batch.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
 
     def build() -> None:
@@ -144,5 +146,5 @@ def merge_curves(run: Path) -> None:
 
 
 def merged_curves(run: Path) -> str:
-    """Return what ``metrics.csv`` should contain: the whole lines of all batches."""
+    """Return the expected content of ``metrics.csv``: the complete lines of all batches."""
     return HEADER + "".join(read_lines(path).text for path in curve_files(run))

@@ -1,4 +1,4 @@
-"""Files of a run that are damaged, found by the checksums in ``result.json``. Imports no torch."""
+"""Find damaged files of a run by the checksums in ``result.json``. Does not import torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,15 @@ from dop_lightning.foundation.checksums import MISSING, file_fault
 from dop_lightning.runs.folder import RESULT, RunFolder
 
 FILES = "files"
-"""The key of a result under which it has the checksums of the other files in its folder."""
+"""Key of a result: the checksums of the other files in its folder."""
 
 
 class Damage(NamedTuple):
     """A damaged file.
 
     Attributes:
-        path: of the file.
-        what: is wrong with it, in words.
+        path: path of the file.
+        what: description of the damage.
     """
 
     path: Path
@@ -25,21 +25,21 @@ class Damage(NamedTuple):
 
 
 def names_in(folder: Path, files: Mapping[Path, str]) -> dict[str, str]:
-    """Return checksums by name inside of a folder.
+    """Return checksums by file name, relative to a folder.
 
     Args:
-        folder: of a problem.
-        files: checksums by path; those outside of the folder are left out.
+        folder: folder of a problem.
+        files: checksums by path; files outside the folder are skipped.
     """
     return {path.relative_to(folder).as_posix(): sum for path, sum in files.items() if path.is_relative_to(folder)}
 
 
 def update_files(folder: Path, files: Mapping[Path, str]) -> None:
-    """Enter files that were written anew into the result in a folder, if there is one.
+    """Update the checksums of rewritten files in the result of a folder. No-op without a result.
 
     Raises:
         ValueError: the result is damaged.
-        OSError: it cannot be read or written.
+        OSError: the result cannot be read or written.
     """
     if (folder / RESULT).is_file():
         result = RunFolder(folder.parent).result(folder.name)
@@ -51,8 +51,8 @@ def find_damage(run: Path, folder: str) -> list[Damage]:
     """Return the damaged files of a problem that has a result. Results of earlier versions have no checksums.
 
     Args:
-        run: the folder of the run.
-        folder: of the problem.
+        run: folder of the run.
+        folder: name of the problem's folder.
     """
     path = run / folder / RESULT
     try:
@@ -66,15 +66,15 @@ def find_damage(run: Path, folder: str) -> list[Damage]:
 
 
 def require_intact(path: Path, result: Mapping[str, Any]) -> None:
-    """Check a file by the result of its problem.
+    """Compare a file with its checksum in the result of the problem.
 
     Args:
-        path: of the file, in the folder of the problem.
-        result: of the problem.
+        path: path of the file, in the folder of the problem.
+        result: result of the problem.
 
     Raises:
         ValueError: the file is damaged.
     """
     expected = result.get(FILES, {}).get(path.name)
     if expected is not None and (fault := file_fault(path, expected)):
-        raise ValueError(f"{path}: {fault}; start the run again to write it anew")
+        raise ValueError(f"{path}: {fault}; start the run again to rewrite it")

@@ -1,14 +1,14 @@
-"""Differences between the settings of a run and those that are given now, in words."""
+"""Describe the differences between the settings of a run and the given ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST_SHOWN = 3
-"""Differences, or names, that a message lists."""
+"""Maximum number of differences or names in a message."""
 
 _LONGEST = 60
-"""Characters of a value in a message."""
+"""Maximum length of a value in a message, in characters."""
 
 _ARGUMENTS = "init_args"
 
@@ -18,9 +18,9 @@ class Difference:
     """A setting that differs.
 
     Attributes:
-        key: as the command line takes it, such as ``model.signal.rank``.
-        saved: its value in the run; ``None`` if it has none.
-        given: its value now.
+        key: name on the command line, such as ``model.signal.rank``.
+        saved: value in the run; ``None`` if it has none.
+        given: value now.
     """
 
     key: str
@@ -40,7 +40,7 @@ def differences(saved: Any, given: Any, key: str = "") -> Iterator[Difference]:
     Args:
         saved: settings of the run.
         given: settings now.
-        key: of these settings, in front of the keys inside them.
+        key: prefix of the keys.
 
     >>> [str(each) for each in differences({"tau": 0.1, "alpha": None}, {"tau": 0.1, "alpha": 3.0}, "model")]
     ['model.alpha: null in the run, 3.0 given']
@@ -57,7 +57,7 @@ def differences(saved: Any, given: Any, key: str = "") -> Iterator[Difference]:
 
 
 def listed(words: Sequence[object]) -> str:
-    """Return the first few of some words, and how many more there are.
+    """Return the first few words, and the number of the others.
 
     >>> listed(["a", "b"]), listed(list("abcde"))
     ('a, b', 'a, b, c and 2 more')
@@ -67,7 +67,7 @@ def listed(words: Sequence[object]) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as a message shows it.
+    """Format a value for a message.
 
     >>> show({"class_path": "SaltAndPepper", "init_args": {"ratio": 0.5}}), show(None), show(["a", 2])
     ('SaltAndPepper(ratio=0.5)', 'null', '[a, 2]')

@@ -1,4 +1,4 @@
-"""Find runs in folders, those of a sweep in its order. Imports no torch."""
+"""Find runs in folders; the runs of a sweep are in its order. Does not import torch."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from dop_lightning.runs.sweeps.record import RECORD, SWEEP
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """The runs in a folder at any depth, or the folder itself where it is one; those of a sweep in its order.
+    """Yield the runs in a folder at any depth, or the folder itself if it is a run.
 
-    Points of a sweep that have not begun are among them.
+    Runs of a sweep are in its order and include points that have not started.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: must be the folder of a run, or one that holds runs, got none")
+        raise ValueError(f"{folder}: must be the folder of a run or contain runs, but is not a folder")
     if RunFolder(folder).has_run or (folder / RECORD).is_file():
         yield folder
         return
@@ -29,28 +29,28 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def named_runs(folders: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Return all runs in some folders, each once, with the names that tell them apart.
+    """Return all runs in some folders, without duplicates, with names that distinguish them.
 
     Raises:
-        ValueError: a folder holds no run.
+        ValueError: a folder contains no run.
     """
     runs: dict[Path, str] = {}
     for folder in folders:
         found = list(find_runs(folder))
         if not found:
-            raise ValueError(f"{folder}: holds no run, which has a {MANIFEST}")
+            raise ValueError(f"{folder}: contains no run (a folder with {MANIFEST})")
         for run in found:
-            # two folders may hold runs of one name; of a single one the names are enough
+            # two folders may contain runs of the same name; within one folder, names are unique
             name = str(run) if len(folders) > 1 or run == folder else str(run.relative_to(folder))
             runs.setdefault(run.resolve(), name)
     return list(runs.items())
 
 
 def sweep_points(sweep: Path) -> dict[str, dict[str, Any]]:
-    """Return the points of a sweep by name, in their order; nothing where the folder is that of no sweep.
+    """Return the points of a sweep by name, in order; empty if the folder is not a sweep.
 
     Raises:
-        ValueError: its summary is damaged.
+        ValueError: the summary of the sweep is damaged.
     """
     try:
         return {point["name"]: point for point in json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["points"]}

@@ -1,4 +1,4 @@
-"""Read the folder of a run: manifest, settings, results and curves. Imports no torch."""
+"""Read the folder of a run: manifest, settings, results and curves. Does not import torch."""
 
 import csv
 import time
@@ -16,19 +16,19 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.csv"
 TABLE = "results.csv"
 RESULT = "result.json"
-"""In the folder of a problem; the others are in that of the run."""
+"""``result.json`` is in the folder of a problem; the other files are in the folder of the run."""
 
 LOCK = Path("checkpoints") / "lock"
-"""The file of which each process holds the numbers of its batches, see :mod:`dop_lightning.runs.locks`."""
+"""Lock file: each process locks the numbers of its batches in it, see :mod:`dop_lightning.runs.locks`."""
 
 VERSION = 3
-"""Version of the files that a run writes. Increase it with every change of their meaning.
+"""Version of the files of a run. Increase it when their meaning changes.
 
-Files without a version are of version 1. Results of all versions up to this one must stay readable.
+Files without a version are of version 1. This release reads the results of all versions up to this one.
 """
 
 RESUMABLE = 2
-"""The earliest version of a run that this release can resume. Its files are of :data:`VERSION` from then on."""
+"""Earliest version of a run that this release can resume. Resuming updates its files to :data:`VERSION`."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class RunManifest:
     """Contents of ``manifest.json``.
 
     Attributes:
-        fingerprint: of the run at its first start; its checkpoints name it.
+        fingerprint: fingerprint of the run at its first start; its checkpoints contain it.
         problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, ``tiles`` if it has any, and
             from version 3 on ``mark`` and ``rates``, see :mod:`dop_lightning.runs.marks`.
-        batches: names of the problems and tiles that are recovered together.
-        version: of the files of the run, at most :data:`VERSION`.
-        settings: mark of the settings that concern all problems; empty before version 3.
-        threads: of each process of the run; ``None`` if they were not recorded.
+        batches: names of the problems and tiles of each batch.
+        version: version of the files of the run, at most :data:`VERSION`.
+        settings: mark of the settings that apply to all problems; empty before version 3.
+        threads: number of threads per process; ``None`` if it was not recorded.
     """
 
     fingerprint: str
@@ -63,12 +63,12 @@ class Metric(NamedTuple):
 
 
 class RunFolder:
-    """The folder of a run. Each method reads the files anew, since the run may still be writing them.
+    """The folder of a run. Each method reads the files again, since the run may still be writing them.
 
-    Errors name the file: ``OSError`` if it cannot be read, ``ValueError`` if its contents are not those of a run.
+    Errors name the file: ``OSError`` if it cannot be read, ``ValueError`` if it is not a file of a run.
 
     Args:
-        path: of the folder, which need not exist.
+        path: path of the folder, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,13 +98,13 @@ class RunFolder:
         """Read the manifest.
 
         Raises:
-            ValueError: the file is damaged, or of a version that this package does not know.
-            OSError: it cannot be read.
+            ValueError: the file is damaged, or its version is later than this package supports.
+            OSError: the file cannot be read.
         """
         with _parsing(self.manifest_path, "a manifest"):
             content = read_manifest(self.manifest_path)
             version = int(content.get("version", 1))
-        if version > VERSION:  # the rest of the file may be of another form
+        if version > VERSION:  # the rest of the file may have another structure
             raise ValueError(
                 f"{self.path}: was written by a later version of dop_lightning (run files of version {version}, this "
                 f"version reads up to {VERSION}); update dop_lightning, or choose another folder"
@@ -122,10 +122,10 @@ class RunFolder:
             return RunManifest(content["fingerprint"], problems, batches, version, settings, threads)
 
     def check_resumable(self) -> RunManifest:
-        """Check that this version of the package can resume the run, and return its manifest.
+        """Check that this version of the package can resume the run, and return the manifest.
 
         Raises:
-            ValueError: its files are of a later version or of one before :data:`RESUMABLE`, or the manifest is damaged.
+            ValueError: the files are of a later version or older than :data:`RESUMABLE`, or the manifest is damaged.
             OSError: the manifest cannot be read.
         """
         manifest = self.manifest()
@@ -149,11 +149,11 @@ class RunFolder:
             return read_config(self.config_path).decode("utf-8", "replace")
 
     def setting(self, *keys: str) -> Any:
-        """Read one setting of the config: ``setting("model", "alpha")``.
+        """Read a setting of the config, for example ``setting("model", "alpha")``.
 
         Raises:
-            ValueError: the file is damaged, or lacks the setting.
-            OSError: it cannot be read.
+            ValueError: the file is damaged, or the setting is missing.
+            OSError: the file cannot be read.
         """
         import yaml
 
@@ -164,27 +164,27 @@ class RunFolder:
             return value
 
     def section(self, *keys: str) -> dict[str, Any]:
-        """Read a section of the config, by default all of it.
+        """Read a section of the config; by default the whole config.
 
         Raises:
-            ValueError: the file is damaged, or lacks the section.
-            OSError: it cannot be read.
+            ValueError: the file is damaged, or the section is missing.
+            OSError: the file cannot be read.
         """
         section = self.setting(*keys)
         if not isinstance(section, dict):
             what = ".".join(keys) or "the file"
-            raise ValueError(f"{self.config_path}: not a config written by dop ({what} holds no settings)")
+            raise ValueError(f"{self.config_path}: not a config written by dop ({what} contains no settings)")
         return section
 
     def result(self, folder: str) -> dict[str, Any]:
-        """Read the result of one problem.
+        """Read the result of a problem.
 
         Args:
-            folder: of the problem, relative to that of the run.
+            folder: folder of the problem, relative to the folder of the run.
 
         Raises:
             ValueError: the file is damaged.
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         path = self.path / folder / RESULT
         with _parsing(path, "a result"):
@@ -196,7 +196,7 @@ class RunFolder:
 
         Raises:
             ValueError: a file is damaged.
-            OSError: one cannot be read.
+            OSError: a file cannot be read.
         """
         found = (self.result(path.parent.name) for path in sorted(self.path.glob(f"*/{RESULT}")))
         results = {result["problem"]: result for result in found}
@@ -206,7 +206,7 @@ class RunFolder:
         return [results[name] for name in names if name in results]
 
     def metrics(self) -> Iterator[Metric]:
-        """Read the curves, in the order of their evaluation. A last line that is still being written is skipped.
+        """Yield the rows of the curves, in the order of evaluation. An incomplete last line is skipped.
 
         Raises:
             ValueError: a row is damaged.
@@ -221,14 +221,14 @@ class RunFolder:
 
 
 def _require_inside(name: str) -> None:
-    """Check that the name of a problem is that of a folder in the run."""
+    """Check that the name of a problem is a valid folder name in the run."""
     if name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
-        raise ValueError(f"the name of a problem must be that of a folder in the run, got {name!r}")
+        raise ValueError(f"the name of a problem must be a valid folder name, got {name!r}")
 
 
 @contextmanager
 def _parsing(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn errors of parsing a file, ``errors`` among them, into one that names it."""
+    """Convert errors of parsing a file, including ``errors``, to a ``ValueError`` that names the file."""
     kinds: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *errors)
     try:
         yield
@@ -237,14 +237,14 @@ def _parsing(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 def default_folder(experiment: str) -> Path:
-    """``runs/<experiment>/<time>``, chosen once, by the process that starts a run."""
+    """Return ``runs/<experiment>/<time>``. The process that starts a run calls this once."""
     return Path("runs") / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def saved_settings(run: Path, *section: str) -> dict[str, Any]:
-    """A section of the config of the run in a folder; empty if there is none, or if it cannot be read.
+    """Return a section of the config of a run; empty if there is no config or it cannot be read.
 
-    Nothing is checked here: a folder that holds something else is refused when the run starts.
+    Errors are ignored here: an invalid folder is refused when the run starts.
     """
     try:
         return RunFolder(run).section(*section)
@@ -253,7 +253,7 @@ def saved_settings(run: Path, *section: str) -> dict[str, Any]:
 
 
 def planned_batches(run: Path) -> list[list[str]] | None:
-    """The batches of a run, as formed at its first start; ``None`` if it was not started.
+    """Return the batches of a run, as formed at its first start; ``None`` if there is no run.
 
     Raises:
         ValueError: the manifest is damaged, or the files of the run are of a version that cannot be resumed.

@@ -1,4 +1,4 @@
-"""Recognize a run that is started again: the same problems, or the same and more."""
+"""Recognize a run that is started again, with the same problems or with additional ones."""
 
 import json
 from collections import defaultdict
@@ -15,21 +15,21 @@ from dop_lightning.runs.marks import RATES, common_settings, given_rates
 from dop_lightning.runs.request import RunRequest
 
 Entry = dict[str, Any]
-"""A problem in a manifest."""
+"""Entry of a problem in a manifest."""
 
 _TILING = ("data.tile", "data.overlap")
-"""Settings by which an image is cut into tiles."""
+"""Settings that determine the tiles of an image."""
 
 
 @dataclass(frozen=True)
 class KnownRun:
-    """What the folder of a run has of a request.
+    """The part of a request that a run already contains.
 
     Attributes:
-        fingerprint: of the run at its first start.
-        entries: of each whole of the request, its problem in the manifest; ``None`` if it is new.
-        batches: names of the problems and tiles that are recovered together; those of new problems are not among them.
-        threads: of each process of the run; ``None`` if they were not recorded.
+        fingerprint: fingerprint of the run at its first start.
+        entries: manifest entry of each whole problem of the request; ``None`` for new problems.
+        batches: names of the problems and tiles of each batch, without new problems.
+        threads: number of threads per process; ``None`` if it was not recorded.
     """
 
     fingerprint: str
@@ -39,21 +39,21 @@ class KnownRun:
 
     @property
     def names(self) -> dict[int, tuple[str, list[str]]]:
-        """By position in the request: the name in the run of a whole that it knows, and the names of its tiles."""
+        """Names of known problems in the run, and names of their tiles, by position in the request."""
         known = ((place, entry) for place, entry in enumerate(self.entries) if entry is not None)
         return {place: (entry["name"], list(entry.get("tiles", []))) for place, entry in known}
 
 
 def recognize(folder: RunFolder, request: RunRequest) -> KnownRun:
-    """Return which problems of a request the run of a folder has.
+    """Find the problems of a request in the run of a folder, and check that settings and rates agree.
 
     Args:
-        folder: of a run.
-        request: what is asked for.
+        folder: folder of the run.
+        request: settings and problems of this start.
 
     Raises:
-        ValueError: settings or rates differ, a problem of the run is not given or has changed, or the files are of
-            another version.
+        ValueError: settings or rates differ, a problem of the run is missing from the request or has changed, or the
+            files are of another version.
         OSError: the manifest cannot be read.
     """
     comparison = _Comparison(folder, request)
@@ -64,23 +64,24 @@ def recognize(folder: RunFolder, request: RunRequest) -> KnownRun:
 
 
 def find_problems(folder: RunFolder, request: RunRequest) -> KnownRun:
-    """Return which problems of a request the run of a folder has, whatever its other settings are.
+    """Find the problems of a request in the run of a folder, without comparing other settings.
 
     Raises:
-        ValueError: a problem of the run is not given or has changed, or the files are of another version.
+        ValueError: a problem of the run is missing from the request or has changed, or the files are of another
+            version.
         OSError: the manifest cannot be read.
     """
     return _Comparison(folder, request).problems()
 
 
 def recorded_rates(run: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Return the rates that each problem has in the run of a folder; empty for a new one, and if there is no run.
+    """Return the rates of each problem in the run of a folder; empty for new problems, and if there is no run.
 
-    Nothing is checked here: a folder that holds something else is refused when the run starts.
+    Errors are ignored here: an invalid folder is refused when the run starts.
 
     Args:
-        run: the folder.
-        problems: none of them in tiles.
+        run: folder of the run.
+        problems: problems without tiles.
     """
     folder, request = RunFolder(run), RunRequest({}, problems, {})
     try:
@@ -96,13 +97,13 @@ def recorded_rates(run: Path, problems: Sequence[Problem]) -> list[dict[str, Any
 
 
 def match(manifest: RunManifest, request: RunRequest) -> tuple[list[Entry | None], list[Entry]]:
-    """Match the problems of a run to those of a request, whatever their names and their order.
+    """Match the problems of a run to those of a request, independent of their names and order.
 
-    They are the same if attributes, seed and mark are equal. Files of version 2 have no marks: there the shape counts.
-    Of several that are equal, the first belongs to the first.
+    Problems match if attributes, seed and mark are equal. Files of version 2 have no marks; their shapes are compared
+    instead. Equal problems are matched in order.
 
     Returns:
-        The entry of each whole of the request, ``None`` if it is new; and the entries that are not given.
+        The entry of each whole problem of the request, ``None`` for new ones; and the entries missing from the request.
     """
     has_marks = manifest.version >= VERSION
     waiting: dict[str, list[Entry]] = defaultdict(list)
@@ -126,7 +127,7 @@ def _identity(entry: Mapping[str, Any], content: object = None) -> str:
 
 @dataclass
 class _Comparison:
-    """A run and a request. Each method raises ``ValueError`` where they do not agree."""
+    """Compare a run with a request. Each method raises ``ValueError`` if they disagree."""
 
     folder: RunFolder
     request: RunRequest
@@ -136,9 +137,9 @@ class _Comparison:
     def __post_init__(self) -> None:
         try:
             self.saved = self.folder.section()
-        except (OSError, ValueError):  # a start that was stopped before it wrote the config
+        except (OSError, ValueError):  # an earlier start was stopped before it wrote the config
             self.saved = {}
-        # after the config: another process of this start writes the manifest first, and the config belongs to it
+        # read after the config: another process of this start writes the manifest first
         self.manifest = self.folder.check_resumable()
 
     @property
@@ -151,19 +152,19 @@ class _Comparison:
         )
 
     def check_settings(self) -> None:
-        """Compare the settings that concern all problems."""
+        """Compare the settings that apply to all problems."""
         if self._has_marks and self.manifest.settings == self.request.settings_mark:
             return
         if not self.saved and not self._has_marks:
-            return  # the fingerprint decides
+            return  # the fingerprint is compared instead
         of_run = common_settings(self.saved, self.request.growing)
         if different := list(differences(of_run, self.request.settings)):
             self._refuse(*different)
         if self._has_marks:
-            self._refuse(f"of other settings, see {self.folder.config_path}")
+            self._refuse(f"its settings differ, see {self.folder.config_path}")
 
     def problems(self) -> KnownRun:
-        """Find the problems of the run in the request; all of them must be there."""
+        """Find the problems of the run in the request, which must contain all of them."""
         entries, missing = match(self.manifest, self.request)
         if missing:
             self._refuse_missing(entries, missing)
@@ -188,7 +189,7 @@ class _Comparison:
         )
 
     def _refuse_changed(self, entry: Entry, places: list[int], different: list[Difference]) -> NoReturn:
-        """Problems of the request have the attributes and the seed of an entry, but not its mark."""
+        """Refuse problems with the attributes and the seed of an entry, but another mark."""
         whole_marks = [self.request.marks[place].partition("-")[0] for place in places]
         tiling = [each for each in different if each.key in _TILING]
         if tiling and entry.get("mark", "").partition("-")[0] in whole_marks:
@@ -208,7 +209,7 @@ class _Comparison:
             both = [(entry["name"], entry["rates"].get(key), rates[key]) for entry, rates in known]
             different = [(name, saved, given) for name, saved, given in both if saved != given]
             values = {(show(saved), show(given)) for _, saved, given in both}
-            if different and len(values) == 1:  # of all problems alike
+            if different and len(values) == 1:  # the same for all problems
                 self._refuse(Difference(f"model.{key}", *different[0][1:]))
             if different:
                 self._refuse(*(Difference(f"model.{key} of {name}", saved, given) for name, saved, given in different))
@@ -226,6 +227,6 @@ class _Comparison:
         configs = (self.request.config, self.saved)
         config = next((each for each in configs if fingerprint(each, problems) == self.manifest.fingerprint), None)
         if config is None:
-            self._refuse(f"of other settings or data, see {self.folder.config_path}")
+            self._refuse(f"its settings or data differ, see {self.folder.config_path}")
         rates = dict(zip(places, given_rates(config, [len(self.request.parts(k)) for k in places]), strict=True))
         return [None if entry is None else {**entry, "rates": rates[place]} for place, entry in enumerate(entries)]

@@ -1,6 +1,6 @@
-"""Signs of life: a small file per process of a run, replaced about every second while it is at work.
+"""Heartbeats: one small file per process of a run, rewritten about once per second while the process is running.
 
-Imports no torch, since ``dop status`` reads them.
+Does not import torch, since ``dop status`` reads the files.
 """
 
 import json
@@ -18,13 +18,13 @@ from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.locks import is_held
 
 PROCESSES = Path("checkpoints") / "processes"
-"""Where each process of a run has its file."""
+"""Folder with one file per process of a run."""
 
 SILENCE = 120.0
-"""Seconds without a sign after which a process of another machine counts as lost, unless it is known to be slow."""
+"""Seconds without a heartbeat after which a process on another machine counts as lost. Slow processes have longer."""
 
 _SAME_START = 2.0
-"""Seconds by which the start of a process may be told differently."""
+"""Tolerance of the start time of a process, in seconds."""
 
 End = Literal["", "finished", "stopped", "failed"]
 Life = Literal["at work", "ended", "killed", "lost"]
@@ -32,24 +32,24 @@ Life = Literal["at work", "ended", "killed", "lost"]
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a process says of itself.
+    """State that a process reports.
 
     Attributes:
-        rank: of the process, from 0 on.
-        host: name of its machine.
-        pid: its number there.
-        started: when it was started, in seconds since 1970: numbers of processes are used again.
-        time: of this sign, in seconds since 1970.
-        pause: seconds until the next sign, at most, if all goes on as before.
+        rank: rank of the process, from 0.
+        host: host name of its machine.
+        pid: its process ID.
+        started: start time of the process, in seconds since 1970; identifies it if the process ID is reused.
+        time: time of this heartbeat, in seconds since 1970.
+        pause: expected maximum time to the next heartbeat, in seconds.
         batches: positions of its batches in the manifest.
-        at_work: iterations done of each problem or tile that is not finished, by name.
-        iteration: iterations that all of these have done.
-        maximum: iterations asked for; ``None`` for no such number.
-        rate: iterations per second, of all of them together; ``None`` if not known yet.
-        deadline: when the time limit of the run is reached; ``None`` without one.
-        log: the file that its messages go to; ``None`` if that is no file.
-        end: how it has ended; empty while it is at work.
-        reason: the signal that stopped it, or the error that it failed with.
+        at_work: iterations done by each unfinished problem or tile, by name.
+        iteration: minimum of these iterations.
+        maximum: maximum number of iterations; ``None`` if unlimited.
+        rate: iterations per second, of all problems together; ``None`` if not known yet.
+        deadline: time at which the time limit of the run is reached; ``None`` if there is no limit.
+        log: file that receives its messages; ``None`` if they do not go to a file.
+        end: how the process ended; empty while it is running.
+        reason: the signal that stopped it, or the error that made it fail.
     """
 
     rank: int
@@ -69,14 +69,14 @@ class Heartbeat:
     reason: str = ""
 
     def life(self, run: Path, now: float | None = None) -> Life:
-        """Return whether the process is still there.
+        """Return whether the process is alive.
 
-        On this machine its number tells. Of another machine, a lock that it holds does, where the file system shares
-        them; without one, it is ``lost`` when it has given no sign for some time.
+        On this machine, the process ID is checked. On another machine, the process is alive if it holds a lock and the
+        file system shares locks; otherwise it is ``lost`` after some time without a heartbeat.
 
         Args:
-            run: the folder of the run.
-            now: seconds since 1970; by default the present time.
+            run: folder of the run.
+            now: current time in seconds since 1970; by default the system time.
         """
         if self.end:
             return "ended"
@@ -87,17 +87,17 @@ class Heartbeat:
         return "lost" if self.is_silent(now) else "at work"
 
     def is_silent(self, now: float | None = None) -> bool:
-        """Return whether the next sign should have come long ago.
+        """Return whether the next heartbeat is long overdue.
 
         Args:
-            now: seconds since 1970; by default the present time.
+            now: current time in seconds since 1970; by default the system time.
         """
         silence = (time.time() if now is None else now) - self.time
         return not self.end and silence > max(SILENCE, 5 * self.pause)
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds from this sign to the end of the run, by the present rate or by its time limit."""
+        """Seconds from this heartbeat to the end of the run, estimated from the current rate and the time limit."""
         left = []
         if self.maximum is not None and self.rate:
             left.append((self.maximum - self.iteration) / self.rate)
@@ -107,17 +107,17 @@ class Heartbeat:
 
 
 def start_time(pid: int) -> float:
-    """Return when a process of this machine was started, in seconds since 1970.
+    """Return the start time of a process on this machine, in seconds since 1970.
 
     Raises:
-        ProcessLookupError: there is no such process.
+        ProcessLookupError: the process does not exist.
     """
     import psutil
 
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error as error:
-        raise ProcessLookupError(f"there is no process {pid}") from error
+        raise ProcessLookupError(f"process {pid} does not exist") from error
 
 
 def _is_running(pid: int, started: float) -> bool:
@@ -132,24 +132,24 @@ def _is_running(pid: int, started: float) -> bool:
 
 
 def write_heartbeat(run: Path, beat: Heartbeat) -> None:
-    """Replace the file of a process.
+    """Replace the heartbeat file of a process.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     text = json.dumps(vars(beat))
     write_atomically(_file(run, beat.rank), lambda file: file.write(text.encode()), durable=False)
 
 
 def read_heartbeats(run: Path) -> list[Heartbeat]:
-    """Return the last sign of each process of a run, by rank. Files that are no signs of life are skipped."""
+    """Return the last heartbeat of each process of a run, by rank. Other and damaged files are skipped."""
     beats = []
     known = set(Heartbeat.__dataclass_fields__)
     for path in (run / PROCESSES).glob("*.json"):
         try:
             content: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
             beats.append(Heartbeat(**{key: content[key] for key in known & content.keys()}))  # type: ignore[arg-type]
-        except (OSError, ValueError, TypeError, AttributeError):  # removed at this very moment, or damaged
+        except (OSError, ValueError, TypeError, AttributeError):  # just removed, or damaged
             continue
     return sorted(beats, key=lambda beat: beat.rank)
 
@@ -158,8 +158,8 @@ def remove_heartbeats(run: Path, processes: int) -> None:
     """Remove the files of an earlier start that had more processes than this one.
 
     Args:
-        run: the folder.
-        processes: of this start.
+        run: folder of the run.
+        processes: number of processes of this start.
     """
     for beat in read_heartbeats(run):
         if beat.rank >= processes:
@@ -167,13 +167,13 @@ def remove_heartbeats(run: Path, processes: int) -> None:
 
 
 class AtWork:
-    """The batches that a process advances at this moment, in a small file that outlives it: one of them may kill it.
+    """Record the batches that a process is advancing, in a small file that shows them if a batch kills the process.
 
     A line is written before each block, without waiting for the disk.
 
     Args:
-        run: the folder of the run.
-        rank: of the process.
+        run: folder of the run.
+        rank: rank of the process.
 
     Raises:
         OSError: the file cannot be written.
@@ -187,7 +187,7 @@ class AtWork:
     def write(self, batches: Sequence[int]) -> None:
         """Replace the line."""
         line = ",".join(map(str, batches)).encode() + b"\n"
-        with suppress(OSError):  # such as a full disk
+        with suppress(OSError):  # for example, the disk is full
             os.pwrite(self._descriptor, line, 0)
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class AtWork:
 
 
 def read_at_work(run: Path, rank: int) -> list[int]:
-    """Return the batches that a dead process was advancing; empty if it had not begun, or had ended in order."""
+    """Return the batches that a dead process was advancing; empty if it had not begun or ended normally."""
     try:
         line = _at_work_file(run, rank).read_bytes().split(b"\n")[0].decode()
         return [int(number) for number in line.split(",") if number]
@@ -206,7 +206,7 @@ def read_at_work(run: Path, rank: int) -> list[int]:
 
 
 def log_of_process() -> str | None:
-    """Return the file that the standard error of this process goes to; ``None`` if that is no file, or not known."""
+    """Return the file that receives stderr of this process; ``None`` if it is not a file or not known."""
     try:
         path = Path("/proc/self/fd/2").readlink()  # Linux
     except OSError:

@@ -1,4 +1,4 @@
-"""Histograms of |s|, the absolute values of a corruption: few small numbers that tell how sparse it is."""
+"""Histograms of |s|, the absolute values of a corruption. They show its sparsity in a small file."""
 
 import csv
 import io
@@ -11,22 +11,22 @@ import numpy as np
 from dop_lightning.foundation.atomic import atomic_text
 
 HISTOGRAM = "histogram.csv"
-"""In the folder of a problem."""
+"""Name of the file in the folder of a problem."""
 
 BINS = 60
-"""Of equal width, from 0 to the largest value."""
+"""Number of bins, of equal width, from 0 to the largest value."""
 
 AT_ONCE = 2**20
-"""Entries that are counted at once."""
+"""Number of entries that are counted at once."""
 
 
 class Histogram(NamedTuple):
-    """Entries of a corruption, counted by their absolute values.
+    """Number of entries of a corruption by absolute value.
 
     Attributes:
-        edges: of the bins, one more than there are bins; the last bin holds its upper edge too.
+        edges: edges of the bins, one more than bins; the last bin includes its upper edge.
         found: entries of ŝ in each bin.
-        true: entries of s*, where it is known.
+        true: entries of s* in each bin, if it is known.
     """
 
     edges: list[float]
@@ -38,12 +38,12 @@ def corruption_histogram(s: np.ndarray, true: np.ndarray | None = None, mask: np
     """Count the entries of |ŝ|, and of |s*| in the same bins.
 
     Args:
-        s: the corruption that was found; any shape. Entries that are not finite are left out.
-        true: that of the problem, of the same shape.
-        mask: the entries that were observed, of the same shape; by default all.
+        s: estimated corruption ŝ, of any shape. Non-finite entries are ignored.
+        true: true corruption s*, of the same shape.
+        mask: observed entries, of the same shape; by default all.
 
     Returns:
-        :data:`BINS` bins up to the largest of all values, up to 1 where all are 0.
+        :data:`BINS` bins from 0 to the largest of all values, or to 1 if all values are 0.
     """
     arrays = [array for array in (s, true) if array is not None]
     largest = max(float(part.max(initial=0.0)) for array in arrays for part in _parts(array, mask))
@@ -55,7 +55,7 @@ def corruption_histogram(s: np.ndarray, true: np.ndarray | None = None, mask: np
 
 
 def _parts(array: np.ndarray, mask: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Yield the finite absolute values of the observed entries, some at a time: no copy of a large array."""
+    """Yield the finite absolute values of the observed entries in parts, to avoid a copy of a large array."""
     flat, observed = array.reshape(-1), None if mask is None else mask.reshape(-1)
     for begin in range(0, flat.size, AT_ONCE):
         part = np.abs(flat[begin : begin + AT_ONCE])
@@ -64,10 +64,10 @@ def _parts(array: np.ndarray, mask: np.ndarray | None) -> Iterator[np.ndarray]:
 
 
 def write_histogram(path: Path, histogram: Histogram) -> None:
-    """Write a CSV file with a row a bin: ``from``, ``to``, ``entries``, and ``true_entries`` where they are known.
+    """Write a CSV file with one row per bin: ``from``, ``to``, ``entries``, and ``true_entries`` if known.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     columns: dict[str, Sequence[object]] = {
         "from": [f"{edge:.7g}" for edge in histogram.edges[:-1]],
@@ -84,11 +84,11 @@ def write_histogram(path: Path, histogram: Histogram) -> None:
 
 
 def read_histogram(path: Path) -> Histogram:
-    """Read what :func:`write_histogram` has written.
+    """Read a file written by :func:`write_histogram`.
 
     Raises:
-        ValueError: the file is something else.
-        OSError: it cannot be read.
+        ValueError: the file is not a histogram.
+        OSError: the file cannot be read.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

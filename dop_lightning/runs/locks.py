@@ -1,4 +1,4 @@
-"""Who works on what in a folder: parts of a file that the system frees when a process ends, however it ends."""
+"""Record locks that divide the work in a folder among processes. The system frees them when a process ends."""
 
 import errno
 import os
@@ -15,30 +15,31 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _FLOCK = {"linux": "@hhqqi", "darwin": "@qqihh"}
-"""The struct flock of 64-bit systems: (type, whence, start, length, process); on macOS type and whence come last."""
+"""Layout of struct flock on 64-bit systems: (type, whence, start, length, pid); on macOS type and whence are last."""
 
 _HELD_HERE: set[Path] = set()
-"""The files of which this process holds numbers."""
+"""Files in which this process holds locks."""
 
 
 def is_held(path: Path, number: int | None = None) -> bool | None:
-    """Return whether a process holds a number of a file, without holding it even for a moment.
+    """Return whether a process holds the lock of a number in a file. Does not acquire the lock.
 
-    If this process holds numbers of the file, all of them count as held: a second look at the file would free them.
+    If this process holds a lock in the file, all numbers count as held: opening and closing the file again would
+    release its locks.
 
     Args:
-        path: the file, as in :class:`Claims`.
-        number: of the file; any by default.
+        path: lock file, as in :class:`Claims`.
+        number: number of the lock; any by default.
 
     Returns:
-        ``None`` if it cannot be told: the system or the file system has no record locks.
+        ``None`` if unknown, because the system or the file system does not support record locks.
     """
     if path.resolve() in _HELD_HERE:
         return True
     form = _FLOCK.get(sys.platform)
     if fcntl is None or form is None:
         return None
-    start, length = (0, 0) if number is None else (number, 1)  # a length of 0 reaches to the end
+    start, length = (0, 0) if number is None else (number, 1)  # length 0: up to the end
     asked = (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
         with path.open("rb+") as file:
@@ -52,14 +53,15 @@ def is_held(path: Path, number: int | None = None) -> bool | None:
 
 
 class Claims:
-    """Numbers that one process at a time may hold, of all processes that name the same file.
+    """Numbers in a shared file, each of which only one process can hold at a time.
 
-    Each number is a byte of the file, locked by POSIX record locks: they work between machines where the file system
-    has them (NFS from version 4 on), and end with the process. Where there are none, everything is granted.
+    Each number is a byte of the file, locked with a POSIX record lock. Record locks work between machines if the file
+    system supports them (NFS from version 4 on), and are freed when the process ends. If they are not supported, every
+    claim succeeds.
 
     Args:
-        path: the file; it is made, and stays empty. Nobody else may open it in this process, since closing it would
-            free what is held.
+        path: lock file; it is created, and stays empty. Do not open it elsewhere in this process: closing it would
+            release the locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,13 +70,13 @@ class Claims:
         self._numbers: list[int] = []
 
     def take(self, numbers: Iterable[int]) -> list[int]:
-        """Hold numbers until :meth:`release` or the end of the process.
+        """Acquire the locks of numbers, until :meth:`release` or the end of the process.
 
         Returns:
-            Those that another process holds.
+            Numbers that another process holds.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be created.
         """
         if fcntl is None:
             return []
@@ -95,13 +97,13 @@ class Claims:
         return taken
 
     def renew(self) -> list[int]:
-        """Take the numbers that are held in a new file if somebody has removed the file.
+        """Acquire the held locks again in a new file if the lock file was removed.
 
         Returns:
-            Those that another process has taken meanwhile.
+            Numbers that another process acquired in the meantime.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be created.
         """
         if self._descriptor is None or self._is_intact():
             return []
@@ -117,7 +119,7 @@ class Claims:
             return False
 
     def release(self) -> None:
-        """Let go of all."""
+        """Release all locks."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

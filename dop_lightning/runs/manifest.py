@@ -17,26 +17,26 @@ from dop_lightning.runs.request import RunRequest
 
 
 def stamps(run: Path) -> dict[Path, tuple[int, int]]:
-    """Return when the manifest and the checkpoints of a folder were written, and their sizes.
+    """Return the modification times and sizes of the manifest and the checkpoints of a folder.
 
-    A start that reads them before it holds the folder compares them when it does.
+    A start that reads them before it holds the folder's lock compares them afterwards.
     """
     return file_stamps([RunFolder(run).manifest_path, *(run / LAST).glob("*.pt")])
 
 
 def claim(run: Path, request: RunRequest) -> KnownRun | None:
-    """Check that a folder is free for a run, or holds the same run with no problem that is not asked for.
+    """Check that a folder is free for a run, or contains the same run and only requested problems.
 
     Args:
-        run: the folder.
-        request: the settings and problems of this start.
+        run: folder of the run.
+        request: settings and problems of this start.
 
     Returns:
-        What the folder has of the run; ``None`` if it was not started there.
+        The part of the request that the folder already contains; ``None`` if no run was started there.
 
     Raises:
-        ValueError: the folder is a file, cannot be written, holds another run or problems that are not asked for, or a
-            run whose files are of another version, or that lacks its manifest while its copy is there.
+        ValueError: the folder is a file, is not writable, contains another run or problems that are not requested,
+            contains a run with files of another version, or its manifest is missing although a copy exists.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: the folder of a run must be a folder, got a file")
@@ -45,11 +45,13 @@ def claim(run: Path, request: RunRequest) -> KnownRun | None:
         return recognize(folder, request)
     if copy_of(folder.manifest_path).is_file() and not folder.manifest_path.exists():
         with FolderLock(run) as lock:
-            lock.require()  # of a run at work, its end comes first
+            lock.require()  # first reports a run that is still active
         require_original(folder.manifest_path)
     # another process may be starting the same run: it writes the manifest first
     if folder.config_path.exists() and not folder.manifest_path.exists():
-        raise ValueError(f"{run}: holds a {CONFIG} that no run has written; choose another folder, or move that file")
+        raise ValueError(
+            f"{run}: contains a {CONFIG} that was not written by a run; choose another folder, or move the file"
+        )
     nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(f"{run}: cannot be written, {nearest} is not a folder that you may write to")
@@ -66,17 +68,17 @@ def write_manifest(
     fingerprint: str = "",
     threads: int | None = None,
 ) -> None:
-    """Save the resolved config, and the list of all problems with their marks.
+    """Save the resolved config and the list of all problems with their marks.
 
     Args:
-        run: the folder.
-        request: the settings and problems of this start.
-        config_text: the resolved config, YAML.
-        problems: those of the request, by the names that they have in the run; by default as in the request.
-        mosaics: those of them that are recovered in tiles, by name.
-        batches: names of the problems and tiles that are recovered together; kept when the run is resumed.
-        fingerprint: of the run at its first start, if this is not the first.
-        threads: of each process, which the run keeps when it is resumed; ``None`` does not record them.
+        run: folder of the run.
+        request: settings and problems of this start.
+        config_text: resolved config, as YAML.
+        problems: problems of the request, with their names in the run; by default as in the request.
+        mosaics: tiles of the problems that are recovered in tiles, by name.
+        batches: names of the problems and tiles of each batch; kept when the run is resumed.
+        fingerprint: fingerprint of the run at its first start, if this is a later one.
+        threads: number of threads per process, kept when the run is resumed; not recorded if ``None``.
     """
     folder = RunFolder(run)
     problems = request.wholes if problems is None else problems
@@ -105,7 +107,7 @@ def write_manifest(
         "batches": [list(batch) for batch in batches],
         **({} if threads is None else {"threads": threads}),
     }
-    # with its manifest the folder is ours; of a start that is stopped just then, the copy of the config is there
+    # the manifest claims the folder, so the copy of the config is written first, in case this start is stopped
     with written_together():
         atomic_text(copy_of(folder.config_path), sealed(config_text))
         checked_json(folder.manifest_path, manifest)

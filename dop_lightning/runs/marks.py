@@ -1,4 +1,4 @@
-"""Marks of a run: hashes of its settings and of its problems, by which a later start recognizes them."""
+"""Marks of a run: hashes of its settings and problems, which identify them at later starts."""
 
 import hashlib
 import json
@@ -10,19 +10,19 @@ from dop_lightning.problems.problem import MARK_LENGTH, Problem
 from dop_lightning.runs.fingerprint import MODEL_WITHOUT_EFFECT, without_modules
 
 RATES = ("tau", "alpha")
-"""Settings of the model that may be lists of one value per problem."""
+"""Settings of the model that may be lists with one value per problem."""
 
 
 def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) -> dict[str, Any]:
-    """Return the settings that determine the results of every problem: of the model, the data and stopping.
+    """Return the settings of model, data and stopping that determine the results of every problem.
 
-    The section ``trainer`` is left out except for its precision. The rates are left out as well: they are compared
-    problem by problem. So are settings that are null or empty: a later release may add one without refusing the runs of
-    this one.
+    From the section ``trainer``, only the precision is included. The rates are excluded, because they are compared
+    for each problem. Null and empty settings are excluded as well, so that a later release can add settings without
+    refusing existing runs.
 
     Args:
-        config: the resolved config.
-        growing: arguments of the data module that are left out as well, since its problems are compared themselves.
+        config: resolved config.
+        growing: arguments of the data module to exclude, because its problems are compared themselves.
     """
     settings = without_modules(config)
     common = {key: settings[key] for key in ("model", "data", "stable") if key in settings}
@@ -40,34 +40,34 @@ def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) ->
 
 
 def settings_mark(settings: Mapping[str, Any]) -> str:
-    """Return the mark of settings, as :func:`common_settings` gives them."""
+    """Return the mark of settings, as returned by :func:`common_settings`."""
     return _hash(settings)
 
 
 def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
-    """Return the mark of a problem: its observation, its masks, how it was measured, its seed and its tiles.
+    """Return the mark of a problem: a hash of its observation, masks, sensing operator, seed and tiles.
 
-    The name and the truth are not in it: neither changes what is recovered.
+    The name and the truth are excluded, because they do not change the result.
 
     Args:
-        problem: the whole.
+        problem: the whole problem.
         mosaic: its tiles, if it is recovered in tiles. Their part of the mark follows a dash.
     """
     return problem.mark if mosaic is None else f"{problem.mark}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
 
 
 def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the rates that a config specifies for each problem: a number, or what stands for none.
+    """Return the rates that a config specifies for each problem: numbers, or ``None`` for the default.
 
     Args:
-        config: the resolved config.
-        sizes: of each problem the number of its parts: its tiles, or 1.
+        config: resolved config.
+        sizes: number of parts of each problem: its tiles, or 1.
 
     Returns:
-        ``tau`` and ``alpha`` of each problem; a list where its tiles differ.
+        ``tau`` and ``alpha`` of each problem; a list if its tiles differ.
 
     Raises:
-        ValueError: a list has another length than there are parts.
+        ValueError: the length of a list is not the number of parts.
     """
     model = config.get("model") or {}
     rates: list[dict[str, Any]] = [{} for _ in sizes]
@@ -83,7 +83,7 @@ def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[st
 
 
 def run_mark(settings: str, problems: Sequence[str], rates: Sequence[Mapping[str, Any]]) -> str:
-    """Return the fingerprint of a run at its first start. It stays when the run grows."""
+    """Return the fingerprint of a run at its first start. It is kept when the run grows."""
     return _hash([settings, list(problems), list(rates)])
 
 
@@ -92,7 +92,7 @@ def _without(settings: Mapping[str, Any], keys: Collection[str]) -> dict[str, An
 
 
 def _compact(value: Any) -> Any:
-    """Leave out what is null or empty, at any depth."""
+    """Remove null and empty values, at any depth."""
     if isinstance(value, Mapping):
         inner = {key: compact for key, each in value.items() if (compact := _compact(each)) is not None}
         return inner or None

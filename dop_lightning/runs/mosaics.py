@@ -1,4 +1,4 @@
-"""The recovery of a large image, read from the results of its tiles in the folder of a run."""
+"""Recovery of a large image, assembled from the results of its tiles in the folder of a run."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,15 +19,15 @@ SIGNAL, CORRUPTION, PROBABILITY = "recovered.npy", "corruption.npy", "corruption
 
 
 def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) -> Outcome | None:
-    """Combine what the tiles of an image have left in their folders, whoever has recovered them.
+    """Combine the results of the tiles of an image, from their folders.
 
     Args:
-        run: the folder of the run.
+        run: folder of the run.
         mosaic: the image and its tiles.
-        metrics: metrics of the user, computed on the whole image.
+        metrics: custom metrics, computed on the whole image.
 
     Returns:
-        The outcome of the whole; ``None`` where a tile has left no result yet.
+        The outcome of the whole image; ``None`` if a tile has no result yet.
 
     Raises:
         ValueError: a file of a tile is damaged.
@@ -38,7 +38,7 @@ def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) ->
 
 
 class _Outcomes(Mapping[Place, Outcome]):
-    """The outcomes of the tiles of an image, each read when it is asked for."""
+    """The outcomes of the tiles of an image, read on access."""
 
     def __init__(self, run: Path, mosaic: Mosaic) -> None:
         self._run = run
@@ -55,10 +55,10 @@ class _Outcomes(Mapping[Place, Outcome]):
 
 
 def is_assembled(run: Path, mosaic: Mosaic) -> bool:
-    """Return whether the result of an image is that of its tiles as they are now, and its files are intact.
+    """Return whether the result of an image agrees with the results of its tiles and its files are intact.
 
     Args:
-        run: the folder of the run.
+        run: folder of the run.
         mosaic: the image and its tiles.
     """
     folder = RunFolder(run)
@@ -69,15 +69,15 @@ def is_assembled(run: Path, mosaic: Mosaic) -> bool:
         expected = {
             "status": min((part["status"] for part in parts), key=WORST_FIRST.index),
             "iterations": min(part["iterations"] for part in parts),
-            "seconds": round(sum(part["seconds"] for part in parts), 3),  # more with each block of a tile
+            "seconds": round(sum(part["seconds"] for part in parts), 3),  # increases with each block of a tile
         }
         return all(whole[key] == value for key, value in expected.items())
-    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged: assembling it names the file
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged; `assemble` then names the file
         return False
 
 
 def _read(run: Path, tile: Problem) -> Outcome:
-    """The outcome of a tile, from its files, which a crash of the machine may have damaged."""
+    """Return the outcome of a tile, read from its files, which a crash of the machine may have damaged."""
     folder = run / tile.folder
     probability = folder / PROBABILITY
     try:
@@ -103,7 +103,7 @@ def _read(run: Path, tile: Problem) -> Outcome:
 
 
 def _array(path: Path, tile: Problem) -> Tensor:
-    array = torch.from_numpy(np.load(path, mmap_mode="c"))  # what is not used of it takes no memory
+    array = torch.from_numpy(np.load(path, mmap_mode="c"))  # unused parts take no memory
     if tuple(array.shape) != tile.shape:
         raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tile.shape}")
     return array

@@ -1,4 +1,4 @@
-"""The run of matrices that are read in pieces: a manifest that grows with each result. It is resumed per matrix."""
+"""Runs of matrices that are read in pieces. The manifest grows with each result; each matrix resumes separately."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,48 +9,49 @@ from dop_lightning.runs.copies import check_manifest, copy_of, require_original
 from dop_lightning.runs.folder import VERSION, RunFolder
 
 PIECES = "pieces"
-"""In the manifest, in place of the fingerprint of the settings."""
+"""Replaces the fingerprint of the settings in the manifest."""
 
 
 def holds_pieces(run: Path) -> bool:
-    """Return whether a folder holds the results of matrices that were read in pieces.
+    """Return whether a folder contains the results of matrices that were read in pieces.
 
     Raises:
         ValueError: the manifest is damaged, or of a later version.
-        OSError: it cannot be read.
+        OSError: the manifest cannot be read.
     """
     folder = RunFolder(run)
     return folder.has_run and folder.manifest().fingerprint == PIECES
 
 
 def require_pieces(run: Path) -> None:
-    """Refuse a folder that holds another run.
+    """Refuse a folder that contains another kind of run.
 
     Raises:
-        ValueError: it does, or its manifest is damaged, or missing while its copy is there.
+        ValueError: the folder contains another kind of run, or its manifest is damaged, or missing although a copy
+            exists.
         OSError: the manifest cannot be read.
     """
     require_original(RunFolder(run).manifest_path)
     if RunFolder(run).has_run and not holds_pieces(run):
         raise ValueError(
-            f"{run}: holds a run of matrices that were read into memory; use another --out for one that is read in "
-            "pieces"
+            f"{run}: holds a run of matrices that were read into memory; use another --out for matrices that are "
+            "read in pieces"
         )
 
 
 def add_piece(run: Path, name: str, seed: int, shape: Sequence[int], attributes: Mapping[str, Attribute]) -> None:
-    """Add a matrix with its result to the manifest of a folder, and write the manifest if there is none.
+    """Add a matrix with its result to the manifest of a folder. Creates the manifest if necessary.
 
     Args:
-        run: the folder.
-        name: of the matrix, and of its folder.
-        seed: of its recovery.
+        run: folder of the run.
+        name: name of the matrix and its folder.
+        seed: seed of its recovery.
         shape: ``(n, m)``.
-        attributes: as in its result.
+        attributes: attributes of its result.
 
     Raises:
         ValueError: the manifest is damaged.
-        OSError: it cannot be read or written.
+        OSError: the manifest cannot be read or written.
     """
     folder = RunFolder(run)
     problems = list(folder.manifest().problems) if folder.has_run else []

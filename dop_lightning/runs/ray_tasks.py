@@ -1,4 +1,4 @@
-"""Commands ``dop …`` as tasks of a Ray cluster. Ray is imported when a cluster is used."""
+"""Run ``dop …`` commands as tasks of a Ray cluster. Ray is imported only when a cluster is used."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from typing import Any
 from dop_lightning.foundation.launched import CHILD
 
 PAUSE = 0.5
-"""Seconds between two looks of a task for the end of its command, or for the wish to stop."""
+"""Seconds between two checks of a task for the end of its command or a request to stop."""
 
 FOREIGN = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_")
-"""Variables of launchers that may have started Ray. A command must not take itself for one of their processes."""
+"""Variables of launchers that may have started Ray. Removed, so that commands do not act as their processes."""
 
 OBJECT_STORE = 80 * 2**20
-"""Bytes for the objects of a local cluster: tasks return an exit status and nothing else."""
+"""Object store of a local cluster in bytes; small, since tasks only return an exit status."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class RayTask:
-    """A command.
+    """A command to run.
 
     Attributes:
-        name: shown in messages, and by Ray.
-        arguments: of ``python -m dop_lightning``.
+        name: name in messages and in Ray.
+        arguments: arguments of ``python -m dop_lightning``.
         folder: working directory, on all nodes.
-        log: file that its output is appended to, absolute.
-        environment: variables to set for it.
+        log: absolute path of the file to append its output to.
+        environment: environment variables to set.
     """
 
     name: str
@@ -50,14 +50,14 @@ class RayTask:
 
 @dataclass(frozen=True)
 class TaskEnd:
-    """How a task has ended.
+    """Result of a task.
 
     Attributes:
         task: the task.
         status: exit status of the command, negative if a signal ended it; ``None`` if its worker or node died, or if it
             could not be started.
-        death: how the command or its worker died, such as ``was ended by SIGKILL``; empty if it did not.
-        error: why the command could not be started; empty if it was.
+        death: how the command or its worker died, such as ``was ended by SIGKILL``; empty if it did not die.
+        error: why the command could not be started; empty if it was started.
     """
 
     task: RayTask
@@ -70,7 +70,7 @@ def require_ray(user: str) -> None:
     """Check that Ray is installed.
 
     Args:
-        user: the command that needs it, for the message.
+        user: name of the command that needs it, for the error message.
 
     Raises:
         ImportError: Ray is not installed.
@@ -80,22 +80,22 @@ def require_ray(user: str) -> None:
 
 
 class RayTasks:
-    """Tasks of a cluster, each with a process of its own that ends with the worker process of Ray around it.
+    """Tasks on a cluster. Each runs a command in a separate process, which ends with its Ray worker.
 
-    Usage statistics of Ray are off unless ``RAY_USAGE_STATS_ENABLED`` is set. A local cluster has a secret token:
-    other users and machines cannot use its ports. Use it as a context manager.
+    Usage statistics of Ray are off unless ``RAY_USAGE_STATS_ENABLED`` is set. A local cluster is protected by a secret
+    token, so that other users and machines cannot use its ports. Use this class as a context manager.
 
     Args:
-        folder: a folder that all nodes see. A file in it stops the tasks.
-        address: of a running cluster; ``auto`` for the one of this machine. ``None`` is the environment variable
-            ``RAY_ADDRESS``, or a local cluster, which ends with this process.
-        cpus: cores per task, at least 1; a task has as many threads, unless ``OMP_NUM_THREADS`` is set.
-        gpus: GPUs per task; ``None`` is ``devices`` if the cluster has GPUs, else 0.
-        jobs: largest number of tasks at a time; ``None`` is what the cluster has room for.
-        devices: that a task works on, at least 0.
+        folder: folder that is shared by all nodes. A file in it stops the tasks.
+        address: address of a running cluster; ``auto`` for the one on this machine. ``None`` uses the environment
+            variable ``RAY_ADDRESS``, or else starts a local cluster, which ends with this process.
+        cpus: cores per task, at least 1; also its number of threads, unless ``OMP_NUM_THREADS`` is set.
+        gpus: GPUs per task; ``None`` uses ``devices`` if the cluster has GPUs, and 0 otherwise.
+        jobs: maximum number of concurrent tasks; ``None`` is the capacity of the cluster.
+        devices: number of devices that a task uses, at least 0.
 
     Raises:
-        ValueError: there is no cluster at the address, or a task needs more than the cluster has.
+        ValueError: the address is not that of a cluster, or a task needs more than the cluster has.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RayTasks:
     def _require(self, name: str, asked: int, there: float) -> None:
         if asked > there:
             self.close()
-            raise ValueError(f"{name} must be at most {there:g}, which the cluster has in all, got {asked}")
+            raise ValueError(f"{name} must be at most {there:g}, the total of the cluster, got {asked}")
 
     def __enter__(self) -> RayTasks:
         return self
@@ -133,17 +133,17 @@ class RayTasks:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of every task: the threads, and where Python finds modules."""
+        """Environment variables of every task: number of threads, and search path of Python."""
         own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(self.cpus)}
         return own | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
 
     @property
     def is_busy(self) -> bool:
-        """Whether a task has not ended."""
+        """Whether any task is waiting or running."""
         return bool(self._waiting or self._running)
 
     def submit(self, task: RayTask) -> None:
-        """Run a task when there is room for it."""
+        """Run ``task`` as soon as there is room for it."""
         self._waiting.append(task)
         self._start()
 
@@ -154,7 +154,7 @@ class RayTasks:
             self._running[reference] = task
 
     def wait(self, seconds: float) -> list[TaskEnd]:
-        """Wait until a task has ended, at most so long, and return those that have."""
+        """Wait at most ``seconds`` until a task has ended, and return the tasks that have."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -167,11 +167,11 @@ class RayTasks:
         try:
             status = int(self._ray.get(reference))
         except errors.WorkerCrashedError:
-            return TaskEnd(task, death="died with its worker process of Ray")
+            return TaskEnd(task, death="died with its Ray worker process")
         except (errors.NodeDiedError, errors.LocalRayletDiedError):
             return TaskEnd(task, death="died with its node")
         except errors.OutOfMemoryError:
-            return TaskEnd(task, death="was ended by Ray, since the memory of its node was used up")
+            return TaskEnd(task, death="was ended by Ray, because its node ran out of memory")
         except (errors.RayError, OSError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             return TaskEnd(task, error=lines[-1] if lines else type(error).__name__)
@@ -183,20 +183,20 @@ class RayTasks:
         return self._stop.exists()
 
     def stop(self) -> None:
-        """Let all commands save and end, as SIGTERM does; tasks that have not begun are not begun."""
+        """Make all running commands save and end, as with SIGTERM. Waiting tasks are not started."""
         self._waiting.clear()
         self._stop.touch()
 
     def close(self) -> None:
-        """End what is still at work, at once, and leave the cluster."""
+        """Kill all running tasks and disconnect from the cluster."""
         self._ray.shutdown()
         if hasattr(self, "_stop"):
             self._stop.unlink(missing_ok=True)
 
 
 def _connect(address: str | None) -> Any:
-    """Return the module of Ray, connected to a cluster."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read while Ray is imported
+    """Connect to a cluster, and return the module ``ray``."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # tasks without GPUs see none
     local = {}
     if address in (None, "local"):
@@ -212,7 +212,7 @@ def _connect(address: str | None) -> Any:
             ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"address must be that of a Ray cluster that is running, got {address!r}: {text}") from error
+        raise ValueError(f"address must be that of a running Ray cluster, got {address!r}: {text}") from error
     finally:
         _put_back(before)
     return ray
@@ -220,7 +220,7 @@ def _connect(address: str | None) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Silence the libraries of Ray, which print every try to connect: our one line says what is wrong."""
+    """Redirect stderr to /dev/null. Ray's libraries print each attempt to connect; one error message suffices."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
@@ -234,16 +234,16 @@ def _silent() -> Iterator[None]:
 
 def _put_back(handler: Any) -> None:
     try:
-        signal.signal(signal.SIGTERM, handler)  # Ray's ends the process without a word
-    except ValueError:  # not the main thread, where Ray sets none either
+        signal.signal(signal.SIGTERM, handler)  # Ray's handler ends the process silently
+    except ValueError:  # not in the main thread, where Ray does not set a handler either
         return
 
 
-# ------------------------------------------------------------------------------------------------------------ in a task
+# ------------------------------------------------------------------------------------------------------ code of a task
 
 
 def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
-    """Run a command, and return its exit status."""
+    """Run a command and return its exit status."""
     if _exists(stop):
         return 128 + signal.SIGTERM
     variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
@@ -251,7 +251,7 @@ def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
     library, parent = (ctypes.CDLL(None) if sys.platform == "linux" else None), os.getpid()
 
     def begin() -> None:
-        """End with this process, and accept the signals that Ray blocks in its workers."""
+        """End with the parent process, and unblock the signals that Ray blocks in its workers."""
         if library is not None:
             library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
@@ -288,5 +288,5 @@ def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file is in its folder: by a listing, since network file systems remember that a name was not there."""
+    """Return whether a file exists. Lists its folder, since network file systems cache that a name does not exist."""
     return path in path.parent.iterdir()

@@ -1,4 +1,4 @@
-"""The results of a run: ``result.json`` of each problem, and ``results.csv``, a row a problem, built from them."""
+"""Results of a run: ``result.json`` of each problem, and ``results.csv``, built from them with one row per problem."""
 
 import csv
 import io
@@ -29,14 +29,14 @@ SCORES = (
     "support_recall",
     "rank",
 )
-"""Columns of built-in scores; ``best_…`` are an oracle's: they need the truth."""
+"""Columns of built-in scores. Those named ``best_…`` are oracle scores, which need the truth."""
 
 HIGHER_IS_BETTER = "higher_is_better"
-"""The key of a result that says, by tag, which custom scores are better when they are higher."""
+"""Key of a result: for each tag of a custom score, whether higher is better."""
 
 
 def custom_scores(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of scores that are not built in: those of the user's metrics, in the order of their occurrence.
+    """Return the keys of custom scores, in the order of occurrence.
 
     >>> custom_scores([{"problem": "a", "psnr": 23.5}, {"problem": "b", "psnr": 21.0, "lpips": 0.25}])
     ['lpips']
@@ -59,14 +59,14 @@ def write_result(
     higher_is_better: Mapping[str, bool] | None = None,
     files: Mapping[Path, str] | None = None,
 ) -> None:
-    """Write ``result.json`` of one problem.
+    """Write ``result.json`` of a problem.
 
     Args:
-        folder: of the problem.
-        outcome: its outcome.
-        best: ``best_psnr`` and ``best_iteration`` where they are known.
-        machine: what it ran on.
-        higher_is_better: of custom scores, by tag, if it is known.
+        folder: folder of the problem.
+        outcome: outcome of the problem.
+        best: ``best_psnr`` and ``best_iteration``, if known.
+        machine: description of the machine.
+        higher_is_better: whether higher is better, by tag of the custom scores for which this is known.
         files: checksums of the other files in the folder, by path.
     """
     scores = {**outcome.scores, **best}
@@ -82,7 +82,7 @@ def write_result(
             "status": outcome.status,
             "iterations": outcome.iteration,
             "seconds": round(outcome.seconds, 3),
-            # JSON has neither inf nor nan: what is not a finite number is unknown to a reader
+            # JSON has no inf or nan: non-finite scores are left out, as unknown
             **{key: scores[key] for key in (*SCORES, *custom) if key in scores and math.isfinite(scores[key])},
             **({HIGHER_IS_BETTER: dict(higher_is_better)} if higher_is_better else {}),
             **({"report": dict(outcome.report)} if outcome.report else {}),
@@ -103,15 +103,15 @@ def read_metrics(run: Path) -> Iterator[Metric]:
 
 
 def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
-    """What is left to do of each problem, as the results in the folder of a run tell: an estimate, to deal work by.
+    """Estimate the remaining iterations of each problem from the results of a run, to distribute work.
 
     Args:
-        run: the folder.
-        problems: all of them.
-        maximum: iterations asked for; -1 for no such number.
+        run: folder of the run.
+        problems: all problems.
+        maximum: maximum number of iterations; -1 if unlimited.
 
     Returns:
-        Iterations by name, in units of 1 where there is no maximum.
+        Remaining iterations by name; if ``maximum`` is -1, 1 for problems that have not started and 0 for others.
     """
     left = {}
     for problem in problems:
@@ -120,7 +120,7 @@ def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str,
             result = RunFolder(run).result(problem.folder)
             finished = result["status"] in ("stable", "diverged")
             left[problem.name] = 0.0 if finished else float(max(0, asked - result["iterations"]))
-        except (OSError, ValueError, KeyError, TypeError):  # not started; a damaged file is reported when it is needed
+        except (OSError, ValueError, KeyError, TypeError):  # not started, or damaged, which is reported on use
             left[problem.name] = float(asked)
     return left
 
@@ -128,8 +128,8 @@ def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str,
 def write_table(run: Path) -> list[dict[str, Any]]:
     """Rebuild ``results.csv`` from the results of a run and return them.
 
-    The columns are ``problem``, one an attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``, then
-    the built-in scores, then those of the user's metrics. What is not known is empty.
+    The columns are ``problem``, one column per attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``,
+    the built-in scores, and the custom scores. Unknown values are empty.
     """
     results = RunFolder(run).results()
     atomic_text(run / TABLE, render_csv(results))
@@ -137,11 +137,11 @@ def write_table(run: Path) -> list[dict[str, Any]]:
 
 
 def render_csv(results: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
-    """All columns of results as CSV.
+    """Render all columns of results as CSV.
 
     Args:
-        results: as :func:`read_results` gives them.
-        first: keys of columns to put before those of ``results.csv``.
+        results: results, as returned by :func:`read_results`.
+        first: keys of columns to insert before those of ``results.csv``.
     """
     attributes = list(dict.fromkeys(key for result in results for key in result["attributes"]))
     columns = [*first, "problem", *attributes, "seed", "alpha", "status", "iterations", "seconds", *SCORES]
@@ -160,11 +160,11 @@ def _text(value: Any) -> str:
 
 
 def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
-    """Results as text for a terminal.
+    """Render results as text for a terminal.
 
     Args:
-        results: as :func:`read_results` gives them.
-        columns: ``(key, title, format)``; a column that is known for no result is left out.
+        results: results, as returned by :func:`read_results`.
+        columns: ``(key, title, format)``; columns without any value are left out.
 
     >>> print(render_table([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")]))
     problem   PSNR
@@ -183,7 +183,7 @@ def render_table(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[s
 
 
 def render_markdown(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
-    """The same as a table of Markdown.
+    """Render results as a Markdown table.
 
     >>> print(
     ...     render_markdown([{"problem": "a", "psnr": 23.512}], [("problem", "problem", ""), ("psnr", "PSNR", ".2f")])
@@ -201,7 +201,7 @@ def render_markdown(results: Sequence[Mapping[str, Any]], columns: Sequence[tupl
 def format_cells(
     results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
 ) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
-    """The columns that are known for a result, and their texts, the titles first."""
+    """Return the columns with at least one value, and their cells as text, beginning with the titles."""
     known = [column for column in columns if any(result.get(column[0]) is not None for result in results)]
     rows = [[title for _, title, _ in known]]
     for result in results:
@@ -222,11 +222,11 @@ SUMMARY = [
     ("corruption_density", "density", ".3f"),
     ("true_density", "true density", ".3f"),
 ]
-"""The columns of a short table, without custom scores."""
+"""Columns of a short table, without custom scores."""
 
 CUSTOM_FORMAT = ".4g"
 
 
 def summary_columns(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return the columns of a short table: the usual ones, then one per custom score."""
+    """Return the columns of a short table: :data:`SUMMARY`, then one per custom score."""
     return [*SUMMARY, *((key, key, CUSTOM_FORMAT) for key in custom_scores(results))]

@@ -1,4 +1,4 @@
-"""How far the runs in some folders are, read from their files while they are at work. Imports no torch."""
+"""Progress of the runs in some folders, read from their files, also while they are running. Does not import torch."""
 
 import re
 import time
@@ -15,25 +15,25 @@ from dop_lightning.runs.sweeps.ended import last_line
 from dop_lightning.runs.sweeps.record import LOG
 
 STATUSES = ("done", "stable", "diverged", "at work", "starting", "waiting", "interrupted", "failed", "lost")
-"""Of problems and of runs: a run is ``done`` if all of its problems are ``done``, ``stable`` or ``diverged``."""
+"""Status of a problem or run. A run is ``done`` if all of its problems are ``done``, ``stable`` or ``diverged``."""
 
 ENDS = ("done", "stable", "diverged")
-"""With nothing left to do."""
+"""Statuses of finished problems."""
 
 BAD = ("failed", "lost")
 
 _ERROR = re.compile(r"(dop \w+: error|\w*(Error|Exception)): ")
-"""How the last line of the log of a command begins that was refused or has failed."""
+"""Last line of the log of a command that was refused or failed."""
 
 
 @dataclass(frozen=True)
 class ProblemStatus:
-    """How far a problem is.
+    """Progress of a problem.
 
     Attributes:
-        name: of the problem.
+        name: name of the problem.
         status: one of :data:`STATUSES`.
-        iterations: done; ``None`` if it has not begun.
+        iterations: iterations done; ``None`` if it has not started.
     """
 
     name: str
@@ -43,12 +43,12 @@ class ProblemStatus:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """How a process of a run is.
+    """State of a process of a run.
 
     Attributes:
-        beat: its last sign of life.
-        life: whether it is still there.
-        is_silent: whether it has given no sign for long.
+        beat: its last heartbeat.
+        life: whether it is alive.
+        is_silent: whether its next heartbeat is long overdue.
     """
 
     beat: Heartbeat
@@ -57,46 +57,46 @@ class ProcessStatus:
 
     @property
     def trouble(self) -> str:
-        """What has become of it, in words; empty if it is at work or has ended well."""
+        """Description of its failure; empty if it is running or ended normally."""
         if self.life == "lost":
-            return f"no sign of life from {self._where} since {format_time(self.beat.time)}"
+            return f"no heartbeat from {self._where} since {format_time(self.beat.time)}"
         if self.life == "killed":
-            return f"{self._where} was killed, its last sign of life is of {format_time(self.beat.time)}"
+            return f"{self._where} was killed, its last heartbeat was at {format_time(self.beat.time)}"
         return f"{self._where} failed: {self.beat.reason}" if self.beat.end == "failed" else ""
 
     @property
     def note(self) -> str:
-        """What is odd about a process that is at work, in words; else empty."""
+        """Warning about a running process without recent heartbeats; empty otherwise."""
         if self.life != "at work" or not self.is_silent:
             return ""
-        return f"{self._where} exists, but has given no sign of life since {format_time(self.beat.time)}"
+        return f"{self._where} exists, but has sent no heartbeat since {format_time(self.beat.time)}"
 
     @property
     def _where(self) -> str:
         return f"process {self.beat.pid} on {self.beat.host}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it, without its problems."""
+        """Return a representation for JSON, without its problems."""
         said = asdict(self.beat)
         return {"life": self.life, **{key: said[key] for key in said if key not in ("at_work", "batches", "started")}}
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        path: its folder.
-        name: the folder as it was asked for, or inside of that.
+        path: folder of the run.
+        name: name of the folder, as given or relative to the given folder.
         status: one of :data:`STATUSES`.
-        problems: in the order of the manifest.
-        processes: of its last start, by rank.
-        iterations: that all problems at work have done.
-        maximum: iterations asked for, if it is at work.
-        rate: iterations per second, if it is at work.
-        seconds_left: until it ends, if it is at work.
-        reason: why it has failed or stopped, in words; else empty.
-        log: the file with its messages, if there is one.
+        problems: problems, in the order of the manifest.
+        processes: processes of the last start, by rank.
+        iterations: minimum of the iterations done by unfinished problems; ``None`` if the run is not running.
+        maximum: maximum number of iterations; ``None`` if the run is not running or has no limit.
+        rate: iterations per second; ``None`` if the run is not running.
+        seconds_left: seconds until the run ends; ``None`` if it is not running.
+        reason: why it failed or stopped; otherwise empty.
+        log: file with its messages, if any.
     """
 
     path: Path
@@ -113,17 +113,17 @@ class RunStatus:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many problems have which status."""
+        """Number of problems by status."""
         count = Counter(problem.status for problem in self.problems)
         return {status: count[status] for status in STATUSES if count[status]}
 
     @property
     def has_failed(self) -> bool:
-        """Whether it, or a process of it, has failed, was killed or gives no sign of life."""
+        """Whether the run or one of its processes failed, was killed or is lost."""
         return self.status in BAD or any(process.trouble for process in self.processes if self.status != "done")
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return a representation for JSON."""
         plain = {key: getattr(self, key) for key in ("iterations", "maximum", "rate", "seconds_left", "counts")}
         return {
             "run": str(self.path),
@@ -138,14 +138,14 @@ class RunStatus:
 
 
 def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunStatus]:
-    """Return how far all runs in some folders are.
+    """Return the status of all runs in some folders.
 
     Args:
-        folders: of runs, or with runs in them at any depth, such as that of a sweep.
-        now: seconds since 1970; by default the present time.
+        folders: folders of runs, or folders that contain runs at any depth, such as the folder of a sweep.
+        now: current time in seconds since 1970; by default the system time.
 
     Raises:
-        ValueError: a folder holds no run, or a file in it is damaged.
+        ValueError: a folder contains no run, or a file in it is damaged.
         OSError: a file cannot be read.
     """
     now = time.time() if now is None else now
@@ -153,15 +153,15 @@ def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunSt
 
 
 def is_at_work(run: Path) -> bool:
-    """Return whether a process is at work on a run."""
+    """Return whether any process of a run is running."""
     return any(beat.life(run) == "at work" for beat in read_heartbeats(run))
 
 
 def format_time(seconds: float) -> str:
-    """Return a time of day, with the date if it is another day than today.
+    """Format a time of day, with the date if it is not today.
 
     Args:
-        seconds: since 1970.
+        seconds: time in seconds since 1970.
     """
     then = time.localtime(seconds)
     return time.strftime("%H:%M:%S" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M:%S", then)
@@ -197,7 +197,7 @@ def _status(run: Path, name: str, now: float) -> RunStatus:
 
 
 def _before_the_start(run: Path, name: str) -> RunStatus:
-    """A point of a sweep without a manifest: not begun, reading its data, or refused."""
+    """Return the status of a point of a sweep without a manifest: waiting, reading its data, or refused."""
     log = _point_log(run)
     said = "" if log is None else last_line(log)
     if _ERROR.match(said):
@@ -207,7 +207,7 @@ def _before_the_start(run: Path, name: str) -> RunStatus:
 
 
 def _problems_of(processes: Sequence[ProcessStatus], life: Life) -> dict[str, tuple[str, int]]:
-    """The status and iterations of each problem that processes were at work on, by name."""
+    """Return status and iterations of the problems of all processes in state ``life``, by name."""
     status = {"at work": "at work", "lost": "lost"}.get(life, "failed")
     beats = [process.beat for process in processes if process.life == life]
     return {name: (status, iterations) for beat in beats for name, iterations in beat.at_work.items()}
@@ -224,7 +224,7 @@ def _problem(
     at_work: Mapping[str, tuple[str, int]],
     left: Mapping[str, tuple[str, int]],
 ) -> ProblemStatus:
-    """What a process works on comes before a result, which may be that of an earlier start."""
+    """Return the status of a problem. Heartbeats take precedence over results, which may be of an earlier start."""
     name, parts = entry["name"], entry.get("tiles") or [entry["name"]]
     for of_process in (at_work, left):
         found = [of_process[part] for part in parts if part in of_process]
@@ -243,7 +243,7 @@ def _result(folder: RunFolder, name: str) -> tuple[str, int | None] | None:
 
 
 def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatus]) -> tuple[str, str]:
-    """The status of a run, and why it is so."""
+    """Return the status of a run, and the reason for it."""
     statuses = {problem.status for problem in problems}
     troubles = "; ".join(process.trouble for process in processes if process.trouble)
     if any(process.life == "at work" for process in processes):
@@ -262,7 +262,7 @@ def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatu
 
 
 def _refusal(run: Path, folder: RunFolder, processes: Sequence[ProcessStatus]) -> str:
-    """What the last start of a point was refused with, if nothing has been written since."""
+    """Return the error that refused the last start of a point; empty if files were written since."""
     log = _point_log(run)
     if log is None or any(process.life == "at work" for process in processes):
         return ""

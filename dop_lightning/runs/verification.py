@@ -1,4 +1,4 @@
-"""Check the files of a run by their checksums, and say what a continued run does with each damaged one."""
+"""Check the files of a run by their checksums, and report how a resumed run handles each damaged file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,17 +23,17 @@ from dop_lightning.runs.folder import METRICS, RESULT, TABLE, RunFolder
 from dop_lightning.runs.pieces import holds_pieces
 from dop_lightning.runs.results import render_csv
 
-ANEW = "a continued run writes it anew"
-RESTORED = "a continued run restores it from its copy"
+ANEW = "resuming the run rewrites it"
+RESTORED = "resuming the run restores it from its copy"
 
 
 class Verdict(NamedTuple):
     """A damaged file.
 
     Attributes:
-        path: of the file.
-        what: is wrong with it, in words.
-        then: what a continued run does, in words.
+        path: path of the file.
+        what: description of the damage.
+        then: how a resumed run handles it.
     """
 
     path: Path
@@ -45,7 +45,7 @@ def verify_run(run: Path) -> Iterator[Verdict]:
     """Yield the damaged files of a run. Files of earlier versions have no checksums and are not checked.
 
     Args:
-        run: the folder.
+        run: folder of the run.
 
     Raises:
         OSError: a file cannot be read.
@@ -53,13 +53,13 @@ def verify_run(run: Path) -> Iterator[Verdict]:
     yield from _settings(RunFolder(run))
     for file in sorted(run.glob("*/progress*.pt")):
         if what := _said(load_state, file):
-            yield Verdict(file, what, "a continued run is refused until progress.pt is removed, then it starts anew")
+            yield Verdict(file, what, "the run cannot be resumed until you remove progress.pt; it then starts again")
     yield from _checkpoints(run / LAST)
     yield from _curves(RunFolder(run))
     yield from _table(RunFolder(run))
     for file in sorted(run.rglob("*.ckpt")):
         if file.is_file() and (what := _said(_check_file, file)):
-            yield Verdict(file, what, "a start from it is refused")
+            yield Verdict(file, what, "it cannot be used as ckpt_path")
     for path in sorted(run.rglob(RESULT)):
         for damage in find_damage(path.parent.parent, path.parent.name):
             yield Verdict(damage.path, damage.what, ANEW)
@@ -67,8 +67,8 @@ def verify_run(run: Path) -> Iterator[Verdict]:
 
 def _settings(folder: RunFolder) -> Iterator[Verdict]:
     checks = [
-        (folder.manifest_path, check_manifest, "a continued run is refused: its copy cannot be used"),
-        (folder.config_path, check_config, f"{ANEW}; given as --config, it is refused"),
+        (folder.manifest_path, check_manifest, "the run cannot be resumed, because the copy cannot be used either"),
+        (folder.config_path, check_config, f"{ANEW}; passing it as --config is refused"),
     ]
     for path, check, then in checks[:1] if _holds_pieces(folder) else checks:
         of_copy, copy = check(copy_of(path)), copy_of(path)
@@ -80,7 +80,7 @@ def _settings(folder: RunFolder) -> Iterator[Verdict]:
 
 
 def _holds_pieces(folder: RunFolder) -> bool:
-    """Whether matrices were read in pieces, which has no config; a manifest that cannot be read does not tell."""
+    """Return whether matrices were read in pieces, judging by the missing config if the manifest is damaged."""
     try:
         return holds_pieces(folder.path)
     except (OSError, ValueError):
@@ -96,14 +96,14 @@ def _checkpoints(folder: Path) -> Iterator[Verdict]:
         if is_older and file.with_name(file.name.replace(".previous", "")) in whats:
             yield Verdict(file, what, "the next checkpoint replaces it")
         elif is_older or whats.get(previous(file), "missing"):
-            yield Verdict(file, what, "a continued run is refused until it is removed, then its problems start anew")
+            yield Verdict(file, what, "the run cannot be resumed until you remove it; its problems then start again")
         else:
-            yield Verdict(file, what, f"a continued run resumes from {previous(file).name}")
+            yield Verdict(file, what, f"a resumed run continues from {previous(file).name}")
     for name, other in ((CALLBACKS, CALLBACKS_COPY), (CALLBACKS_COPY, CALLBACKS)):
         file = folder / name
         if file.is_file() and (what := _said(load_state, file)):
             is_whole = (folder / other).is_file() and not _said(load_state, folder / other)
-            yield Verdict(file, what, f"a continued run reads {other}" if is_whole else "a continued run is refused")
+            yield Verdict(file, what, f"a resumed run reads {other}" if is_whole else "the run cannot be resumed")
 
 
 def _curves(folder: RunFolder) -> Iterator[Verdict]:
@@ -111,26 +111,26 @@ def _curves(folder: RunFolder) -> Iterator[Verdict]:
     files = curve_files(run)
     for file in files:
         if damaged := read_lines(file).damaged:
-            yield Verdict(file, f"damaged, {damaged} of its lines", f"a continued run repairs it from {METRICS}")
+            yield Verdict(file, f"{damaged} damaged lines", f"resuming the run repairs it from {METRICS}")
     if files and metrics.is_file():
         known = set(merged_curves(run).encode().splitlines())
         odd = [line for line in metrics.read_bytes().splitlines() if line not in known]
         if odd and not any(read_lines(file).damaged for file in files):
-            yield Verdict(metrics, f"damaged, {len(odd)} of its lines", ANEW)
+            yield Verdict(metrics, f"{len(odd)} damaged lines", ANEW)
 
 
 def _table(folder: RunFolder) -> Iterator[Verdict]:
     path = folder.path / TABLE
     try:
         expected = render_csv(folder.results())
-    except (OSError, ValueError):  # a damaged file, which is named itself
+    except (OSError, ValueError):  # a damaged file, which is reported itself
         return
     if path.is_file() and path.read_bytes() != expected.encode():
-        yield Verdict(path, "does not agree with the results of the problems", f"dop table rebuilds it, and {ANEW}")
+        yield Verdict(path, "differs from the results of the problems", f"dop table rebuilds it, and {ANEW}")
 
 
 def _said(check: Callable[[Path], object], file: Path) -> str:
-    """What is wrong with a file, in words; empty if nothing is."""
+    """Return what is wrong with a file; empty if it is intact."""
     try:
         check(file)
     except ValueError as error:
@@ -142,7 +142,7 @@ def _check_file(file: Path) -> None:
     check_archive(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # torch raises many kinds: of another program, with other objects than tensors
+    except Exception:  # torch raises many kinds, for example for files of other programs or with other objects
         return
     if isinstance(content, dict) and RECOVERY in content:
         check_file_content(content, file)

@@ -183,7 +183,7 @@ def test_what_fits_is_recovered_whole(folder: Path, dop) -> None:
     assert said.status == 0
     assert saved()["data"]["init_args"]["tile"] is None
     assert said.err.splitlines()[0].startswith("100×70 pixels: about ")
-    assert re.search(r"^The iterations take a.*, \S+ s each of the largest$", said.err, re.MULTILINE)
+    assert re.search(r"^The iterations will take a.*, \S+ s each for the largest problem$", said.err, re.MULTILINE)
 
 
 def test_tiles_where_asked(folder: Path, dop) -> None:
@@ -219,7 +219,7 @@ def test_a_damaged_tile_is_named_and_written_anew(folder: Path, dop) -> None:
     Path("out/photo/result.json").unlink()
     said = dop("recover", "photo.png", *options)
     assert said.status == 0
-    assert "out/photo/tiles/r0-c1/recovered.npy: damaged, its checksum differs: written anew" in said.err
+    assert "out/photo/tiles/r0-c1/recovered.npy: damaged, its checksum differs: rewriting it" in said.err
     assert np.load("out/photo/tiles/r0-c1/recovered.npy").ndim == 3
 
 
@@ -297,8 +297,8 @@ def test_out_of_memory_is_told_with_a_way_out(folder: Path, dop, monkeypatch: py
     said = dop("recover", "photo.png", "--out", "out", *TINY)
     assert said.status == 2
     assert said.err.splitlines()[-1] == (
-        "dop recover: error: photo: out of memory with 1 problem of shape (3, 70, 100); an image takes less in tiles "
-        "(data.init_args.tile, or --tile of dop recover), and with a smaller width"
+        "dop recover: error: photo: out of memory with 1 problem of shape (3, 70, 100); to reduce memory, "
+        "recover the image in tiles (data.init_args.tile, or --tile of dop recover) or use a smaller width"
     )
 
 

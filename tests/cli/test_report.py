@@ -25,7 +25,7 @@ def test_a_page_of_a_run_of_images(dop, tmp_path: Path, monkeypatch: pytest.Monk
         "SSIM",
         "Relative error of X",
         "Loss",
-        "Share of entries found corrupted",
+        "Fraction of entries detected as corrupted",
         "Histogram of |s|",
     ]
     assert "dop fit --config run/config.yaml --trainer.default_root_dir run-again" in page.text("code")
@@ -60,10 +60,10 @@ def test_the_same_run_gives_the_same_page(dop, tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         ([], "the following arguments are required: RUN"),
-        (["nowhere"], "nowhere: must be the folder of a run, or one that holds runs, got none"),
-        (["empty"], "empty: holds no run, which has a manifest.json"),
-        (["sweep"], "sweep: a report is of one run, got a folder that holds 2; give one of them, such as sweep/one"),
-        (["waiting"], "waiting: has not begun, there is nothing to report"),
+        (["nowhere"], "nowhere: must be the folder of a run or contain runs, but is not a folder"),
+        (["empty"], "empty: contains no run (a folder with manifest.json)"),
+        (["sweep"], "sweep: a report shows one run, but the folder contains 2; specify one of them, such as sweep/one"),
+        (["waiting"], "waiting: has not started, so a report cannot be created"),
         (["run", "--most", "-1"], "most must be a whole number of at least 0, got -1"),
         (["run", "--most", "x"], "argument --most: invalid int value: 'x'"),
         (["run", "--out", "empty"], "--out must be a file, got the folder empty"),

@@ -118,7 +118,7 @@ def test_another_run_of_version_2_is_refused(second: Path, dop) -> None:
 def test_a_run_of_version_2_with_other_data_is_refused(runs: None, dop) -> None:
     of_version_2(Path("second"), MatrixDataModule(n=12, rank=5, noise=GrossOutliers(0.2), seeds=1))
     said = dop(*FIT, "second")
-    assert "holds another run (of other settings or data, see second/config.yaml)" in said.err
+    assert "holds another run (its settings or data differ, see second/config.yaml)" in said.err
 
 
 def test_results_of_a_later_one_are_not(runs: None, dop) -> None:

@@ -186,7 +186,7 @@ def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, co
     assert main(["report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Black is clean" in page
-    assert "Blue is below 0" not in page
+    assert "Blue is negative" not in page
     for name in ("observation", "recovered", "corruption", "comparison"):
         with Image.open(folder / f"{name}.png") as picture:
             assert picture.size[0] >= 32

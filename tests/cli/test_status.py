@@ -58,7 +58,7 @@ def test_a_live_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
         ["problem", "status", "iterations"],
         *(["n12-r1-gross-outliers-0.1-seed" + seed, "at", "work", "100"] for seed in "01"),
     ]
-    assert table == "run: 2 of 2 problems without a result; at work: dop status tells how far\n"
+    assert table == "run: 2 of 2 problems without a result; still running, see dop status\n"
     said = dop("status", "run")
     assert (said.status, said.out.splitlines()[:2]) == (0, ["run: done", "2 problems: 2 done"])
 
@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_is_not_at_work(dop) -> None:
         said = dop("status", "run")
         assert said.status == 1
         assert said.out.splitlines()[:2] == ["run: failed", "2 problems: 2 failed"]
-        assert f"run: process {process.pid} on {socket.gethostname()} was killed, its last sign of life" in said.out
+        assert f"run: process {process.pid} on {socket.gethostname()} was killed, its last heartbeat" in said.out
         assert said.out.splitlines()[-1].strip() == str(Path("said.txt").resolve())
     finally:
         process.kill()
@@ -168,8 +168,8 @@ def test_ctrl_c_ends_watching(dop, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["none"], "none: must be the folder of a run, or one that holds runs, got none"),
-        (["."], ".: holds no run, which has a manifest.json"),
+        (["none"], "none: must be the folder of a run or contain runs, but is not a folder"),
+        (["."], ".: contains no run (a folder with manifest.json)"),
         ([], "the following arguments are required: RUN"),
         ([".", "--watch", "0"], "watch must be"),
     ],

@@ -214,8 +214,8 @@ def test_runs_without_results(tmp_path: Path, dop) -> None:
     ("arguments", "text"),
     [
         ([], "the following arguments are required: RUN"),
-        (["nowhere"], "nowhere: must be the folder of a run, or one that holds runs, got none"),
-        (["empty"], "empty: holds no run, which has a manifest.json"),
+        (["nowhere"], "nowhere: must be the folder of a run or contain runs, but is not a folder"),
+        (["empty"], "empty: contains no run (a folder with manifest.json)"),
         (["empty", "--csv", "-", "--markdown"], "--csv - and --markdown both print"),
         (["empty", "--csv", "-", "--latex"], "--csv - and --latex both print"),
         (["empty", "--markdown", "--latex"], "--latex: not allowed with argument --markdown"),

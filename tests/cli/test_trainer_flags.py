@@ -125,7 +125,7 @@ def test_a_flag_does_what_lightning_says(name: str, folder: Path, dop) -> None:
 
 REFUSED = {
     "BatchSizeFinder": "a training step has no samples",
-    "LearningRateFinder": "each problem has rates of its own",
+    "LearningRateFinder": "each problem has separate rates",
     "EMAWeightAveraging": "averages outputs",
 }
 

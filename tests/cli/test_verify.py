@@ -1,4 +1,4 @@
-"""``dop verify``: names damaged files, and says what a continued run does; the run then does it."""
+"""``dop verify``: names damaged files, and says how resuming the run handles them; the run then does it."""
 
 import os
 import shutil
@@ -30,16 +30,16 @@ def run(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 CONTINUED = [
-    ("config.yaml", "a continued run restores it from its copy"),
-    ("manifest.json", "a continued run restores it from its copy"),
+    ("config.yaml", "resuming the run restores it from its copy"),
+    ("manifest.json", "resuming the run restores it from its copy"),
     ("results.csv", "dop table rebuilds it"),
-    ("metrics.csv", "a continued run writes it anew"),
-    ("checkpoints/curves/batch-0000.csv", "a continued run repairs it from metrics.csv"),
-    ("checkpoints/last.ckpt/batch-0000.pt", "a continued run resumes from batch-0000.previous.pt"),
+    ("metrics.csv", "resuming the run rewrites it"),
+    ("checkpoints/curves/batch-0000.csv", "resuming the run repairs it from metrics.csv"),
+    ("checkpoints/last.ckpt/batch-0000.pt", "a resumed run continues from batch-0000.previous.pt"),
     ("checkpoints/last.ckpt/batch-0000.previous.pt", "the next checkpoint replaces it"),
-    ("*/result.json", "a continued run writes it anew"),
-    ("*/recovered.npy", "a continued run writes it anew"),
-    ("*/recovered.png", "a continued run writes it anew"),
+    ("*/result.json", "resuming the run rewrites it"),
+    ("*/recovered.npy", "resuming the run rewrites it"),
+    ("*/recovered.png", "resuming the run rewrites it"),
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_config_without_a_copy_is_written_anew(run: Path, dop) -> None
     (run / "checkpoints" / "config.yaml").unlink()
     said = dop("verify", "run")
     assert said.status == 1
-    assert "a continued run writes it anew; given as --config, it is refused" in said.out
+    assert "resuming the run rewrites it; passing it as --config is refused" in said.out
     assert dop("fit", "--config", "run/config.yaml").status == 2
     assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
     assert dop("verify", "run").status == 0
@@ -82,10 +82,10 @@ def test_a_damaged_checkpoint_without_a_later_one(run: Path, dop) -> None:
     (run / "checkpoints/last.ckpt/batch-0000.pt").unlink()
     previous = run / "checkpoints/last.ckpt/batch-0000.previous.pt"
     previous.write_bytes(b"")
-    then = "a continued run is refused until it is removed, then its problems start anew"
+    then = "the run cannot be resumed until you remove it; its problems then start again"
     assert then in dop("verify", "run").out
     said = dop(*FIT, "run", "--trainer.max_steps", "40")
-    assert (said.status, f"{previous}: damaged" in said.err, "remove it to start" in said.err) == (2, True, True)
+    assert (said.status, f"{previous}: damaged" in said.err, "remove it to restart" in said.err) == (2, True, True)
     previous.unlink()
     assert dop(*FIT, "run", "--trainer.max_steps", "40").status == 0
     assert dop("verify", "run").status == 0
@@ -101,7 +101,7 @@ def test_a_damaged_config_is_refused_as_settings(run: Path, dop) -> None:
     flip(run / "config.yaml")
     said = dop("fit", "--config", "run/config.yaml")
     assert said.status == 2
-    assert "run/config.yaml: damaged or edited, its checksum differs; restore it from run/checkpoints/" in said.err
+    assert "run/config.yaml: damaged or edited, the checksum differs; restore it from run/checkpoints/" in said.err
 
 
 def test_matrices_read_in_pieces_have_no_config(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +112,9 @@ def test_matrices_read_in_pieces_have_no_config(dop, tmp_path: Path, monkeypatch
     said = dop("verify", "out")
     assert (said.status, said.out) == (0, "out: all files are intact\n"), said
     for name, then in (
-        ("manifest.json", "a continued run restores it from its copy"),
-        ("X/result.json", "a continued run writes it anew"),
-        ("X/recovered.npy", "a continued run writes it anew"),
+        ("manifest.json", "resuming the run restores it from its copy"),
+        ("X/result.json", "resuming the run rewrites it"),
+        ("X/recovered.npy", "resuming the run rewrites it"),
     ):
         flip(Path("out", name))
         said = dop("verify", "out")
@@ -155,4 +155,4 @@ def test_the_manifest_of_matrices_read_in_pieces(dop, tmp_path: Path, monkeypatc
 def test_a_folder_without_runs_is_refused(dop, tmp_path: Path) -> None:
     said = dop("verify", str(tmp_path))
     assert said.status == 2
-    assert "holds no run" in said.err
+    assert "contains no run" in said.err

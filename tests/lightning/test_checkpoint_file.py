@@ -47,13 +47,13 @@ def test_other_tensors_in_a_whole_archive_are_noticed(
     file: Path, make_trainer: Any, matrix_method: Any, matrices: Any
 ) -> None:
     edit(file)
-    with pytest.raises(ValueError, match=r"x\.ckpt: damaged, state_dict has another checksum; if you have edited it"):
+    with pytest.raises(ValueError, match=r"x\.ckpt: damaged, the checksum of state_dict differs; if you edited"):
         DoubleOverparameterization.load_from_checkpoint(file)
     trainer = make_trainer(file.parent / "other", 200)
-    with pytest.raises(ValueError, match="damaged, state_dict has another checksum"):
+    with pytest.raises(ValueError, match="damaged, the checksum of state_dict differs"):
         trainer.fit(matrix_method(), datamodule=matrices(), ckpt_path=file, weights_only=True)
     module = matrix_method()
-    with pytest.raises(ValueError, match="checkpoint: damaged, state_dict has another checksum"):
+    with pytest.raises(ValueError, match="checkpoint: damaged, the checksum of state_dict differs"):
         module.on_load_checkpoint(torch.load(file, weights_only=True))
 
 
@@ -71,5 +71,5 @@ def test_a_missing_entry_is_one_line(file: Path) -> None:
     content["recovery"].pop("checksums")
     content["state_dict"].popitem()
     torch.save(content, file)
-    with pytest.raises(ValueError, match=r"the checkpoint is not whole \(it lacks '"):
+    with pytest.raises(ValueError, match=r"the checkpoint is incomplete \('"):
         DoubleOverparameterization.load_from_checkpoint(file)

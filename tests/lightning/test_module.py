@@ -500,7 +500,9 @@ def test_a_signal_must_fit_the_data(fit, matrix_method, matrices, tmp_path: Path
 
 
 def test_a_checkpoint_of_other_problems_is_refused(undisturbed, fit, matrix_method, matrices) -> None:
-    with pytest.raises(ValueError, match=r"must hold problems of this run, such as 'n12-r1-gross-outliers-.*-seed7'"):
+    with pytest.raises(
+        ValueError, match=r"must contain problems of this run, such as 'n12-r1-gross-outliers-.*-seed7'"
+    ):
         fit(undisturbed.folder, matrix_method(), matrices(seeds=[7]), N, resume=True)
 
 
@@ -583,7 +585,7 @@ def test_out_of_memory_halves_a_batch_and_changes_no_result(
     run.assert_equals(plain)
     assert set(sizes) == {5, 2, 1}
     said = capsys.readouterr().err
-    assert "out of memory with 5 problems of shape (1, 16, 16): going on with half of them at a time" in said
+    assert "out of memory with 5 problems of shape (1, 16, 16): continuing with half of the problems at a time" in said
     assert "out of memory with 3 problems" in said
 
 
@@ -594,7 +596,7 @@ def test_out_of_memory_with_one_problem_says_what_to_do(
         raise MemoryError
 
     monkeypatch.setattr(SkipUNet, "forward", greedy)
-    with pytest.raises(ValueError, match=r"camera.*: out of memory with 1 problem.*takes less in tiles"):
+    with pytest.raises(ValueError, match=r"camera.*: out of memory with 1 problem.*recover the image in tiles"):
         fit(tmp_path, image_method(), images(), 30)
 
 

@@ -53,5 +53,5 @@ def test_hooks_do_nothing_by_default() -> None:
 
 
 def test_other_modules_are_refused() -> None:
-    with pytest.raises(TypeError, match="follows DoubleOverparameterization, got LightningModule"):
+    with pytest.raises(TypeError, match="requires a DoubleOverparameterization module, got LightningModule"):
         recovery_module(LightningModule())

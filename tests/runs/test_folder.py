@@ -51,8 +51,8 @@ def test_of_a_folder_without_a_run(tmp_path: Path) -> None:
         ("config.yaml", "model: [", RunFolder.setting, "not a config written by dop"),
         ("config.yaml", "\xff", RunFolder.setting, "not a config written by dop"),
         ("config.yaml", "data: 1", lambda run: run.setting("model"), "not a config written by dop"),
-        ("config.yaml", "model: 1", lambda run: run.section("model"), "not a config written by dop (model holds no"),
-        ("config.yaml", "1", RunFolder.section, "not a config written by dop (the file holds no settings)"),
+        ("config.yaml", "model: 1", lambda run: run.section("model"), "not a config written by dop (model contains no"),
+        ("config.yaml", "1", RunFolder.section, "not a config written by dop (the file contains no settings)"),
         ("a/result.json", "[1]", RunFolder.results, "not a result written by dop"),
         ("a/result.json", "\xff", lambda run: run.result("a"), "not a result written by dop"),
         ("metrics.csv", "problem,iteration\na,1\n", lambda run: list(run.metrics()), "not curves written by dop"),
@@ -97,7 +97,7 @@ def test_a_folder_by_experiment_and_time() -> None:
 def test_a_problem_outside_of_the_run_is_refused(name: str, tmp_path: Path) -> None:
     manifest = {"fingerprint": "0", "problems": [{"name": name}], "batches": []}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"manifest.json: not a manifest .* must be that of a folder in the run, got"):
+    with pytest.raises(ValueError, match=r"manifest.json: not a manifest .* must be a valid folder name, got"):
         RunFolder(tmp_path).manifest()
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"manifest.json: not a manifest"):

@@ -182,7 +182,7 @@ def test_a_damaged_file_is_read_from_its_copy_and_repaired(name: str, cut: bool,
         assert folder.section() == yaml.safe_load(CONFIG)
     said = capsys.readouterr().err
     assert said.startswith(f"{path}: damaged")
-    assert said.endswith(f": its copy {copy_of(path)} is read\n")
+    assert said.endswith(f"; reading its copy {copy_of(path)} instead\n")
     assert said.count("\n") == 1
     write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
     assert path.read_bytes() == copy_of(path).read_bytes() == before
@@ -208,7 +208,7 @@ def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> N
     require_unchanged(path)
     path.write_text(CONFIG + "more: 1\n")
     with pytest.raises(
-        ValueError, match=r"config\.yaml: damaged or edited, .*; restore it from .*/checkpoints/config\.yaml; to change"
+        ValueError, match=r"config\.yaml: damaged or edited, .*; restore it from .*/checkpoints/config\.yaml, or copy"
     ):
         require_unchanged(path)
     copy_of(path).unlink()  # as earlier versions left it

@@ -73,7 +73,7 @@ def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
     found = status(run)
     assert (found.status, found.has_failed) == ("at work", False)
     where = f"process {os.getpid()} on {socket.gethostname()}"
-    assert f"{where} exists, but has given no sign of life since" in found.reason
+    assert f"{where} exists, but has sent no heartbeat since" in found.reason
     sign(run, at_work={"a": 350}, time=NOW - SILENCE)
     assert status(run).reason == ""
 
@@ -90,7 +90,7 @@ def test_a_run_that_was_killed(tmp_path: Path) -> None:
     sign(run, pid=DEAD, at_work={"b": 70, "c": 70})
     found = status(run)
     assert (found.status, found.has_failed) == ("failed", True)
-    assert found.reason.startswith(f"process {DEAD} on {socket.gethostname()} was killed, its last sign of life is of ")
+    assert found.reason.startswith(f"process {DEAD} on {socket.gethostname()} was killed, its last heartbeat was at ")
     assert problems(run) == {"a": ("done", 100), "b": ("failed", 70), "c": ("failed", 70), "d": ("waiting", None)}
 
 
@@ -118,7 +118,7 @@ def test_a_run_of_another_machine(tmp_path: Path) -> None:
     found = status(run)
     assert (found.status, problems(run), found.has_failed) == ("lost", {"a": ("lost", 70)}, True)
     day = time.strftime("%Y-%m-%d", time.localtime(NOW - SILENCE - 1))
-    assert found.reason.startswith(f"no sign of life from process 5 on node7 since {day} ")
+    assert found.reason.startswith(f"no heartbeat from process 5 on node7 since {day} ")
 
 
 def test_a_run_that_was_stopped(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_points_of_a_sweep(sweep: Path) -> None:
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="contains no run"):
         read_status([tmp_path])
     with pytest.raises(ValueError, match="must be the folder of a run"):
         read_status([tmp_path / "none"])

@@ -135,7 +135,7 @@ def test_a_start_that_read_the_folder_before_another_one_worked_there_is_refused
         return known
 
     monkeypatch.setattr(runner, "claim", claim_early)
-    assert "run: another process was at work in this folder meanwhile; start again" in fit(dop, status=2)
+    assert "run: another process used this folder in the meantime; start again" in fit(dop, status=2)
     assert names() == [NAME.format(seed) for seed in range(3)]  # those of the other start
 
 

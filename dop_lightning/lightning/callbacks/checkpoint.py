@@ -1,4 +1,4 @@
-"""When a run is saved, and where."""
+"""Save a run at regular intervals and at its end."""
 
 import os
 import time
@@ -17,25 +17,25 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.checkpoints import LAST as LAST
 
 MOST_KEPT = 8
-"""Ended problems that take turns, such as tiles, that are in memory before they are saved."""
+"""Maximum number of ended problems that take turns, such as tiles, in memory before they are saved."""
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The last checkpoint of a run, ``None`` where there is none."""
+    """Return the path of the last checkpoint of a run; ``None`` if there is no checkpoint."""
     path = run / LAST
     return path if any(path.glob("*.pt")) else None
 
 
 class CheckpointFolder(RecoveryCallback):
-    """Saves ``RUN/checkpoints/last.ckpt`` every few minutes and at the end of a run, also after Ctrl-C and SIGTERM.
+    """Save ``RUN/checkpoints/last.ckpt`` every few minutes and at the end of a run, including after Ctrl-C and SIGTERM.
 
-    An exception (a full disk, say) costs at most the time since the last checkpoint.
+    After an exception, such as a full disk, at most the work since the last checkpoint is lost.
 
     Args:
-        every_minutes: time between two checkpoints, above 0.
+        every_minutes: time between two checkpoints in minutes, positive.
 
     Attributes:
-        mark: the fingerprint of the run, where it has one: its files are recognised by it.
+        mark: fingerprint of the run, if it has one, by which it recognizes its files.
     """
 
     def __init__(self, every_minutes: float = 5.0) -> None:
@@ -44,7 +44,7 @@ class CheckpointFolder(RecoveryCallback):
         self._saved_at = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let the strategy read and write folders; comes before a checkpoint is loaded."""
+        """Let the strategy read and write checkpoint folders. Runs before a checkpoint is loaded."""
         files = FolderCheckpointIO(
             self.mark,
             lambda: self._own(pl_module),
@@ -55,7 +55,7 @@ class CheckpointFolder(RecoveryCallback):
         trainer.strategy.checkpoint_io = files
 
     def _own(self, module: pl.LightningModule) -> set[str] | None:
-        """The batches to be read: those of this process, where the run is known to be the one that has written them."""
+        """Return the batches to read: those of this process, or all if the run is unknown."""
         module = recovery_module(module)
         return set(module.roster.labels) if self.mark and module.is_configured else None
 
@@ -63,7 +63,7 @@ class CheckpointFolder(RecoveryCallback):
         """Start the clock.
 
         Raises:
-            ValueError: a ``ModelCheckpoint`` would write its last checkpoint in the place of this folder.
+            ValueError: a ``ModelCheckpoint`` would write its last checkpoint to the path of this folder.
         """
         own = Path(trainer.default_root_dir) / LAST
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -79,14 +79,14 @@ class CheckpointFolder(RecoveryCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, and what took its turn and has ended: its state need not stay in memory."""
+        """Save periodically, and save ended problems that take turns, whose states need not stay in memory."""
         if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
             self.save(trainer)
         elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
             self._save_ended(trainer, kept)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a signal: save before files are written, since a second signal ends the run at once then."""
+        """Save after a signal, before other files are written. After that, a second signal ends the run immediately."""
         module = recovery_module(pl_module)
         if not module.stopped_by:
             return
@@ -96,11 +96,11 @@ class CheckpointFolder(RecoveryCallback):
         self.save(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end."""
+        """Save the final state."""
         self.save(trainer)
 
     def _save_ended(self, trainer: pl.Trainer, names: Sequence[str]) -> None:
-        """Save tiles that have ended, and keep their states in the files."""
+        """Save ended tiles, and replace their states in memory by references to the files."""
         module, path = recovery_module(trainer.lightning_module), Path(trainer.default_root_dir) / LAST
         labels = {name: module.roster.label_of(name) for name in names}
         make_folder(path)
@@ -109,7 +109,7 @@ class CheckpointFolder(RecoveryCallback):
             module.roster.put_away(name, StateInFile(path, f"{label}.pt", name))
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now; a second signal meanwhile acts at the end."""
+        """Save now. A second signal in the meantime takes effect afterwards."""
         with interrupts.finishing():
             self._save(trainer)
 
@@ -130,7 +130,7 @@ def _takes_turns(module: pl.LightningModule, name: str) -> bool:
 
 
 def _remembered(trainer: pl.Trainer) -> dict[str, Any]:
-    """What callbacks of Lightning remember of a run in one process; a limit of time is one of each start."""
+    """Return the states of Lightning callbacks in a run with one process, except time limits, which are per start."""
     every: list[pl.Callback] = trainer.callbacks if trainer.world_size == 1 else []  # type: ignore[attr-defined]
     foreign = [callback for callback in every if not isinstance(callback, RecoveryCallback | pl.callbacks.Timer)]
     states = {callback.state_key: callback.state_dict() for callback in foreign}

@@ -1,4 +1,4 @@
-"""How long a run is going to take, by a few iterations of its largest problem."""
+"""Estimate the duration of a run from a few iterations of its largest problem."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 
 
 class Estimate(NamedTuple):
-    """What is expected of a run.
+    """Estimated duration of a run.
 
     Attributes:
-        text: a line for people.
-        rate: seconds per entry and iteration, ``None`` if it could not be measured.
+        text: estimate as a message.
+        rate: seconds per entry and iteration; ``None`` if it could not be measured.
     """
 
     text: str
@@ -23,11 +23,11 @@ class Estimate(NamedTuple):
 
 
 def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
-    """Estimate how long the batches at work take: others in proportion to the entries of the largest problem.
+    """Estimate the duration of the active batches, in proportion to the entries of the largest problem.
 
     Args:
-        module: with batches at work.
-        last: iterations of each problem.
+        module: module with active batches.
+        last: maximum number of iterations per problem.
     """
     sizes = [state.problems.observation[0].numel() for state in module.states]
     largest = module.states[sizes.index(max(sizes))]
@@ -36,7 +36,9 @@ def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
         one, *beside = (largest.select([0]) for _ in range(number))
         seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
     except OutOfMemoryError as error:
-        return Estimate(f"{error}", None)  # the first step will say what to do
+        return Estimate(f"{error}", None)  # the first step reports what to do
     work = sum(batch.entries * (last - done) for batch, done in module.roster.unfinished())
     rate = seconds / max(sizes)
-    return Estimate(f"The iterations take {format_duration(rate * work)}, {seconds:.2g} s each of the largest", rate)
+    return Estimate(
+        f"The iterations will take {format_duration(rate * work)}, {seconds:.2g} s each for the largest problem", rate
+    )

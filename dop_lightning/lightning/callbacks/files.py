@@ -1,4 +1,4 @@
-"""What a run leaves for each problem: its result, pictures, the recovered file, and the table of all."""
+"""Write the files of each problem (result, pictures, recovered file) and the table of the run."""
 
 import functools
 import platform
@@ -39,37 +39,39 @@ from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
 
 MOST_NAMED = 3
-"""Damaged files of a problem that are named."""
+"""Maximum number of damaged files of a problem that are printed."""
 
 QUICK = 2**22
-"""Values of an image in tiles. After a signal, larger ones are put together by the next start."""
+"""Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
 
 
 class RecoveredFiles(RecoveryCallback):
-    """Writes ``RUN/<problem>/``: recovered.npy, pictures, the histogram of |ŝ|, then result.json.
+    """Write ``RUN/<problem>/``: recovered.npy, pictures, the histogram of |ŝ|, and finally result.json.
 
-    The pictures are observation.png, recovered.png, corruption.png, truth.png where the truth is known, and
-    comparison.png, all of them side by side. ``result.json`` comes last: where it is, the others are. A recovered image
-    is written with the size, mode, depth and format of the file it came from (as ``recovered.tif``, say), and as
-    ``recovered.png`` for looking at where that is another. Where that file holds measurements of it, it has a size of
-    its own. Matrices get ``corruption.npy`` too. ``corruption_probability.npy`` is written where the method knows it,
-    and of images ``corruption_probability.png``. Tiles of an image leave their arrays and results in its folder, and
-    are put together when the run ends; those of a large image not after a signal.
+    The pictures are observation.png, recovered.png, corruption.png, truth.png if the truth is known, and
+    comparison.png, which shows all of them side by side. ``result.json`` is written last: if it exists, the other files
+    do too. A recovered image has the size, mode, depth and format of its source file (for example, ``recovered.tif``),
+    and is also written as ``recovered.png`` for viewing if the format differs. If the source file contains measurements
+    of the image instead, the image has its own size. For matrices, ``corruption.npy`` is written as well.
+    ``corruption_probability.npy``, and for images ``corruption_probability.png``, are written if the method estimates
+    it. Tiles of an image save arrays and results in its folder, and are assembled at the end of the run; large images
+    are not assembled after a signal.
 
     Args:
-        most_pictures: problems that get pictures and histograms, from the first on; ``None`` for all. Of many small
-            matrices they take longer than anything else that is written. A recovered image is always written.
+        most_pictures: maximum number of problems, from the first one on, with pictures and histograms; ``None`` for
+            all. For many small matrices, pictures take longer to write than all other files. Recovered images are
+            always written.
     """
 
     def __init__(self, most_pictures: int | None = None) -> None:
         self.most_pictures = None if most_pictures is None else at_least("most_pictures", most_pictures, 0)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write again what a resumed run has finished and somebody has removed, or what is damaged."""
+        """Rewrite missing and damaged files of finished problems of a resumed run."""
         module = recovery_module(pl_module)
         for problem in data_of(trainer).problems:
             if problem.name not in module.records:
-                continue  # another process works on it
+                continue  # handled by another process
             record = module.records[problem.name]
             if not (module.roster.has_left(problem.name) and record.is_finished(module.maximum)):
                 continue
@@ -78,7 +80,7 @@ class RecoveredFiles(RecoveryCallback):
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
-        """Write all of one problem; a signal while a scene is written leaves it to the next run of the same command."""
+        """Write the files of a problem. A signal while a scene is written leaves it to the next start."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
         source = outcome.problem.source
         if isinstance(source, Source) and not module.stopped_by:
@@ -86,7 +88,7 @@ class RecoveredFiles(RecoveryCallback):
         try:
             self._write(module, folder, outcome, self._has_pictures(trainer, outcome.problem))
         except WritingStopped:
-            print(f"{outcome.problem.name}: not all is written; the same command again writes it", file=sys.stderr)
+            print(f"{outcome.problem.name}: incomplete; run the same command again to write the rest", file=sys.stderr)
 
     def _write(self, module: DoubleOverparameterization, folder: Path, outcome: Outcome, with_pictures: bool) -> None:
         with written_together(), recorded_checksums() as files:
@@ -105,7 +107,7 @@ class RecoveredFiles(RecoveryCallback):
 
     @staticmethod
     def write_recovery(folder: Path, outcome: Outcome, with_pictures: bool = True) -> None:
-        """Everything but the result."""
+        """Write all files of a problem except its result."""
         make_folder(folder)
         source = outcome.problem.source
         models_corruption = outcome.alpha is not None or bool(outcome.report)
@@ -139,14 +141,14 @@ class RecoveredFiles(RecoveryCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """`dop predict` writes what a checkpoint has recovered."""
+        """Write the files of a problem recovered by a checkpoint, for ``dop predict``."""
         folder = Path(trainer.default_root_dir) / outputs.problem.folder
         with recorded_checksums() as files:
             self.write_recovery(folder, outputs, self._has_pictures(trainer, outputs.problem))
         update_files(folder, files)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put tiles together, and rebuild the table of the run: of this process' problems and of all others'."""
+        """Assemble tiles, and rebuild the table of the run, including problems of other processes."""
         run = Path(trainer.default_root_dir)
         is_stopped = bool(recovery_module(pl_module).stopped_by)
         for mosaic in data_of(trainer).mosaics.values():
@@ -161,7 +163,7 @@ class RecoveredFiles(RecoveryCallback):
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
         run, whole, metrics = Path(trainer.default_root_dir), mosaic.whole, recovery_module(module).metrics
 
-        return_freed_memory()  # of the tiles: those of the whole have other sizes
+        return_freed_memory()  # memory of the tiles, which the whole image cannot reuse
 
         def build() -> None:
             outcome = assemble(run, mosaic, metrics)
@@ -176,29 +178,29 @@ class RecoveredFiles(RecoveryCallback):
 
 
 def _say_damaged(damaged: Sequence[Damage]) -> None:
-    """Name damaged files that are written anew; a result that is missing is no news."""
+    """Print damaged files that will be rewritten. A missing result is not reported."""
     named = [each for each in damaged if each.what != MISSING or each.path.name != RESULT]
     for each in named[:MOST_NAMED]:
-        print(f"{each.path}: {each.what}: written anew", file=sys.stderr)
+        print(f"{each.path}: {each.what}: rewriting it", file=sys.stderr)
     if len(named) > MOST_NAMED:
         print(f"… and {len(named) - MOST_NAMED} more files", file=sys.stderr)
 
 
 def _say(outcome: Outcome) -> None:
-    """Print what was done to an image file if it is not plain to see, and the method that a matrix was recovered by."""
+    """Print the method chosen for a matrix, and changes to an image file that are not obvious."""
     problem = outcome.problem
     if outcome.report:
         tqdm.write(f"{problem.name}: {describe(outcome.report)}", file=sys.stderr)
     if isinstance(problem.source, ImageFile) and not problem.is_tile and (line := verdict(outcome)):
-        tqdm.write(line, file=sys.stderr)  # above the bar, if there is one
+        tqdm.write(line, file=sys.stderr)  # above the progress bar, if any
 
 
 def _say_what_is_left(run: Path, mosaic: Mosaic) -> None:
-    """Print how many tiles are done, and where the preview is, if tiles are missing."""
+    """Print how many tiles are done, and the path of the preview, if tiles are missing."""
     there = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
     if there < len(mosaic.tiles):
         whole = run / mosaic.whole.folder
-        seen = f"; {whole / PREVIEW} shows what is recovered so far" if (whole / PREVIEW).is_file() else ""
+        seen = f"; {whole / PREVIEW} shows the current state" if (whole / PREVIEW).is_file() else ""
         print(
             f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} tiles are done{seen}. Run the same command again to "
             "continue.",
@@ -213,7 +215,7 @@ def _histogram(outcome: Outcome) -> Histogram:
 
 
 def _write_probability(folder: Path, outcome: Outcome) -> None:
-    """Write that of each entry; one of an earlier state of the problem does not stay where there is none now."""
+    """Write the probability of corruption of each entry, or remove an outdated file if it is unknown."""
     if outcome.corruption_probability is not None:
         _write_array(folder / PROBABILITY, outcome.corruption_probability)
         return
@@ -226,7 +228,7 @@ def _write_array(path: Path, array: torch.Tensor) -> None:
 
 
 def machine(module: pl.LightningModule) -> dict[str, Any]:
-    """What a result was computed on, for those who repeat it."""
+    """Describe the machine and the versions that computed a result."""
     device = module.trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -243,7 +245,7 @@ def machine(module: pl.LightningModule) -> dict[str, Any]:
 
 @functools.cache
 def _own_version() -> dict[str, str]:
-    """Nothing where the package is used without having been installed."""
+    """Return the version of this package; empty if it is not installed."""
     try:
         return {"dop_lightning": version("dop_lightning")}
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The signs of life of a process, which ``dop status`` reads."""
+"""Write heartbeats of a process, which ``dop status`` reads."""
 
 import os
 import socket
@@ -28,20 +28,20 @@ from dop_lightning.runs.heartbeat import (
 )
 
 _WINDOW = 30
-"""Signs of life over which the rate is measured."""
+"""Number of heartbeats over which the rate is measured."""
 
 _SHARE = 200
-"""A sign takes at most one part in so many of the time."""
+"""Heartbeats take at most 1/200 of the time."""
 
 
 class ProcessHeartbeat(RecoveryCallback):
-    """Writes ``RUN/checkpoints/processes/<rank>.json``: how far the problems of this process are, and how it ends.
+    """Write ``RUN/checkpoints/processes/<rank>.json``: the progress of the problems of this process, and how it ends.
 
-    Signs come between blocks. If writing one takes long, because there are many problems or the disk is slow, they come
-    less often. A sign that cannot be written is left out.
+    Heartbeats are written between blocks. If writing one takes long, because of many problems or a slow disk, they are
+    written less often. Errors of writing are ignored.
 
     Args:
-        every: seconds between two signs, above 0.
+        every: time between two heartbeats in seconds, positive.
     """
 
     def __init__(self, every: float = 1.0) -> None:
@@ -55,7 +55,7 @@ class ProcessHeartbeat(RecoveryCallback):
         self._course: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say that the process has begun; comes after another process at work on the run has been refused."""
+        """Write the first heartbeat. Runs after a second start of an active run has been refused."""
         module, data = recovery_module(pl_module), data_of(trainer)
         self._run, self._pause = Path(trainer.default_root_dir), self.every
         own, labels = set(module.roster.labels), batch_labels(range(len(data.batches)))
@@ -70,44 +70,44 @@ class ProcessHeartbeat(RecoveryCallback):
         if trainer.is_global_zero:
             with suppress(OSError):
                 remove_heartbeats(self._run, trainer.world_size)
-        if trainer.world_size > 1:  # others may have to know what this process died of
+        if trainer.world_size > 1:  # other processes may need to know which batch killed this one
             with suppress(OSError):
                 self._at_work = AtWork(self._run, trainer.global_rank)
         self._labels = {label: place for place, label in enumerate(labels)}
         self._beat(trainer, module)
 
     def on_turn(self, trainer: pl.Trainer, module: DoubleOverparameterization, states: Sequence[State]) -> None:
-        """Say which batches are advanced."""
+        """Record the batches that are advanced."""
         if self._at_work is not None:
             roster = module.roster
             self._at_work.write([self._labels[roster.label_of(state.problems.names[0])] for state in states])
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The process has ended in order."""
+        """Remove the record of active batches, since the process ends normally."""
         if self._at_work is not None:
             self._at_work.close()
             self._at_work = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the rate from here on."""
+        """Start to measure the rate."""
         self._course.clear()
         self._beat(trainer, recovery_module(pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Give a sign if it is time."""
+        """Write a heartbeat if one is due."""
         if time.monotonic() >= self._due:
             self._beat(trainer, recovery_module(pl_module))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say that the process has ended."""
+        """Write the last heartbeat, which records the end of the process."""
         module = recovery_module(pl_module)
         self._beat(trainer, module, "stopped" if module.states else "finished", module.stopped_by)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Say what the process failed with."""
-        if self._run is None:  # refused before it began: the file may be that of another process
+        """Write the error that ended the process."""
+        if self._run is None:  # refused before it started; the file may belong to another process
             return
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         said = " ".join(str(exception).split()) or type(exception).__name__
@@ -116,12 +116,12 @@ class ProcessHeartbeat(RecoveryCallback):
         self._beat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
 
     def _beat(self, trainer: pl.Trainer, module: DoubleOverparameterization, end: End = "", reason: str = "") -> None:
-        if self._run is None or not self._run.is_dir():  # moved: it must not be made anew
+        if self._run is None or not self._run.is_dir():  # moved; do not create it again
             return
         before, iteration = time.monotonic(), module.iteration
         if not end and trainer.training:
             self._course.append((before, iteration))
-        with suppress(OSError):  # a run need not end because nobody can be told of it
+        with suppress(OSError):  # the run continues without heartbeats
             write_heartbeat(
                 self._run,
                 Heartbeat(
@@ -139,12 +139,12 @@ class ProcessHeartbeat(RecoveryCallback):
             )
         now = time.monotonic()
         wait = max(self.every, _SHARE * (now - before))
-        # blocks may be longer than the pause
+        # blocks may take longer than the pause
         self._pause = max(wait, before - self._course[-2][0] if len(self._course) > 1 else 0.0)
         self._due = now + wait
 
     def _rate(self) -> float | None:
-        """Iterations per second over the last signs."""
+        """Return iterations per second over the last heartbeats."""
         if len(self._course) < 2:
             return None
         (begin, first), (now, last) = self._course[0], self._course[-1]
@@ -152,7 +152,7 @@ class ProcessHeartbeat(RecoveryCallback):
 
 
 def _deadline(trainer: pl.Trainer) -> float | None:
-    """When the time limit of a trainer is reached."""
+    """Return the time at which the time limit of a trainer is reached."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
     left = [seconds for timer in timers if (seconds := timer.time_remaining()) is not None]
     return time.time() + min(left) if left else None

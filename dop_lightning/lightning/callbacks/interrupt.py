@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the iteration in progress ends, the state is saved, and the run can be resumed."""
+"""Handle Ctrl-C and SIGTERM: end the current iteration and save the state, so that the run can be resumed."""
 
 import os
 import signal
@@ -16,45 +16,45 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 ECHO = 1.0
-"""Seconds within which a second signal is the same one: Ctrl-C reaches a process from the terminal, and from the one
-that has started it."""
+"""Seconds within which a second signal counts as a copy of the first: Ctrl-C reaches a process from the terminal and
+from its parent process."""
 
 
 class GracefulStop(RecoveryCallback):
-    """Turns the first SIGINT or SIGTERM into a stop; a second one acts at once, or when the state is saved.
+    """Stop the run at the first SIGINT or SIGTERM. A second one ends it immediately, or when the state is saved.
 
-    On a CPU the first one cuts the block in progress, which a resumed run repeats. If the last checkpoint is saved and
-    files are still to be written, it acts at once, too.
+    On a CPU, the first signal cuts the current block short; a resumed run repeats the block. If the last checkpoint has
+    been saved and only files remain to be written, the first signal ends the run immediately as well.
 
-    ``module.stopped_by`` says which it was, for the exit status. When training has ended Lightning puts back all the
-    handlers that it found, so that there is nothing to give back here. The processes that this one has started are
-    told; under SLURM, SIGUSR1 counts as SIGTERM.
+    ``module.stopped_by`` records the signal, for the exit status. After training, Lightning restores all previous
+    handlers, so this callback does not. Signals are forwarded to processes started by this one. Under SLURM,
+    SIGUSR1 counts as SIGTERM.
     """
 
     def __init__(self) -> None:
         self._is_saved = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals over (from Lightning too, which would leave with status 0)."""
+        """Install the handlers, also instead of Lightning's, which would exit with status 0."""
         module = recovery_module(pl_module)
         module.stopped_by, self._is_saved = "", False
         handler = self._handler(trainer, module)
-        if trainer.received_sigterm:  # between Lightning's handler and ours
+        if trainer.received_sigterm:  # received before our handler was installed
             trainer._signal_connector.received_sigterm = False
             handler(signal.SIGTERM, None)
         slurm = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
         for number in (signal.SIGINT, signal.SIGTERM, *slurm):
             try:
                 signal.signal(number, handler)
-            except ValueError:  # not the main thread: nobody sends it signals
+            except ValueError:  # not the main thread, which alone receives signals
                 return
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a signal the checkpoint is saved already."""
+        """Record that the checkpoint has been saved, after a signal."""
         self._is_saved = bool(recovery_module(pl_module).stopped_by)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last checkpoint is saved: nothing is lost by ending at once."""
+        """Record that the last checkpoint has been saved, so that ending immediately loses nothing."""
         self._is_saved = True
 
     def _handler(
@@ -76,7 +76,7 @@ class GracefulStop(RecoveryCallback):
             module.stopped_by = "SIGINT" if number == signal.SIGINT else "SIGTERM"
             trainer.should_stop = True
             if trainer.is_global_zero:
-                print("\nStopping: writing what is recovered so far (again: stop at once)", file=sys.stderr)
+                print("\nStopping: saving the current state (press again to stop immediately)", file=sys.stderr)
             module.run.cut()
 
         return handle

@@ -1,22 +1,22 @@
-"""The processor time that other processes use."""
+"""Measure the processor time of other processes."""
 
 import time
 
 import psutil
 
 LEAST = 0.25
-"""Cores that other processes must use to be mentioned."""
+"""Minimum number of cores used by other processes that is reported."""
 
 
 class OtherLoad:
-    """Measures the cores that other processes of the machine use, from when it is made on, or from the last measure."""
+    """Measure the cores that other processes of the machine use, since the creation of the object or the last call."""
 
     def __init__(self) -> None:
         self._before = self._now()
 
     @staticmethod
     def _now() -> tuple[float, float]:
-        """Return seconds of a clock, and processor seconds of all other processes."""
+        """Return a clock reading, and the processor time of all other processes, both in seconds."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user and nice as well

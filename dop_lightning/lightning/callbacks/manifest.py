@@ -1,4 +1,4 @@
-"""The config of a run, the list of its problems, and who works on them, when all parts have been built."""
+"""Write config and manifest of a run, and lock its folder and batches, after all parts have been built."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,18 +20,18 @@ from dop_lightning.runs.request import RunRequest
 
 
 class Manifest(RecoveryCallback):
-    """Writes ``config.yaml`` and ``manifest.json``: the folder belongs to this run from then on.
+    """Write ``config.yaml`` and ``manifest.json``, which reserve the folder for this run.
 
-    The folder and the batches of this process are locked until it ends, so that a second start of a run that is still
-    at work is refused. If somebody removes or moves the folder meanwhile, this process ends.
+    The folder and the batches of this process are locked until it ends, so that a second start of an active run is
+    refused. If the folder is removed or moved in the meantime, this process ends.
 
     Args:
-        request: the settings and problems of this start.
-        config_text: the resolved config, YAML.
-        fingerprint: of the run at its first start, if this is not the first.
-        threads: of the run at its first start; ``None`` if they are unknown or depend on the number of processes.
-        seen: :func:`~dop_lightning.runs.manifest.stamps` of the folder before anything of it was read; ``None`` if
-            nothing was.
+        request: settings and problems of this start.
+        config_text: resolved config, as YAML.
+        fingerprint: fingerprint of the run at its first start, if this is a later one.
+        threads: threads per process at the first start; ``None`` if unknown or dependent on the number of processes.
+        seen: :func:`~dop_lightning.runs.manifest.stamps` of the folder before anything was read from it; ``None`` if
+            nothing was read.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Manifest(RecoveryCallback):
         self._lock: FolderLock | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lock the folder before this process lets others take part.
+        """Lock the folder before this process starts others.
 
         Raises:
-            ValueError: another start is at work in the folder.
+            ValueError: another start is active in the folder.
         """
         self._lock = FolderLock(Path(trainer.default_root_dir))
         if trainer.is_global_zero and trainer.world_size > 1:
@@ -62,7 +62,7 @@ class Manifest(RecoveryCallback):
             self._begin(Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After everything that can be wrong with the settings.
+        """Lock the batches and write the files, after all settings have been checked.
 
         Raises:
             ValueError: another process works on one of the batches.
@@ -77,7 +77,7 @@ class Manifest(RecoveryCallback):
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
             raise ValueError(
-                f"{run}: another process is at work on {labels[taken[0]]} of this run; wait for its end, or end it, "
+                f"{run}: another process is working on {labels[taken[0]]} of this run; wait for it to end, or stop it, "
                 "and start again"
             )
         batches = [batch.names for batch in data.batches]
@@ -93,33 +93,33 @@ class Manifest(RecoveryCallback):
         )
 
     def _begin(self, run: Path) -> None:
-        """Check that nobody has written to the folder before it was held, and remove what killed processes have left.
+        """Check that the folder was not changed before it was locked, and remove temporary files of killed processes.
 
         Raises:
-            ValueError: another start has.
+            ValueError: another start has changed the folder.
         """
         if self.seen is not None and self.seen != stamps(run):
-            raise ValueError(f"{run}: another process was at work in this folder meanwhile; start again")
-        if is_held(run / LOCK) is False:  # else a process of another machine is at work
+            raise ValueError(f"{run}: another process used this folder in the meantime; start again")
+        if is_held(run / LOCK) is False:  # otherwise, a process on another machine is active
             remove_temporary(run)
 
     def on_block(self, trainer: pl.Trainer, module: Any, state: State, iterations: int) -> None:
-        """Before anything is written: check that the folder is still the one of this run.
+        """Check, before anything is written, that the folder still belongs to this run.
 
         Raises:
-            ValueError: it was moved, removed or replaced, or another process works on one of the batches.
+            ValueError: the folder was moved, removed or replaced, or another process works on one of the batches.
         """
         run = trainer.default_root_dir
         if self._lock is not None and not self._lock.is_intact:
             raise ValueError(f"{run}: {MOVED}")
         if self._claims is not None and (taken := self._claims.renew()):
             raise ValueError(
-                f"{run}: {LOCK} was removed while this run was at work, and another process works on "
-                f"batch-{taken[0]:04d} now; wait for its end, and start again"
+                f"{run}: {LOCK} was removed during the run, and another process is working on batch-{taken[0]:04d} "
+                "now; wait for it to end, and start again"
             )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Others may go on."""
+        """Release the locks."""
         if self._claims is not None:
             self._claims.release()
         if self._lock is not None:

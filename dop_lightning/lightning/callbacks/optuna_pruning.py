@@ -1,4 +1,4 @@
-"""Pruning of unpromising trials of an Optuna study."""
+"""Prune unpromising trials of an Optuna study."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 
 class OptunaPruning(pl.Callback):
-    """Reports a score to an Optuna trial at every evaluation, and ends the run if the trial should be pruned.
+    """Report a score to an Optuna trial at every evaluation, and end the run if the trial should be pruned.
 
-    Optuna's own callback is for ``lightning.pytorch`` and acts after validations alone. This one acts after each
-    validation if validation is on, and otherwise at the end of each epoch of training, which is an evaluation. The step
-    of a report is the number of gradient iterations.
-
+    Optuna's callback is for ``lightning.pytorch`` and only reports after validations. This one reports after each
+    validation if validation is enabled, and otherwise at the end of each training epoch, which is an evaluation. The
+    step of a report is the number of gradient iterations.
     A pruned run ends like one that reached ``max_steps``: all callbacks finish their work. Then :meth:`value` raises
     ``optuna.TrialPruned``, so return it from the objective::
 
@@ -28,8 +27,8 @@ class OptunaPruning(pl.Callback):
             return pruning.value()
 
     Args:
-        trial: the trial of a study with one objective. Pass a new callback for each trial.
-        monitor: the key of the score in ``trainer.callback_metrics``, such as ``psnr``, ``relative_error`` or ``loss``.
+        trial: trial of a study with one objective. Create a new callback for each trial.
+        monitor: key of the score in ``trainer.callback_metrics``, such as ``psnr``, ``relative_error`` or ``loss``.
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial, monitor: str) -> None:
@@ -44,12 +43,12 @@ class OptunaPruning(pl.Callback):
         """Refuse several processes.
 
         Raises:
-            ValueError: the trainer has several processes, each with scores of its own.
+            ValueError: the trainer has several processes, which have different scores.
         """
         if trainer.world_size > 1:
             raise ValueError(
-                f"OptunaPruning supports one process, got a trainer with {trainer.world_size}: each has scores of "
-                "its own problems; run one trial per device instead"
+                f"OptunaPruning supports one process, got a trainer with {trainer.world_size}, each with scores of "
+                "different problems; run one trial per device instead"
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,17 +64,18 @@ class OptunaPruning(pl.Callback):
             self._report(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember which scores there are, and whether a signal ended the run."""
+        """Record the available scores, and whether a signal ended the run."""
         self._known = sorted(trainer.callback_metrics)
         self._is_interrupted = bool(getattr(pl_module, "stopped_by", ""))
 
     def value(self) -> float:
-        """Return the last score that was reported, for the objective to return.
+        """Return the last reported score, as the value of the objective.
 
         Raises:
-            optuna.TrialPruned: the trial was pruned, or ended without an evaluation, as when all problems diverged.
+            optuna.TrialPruned: the trial was pruned, or ended without an evaluation, for example because all problems
+                diverged.
             KeyboardInterrupt: a signal ended the run. Optuna then ends the study.
-            ValueError: there is no score of the name ``monitor``.
+            ValueError: there is no score named ``monitor``.
         """
         import optuna
 

@@ -1,4 +1,4 @@
-"""Time left of a run, from the time that its blocks take."""
+"""Estimate the remaining time of a run from the duration of its blocks."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,28 +7,28 @@ from typing import NamedTuple
 from dop_lightning.engine.state import State
 
 WINDOW = 30.0
-"""Seconds over which speed is measured, at least."""
+"""Minimum duration over which speed is measured, in seconds."""
 
 CYCLE = 25
-"""Iterations of each batch over which speed is measured, at least: refinement looks at its weights so often."""
+"""Minimum number of iterations per batch over which speed is measured: refinement updates its weights this often."""
 
 SLOW = 1.5
-"""Blocks that take more than so many times what was expected are slow."""
+"""Blocks are slow if they take more than this multiple of the expected time."""
 
 LEAST = 5.0
-"""Seconds that must be measured before a run is called slow."""
+"""Minimum measured duration in seconds before a run is called slow."""
 
 
 def entries(state: State) -> int:
-    """Return the entries of a batch, by which the work of its iterations is weighed."""
+    """Return the number of entries of a batch, to which the work of an iteration is proportional."""
     return int(state.problems.observation.numel())
 
 
 class Work(NamedTuple):
-    """A batch that is unfinished.
+    """An unfinished batch.
 
     Attributes:
-        entries: of its observations.
+        entries: number of entries of its observations.
         iteration: iterations done.
     """
 
@@ -37,16 +37,16 @@ class Work(NamedTuple):
 
 
 class Pace:
-    """Measures the work that is left of a run, and the time that it takes.
+    """Measure the remaining work of a run and the time that it takes.
 
-    Work is counted in entries × iterations. The first block of a batch is measured apart, since it holds what precedes
-    all iterations, such as the first look of :class:`~dop_lightning.engine.steps.Refinement`.
+    Work is measured in entries × iterations. The first block of a batch is measured separately, since it includes work
+    before the first iteration, such as the initial detection of :class:`~dop_lightning.engine.steps.Refinement`.
 
     Args:
-        maximum: iterations of each problem, at least 1.
-        work: the unfinished batches.
-        expected: seconds per entry and iteration, if known.
-        now: seconds of a clock.
+        maximum: maximum number of iterations per problem, at least 1.
+        work: unfinished batches.
+        expected: expected seconds per entry and iteration, if known.
+        now: clock reading in seconds.
     """
 
     def __init__(self, maximum: int, work: Iterable[Work], expected: float | None, now: float) -> None:
@@ -61,19 +61,19 @@ class Pace:
         self.renew(work)
 
     def renew(self, work: Iterable[Work]) -> None:
-        """Take the unfinished batches; others may have ended early."""
+        """Update the unfinished batches, since others may have ended early."""
         self._left, self._waiting = 0.0, 0.0
         for batch in work:
             self._left += batch.entries * max(0, self.maximum - batch.iteration)
             self._waiting += batch.entries if batch.iteration == 0 else 0
 
     def note(self, state: State, iterations: int, now: float) -> None:
-        """Measure a block.
+        """Add a measured block.
 
         Args:
-            state: the batch, after it.
-            iterations: of the block.
-            now: seconds of the same clock.
+            state: the batch after the block.
+            iterations: number of iterations of the block.
+            now: reading of the same clock in seconds.
         """
         seconds, self._now = now - self._now, now
         work = float(entries(state) * iterations)
@@ -94,12 +94,12 @@ class Pace:
 
     @property
     def done(self) -> float:
-        """Iterations done, the mean over all entries."""
+        """Iterations done, averaged over all entries."""
         return self.maximum - self._left / self._entries
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last iteration; ``None`` before anything is known."""
+        """Seconds until the last iteration; ``None`` if unknown."""
         rate = self._rate()
         if rate is None:
             return None
@@ -107,7 +107,7 @@ class Pace:
         return self._left * rate + self._waiting * extra
 
     def _rate(self) -> float | None:
-        """Return seconds per entry and iteration, without what precedes all iterations."""
+        """Return seconds per entry and iteration, without work before the first iteration."""
         if self._work > 0:
             return self._seconds / self._work
         known = [] if self.expected is None else [self.expected]

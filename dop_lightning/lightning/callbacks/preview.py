@@ -1,4 +1,4 @@
-"""A picture of what is recovered so far, in the folder of each image."""
+"""Write a preview of each image during its recovery."""
 
 import sys
 import time
@@ -30,29 +30,29 @@ from dop_lightning.runs.folder import RESULT
 PREVIEW = "preview.png"
 
 SHARE = 0.02
-"""Previews take at most this share of the time, after the first ones."""
+"""Maximum fraction of the time spent on previews, after the first ones."""
 
 SHARE_FOR_LOOKING = 0.01
-"""Of that, evaluations of tiles that a preview alone asks for."""
+"""Maximum fraction of the time spent on evaluating tiles only for previews; a part of :data:`SHARE`."""
 
 QUICK = 0.3
-"""Seconds. If a preview took longer, none is written after a signal."""
+"""Maximum duration of a preview in seconds for one to be written after a signal."""
 
 SMALL = 2**21
-"""Values of images whose first preview is quick."""
+"""Maximum number of values of images whose first preview counts as quick."""
 
 
 class PreviewFile(RecoveryCallback):
-    """Writes ``RUN/<image>/preview.png`` while an image is recovered: what would be returned now.
+    """Write ``RUN/<image>/preview.png`` while an image is recovered: the current estimate of the image.
 
-    Tiles that have not begun are shown as they were observed, those after their first block as the interpolation that
-    guides their network, if it has one. Sides of more than 2048 pixels are averaged down by a whole factor. The file is
-    replaced in one step, and removed when the recovered image has been written.
+    Tiles that have not started show the observation; tiles after their first block show the interpolation that guides
+    their network, if any. Sides of more than 2048 pixels are reduced by averaging with an integer factor. The file is
+    replaced atomically, and removed when the recovered image has been written.
 
-    Previews take 2 % of the time at most, so that they come less often where an image is large. They change no result.
+    Previews take at most 2 % of the time, so they are less frequent for large images. They do not change the result.
 
     Args:
-        every: least number of seconds between two previews, above 0; ``None`` writes none.
+        every: minimum time between two previews in seconds, positive; ``None`` disables previews.
     """
 
     def __init__(self, every: float | None = None) -> None:
@@ -69,7 +69,7 @@ class PreviewFile(RecoveryCallback):
         self._changed: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """List the images of this process; an image whose tiles several processes share has no preview."""
+        """List the images of this process. Images whose tiles are divided among processes have no preview."""
         self._previews, self._due, self._wholes, self._changed = {}, {}, {}, set()
         if self.every is None:
             return
@@ -84,7 +84,7 @@ class PreviewFile(RecoveryCallback):
         self._begin, self._spent, self._looking, self._writing = time.perf_counter(), 0.0, 0.0, 0.0
 
     def on_block(self, trainer: pl.Trainer, module: DoubleOverparameterization, state: State, iterations: int) -> None:
-        """Look at a batch if there is time for it, and write what has changed."""
+        """Evaluate a batch if time permits, and update the previews that have changed."""
         names = [name for name in state.problems.names if name in self._wholes]
         if not names or module.stopped_by:
             return
@@ -98,12 +98,12 @@ class PreviewFile(RecoveryCallback):
         self._spent += time.perf_counter() - begin
 
     def _look_at_tiles(self, trainer: pl.Trainer, state: State) -> None:
-        """Show the interpolations of tiles that begin, and evaluate others now and then."""
+        """Show the interpolations of tiles that start, and occasionally evaluate other tiles."""
         guides = getattr(state, "memory", {}).get("guide")
         begun = [self._has(trainer, name) for name in state.problems.names]
         if guides is not None and not all(begun):
             for name, guide in zip(state.problems.names, guides, strict=True):
-                if bool(guide.any()):  # else the tile has none, and ends now
+                if bool(guide.any()):  # otherwise, the tile has no interpolation and ends now
                     self._show(trainer, name, guide)
         elif self._may_spend(self._looking, SHARE_FOR_LOOKING):
             self._look_at(trainer, state)
@@ -117,7 +117,7 @@ class PreviewFile(RecoveryCallback):
         self._looking = time.perf_counter() - begin
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Show what is evaluated anyway."""
+        """Show the result of a regular evaluation."""
         if any(name in self._wholes for name in look.problems.names):
             begin = time.perf_counter()
             for name, signal in zip(look.problems.names, look.evaluation.signal, strict=True):
@@ -125,7 +125,7 @@ class PreviewFile(RecoveryCallback):
             self._spent += time.perf_counter() - begin
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
-        """Show the end of a tile; remove the preview of an image that is recovered whole, which is written."""
+        """Show the final state of a tile. Remove the preview of an image without tiles, whose result is written."""
         name = outcome.problem.name
         if name not in self._wholes:
             return
@@ -139,7 +139,7 @@ class PreviewFile(RecoveryCallback):
         self._spent += time.perf_counter() - begin
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last previews: after an interruption they show what is recovered so far, if that is quick."""
+        """Write the last previews; after an interruption, only if this is quick."""
         if recovery_module(pl_module).stopped_by and not self._is_quick():
             return
         for name in {self._wholes[name].name: name for name in self._wholes}.values():
@@ -151,7 +151,7 @@ class PreviewFile(RecoveryCallback):
         return all(whole.entries <= SMALL for whole in self._wholes.values())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the previews of images that have been put together."""
+        """Remove the previews of assembled images."""
         for whole in {whole.name: whole for whole in self._wholes.values()}.values():
             if (Path(trainer.default_root_dir) / whole.folder / RESULT).is_file():
                 self._remove(trainer, whole)
@@ -183,7 +183,7 @@ class PreviewFile(RecoveryCallback):
         return now >= self._due.get(self._wholes[name].name, 0.0)
 
     def _may_spend(self, seconds: float, share: float) -> bool:
-        """Whether so much more time stays within a share of all; the first times are free."""
+        """Return whether additional seconds stay within a fraction of the total time; first measurements are free."""
         return seconds == 0.0 or self._spent + seconds <= share * (time.perf_counter() - self._begin)
 
     def _write_if_due(self, trainer: pl.Trainer, name: str) -> None:
@@ -192,22 +192,22 @@ class PreviewFile(RecoveryCallback):
             self._write(trainer, name)
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
-        """Write the preview of the image of a problem if it has changed."""
+        """Write the preview of the image that a problem belongs to, if it has changed."""
         whole, now = self._wholes[name], time.perf_counter()
         if whole.name not in self._changed:
             return
         path = Path(trainer.default_root_dir) / whole.folder / PREVIEW
-        with suppress(OSError):  # a run need not end because nobody can look at it
+        with suppress(OSError):  # the run continues without previews
             write_preview(path, self._preview(trainer, name).picture())
             if not self._is_announced and trainer.is_global_zero:
                 self._is_announced = True
-                tqdm.write(f"Preview, renewed from time to time: {path}", file=sys.stderr)
+                tqdm.write(f"Preview, updated regularly: {path}", file=sys.stderr)
         self._changed.discard(whole.name)
         self._writing = time.perf_counter() - now
         self._due[whole.name] = now + (self.every or 0.0)
 
     def _free_if_complete(self, trainer: pl.Trainer, name: str) -> None:
-        """Write and free the picture of an image whose tiles have all ended: there may be thousands of images."""
+        """Write and free the preview of an image whose tiles have all ended, since there may be thousands of images."""
         data, whole = data_of(trainer), self._wholes[name]
         if len(data.wholes) > 1 and self._preview(trainer, name).ended == len(_tiles(data, whole)):
             self._write(trainer, name)
@@ -221,12 +221,12 @@ class PreviewFile(RecoveryCallback):
 
 
 def _tiles(data: RecoveryDataModule, whole: Problem) -> Mapping[Place, str]:
-    """The names of the problems that an image is recovered by, by their (row, column)."""
+    """Return the names of the tiles of an image, or of the image itself, by (row, column)."""
     mosaic = data.mosaics.get(whole.name)
     return {(0, 0): whole.name} if mosaic is None else {place: tile.name for place, tile in mosaic.tiles.items()}
 
 
 def write_preview(path: Path, picture: np.ndarray) -> None:
-    """Write a picture as a PNG file, quickly rather than small."""
+    """Write a picture as a PNG file, optimized for speed."""
     image = Image.fromarray(picture)
     write_atomically(path, lambda file: image.save(file, format="PNG", compress_level=1), durable=False)

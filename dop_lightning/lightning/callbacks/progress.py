@@ -1,4 +1,4 @@
-"""Progress in gradient iterations: how many, how fast, how long still, how good."""
+"""Progress in gradient iterations: iterations done, rate, remaining time and score."""
 
 import sys
 import time
@@ -22,23 +22,25 @@ from dop_lightning.lightning.module import DoubleOverparameterization, recovery_
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 PAUSE = 1.0
-"""Seconds between two looks at the progress within a block of all batches, at least."""
+"""Minimum time in seconds between two updates within a block of all batches."""
 
 _SHOWN = {"psnr": "psnr {:.2f} dB", "relative_error": "error {:.3g}", "loss": "loss {:.3g}"}
 
 
 class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
-    """A bar on a terminal, and a line now and then in a log: iterations, rate, time left, and a score.
+    """Progress bar on a terminal, or occasional lines in a log: iterations, rate, remaining time, and a score.
 
-    The score is the mean PSNR, else relative error, else loss of the problems at work, at the last evaluation. The time
-    left follows from the time of the last blocks, see :class:`~.pace.Pace`. If these are much slower than estimated and
-    other processes use the machine, a line in a log says so. If the environment variable ``DOP_PROGRESS`` names a file,
-    the progress is written there too, see :class:`~.progress_file.ProgressFile`.
+    The score is the mean PSNR of the active problems at the last evaluation, or else the relative error or the loss.
+    The remaining time is estimated from the last blocks, see :class:`~.pace.Pace`. If they are much slower than
+    expected and other processes use the machine, a line in a log reports this. If the environment variable
+    ``DOP_PROGRESS`` is the path of a file, the progress is also written there, see
+    :class:`~.progress_file.ProgressFile`.
 
     Args:
-        lines: how many lines a log gets over a whole run; 0 shows nothing, on a terminal neither.
-        estimate: whether to time a few iterations of the largest problem before the start, and to say how long the run
-            is going to take. Worth it where a run takes minutes. If there is one iteration, the first problem is timed.
+        lines: number of lines in the log of a whole run; 0 disables all output, including the bar.
+        estimate: whether to time a few iterations of the largest problem before the start and print the estimated
+            duration of the run. Useful for runs of minutes or longer. If ``max_steps`` is 1, the first problem is
+            timed.
     """
 
     def __init__(self, lines: int = 20, estimate: bool = False) -> None:
@@ -57,15 +59,15 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         self._file: ProgressFile | None = None
 
     def disable(self) -> None:
-        """Show nothing."""
+        """Disable all output."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Show again."""
+        """Enable output again."""
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin where a resumed run begins."""
+        """Print the plan, and start at the iteration of a resumed run."""
         self._enabled = self._enabled and trainer.is_global_zero and not gives_all_away()
         if not self._enabled:
             return
@@ -75,15 +77,15 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         if idle > 0:
             has = "has" if idle == 1 else "have"
             print(
-                f"{idle} of {trainer.world_size} processes {has} nothing to do: there are no more batches; "
-                "data.init_args.batch_size auto, or a smaller one, makes more",
+                f"{idle} of {trainer.world_size} processes {has} no batch to work on; set a smaller "
+                "data.init_args.batch_size, or auto, to form more batches",
                 file=sys.stderr,
             )
         if hint := _hint(pl_module):
             print(hint, file=sys.stderr)
         self._maximum = pl_module.maximum
         expected = None
-        if self.estimate and self._maximum > 1:  # of one iteration each, the first one tells
+        if self.estimate and self._maximum > 1:  # with one iteration per problem, the first problem is timed
             estimate = estimate_time(pl_module, self._maximum)
             expected = estimate.rate
             print(estimate.text, file=sys.stderr)
@@ -103,13 +105,13 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             self._bar = tqdm(total=total, initial=begin, unit="it", bar_format=form if total else None, leave=True)
 
     def _stride(self) -> float:
-        """Return the iterations between two lines."""
+        """Return the number of iterations between two lines."""
         if self._maximum < 1:
             return 1000
         return 1 / self.lines if self._maximum == 1 else max(1, -(-self._maximum // self.lines))
 
     def on_block(self, trainer: pl.Trainer, module: DoubleOverparameterization, state: State, iterations: int) -> None:
-        """Measure a block of one batch, and show how far all are if a block of each takes long."""
+        """Measure a block of one batch, and update the output if a block of all batches takes long."""
         if not self._enabled or self._pace is None:
             return
         now = time.monotonic()
@@ -117,7 +119,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         if self.estimate and self._maximum == 1 and not self._is_estimated:
             self._is_estimated = True
             if left := self._pace.seconds_left:
-                tqdm.write(f"The other parts take {format_duration(left)}", file=sys.stderr)
+                tqdm.write(f"The remaining parts will take {format_duration(left)}", file=sys.stderr)
         self._write_file()
         if now - self._shown_at >= PAUSE:
             self._show(trainer, self._pace.done)
@@ -125,7 +127,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on by a block of all batches."""
+        """Update the output after a block of all batches."""
         if not self._enabled:
             return
         module = recovery_module(pl_module)
@@ -158,7 +160,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         return ", ".join([*parts, *self._times(done), *filter(None, [_score(trainer), self._slowness()])])
 
     def _times(self, done: float) -> list[str]:
-        """Return the rate, and the time left."""
+        """Return the rate and the remaining time."""
         since, begin = self._start
         rate = (done - begin) / max(time.monotonic() - since, 1e-9)
         parts = [f"{rate:.3g} it/s"] if self._maximum != 1 else []
@@ -182,18 +184,18 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
 
 
 def _work(module: DoubleOverparameterization) -> list[Work]:
-    """What is left to do."""
+    """Return the unfinished batches."""
     return [Work(batch.entries, done) for batch, done in module.roster.unfinished()]
 
 
 def _hint(module: DoubleOverparameterization) -> str | None:
-    """The first advice of a signal on a problem that it can hardly fit."""
+    """Return the first warning of a signal about a problem that it can hardly fit."""
     signals = ((state.signal, problem) for state in module.states for problem in state.problems)
     return next((hint for signal, problem in signals if signal is not None and (hint := signal.hint(problem))), None)
 
 
 def _announcement(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
-    """What is about to happen, in one line."""
+    """Describe the run in one line."""
     problems = sum(len(batch) for batch, _ in module.roster.unfinished())
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     where = f"the CPU ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)

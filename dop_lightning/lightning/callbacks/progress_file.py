@@ -1,4 +1,4 @@
-"""Progress for other programs: a small file that is replaced while a run is at work."""
+"""Progress for other programs: a small file that is replaced during a run."""
 
 import json
 import os
@@ -9,20 +9,20 @@ from pathlib import Path
 from dop_lightning.foundation.atomic import write_atomically
 
 VARIABLE = "DOP_PROGRESS"
-"""The environment variable that names the file."""
+"""Environment variable with the path of the file."""
 
 PAUSE = 0.4
-"""Seconds between two replacements, at least."""
+"""Minimum time between two replacements, in seconds."""
 
 
 class ProgressFile:
-    """Writes ``{"done": …, "maximum": …, "seconds_left": …}``, a JSON object, into one file.
+    """Write ``{"done": …, "maximum": …, "seconds_left": …}``, a JSON object, to a file.
 
-    ``done`` is the mean number of iterations done over all entries, a float. ``maximum`` is null for runs without a
-    maximum, ``seconds_left`` before the first measurement. A file that cannot be written does not end the run.
+    ``done`` is the number of iterations done, averaged over all entries, a float. ``maximum`` is null for unlimited
+    runs, and ``seconds_left`` is null before the first measurement. Errors of writing do not end the run.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,12 +31,12 @@ class ProgressFile:
 
     @classmethod
     def of_environment(cls) -> "ProgressFile | None":
-        """Return the file that the environment variable ``DOP_PROGRESS`` names, if it is set."""
+        """Return the file that the environment variable ``DOP_PROGRESS`` specifies; ``None`` if it is not set."""
         path = os.environ.get(VARIABLE)
         return cls(Path(path)) if path else None
 
     def write(self, done: float, maximum: int | None, seconds_left: float | None) -> None:
-        """Replace the file, unless it was replaced less than :data:`PAUSE` ago and the run is not at its end."""
+        """Replace the file, unless it was replaced less than :data:`PAUSE` ago and the run has not ended."""
         now = time.monotonic()
         if now < self._due and done != maximum:
             return

@@ -1,4 +1,4 @@
-"""Stopping without truth: a problem is done where its output has stopped changing."""
+"""Stop a problem without knowing the truth, when its output no longer changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +14,16 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 
 class StableOutput(RecoveryCallback):
-    r"""Ends a problem as ``stable`` where X̂ and ŝ have both stopped changing.
+    r"""End a problem as ``stable`` when both X̂ and ŝ have stopped changing.
 
-    Outputs are averaged over windows of evaluations, since those of a network for a perturbed input fluctuate about
-    their path. A window has settled where ``‖X̄ₜ − X̄ₜ₋₁‖ ≤ tolerance·‖X̄ₜ‖`` and likewise for s. Early on g and h are
-    tiny and grow by a factor, so that s is still changing while a first, wrong output stands still: both are asked.
+    Outputs are averaged over windows of evaluations, since the outputs of a network with perturbed input fluctuate. A
+    window has settled if ``‖X̄ₜ − X̄ₜ₋₁‖ ≤ tolerance·‖X̄ₜ‖``, and likewise for s. Both are tested, because g and h are
+    tiny at first and grow by a constant factor: s still changes while a first, wrong output X̂ is constant.
 
     Args:
-        tolerance: relative change of a window against the one before, above 0; ``None`` never stops.
-        window: evaluations in a window, at least 1.
-        patience: windows in a row that must have settled, at least 1.
+        tolerance: relative change between two windows, positive; ``None`` never stops.
+        window: number of evaluations in a window, at least 1.
+        patience: number of consecutive windows that must have settled, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -36,9 +36,9 @@ class StableOutput(RecoveryCallback):
         self._states: dict[str, dict[str, Any]] = {}
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Take the outputs in; at the end of a window, compare."""
+        """Add the outputs, and compare them at the end of a window."""
         if self.tolerance is None or look.iteration % module.evaluate_every:
-            return  # an odd last evaluation must not shift the windows of a run that goes on
+            return  # a final evaluation between regular ones must not shift the windows of a resumed run
         for k, name in enumerate(look.problems.names):
             outputs = {"signal": look.evaluation.signal[k], "corruption": look.evaluation.corruption[k]}
             if self._settled(name, outputs, self.tolerance):
@@ -60,12 +60,12 @@ class StableOutput(RecoveryCallback):
         return state["windows"] >= self.patience
 
     def problem_state(self, name: str) -> dict[str, Any]:
-        """The window of one problem."""
+        """Return the window of a problem."""
         state = self._states.get(name, {})
         return {key: value.cpu().clone() if isinstance(value, Tensor) else value for key, value in state.items()}
 
     def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """The window of one problem."""
+        """Load the window of a problem."""
         if state:
             self._states[name] = dict(state)
 

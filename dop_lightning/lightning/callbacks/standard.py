@@ -1,4 +1,4 @@
-"""The callbacks of every run: scores, stopping, curves, files, checkpoints, signals and progress."""
+"""Callbacks of every run: scores, stopping, curves, files, checkpoints, signals and progress."""
 
 import pytorch_lightning as pl
 
@@ -18,17 +18,17 @@ STANDARD: dict[str, type[pl.Callback]] = {
     "early_stop": VarianceStopping,
     "tensorboard": ProblemTensorBoard,
     "checkpoint": CheckpointFolder,
-    "interrupt": GracefulStop,  # a signal acts at once after the checkpoint, while files are written
+    "interrupt": GracefulStop,  # after the checkpoint: from then on, while files are written, signals act immediately
     "files": RecoveredFiles,
-    "preview": PreviewFile,  # after the files, whose end it removes the preview at
-    "progress": IterationProgress,  # after the handlers of signals, since it times iterations before the start
+    "preview": PreviewFile,  # after the files: it removes the preview when they have been written
+    "progress": IterationProgress,  # after the signal handlers, since it times iterations before the start
 }
-"""The callbacks of every run by their section in a config, in the order in which they follow a problem."""
+"""Callbacks of every run by their section in a config, in the order in which they are called."""
 
 
 def standard_callbacks(
     stable: StableOutput | None = None, early_stop: VarianceStopping | None = None
 ) -> list[pl.Callback]:
-    """Return the callbacks of every run, with their defaults except for those given."""
+    """Return the callbacks of every run, with defaults except for the given ones."""
     given = {"stable": stable, "early_stop": early_stop}
     return [given.get(section) or make() for section, make in STANDARD.items()]

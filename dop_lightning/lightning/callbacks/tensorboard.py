@@ -1,4 +1,4 @@
-"""One TensorBoard run a problem, all with the same tags, so that curves of problems overlay."""
+"""Write one TensorBoard run per problem, all with the same tags, so that curves of problems overlay."""
 
 import math
 from collections.abc import Mapping
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FLUSH_SECONDS = 30
-"""Curves are on the disk after this time; TensorBoard's page looks for new ones as often."""
+"""Maximum delay in seconds until curves are on the disk; TensorBoard reloads at the same interval."""
 
 
 class ProblemTensorBoard(RecoveryCallback):
-    """Curves of the scores at every evaluation, and pictures at some: ``tensorboard --logdir RUN``.
+    """Write scores at every evaluation, and pictures at some of them, for ``tensorboard --logdir RUN``.
 
-    Of many problems a sample is followed, spread over all of them; every one is in ``metrics.csv`` all the same. Which
-    ones depends on the list of problems alone: it is the same on any number of processes, and when a run goes on.
+    If there are many problems, an evenly spaced sample is followed; ``metrics.csv`` contains all problems. The sample
+    depends only on the list of problems: it is the same for any number of processes and for a resumed run.
 
-    The tab HPARAMS has a row a problem: its attributes, rates and method, and the last values of its curves, which are
-    its final scores. An image in tiles is one row, with the means of the tiles that are followed.
+    The tab HPARAMS has one row per problem: its attributes, rates and method, and the last values of its curves, which
+    are its final scores. An image in tiles has one row, with the means of the tiles that are followed.
 
     Args:
-        images_every: evaluations between two pictures of X̂ and ŝ; 0 for none but the last.
-        most_pictures: problems with pictures before the last, out of those that are followed: a picture takes as long
-            as hundreds of iterations of a small matrix.
-        most_runs: problems that are followed. TensorBoard shows no curve and no picture at first where there are more
-            than 40; and each run holds a file and a thread open.
+        images_every: number of evaluations between two pictures of X̂ and ŝ; 0 writes only the last pictures.
+        most_pictures: maximum number of followed problems with pictures before the end: a picture takes as long as
+            hundreds of iterations of a small matrix.
+        most_runs: maximum number of followed problems. With more than 40 runs, TensorBoard initially displays neither
+            curves nor pictures; each run also keeps a file and a thread open.
     """
 
     def __init__(self, images_every: int = 10, most_pictures: int = 10, most_runs: int = 40) -> None:
@@ -58,17 +58,17 @@ class ProblemTensorBoard(RecoveryCallback):
         self._writers: dict[str, SummaryWriter] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose the problems that are followed."""
+        """Choose the problems to follow."""
         data = data_of(trainer)
         followed = sample(data.wholes, data.mosaics, self.most_runs)
         self._wholes = {problem.name: whole for problem, whole in followed}
         self._pictured = {followed[position][0].name for position in spread(len(followed), self.most_pictures)}
-        # as the checkpoint has it: records move on with the run
+        # values of the checkpoint, since the records change during the run
         records = recovery_module(pl_module).records
         self._evaluated = {name: records[name].evaluated for name in self._wholes if name in records}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the files of the problems at work, so that they are in TensorBoard from the start."""
+        """Create the files of the active problems, so that TensorBoard lists them from the start."""
         for state in recovery_module(pl_module).states:
             for k, problem in enumerate(state.problems):
                 if problem.name in self._wholes:
@@ -78,7 +78,7 @@ class ProblemTensorBoard(RecoveryCallback):
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         folder, whole = run / problem.folder, self._wholes[problem.name]
-        # what an earlier start wrote after its last checkpoint, or without one, is hidden
+        # hides what an earlier start wrote after its last checkpoint, or without one
         hidden = self._evaluated[problem.name] + 1 if any(folder.glob("events.out.tfevents.*")) else None
         make_folder(folder)
         with naming(folder):
@@ -88,20 +88,20 @@ class ProblemTensorBoard(RecoveryCallback):
             self._pictures(problem, {"observation": observed(problem)}, 0)
 
     def _file(self, name: str) -> Any:
-        """What takes summaries of every kind; torch tells no type of it."""
+        """Return the writer for summaries of any kind, for which torch has no type hints."""
         return self._writers[name].file_writer
 
     def _pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
         for label, picture in problem_pictures(problem, tensors).items():
             layout = "HW" if picture.ndim == 2 else "HWC"
-            # sorted by name, they come behind the curves
+            # the names sort after those of the curves
             self._writers[problem.name].add_image(f"view_{label}", picture, iteration, dataformats=layout)
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Write the scores, and pictures where they are due."""
+        """Write scores, and pictures if they are due."""
         due, evaluation = self._is_due(module, look.iteration), look.evaluation
         for k, problem in enumerate(look.problems):
-            if problem.name in self._wholes and problem.name not in self._writers:  # a tile that has waited
+            if problem.name in self._wholes and problem.name not in self._writers:  # a tile that has just started
                 self._open(Path(trainer.default_root_dir), problem, look.state, k)
             if problem.name not in self._writers:
                 continue
@@ -117,12 +117,12 @@ class ProblemTensorBoard(RecoveryCallback):
         self._evaluated[name] = iteration
 
     def _is_due(self, module: DoubleOverparameterization, iteration: int) -> bool:
-        """At fixed iterations, whether a run was resumed or not; the last pictures come by themselves."""
+        """Return whether pictures are due: at fixed iterations, even if resumed. The last ones are written anyway."""
         every = self.images_every * module.evaluate_every
         return every > 0 and iteration % every == 0 and iteration != module.maximum
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
-        """Write the end of the curves, the last pictures and the status, and close the file."""
+        """Write the final scores, pictures and status, and close the file."""
         name = outcome.problem.name
         if name not in self._writers:
             return
@@ -135,8 +135,8 @@ class ProblemTensorBoard(RecoveryCallback):
             self._writers.pop(name).close()
 
     def _final_scores(self, name: str, outcome: Outcome) -> None:
-        """Let the curves end with the scores of the outcome, where the last evaluation was of another iteration."""
-        if outcome.iteration < self._evaluated[name]:  # it went back: what came after is in metrics.csv alone
+        """Append the scores of the outcome to the curves, unless the last evaluation was of the same iteration."""
+        if outcome.iteration < self._evaluated[name]:  # it went back; later values are only in metrics.csv
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
             restart = Event(step=outcome.iteration, session_log=SessionLog(status=SessionLog.START))
@@ -146,15 +146,15 @@ class ProblemTensorBoard(RecoveryCallback):
             self._scores(name, scores, outcome.iteration)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close what is open."""
+        """Close the files."""
         while self._writers:
             _, writer = self._writers.popitem()
             with naming(writer.log_dir):
                 writer.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Keep what was written: there is no teardown after an error."""
+        """Close the files, since Lightning does not call teardown after an error."""
         while self._writers:
-            # a disk that is full is full here too, and what is told is what ended the run
+            # if the disk is full, only the error that ended the run is reported
             with suppress(OSError):
                 self._writers.popitem()[1].close()

@@ -1,4 +1,4 @@
-"""Stopping without truth: a problem ends where its outputs have changed least."""
+"""Stop a problem at the iteration at which its outputs changed least, without knowing the truth."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,26 +14,26 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 
 class VarianceStopping(RecoveryCallback):
-    r"""Ends a problem as ``stable`` where the moving variance of its outputs was least (ES-WMV).
+    r"""End a problem as ``stable`` at the minimum of the moving variance of its outputs (ES-WMV).
 
-    For networks that would go on to fit the corruption, see :mod:`dop_lightning.engine.stopping`. When no smaller
-    variance has come for ``patience`` iterations, the problem goes back to the iteration at which it was least: files,
-    scores,
-    ``iterations`` and the checkpoint are those of that iteration, while ``metrics.csv`` has the whole way. A run that
-    ends before is not touched.
+    Use it for networks that would later fit the corruption, see :mod:`dop_lightning.engine.stopping`. If the variance
+    has not reached a new minimum for ``patience`` iterations, the problem goes back to the iteration of the minimum:
+    files, scores, ``iterations`` and the checkpoint are those of that iteration, while ``metrics.csv`` contains all
+    iterations. Runs that end before are not changed.
 
-    Outputs are taken at evaluations. Window and patience are counted in gradient iterations all the same: with
-    ``evaluate_every: 5`` a window of 100 holds 20 outputs. At least two must fit. One state of each problem is kept
-    beside the one at work, as large as its entry in a checkpoint; ``windowed`` keeps the outputs in the window too.
+    Outputs are taken at evaluations, but window and patience are in gradient iterations: with ``evaluate_every: 5``, a
+    window of 100 contains 20 outputs. It must contain at least two. For each problem, one additional state is kept, as
+    large as its entry in a checkpoint; ``windowed`` also keeps the outputs in the window.
 
     Args:
-        variance: ``windowed`` (ES-WMV), ``exponential`` (ES-EMV, which keeps one output instead of a window of them);
+        variance: ``windowed`` (ES-WMV) or ``exponential`` (ES-EMV, which keeps one output instead of a window);
             ``None`` never stops.
-        window: iterations, at least 2.
-        patience: iterations, at least 1.
+        window: length of the window in iterations, at least 2.
+        patience: number of iterations without a new minimum, at least 1.
 
     Raises:
-        ValueError: an argument is out of range; at the start of a run, fewer than two evaluations fit into the window.
+        ValueError: an argument is out of range, or, at the start of a run, the window contains fewer than two
+            evaluations.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class VarianceStopping(RecoveryCallback):
         self._loaded: dict[str, Mapping[str, Any]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a window that holds no variance."""
+        """Check that the window contains at least two evaluations."""
         every = recovery_module(pl_module).evaluate_every
         if self.variance is not None and self.window < 2 * every:
             raise ValueError(
                 f"window must be at least two evaluations long, 2·evaluate_every = {2 * every} "
-                f"iterations, got {self.window}; a smaller model.evaluate_every looks more often"
+                f"iterations, got {self.window}; increase it, or set a smaller model.evaluate_every"
             )
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        """Take the outputs in; keep the state of the least variance, and end what has not seen a smaller one."""
+        """Add the outputs, keep the state of the minimum variance, and end problems whose patience is exhausted."""
         if self.variance is None or look.iteration % module.evaluate_every:
-            return  # an odd last evaluation would not be there in a longer run
+            return  # a longer run would not have a final evaluation between regular ones
         for k, name in enumerate(look.problems.names):
             follow = self._follow(name, VARIANCES[self.variance](self.window // module.evaluate_every))
             if follow.update(look.evaluation.signal[k], look.iteration):
@@ -78,20 +78,20 @@ class VarianceStopping(RecoveryCallback):
         return self._followed[name]
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
-        """What has stopped needs no memory; what may go on does."""
+        """Free the memory of ended problems, except those that a longer run continues."""
         if outcome.status in ("stable", "diverged"):
             for memory in (self._followed, self._best, self._loaded):
                 memory.pop(outcome.problem.name, None)
 
     def problem_state(self, name: str) -> dict[str, Any]:
-        """The outputs in the window, and the state of the least variance."""
+        """Return the outputs in the window, and the state of the minimum variance."""
         follow = self._followed[name].state() if name in self._followed else self._loaded.get(name)
         if follow is None:
             return {}
         return {"follow": follow, **({"best": self._best[name]} if name in self._best else {})}
 
     def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """The outputs in the window, and the state of the least variance."""
+        """Load the outputs in the window, and the state of the minimum variance."""
         if state:
             self._loaded[name] = state["follow"]
             self._followed.pop(name, None)

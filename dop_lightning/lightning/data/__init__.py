@@ -1,4 +1,4 @@
-"""Data modules: sources × noises × seeds become problems, problems become batches."""
+"""Data modules, which create problems from sources × noises × seeds, and batches from problems."""
 
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source
 from dop_lightning.lightning.data.images import ImageDataModule

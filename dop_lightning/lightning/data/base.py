@@ -1,4 +1,4 @@
-"""From sources × noises × seeds to problems, and from problems to batches, for a Trainer."""
+"""Create problems from sources × noises × seeds, and batches from problems, for a Trainer."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -26,13 +26,13 @@ from dop_lightning.problems.randomness import stream
 
 
 class Source(ABC):
-    """Where clean signals, or observations that are corrupted already, come from.
+    """Source of clean signals, or of observations that are already corrupted.
 
     Attributes:
-        name: short, names problems and files.
-        data_range: width of the range of the signals, ``None`` where there is none.
-        is_stopped: asked by a long :meth:`write`, which raises
-            :class:`~dop_lightning.matrices.scenes.layers.WritingStopped` where it is true.
+        name: short name, which becomes part of the names of problems and files.
+        data_range: width of the value range of the signals; ``None`` if they have none.
+        is_stopped: called by a long :meth:`write`, which raises
+            :class:`~dop_lightning.matrices.scenes.layers.WritingStopped` if it returns true.
     """
 
     name: str
@@ -41,57 +41,57 @@ class Source(ABC):
 
     @abstractmethod
     def signal(self, seed: int) -> Tensor:
-        """The signal of a seed, ``(*n)``; clean, or corrupted where no noise is added."""
+        """Return the signal of a seed, ``(*n)``: clean, or already corrupted if no noise is added."""
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """Axes of a table."""
+        """Attributes of the problems, which become columns of tables."""
         return {}
 
     @property
     def is_clean(self) -> bool:
-        """Whether :meth:`signal` is the truth also where no noise is added (synthetic signals)."""
+        """Whether :meth:`signal` is the truth even if no noise is added, as for synthetic signals."""
         return False
 
     def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
-        """The truth of a corrupted file, where it is known.
+        """Return the truth of a corrupted file; ``None`` if it is unknown.
 
         Args:
-            signal_shape: ``(*n)``, where that need not be the shape of the file, which holds what was measured.
+            signal_shape: ``(*n)``, if it may differ from the shape of the file, which contains the measurements.
         """
         return None
 
     def mask(self) -> Tensor | None:
-        """The observed entries of a file, ``None`` for all."""
+        """Return the mask of the observed entries of a file; ``None`` if all are observed."""
         return None
 
     def release(self) -> object:
-        """Let go of what was read of a file, and return it: it is used again as long as somebody else holds it."""
+        """Drop the data read from a file, and return it. The source reuses the data while the caller holds it."""
         return None
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
-        """Write what was recovered in a way of its own.
+        """Write the outcome in a source-specific format.
 
         Args:
-            folder: of the problem.
-            outcome: of a problem of this source.
+            folder: folder of the problem.
+            outcome: outcome of a problem of this source.
 
         Returns:
-            Whether that takes the place of arrays and pictures.
+            Whether this replaces the usual arrays and pictures.
         """
         return False
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """The problem of one noise and one seed, named by all three.
+        """Create the problem of one noise and one seed, named after source, noise and seed.
 
         Args:
-            noise: what is done to the signal, or to what was measured of it.
-            seed: of the random streams.
-            sensing: how the signal is measured, if not as it is. Where no noise is added, a file holds what was
-                measured already.
+            noise: noise added to the signal, or to its measurements.
+            seed: seed of the random streams.
+            sensing: how the signal is measured; by default it is observed directly. If no noise is added, files contain
+                the measurements.
 
         Raises:
-            ValueError: a signal that is not known everywhere is to be measured, or it cannot be measured in this way.
+            ValueError: a signal with missing entries is to be measured, or the signal cannot be measured in this way.
         """
         parts = [self.name, *([] if isinstance(noise, NoNoise) else [noise.slug]), f"seed{seed}"]
         attributes = {**self.attributes, **({} if sensing is None else sensing.attributes)}
@@ -112,19 +112,19 @@ class Source(ABC):
         )
 
     def _measured(self, signal: Tensor, seed: int, sensing: Sensing | None) -> Tensor:
-        """What the noise comes to; where it cannot be had, the error names the source."""
+        """Return the signal or its measurements, to which noise is added. Errors name the source."""
         try:
             return signal if sensing is None else sensing.measure(signal, seed)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
     def _corrupted(self, noise: Noise, seed: int, sensing: Sensing | None) -> dict[str, Any]:
-        """The tensors of a problem whose truth is the signal: it is measured, then corrupted."""
+        """Return the tensors of a problem whose truth is the signal, which is measured and then corrupted."""
         signal, missing = self.signal(seed), self.mask()
         if sensing is not None and missing is not None:
             raise ValueError(
-                f"{self.name}: a signal must be known everywhere to be measured, got {int((~missing).sum())} missing "
-                "entries (for missing measurements there is the noise MissingEntries)"
+                f"{self.name}: a signal must be complete to be measured, got {int((~missing).sum())} missing entries "
+                "(use the noise MissingEntries for missing measurements)"
             )
         corrupted = noise.corrupt(self._measured(signal, seed, sensing), stream(seed, "corruption"))
         mask, true_corruption = corrupted.mask, corrupted.corruption
@@ -133,14 +133,14 @@ class Source(ABC):
             true_corruption = true_corruption * missing
         return {
             "observation": corrupted.observation,
-            "truth": signal if missing is None else None,  # a file with gaps is no truth
+            "truth": signal if missing is None else None,  # a file with gaps cannot be the truth
             "true_corruption": true_corruption,
             "mask": None if mask is None or mask.all() else mask,
             "signal_shape": tuple(signal.shape),
         }
 
     def _found(self, seed: int, sensing: Sensing | None) -> dict[str, Any]:
-        """The tensors of a problem whose observation is the file."""
+        """Return the tensors of a problem whose observation is the file."""
         observation, mask = self.signal(seed), self.mask()
         shape = tuple(observation.shape)
         if sensing is not None:
@@ -164,31 +164,31 @@ class Source(ABC):
 def one_file_each(
     argument: str, files: Sequence[Path], given: str | list[str] | None, find: Callable[[str], list[Path]]
 ) -> list[Path | None]:
-    """The truth (or the mask) of each file: none, the same for all, or one each in the same order.
+    """Return the truth (or the mask) of each file: none, the same file for all, or one per file in the same order.
 
     Args:
-        argument: its name, for errors.
+        argument: name of the argument, for errors.
         files: the files.
-        given: patterns, found one by one since the same file may belong to several.
-        find: lists the files of a pattern.
+        given: patterns, which are searched separately, since the same file may belong to several files.
+        find: returns the files that match a pattern.
 
     Raises:
-        ValueError: there is another number of them.
+        ValueError: the number of files found is neither 0, 1 nor the number of files.
     """
     entries = [] if given is None else [given] if isinstance(given, str) else given
     found = [path for entry in entries for path in find(entry)]
     if len(found) in (0, 1):
         return [found[0] if found else None] * len(files)
     if len(found) != len(files):
-        raise ValueError(f"{argument} must be one file for all, or one each for {len(files)}, got {len(found)}")
+        raise ValueError(f"{argument} must be one file for all, or one per file ({len(files)}), got {len(found)}")
     return list(found)
 
 
 def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
-    """Return the data module that a trainer works on, for callbacks.
+    """Return the data module of a trainer, for callbacks.
 
     Raises:
-        TypeError: it is none of ours.
+        TypeError: it is not a :class:`RecoveryDataModule`.
     """
     data: object = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, RecoveryDataModule):
@@ -198,7 +198,7 @@ def data_of(trainer: pl.Trainer) -> "RecoveryDataModule":
 
 @dataclass(frozen=True, slots=True)
 class _Reread:
-    """Makes a problem anew."""
+    """Create a problem again."""
 
     source: Source
     noise: Noise
@@ -210,9 +210,9 @@ class _Reread:
 
 
 class Blocks:
-    """An endless loader: the training step knows by itself which block comes next.
+    """Endless loader of block numbers. The training step itself determines the next block.
 
-    A plain iterable rather than a DataLoader, whose iterators draw random numbers when they are made.
+    This is a plain iterable, because iterators of a DataLoader draw random numbers when they are created.
     """
 
     def __iter__(self) -> Iterator[int]:
@@ -222,35 +222,36 @@ class Blocks:
 class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
     """Problems for :class:`~dop_lightning.lightning.module.DoubleOverparameterization`: sources × noises × seeds.
 
-    The arguments of ``__init__``, those of subclasses included, are saved as hyperparameters.
+    The arguments of ``__init__``, including those of subclasses, are saved as hyperparameters.
 
     Attributes:
-        wholes: what is to be recovered, a row of the table each.
-        mosaics: those of them that are recovered in tiles, by name.
-        problems: what the engine works on: the wholes, or their tiles.
-        batches: the problems, those of one shape together; none yet with the batch size ``auto``, for which the method
-            must be known, see :meth:`~dop_lightning.lightning.module.DoubleOverparameterization.configure_model`.
-        plan: the batches of a run that was started before, as names; they are kept if it is resumed, and new problems
-            form batches of their own.
+        wholes: whole problems, one per row of the table.
+        mosaics: tiles of the problems that are recovered in tiles, by name.
+        problems: problems that the engine recovers: the whole problems, or their tiles.
+        batches: the problems, grouped by shape. Empty at first with the batch size ``auto``, which requires the method,
+            see :meth:`~dop_lightning.lightning.module.DoubleOverparameterization.configure_model`.
+        plan: names of the problems in the batches of an earlier start. They are kept if the run is resumed; new
+            problems form new batches.
 
     Args:
-        noise: what is done to each signal, one or several; ``None`` adds nothing: the files are corrupted already.
-        seeds: seeds of the random streams, or how many: 3 stands for 0, 1, 2.
-        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together; ``auto`` takes as
-            many as memory allows, and as there are for each process.
-        sensing: how each signal is measured, in one or several ways; ``None`` observes the signal itself.
-        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
+        noise: one or several noises added to each signal; ``None`` adds none, for files that are already corrupted.
+        seeds: seeds of the random streams, or their number: 3 means 0, 1, 2.
+        batch_size: maximum number of problems in a batch; ``None`` combines all problems of one shape; ``auto`` forms
+            batches as large as memory allows, and enough batches for all processes.
+        sensing: one or several ways to measure each signal; ``None`` observes the signal itself.
+        max_memory: maximum memory of a batch with ``auto``, such as ``8G``; by default three fifths of the available
+            memory.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
     growing: ClassVar[frozenset[str]] = frozenset({"noise", "seeds", "sensing", "batch_size", "max_memory"})
-    """Arguments that may change when a run is started again in its folder, as long as it keeps its problems: those that
-    list problems or say where files are. The settings of a run must agree in all others."""
+    """Arguments that may change when a run is started again in its folder, provided that its problems are kept: those
+    that list problems or the locations of files. All other settings of the run must agree."""
 
     defers: ClassVar[bool] = False
-    """Whether the tensors of problems are read again when they are needed, if there are several problems."""
+    """Whether to release the tensors of problems and read them again when needed, if there are several problems."""
 
     def __init__(
         self,
@@ -261,7 +262,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         max_memory: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["problems"])  # tensors, and saved in checkpoints as what they are
+        self.save_hyperparameters(ignore=["problems"])  # problems are tensors, which checkpoints store separately
         self.noises: list[Noise] = noise if isinstance(noise, list) else [noise or NoNoise()]
         if not self.noises:
             raise ValueError("noise must be at least one noise, or null, got an empty list")
@@ -275,10 +276,10 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
             at_least("batch_size", batch_size, 1)
         self.max_memory = None if max_memory is None else parse_bytes(max_memory, "max_memory")
         if max_memory is not None and batch_size != "auto":
-            raise ValueError(f"max_memory must go with the batch_size auto, got {max_memory!r} with {batch_size}")
+            raise ValueError(f"max_memory requires batch_size auto, got {max_memory!r} with batch_size {batch_size}")
         self.sensings: Sequence[Sensing | None] = sensing if isinstance(sensing, list) else [sensing]
         if not self.sensings:
-            raise ValueError("sensing must be at least one way to measure, or null, got an empty list")
+            raise ValueError("sensing must be at least one sensing, or null, got an empty list")
         for added in self.noises:
             require_part("noise", added, Noise)
         for measured_by in self.sensings:
@@ -293,18 +294,18 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
 
     @abstractmethod
     def sources(self) -> Sequence[Source]:
-        """The sources, in order."""
+        """Return the sources, in order."""
 
     def variants(self, problem: Problem) -> list[Problem]:
-        """The problem as often as it is to be recovered, in different ways; by default once."""
+        """Return the variants of a problem to recover; by default only the problem itself."""
         return [problem]
 
     def cut(self, problem: Problem) -> Mosaic | None:
-        """The tiles of a problem that is too large to be recovered at once; ``None`` to take it whole."""
+        """Return the tiles of a problem that is too large to be recovered at once; ``None`` for no tiles."""
         return None
 
     def setup(self, stage: str | None = None) -> None:
-        """List all problems and form the batches, the same on every rank; once."""
+        """List all problems and form the batches, identically on every rank. Later calls have no effect."""
         if self.problems:
             return
         sources = self.sources()
@@ -324,14 +325,14 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
     def _problems_of(
         self, source: Source, ways: Sequence[tuple[Sensing | None, Noise, int]], plain: bool, defers: bool
     ) -> list[Problem]:
-        """Return the problems of one source; deferred ones share what was read of its file, and then let go of it."""
+        """Return the problems of one source. Deferred problems share the data read from its file, then release it."""
         problems: list[Problem] = []
-        _held: object = None  # what was read, until the next one of the same file has been made
+        _held: object = None  # the data, until the next problem of the same file has been created
         for sensing, noise, seed in ways:
             with as_at_setup() if defers else nullcontext():
                 problem = source.problem(noise, seed, sensing)
             only = sensing is None or (len(self.sensings) == 1 and not source.is_clean)
-            if plain and only:  # one recovery of each file: it is named like the file
+            if plain and only:  # the file is recovered only once, so the problem is named after it
                 problem = rename(problem, safe_name(source.name))
             if defers:
                 problem, _held = defer(problem, _Reread(source, noise, seed, sensing), source.release())
@@ -339,10 +340,10 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         return problems
 
     def keep_names(self, names: Mapping[int, tuple[str, Sequence[str]]]) -> None:
-        """Give problems the names that they have in a run that was started before; the others get names that are free.
+        """Rename problems as in an earlier start of the run; the others get unused names.
 
         Args:
-            names: by position in ``wholes``, the name of a whole and those of its tiles, if any.
+            names: names of a whole problem and of its tiles, if any, by position in ``wholes``.
         """
         tiles = {whole.name: [t.name for t in mosaic.tiles.values()] for whole, mosaic in self._cut_wholes()}
         now = {place: (whole.name, tiles.get(whole.name, [])) for place, whole in enumerate(self.wholes)}
@@ -353,7 +354,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         return ((whole, self.mosaics[whole.name]) for whole in self.wholes if whole.name in self.mosaics)
 
     def _name(self, kept: Mapping[int, tuple[str, Sequence[str]]]) -> None:
-        """Name all wholes and tiles, each differently, and form the batches."""
+        """Give all whole problems and tiles unique names, and form the batches."""
         taken = {name.casefold() for whole, tiles in kept.values() for name in (whole, *tiles)}
         self.wholes = []
         for place, problem in enumerate(self._unnamed):
@@ -364,7 +365,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         of_run = {kept[place][0]: kept[place][1] for place in kept}
         for whole, mosaic in self._cut_wholes():
             names = iter(of_run.get(whole.name, ()))
-            for corner, tile in mosaic.tiles.items():  # a file may have the name of another one's tile
+            for corner, tile in mosaic.tiles.items():  # a file may have the same name as a tile of another file
                 name = next(names, None) or free_name(tile.name, taken)
                 mosaic.tiles[corner] = tile.renamed(name, tile.folder)
                 taken.add(name.casefold())
@@ -375,13 +376,13 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
             self.batches = form_batches(self.problems, self.batch_size)
 
     def group(self, names: Sequence[Sequence[str]]) -> None:
-        """Form the batches that a plan tells.
+        """Form the batches of a plan.
 
         Args:
-            names: of the problems, batch by batch.
+            names: names of the problems of each batch.
 
         Raises:
-            ValueError: they are not the names of these problems.
+            ValueError: the batches do not contain each problem once.
         """
         if [batch.names for batch in self.batches] == [list(batch) for batch in names]:
             return
@@ -389,21 +390,21 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         told = [name for batch in names for name in batch]
         if sorted(told) != sorted(problems):
             odd = sorted(set(told) ^ set(problems)) or sorted({name for name in told if told.count(name) > 1})
-            raise ValueError(f"the batches of a run must hold each of its problems once, got others in {odd[:3]}")
+            raise ValueError(f"the batches of a run must contain each of its problems once, got mismatches {odd[:3]}")
         self.batches = [ProblemBatch([problems[name] for name in batch]) for batch in names]
 
     def train_dataloader(self) -> Blocks:
-        """Block after block, without end."""
+        """Return an endless loader of block numbers."""
         return Blocks()
 
     def val_dataloader(self) -> list[str]:
-        """The names of the wholes."""
+        """Return the names of the whole problems."""
         return [whole.name for whole in self.wholes]
 
     def test_dataloader(self) -> list[str]:
-        """The names of the wholes."""
+        """Return the names of the whole problems."""
         return [whole.name for whole in self.wholes]
 
     def predict_dataloader(self) -> list[str]:
-        """The names of the wholes."""
+        """Return the names of the whole problems."""
         return [whole.name for whole in self.wholes]

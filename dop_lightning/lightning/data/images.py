@@ -1,4 +1,4 @@
-"""Images: files, folders, globs, and the photographs that come with the package."""
+"""Image data: files, folders, globs, and bundled photographs."""
 
 import weakref
 from collections.abc import Sequence
@@ -24,23 +24,23 @@ Size = int | tuple[int, int] | None
 
 @dataclass(slots=True, weakref_slot=True)
 class _Read:
-    """An image as it was read."""
+    """An image that was read."""
 
     image: LoadedImage
 
 
 class ImageFile(Source):
-    """One image file, read when it is needed; 0 and 1 are the ends of its range.
+    """An image file, which is read when needed. The ends of its value range become 0 and 1.
 
     Args:
-        path: the file.
-        truth: the clean image, where it is known; of the same size, or of the size that follows from the sensing.
-        mask: which of its entries were observed, see :func:`~dop_lightning.images.formats.read_mask`.
+        path: path of the file.
+        truth: clean image, if known; of the same size, or of the size required by the sensing.
+        mask: mask of the observed entries, see :func:`~dop_lightning.images.formats.read_mask`.
         value_range: see :class:`ImageDataModule`.
         resize: see :class:`ImageDataModule`.
         crop: see :class:`ImageDataModule`.
         channels: see :class:`ImageDataModule`.
-        undamaged: which of its entries are known to be undamaged, a file like that of the mask.
+        undamaged: mask of the entries that are known to be undamaged, in the same format.
     """
 
     data_range = 1.0
@@ -70,7 +70,7 @@ class ImageFile(Source):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return Path(self._path)
 
     @property
@@ -91,7 +91,7 @@ class ImageFile(Source):
         return read.image
 
     def release(self) -> object:
-        """Let go of the image, and return it: until nobody holds it, the file is not read again."""
+        """Drop the image, and return it. It is not read again while the caller holds it."""
         read = self._read or (None if self._released is None else self._released())
         self._read, self._released = None, None if read is None else weakref.ref(read)
         self._formats = None
@@ -99,14 +99,14 @@ class ImageFile(Source):
 
     @property
     def format(self) -> ImageFormat:
-        """What the recovered image is written back as."""
+        """Format in which the recovered image is written."""
         return self._load().format
 
     def format_of(self, signal_shape: Sequence[int]) -> ImageFormat:
-        """What a recovered image of this shape is written back as: where the file is what was measured, not its size.
+        """Return the format of a recovered image, whose shape may differ from that of a file with measurements.
 
         Raises:
-            ValueError: no image of this kind has such a shape.
+            ValueError: an image of this format cannot have this shape.
         """
         shape = tuple(signal_shape)
         own = self.format
@@ -124,7 +124,13 @@ class ImageFile(Source):
         return formats[shape]
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """As of any source; what could not be written is refused. Noise that is added is that of no detector."""
+        """Create a problem, see :meth:`~dop_lightning.lightning.data.Source.problem`.
+
+        Without added noise and sensing, the noise of images that are measurements, such as FITS files, is estimated.
+
+        Raises:
+            ValueError: the signal could not be written as an image, or a file is damaged.
+        """
         problem = super().problem(noise, seed, sensing)
         self.format_of(problem.signal_shape)
         if self._undamaged is not None:
@@ -138,14 +144,14 @@ class ImageFile(Source):
         return {"image": legible(self.name)}
 
     def signal(self, seed: int) -> Tensor:
-        """The image, whatever the seed; outliers within reach."""
+        """Return the image, independent of the seed, with outliers clipped to half a range beyond the value range."""
         return within_reach(self._load())
 
     def mask(self) -> Tensor | None:
-        """What was observed: not transparent, not NaN, and not left out by the file of the mask.
+        """Return the mask of entries that are neither transparent, NaN, nor excluded by the mask file.
 
         Raises:
-            ValueError: the mask has another size than the image, or leaves nothing.
+            ValueError: the mask has another size than the image, or excludes all entries.
         """
         own = self._load().mask
         if self._mask is None:
@@ -153,17 +159,17 @@ class ImageFile(Source):
         given = read_mask(self._mask, self._load())
         mask = given if own is None else own & given
         if not mask.any():
-            raise ValueError(f"{self._mask}: the mask must leave an observed entry of {self.path}, got none")
+            raise ValueError(f"{self._mask}: the mask must leave at least one observed entry of {self.path}, got none")
         return mask
 
     def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
-        """The clean image, in the range of the image.
+        """Return the clean image, scaled by the value range of the image.
 
         Args:
-            signal_shape: (C, H, W) of what is to be recovered; by default that of the image.
+            signal_shape: (C, H, W) of the signal; by default that of the image.
 
         Raises:
-            ValueError: it has another size or other channels, or is not known everywhere.
+            ValueError: the size or channels differ, or entries are missing.
         """
         if self._truth is None:
             return None
@@ -171,16 +177,14 @@ class ImageFile(Source):
         image = self._load().values.shape
         expected = tuple(signal_shape or image)
         if truth.values.shape != expected:
-            measured = "" if expected == image else "what was measured as "
+            measured = "" if expected == image else "the signal measured as "
             raise ValueError(
                 f"{self._truth}: the truth must have the size and channels of {measured}{self.path}, "
                 f"{_describe(expected)}, got {_describe(truth.values.shape)}"
             )
         if truth.mask is not None:
             missing = int((~truth.mask).sum())
-            raise ValueError(
-                f"{self._truth}: the truth must be known everywhere, got {missing} NaN or transparent entries"
-            )
+            raise ValueError(f"{self._truth}: the truth must be complete, got {missing} NaN or transparent entries")
         return truth.values
 
 
@@ -192,35 +196,37 @@ def _describe(shape: Sequence[int]) -> str:
 class ImageDataModule(RecoveryDataModule):
     """Images × noises × seeds.
 
-    Without noise the files are taken as they are: corrupted already, with ``truth`` for scores where it is known.
+    Without noise, the files are recovered as they are: already corrupted, with ``truth`` for scores, if known.
 
     Args:
         images: files, folders, globs, or names of bundled photographs (astronaut, camera, chelsea, coffee,
             rocket).
-        noise: what is done to each image; ``None`` adds nothing.
-        seeds: seeds, or how many.
-        truth: clean images, one an image in the same order, or one for all; only without noise.
-        mask: files of what was observed (above half of the file's largest value), one an image or one for all. NaN and
-            transparent pixels are missing without it. A mask has the size of its image after resizing and cropping.
-        value_range: the least and the largest clean value in the units of the files, which become 0 and 1; by default
-            that of the type for 8 bits, else found in each file, see :mod:`dop_lightning.images.formats.value_range`.
-        tile: side of the tiles in pixels that larger images are recovered in, at least 8; ``None`` takes images whole.
-        overlap: pixels that neighbouring tiles share at least, at most half of ``tile``; by default an eighth of it.
-        resize: Lanczos; a number is the longer side, ``[height, width]`` is exactly that.
-        crop: centred, after resizing: a number for a square, or ``[height, width]``.
+        noise: noise added to each image; ``None`` adds none.
+        seeds: seeds, or their number.
+        truth: clean images, one per image in the same order, or one for all; only without noise.
+        mask: mask files, one per image or one for all; entries above half of the file's largest value are observed. NaN
+            and transparent pixels are always missing. A mask has the size of its image after resizing and cropping.
+        value_range: minimum and maximum clean value in the units of the files, which become 0 and 1; by default the
+            range of the type for 8 bits, otherwise estimated from each file, see
+            :mod:`dop_lightning.images.formats.value_range`.
+        tile: side of the tiles in pixels in which larger images are recovered, at least 8; ``None`` disables tiles.
+        overlap: minimum overlap of neighbouring tiles in pixels, at most half of ``tile``; by default an eighth of it.
+        resize: resize with a Lanczos filter: the longer side, or exactly ``[height, width]``.
+        crop: crop centrally after resizing: the side of a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.
-        batch_size: images of one size in one batch, at most; ``auto`` takes as many as memory allows on a GPU, and
-            one elsewhere, where the networks of a batch run one after the other.
-        sensing: how each image is measured, in one or several ways: the noise comes to the measurements then, and the
-            truth is the image. Without noise the files hold what was measured, and what is recovered may have another
-            size, that of ``truth`` as well; files of a ``mask`` go with them.
-        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
-        undamaged: files of what is known to be undamaged, like those of ``mask``; only without noise and sensing, and
-            for methods that use it: ``Refinement`` and ``Interpolation``.
+        batch_size: maximum number of images of one size in a batch. ``auto`` uses the available memory on a GPU, and
+            batches of one image elsewhere, where the networks of a batch run one after the other.
+        sensing: one or several ways to measure each image. Noise is then added to the measurements, and the truth is
+            the image. Without noise, the files contain measurements, and the signal and ``truth`` may have another
+            size; ``mask`` refers to the files.
+        max_memory: maximum memory of a batch with ``auto``, such as ``8G``; by default three fifths of the available
+            memory.
+        undamaged: mask files of entries that are known to be undamaged, in the format of ``mask``; only without noise
+            and sensing, and for methods that use it: ``Refinement`` and ``Interpolation``.
 
     Raises:
-        ValueError: a pattern matches nothing, a file is not an image, an argument is out of range, or one does not go
-            with ``sensing``.
+        ValueError: a pattern matches no files, a file is not an image, an argument is out of range, or an argument
+            cannot be combined with ``sensing``.
     """
 
     growing = RecoveryDataModule.growing | {"images", "truth", "mask", "undamaged", "tile", "overlap"}
@@ -248,18 +254,18 @@ class ImageDataModule(RecoveryDataModule):
         self.images = images
         self.truth = truth
         if truth is not None and noise is not None:
-            raise ValueError(f"truth must not be given together with noise: the image is the truth then, got {truth!r}")
+            raise ValueError(f"truth cannot be combined with noise, because the image is then the truth, got {truth!r}")
         self.mask = mask
         if undamaged is not None and (noise is not None or sensing is not None):
-            raise ValueError(f"undamaged must not be given together with noise or sensing, got {undamaged!r}")
+            raise ValueError(f"undamaged cannot be combined with noise or sensing, got {undamaged!r}")
         self.undamaged = undamaged
         self.value_range = value_range
         self.tile = tile
         self.overlap = overlap
         if tile is not None:
-            cover((1, 1), tile, overlap)  # a mistake shows before files are read
+            cover((1, 1), tile, overlap)  # reports errors before files are read
         elif overlap is not None:
-            raise ValueError(f"overlap must be given together with tile, got {overlap}")
+            raise ValueError(f"overlap requires tile, got overlap {overlap} without tile")
         self.resize = resize
         self.crop = crop
         self.channels: Literal["as_is", "grey", "rgb"] = channels
@@ -267,24 +273,24 @@ class ImageDataModule(RecoveryDataModule):
             self._check_sensing()
 
     def _check_sensing(self) -> None:
-        """Refuse what has no meaning, or another one, where images are measured."""
+        """Refuse arguments that have no meaning, or an ambiguous one, with sensing."""
         if self.tile is not None:
-            raise ValueError(f"tile must be null with sensing, which does not end where a tile ends, got {self.tile}")
+            raise ValueError(f"tile must be null with sensing, which crosses the borders of tiles, got {self.tile}")
         found = [isinstance(noise, NoNoise) for noise in self.noises]
         for name, value in (("resize", self.resize), ("crop", self.crop)):
             if any(found) and value is not None:
                 raise ValueError(
-                    f"{name} must be null with sensing and without noise: the files hold what was measured, and would "
-                    f"be measurements of another kind, got {value}"
+                    f"{name} must be null with sensing and without noise, because the files contain measurements, "
+                    f"which must not be changed, got {value}"
                 )
         if self.mask is not None and not all(found):
             raise ValueError(
-                "mask must be null with sensing and noise, since what is masked are measurements (for some that are "
-                f"missing there is the noise MissingEntries), got {self.mask!r}"
+                "mask must be null with sensing and noise, because a mask refers to measurements (use the noise "
+                f"MissingEntries for missing measurements), got {self.mask!r}"
             )
 
     def sources(self) -> Sequence[Source]:
-        """One source a file, in the order of the patterns."""
+        """Return one source per file, in the order of the patterns."""
         paths = find_images(self.images)
         truths = one_file_each("truth", paths, self.truth, find_images)
         masks = one_file_each("mask", paths, self.mask, find_images)
@@ -295,5 +301,5 @@ class ImageDataModule(RecoveryDataModule):
         ]
 
     def cut(self, problem: Problem) -> Mosaic | None:
-        """Tiles, where ``tile`` is given and the image is larger."""
+        """Return the tiles of an image that is larger than ``tile``."""
         return None if self.tile is None else cut(problem, self.tile, self.overlap)

@@ -1,4 +1,4 @@
-"""Matrices: synthetic robust PCA as in section 4.1, and files."""
+"""Matrix data: synthetic robust PCA as in section 4.1, and files."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,24 +24,24 @@ Float = Literal["float32", "float64"]
 
 
 def float_type(name: Float) -> torch.dtype:
-    """The type of that name.
+    """Return the torch type with this name.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the name is not supported.
     """
     return {"float32": torch.float32, "float64": torch.float64}[one_of("dtype", name, ("float32", "float64"))]
 
 
 class LowRankMatrix(Source):
-    """A random matrix of known rank: ``X* = U*U*ᵀ`` (section 4.1), or ``U*V*ᵀ`` where it is not square.
+    """Random matrix of known rank: ``X* = U*U*ᵀ`` (section 4.1), or ``U*V*ᵀ`` if it is not symmetric.
 
     The entries of U* and V* are standard Gaussian, from the stream (seed, truth), and the same for both types.
 
     Args:
-        n: rows, at least 1.
-        rank: r, from 1 to min(n, columns).
-        columns: ``None`` for a symmetric matrix ``U*U*ᵀ``.
-        dtype: of X*, and of all that is computed for it.
+        n: number of rows, at least 1.
+        rank: rank r, from 1 to min(n, columns).
+        columns: number of columns; ``None`` for a symmetric matrix ``U*U*ᵀ``.
+        dtype: type of X* and of all computations.
 
     Raises:
         ValueError: an argument is out of range.
@@ -58,16 +58,16 @@ class LowRankMatrix(Source):
 
     @property
     def is_clean(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """``n`` and ``true_rank`` (``rank`` is the rank that was found)."""
+        """``n`` and ``true_rank`` (``rank`` is the recovered rank)."""
         return {"n": self.n, "true_rank": self.rank}
 
     def signal(self, seed: int) -> Tensor:
-        """X*, ``(n, columns)``."""
+        """Return X*, ``(n, columns)``."""
         generator = stream(seed, "truth")
         U = torch.randn(self.n, self.rank, generator=generator, dtype=torch.float32).to(self.dtype)
         if self.columns is None:
@@ -76,13 +76,13 @@ class LowRankMatrix(Source):
 
 
 class MatrixFile(Source):
-    """A matrix of a file (see :func:`~dop_lightning.matrices.arrays.read_matrix`); NaN are missing entries.
+    """Matrix in a file (see :func:`~dop_lightning.matrices.arrays.read_matrix`). NaN are missing entries.
 
     Args:
-        path: the file.
-        truth: a file with the clean matrix, of the same shape, where it is known.
-        key: which array of an ``.npz``, ``.mat``, HDF5 or Zarr file.
-        index: names of the columns of a table that hold labels.
+        path: path of the file.
+        truth: file with the clean matrix, of the same shape, if known.
+        key: name of the array in an ``.npz``, ``.mat``, HDF5 or Zarr file.
+        index: names of the label columns of a table.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class MatrixFile(Source):
         return {"matrix": legible(self.name)}
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
-        """Both parts as tables with the labels of the file, where that is one; besides arrays and pictures."""
+        """Write both parts as tables with the labels of a table file, in addition to arrays and pictures."""
         labels = self._load().labels
         if labels is not None:
             for name, part in (("recovered", outcome.signal), ("corruption", outcome.corruption)):
@@ -116,11 +116,11 @@ class MatrixFile(Source):
         return False
 
     def signal(self, seed: int) -> Tensor:
-        """The matrix, whatever the seed."""
+        """Return the matrix, independent of the seed."""
         return self._load().values
 
     def mask(self) -> Tensor | None:
-        """The entries that are not NaN."""
+        """Return the mask of the entries that are not NaN."""
         return self._load().mask
 
     def _truth_index(self) -> tuple[str, ...]:
@@ -128,10 +128,10 @@ class MatrixFile(Source):
         return self._index if is_table else ()
 
     def truth(self, signal_shape: Sequence[int] = ()) -> Tensor | None:
-        """The clean matrix.
+        """Return the clean matrix.
 
         Raises:
-            ValueError: it has another shape, or entries that are missing.
+            ValueError: the shape differs, or entries are missing.
         """
         if self._truth is None:
             return None
@@ -145,28 +145,29 @@ class MatrixFile(Source):
 
 
 class MatrixDataModule(RecoveryDataModule):
-    """Matrices × noises × seeds: synthetic ones of every size and rank given, or files.
+    """Matrices × noises × seeds: synthetic matrices of all given sizes and ranks, or files.
 
     Args:
-        n: rows of synthetic matrices, one number or several.
-        rank: their rank, one number or several.
-        columns: their columns; ``None`` for symmetric ``U*U*ᵀ``.
-        files: files, folders or globs instead of synthetic matrices.
-        truth: files with the clean matrices, one a file in the same order, or one for all; only without noise.
-        key: which array of ``.npz``, ``.mat``, HDF5 and Zarr files.
-        noise: what is done to each matrix; ``None`` adds nothing.
-        seeds: seeds, or how many.
-        batch_size: matrices of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and
-            as there are for each process.
-        sensing: how each synthetic matrix is measured, in one or several ways; ``None`` observes its entries.
-        dtype: of synthetic matrices, and of all that is computed for them; files have their own.
-        alphas: ratios of the rates in units of √max(n, columns), one or several: each problem once for each of them,
-            from the same truth, corruption and start. They count where the model's alpha is null.
-        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
-        index: names of the columns of tables that hold labels; by default a first column of text.
+        n: number of rows of synthetic matrices, one or several numbers.
+        rank: their rank, one or several numbers.
+        columns: their number of columns; ``None`` for symmetric matrices ``U*U*ᵀ``.
+        files: files, folders or globs, instead of synthetic matrices.
+        truth: files with the clean matrices, one per file in the same order, or one for all; only without noise.
+        key: name of the array in ``.npz``, ``.mat``, HDF5 and Zarr files.
+        noise: noise added to each matrix; ``None`` adds none.
+        seeds: seeds, or their number.
+        batch_size: maximum number of matrices of one shape in a batch; ``None`` for all; ``auto`` forms batches as
+            large as memory allows, and enough batches for all processes.
+        sensing: one or several ways to measure each synthetic matrix; ``None`` observes its entries.
+        dtype: type of synthetic matrices and of all computations; files have their own type.
+        alphas: ratios of the rates in units of √max(n, columns), one or several. Each problem is recovered with each of
+            them, with the same truth, corruption and initialization. They are used if the model's alpha is null.
+        max_memory: maximum memory of a batch with ``auto``, such as ``8G``; by default three fifths of the available
+            memory.
+        index: names of the label columns of tables; by default the first column if it contains text.
 
     Raises:
-        ValueError: a pattern matches nothing, a file is no matrix, or an argument is out of range.
+        ValueError: a pattern matches no files, a file is not a matrix, or an argument is out of range.
     """
 
     growing = RecoveryDataModule.growing | {"n", "rank", "files", "truth", "alphas"}
@@ -200,11 +201,11 @@ class MatrixDataModule(RecoveryDataModule):
         self.key = key
         self.index = index or []
         if self.index and files is None:
-            raise ValueError(f"index must go with files, got {', '.join(self.index)} without")
+            raise ValueError(f"index requires files, got {', '.join(self.index)} without files")
         if truth is not None and (files is None or noise is not None):
-            raise ValueError(f"truth must go with files and without noise, got {truth!r}")
+            raise ValueError(f"truth requires files and no noise, got {truth!r}")
         if files is not None and sensing is not None:
-            raise ValueError(f"sensing must go without files, which hold what was observed, got {sensing}")
+            raise ValueError(f"sensing cannot be combined with files, which contain the observations, got {sensing}")
         float_type(dtype)
         self.dtype: Float = dtype
         self.alphas = None if alphas is None else alphas if isinstance(alphas, list) else [alphas]
@@ -215,7 +216,7 @@ class MatrixDataModule(RecoveryDataModule):
                 raise ValueError(f"alphas must be different numbers, at least one, got {self.alphas}")
 
     def variants(self, problem: Problem) -> list[Problem]:
-        """The problem once for each of the ``alphas``, named by it."""
+        """Return a copy of the problem for each value in ``alphas``, named after the value."""
         if self.alphas is None:
             return [problem]
         unit = max(problem.signal_shape) ** 0.5
@@ -228,7 +229,7 @@ class MatrixDataModule(RecoveryDataModule):
         ]
 
     def sources(self) -> Sequence[Source]:
-        """One source a file, or one a size and rank."""
+        """Return one source per file, or one per size and rank."""
         if self.files is None:
             sizes = itertools.product(self.n, self.rank)
             return [LowRankMatrix(n, rank, self.columns, self.dtype) for n, rank in sizes]

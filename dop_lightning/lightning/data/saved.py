@@ -1,4 +1,4 @@
-"""Problems in plain types and tensors, as a checkpoint file holds them, and the data module made of them."""
+"""Convert problems to plain types and tensors, as in a checkpoint file, and back to a data module."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,34 +14,34 @@ _PLAIN = ("name", "seed", "data_range", "folder", "alpha", "measured", "noise")
 
 
 class GivenProblems(RecoveryDataModule):
-    """Problems that are at hand: made in Python, or read from a checkpoint file.
+    """Data module of existing problems, created in Python or read from a checkpoint file.
 
     Args:
-        problems: with names of their own.
-        batch_size: problems in a batch, at most; ``None`` puts all problems of one shape together.
+        problems: problems with unique names.
+        batch_size: maximum number of problems in a batch; ``None`` combines all problems of one shape.
 
     Raises:
-        ValueError: no problem, or two of one name.
+        ValueError: there are no problems, or names are not unique.
     """
 
     def __init__(self, problems: Sequence[Problem], batch_size: int | None = None) -> None:
         super().__init__(batch_size=batch_size)
         names = [problem.name for problem in problems]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"problems must be at least one, with names of their own, got {names}")
+            raise ValueError(f"problems must be at least one, with unique names, got {names}")
         self.wholes = self.problems = list(problems)
         self.batches = form_batches(self.problems, batch_size)
 
     def sources(self) -> Sequence[Source]:
-        """None: the problems are made."""
+        """Return an empty list, since the problems already exist."""
         return []
 
 
 def save_problems(data: Any) -> dict[str, Any]:
-    """Return the problems of a data module in plain types and tensors.
+    """Convert the problems of a data module to plain types and tensors.
 
     Args:
-        data: a :class:`~dop_lightning.lightning.data.RecoveryDataModule` that has been set up.
+        data: a :class:`~dop_lightning.lightning.data.RecoveryDataModule` after ``setup``.
     """
     return {
         "batches": [batch.names for batch in data.batches],
@@ -72,10 +72,10 @@ def _save_tiles(mosaic: Mosaic) -> dict[str, Any]:
 
 
 def load_problems(saved: Mapping[str, Any]) -> GivenProblems:
-    """Return the problems that :func:`save_problems` gave.
+    """Create a data module from the result of :func:`save_problems`.
 
     Raises:
-        ValueError: how a problem was measured could not be saved.
+        ValueError: the sensing of a problem could not be saved.
     """
     problems = {name: _load(entry) for name, entry in saved["problems"].items()}
     data = GivenProblems(list(problems.values()))
@@ -93,21 +93,19 @@ def load_problems(saved: Mapping[str, Any]) -> GivenProblems:
 
 
 def _load(entry: Mapping[str, Any]) -> Problem:
-    # those of version 0.1 lack what came later
+    # files of version 0.1 lack entries that were added later
     own = {name: entry[name] for name in (*_TENSORS, *_PLAIN, "attributes") if name in entry}
     return Problem(**own, signal_shape=tuple(entry["signal_shape"]), sensing=_sensing(entry["name"], entry["sensing"]))
 
 
 def _sensing(name: str, saved: Mapping[str, Any] | None) -> Sensing | None:
-    """How a problem was measured. A class is looked up among those that are imported: a file must not import code."""
+    """Create the sensing of a problem. Its class must be imported already, since a file must not import code."""
     if saved is None:
         return None
     if what := unsaved_parts({"sensing": saved}):
-        raise ValueError(
-            f"{name}: a checkpoint file cannot hold how it was measured ({what['sensing']}); pass datamodule=…"
-        )
+        raise ValueError(f"{name}: a checkpoint file cannot store its sensing ({what['sensing']}); pass datamodule=…")
     module, _, kind = saved["class_path"].rpartition(".")
     found = getattr(sys.modules.get(module), kind, None)
     if not (isinstance(found, type) and issubclass(found, Sensing)):
-        raise ValueError(f"{name}: was measured by {saved['class_path']}; import {module} first, or pass datamodule=…")
+        raise ValueError(f"{name}: has the sensing {saved['class_path']}; import {module} first, or pass datamodule=…")
     return found(**saved.get("init_args", {}))

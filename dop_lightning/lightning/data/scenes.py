@@ -1,4 +1,4 @@
-"""Scenes: videos and folders of frames, to be taken apart into background and foreground."""
+"""Scene data: videos and folders of frames, to be separated into background and foreground."""
 
 import math
 import sys
@@ -27,41 +27,41 @@ from dop_lightning.problems.problem import Attribute, Problem, Sensing
 from dop_lightning.problems.randomness import stream
 
 ENOUGH = 45.0
-"""Up to so many frames the rate of theory is taken; see :func:`scene_alpha`."""
+"""Maximum number of frames for which the theoretical rate is used; see :func:`scene_alpha`."""
 
 
 def scene_alpha(pixels: int, frames: int) -> float:
-    """α of a scene, ``c·√max(p, f)`` with ``c = √(f/45)`` between 1 and 2.
+    """Return α of a scene, ``c·√max(p, f)``, with ``c = √(f/45)`` clipped to [1, 2].
 
-    With c = 1, the rate of theory, who lingers in the scene leaves a shadow in the background. With a larger one, what
-    changes in a small part of it for a while, such as a lamp, counts as moving; the more frames there are, the smaller
-    a part is enough.
+    With c = 1, the theoretical rate, a person who stays in the scene for a while leaves a shadow in the background.
+    With a larger c, temporary changes of a small part of the scene, such as a lamp, count as foreground. The more
+    frames there are, the smaller the required part.
     """
     return min(2.0, max(1.0, math.sqrt(frames / ENOUGH))) * math.sqrt(max(pixels, frames))
 
 
 LEAST_FRAMES = 8
-"""Frames that must be looked at to tell what moves."""
+"""Minimum number of selected frames for the detection of motion."""
 
 ALIKE = 2
-"""Levels of 255 by which the channels of a grey scene that is stored in colour may differ."""
+"""Maximum difference between the channels of a grey scene that is stored in colour, in levels of 255."""
 
 
 class Scene(Source):
-    """Frames of a camera that stands still, as a matrix with a column a frame.
+    """Frames of a static camera, as a matrix with one column per frame.
 
-    What is recovered is the change of the background against the median frame, at some of the entries of some of the
-    frames; see :mod:`dop_lightning.matrices.scenes.background` for how all others follow.
+    The signal is the difference between the background and the median frame, at a subset of entries and frames. See
+    :mod:`dop_lightning.matrices.scenes.background` for its extension to all others.
 
     Args:
         frames: the frames.
-        most_frames: how many are looked at, evenly spread.
-        most_pixels: how many entries of each (pixels times channels), drawn at random where there are more.
-        memory: bytes that the frames looked at may take.
-        pictures: whether a picture a frame is written.
+        most_frames: maximum number of selected frames, evenly spaced.
+        most_pixels: maximum number of selected entries per frame (pixels times channels), drawn at random.
+        memory: maximum memory of the selected frames in bytes.
+        pictures: whether to write one picture per frame.
 
     Raises:
-        ValueError: memory is not enough for eight frames.
+        ValueError: the memory is insufficient for eight frames.
     """
 
     data_range = 1.0
@@ -80,7 +80,7 @@ class Scene(Source):
         return {"scene": legible(self.name)}
 
     def _load(self) -> np.ndarray:
-        """The frames looked at, ``(f, P)``."""
+        """Return the selected frames, ``(f, P)``."""
         if self._looked_at is None:
             size = math.prod(self.frames.shape) * self.frames.dtype.itemsize
             afford = self._memory // size
@@ -105,22 +105,22 @@ class Scene(Source):
         return torch.randperm(entries, generator=stream(seed, "sensing"))[: self._most_pixels].sort().values
 
     def signal(self, seed: int) -> Tensor:
-        """What the frames looked at differ from their median by, ``(p, f)``."""
+        """Return the differences between the selected frames and their median, ``(p, f)``."""
         looked_at, pixels = self._load(), self._pixels(seed)
         chosen = slice(None) if pixels is None else pixels.numpy()
         values = torch.from_numpy(looked_at[:, chosen].T.astype(np.float32)) / self.frames.white
         return values.sub_(self._median[chosen][:, None])
 
     def problem(self, noise: Noise, seed: int, sensing: Sensing | None = None) -> Problem:
-        """As of any source, with a ratio of the rates for scenes."""
+        """Create a problem, see :meth:`~dop_lightning.lightning.data.Source.problem`, with the α of a scene."""
         problem = super().problem(noise, seed, sensing)
         return replace(problem, alpha=scene_alpha(*problem.signal_shape))
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
         """Write background, foreground and mask of all frames, and pictures of the frame with the largest mask.
 
-        The scores of the outcome get ``mask_threshold``, the median over the entries of the weak threshold in units of
-        the range of a frame, and ``mask_share``, the share of the pixels that are in the mask.
+        Adds two scores to the outcome: ``mask_threshold``, the median over the entries of the weak threshold in units
+        of the range of a frame, and ``mask_share``, the fraction of pixels in the mask.
 
         Raises:
             WritingStopped: :attr:`is_stopped` has returned true.
@@ -155,23 +155,25 @@ def _is_grey(frames: np.ndarray, white: float) -> bool:
 class SceneDataModule(RecoveryDataModule):
     """Videos and folders of frames × seeds.
 
-    The camera is to stand still. What becomes of it is in the folder of each problem: ``background.mp4``,
-    ``foreground.mp4`` (the values of the frame inside of the mask, black elsewhere), ``mask.mp4``, ``comparison.mp4``,
-    and a picture a frame in folders of the first three names.
+    The camera must be static. The results are in the folder of each problem: ``background.mp4``, ``foreground.mp4``
+    (the values of the frame inside the mask, black elsewhere), ``mask.mp4``, ``comparison.mp4``, and one picture per
+    frame in folders for the first three.
 
     Args:
         scenes: videos, and folders of pictures of one size, each of which is a scene.
-        grey: whether to make frames grey; scenes that are grey are taken so anyhow.
-        pictures: whether to write a picture a frame.
-        most_frames: frames that are looked at, evenly spread, at least 2; the others follow from these.
-        most_pixels: entries of a frame that are looked at, drawn at random, at least 1; the others follow.
-        memory: what the frames looked at may take, such as ``2G``: fewer are looked at where that is less.
-        seeds: seeds, or how many.
-        batch_size: scenes of one shape in one batch, at most.
+        grey: whether to convert frames to grey; grey scenes stored in colour are always converted.
+        pictures: whether to write one picture per frame.
+        most_frames: maximum number of selected frames, evenly spaced, at least 2; the background of the other frames is
+            computed from them.
+        most_pixels: maximum number of selected entries of a frame, drawn at random, at least 1; the background of the
+            other entries is computed from them.
+        memory: maximum memory of the selected frames, such as ``2G``; fewer frames are selected if necessary.
+        seeds: seeds, or their number.
+        batch_size: maximum number of scenes of one shape in a batch.
 
     Raises:
-        ValueError: a scene is none, or an argument is out of range.
-        ImportError: a video without PyAV.
+        ValueError: a file or folder is not a scene, or an argument is out of range.
+        ImportError: a video cannot be read without PyAV.
     """
 
     growing = RecoveryDataModule.growing | {"scenes"}
@@ -196,7 +198,7 @@ class SceneDataModule(RecoveryDataModule):
         self.memory = parse_bytes(memory, "memory")
 
     def sources(self) -> Sequence[Source]:
-        """One a scene."""
+        """Return one source per scene."""
         found = [find_frames(scene, self.grey) for scene in self.scenes]
         for trouble in (frames.trouble for frames in found if frames.trouble):
             print(trouble, file=sys.stderr)

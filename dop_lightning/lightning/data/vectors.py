@@ -1,4 +1,4 @@
-"""Vectors: synthetic sparse recovery (Eq. 5)."""
+"""Vector data: synthetic sparse recovery (Eq. 5)."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from dop_lightning.problems.randomness import stream
 
 
 class SparseVector(Source):
-    """A random vector of which k entries, drawn without replacement, are standard Gaussian and the others 0.
+    """Random vector with k standard Gaussian entries, drawn without replacement; the other entries are 0.
 
-    The entries of a small k are among those of a larger one for the same seed, with the same values.
+    For the same seed, the nonzero entries for a smaller k are among those for a larger one, with the same values.
 
     Args:
-        n: entries, at least 1.
-        nonzeros: k, from 1 to n.
-        dtype: of x*, and of all that is computed for it.
+        n: number of entries, at least 1.
+        nonzeros: number k of nonzero entries, from 1 to n.
+        dtype: type of x* and of all computations.
 
     Raises:
         ValueError: an argument is out of range.
@@ -39,7 +39,7 @@ class SparseVector(Source):
 
     @property
     def is_clean(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     @property
@@ -48,7 +48,7 @@ class SparseVector(Source):
         return {"n": self.n, "nonzeros": self.nonzeros}
 
     def signal(self, seed: int) -> Tensor:
-        """x*, ``(n,)``."""
+        """Return x*, ``(n,)``."""
         generator = stream(seed, "truth")
         which = torch.randperm(self.n, generator=generator)[: self.nonzeros]
         values = torch.randn(self.n, generator=generator, dtype=torch.float32)
@@ -61,15 +61,16 @@ class VectorDataModule(RecoveryDataModule):
     """Sparse vectors × measurements × noises × seeds.
 
     Args:
-        n: entries, one number or several.
-        nonzeros: how many of them are not 0, one number or several.
-        noise: what is done to what was measured; ``None`` adds nothing.
-        seeds: seeds, or how many.
-        batch_size: vectors of one shape in one batch; ``None`` for all, ``auto`` for as many as memory allows, and as
-            there are for each process.
-        sensing: how each vector is measured, in one or several ways; ``None`` observes its entries.
-        dtype: of the vectors, and of all that is computed for them.
-        max_memory: what a batch may take with ``auto``, such as ``8G``; by default three fifths of what is free.
+        n: number of entries, one or several numbers.
+        nonzeros: number of nonzero entries, one or several numbers.
+        noise: noise added to the measurements; ``None`` adds none.
+        seeds: seeds, or their number.
+        batch_size: maximum number of vectors of one shape in a batch; ``None`` for all; ``auto`` forms batches as large
+            as memory allows, and enough batches for all processes.
+        sensing: one or several ways to measure each vector; ``None`` observes its entries.
+        dtype: type of the vectors and of all computations.
+        max_memory: maximum memory of a batch with ``auto``, such as ``8G``; by default three fifths of the available
+            memory.
 
     Raises:
         ValueError: an argument is out of range.
@@ -94,5 +95,5 @@ class VectorDataModule(RecoveryDataModule):
         self.dtype: Float = dtype
 
     def sources(self) -> Sequence[Source]:
-        """One source a size and sparsity."""
+        """Return one source per size and sparsity."""
         return [SparseVector(n, k, self.dtype) for n, k in itertools.product(self.n, self.nonzeros)]

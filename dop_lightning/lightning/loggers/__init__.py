@@ -1,4 +1,4 @@
-"""What the loggers of a Trainer get: hyperparameters, curves over iterations, pictures, final scores."""
+"""Send hyperparameters, curves, pictures and final scores to the loggers of a Trainer."""
 
 from dop_lightning.lightning.loggers.callback import RecoveryLogging
 

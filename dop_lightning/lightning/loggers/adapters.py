@@ -1,7 +1,7 @@
-"""One interface to the loggers of Lightning, which log pictures and summaries each in its own way.
+"""Common interface to the loggers of Lightning, which log pictures and summaries in different ways.
 
-The adapters call the methods that Lightning documents. A logger without an adapter of its own gets hyperparameters,
-metrics, and pictures if it has a method ``log_image``.
+The adapters call methods that Lightning documents. Loggers without a specific adapter receive hyperparameters, metrics,
+and, if they have a method ``log_image``, pictures.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ Parameters = Mapping[str, Any]
 
 
 class Adapter:
-    """Any logger.
+    """Adapter of any logger.
 
     Args:
         logger: a logger of a trainer.
@@ -32,32 +32,32 @@ class Adapter:
         self.logger.log_hyperparams(dict(parameters))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log numbers at an iteration; keys are tags, ``psnr``, or tags of problems, ``psnr/photo``."""
+        """Log numbers at an iteration. Keys are tags, such as ``psnr``, or tags of problems, such as ``psnr/photo``."""
         self.logger.log_metrics(metrics=dict(metrics), step=step)
         self.logger.save()
 
     def log_picture(self, key: str, picture: Picture, step: int) -> None:
-        """Log a picture of an iteration, ``recovered/photo``, if the logger takes any."""
+        """Log a picture at an iteration, such as ``recovered/photo``, if the logger supports pictures."""
         if hasattr(self.logger, "log_image"):
             self.logger.log_image(key=key, images=[picture], step=step)
 
     def log_final(
         self, scores: Mapping[str, float], known: Mapping[str, Any], statuses: Mapping[str, str], step: int
     ) -> None:
-        """Log how a run ended.
+        """Log the end of a run.
 
         Args:
-            scores: final scores by key, of the mean and of problems.
-            known: the last values that were logged; a score that equals its last value is not logged again.
-            statuses: by key, ``status`` and ``status/photo``.
-            step: the iteration that the run has reached.
+            scores: final scores by key: means, and scores of problems.
+            known: last logged values; a score that equals its last value is not logged again.
+            statuses: statuses by key: ``status`` and ``status/photo``.
+            step: final iteration of the run.
         """
         if new := _changed(scores, known):
             self.log_metrics(new, step)
 
 
 class _CSV(Adapter):
-    """The last value of each column of ``metrics.csv`` is final; the last row holds the statuses as text."""
+    """Log final scores as the last values in ``metrics.csv``, and statuses as text in its last row."""
 
     def log_final(
         self, scores: Mapping[str, float], known: Mapping[str, Any], statuses: Mapping[str, str], step: int
@@ -66,7 +66,7 @@ class _CSV(Adapter):
 
 
 class _TensorBoard(Adapter):
-    """The tab HPARAMS shows the settings beside the last values of all curves, which are the final scores."""
+    """Show the settings in the tab HPARAMS, next to the last values of all curves, which are the final scores."""
 
     def log_hyperparameters(self, parameters: Parameters) -> None:
         self.logger.log_hyperparams(dict(parameters), {})  # for hparams.yaml; no hp_metric
@@ -84,13 +84,13 @@ class _TensorBoard(Adapter):
         writer = self.logger.experiment
         writer.add_text("status", "\n".join(f"- {key}: {status}" for key, status in statuses.items()), step)
         whole = statuses["status"]
-        if whole != "interrupted":  # which may be resumed, and TensorBoard keeps the first end that it reads
+        if whole != "interrupted":  # an interrupted run may be resumed, but TensorBoard keeps the first end
             writer.file_writer.add_summary(session_end("diverged" if whole == "diverged" else "done"), step)
         self.logger.save()
 
 
 class _Wandb(Adapter):
-    """Scores and statuses are in the summary of the run."""
+    """Add scores and statuses to the summary of the run."""
 
     def log_final(
         self, scores: Mapping[str, float], known: Mapping[str, Any], statuses: Mapping[str, str], step: int
@@ -100,16 +100,16 @@ class _Wandb(Adapter):
 
 
 class _MLflow(Adapter):
-    """Names follow :mod:`~dop_lightning.lightning.loggers.names`; statuses are tags of the run."""
+    """Convert names by :mod:`~dop_lightning.lightning.loggers.names`, and log statuses as tags of the run."""
 
     def log_hyperparameters(self, parameters: Parameters) -> None:
-        """Log what the run does not hold yet: MLflow never changes a parameter."""
+        """Log new parameters only, since MLflow never changes a parameter."""
         new = mlflow_parameters(parameters)
         held = self.logger.experiment.get_run(self.logger.run_id).data.params
         if other := [key for key in new if key in held and held[key] != str(new[key])[: len(held[key])]]:
             rank_zero_warn(
-                f"MLflow keeps the first value of a parameter; {', '.join(other[:3])} of this run changed since, and "
-                "keeps its old value there"
+                f"MLflow keeps the first value of a parameter; {', '.join(other[:3])} of this run changed since then, "
+                "but MLflow keeps the old value"
             )
         self.logger.log_hyperparams({key: value for key, value in new.items() if key not in held})
 

@@ -1,4 +1,4 @@
-"""A callback that passes hyperparameters, pictures and final scores on to the loggers of a Trainer."""
+"""Callback that sends hyperparameters, pictures and final scores to the loggers of a Trainer."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class RecoveryLogging(RecoveryCallback):
-    """Logs hyperparameters, pictures and final scores; curves are logged without it.
+    """Log hyperparameters, pictures and final scores. Curves are logged without this callback.
 
     :class:`~dop_lightning.lightning.module.DoubleOverparameterization` adds it to every trainer with a logger. Pass
-    one to the trainer to change its arguments.
+    an instance to the trainer to change the arguments.
 
     Args:
-        images_every: evaluations between two pictures of X̂ and ŝ; 0 logs only the last ones.
-        most_pictures: problems with pictures, spread over all of them; 0 logs none.
+        images_every: number of evaluations between two pictures of X̂ and ŝ; 0 logs only the last ones.
+        most_pictures: maximum number of problems with pictures, evenly spaced; 0 logs none.
 
     Raises:
-        ValueError: an argument is below 0.
+        ValueError: an argument is negative.
     """
 
     def __init__(self, images_every: int = 10, most_pictures: int = 10) -> None:
@@ -48,7 +48,7 @@ class RecoveryLogging(RecoveryCallback):
     # -------------------------------------------------------------------------------------------- hyperparameters
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log hyperparameters in place of Lightning, which would log them before the rates are known."""
+        """Log hyperparameters instead of Lightning, which would log them before the rates are known."""
         self._adapters = adapters_of(trainer.loggers) if trainer.is_global_zero else []
         parts: list[Any] = [pl_module, trainer.datamodule]  # type: ignore[attr-defined]
         self._taken = [part for part in parts if getattr(part, "_log_hyperparams", False)] if self._adapters else []
@@ -83,7 +83,7 @@ class RecoveryLogging(RecoveryCallback):
         self._pictured = {problem.name for problem, _ in sample(data.wholes, data.mosaics, most)}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log hyperparameters, unless this is a validation of a fit."""
+        """Log hyperparameters, unless the validation is part of a fit."""
         if trainer.state.fn == "validate":
             self._log_hyperparameters(trainer, pl_module)
 
@@ -106,7 +106,7 @@ class RecoveryLogging(RecoveryCallback):
                     self._log_pictures(problem, {"observation": observed(problem)}, state.iteration)
 
     def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
-        """Log pictures at every tenth evaluation, or as ``images_every`` says; the last ones come with the end."""
+        """Log pictures every ``images_every`` evaluations. The last ones are logged at the end of each problem."""
         every = self.images_every * module.evaluate_every
         if every == 0 or look.iteration % every != 0 or look.iteration == module.maximum:
             return
@@ -124,24 +124,24 @@ class RecoveryLogging(RecoveryCallback):
     # ----------------------------------------------------------------------------------------------- final scores
 
     def on_problem_end(self, trainer: pl.Trainer, module: Any, outcome: Outcome) -> None:
-        """Log the last pictures of a problem, and remember its scores."""
+        """Log the last pictures of a problem, and keep its scores."""
         self._ended = True
         self._final[outcome.problem.name] = dict(outcome.scores)
         if outcome.problem.name in self._pictured:
             self._log_ends(outcome, outcome.iteration)
 
     def problem_state(self, name: str) -> dict[str, Any]:
-        """The final scores of a problem that has ended."""
+        """Return the final scores of a problem that has ended."""
         return dict(self._final.get(name, {}))
 
     def load_problem_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """The final scores of a problem that has ended."""
+        """Load the final scores of a problem that has ended."""
         self._final[name] = dict(state)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log final scores, iterations and statuses: the means, and those of at most 40 problems.
 
-        An image in tiles is logged as a whole besides.
+        Images in tiles are logged as a whole in addition.
         """
         if not self._ended or not self._adapters:
             return
@@ -166,7 +166,7 @@ class RecoveryLogging(RecoveryCallback):
             adapter.log_final(logged, known, statuses, trainer.global_step)
 
     def _whole_images(self, module: Any) -> Iterator[Outcome]:
-        """Images in tiles, a sample, all of whose tiles are of this process."""
+        """Yield the outcomes of a sample of images in tiles, if all of their tiles belong to this process."""
         mosaics = module.data.mosaics
         for place in spread(len(mosaics), self.most_pictures):
             name = list(mosaics)[place]
@@ -178,16 +178,16 @@ class RecoveryLogging(RecoveryCallback):
         self._log_pictures(outcome.problem, tensors, step)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let go of the loggers."""
+        """Restore the settings of module and data module."""
         self._give_back()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Let go of the loggers."""
+        """Restore the settings of module and data module."""
         self._give_back()
 
 
 def _in_all(statuses: list[str]) -> str:
-    """The status that all problems have, or how many have which.
+    """Return the common status of all problems, or the number of problems with each status.
 
     >>> _in_all(["done", "done"]), _in_all(["done", "diverged", "done"])
     ('done', '2 done, 1 diverged')

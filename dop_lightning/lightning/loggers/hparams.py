@@ -1,9 +1,9 @@
-"""What TensorBoard's HPARAMS tab shows of a problem: its settings, and how it ended.
+"""Summaries for TensorBoard's HPARAMS tab: the settings of a problem, and how it ended.
 
-The two summaries lie in the problem's own run. ``SummaryWriter.add_hparams`` would put them into a second one beside
-it, and write a list of columns besides, of which TensorBoard takes the first that it finds: columns of other problems
-would be missing. Without such a list it gathers the columns of all runs itself, those that differ first, and shows the
-last value of every curve beside them.
+The two summaries are in the problem's own TensorBoard run. ``SummaryWriter.add_hparams`` would create a second run and
+also write a list of columns. TensorBoard uses the first such list that it finds, which would hide the columns of other
+problems. Without a list, it collects the columns of all runs, those that differ first, and shows the last value of
+every curve next to them.
 """
 
 import math
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 def hyperparameters(problem: Problem, state: State, k: int) -> dict[str, Attribute]:
-    """The columns of a problem: its attributes, seed, rates, and the classes of the parts it is recovered by.
+    """Return the columns of a problem: its attributes, seed, rates, and the classes of its parts.
 
     Args:
-        problem: of which there is a row in the table of results: an image, where its tiles are what is recovered.
-        state: the batch that it is recovered in, itself or as a tile.
-        k: its position there.
+        problem: a problem with a row in the table of results; of an image in tiles, the whole image.
+        state: batch in which the problem, or a tile of it, is recovered.
+        k: position in the batch.
 
     Returns:
-        By name; what has no meaning for the method is left out.
+        Values by name, without settings that do not apply to the method.
     """
     return {**problem.attributes, "seed": problem.seed, **state.settings(k)}
 
 
 def session_start(columns: Mapping[str, Attribute], group: str) -> "Summary":
-    """The summary with the settings of a problem.
+    """Create the summary with the settings of a problem.
 
     Args:
-        columns: by name. Numbers that are not finite are left out: the tab would show nothing at all.
-        group: runs of one group share a row, with the means of their scores.
+        columns: values by name. Non-finite numbers are skipped, since the tab would display nothing at all.
+        group: name of the group; runs of a group share a row, with the means of their scores.
     """
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
     info = plugin_data_pb2.SessionStartInfo(group_name=group)
     for name, value in columns.items():
-        if isinstance(value, bool):  # which is an int as well
+        if isinstance(value, bool):  # before int, its base class
             info.hparams[name].bool_value = value
         elif isinstance(value, str):
             info.hparams[name].string_value = value
@@ -55,10 +55,10 @@ def session_start(columns: Mapping[str, Attribute], group: str) -> "Summary":
 
 
 def session_end(status: Status) -> "Summary":
-    """The summary with the end of a problem: a failure where it diverged.
+    """Create the summary with the end of a problem, which is a failure if it diverged.
 
     Args:
-        status: a final one; of an interrupted problem TensorBoard would keep what is told first.
+        status: final status. Do not log interrupted problems, since TensorBoard keeps the first end.
     """
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

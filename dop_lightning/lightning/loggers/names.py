@@ -1,4 +1,4 @@
-"""Names of metrics, parameters and pictures that a logger accepts."""
+"""Convert names of metrics, parameters and pictures to names that a logger accepts."""
 
 import re
 import unicodedata
@@ -10,14 +10,14 @@ _REFUSED = re.compile(r"[^A-Za-z0-9_. -]")
 
 
 def mlflow_key(key: str) -> str:
-    """Return the name that MLflow gets for a metric or picture such as ``psnr/photo``.
+    """Return the MLflow name of a metric or picture such as ``psnr/photo``.
 
-    MLflow keeps metrics as files: ``psnr`` cannot be beside ``psnr/photo``, so that the slash after the tag becomes a
-    dot. Letters lose their accents; any other character than A–Z, a–z, 0–9, ``_``, ``-``, ``.`` and the space becomes
-    ``_``. Where characters changed, a checksum of the name is appended, so that names stay different.
+    MLflow stores metrics as files, and ``psnr`` and ``psnr/photo`` cannot coexist, so the slash after the tag becomes a
+    dot. Accents are removed from letters. Any other character than A–Z, a–z, 0–9, ``_``, ``-``, ``.`` and the space
+    becomes ``_``. If characters were changed, a checksum of the name is appended, so that names remain unique.
 
     Args:
-        key: a tag, or a tag and a problem's name, with a slash between.
+        key: a tag, or a tag and the name of a problem, separated by a slash.
 
     >>> mlflow_key("psnr"), mlflow_key("psnr/photo-1"), mlflow_key("psnr/é/照片")
     ('psnr', 'psnr.photo-1', 'psnr.e___-5831')
@@ -27,7 +27,7 @@ def mlflow_key(key: str) -> str:
 
 
 def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested hyperparameters as MLflow gets them, with plain names joined by slashes.
+    """Return nested hyperparameters with flat names for MLflow, joined by slashes.
 
     >>> mlflow_parameters({"alpha": {"photo (1)": 3.0}, "noise": [{"class_path": "a.B"}], "seeds": [0, 1]})
     {'alpha/photo _1_-d88a': 3.0, 'noise/0/class_path': 'a.B', 'seeds': [0, 1]}
@@ -36,7 +36,7 @@ def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Return the values of nested dictionaries, and of lists of dictionaries, by their path."""
+    """Return the values of nested dictionaries, and of lists of dictionaries, by path."""
     found: dict[tuple[str, ...], Any] = {}
     for key, value in parameters.items():
         if isinstance(value, list) and value and all(isinstance(inner, Mapping) for inner in value):
@@ -51,6 +51,6 @@ def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 def _plain(name: str) -> str:
     letters = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
     plain = _REFUSED.sub("_", "".join(letters))
-    if not plain.strip(". "):  # no name of a file
+    if not plain.strip(". "):  # not a valid file name
         plain = "_"
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode(errors='surrogatepass')) & 0xFFFF:04x}"

@@ -1,4 +1,4 @@
-"""The hyperparameters of a run as loggers get them: those of module and data module, with the rates that are used."""
+"""Hyperparameters of a run for loggers: those of module and data module, with the resolved rates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ RATES = ("tau", "alpha")
 
 
 def resolved_rates(roster: Roster) -> dict[str, Any]:
-    """Return τ and α of a run: one number if all problems have the same, else by problem, for at most 40 of them.
+    """Return τ and α of a run: one number if they agree for all problems, otherwise values of at most 40 problems.
 
-    A rate that the method has no use for is left out.
+    Rates that the method does not use are left out.
 
     Args:
         roster: the problems.
@@ -34,9 +34,9 @@ def resolved_rates(roster: Roster) -> dict[str, Any]:
 
 
 def merge(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of a module and of its data module together, without those of Lightning itself.
+    """Merge the hyperparameters of a module and its data module, without those that Lightning adds.
 
-    A key that both have, with different values, is ``data/key`` for the data module.
+    If both have a key with different values, the key of the data module becomes ``data/key``.
 
     >>> merge({"tau": 0.1, "block": 100, "_instantiator": "…"}, {"seeds": 3, "block": 8})
     {'tau': 0.1, 'block': 100, 'seeds': 3, 'data/block': 8}

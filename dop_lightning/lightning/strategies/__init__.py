@@ -1,4 +1,4 @@
-"""How the problems of a run are spread over processes: each has its own, and they exchange nothing on the way."""
+"""Distribute the problems of a run among processes, which work independently and do not communicate."""
 
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 

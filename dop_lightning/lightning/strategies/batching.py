@@ -1,4 +1,4 @@
-"""Batches as large as memory allows."""
+"""Form batches as large as memory allows."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,22 +8,22 @@ from dop_lightning.lightning.strategies.plan import even_size
 from dop_lightning.problems.problem import Problem, of_one_shape
 
 SHARE_FOR_BATCHES = 0.6
-"""Of the memory that is free, what a batch may take where nothing is said."""
+"""Fraction of the available memory that a batch may use by default."""
 
 
 def automatic_batches(
     problems: Sequence[Problem], begin: Callable[[Problem], State], limit: int, ranks: int
 ) -> list[list[str]]:
-    """As many problems in a batch as memory allows, and as there are for each process.
+    """Form batches that are as large as memory allows, with at least one batch per process if possible.
 
-    The networks of a batch run one after the other on a CPU, where a batch of them would take more memory and no less
-    time: there each has a batch of its own.
+    On a CPU, the networks of a batch run one after the other, so a larger batch would take more memory without saving
+    time. Such batches have one problem each.
 
     Args:
-        problems: of a run, of any shapes.
-        begin: makes the state of one problem, which is thrown away.
-        limit: bytes that a batch at work may take.
-        ranks: processes that share the batches.
+        problems: problems of a run, of any shapes.
+        begin: creates a temporary state of one problem.
+        limit: maximum memory of an active batch in bytes.
+        ranks: number of processes that share the batches.
 
     Returns:
         The names of the problems of each batch.

@@ -1,4 +1,4 @@
-"""The processes of a run on this machine: started by the first one, which waits for them and passes signals on."""
+"""Launch the processes of a run on this machine. The first process waits for the others and forwards signals."""
 
 import os
 import secrets
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class ChildProcessLauncher(_SubprocessScriptLauncher):
-    """Starts one process more for every further device, as Lightning does, but lets each live and die by itself.
+    """Start one process for each additional device, like Lightning, but let the processes end independently.
 
-    Lightning ends all processes when one has died, and returns while others are still at work. Here the others go on,
+    Lightning ends all processes if one has died, and returns while others are still running. Here the others continue,
     and :meth:`launch` returns when the last one has ended.
 
     Args:
-        environment: what the processes know of each other.
-        processes: on this machine.
-        nodes: machines.
-        has_shared: returns whether the first process has told the others what to work on.
+        environment: cluster environment of the processes.
+        processes: number of processes on this machine.
+        nodes: number of machines.
+        has_shared: returns whether the first process has sent the plan to the others.
         on_end: called when all processes have ended.
 
     Attributes:
-        command: what starts a process; by default the command that has started this one.
-        stopped_by: the signal that came while this process had done its part and waited for the others.
+        command: command that starts a process; by default the one that started this process.
+        stopped_by: signal received while this process had finished its work and was waiting for the others.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         self.stopped_by: Literal["", "SIGINT", "SIGTERM"] = ""
 
     def launch(self, function: Callable, *args: Any, trainer: "pl.Trainer | None" = None, **kwargs: Any) -> Any:
-        """Start the other processes, do this one's part, and wait for the others.
+        """Start the other processes, run ``function``, and wait for the others.
 
         Raises:
-            ValueError: the environment's number of processes is not that of the trainer.
+            ValueError: the number of processes of the environment is not that of the trainer.
         """
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         external = self.cluster_environment.creates_processes_externally
@@ -72,20 +72,20 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
-                if not self._has_shared():  # they wait for what they will not be told
+                if not self._has_shared():  # the others wait for a plan that will not be sent
                     self.kill(signal.SIGTERM)
                 elif any(process.poll() is None for process in self.procs):
-                    print(f"This process has failed ({error!r:.300}); the others go on", file=sys.stderr)
+                    print(f"This process has failed ({error!r:.300}); the others continue", file=sys.stderr)
                 raise
             finally:
                 self._wait()
                 self._on_end()
 
     def environment(self, folder: str | Path) -> dict[str, str]:
-        """Return what the environment tells all processes of the run.
+        """Return the environment variables of all processes of the run.
 
         Args:
-            folder: of the run.
+            folder: folder of the run.
         """
         cluster = self.cluster_environment
         return {
@@ -98,7 +98,7 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
 
     @property
     def start_command(self) -> list[str]:
-        """What starts a process."""
+        """Command that starts a process."""
         return list(self.command or _basic_subprocess_cmd())
 
     def _start(self, local_rank: int) -> subprocess.Popen:
@@ -107,12 +107,12 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
         )
 
     def kill(self, signum: int) -> None:
-        """Send a signal to the other processes that are still there."""
+        """Send a signal to the other processes that are still running."""
         for process in self.procs:
             process.send_signal(signum)
 
     def _wait(self) -> None:
-        """Until the last process has ended; a signal is passed on, and a second one ends them at once."""
+        """Wait for the other processes. Signals are forwarded; a second one ends them immediately."""
         with handling(self._handle):
             while any(process.poll() is None for process in self.procs):
                 time.sleep(0.05)
@@ -120,23 +120,23 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
     def _handle(self, number: int, _: FrameType | None) -> None:
         if not self.stopped_by:
             self.stopped_by = "SIGINT" if number == signal.SIGINT else "SIGTERM"
-            print("\nStopping the other processes (again: at once)", file=sys.stderr)
+            print("\nStopping the other processes (press again to stop immediately)", file=sys.stderr)
         self.kill(number)
 
     def deaths(self) -> list[int]:
-        """Return the local ranks of the processes that were ended by a signal that this one has not passed on."""
+        """Return the local ranks of the processes that were killed by a signal."""
         codes = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
         return [rank for rank, code in codes.items() if code is not None and code < 0]
 
     def failures(self) -> dict[int, str]:
-        """How processes ended that had neither done their part nor been told to stop, by local rank."""
+        """Return how the processes that failed have ended, by local rank. Successful and stopped ones are skipped."""
         told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
         return {rank: format_exit(code) for rank, code in ends.items() if code not in told}
 
 
 def format_exit(code: int) -> str:
-    """Return how a process has ended, in words.
+    """Describe how a process has ended, by its exit status.
 
     >>> format_exit(-9), format_exit(2)
     ('was ended by SIGKILL', 'ended with the status 2')
@@ -146,7 +146,7 @@ def format_exit(code: int) -> str:
 
 @contextmanager
 def environment_variables(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables inside a block, and restore the earlier ones, so that another run may follow."""
+    """Set environment variables inside a block, and restore the previous values afterwards."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -161,12 +161,12 @@ def environment_variables(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM to a handler, where they can be had."""
+    """Handle SIGINT and SIGTERM inside a block, in the main thread."""
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             before[number] = signal.signal(number, handler)
-        except ValueError:  # not the main thread: nobody sends it signals
+        except ValueError:  # not the main thread, which alone receives signals
             break
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which problems of a run go together, and which process works on which of them. Plain Python."""
+"""Assignment of problems to batches, and of batches to processes. Plain Python."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,33 +7,34 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a run, and how they are dealt.
+    """The batches of a run, and their assignment to processes.
 
     Attributes:
-        batches: names of problems, batch by batch.
-        ranks: positions in ``batches``, rank by rank; each batch belongs to one rank.
+        batches: names of the problems of each batch.
+        ranks: positions in ``batches`` for each rank; each batch belongs to one rank.
     """
 
     batches: list[list[str]]
     ranks: list[list[int]]
 
     def to_json(self) -> dict[str, Any]:
-        """Lists alone."""
+        """Return the plan as dictionaries and lists."""
         return asdict(self)
 
 
 def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
-    """Deal batches to ranks, so that the rank with the most work has little more than the others.
+    """Assign batches to ranks with balanced costs.
 
-    The costliest go first, each to the rank that has the least to do yet (of equals, that with the fewest batches, then
-    the first): at most 4/3 of the best possible [Graham, 1969]. The same costs are dealt in the same way everywhere.
+    Batches are assigned in order of decreasing cost, each to the rank with the least total cost so far (ties: the
+    fewest batches, then the lowest rank). The largest total is at most 4/3 of the optimum [Graham, 1969]. The result is
+    deterministic.
 
     Args:
-        costs: of the batches, in any unit, at least 0.
-        ranks: how many, at least 1.
+        costs: costs of the batches, in any unit, non-negative.
+        ranks: number of ranks, at least 1.
 
     Returns:
-        The positions of each rank's batches, in their order.
+        The positions of each rank's batches, in increasing order.
 
     >>> deal([5, 3, 3, 2, 2, 0], 2)
     [[0, 3, 5], [1, 2, 4]]
@@ -48,12 +49,12 @@ def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
 
 
 def even_size(problems: int, most: int, ranks: int) -> int:
-    """The size of batches of about equal size, so that every rank gets as many as any other.
+    """Return a batch size that gives each rank the same number of about equally large batches.
 
     Args:
-        problems: of one shape, at least 1.
-        most: problems in a batch that memory allows, at least 1.
-        ranks: that share them, at least 1.
+        problems: number of problems of one shape, at least 1.
+        most: maximum number of problems in a batch, at least 1.
+        ranks: number of ranks, at least 1.
 
     >>> even_size(1000, 300, 2), even_size(10, 4, 1), even_size(3, 100, 8)
     (250, 4, 1)

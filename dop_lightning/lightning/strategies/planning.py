@@ -1,4 +1,4 @@
-"""The plan of a run: batches, and which process works on which of them."""
+"""Plan of a run: its batches, and their assignment to processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from dop_lightning.runs.results import remaining
 
 
 def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
-    """Return the plan of the first process, the same in all of them, and group the problems by it.
+    """Return the plan of the first process, the same in all processes, and form the batches.
 
     Args:
         trainer: the trainer.
-        data: a data module.
-        begin: makes the state of one problem alone, which is thrown away.
+        data: the data module.
+        begin: creates a temporary state of a single problem.
     """
     taken = taken_batches()
     if gives_all_away():
@@ -40,21 +40,21 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
 
 
 def _plan_of_taker(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
-    """The batches of a run that is at work, of which this process takes some over from a dead one.
+    """Return the plan of a process that takes over batches of a dead process in an active run.
 
     Raises:
         ValueError: the run has no such batches.
     """
     batches = data.plan or []
     if not set(taken) <= set(range(len(batches))):
-        raise ValueError(f"{TAKEN} must hold numbers of batches of the run, below {len(batches)}, got {taken}")
+        raise ValueError(f"{TAKEN} must contain batch numbers of the run, below {len(batches)}, got {taken}")
     ranks: list[list[int]] = [[] for _ in range(trainer.world_size)]
     ranks[trainer.global_rank] = taken
     return Plan(batches, ranks)
 
 
 def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
-    """The batches of a run that was started before, then those of new problems; dealt by what is left to do."""
+    """Plan the batches of an earlier start and those of new problems, balanced by their remaining iterations."""
     kept = data.plan or []
     known = {name for batch in kept for name in batch}
     new = [problem for problem in data.problems if problem.name not in known]
@@ -67,7 +67,7 @@ def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> 
 def _new_batches(
     trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State], problems: Sequence[Problem]
 ) -> list[list[str]]:
-    """Return the names of problems, batch by batch, as the data module asks for."""
+    """Return the names of problems by batch, according to the batch size of the data module."""
     if not problems:
         return []
     if data.batch_size != "auto":

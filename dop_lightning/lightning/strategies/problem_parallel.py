@@ -1,4 +1,4 @@
-"""``problem_parallel``: whole batches of problems dealt to processes, without a process group."""
+"""Strategy ``problem_parallel``: distribute whole batches of problems among processes, without a process group."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 class ProblemParallelStrategy(ParallelStrategy):
-    """Every process works on problems of its own: no gradients, no barriers, no process group.
+    """Strategy in which every process works on different problems, without gradient exchange or a process group.
 
-    Independent problems have nothing to tell each other, and a process group would make all of them wait for the
-    slowest and die with the first. Processes are those of ``--trainer.devices`` on this machine, of torchrun, or of
-    SLURM, with GPUs or without. On a CPU they divide its threads. The first of them decides at the start who works on
-    what (:meth:`share`); from then on nobody waits for anybody. ``dop fit`` lets another process take over the
-    work of one that dies.
+    Problems are independent, and a process group would make all processes wait for the slowest one and end with the
+    first one that fails. Processes are started by ``--trainer.devices`` on this machine, by torchrun or by SLURM, with
+    or without GPUs. On a CPU, they divide its threads. At the start, the first process assigns the batches
+    (:meth:`share`); afterwards, no process waits for another. With ``dop fit``, another process takes over the work of
+    a process that dies.
 
-    ``Trainer(strategy="problem_parallel", devices=4)``, ``--trainer.devices 4``.
+    Use ``Trainer(strategy="problem_parallel", devices=4)``, or ``--trainer.devices 4``.
 
     Attributes:
-        has_shared: whether the first process has told the others what to work on.
-        plan: who works on what; ``None`` before it is known.
+        has_shared: whether the first process has sent the plan to the others.
+        plan: assignment of the batches; ``None`` before it is known.
     """
 
     strategy_name = "problem_parallel"
@@ -44,17 +44,17 @@ class ProblemParallelStrategy(ParallelStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        """The device of this process."""
+        """Device of this process."""
         return _known("parallel_devices", self.parallel_devices)[self.local_rank]
 
     @property
     def num_processes(self) -> int:
-        """Processes on this machine."""
+        """Number of processes on this machine."""
         return len(self.parallel_devices or [])
 
     @property
     def num_nodes(self) -> int:
-        """Machines."""
+        """Number of machines."""
         return self._num_nodes
 
     @num_nodes.setter
@@ -71,29 +71,29 @@ class ProblemParallelStrategy(ParallelStrategy):
         )
 
     def set_world_ranks(self) -> None:
-        """Tell the environment and Lightning's messages which process this is."""
+        """Set the rank of this process in the environment and for Lightning's messages."""
         environment = _known("cluster_environment", self.cluster_environment)
         environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
         environment.set_world_size(self.num_nodes * self.num_processes)
         rank_zero_only.rank = environment.global_rank()  # type: ignore[attr-defined]
 
     def setup_environment(self) -> None:
-        """Choose the device, and a share of the threads."""
+        """Select the device and the number of threads."""
         self.set_world_ranks()
         set_threads(self.num_processes)
         super().setup_environment()
 
     def share(self, name: str, decide: Callable[[], Any], run: Path) -> Any:
-        """What the first process decides, for all of them; of a single one, its own decision.
+        """Return a decision of the first process in all processes.
 
         Args:
-            name: of the decision, of letters.
-            decide: called by the first process; gives what JSON can hold.
-            run: the folder of the run, which all processes see.
+            name: name of the decision, of letters only.
+            decide: called in the first process only; returns a JSON-serializable value.
+            run: folder of the run, shared by all processes.
 
         Raises:
             ValueError: the first process has ended, or has not decided in time.
-            OSError: the folder cannot be written.
+            OSError: the folder is not writable.
         """
         if self.world_size == 1:
             return decide()
@@ -104,47 +104,47 @@ class ProblemParallelStrategy(ParallelStrategy):
         return decided
 
     def teardown(self) -> None:
-        """Wait for those who have not been told yet, unless this process waits for their end anyway."""
+        """Wait until all processes have received the decision, unless this process waits for their end anyway."""
         started = getattr(self._launcher, "procs", [])
         if self._rendezvous is not None and not started:
             self._rendezvous.close()
         super().teardown()
 
     def _end_sharing(self) -> None:
-        """After the end of all processes that this one has started."""
+        """Stop answering after the end of all processes started by this one."""
         if self._rendezvous is not None:
             self._rendezvous.close(wait=False)
 
     def model_to_device(self) -> None:
-        """Bring the module to the device."""
+        """Move the module to the device."""
         _known("model", self.model).to(self.root_device)
 
     def barrier(self, name: str | None = None) -> None:
-        """Nobody waits."""
+        """No-op: processes do not wait for each other."""
 
     def broadcast(self, obj: T, src: int = 0) -> T:
-        """Each process has its own."""
+        """Return ``obj``: each process has its own value."""
         return obj
 
     def reduce(self, tensor: Tensor | Any, *args: Any, **kwargs: Any) -> Tensor | Any:
-        """Each process has its own."""
+        """Return ``tensor``: each process has its own value."""
         return tensor
 
     def all_gather(self, tensor: Tensor, group: Any | None = None, sync_grads: bool = False) -> Tensor:
-        """Each process has its own."""
+        """Return ``tensor``: each process has its own value."""
         return tensor
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """Each process decides for itself."""
+        """Return ``decision``: each process decides for itself."""
         return decision
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Every process saves its own problems."""
+        """Save the problems of this process."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
 
 def _known(name: str, value: T | None) -> T:
-    """What Lightning sets before it calls a strategy."""
+    """Return a value that Lightning sets before it calls a strategy."""
     if value is None:
         raise RuntimeError(f"problem_parallel needs {name}, which the Trainer sets before it starts")
     return value
@@ -153,5 +153,5 @@ def _known(name: str, value: T | None) -> T:
 StrategyRegistry.register(
     ProblemParallelStrategy.strategy_name,
     ProblemParallelStrategy,
-    description="Whole batches of problems dealt to processes, without a process group",
+    description="Distribute whole batches of problems among processes, without a process group",
 )

@@ -1,6 +1,6 @@
-"""What the first process of a run decides for all of them, passed on by files in the folder of the run.
+"""Send decisions of the first process of a run to the others, by files in the folder of the run.
 
-No process listens on a network: whoever may write to the folder of a run may take part in it, and nobody else.
+No network ports are used: only those who can write to the folder of a run can take part in it.
 """
 
 import hashlib
@@ -21,28 +21,28 @@ from dop_lightning.foundation.atomic import write_atomically
 from dop_lightning.foundation.launched import is_orphan, start_name
 
 FOLDER = Path("checkpoints") / "rendezvous"
-"""Where questions and answers are, in the folder of the run."""
+"""Folder of questions and answers, relative to the folder of the run."""
 
 PATIENCE = 600.0
-"""Seconds that a process waits for the first one: it may read many files before it decides."""
+"""Maximum waiting time for the first process in seconds; it may read many files before it decides."""
 
 FAREWELL = 60.0
-"""Seconds that the first one waits at its end for those that have not asked yet."""
+"""Maximum time in seconds that the first process waits at its end for those that have not asked yet."""
 
 PAUSE = 0.05
-"""Seconds between two looks into the folder, at first; at most twenty times as long later."""
+"""Initial time between two listings of the folder in seconds; it increases up to twenty times."""
 
 
 class Rendezvous:
-    """Questions of the processes of a run, and the answers of the first one.
+    """Questions of the processes of a run, and the answers of the first process.
 
-    A question is an empty file with a random name; its answer has the same name and another suffix. So nobody takes an
-    answer that an earlier start has left. The first process answers until :meth:`close`, in a thread: processes may
-    come late, or be started again. Once all have been told, nobody waits for anybody, and any of them may die.
+    A question is an empty file with a random name. Its answer has the same name with another suffix, so that answers
+    left by an earlier start are ignored. The first process answers in a thread until :meth:`close`, since processes may
+    start late or restart. After all processes have received the answers, none waits for another, and any may die.
 
     Args:
-        environment: knows the ranks.
-        run: the folder of the run, the same one for all processes.
+        environment: cluster environment, which provides the ranks.
+        run: folder of the run, shared by all processes.
     """
 
     def __init__(self, environment: ClusterEnvironment, run: Path) -> None:
@@ -58,15 +58,15 @@ class Rendezvous:
         self._thread: threading.Thread | None = None
 
     def share(self, name: str, decide: Callable[[], Any]) -> Any:
-        """Return what the first process decides; all processes call this equally often.
+        """Return a decision of the first process. All processes must call this the same number of times.
 
         Args:
-            name: of the decision, of letters.
-            decide: called by the first process alone; returns what JSON can hold.
+            name: name of the decision, of letters only.
+            decide: called in the first process only; returns a JSON-serializable value.
 
         Raises:
             ValueError: the first process has ended, or has not decided in time.
-            OSError: the folder cannot be written.
+            OSError: the folder is not writable.
         """
         count = self._asked[name] = self._asked.get(name, 0) + 1
         key = f"{name}{count}"
@@ -85,21 +85,21 @@ class Rendezvous:
         end, pause = time.monotonic() + PATIENCE, PAUSE
         question.touch(exist_ok=False)
         try:
-            # a listing, since network file systems remember that a name was not there
+            # by a listing, since network file systems cache that a name does not exist
             while answer.name not in _names(self.folder):
                 if is_orphan():
-                    raise ValueError(f"rank {self.rank}: the first process has ended before it has told the {name}")
+                    raise ValueError(f"rank {self.rank}: the first process ended before it sent the {name}")
                 if time.monotonic() >= end:
                     raise ValueError(
-                        f"rank {self.rank}: the first process has not told the {name} within {PATIENCE:.0f} s in "
-                        f"{self.folder}; has it failed, or does it see another folder?"
+                        f"rank {self.rank}: the first process has not sent the {name} within {PATIENCE:.0f} s in "
+                        f"{self.folder}; check that it is running and uses the same folder"
                     )
                 time.sleep(pause)
                 pause = min(1.1 * pause, 20 * PAUSE)
             return answer.read_text(encoding="utf-8")
         finally:
             answer.unlink(missing_ok=True)
-            question.unlink(missing_ok=True)  # last: the first process takes it for a sign that the answer was read
+            question.unlink(missing_ok=True)  # last: this signals the first process that the answer was read
 
     def _answer(self) -> None:
         if self._thread is None:
@@ -112,13 +112,13 @@ class Rendezvous:
         while not self._stop.wait(pause):
             try:
                 pause = PAUSE if self._answer_new() else min(1.1 * pause, 20 * PAUSE)
-            except OSError as error:  # such as a full disk, which may have room later
+            except OSError as error:  # for example a full disk, which may have space later
                 if str(error) != failed:
                     failed = str(error)
                     print(f"{self.folder}: cannot answer the other processes ({error})", file=sys.stderr)
 
     def _answer_new(self) -> bool:
-        """Answer the questions of this start that have no answer yet, and return whether there was one."""
+        """Answer new questions of this start, and return whether there were any."""
         names = _names(self.folder)
         for question in self._answered.keys() - names:
             self._told.add(self._answered.pop(question))
@@ -135,10 +135,10 @@ class Rendezvous:
         return new
 
     def close(self, wait: bool = True) -> None:
-        """Answer no more, and remove what is left of this start.
+        """Stop answering, and remove the files of this start.
 
         Args:
-            wait: whether the first process waits until the others have been told, at most :data:`FAREWELL` seconds.
+            wait: whether the first process waits at most :data:`FAREWELL` seconds until the others have the answers.
         """
         if self._thread is None:
             return
@@ -150,7 +150,7 @@ class Rendezvous:
         self._thread = None
         for left in self.folder.glob(f"{self._start}.*"):
             left.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: questions of another start
+        with suppress(OSError):  # not empty: another start has questions
             self.folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page of a run, out of the files in its folder."""
+"""``report.html``: one self-contained page of a run, created from the files in its folder."""
 
 from dop_lightning.runs.report.page import render
 

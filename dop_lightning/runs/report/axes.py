@@ -1,4 +1,4 @@
-"""Axes of a chart: from values to places, and the values that are worth a tick."""
+"""Axes of a chart: map values to positions, and choose ticks."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ class Axis:
     """One axis of a chart.
 
     Attributes:
-        low: the value at ``start``.
-        high: the value at ``end``, above ``low``.
-        start: a place, in the units of the drawing.
-        end: another one.
-        log: whether equal ratios lie equally far from each other; values are above 0 then.
+        low: value at ``start``.
+        high: value at ``end``, greater than ``low``.
+        start: position of ``low``, in the units of the drawing.
+        end: position of ``high``.
+        log: whether the axis is logarithmic; its values are then positive.
     """
 
     low: float
@@ -26,7 +26,7 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """Return the position of a value."""
         low, high, at = (
             (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
         )
@@ -34,23 +34,23 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """A few round values between the ends."""
+        """A few round values within the axis."""
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
 
 
 def fitted(values: Sequence[float], start: float, end: float, log: bool = False, from_zero: bool = False) -> Axis:
-    """An axis on which all values have a place, with a little room at both ends.
+    """Return an axis that contains all values, with a small margin at both ends.
 
     Args:
-        values: at least one, all finite, above 0 where ``log``.
+        values: at least one value, all finite, and positive if ``log``.
         start: see :class:`Axis`.
         end: see :class:`Axis`.
         log: see :class:`Axis`.
-        from_zero: whether a linear axis begins at 0, for values that are not negative.
+        from_zero: whether a linear axis begins at 0, for non-negative values.
     """
     low, high = min(values), max(values)
     if log:
-        # values that are nearly equal have ticks around them, not numbers of many digits between them
+        # a wider range for nearly equal values, whose tick labels would otherwise need many digits
         room = max((high / low) ** 0.04, 1.05) if high > 2 * low else 3.0
         return Axis(low / room, high * room, start, end, log=True)
     if from_zero:
@@ -60,7 +60,7 @@ def fitted(values: Sequence[float], start: float, end: float, log: bool = False,
 
 
 def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, at most ``most`` of them.
+    """Return at most ``most`` multiples of 1, 2 or 5 times a power of ten.
 
     >>> linear_ticks(0, 3000), linear_ticks(-0.3, 0.9)
     ([0.0, 1000.0, 2000.0, 3000.0], [0.0, 0.5])
@@ -75,7 +75,7 @@ def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Powers of ten, every second or third where they are many; also 2 and 5 times these where they are few.
+    """Return powers of ten, thinned out if there are many; if there are few, also their multiples by 2 and 5.
 
     >>> log_ticks(0.02, 0.9), log_ticks(1e-9, 1)
     ([0.02, 0.05, 0.1, 0.2, 0.5], [1e-08, 1e-06, 0.0001, 0.01, 1.0])
@@ -90,7 +90,7 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def tick_label(value: float, log: bool = False) -> str:
-    """A tick in few letters.
+    """Format the label of a tick compactly.
 
     >>> tick_label(0.0), tick_label(150000), tick_label(0.05), tick_label(1e-5, log=True), tick_label(5e-4, log=True)
     ('0', '150k', '0.05', '10⁻⁵', '5·10⁻⁴')

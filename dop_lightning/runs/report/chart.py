@@ -1,4 +1,4 @@
-"""Charts of the page: where their axes, lines and bars lie. ``templates/chart.html.jinja`` draws them."""
+"""Charts of the page: positions of their axes, lines and bars. ``templates/chart.html.jinja`` draws them."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from dop_lightning.runs.report.text import number
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 388, 12, 192
-"""The sides of the field of a chart, in the units of the drawing."""
+"""Borders of the plot area of a chart, in the units of the drawing."""
 
 MOST_POINTS = 240
-"""Points of a line. More do not show at this size."""
+"""Maximum number of points of a line. More are not visible at this size."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Series:
     """A line of a chart.
 
     Attributes:
-        label: what it is.
-        points: (x, value), x rising, finite, and on the axes of the chart.
-        colour: 0 … 5, a class of the style sheet.
+        label: name of the line.
+        points: (x, value), with increasing x; finite, and within the axes of the chart.
+        colour: 0 to 5, a class of the style sheet.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Series:
 
 
 class LevelLine(NamedTuple):
-    """A horizontal line, and where its label is."""
+    """A horizontal line and the position of its label."""
 
     y: float
     label: str
@@ -42,7 +42,7 @@ class LevelLine(NamedTuple):
 
 
 class DrawnLine(NamedTuple):
-    """A line as attributes of SVG: places, values to read out, and the place of its end."""
+    """A line as SVG attributes: positions, values for the readout, and the position of its end."""
 
     label: str
     colour: int
@@ -56,15 +56,15 @@ class Chart:
     """A chart.
 
     Attributes:
-        title: what is drawn, with its unit.
-        x: the axis below.
-        y: the axis on the left; its place ``start`` is below ``end``.
-        x_label: what ``x`` is.
-        summary: what a reader who does not see it is told.
+        title: plotted quantity and its unit.
+        x: horizontal axis.
+        y: vertical axis; its position ``start`` is below ``end``.
+        x_label: label of the horizontal axis.
+        summary: text alternative for screen readers.
         series: lines.
         levels: (value, label) of dashed horizontal lines.
-        bars: rectangles as places (left, top, right, bottom).
-        outline: places that a second line goes through, under which nothing is read out.
+        bars: rectangles as positions (left, top, right, bottom).
+        outline: positions of a second line, without a readout.
         legend: (kind, label) of lines, bars and outline; a kind is a class of the style sheet.
     """
 
@@ -81,34 +81,34 @@ class Chart:
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is a line whose values can be read out."""
+        """Whether the chart has a line with a readout."""
         return any(len(series.points) > 1 for series in self.series)
 
     @property
     def x_ticks(self) -> list[tuple[float, str]]:
-        """Places and labels."""
+        """Positions and labels of the horizontal ticks."""
         return [(self.x(value), tick_label(value, self.x.log)) for value in self.x.ticks]
 
     @property
     def y_ticks(self) -> list[tuple[float, str]]:
-        """Places and labels."""
+        """Positions and labels of the vertical ticks."""
         return [(self.y(value), tick_label(value, self.y.log)) for value in self.y.ticks]
 
     @property
     def bars_path(self) -> str:
-        """The bars as a path of SVG."""
+        """Bars as an SVG path."""
         return "".join(
             f"M{left:.1f} {bottom:.1f}V{top:.1f}H{right:.1f}V{bottom:.1f}z" for left, top, right, bottom in self.bars
         )
 
     @property
     def outline_path(self) -> str:
-        """The outline as a path of SVG."""
+        """Outline as an SVG path."""
         return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in self.outline)
 
     @property
     def level_lines(self) -> list[LevelLine]:
-        """The levels, each with a place for its label where there are no lines."""
+        """Levels, with labels placed away from the lines."""
         drawn = [(self.x(x), self.y(y)) for series in self.series for x, y in thinned(series.points)]
         lines = []
         for value, label in self.levels:
@@ -118,7 +118,7 @@ class Chart:
 
     @property
     def lines(self) -> list[DrawnLine]:
-        """The series, thinned, with the values that are read out."""
+        """Series with a limited number of points, and the values for the readout."""
         lines = []
         for series in self.series:
             points = thinned(series.points)
@@ -136,13 +136,13 @@ class Chart:
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most about ``most`` points of a line that looks the same: of each part of it the least and the greatest.
+    """Reduce a line to about ``most`` points of the same appearance: the minimum and maximum of each of its parts.
 
-    The first and the last point stay.
+    The first and the last point are kept.
 
     Args:
-        points: (x, value), x rising.
-        most: at least 4.
+        points: (x, value), with increasing x.
+        most: maximum number of points, at least 4.
     """
     if len(points) <= most:
         return list(points)
@@ -156,7 +156,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> l
 
 
 def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -> tuple[str, float, float]:
-    """Where beside a level its label is farthest from the lines: the anchor of the text, and its place."""
+    """Return the text anchor and position of a label at a level, as far from the lines as possible."""
     best: tuple[float, tuple[str, float, float]] = (-1.0, ("end", RIGHT, y - 5))
     for anchor, x, low, high in (("end", RIGHT, RIGHT - width, RIGHT), ("start", LEFT + 4, LEFT, LEFT + 4 + width)):
         for at in (y - 5, y + 14):
@@ -169,7 +169,7 @@ def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -
 
 
 def told(points: Sequence[tuple[float, float]]) -> str:
-    """A line in words.
+    """Describe a line in words.
 
     >>> told([(0, 10.0), (100, 25.0)])
     'from 10 at 0 to 25 at 100'
@@ -179,5 +179,5 @@ def told(points: Sequence[tuple[float, float]]) -> str:
 
 
 def can_be_log(values: Sequence[float]) -> bool:
-    """Whether all values are above 0, and none is so small that it has no ratio to others."""
+    """Return whether all values are positive and large enough for a logarithmic axis."""
     return all(value > 0 and math.isfinite(math.log10(value)) for value in values)

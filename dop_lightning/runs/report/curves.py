@@ -1,4 +1,4 @@
-"""The curves of a problem, and those of several problems over each other."""
+"""Charts of the curves of one problem, and of several problems in one chart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +14,25 @@ TITLES = {
     "ssim": "SSIM",
     "relative_error": "Relative error of X",
     "loss": "Loss",
-    "corruption_density": "Share of entries found corrupted",
+    "corruption_density": "Fraction of entries detected as corrupted",
 }
-"""Titles of the curves that have a place of their own, in their order; others follow under their tags."""
+"""Titles of the curves that come first, in order. Other curves follow, titled by their tags."""
 
 BESIDE = {"psnr_average": "psnr"}
-"""Tags that are drawn in the chart of another: the score of the average of the last outputs."""
+"""Tags that are drawn in the chart of another tag, such as the score of the average of the last outputs."""
 
 LOGARITHMIC = {"relative_error", "loss"}
 FROM_ZERO = {"corruption_density"}
 OVERLAID = ("psnr", "relative_error", "loss")
-"""Tags of which the curves of all problems are drawn over each other; of the first two only one. Custom ones follow."""
+"""Tags with one chart for the curves of all problems; of the first two, only one is used. Custom scores follow."""
 
 COLOURS = 6
 MOST_TITLES = 12
-"""Charts of one problem."""
+"""Maximum number of charts per problem."""
 
 
 def problem_charts(problem: ProblemFiles) -> list[Chart]:
-    """The charts of one problem, those of common scores first."""
+    """Return the charts of a problem, beginning with common scores."""
     known = [tag for tag in problem.curves if problem.curves[tag] and tag not in BESIDE]
     tags = [tag for tag in TITLES if tag in known] + [tag for tag in known if tag not in TITLES]
     charts = []
@@ -46,7 +46,7 @@ def problem_charts(problem: ProblemFiles) -> list[Chart]:
 
 
 def overlaid_charts(problems: Sequence[ProblemFiles]) -> list[Chart]:
-    """The curves of several problems, score by score."""
+    """Return one chart per score, with the curves of several problems."""
     charts: list[Chart] = []
     for tag in (*OVERLAID, *custom_scores(problem.result for problem in problems)):
         lines = {p.name: p.curves[tag] for p in problems if p.curves.get(tag)}
@@ -75,7 +75,7 @@ def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, s
 
 
 def _levels(tag: str, result: Mapping[str, Any]) -> list[tuple[float, str]]:
-    """What a curve is to be compared with."""
+    """Return the reference values of a curve."""
     if tag == "psnr" and result.get("input_psnr") is not None:
         return [(result["input_psnr"], f"as observed: {score(tag, result['input_psnr'])}")]
     if tag == "corruption_density" and result.get("true_density") is not None:

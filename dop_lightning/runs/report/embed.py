@@ -1,4 +1,4 @@
-"""Pictures inside a page: data URIs of a size for screens."""
+"""Pictures embedded in a page as data URIs, reduced to screen size."""
 
 import base64
 import io
@@ -10,30 +10,30 @@ import numpy as np
 from PIL import Image
 
 SIDE = 1024
-"""The longer side of a picture is at most this, in pixels."""
+"""Maximum length of the longer side of a picture, in pixels."""
 
 SIDE_OF_MANY = 640
-"""The same where a page shows more than a few problems."""
+"""The same for pages with more than :data:`A_FEW` problems."""
 
 A_FEW = 4
 
 EXACT_PIXELS = 100_000
-"""Pictures with at most so many pixels are embedded without loss."""
+"""Pictures with at most this number of pixels are embedded losslessly."""
 
 SHARP_BELOW = 320
-"""Pictures whose longer side is below this show their pixels when they are enlarged, as those of matrices do."""
+"""Pictures whose longer side has fewer pixels are enlarged without smoothing, like those of matrices."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture as it stands in a page.
+    """A picture embedded in a page.
 
     Attributes:
-        uri: with all its bytes.
-        width: in pixels, as embedded.
-        height: likewise.
-        scale: pixels of the file to one of these, 1 where none are left out.
-        sharp: whether pixels are to be seen as squares.
+        uri: data URI with the file content.
+        width: width in pixels, as embedded.
+        height: height in pixels, as embedded.
+        scale: size of the original relative to the embedded picture, at least 1.
+        sharp: whether to enlarge it without smoothing.
     """
 
     uri: str
@@ -44,16 +44,16 @@ class Embedded:
 
 
 def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
-    """Read a picture and make it small enough.
+    """Read a picture and reduce its size.
 
     Args:
-        path: PNG, of any mode and depth. Transparency is left out: what was missing there has been recovered.
-        is_matrix: every k-th row and column is kept of a matrix, where averages would hide sparse entries, in 256
-            colours where it is large; of an image areas are averaged.
-        side: pixels of the longer side, at most; half of them of a matrix, which hardly compresses.
+        path: PNG file of any mode and depth. Transparency is dropped, because missing values have been recovered.
+        is_matrix: whether the picture shows a matrix. Of a matrix, every k-th row and column is kept, since averages
+            would hide sparse entries, and large ones are reduced to 256 colours. Images are averaged over areas.
+        side: maximum length of the longer side in pixels; half as much for matrices, which compress poorly.
 
     Raises:
-        ValueError: the file is no picture.
+        ValueError: the file is not a picture.
     """
     try:
         with Image.open(path) as opened:
@@ -82,7 +82,7 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Grey or RGB; grey of 16 bits is scaled, which Pillow would clip."""
+    """Convert a picture to 8-bit grey or RGB. 16-bit grey is scaled, because Pillow would clip it."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")

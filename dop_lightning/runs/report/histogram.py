@@ -1,4 +1,4 @@
-"""The histogram of |s| as a chart; counts are logarithmic, since nearly all entries of a sparse s are near 0."""
+"""Histogram of |s| as a chart. Counts are logarithmic, since nearly all entries of a sparse s are close to 0."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from dop_lightning.runs.report.axes import Axis
 from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart
 
 LOWEST = 0.5
-"""The count at which bars begin, so that a single entry is seen; there are none between 0 and 1."""
+"""Lower end of the logarithmic axis of counts; below 1, so that single entries are visible."""
 
 
 def histogram_chart(histogram: Histogram) -> Chart:
-    """Bars of what was found, and an outline of the truth where it is known."""
+    """Draw the estimated corruption as bars, and the true one, if known, as an outline."""
     x = Axis(0.0, histogram.edges[-1], LEFT, RIGHT)
     highest = max([*histogram.found, *(histogram.true or ()), 1])
     y = Axis(LOWEST, highest * 2, BOTTOM, TOP, log=True)
@@ -29,7 +29,7 @@ def histogram_chart(histogram: Histogram) -> Chart:
         x=x,
         y=y,
         x_label="|s|",
-        summary=f"of {total:,} entries {first:.1%} are below {lowest:.3g}, none is above {largest:.3g}",
+        summary=f"{first:.1%} of {total:,} entries are below {lowest:.3g}, none is above {largest:.3g}",
         bars=bars,
         outline=[] if histogram.true is None else _steps(spans, histogram.true, x, y),
         legend=[("found", "found"), ("true", "true")] if histogram.true is not None else [],

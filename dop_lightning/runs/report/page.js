@@ -1,5 +1,5 @@
 "use strict";
-// The slider over two pictures: a range input, which has keys and touch of its own, moves the line.
+// Slider over two pictures: a range input, which supports keyboard and touch, moves the line.
 for (const stack of document.querySelectorAll(".stack")) {
   const range = stack.querySelector("input");
   const show = () => {
@@ -9,7 +9,7 @@ for (const stack of document.querySelectorAll(".stack")) {
   range.addEventListener("input", show);
   show();
 }
-// Values of curves, at the pointer, at a finger, or by the arrow keys.
+// Readout of curves by mouse, touch or arrow keys.
 for (const figure of document.querySelectorAll("figure.chart")) {
   const svg = figure.querySelector("svg[tabindex]");
   if (!svg) continue;
@@ -62,7 +62,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     event.preventDefault();
   });
 }
-// The button that copies the command, where there is a clipboard.
+// Button to copy the command, if the clipboard is available.
 for (const box of document.querySelectorAll(".command")) {
   const button = box.querySelector("button");
   if (!navigator.clipboard) continue;

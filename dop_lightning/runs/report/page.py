@@ -1,4 +1,4 @@
-"""The page of a run: what came out, problem by problem, and how to repeat it. Nothing in it is fetched."""
+"""Page of a run: results of each problem, and the command to repeat the run. The page loads no external resources."""
 
 import shlex
 from collections import Counter
@@ -17,7 +17,7 @@ from dop_lightning.runs.report.text import number, score
 from dop_lightning.runs.results import custom_scores, summary_columns
 
 MOST_ROWS = 2000
-"""Rows of the table of all problems."""
+"""Maximum number of rows in the table of all problems."""
 
 VERSIONS = ("dop_lightning", "torch", "pytorch_lightning", "numpy", "python")
 
@@ -30,11 +30,11 @@ MEANS = (
 
 
 def render(run: RunFiles, page: Path) -> str:
-    """The HTML of a run.
+    """Render the HTML page of a run.
 
     Args:
-        run: what its folder has to tell.
-        page: where the page will be.
+        run: contents of the folder of the run.
+        page: path where the page will be written.
 
     Raises:
         ValueError: a file of a problem is damaged.
@@ -61,7 +61,7 @@ def render(run: RunFiles, page: Path) -> str:
 
 
 def _means(run: RunFiles) -> Rows:
-    """The means of scores over all problems for which they are known."""
+    """Return the mean of each score over the problems for which it is known."""
     means = []
     custom = custom_scores(problem.result for problem in run.problems)
     for key, title in (*MEANS, *zip(custom, custom, strict=True)):
@@ -72,7 +72,7 @@ def _means(run: RunFiles) -> Rows:
 
 
 def _overview(run: RunFiles, anchors: Mapping[str, str]) -> dict[str, Any]:
-    """The table of all, and the curves over each other; of a single problem neither says more than its section."""
+    """Return the table of all problems, and charts with the curves of several problems."""
     results = [problem.result for problem in run.problems]
     columns = [column for column in summary_columns(results) if any(r.get(column[0]) is not None for r in results)]
     columns = [column for column in columns if column[0] not in ("problem", "status")]
@@ -91,28 +91,28 @@ def _overview(run: RunFiles, anchors: Mapping[str, str]) -> dict[str, Any]:
     notes = [f"… and {left:,} more, in {TABLE}."] if left > 0 else []
     if len(run.shown) < len(run.problems):
         notes.append(
-            f"Pictures and curves follow of {len(run.shown):,} of {len(run.problems):,} problems, spread over those "
-            "that have pictures; dop report --most shows more."
+            f"Pictures and curves of {len(run.shown):,} of {len(run.problems):,} problems follow, sampled evenly from "
+            "those with pictures; use dop report --most to show more."
         )
     titles = [title for _, title, _ in columns]
     return {"titles": titles, "rows": rows, "notes": notes, "charts": overlaid_charts(run.shown)}
 
 
 def repeat_command(run: Path) -> str:
-    """The command that repeats a run in another folder.
+    """Return the command that repeats a run in another folder.
 
     >>> repeat_command(Path("my run"))
     "dop fit --config 'my run/config.yaml' --trainer.default_root_dir 'my run-again'"
     """
-    folder = str(run.resolve() if run.name in ("", "..") else run)  # «.» has no name to put something behind
+    folder = str(run.resolve() if run.name in ("", "..") else run)  # "." has no name to append a suffix to
     if folder.startswith("-"):
-        folder = f"./{folder}"  # else it would be an option
+        folder = f"./{folder}"  # otherwise it would be an option
     options = ["--config", f"{folder}/{CONFIG}", "--trainer.default_root_dir", f"{folder}-again"]
     return shlex.join(["dop", "fit", *options])
 
 
 def _machines(run: RunFiles) -> list[tuple[int, Rows]]:
-    """What the problems were computed by: how many of them by each kind of machine, and its versions."""
+    """Return the number of problems for each kind of machine, and its versions."""
     machines = [problem.result.get("machine") or {} for problem in run.problems]
     kinds = Counter(tuple((name, str(value)) for name, value in machine.items()) for machine in machines if machine)
     order = {name: place for place, name in enumerate(VERSIONS)}

@@ -1,4 +1,4 @@
-"""The section of a page about one problem: pictures, scores, settings, curves, files."""
+"""Section of a page about one problem: pictures, scores, settings, charts and files."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from dop_lightning.runs.report.text import number, score, seconds
 from dop_lightning.runs.results import custom_scores
 
 MEANING = {
-    "done": "came to the number of iterations that was asked for",
-    "stable": "ended by itself: its output no longer changed, or no longer improved",
-    "diverged": "did not converge, and what is shown is from before that; a smaller alpha or tau is needed",
-    "interrupted": "was stopped before its end; the same command again finishes it",
-    NO_RESULT: "has no result yet: it is at work, waits for its turn, or was stopped hard",
+    "done": "completed the requested number of iterations",
+    "stable": "stopped early, because its output no longer changed or no longer improved",
+    "diverged": "did not converge; the last state before divergence is shown; use a smaller alpha or tau",
+    "interrupted": "was interrupted; run the same command again to finish it",
+    NO_RESULT: "has no result yet: it is running or waiting, or its process was killed",
 }
-"""What a status says."""
+"""Explanation of each status."""
 
 SCORES = (
     ("PSNR as observed", "input_psnr"),
@@ -31,20 +31,20 @@ SCORES = (
     ("SSIM", "ssim"),
     ("Relative error of X", "relative_error"),
     ("Relative error of s", "relative_error_corruption"),
-    ("Found corrupted", "corruption_density"),
+    ("Detected as corrupted", "corruption_density"),
     ("Truly corrupted", "true_density"),
-    ("Right among those found", "support_precision"),
-    ("Found among those corrupted", "support_recall"),
+    ("Precision of the detected corruption", "support_precision"),
+    ("Recall of the detected corruption", "support_recall"),
     ("Rank", "rank"),
     ("Loss", "loss"),
 )
 
 Rows = list[tuple[str, str]]
-"""Names and values."""
+"""Pairs of a name and a value."""
 
 
 class Status(NamedTuple):
-    """A status as the page shows it: ``kind`` and ``note`` are classes of the style sheet."""
+    """A status on the page. ``kind`` and ``note`` are classes of the style sheet."""
 
     name: str
     kind: str
@@ -53,7 +53,7 @@ class Status(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture with its caption; with ``before``, a slider over two of them."""
+    """A picture with its caption; a slider over two pictures if ``before`` is given."""
 
     picture: Embedded
     text: str
@@ -61,23 +61,23 @@ class Picture(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """The text as a sentence."""
+        """The caption, with a capital first letter."""
         return self.text[:1].upper() + self.text[1:]
 
 
 @dataclass(frozen=True)
 class ProblemSection:
-    """The section of one problem.
+    """Section of one problem.
 
     Attributes:
-        anchor: the id of the section.
-        name: of the problem.
-        status: of the problem.
-        pictures: side by side.
-        scores: names and values.
-        settings: likewise.
-        charts: of its curves and its corruption.
-        files: address and name of each file, relative to the page.
+        anchor: id of the section.
+        name: name of the problem.
+        status: status of the problem.
+        pictures: pictures, side by side.
+        scores: names and values of its scores.
+        settings: names and values of its settings.
+        charts: charts of its curves and its corruption.
+        files: address, relative to the page, and name of each file.
     """
 
     anchor: str
@@ -91,13 +91,13 @@ class ProblemSection:
 
 
 def problem_section(problem: ProblemFiles, anchor: str, page: Path, side: int = SIDE) -> ProblemSection:
-    """All of one problem.
+    """Collect the content of the section of a problem.
 
     Args:
-        problem: with its curves.
-        anchor: the id of the section.
-        page: where the page will be, from which its links lead to files.
-        side: of its pictures, see :func:`embed`.
+        problem: the problem, with its curves.
+        anchor: id of the section.
+        page: path where the page will be written; links to files are relative to it.
+        side: maximum size of its pictures, see :func:`embed`.
 
     Raises:
         ValueError: a file of the problem is damaged.
@@ -119,7 +119,7 @@ def problem_section(problem: ProblemFiles, anchor: str, page: Path, side: int = 
 
 
 def status_of(name: str) -> Status:
-    """A status, with its explanation.
+    """Return a status with its explanation.
 
     >>> status_of("stable").kind, status_of("no result").kind, status_of("unheard of").kind
     ('stable', 'no-result', 'other')
@@ -130,7 +130,7 @@ def status_of(name: str) -> Status:
 
 
 def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
-    """The slider over what was observed and what was recovered; beside it the corruption and the truth."""
+    """Return a slider over observation and recovery, then the pictures of corruption and truth."""
     names = ("observation", "recovered", "corruption", "corruption_probability", "truth")
     paths = {name: problem.folder / f"{name}.png" for name in names}
     if problem.result and not problem.models_corruption:
@@ -142,13 +142,13 @@ def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:
         if path.is_file():
             require_intact(path, problem.result)
     found = {name: embed(path, is_matrix, side) for name, path in paths.items() if path.is_file()}
-    note = " Blue is below 0, white is 0, red is above, in the same colours for all." if is_matrix else ""
+    note = " Blue is negative, white is 0, red is positive; all pictures have the same scale." if is_matrix else ""
     texts = {
-        "observation": "what was observed." + note,
-        "recovered": "what was recovered." + note,
-        "corruption": "the corruption that was found, s." + ("" if is_matrix else " Black is clean."),
-        "corruption_probability": "the probability that a value is corrupted. White is certain.",
-        "truth": "the truth, which the method does not know.",
+        "observation": "observed." + note,
+        "recovered": "recovered." + note,
+        "corruption": "detected corruption s." + ("" if is_matrix else " Black is clean."),
+        "corruption_probability": "probability that a value is corrupted. White is certain.",
+        "truth": "truth, which is unknown to the method.",
     }
     pictures = []
     if "observation" in found and "recovered" in found:
@@ -162,7 +162,7 @@ def _scores(result: Mapping[str, Any]) -> Rows:
     rows = [(title, score(key, result[key])) for title, key in titles if result.get(key) is not None]
     if result.get("best_psnr") is not None and result["best_iteration"] != result["iterations"]:
         best = f"{score('best_psnr', result['best_psnr'])} at {number(result['best_iteration'])}"
-        rows.append(("Best PSNR on the way", best))
+        rows.append(("Best PSNR during the run", best))
     return rows
 
 
@@ -182,7 +182,7 @@ def _settings(problem: ProblemFiles) -> Rows:
 
 
 def _files(folder: Path, page: Path) -> Rows:
-    """The files of the problem; the page does without them."""
+    """Return links to the files of the problem. The page does not depend on them."""
     if not folder.is_dir():
         return []
     names = [p.name for p in folder.iterdir() if p.is_file() and "tfevents" not in p.name and p.name[0] != "."]

@@ -1,4 +1,4 @@
-"""What the folder of a run has to tell: its problems, results, curves and settings. Whatever is missing is left out."""
+"""Read problems, results, curves and settings from the folder of a run. Missing files are skipped."""
 
 import math
 from collections import Counter, defaultdict
@@ -17,10 +17,10 @@ from dop_lightning.runs.folder import MANIFEST, RunFolder
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, read_histogram
 
 Curve = list[tuple[int, float]]
-"""Iterations, rising, and the values there."""
+"""Pairs of an iteration and a value, with increasing iterations."""
 
 NO_RESULT = "no result"
-"""The status of a problem that is at work, or whose turn has not come."""
+"""Status of a problem that is running or waiting."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class ProblemFiles:
     """One problem of a run.
 
     Attributes:
-        name: of the problem, and of its folder.
-        folder: where its files are; it need not be there.
-        shape: of its observation.
-        result: what ``result.json`` says; empty where there is none.
-        curves: its scores during the run, by tag; of an image in tiles the means over its tiles.
+        name: name of the problem and of its folder.
+        folder: folder of its files, which may not exist.
+        shape: shape of its observation.
+        result: content of ``result.json``; empty if it does not exist.
+        curves: its scores during the run, by tag; means over its tiles if the image is recovered in tiles.
     """
 
     name: str
@@ -43,16 +43,16 @@ class ProblemFiles:
 
     @property
     def status(self) -> str:
-        """Of its result."""
+        """Status of its result."""
         return str(self.result.get("status", NO_RESULT))
 
     @property
     def models_corruption(self) -> bool:
-        """Whether the method has an s at all; deep image prior has none. Without a result nobody can tell."""
+        """Whether the method models a corruption s; deep image prior does not. False if there is no result."""
         return self.result.get("alpha") is not None
 
     def shows_heat_maps(self) -> bool:
-        """Whether its pictures are the colours of a matrix: not where its columns are the frames of a video.
+        """Return whether its pictures are heat maps of a matrix. They are not if its columns are frames of a video.
 
         Raises:
             ValueError: a file is damaged.
@@ -62,14 +62,14 @@ class ProblemFiles:
         array, picture_file = self.folder / "recovered.npy", self.folder / "recovered.png"
         if len(self.shape) == 3 or not array.is_file() or not picture_file.is_file():
             return len(self.shape) != 3
-        shape = _array(array).shape  # of a signal that was measured the observation has another shape
+        shape = _array(array).shape  # the shape of the signal may differ from that of the observation
         if len(shape) != 2:
             return False
         with Image.open(picture_file) as picture:
             return picture.size == tuple(thinned_side(side) for side in reversed(shape))
 
     def histogram(self) -> Histogram | None:
-        """Of |ŝ|, where it was kept or can be counted.
+        """Return the histogram of |ŝ|, if it was saved or can be computed.
 
         Raises:
             ValueError: a file is damaged.
@@ -85,7 +85,7 @@ class ProblemFiles:
 
 
 def _array(path: Path) -> np.ndarray:
-    """The numbers of a file, read where they are used."""
+    """Open the array of a file, which is read on access."""
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
@@ -97,10 +97,10 @@ class RunFiles:
     """A run.
 
     Attributes:
-        folder: as the user has named it.
-        problems: all of them, without curves.
-        shown: those with pictures and curves.
-        config: the resolved settings, YAML; ``None`` where they are not there.
+        folder: folder of the run, as given by the user.
+        problems: all problems, without curves.
+        shown: problems with pictures and curves.
+        config: resolved settings as YAML; ``None`` if the file is missing.
     """
 
     folder: Path
@@ -110,7 +110,7 @@ class RunFiles:
 
     @property
     def statuses(self) -> Counter[str]:
-        """How many problems have which status."""
+        """Number of problems by status."""
         return Counter(problem.status for problem in self.problems)
 
 
@@ -118,12 +118,12 @@ def read_run(run: Path, most: int) -> RunFiles:
     """Read a run.
 
     Args:
-        run: its folder.
-        most: problems that are shown with pictures and curves. Where there are more they are spread over all of those
-            that have pictures.
+        run: folder of the run.
+        most: maximum number of problems with pictures and curves. If there are more, an evenly spaced sample of the
+            problems that have pictures is used.
 
     Raises:
-        ValueError: the folder is not that of one run, or a file in it is damaged.
+        ValueError: the folder does not contain exactly one run, or a file in it is damaged.
         OSError: a file cannot be read.
     """
     _check_is_run(run)
@@ -143,39 +143,39 @@ def read_run(run: Path, most: int) -> RunFiles:
 
 
 def _check_is_run(run: Path) -> None:
-    """Refuse what is no run, and say of what is more than one which are in it."""
+    """Refuse a folder that does not contain exactly one run; list some of them if there are several."""
     found = list(find_runs(run))
     if found == [run]:
         if not RunFolder(run).has_run:
-            raise ValueError(f"{run}: has not begun, there is nothing to report")
+            raise ValueError(f"{run}: has not started, so a report cannot be created")
     elif not found:
-        raise ValueError(f"{run}: holds no run, which has a {MANIFEST}")
+        raise ValueError(f"{run}: contains no run (a folder with {MANIFEST})")
     else:
         raise ValueError(
-            f"{run}: a report is of one run, got a folder that holds {len(found)}; give one of them, "
-            f"such as {found[0]}; dop table {run} has the results of all"
+            f"{run}: a report shows one run, but the folder contains {len(found)}; specify one of them, "
+            f"such as {found[0]}; dop table {run} lists the results of all runs"
         )
 
 
 def _curves(run: RunFolder, parts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Curve]]:
-    """The curves of some problems, by problem and tag.
+    """Return the curves of some problems, by problem and tag.
 
     Args:
-        run: the folder.
-        parts: for each problem the names under which its scores were taken: its own, or those of its tiles.
+        run: folder of the run.
+        parts: for each problem, the names of its curves: its own name, or those of its tiles.
     """
     owner = {part: name for name, names in parts.items() for part in names}
     seen: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     try:
         for metric in run.metrics():
             if metric.problem in owner and math.isfinite(metric.value):
-                # of an iteration that was done twice, by a run that went on, the later value counts
+                # a resumed run may repeat an iteration: the later value counts
                 seen[owner[metric.problem], metric.tag][metric.iteration][metric.problem] = metric.value
     except FileNotFoundError:  # not yet evaluated
         pass
     curves: dict[str, dict[str, Curve]] = {name: {} for name in parts}
     for (name, tag), by_iteration in seen.items():
-        # a mean over a part of the tiles would jump where others set in
+        # a mean over some of the tiles would jump when others begin
         curves[name][tag] = [
             (iteration, sum(values.values()) / len(values))
             for iteration, values in sorted(by_iteration.items())

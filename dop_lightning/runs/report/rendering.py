@@ -1,4 +1,4 @@
-"""Templates of the page. Every value that they insert is escaped, and made legible."""
+"""Templates of the page. All inserted values are escaped and made printable."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from dop_lightning.runs.report.text import counted
 
 @cache
 def environment() -> Environment:
-    """The templates of ``templates/``, with the filters that they use."""
+    """Return the environment of the templates in ``templates/``, with their filters."""
     result = Environment(
         loader=PackageLoader("dop_lightning.runs.report"),
         autoescape=True,
@@ -36,11 +36,11 @@ def environment() -> Environment:
 
 
 def _legible(value: Any) -> Any:
-    """Replace characters that cannot be written or do not fit on a line; markup of a macro stays as it is."""
+    """Replace unprintable characters and line breaks. Markup of macros is not changed."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return legible(value) if is_text and not value.isprintable() else value
 
 
 def _sha256(text: str) -> str:
-    """The hash of a style or script, as a content security policy names it."""
+    """Return the hash of a style or script in the format of a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

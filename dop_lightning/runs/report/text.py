@@ -1,4 +1,4 @@
-"""Numbers of a page as text."""
+"""Format the numbers of a page."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ DASH = "–"
 
 
 def number(value: Any, spec: str = ".4g") -> str:
-    """A number for people, a dash where it is not known; other values as text.
+    """Format a number for readers, or a dash if it is ``None``. Other values are converted to text.
 
     >>> number(12345.678), number(3e-7), number(0.25), number(None), number(20000), number("sigmoid")
     ('12,346', '3e-7', '0.25', '–', '20,000', 'sigmoid')
@@ -27,7 +27,7 @@ def number(value: Any, spec: str = ".4g") -> str:
 
 
 def counted(problems: int) -> str:
-    """How many problems.
+    """Format a number of problems.
 
     >>> counted(1), counted(1200)
     ('1 problem', '1,200 problems')
@@ -36,13 +36,13 @@ def counted(problems: int) -> str:
 
 
 SPECS = {"psnr": ".2f", "input_psnr": ".2f", "best_psnr": ".2f", "ssim": ".3f"}
-"""Digits of scores; others have three that count."""
+"""Formats of scores; others have three significant digits."""
 
 SHARES = {"corruption_density", "true_density", "support_precision", "support_recall"}
 
 
 def score(key: str, value: float) -> str:
-    """A score by its key, with its unit.
+    """Format a score with its unit, by its key.
 
     >>> score("psnr", 34.387), score("corruption_density", 0.3969), score("relative_error", 0.041071)
     ('34.39 dB', '39.7%', '0.0411')
@@ -53,7 +53,7 @@ def score(key: str, value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration.
+    """Format a duration.
 
     >>> seconds(0.213), seconds(12.34), seconds(75), seconds(7325)
     ('0.213 s', '12.3 s', '1 min 15 s', '2 h 2 min')

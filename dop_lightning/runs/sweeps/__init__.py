@@ -1,1 +1,1 @@
-"""Grids of runs: axes and their points, what each point has left, and how points are run. Nothing heavy is imported."""
+"""Sweeps: axes, points, results of points, and ways to run them. Imports no heavy packages."""

@@ -1,4 +1,4 @@
-"""The axes of a sweep: which settings vary, and over which values."""
+"""Axes of a sweep: settings and their values."""
 
 import re
 from collections import Counter
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIG = "config"
-"""The axis of config files, which is how a method varies."""
+"""Axis of config files. Use it to vary the method."""
 
 NO_CONFIG = "none"
-"""The value of that axis that adds no file."""
+"""Value of the axis ``config`` that adds no file."""
 
 OF_THE_SWEEP = {
-    "trainer.default_root_dir": "each point has a folder of its own in --out",
-    "ckpt_path": "each point goes on from what its folder holds",
+    "trainer.default_root_dir": "each point has a separate folder in --out",
+    "ckpt_path": "each point resumes from its folder",
 }
-"""Settings of ``dop fit`` that a sweep makes itself, and why."""
+"""Settings of ``dop fit`` that the sweep sets itself, with the reasons."""
 
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting, and the values that it takes.
+    """A setting and its values.
 
     Attributes:
-        key: the setting as ``dop fit`` names it, ``model.alpha``; or ``config``.
-        values: as they were typed.
+        key: setting as in ``dop fit``, such as ``model.alpha``; or ``config``.
+        values: values, as typed.
     """
 
     key: str
@@ -34,11 +34,10 @@ class Axis:
 
 
 def parse_axis(text: str) -> Axis:
-    """An axis, out of ``KEY=V1,V2,…``.
+    """Parse an axis ``KEY=V1,V2,…``.
 
     Raises:
-        ValueError: there is no key, no value, an empty one or the same one twice; the key is the sweep's own.
-
+        ValueError: the key or a value is missing, a value occurs twice, or the key is set by the sweep itself.
     >>> parse_axis("model.tau=[1.0e-3, 2.0e-3],auto")
     Axis(key='model.tau', values=('[1.0e-3, 2.0e-3]', 'auto'))
     """
@@ -55,25 +54,24 @@ def parse_axis(text: str) -> Axis:
 
 
 def check_key(key: str) -> None:
-    """Refuse a setting that a sweep makes itself.
+    """Refuse a setting that the sweep sets itself.
 
     Raises:
-        ValueError: it is one.
+        ValueError: the sweep sets ``key``.
     """
     if key in OF_THE_SWEEP:
-        raise ValueError(f"{key} is not for a sweep: {OF_THE_SWEEP[key]}")
+        raise ValueError(f"{key} cannot be set in a sweep: {OF_THE_SWEEP[key]}")
 
 
 def split_values(text: str, whole: str) -> list[str]:
-    """Split at the commas that lie outside of brackets, braces and quotes.
+    """Split text at commas outside brackets, braces and quotes.
 
     Args:
         text: the values.
-        whole: what the error shows.
+        whole: text for the error message.
 
     Raises:
-        ValueError: a bracket, brace or quote is not closed, or none is open.
-
+        ValueError: brackets, braces or quotes are unbalanced.
     >>> split_values('1,[2,3],{a: 4,b: 5},"6,7"', "…")
     ['1', '[2,3]', '{a: 4,b: 5}', '"6,7"']
     """
@@ -86,7 +84,7 @@ def split_values(text: str, whole: str) -> list[str]:
             open_ += _PAIRS[character]
         elif character in _PAIRS.values():
             if open_[-1:] != character:
-                raise ValueError(f"axis must have its brackets in pairs, got {whole!r}")
+                raise ValueError(f"axis must have balanced brackets, got {whole!r}")
             open_ = open_[:-1]
         elif character == "," and not open_:
             values.append(text[start:place].strip())
@@ -97,7 +95,7 @@ def split_values(text: str, whole: str) -> list[str]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """For each key its last part, or as many as it takes to tell it from the others.
+    """Return for each key its last part, or as many parts as are necessary to make it unique.
 
     >>> short_names(["model.alpha", "model.signal.init_args.scale", "model.corruption.init_args.scale"])
     {'model.alpha': 'alpha', 'model.signal.init_args.scale': 'signal.scale', 'model.corruption.init_args.scale': \

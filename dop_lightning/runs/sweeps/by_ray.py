@@ -1,4 +1,4 @@
-"""The points of a sweep as tasks of a Ray cluster."""
+"""Run the points of a sweep as tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from dop_lightning.runs.sweeps.points import Point
 from dop_lightning.runs.sweeps.record import LOG, begin, open_log, settle
 
 MOST_DEATHS = 2
-"""A point at which so many processes died is left, and reported."""
+"""Number of deaths after which a point is given up and reported."""
 
 
-def run(points: Sequence[Point], tasks: RayTasks, tell: Callable[[str], None]) -> tuple[list[Ended], int]:
-    """Run points on a cluster. A point whose process, worker or node dies goes on in another one, once.
+def run(points: Sequence[Point], tasks: RayTasks, report: Callable[[str], None]) -> tuple[list[Ended], int]:
+    """Run points on a cluster. A point whose process, worker or node dies is run once more.
 
-    The first Ctrl-C or SIGTERM lets those at work save and end, and begins no other; a second one stops them at once.
+    The first Ctrl-C or SIGTERM makes the running points save and end, and starts no others. A second signal ends
+    them immediately.
 
     Args:
-        points: what to run.
-        tasks: of the cluster.
-        tell: takes a line on how the sweep goes on.
+        points: points to run.
+        tasks: tasks of the cluster.
+        report: called with each progress message.
 
     Returns:
-        What has become of the points that were begun, and 0, or 130 or 143 after a signal.
+        The results of the points that were started, and 0, or 130 or 143 after a signal.
     """
     digests = {point.name: begin(point) for point in points}
     by_name, ended, deaths = {point.name: point for point in points}, list[Ended](), Counter[str]()
@@ -39,18 +40,18 @@ def run(points: Sequence[Point], tasks: RayTasks, tell: Callable[[str], None]) -
                 point = by_name[end.task.name]
                 deaths[point.name] += bool(end.death)
                 if end.death and deaths[point.name] < MOST_DEATHS and not stop.number:
-                    tell(f"{point.name}: {end.death}; started again")
+                    report(f"{point.name}: {end.death}; started again")
                     tasks.submit(_task(point))
                     continue
                 if end.status == 0:
                     settle(point, digests[point.name])
                 ended.append(_judge(point, end, deaths[point.name]))
-                tell(f"{point.name}: {ended[-1].failure or 'finished'}")
+                report(f"{point.name}: {ended[-1].failure or 'finished'}")
             if stop.unheeded:
                 stop.unheeded -= 1
                 if tasks.is_stopping:
                     return ended, 128 + stop.number
-                tell("Stopping: the runs save what they have (again: stop at once)")
+                report("Stopping: runs are saving (press again to stop immediately)")
                 tasks.stop()
     return ended, 128 + stop.number if stop.number else 0
 

@@ -1,4 +1,4 @@
-"""The points of a sweep in this process, one after the other."""
+"""Run the points of a sweep in this process, one after the other."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,26 +9,26 @@ from dop_lightning.runs.sweeps.record import LOG, begin, settle
 
 
 def run(
-    points: Sequence[Point], fit: Callable[[Sequence[str]], int], tell: Callable[[str], None]
+    points: Sequence[Point], fit: Callable[[Sequence[str]], int], report: Callable[[str], None]
 ) -> tuple[list[Ended], int]:
-    """Run points; what they say is said here.
+    """Run points in this process, with their output on its stdout and stderr.
 
     Args:
-        points: what to run.
+        points: points to run.
         fit: ``dop fit``.
-        tell: takes a line on how the sweep goes on.
+        report: called with each progress message.
 
     Returns:
-        What has become of the points, and 0, or the exit status of one that was asked to stop: no other is begun then.
+        The results of the points, and 0, or the exit status of a stopped point, after which no other is started.
     """
     ended: list[Ended] = []
     for number, point in enumerate(points, 1):
-        tell(f"{number} of {len(points)}, {point.name}: {point.folder}")
+        report(f"{number} of {len(points)}, {point.name}: {point.folder}")
         digest = begin(point)
         log = point.folder / LOG
         try:
             status = fit(point.arguments)
-        except Exception as error:  # whatever it is, the other points go on
+        except Exception as error:  # any error; the other points are still run
             log.write_text(f"$ {point.command}\n{traceback.format_exc()}", encoding="utf-8")
             said = " ".join(str(error).split())
             ended.append(

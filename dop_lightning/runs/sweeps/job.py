@@ -1,4 +1,4 @@
-"""A point as a job of SLURM: ``dop fit`` as a process of its own, whose end, however it comes, is reported."""
+"""A point as a SLURM job: ``dop fit`` in a separate process, so that its end is always reported."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class PointJob:
-    """What submitit calls where the job runs. The process around it is small, and outlives one that is killed.
+    """Callable that submitit runs in a job. The process around it is small, and survives if ``dop fit`` is killed.
 
-    SIGTERM lets ``dop fit`` save and end; where SLURM says that the time is up, the job is queued again after that.
+    SIGTERM makes ``dop fit`` save and end. If SLURM announces the time limit, the job is requeued afterwards.
 
     Args:
-        point: what to run.
+        point: point to run.
     """
 
     def __init__(self, point: Point) -> None:
@@ -31,10 +31,10 @@ class PointJob:
         self._told = False
 
     def __call__(self) -> int:
-        """Run the point to its end.
+        """Run the point until it ends.
 
         Returns:
-            The exit status of ``dop fit``, negative where a signal has killed it.
+            The exit status of ``dop fit``, negative if a signal killed it.
         """
         signal.signal(signal.SIGTERM, self._on_sigterm)
         digest = begin(self.point)
@@ -53,22 +53,22 @@ class PointJob:
         return status
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit when the time of a job is up: let the run save, and say what is to be queued again."""
+        """Save the run at the time limit of the job, and return the job to requeue. Called by submitit."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
             if not self._told:
                 self._process.send_signal(signal.SIGTERM)
-            # not Popen.wait, inside of which the signal has found us, with its lock held
+            # not Popen.wait: the signal has interrupted it while it holds its lock
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(PointJob(self.point))
 
     def _on_sigterm(self, number: int, _: FrameType | None) -> None:
         if self._process is None:
             sys.exit(128 + number)
-        self._told = True  # SLURM sends it to all processes of a job: passed on it would mean to stop at once
+        self._told = True  # SLURM sends SIGTERM to all processes of a job; a second one would stop dop fit immediately
 
 
 def _ignore_sigusr2() -> None:
-    """SLURM sends the warning that the time is up to all processes of a job, and ours would die of it."""
+    """Ignore the time limit warning, which SLURM sends to all processes of a job; it would kill ``dop fit``."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

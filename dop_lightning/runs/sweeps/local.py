@@ -1,4 +1,4 @@
-"""The points of a sweep on this machine, by workers that each run one point after the other."""
+"""Run the points of a sweep on this machine, by workers that each run one point at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dop_lightning.runs.sweeps.record import begin
 from dop_lightning.runs.sweeps.worker import Worker
 
 PAUSE = 0.2
-"""Seconds after which a signal is noticed while no point ends."""
+"""Maximum delay in seconds until a signal is handled."""
 
 
 class Stop:
-    """While it is entered, SIGINT and SIGTERM are counted instead of acting.
+    """Context in which SIGINT and SIGTERM are counted and have no other effect.
 
     Attributes:
-        number: of the first signal; 0 before it.
-        unheeded: signals that have come and were not passed on.
+        number: number of the first signal; 0 before it.
+        unheeded: number of signals that have not been handled yet.
     """
 
     def __init__(self) -> None:
@@ -50,24 +50,25 @@ class Stop:
         self.unheeded += 1
 
 
-def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], None]) -> tuple[list[Ended], int]:
-    """Run points, at most ``jobs`` at a time, on shares of the threads and GPUs.
+def run(points: Sequence[Point], out: Path, jobs: int, report: Callable[[str], None]) -> tuple[list[Ended], int]:
+    """Run points, at most ``jobs`` at a time, each with an equal part of the threads and GPUs.
 
-    The first Ctrl-C or SIGTERM lets those at work save and end, and begins no other; a second one stops them at once.
+    The first Ctrl-C or SIGTERM makes the running points save and end, and starts no others. A second signal ends
+    them immediately.
 
     Args:
-        points: what to run.
-        out: the folder of the sweep.
-        jobs: how many at a time.
-        tell: takes a line on how the sweep goes on.
+        points: points to run.
+        out: folder of the sweep.
+        jobs: maximum number of concurrent points.
+        report: called with each progress message.
 
     Returns:
-        What has become of the points that were begun, and 0, or 130 or 143 after a signal.
+        The results of the points that were started, and 0, or 130 or 143 after a signal.
     """
     if not points:
         return [], 0
     for point in points:
-        begin(point)  # here, where a folder that cannot be written leaves no other point at work
+        begin(point)  # before any point is started, in case a folder is not writable
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="workers-", dir=out)).absolute()
     shares = environments(min(jobs, len(points)))
@@ -81,28 +82,28 @@ def run(points: Sequence[Point], out: Path, jobs: int, tell: Callable[[str], Non
             for worker in workers:
                 if worker.point is None and waiting and not stop.number:
                     point = waiting.popleft()
-                    tell(f"{point.name}: started, {point.folder}")
+                    report(f"{point.name}: started, {point.folder}")
                     worker.begin(point, is_last=not waiting)
             wait([worker.connection for worker in workers if worker.point], PAUSE)
             if stop.unheeded:
                 stop.unheeded = 0
-                tell("Stopping: the runs save what they have (again: stop at once)")
+                report("Stopping: runs are saving (press again to stop immediately)")
                 for worker in workers:
                     if worker.point:
                         worker.terminate()
             for worker in workers:
                 if (end := worker.ended()) is not None:
                     ended.append(end)
-                    tell(f"{end.point.name}: {end.failure or f'finished in {worker.seconds:.0f} s'}")
-    if not any(folder in end.log.parents for end in ended):  # all there is to read is in the logs of the points
+                    report(f"{end.point.name}: {end.failure or f'finished in {worker.seconds:.0f} s'}")
+    if not any(folder in end.log.parents for end in ended):  # no result refers to the log of a worker
         shutil.rmtree(folder)
     return ended, 128 + stop.number if stop.number else 0
 
 
 def environments(jobs: int) -> list[dict[str, str]]:
-    """For each of so many jobs at a time its share of the threads and GPUs, as variables of the environment.
+    """Return the environment variables of each concurrent job, which divide the threads and GPUs among them.
 
-    ``OMP_NUM_THREADS`` is left as it is where the user has set it, and the GPUs are those of ``CUDA_VISIBLE_DEVICES``.
+    ``OMP_NUM_THREADS`` is kept if the user has set it. The GPUs are those of ``CUDA_VISIBLE_DEVICES``.
     """
     import torch
 

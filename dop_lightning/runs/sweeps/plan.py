@@ -1,4 +1,4 @@
-"""What a sweep is going to do, and what it has done: as text, and in ``sweep.json``."""
+"""Plan and results of a sweep, as text and for ``sweep.json``."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from dop_lightning.runs.sweeps.points import Point
 
 
 def describe(points: Sequence[Point], states: Mapping[str, str]) -> str:
-    """A table of the points with their axes, folders and states, and the command of each that is to be run.
+    """Format a table of the points with their axes, statuses and folders, and the commands that remain to be run.
 
     Args:
-        points: all of the sweep.
-        states: by the name of the point; those of ``finished`` points need no command.
+        points: all points of the sweep.
+        states: state by name of the point; no command is printed for ``finished`` points.
     """
     titles = short_names(list(points[0].axes))
     rows = [["point", *titles.values(), "status", "folder"]]
@@ -24,7 +24,7 @@ def describe(points: Sequence[Point], states: Mapping[str, str]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as columns of text.
+    """Align rows of cells as columns of text.
 
     >>> print(aligned([["a", "b"], ["long", "c"]]))
     a     b
@@ -36,7 +36,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def counted(states: Mapping[str, str]) -> str:
-    """How many points are in which state.
+    """Count the points in each state.
 
     >>> counted({"a": "finished", "b": "to do", "c": "to do"})
     '3 points: 1 finished, 2 to do'
@@ -47,13 +47,13 @@ def counted(states: Mapping[str, str]) -> str:
 
 
 def failures(ended: Sequence[Ended]) -> str:
-    """The points that have failed, why, and where to read more."""
+    """Format the failed points with their reasons and logs."""
     lines = [f"{end.point.name}: {end.failure}\n    {end.log}" for end in ended]
     return "\n".join([f"{len(lines)} point{'s' if len(lines) != 1 else ''} failed:", *lines])
 
 
 def summary(axes: Sequence[Axis], points: Sequence[Point], jobs: Mapping[str, str]) -> dict[str, Any]:
-    """What ``sweep.json`` holds: the axes, and the points in their order, with their jobs where there are some."""
+    """Return the content of ``sweep.json``: the axes, and the points in order, with their jobs, if any."""
     return {
         "axes": {axis.key: list(axis.values) for axis in axes},
         "points": [

@@ -1,4 +1,4 @@
-"""The points of a sweep: for each combination of values, a name, a folder, and the ``dop fit`` that it stands for."""
+"""Points of a sweep: a name, a folder and a ``dop fit`` command for each combination of values."""
 
 import hashlib
 import itertools
@@ -18,11 +18,11 @@ class Point:
     """One run of a sweep.
 
     Attributes:
-        name: that of its folder.
-        axes: its value on each axis, as it was typed.
-        configs: the config files, in their order.
-        options: the settings that go before them, ``(key, value)``.
-        folder: of its run.
+        name: name of the point and of its folder.
+        axes: its value on each axis, as typed.
+        configs: config files, in order.
+        options: settings in addition to the config files, ``(key, value)``.
+        folder: folder of its run.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Point:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of ``dop fit``."""
+        """Arguments of ``dop fit``."""
         files = [argument for path in self.configs for argument in ("--config", path)]
-        # with «=», since a value may begin with a dash
+        # with "=", since a value may begin with a dash
         settings = [f"--{key}={value}" for key, value in self.options]
         return [*files, *settings, f"--trainer.default_root_dir={self.folder}"]
 
     @property
     def command(self) -> str:
-        """What to type to do this point alone."""
+        """Shell command that runs this point alone."""
         return shlex.join(["dop", "fit", *self.arguments])
 
     def digest(self) -> str:
-        """A hash of what is asked for: what is in the config files, and the settings; not where files are.
+        """Hash the contents of the config files and the settings, independent of file paths.
 
         Raises:
             OSError: a config file cannot be read.
@@ -57,45 +57,45 @@ class Point:
 def make_points(
     axes: Sequence[Axis], configs: Sequence[str], options: Sequence[tuple[str, str]], out: Path
 ) -> list[Point]:
-    """All combinations of the values of the axes, the last axis the fastest.
+    """Return all combinations of the values of the axes; the last axis varies fastest.
 
     Args:
-        axes: at least one, of different settings.
-        configs: the base configs; those of an axis come after them.
-        options: settings that all points share.
-        out: the folder of the sweep.
+        axes: at least one axis, with different keys.
+        configs: base configs; those of an axis follow them.
+        options: settings of all points.
+        out: folder of the sweep.
 
     Raises:
-        ValueError: a setting is given twice.
+        ValueError: a setting is specified twice.
     """
     keys = [*(axis.key for axis in axes), *(key for key, _ in options)]
     if twice := [key for key, count in Counter(keys).items() if count > 1]:
-        raise ValueError(f"a setting must be given once, as an axis or as an option, got {twice[0]} twice")
+        raise ValueError(f"a setting must be specified once, as an axis or as an option, got {twice[0]} twice")
     choices = [dict(zip(keys, values, strict=False)) for values in itertools.product(*(axis.values for axis in axes))]
     points = []
     for name, choice in zip(_names(choices), choices, strict=True):
         more = [path for path in choice.get(CONFIG, NO_CONFIG).split("+") if path != NO_CONFIG]
         settings = [*((key, value) for key, value in choice.items() if key != CONFIG), *options]
-        # a part before its own settings, as `dop fit` wants them: model.signal before model.signal.init_args.width
+        # `dop fit` requires a part before its settings: model.signal before model.signal.init_args.width
         settings.sort(key=lambda setting: setting[0].count("."))
         points.append(Point(name, choice, (*configs, *more), tuple(settings), out / name))
     return points
 
 
 def _names(choices: Sequence[dict[str, str]]) -> list[str]:
-    """A name a point, which does not depend on the order of the values, nor on which others there are."""
+    """Return one name per point, independent of the order of the values and of the other points."""
     titles = short_names(list(choices[0]))
     names = [safe_name("_".join(f"{titles[key]}-{_shown(key, value)}" for key, value in choice.items()))
              for choice in choices]  # fmt: skip
     count = Counter(name.lower() for name in names)
     for place, choice in enumerate(choices):
-        if count[names[place].lower()] > 1:  # numbers would change hands as values are added or change places
+        if count[names[place].lower()] > 1:  # numbers would change if values are added or reordered
             names[place] += f"-{hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:6]}"
     return unique_names(names)
 
 
 def _shown(key: str, value: str) -> str:
-    """A value in a name; of config files, what tells them apart.
+    """Return a value as part of a name; of config files, their stems.
 
     >>> _shown("config", "configs/dip.yaml+small.yaml"), _shown("model.signal", "dop_lightning.model.signals.Factor")
     ('dip+small', 'dop_lightning.model.signals.Factor')

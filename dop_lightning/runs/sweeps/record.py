@@ -1,4 +1,4 @@
-"""What a point has left in its folder: ``point.json``, which says what was asked for, and the results of its run."""
+"""Record of a point in its folder: ``point.json`` with the requested settings, and the results of its run."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from dop_lightning.runs.sweeps.points import Point
 RECORD = "point.json"
 LOG = "log.txt"
 SWEEP = "sweep.json"
-"""In the folder of the whole sweep."""
+"""``sweep.json`` is in the folder of the sweep; the other files are in the folder of a point."""
 
 _ENDS = ("done", "stable", "diverged")
 
@@ -19,11 +19,11 @@ State = Literal["to do", "started", "finished", "changed"]
 
 
 def state(point: Point) -> State:
-    """How far a point is.
+    """Return the state of a point.
 
     Returns:
-        ``finished`` where all its problems have come to an end, of the very run that is asked for; ``changed`` where
-        the folder holds a run that was asked for by other settings or config files; ``started`` and ``to do``.
+        ``finished`` if all problems of the requested run have ended; ``changed`` if the folder contains a run with
+        other settings or config files; otherwise ``started`` or ``to do``.
 
     Raises:
         OSError: a config file cannot be read.
@@ -37,7 +37,7 @@ def state(point: Point) -> State:
 
 
 def is_complete(run: Path) -> bool:
-    """Whether all problems of a run have come to an end."""
+    """Return whether all problems of a run have ended."""
     folder = RunFolder(run)
     try:
         results = [folder.result(problem["name"]) for problem in folder.manifest().problems]
@@ -47,7 +47,7 @@ def is_complete(run: Path) -> bool:
 
 
 def recorded(run: Path) -> dict[str, Any]:
-    """What ``point.json`` says: axes, command and digest; empty if there is none, or if it is damaged."""
+    """Return the content of ``point.json``: axes, command and digest; empty if it is missing or damaged."""
     try:
         value = json.loads((run / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -56,13 +56,13 @@ def recorded(run: Path) -> dict[str, Any]:
 
 
 def begin(point: Point) -> str:
-    """Say in the folder of a point what is asked for, before it is run.
+    """Record the requested settings in the folder of a point before it is run.
 
-    Where a run was started there before, its record stands until the new one has ended well: ``dop fit`` may refuse
-    the folder, and what is in it would then pass for what was asked for.
+    If the folder already contains a run, its record is kept until the new run has ended successfully: ``dop fit`` may
+    refuse the folder, and its results must not be attributed to the new settings.
 
     Returns:
-        The digest of what is asked for now, for :func:`settle`.
+        The digest of the requested settings, for :func:`settle`.
     """
     digest = point.digest()
     if not RunFolder(point.folder).has_run:
@@ -71,14 +71,14 @@ def begin(point: Point) -> str:
 
 
 def settle(point: Point, digest: str) -> None:
-    """Say in the folder of a point that it holds the run of this digest."""
+    """Record that the folder of a point contains the run with this digest."""
     if recorded(point.folder).get("digest") == digest:
         return
     atomic_json(point.folder / RECORD, {"axes": point.axes, "command": point.command, "digest": digest})
 
 
 def open_log(point: Point) -> BinaryIO:
-    """Open the log of a point, at its end, with the command of the point written to it."""
+    """Open the log of a point for appending, and write the command of the point to it."""
     log = (point.folder / LOG).open("ab")
     log.write(f"$ {point.command}\n".encode())
     log.flush()

@@ -1,4 +1,4 @@
-"""The inside of a worker: it runs one point after the other, each in a fork of the process that has the imports."""
+"""Process of a worker: run points one after the other, each in a fork of the process that has done the imports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Fit = Callable[[Sequence[str]], int]
-"""``dop fit``: takes its arguments and returns the exit status."""
+"""Type of ``dop fit``: takes its arguments and returns the exit status."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,21 +29,22 @@ _PR_SET_PDEATHSIG = 1
 def serve(connection: Connection, fit: Fit, fork: bool) -> int:
     """Run the points that arrive, and send the exit status of each.
 
-    A point runs in a fork of this process. It shares nothing with the next point: neither random states, threads,
-    handlers of signals and warnings, nor the memory of a GPU. Without forks this process runs a single point itself.
+    Each point runs in a fork of this process. It shares no state with the next point: no random states, threads,
+    handlers of signals and warnings, or GPU memory. If forks are not supported, this process runs a single point
+    itself.
 
     Args:
-        connection: to the sweep.
-        fit: ``dop fit``, with everything imported that it takes.
+        connection: connection to the sweep.
+        fit: ``dop fit``, with all of its imports done.
         fork: whether this system supports forks.
 
     Returns:
-        The exit status for this process: that of its single point, or 0 once the sweep has no more points.
+        The exit status of this process: the one of its single point, or 0 when the sweep has ended.
     """
     fork = fork and may_fork()
     if fork:
         gc.collect()
-        gc.freeze()  # else each collection in a fork would visit, and so copy, all that is imported
+        gc.freeze()  # otherwise, each collection in a fork would visit, and thus copy, all imported objects
     while (point := _receive(connection)) is not None:
         if not fork:
             return run_point(point, fit)
@@ -52,14 +53,14 @@ def serve(connection: Connection, fit: Fit, fork: bool) -> int:
 
 
 def may_fork() -> bool:
-    """Whether a fork of this process works: threads end in a fork, and CUDA must be initialized after it."""
+    """Return whether this process can fork: threads do not survive a fork, and CUDA must be initialized after it."""
     import torch
 
     return threading.active_count() == 1 and not torch.cuda.is_initialized()
 
 
 def run_point(point: Point, fit: Fit) -> int:
-    """Run a point in this process. Its output, also that of libraries in C, goes to the log of the point.
+    """Run ``point`` in this process. Its output, including that of C libraries, goes to the log of the point.
 
     Returns:
         The exit status of ``dop fit``.
@@ -75,7 +76,7 @@ def run_point(point: Point, fit: Fit) -> int:
 
 
 def _receive(connection: Connection) -> Point | None:
-    """The next point; ``None`` when the sweep has ended."""
+    """Return the next point; ``None`` if the sweep has ended."""
     try:
         return connection.recv()
     except (EOFError, OSError):
@@ -83,11 +84,11 @@ def _receive(connection: Connection) -> Point | None:
 
 
 def _fork(connection: Connection, point: Point, fit: Fit) -> None:
-    """Run a point in a fork, and send its exit status."""
+    """Run ``point`` in a fork, and send its exit status."""
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it is clear who handles it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until both processes have set their handlers
     child = os.fork()
     if child == 0:
         connection.close()
@@ -95,28 +96,28 @@ def _fork(connection: Connection, point: Point, fit: Fit) -> None:
         _leave(lambda: run_point(point, fit))
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its number is not given to another process yet
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # keeps the process ID reserved
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # the sweep was killed, and there is no next point either
+    with contextlib.suppress(OSError):  # the sweep was killed, so there is no next point either
         connection.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _as_if_started(parent: int) -> None:
-    """Make a fork like a process that was just started, and let it end with its worker."""
+    """Reset a fork to the state of a new process, and make it end with its worker."""
     import numpy as np
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # killed before the line above
+    if os.getppid() != parent:  # the worker was killed before the previous line
         os.kill(os.getpid(), signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     np.random.seed()  # noqa: NPY002 - the global stream, which all forks would share
 
 
 def _leave(act: Callable[[], int]) -> NoReturn:
-    """Do something and end the process with its status, in the steps of the interpreter.
+    """Call a function and exit with its status, following the steps of the interpreter.
 
-    One step is left out: to take apart the modules. In a fork that copies them, which takes as long as a small run.
+    The destruction of the modules is skipped. In a fork, it would copy them, which takes as long as a small run.
     """
     status = 1
     try:
@@ -131,7 +132,7 @@ def _leave(act: Callable[[], int]) -> NoReturn:
         gc.collect()
         files = [each for each in gc.get_objects() if isinstance(each, io.TextIOWrapper | io.BufferedWriter)]
         for file in [*files, sys.stdout, sys.stderr]:
-            with contextlib.suppress(OSError, ValueError):  # closed, or its disk is full
+            with contextlib.suppress(OSError, ValueError):  # closed, or the disk is full
                 file.flush()
     finally:
         os._exit(status)

@@ -1,4 +1,4 @@
-"""The points of a sweep as an array of SLURM jobs, by submitit."""
+"""Submit the points of a sweep as an array of SLURM jobs, with submitit."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ OPTIONS = {
     "gpus_per_node": "--gpus",
     "array_parallelism": "--jobs",
 }
-"""What has an option of its own."""
+"""Settings of sbatch that have a separate option."""
 
 PAUSE = 2.0
-"""Seconds between two looks at the jobs."""
+"""Seconds between two checks of the jobs."""
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """A setting of sbatch, out of ``KEY=VALUE``: numbers, true, false and lists are taken as such.
+    """Parse a setting of sbatch, ``KEY=VALUE``. Numbers, ``true``, ``false`` and lists are converted.
 
     Raises:
-        ValueError: it has no key or no value, or an option of its own.
+        ValueError: the key or value is missing, or the setting has a separate option.
 
     >>> parse_setting("mail-type=END"), parse_setting("exclusive=true"), parse_setting("setup=[module load gcc]")
     (('mail_type', 'END'), ('exclusive', True), ('setup', ['module load gcc']))
@@ -52,8 +52,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not key or not value:
         raise ValueError(f"slurm must be KEY=VALUE, such as account=name, got {text!r}")
     if key in OPTIONS:
-        raise ValueError(f"slurm {key} has an option of its own, {OPTIONS[key]}, got {text!r}")
-    # no more of YAML than this: it takes 1:30 for 90
+        raise ValueError(f"slurm {key} must be set with {OPTIONS[key]}, got {text!r}")
+    # no other YAML types, since YAML reads 1:30 as 90
     is_plain = not (value in ("true", "false") or value.isdecimal() or value.startswith("["))
     try:
         return key, value if is_plain else yaml.safe_load(value)
@@ -64,16 +64,16 @@ def parse_setting(text: str) -> tuple[str, Any]:
 def submit(
     points: Sequence[Point], out: Path, settings: Mapping[str, Any], more: Mapping[str, Any]
 ) -> list[submitit.Job[int]]:
-    """Submit points as one array of jobs.
+    """Submit points as one job array.
 
     Args:
-        points: what to run.
-        out: the folder of the sweep, which the nodes must see too.
-        settings: submitit's, such as ``timeout_min`` and ``slurm_partition``; ``None`` is not set.
-        more: settings of sbatch by their name.
+        points: points to run.
+        out: folder of the sweep, which must be accessible from the nodes.
+        settings: settings of submitit, such as ``timeout_min`` and ``slurm_partition``; ``None`` is not set.
+        more: settings of sbatch, by name.
 
     Raises:
-        ValueError: there is no SLURM here, or it refuses the jobs.
+        ValueError: SLURM is not available, or refuses the jobs.
     """
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -91,36 +91,36 @@ def submit(
     )
     for point in points:
         begin(point)
-    said = io.StringIO()  # submitit passes on what sbatch says, and puts it into the error as well
+    said = io.StringIO()  # submitit prints the output of sbatch, and adds it to the error as well
     try:
         with contextlib.redirect_stderr(said), executor.batch():
             jobs = [executor.submit(PointJob(point)) for point in points]
     except (FailedJobError, FailedSubmissionError) as error:
-        raise ValueError(f"sbatch has refused the jobs: {error}") from error
+        raise ValueError(f"sbatch refused the jobs: {error}") from error
     print(said.getvalue(), end="", file=sys.stderr)
     return jobs
 
 
-def wait(jobs: Sequence[submitit.Job[int]], points: Sequence[Point], tell: Callable[[str], None]) -> list[Ended]:
-    """Wait until all jobs are over; Ctrl-C leaves them at work."""
+def wait(jobs: Sequence[submitit.Job[int]], points: Sequence[Point], report: Callable[[str], None]) -> list[Ended]:
+    """Wait until all jobs have ended. Ctrl-C leaves them running."""
     ended: dict[int, Ended] = {}
     while len(ended) < len(jobs):
         for place, (job, point) in enumerate(zip(jobs, points, strict=True)):
             if place not in ended and job.done():
                 ended[place] = judge_job(job, point)
-                tell(f"{point.name}: {ended[place].failure or 'finished'}")
+                report(f"{point.name}: {ended[place].failure or 'finished'}")
         time.sleep(PAUSE)
     return list(ended.values())
 
 
 def jobs_in_queue(out: Path) -> dict[str, str]:
-    """The jobs of an earlier start that wait or are at work: a second one in the same folder would disturb them.
+    """Return the jobs of an earlier start that are waiting or running, which a second start would disturb.
 
     Returns:
-        The id of the job by the name of its point.
+        The job id by name of the point.
 
     Raises:
-        ValueError: squeue does not answer.
+        ValueError: squeue fails.
     """
     try:
         before = json.loads((out / SWEEP).read_text(encoding="utf-8"))["points"]
@@ -133,6 +133,6 @@ def jobs_in_queue(out: Path) -> dict[str, str]:
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"squeue must tell which jobs of {out} are in the queue, got {error}") from error
+        raise ValueError(f"squeue must list the queued jobs of {out}, but failed: {error}") from error
     queued = set(asked.stdout.split())
     return {name: job for name, job in submitted.items() if job in queued}

@@ -1,4 +1,4 @@
-"""A worker of a sweep, as the sweep sees it: a process that runs points, replaced when it has died."""
+"""Worker of a sweep: a process that runs points, and is replaced if it dies."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dop_lightning.runs.sweeps.points import Point
 from dop_lightning.runs.sweeps.record import LOG
 
 PROGRAM = "dop_lightning.cli.sweep_worker"
-"""The module that a worker runs."""
+"""Module that a worker process runs."""
 
 FORKS = sys.platform == "linux"
-"""Whether a process with all imports can be forked: the system libraries of macOS do not support it."""
+"""Whether a process can be forked after its imports; the system libraries of macOS do not support it."""
 
 
 class Worker:
-    """A process that imports PyTorch and Lightning once, and then runs points.
+    """A process that imports PyTorch and Lightning once and then runs points.
 
-    It ends by itself when the sweep has ended, however that came. Where there are no forks a process runs a single
-    point, and the next one does its imports in the meantime.
+    It ends when the sweep ends for any reason. If forks are not supported, a process runs a single point, while the
+    next process does its imports.
 
     Args:
-        environment: variables to set for it.
-        log: the file for what it prints outside of points.
+        environment: environment variables to set.
+        log: file for its output outside of points.
 
     Attributes:
-        point: what it is running; ``None`` when it is free.
-        seconds: how long the last point took.
+        point: the running point; ``None`` if the worker is free.
+        seconds: duration of the last point.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
@@ -43,23 +43,23 @@ class Worker:
         self.seconds = 0.0
         self._environment = dict(environment)
         self._log = log
-        self._processes = [_Process(self._environment, log)]  # the one that runs points, and the next one, if any
+        self._processes = [_Process(self._environment, log)]  # the process that runs points, and the next one, if any
         self._begun, self._printed = 0.0, 0
 
     @property
     def connection(self) -> Connection:
-        """Where the end of the point arrives."""
+        """Connection that becomes readable when the point ends."""
         return self._processes[0].connection
 
     def begin(self, point: Point, is_last: bool) -> None:
-        """Run a point.
+        """Start a point.
 
         Args:
-            point: what to run; the worker must be free.
+            point: point to run; the worker must be free.
             is_last: whether no other point will follow.
         """
         self.point, self._begun, self._printed = point, time.monotonic(), _size(point.folder / LOG)
-        if self._processes and not self._processes[0].send(point):  # it has died since its last point
+        if self._processes and not self._processes[0].send(point):  # the process died after its last point
             self._processes.pop(0).end()
         if not self._processes:
             self._processes.append(_Process(self._environment, self._log))
@@ -68,7 +68,7 @@ class Worker:
             self._processes.append(_Process(self._environment, self._log))
 
     def ended(self) -> Ended | None:
-        """How the point has ended; ``None`` while it runs."""
+        """Return the result of the point; ``None`` while it runs."""
         if self.point is None or not self.connection.poll():
             return None
         try:
@@ -78,27 +78,27 @@ class Worker:
         point, self.point = self.point, None
         self.seconds = time.monotonic() - self._begun
         log = point.folder / LOG
-        # a process that died before it had begun the point has said why in the log of the worker
+        # a process that died before it started the point has reported the reason in the log of the worker
         return judge(point, status, log if status <= 0 or _size(log) > self._printed else self._log)
 
     def terminate(self) -> None:
-        """Ask the point to save and end; a second time, to end at once."""
+        """Ask the point to save and end; a second call stops it immediately."""
         self._processes[0].terminate()
 
     def close(self) -> None:
-        """End a free worker. One that is at work finishes its point first."""
+        """End a free worker. A running point is finished first."""
         for process in self._processes[1 if self.point else 0 :]:
             process.kill()
             process.end()
 
 
 class _Process:
-    """The process of a worker, and the connection to it."""
+    """Process of a worker, and the connection to it."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self.connection, theirs = Pipe()
         variables = {**os.environ, **environment}
-        limit_spinning(variables)  # it imports PyTorch before anything else
+        limit_spinning(variables)  # before the process imports PyTorch
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", PROGRAM, str(theirs.fileno()), "fork" if FORKS else "single"],
@@ -107,13 +107,13 @@ class _Process:
                 stderr=subprocess.STDOUT,
                 env=variables,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a terminal sends Ctrl-C to all of a session; the sweep handles it
+                start_new_session=True,  # a terminal sends Ctrl-C to the whole session; the sweep handles it
             )
         theirs.close()
         self.terminate, self.kill = self._process.terminate, self._process.kill
 
     def send(self, point: Point) -> bool:
-        """Send a point, and return whether the process is there to receive it."""
+        """Send a point, and return whether the process was alive to receive it."""
         try:
             self.connection.send(point)
         except OSError:
@@ -121,7 +121,7 @@ class _Process:
         return True
 
     def end(self) -> int:
-        """Wait for its end, and return its exit status."""
+        """Wait for the end of the process, and return its exit status."""
         self.connection.close()
         return self._process.wait()
 

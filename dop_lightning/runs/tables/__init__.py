@@ -1,1 +1,1 @@
-"""Tables of one run and of many."""
+"""Tables of one or several runs."""

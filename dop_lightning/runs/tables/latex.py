@@ -1,4 +1,4 @@
-"""Tables as LaTeX, for papers: booktabs rules, escaped text, numbers to the right."""
+"""LaTeX tables for papers, with booktabs rules, escaped text and right-aligned numbers."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ ESCAPES = {
     "|": r"\textbar{}",
     "…": r"\ldots{}",
     **{word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()},
-    "µ": r"$\mu$",  # the sign of micro
+    "µ": r"$\mu$",  # the micro sign
     "ℓ": r"$\ell$",
     "±": r"$\pm$",
     "×": r"$\times$",
@@ -36,7 +36,7 @@ ESCAPES = {
     "→": r"$\to$",
     "∞": r"$\infty$",
 }
-"""Characters that LaTeX reads as commands, or that its usual fonts lack in text."""
+"""Characters that are commands in LaTeX, or that its usual text fonts lack."""
 
 _SPECIAL = str.maketrans(ESCAPES)
 _LIGATURE = re.compile(r"([-',])(?=\1)")
@@ -45,11 +45,11 @@ _BEST = re.compile(r"\*\*(.*)\*\*")
 
 
 def render_latex(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> str:
-    r"""Results as a ``tabular`` environment with the rules of booktabs.
+    r"""Render results as a ``tabular`` environment with booktabs rules.
 
     Args:
-        results: rows; in columns of numbers ``**…**`` marks the best, as in Markdown, and becomes bold.
-        columns: ``(key, title, format)``, as :func:`~dop_lightning.runs.results.render_table` takes them.
+        results: rows; in numeric columns, ``**…**`` marks the best value, as in Markdown, and becomes bold.
+        columns: ``(key, title, format)``, as for :func:`~dop_lightning.runs.results.render_table`.
 
     >>> rows = [{"problem": "a_1", "psnr": "**23.51**"}, {"problem": "b", "psnr": "20.00"}]
     >>> print(render_latex(rows, [("problem", "problem", ""), ("psnr", "PSNR", ">")]))
@@ -83,19 +83,19 @@ def render_latex(results: Sequence[Mapping[str, Any]], columns: Sequence[tuple[s
 
 
 def escape(text: str) -> str:
-    r"""Text as LaTeX that shows the same.
+    r"""Escape text for LaTeX.
 
     >>> escape("50 % of n_1 & α--β")
     '50 \\% of n\\_1 \\& $\\alpha$-{}-$\\beta$'
     """
     text = _LIGATURE.sub(r"\1\0", " ".join(text.replace("\0", " ").split()))
     text = text.translate(_SPECIAL).replace("\0", "{}")
-    # after \\ and \midrule a bracket would begin an option
+    # after \\ and \midrule, a bracket would begin an optional argument
     return f"{{{text[0]}}}{text[1:]}" if text[:1] in ("[", "*") else text
 
 
 def format_number(text: str) -> str:
-    r"""A cell of a column of numbers: a minus sign, powers of ten, and bold for the best.
+    r"""Format a numeric cell: minus signs, powers of ten, and bold for the best value.
 
     >>> format_number("**-1.5e-05 ± 2e-06**"), format_number("30.00 (2 of 3)")
     ('{\\boldmath\\textbf{$-1.5 \\cdot 10^{-5}$ $\\pm$ $2 \\cdot 10^{-6}$}}', '30.00 (2 of 3)')

@@ -1,4 +1,4 @@
-"""One table out of many runs: where runs are, what each has, and what is not there yet."""
+"""Read several runs into one table: their rows, and the results that each run lacks."""
 
 import os
 from collections import Counter
@@ -15,20 +15,20 @@ from dop_lightning.runs.sweeps.axes import short_names
 from dop_lightning.runs.sweeps.record import recorded
 
 RUN = "run"
-"""The column that tells runs apart."""
+"""Key of the column with the name of the run."""
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """The rows of one run.
+    """Rows of one run.
 
     Attributes:
-        name: of the run, in the column :data:`RUN`.
+        name: name of the run, in the column :data:`RUN`.
         axes: its value on each axis of its sweep; empty for other runs.
-        results: a row a problem that has a result.
-        missing: what is not there yet, in words; empty where nothing is.
-        problems: all of them, as the manifest lists them.
-        listed: which of ``alpha`` and ``tau`` was given as a list of one value a problem, where it differs.
+        results: one row per problem that has a result.
+        missing: description of missing results; empty if the run is complete.
+        problems: all problems, as listed in the manifest.
+        listed: which of ``alpha`` and ``tau`` was given as a list with one value per problem and differs.
     """
 
     name: str
@@ -40,19 +40,19 @@ class RunTable:
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunTable]:
-    """Read all runs in some folders, each once, and rebuild the ``results.csv`` of those that may be written to.
+    """Read all runs in some folders, without duplicates, and rebuild ``results.csv`` in writable folders.
 
     Raises:
-        ValueError: a folder holds no run, or a result is none.
+        ValueError: a folder contains no run, or a result is damaged.
         OSError: a file cannot be read.
     """
     return [_read_run(run, name) for run, name in named_runs(folders)]
 
 
 def rows_of(runs: Sequence[RunTable]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of all runs, and the keys of the columns that come first: the run, where there are several, and axes.
+    """Return the rows of all runs, and the keys of the leading columns: the run, if there are several, and the axes.
 
-    Axes have the keys of their settings, ``model.alpha``: ``alpha`` is the value that a problem was given.
+    Axes have the keys of their settings, such as ``model.alpha``; ``alpha`` is the value that a problem was given.
     """
     axes = list(dict.fromkeys(key for run in runs for key in run.axes))
     rows = [{RUN: run.name, **run.axes, **result} for run in runs for result in run.results]
@@ -60,11 +60,11 @@ def rows_of(runs: Sequence[RunTable]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def short_columns(first: Sequence[str], rows: Sequence[dict[str, Any]] = ()) -> list[tuple[str, str, str]]:
-    """The columns of a short table: those that come first, with titles as short as may be, then the usual ones.
+    """Return the columns of a short table: the leading columns, with titles as short as possible, then the usual ones.
 
     Args:
-        first: their keys.
-        rows: of the table, which may have custom scores.
+        first: keys of the leading columns.
+        rows: rows of the table, which may have custom scores.
     """
     columns = summary_columns(rows)
     titles = short_names([*first, *(title for _, title, _ in columns)])
@@ -87,12 +87,12 @@ def _read_run(run: Path, name: str) -> RunTable:
     ]
     said = ", ".join(missing)
     if missing and is_at_work(run):
-        said += "; at work: dop status tells how far"
+        said += "; still running, see dop status"
     return RunTable(name, axes, results, said, problems, _listed(folder, results))
 
 
 def _listed(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The rates that a run was given one a problem; those of «auto» follow from the data, and differ as well."""
+    """Return the rates that were given as lists. Those of ``auto`` depend on the data and may differ as well."""
     differ = [rate for rate in ("alpha", "tau") if len({result.get(rate) for result in results}) > 1]
     if not differ or not run.config_path.is_file():
         return ()

@@ -1,6 +1,6 @@
-"""Problems that differ by their seeds alone, and which of several methods is the best on them.
+"""Group problems that differ only by seed, and find the best of several methods.
 
-What goes together is told by the run, its axes in a sweep, and the attributes of a problem, never by its name.
+Problems are grouped by the run, its axes in a sweep, and their attributes, never by name.
 """
 
 import json
@@ -17,32 +17,32 @@ from dop_lightning.runs.tables.many import RunTable
 
 
 class Better(NamedTuple):
-    """What is best, and at which precision means are compared."""
+    """How the best value of a score is chosen, and the format in which means are compared."""
 
     choose: Callable[[Sequence[float]], float]
     spec: str
 
 
 BETTER = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, "#.3g")}
-"""Built-in scores of which one is the best. Others describe a recovery: a rank, a density, a time."""
+"""Built-in scores for which a value can be the best. Other scores, such as rank or time, only describe a result."""
 
 METHOD_ATTRIBUTES = ("alpha_scale",)
-"""Attributes of a problem that say how it is recovered, not what is to be recovered."""
+"""Attributes of a problem that describe the method and not the data."""
 
 STATUSES = ("done", "stable", "diverged", "interrupted")
 
 
 @dataclass
 class Group:
-    """The problems of a row.
+    """Problems of one row.
 
     Attributes:
-        run: the run, or the folder of the sweep whose points have a seed each.
-        axes: values on the axes of a sweep, but for that of seeds.
-        attributes: of each of its problems.
-        comparable: groups for which this is equal have the same to recover.
-        problems: the names of all of them, with a result or without.
-        results: of those that have one.
+        run: the run, or the folder of the sweep if each of its points has one seed.
+        axes: values on the axes of a sweep, except the axis of seeds.
+        attributes: attributes that the problems share.
+        comparable: key of the data; groups with equal keys can be compared.
+        problems: names of all problems, with or without a result.
+        results: results of the problems that have one.
     """
 
     run: str
@@ -53,13 +53,13 @@ class Group:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, key: str) -> list[float]:
-        """A score of each problem for which it is known and finite."""
+        """Return the known and finite values of a score."""
         found = [result.get(key) for result in self.results]
         return [float(value) for value in found if value is not None and math.isfinite(value)]
 
     @property
     def status(self) -> str:
-        """How its problems have ended: one word where all are alike, else how many of each."""
+        """Status of the problems: one word if they agree, otherwise the number of each."""
         count = Counter(result["status"] for result in self.results)
         if len(count) == 1:
             return str(*count)
@@ -67,21 +67,20 @@ class Group:
 
     @property
     def size(self) -> str:
-        """How many problems it has, and of how many, where some have no result."""
+        """Number of problems, such as ``3``, or ``2 of 3`` if results are missing."""
         count, whole = len(self.results), len(self.problems)
         return str(count) if count == whole else f"{count} of {whole}"
 
 
 def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group]:
-    """Put problems that differ by their seeds alone together, in the order of the runs.
+    """Group problems that differ only by seed, in the order of the runs.
 
-    Two files of one name have equal attributes as well: problems of a run with equal attributes *and* seed are
-    different ones, and the first of each seed go together, then the second of each. An axis ``seeds`` of a sweep joins
-    its points.
+    Problems of a run with equal attributes *and* seed, such as two files of the same name, are different problems. The
+    first problems of each seed form one group, the second ones another. An axis ``seeds`` of a sweep joins its points.
 
     Args:
-        runs: as :func:`~dop_lightning.runs.tables.many.read_runs` gives them.
-        each: make a group of each problem instead.
+        runs: runs, as returned by :func:`~dop_lightning.runs.tables.many.read_runs`.
+        each: create one group per problem instead.
 
     Returns:
         Groups with at least one result.
@@ -96,7 +95,7 @@ def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group
             result = results.get(entry["name"], {})
             attributes = entry.get("attributes", result.get("attributes", {}))
             seed = entry.get("seed", result.get("seed"))
-            rates = [result.get(rate) for rate in run.listed]  # one a problem: others are other methods
+            rates = [result.get(rate) for rate in run.listed]  # given per problem: different rates, different methods
             what = [entry.get("shape"), _without(attributes, METHOD_ATTRIBUTES)]
             identity = _text([place, axes, attributes, rates, *what])
             occurred[_text([identity, seed])] += 1
@@ -115,7 +114,7 @@ def _is_of_seeds(key: str) -> bool:
 
 
 def _is_of_problem(key: str) -> bool:
-    """Whether an axis says what is to be recovered, not how."""
+    """Return whether an axis changes the data and not the method."""
     return key.startswith("data.") and not key.endswith((".alphas", ".batch_size"))
 
 
@@ -128,7 +127,10 @@ def _text(value: Any) -> str:
 
 
 def better_of(groups: Sequence[Group]) -> dict[str, Better]:
-    """The scores of which one is the best: built-in ones, and custom ones that say so, alike in all results."""
+    """Return the scores for which a value can be the best: built-in ones, and custom ones with a known direction.
+
+    Custom scores are included if all results agree on ``higher_is_better``.
+    """
     results = [result for group in groups for result in group.results]
     said: dict[str, set[bool]] = {}
     for result in results:
@@ -139,12 +141,12 @@ def better_of(groups: Sequence[Group]) -> dict[str, Better]:
 
 
 def best_of(groups: Sequence[Group]) -> list[set[str]]:
-    """The scores in which a group is the best among those with the same to recover; those that look alike all are.
+    """Return the scores in which each group is the best among the comparable ones. Equal rounded means are all best.
 
-    A mean that lacks a problem is not compared: it may be the easy ones that are known.
+    A mean with missing problems is not compared, because the known problems may be the easy ones.
 
     Returns:
-        The keys of scores, for each group.
+        The keys of the scores of each group.
     """
     best: list[set[str]] = [set() for _ in groups]
     better = better_of(groups)

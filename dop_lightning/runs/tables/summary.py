@@ -1,4 +1,4 @@
-"""The table of runs over seeds: the mean and the spread of the scores of problems that differ by their seeds alone."""
+"""Table of runs over seeds: mean and standard deviation of the scores of problems that differ only by seed."""
 
 import csv
 import io
@@ -24,20 +24,20 @@ COLUMNS = (
     ("rank", "rank", ".1f", ".1f"),
     ("corruption_density", "density", ".3f", ""),
 )
-"""Columns of the short table: key, title, format of the mean, and of the deviation where it is shown.
+"""Columns of the short table: key, title, format of the mean, and format of the deviation, if it is printed.
 
 Custom scores follow.
 """
 
 
 def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[list[dict[str, str]], list[Column]]:
-    """Rows and columns of the short table, for :func:`~dop_lightning.runs.results.render_table` and its like.
+    """Return rows and columns of the short table, for example for :func:`~dop_lightning.runs.results.render_table`.
 
-    What is to be recovered alike stands together. Attributes that all rows share are left out.
+    Comparable rows are adjacent. Attributes that are equal in all rows are left out.
 
     Args:
-        groups: as :func:`~dop_lightning.runs.tables.seeds.group_over_seeds` gives them, at least one.
-        markdown: whether the best are set in bold, rather than marked by a star.
+        groups: at least one group, as returned by :func:`~dop_lightning.runs.tables.seeds.group_over_seeds`.
+        markdown: whether to set the best values in bold instead of marking them with a star.
     """
     order = {comparable: place for place, comparable in enumerate(dict.fromkeys(g.comparable for g in groups))}
     groups = sorted(groups, key=lambda group: order[group.comparable])
@@ -46,7 +46,7 @@ def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[l
     titles = short_names([*labels[0], "seeds", "status", *(title for _, title, *_ in shown)])
     means = [{key: _mean(group, key, *spec) for key, _, *spec in shown if group.values(key)} for group in groups]
     columns = [*((key, titles[key], "") for key in labels[0]), ("seeds", "seeds", ">"), ("status", "status", "")]
-    columns += [(key, title, ">") for key, title, *_ in shown]  # texts already: «>» puts them to the right
+    columns += [(key, title, ">") for key, title, *_ in shown]  # formatted already; ">" aligns them to the right
     rows = [
         {**label, "seeds": group.size, "status": group.status, **cells}
         for group, label, cells in zip(groups, labels, means, strict=True)
@@ -57,13 +57,13 @@ def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[l
 def mark_best(
     runs: Sequence[RunTable], rows: Sequence[dict[str, Any]], columns: Sequence[Column], markdown: bool = False
 ) -> tuple[list[dict[str, Any]], list[Column]]:
-    """The same for a table with a row a problem: the best of those that recover the same with the same seed.
+    """Mark the best values in a table with one row per problem, among results for the same data and seed.
 
     Args:
-        runs: as :func:`~dop_lightning.runs.tables.many.read_runs` gives them.
-        rows: of their problems, in order, as :func:`~dop_lightning.runs.tables.many.rows_of` gives them.
+        runs: runs, as returned by :func:`~dop_lightning.runs.tables.many.read_runs`.
+        rows: rows of their problems in order, as returned by :func:`~dop_lightning.runs.tables.many.rows_of`.
         columns: ``(key, title, format)``.
-        markdown: whether the best are set in bold, rather than marked by a star.
+        markdown: whether to set the best values in bold instead of marking them with a star.
     """
     texts = [dict(row) for row in rows]
     groups = group_over_seeds(runs, each=True)
@@ -83,7 +83,7 @@ def _custom(groups: Sequence[Group]) -> list[str]:
 def _marked(
     rows: Sequence[dict[str, Any]], columns: Sequence[Column], best: Sequence[set[str]], markdown: bool
 ) -> tuple[list[dict[str, Any]], list[Column]]:
-    """Bold, or a star in a place of its own, so that digits stay beneath each other."""
+    """Mark the best values in bold or with a star. All cells reserve space for the star, to keep digits aligned."""
     with_marks = set().union(*best)
     rows = [dict(row) for row in rows]
     for row, own in zip(rows, best, strict=True):
@@ -103,7 +103,7 @@ def _mean(group: Group, key: str, spec: str, deviation: str) -> str:
 
 
 def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
-    """What tells the rows apart: axes and the attributes that differ; then the run and the first problem, if needed."""
+    """Return the labels of the rows: axes and differing attributes, and if necessary the run and the first problem."""
     axes = list(dict.fromkeys(key for group in groups for key in group.axes))
     attributes = list(dict.fromkeys(key for group in groups for key in group.attributes))
     texts = [{**{k: str(v) for k, v in group.attributes.items()}, **group.axes} for group in groups]
@@ -120,10 +120,10 @@ def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
 
 
 def csv_over_seeds(groups: Sequence[Group]) -> str:
-    """All columns as CSV, unrounded: labels, counts, then mean, standard deviation and count of every score.
+    """Render all columns as CSV, unrounded: labels, counts, and mean, standard deviation and count of every score.
 
-    The deviation is that of a sample (n - 1), and empty for a single value; ``best`` names the scores in which a row is
-    the best among those with the same to recover.
+    The standard deviation is that of a sample (n - 1), and empty for a single value. ``best`` lists the scores in which
+    a row is the best among the comparable ones.
     """
     axes = list(dict.fromkeys(key for group in groups for key in group.axes))
     attributes = list(dict.fromkeys(key for group in groups for key in group.attributes))

@@ -104,7 +104,7 @@ def test_filters_need_images() -> None:
 
 def test_a_module_takes_a_filter_or_a_solver() -> None:
     assert isinstance(DoubleOverparameterization(filter=FILL).method, FilterMethod)
-    with pytest.raises(ValueError, match="filter and solver must not both be given"):
+    with pytest.raises(ValueError, match="filter and solver cannot be combined"):
         DoubleOverparameterization(filter=FILL, solver=lambda problems: None)  # type: ignore[arg-type,return-value]
 
 

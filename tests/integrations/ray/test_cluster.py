@@ -74,4 +74,4 @@ def test_each_point_has_the_gpus_and_threads_that_were_asked_for(tmp_path: Path,
     assert set(seen) == {"0 1", "1 1"}
     more = ["--model.tau", "0.4", "--cluster", "ray", "--address", address, "--gpus", "3"]
     said = end(start(*sweep, *more, folder=tmp_path), 2)
-    assert said == "dop sweep: error: gpus must be at most 2, which the cluster has in all, got 3\n"
+    assert said == "dop sweep: error: gpus must be at most 2, the total of the cluster, got 3\n"

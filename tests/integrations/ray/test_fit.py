@@ -39,7 +39,7 @@ def test_12_problems_are_recovered_though_a_worker_is_killed_twice(folder: Path)
         if rank and kill_worker(driver, rank):
             killed.add(rank)
     said = end(driver)
-    assert said.count("died with its worker process of Ray; another task finishes its work") == 2
+    assert said.count("died with its Ray worker process; another task finishes its work") == 2
     assert_equal(folder / "one", folder / "killed", 12)
     assert "num_nodes: 1" in (folder / "killed" / "config.yaml").read_text()
 
@@ -77,7 +77,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--address", "127.0.0.1:1"], "address must be that of a Ray cluster that is running, got '127.0.0.1:1'"),
+        (["--address", "127.0.0.1:1"], "address must be that of a running Ray cluster, got '127.0.0.1:1'"),
         (["--cpus", "4000"], "cpus must be at most "),
     ],
 )

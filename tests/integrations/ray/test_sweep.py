@@ -51,10 +51,10 @@ def killing(deaths: int) -> list[str]:
 
 def test_a_point_goes_on_in_another_worker(folder: Path) -> None:
     said = end(start(*SWEEP, "once", *killing(1), folder=folder))
-    assert said.count("died with its worker process of Ray; started again") == 1
+    assert said.count("died with its Ray worker process; started again") == 1
 
 
 def test_a_point_is_left_after_the_second_death(folder: Path) -> None:
     said = end(start(*SWEEP, "twice", *killing(2), folder=folder), 1)
-    assert "alpha-20: two processes died while they worked on it, the last one died with its worker" in said
+    assert "alpha-20: two processes died while they worked on it, the last one died with its Ray worker" in said
     assert "alpha-40: finished" in said

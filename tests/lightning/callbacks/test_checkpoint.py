@@ -164,7 +164,7 @@ def test_a_file_cut_at_any_of_100_places_is_refused_by_name_and_the_one_before_u
         capsys.readouterr()
         assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 2}
         said = capsys.readouterr().err
-        assert re.fullmatch(f"{re.escape(str(damaged))}: damaged.*: going on from the one before it\n", said)
+        assert re.fullmatch(f"{re.escape(str(damaged))}: damaged.*: resuming from the previous file\n", said)
 
 
 def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, capsys) -> None:
@@ -195,7 +195,7 @@ def test_a_file_that_lacks_a_key_is_refused_by_name(key: str, tmp_path: Path, ca
         holder.pop(key, None)
     torch.save(whole, file)
     assert values(path)["noise-0.1-seed0"] == 1
-    assert f"batch-0001.pt: not a whole checkpoint (it lacks '{key}'" in capsys.readouterr().err
+    assert f"batch-0001.pt: incomplete checkpoint ('{key}'" in capsys.readouterr().err
 
 
 def test_callbacks_are_read_from_either_of_two_files(tmp_path: Path, capsys) -> None:
@@ -228,13 +228,17 @@ def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     (path / "batch-0001.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.*none before it: remove it to start its probl"):
+    with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.*no previous file exists: remove it to restart"):
         values(path)
     (path / "batch-0001.previous.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"batch-0001\.pt: damaged.* and so is batch-0001\.previous\.pt: remove both"):
+    with pytest.raises(
+        ValueError, match=r"batch-0001\.pt: damaged.*; batch-0001\.previous\.pt cannot be read either: remove both"
+    ):
         values(path)
     (path / "batch-0001.pt").unlink()
-    with pytest.raises(ValueError, match=r"previous\.pt: damaged.*none after it: remove it to start its problems anew"):
+    with pytest.raises(
+        ValueError, match=r"previous\.pt: damaged.*no newer file exists: remove it to restart its problems"
+    ):
         values(path)
 
 
@@ -243,7 +247,8 @@ def test_a_file_of_another_run_is_refused_and_the_one_before_used(tmp_path: Path
     for value, mark in ((1, "mine"), (2, "theirs")):
         FolderCheckpointIO(mark).save_checkpoint(content(value), path)
     assert set(values(path, FolderCheckpointIO("mine")).values()) == {1}
-    assert "batch-0001.pt: of another run, of other settings or data: going on from" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "batch-0001.pt: belongs to another run, with other settings or data: resuming from" in said
     assert set(values(path, FolderCheckpointIO("theirs")).values()) == {2}
     assert set(values(path).values()) == {2}  # asked for by its path: the caller knows
 

@@ -10,7 +10,7 @@ from dop_lightning.lightning.callbacks.pace import Pace
 from dop_lightning.lightning.module import DoubleOverparameterization
 
 
-@pytest.mark.parametrize(("tile", "said"), [(24, ["The other parts take about 3 minutes"]), (None, [])])
+@pytest.mark.parametrize(("tile", "said"), [(24, ["The remaining parts will take about 3 minutes"]), (None, [])])
 def test_the_first_part_tells_how_long_the_others_take(
     tile: int | None, said: list[str], fit, images, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ def test_a_signal_ends_the_run_after_the_block(
     assert run.module.stopped_by == number.name
     assert run.iterations == [300] * 3
     assert run.trainer.global_step == 300
-    assert "Stopping: writing what is recovered so far" in capsys.readouterr().err
+    assert "Stopping: saving the current state" in capsys.readouterr().err
 
 
 def test_signals_are_given_back(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_filter_is_interrupted_within_an_image(fit, images, tmp_path: Path, ca
     (mosaic,) = data.mosaics.values()
     whole = tmp_path / mosaic.whole.folder
     assert not (whole / "recovered.png").exists()
-    seen = f"; {whole / 'preview.png'} shows what is recovered so far"
+    seen = f"; {whole / 'preview.png'} shows the current state"
     assert f"1 of 4 tiles are done{seen}. Run the same command again to continue." in capsys.readouterr().err
     (state,) = run.states().values()  # those that have not begun are not saved
     assert state["/iteration"] == 1

@@ -45,7 +45,7 @@ def test_it_follows_an_image(fit, image_method, images, tmp_path: Path, capsys, 
     assert watch.changes == 4
     (name,) = run.table
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Preview")]
-    assert said == [f"Preview, renewed from time to time: {tmp_path / name / 'preview.png'}"]
+    assert said == [f"Preview, updated regularly: {tmp_path / name / 'preview.png'}"]
     assert not (tmp_path / name / "preview.png").exists()  # recovered.png has taken its place
 
 

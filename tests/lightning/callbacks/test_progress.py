@@ -119,11 +119,11 @@ def test_the_time_is_estimated_by_the_largest_problem(
     data = images(images=str(tmp_path), noise=None, resize=None)
     fit(tmp_path / "run", image_method(), data, 30, callbacks=with_estimate())
     assert timed == [(1, 16, 16)]
-    assert "The iterations take about 30 seconds, 0.5 s each of the largest" in capsys.readouterr().err
+    assert "The iterations will take about 30 seconds, 0.5 s each for the largest problem" in capsys.readouterr().err
     fit(tmp_path / "half", image_method(), data, 10)
     capsys.readouterr()
     fit(tmp_path / "half", image_method(), data, 30, callbacks=with_estimate(), resume=True)
-    assert "The iterations take about 20 seconds, 0.5 s each of the largest" in capsys.readouterr().err
+    assert "The iterations will take about 20 seconds, 0.5 s each for the largest problem" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])

@@ -140,7 +140,7 @@ def test_clean_signals_are_measured_and_what_was_measured_tells_its_signal() -> 
     assert torch.equal(problem.observation, sensing.measure(Made("a").signal(0), 0))
     with pytest.raises(ValueError, match=r"a: the shape of the signal cannot be inferred from GaussianMeasurements"):
         Data([Made("a", clean=False)], sensing=sensing)
-    with pytest.raises(ValueError, match="a: a signal must be known everywhere to be measured, got 4 missing entries"):
+    with pytest.raises(ValueError, match="a: a signal must be complete to be measured, got 4 missing entries"):
         Data([Made("a", hidden=True)], sensing=sensing)
 
 
@@ -206,7 +206,7 @@ def test_one_truth_for_all_or_one_each() -> None:
     assert one_file_each("truth", files, "x", find) == [Path("x")] * 3
     assert one_file_each("truth", files, ["xy", "z"], find) == truths
     assert one_file_each("truth", files, ["z", "x", "z"], find) == [Path("z"), Path("x"), Path("z")]
-    with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
+    with pytest.raises(ValueError, match=r"truth must be one file for all, or one per file \(3\), got 2"):
         one_file_each("truth", files, "xy", find)
 
 

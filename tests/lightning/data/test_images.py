@@ -110,7 +110,7 @@ def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
         assert torch.equal(problem.true_corruption, problem.observation - problem.truth)
     for problem in problems(files, truth=truths[1]):
         assert torch.equal(problem.truth, read_image(truths[1]).values)
-    with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
+    with pytest.raises(ValueError, match=r"truth must be one file for all, or one per file \(3\), got 2"):
         problems(files, truth=truths[:2])
 
 
@@ -176,7 +176,9 @@ def test_a_mask_and_transparency_that_leave_nothing_are_refused(tmp_path: Path) 
     mask = np.zeros((4, 4), np.uint8)
     mask[2:] = 255
     Image.fromarray(mask).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match=r"m.png: the mask must leave an observed entry of .*a.png, got none"):
+    with pytest.raises(
+        ValueError, match=r"m.png: the mask must leave at least one observed entry of .*a.png, got none"
+    ):
         problems(str(tmp_path / "a.png"), mask=str(tmp_path / "m.png"))
 
 
@@ -213,7 +215,7 @@ def test_a_truth_with_gaps_is_refused(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 63).reshape(9, 7)
     np.save(tmp_path / "a.npy", values)
     np.save(tmp_path / "t.npy", np.where(values > 0.9, np.nan, values))
-    with pytest.raises(ValueError, match=r"t.npy: the truth must be known everywhere, got 7 NaN or transparent"):
+    with pytest.raises(ValueError, match=r"t.npy: the truth must be complete, got 7 NaN or transparent"):
         problems(str(tmp_path / "a.npy"), truth=str(tmp_path / "t.npy"))
 
 
@@ -238,10 +240,10 @@ def test_larger_images_are_cut_and_smaller_ones_are_not(tmp_path: Path) -> None:
         ("camera", {"channels": "blue"}, "channels must be one of as_is, grey, rgb, got 'blue'"),
         ("camera", {"resize": 0}, "resize must be a whole number of at least 1, got 0"),
         ("camera", {"crop": 100_000}, "crop must be at most the image"),
-        ("camera", {"truth": "camera", "noise": SaltAndPepper(0.1)}, "truth must not be given together with noise"),
+        ("camera", {"truth": "camera", "noise": SaltAndPepper(0.1)}, "truth cannot be combined with noise"),
         ("camera", {"tile": 7}, "tile must be a whole number of at least 8, got 7"),
         ("camera", {"tile": 16, "overlap": 9}, "overlap must be at most half of tile, 8, got 9"),
-        ("camera", {"overlap": 9}, "overlap must be given together with tile, got 9"),
+        ("camera", {"overlap": 9}, "overlap requires tile, got overlap 9 without tile"),
         ("camera", {"mask": "nowhere.png"}, "nowhere.png"),
         ("camera", {"value_range": (1.0, 0.0)}, "value_range"),
         ([], {}, "at least one entry, got none"),

@@ -105,16 +105,16 @@ def test_studies_are_paired() -> None:
         ({"alphas": [1.0, -1.0]}, "alphas must be a finite number above 0, got -1.0"),
         ({"alphas": []}, r"alphas must be different numbers, at least one, got \[\]"),
         ({"alphas": [1.0, 1.0]}, r"alphas must be different numbers, at least one, got \[1.0, 1.0\]"),
-        ({"sensing": []}, "sensing must be at least one way to measure, or null, got an empty list"),
-        ({"files": "a.npy", "sensing": GaussianMeasurements(3)}, "sensing must go without files, which hold what was"),
+        ({"sensing": []}, "sensing must be at least one sensing, or null, got an empty list"),
+        ({"files": "a.npy", "sensing": GaussianMeasurements(3)}, "sensing cannot be combined with files, which"),
         (
             {"n": 4, "columns": 3, "rank": 1, "sensing": CommutingMeasurements(3)},
             "commuting measurements require square",
         ),
-        ({"truth": "a.npy"}, "truth must go with files and without noise, got 'a.npy'"),
+        ({"truth": "a.npy"}, "truth requires files and no noise, got 'a.npy'"),
         (
             {"truth": "a.npy", "files": "b.npy", "noise": GrossOutliers(0.1)},
-            "truth must go with files and without noise, got 'a.npy'",
+            "truth requires files and no noise, got 'a.npy'",
         ),
     ],
 )
@@ -224,7 +224,7 @@ def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
     assert [float(p.true_corruption[0, 0]) for p in each] == [-10.0] * 3
     for_all = problems(files=files, truth=truths[1])
     assert [float(p.truth[0, 0]) for p in for_all] == [11.0] * 3
-    with pytest.raises(ValueError, match="truth must be one file for all, or one each for 3, got 2"):
+    with pytest.raises(ValueError, match=r"truth must be one file for all, or one per file \(3\), got 2"):
         problems(files=files, truth=truths[:2])
 
 

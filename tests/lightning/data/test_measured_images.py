@@ -110,7 +110,7 @@ def test_the_truth_has_the_size_of_the_signal(tmp_path: Path) -> None:
     assert problem.true_corruption is not None
     assert torch.equal(problem.truth, read_image(truth).values)
     torch.testing.assert_close(problem.true_corruption, problem.observation - HALF.measure(problem.truth, 0))
-    with pytest.raises(ValueError, match=r"of what was measured as .*small\.png, 10×12 with 3 channels, got 5×6"):
+    with pytest.raises(ValueError, match=r"of the signal measured as .*small\.png, 10×12 with 3 channels, got 5×6"):
         problems(file, truth=file, sensing=HALF)
     with pytest.raises(ValueError, match=r"size and channels of .*small\.png, 5×6 with 3 channels, got 10×12"):
         problems(file, truth=truth, sensing=GaussianBlur(1))
@@ -132,7 +132,7 @@ def test_what_is_transparent_was_not_measured(tmp_path: Path) -> None:
     (problem,) = problems(str(tmp_path / "a.png"), sensing=HALF)
     assert problem.mask is not None
     assert int((~problem.mask).sum()) == 3
-    with pytest.raises(ValueError, match="a: a signal must be known everywhere to be measured, got 3 missing"):
+    with pytest.raises(ValueError, match="a: a signal must be complete to be measured, got 3 missing"):
         problems(str(tmp_path / "a.png"), sensing=HALF, noise=SaltAndPepper(0.1))
 
 
@@ -153,11 +153,11 @@ def test_a_recovered_file_of_another_size_keeps_its_kind(suffix: str, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 8}, "tile must be null with sensing, which does not end where a tile ends, got 8"),
-        ({"resize": 8}, "resize must be null with sensing and without noise: .*, got 8"),
+        ({"tile": 8}, "tile must be null with sensing, which crosses the borders of tiles, got 8"),
+        ({"resize": 8}, "resize must be null with sensing and without noise, .*, got 8"),
         ({"crop": 8, "noise": [NoNoise(), SaltAndPepper(0.1)]}, "crop must be null with sensing and without noise"),
         ({"mask": "mask.png", "noise": SaltAndPepper(0.1)}, "mask must be null with sensing and noise"),
-        ({"sensing": []}, "sensing must be at least one way to measure, or null, got an empty list"),
+        ({"sensing": []}, "sensing must be at least one sensing, or null, got an empty list"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.count("Stopping: writing") == 1
+    assert err.count("Stopping: saving") == 1
     assert "Traceback" not in err
     assert [result["status"] for result in read_results(tmp_path / "out")] == ["interrupted"] * 4
 
@@ -108,7 +108,7 @@ def test_a_process_without_work_is_no_hindrance(dop) -> None:
     said = dop(*FIT, "--data.batch_size", "4", "--trainer.devices", "2", "--trainer.default_root_dir", "out")
     assert said.status == 0, said.err
     assert len(list(Path("out").glob("*/result.json"))) == 4
-    assert "1 of 2 processes has nothing to do" in said.err
+    assert "1 of 2 processes has no batch to work on" in said.err
 
 
 def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatc
     monkeypatch.setenv(TAKEN, "4")
     said = dop(*run, "--trainer.devices", "2")
     assert (said.status, said.err.count("\n")) == (2, 1)
-    assert "DOP_TAKEN must hold numbers of batches of the run, below 4, got [4]" in said.err
+    assert "DOP_TAKEN must contain batch numbers of the run, below 4, got [4]" in said.err
 
 
 def test_a_run_that_is_at_work_is_refused(dop) -> None:
@@ -132,7 +132,7 @@ def test_a_run_that_is_at_work_is_refused(dop) -> None:
         assert process.stdout.readline() == "[]\n"
         said = dop(*FIT, "--trainer.default_root_dir", "out")
         assert said.status == 2
-        assert "out: another process is at work on batch-0001 of this run" in said.err
+        assert "out: another process is working on batch-0001 of this run" in said.err
     finally:
         process.kill()
         process.communicate()

@@ -131,14 +131,14 @@ def test_a_folder_without_room_is_named_and_tried_again(
 
 def test_a_first_process_that_does_not_decide_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "PATIENCE", 0.1)
-    with pytest.raises(ValueError, match=r"rank 1: the first process has not told the plan within 0 s in .*rendezvous"):
+    with pytest.raises(ValueError, match=r"rank 1: the first process has not sent the plan within 0 s in .*rendezvous"):
         meet(1, 2, tmp_path).share("plan", lambda: None)
     assert not list((tmp_path / FOLDER).iterdir())
 
 
 def test_a_first_process_that_has_ended_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CHILD, "1234567890")  # nobody's parent
-    with pytest.raises(ValueError, match="rank 1: the first process has ended before it has told the plan"):
+    with pytest.raises(ValueError, match="rank 1: the first process ended before it sent the plan"):
         meet(1, 2, tmp_path).share("plan", lambda: None)
 
 

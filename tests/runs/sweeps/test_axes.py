@@ -45,10 +45,10 @@ def test_values_are_split_outside_of_brackets_and_quotes(text: str, values: tupl
         ("model.alpha=1,2,1", "each value once, got '1' twice"),
         ("model.alpha=[1,2", "must close its brackets"),
         ("model.alpha='1", "must close its brackets and quotes"),
-        ("model.alpha=1]", "brackets in pairs"),
-        ("model.alpha=[1}", "brackets in pairs"),
-        ("trainer.default_root_dir=a,b", "trainer.default_root_dir is not for a sweep"),
-        ("ckpt_path=last", "ckpt_path is not for a sweep"),
+        ("model.alpha=1]", "balanced brackets"),
+        ("model.alpha=[1}", "balanced brackets"),
+        ("trainer.default_root_dir=a,b", "trainer.default_root_dir cannot be set in a sweep"),
+        ("ckpt_path=last", "ckpt_path cannot be set in a sweep"),
     ],
 )
 def test_a_bad_axis_is_refused(text: str, named: str) -> None:
@@ -102,7 +102,7 @@ def test_a_part_comes_before_its_settings() -> None:
 
 
 def test_a_setting_is_given_once() -> None:
-    with pytest.raises(ValueError, match=r"given once, as an axis or as an option, got model\.alpha twice"):
+    with pytest.raises(ValueError, match=r"specified once, as an axis or as an option, got model\.alpha twice"):
         points("model.alpha=1,2", "model.alpha=3")
     with pytest.raises(ValueError, match=r"got model\.alpha twice"):
         points("model.alpha=1", options=[("model.alpha", "3")])

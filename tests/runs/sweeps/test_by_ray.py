@@ -67,7 +67,7 @@ def test_a_point_whose_process_dies_is_started_again(points: list[Point]) -> Non
     failures, status, said = run(points, {"alpha-2": [DEATH, 2], "alpha-4": [0]})
     assert status == 0
     assert "alpha-2: died with its node; started again" in said
-    assert failures["alpha-4"] == "ended without the results of all its problems"
+    assert failures["alpha-4"] == "ended without results for all problems"
     assert failures["alpha-2"] != ""
     assert recorded(points[1].folder)["digest"] == points[1].digest()
 
@@ -83,8 +83,8 @@ def test_a_point_at_which_two_processes_die_is_left(points: list[Point]) -> None
 def test_a_signal_stops_the_tasks(points: list[Point]) -> None:
     failures, status, said = run(points, {"alpha-2": ["stop"], "alpha-4": [0]})
     assert status == 143
-    assert failures == {"alpha-2": "stopped by SIGTERM; it goes on where it is asked for again"}
-    assert said[-1] == "Stopping: the runs save what they have (again: stop at once)"
+    assert failures == {"alpha-2": "stopped by SIGTERM; run the sweep again to resume it"}
+    assert said[-1] == "Stopping: runs are saving (press again to stop immediately)"
 
 
 def test_a_task_runs_a_command_and_passes_the_wish_to_stop_on(tmp_path: Path) -> None:

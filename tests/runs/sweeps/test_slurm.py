@@ -115,7 +115,7 @@ def test_what_sbatch_refuses_is_told_in_a_line(cluster: Path, dop) -> None:
     said = dop(*SWEEP)
     assert said.status == 2
     assert said.err.count("\n") == 1
-    assert "sbatch has refused the jobs" in said.err
+    assert "sbatch refused the jobs" in said.err
     assert "invalid partition" in said.err
 
 
