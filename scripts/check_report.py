@@ -3,8 +3,8 @@
     pip install playwright                  # and Chromium, from the system or by: playwright install chromium
     python scripts/check_report.py runs/pca/report.html --out screenshots
 
-Checks: no console errors, no requests besides the page, no element wider than the window, and a slider and curves that
-respond to keyboard and touch. Screenshots are written of both sizes, in light and dark mode and in print layout.
+Checks: no console errors, no requests except for the page, no element wider than the window, and a slider and curves
+that respond to keyboard and touch. Screenshots are written of both sizes, in light and dark mode and in print layout.
 """
 
 import argparse

@@ -115,7 +115,7 @@ def main() -> int:
         else:
             case.more += ("--data.n", "[20,25]", "--model.tau", "2.e-3")
         once, run = Path(folder) / "once", Path(folder) / "run"
-        for iterations in (case.iterations // 2, case.iterations):  # a checkpoint on the way
+        for iterations in (case.iterations // 2, case.iterations):  # the first start leaves a checkpoint
             arguments = case.arguments(run, None)
             arguments[arguments.index("--trainer.max_steps") + 1] = str(iterations)
             status, said = call(arguments)

@@ -51,15 +51,15 @@ class TestPretended:
             assert claim.bar is None or row["value"] >= 0  # the measurement was made
         assert {row["said"] for row in rows.values() if row["verdict"] == "not measured"} <= {
             "Triton's kernels need a GPU",
-            "there is a graph; waits are seen on a GPU alone",
-            "memory of a GPU is needed",
+            "a graph was captured, but waits are only detected on a GPU",
+            "this needs a GPU",
             "sizes are tiny",
         }
 
     def test_a_batch_that_does_not_fit(self, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         claims = script.gpu_claims
         monkeypatch.setattr(claims, "less_memory", device.limited_memory)
-        assert claims.goes_on_in_halves("cuda") == "the half goes on"
+        assert claims.goes_on_in_halves("cuda") == "half of the batch continues"
 
 
 def setting(script: ModuleType, folder: Path, dry: bool = True) -> object:

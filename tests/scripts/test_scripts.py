@@ -51,7 +51,7 @@ def test_a_photograph_of_any_size_is_measured(tmp_path: Path) -> None:
 def test_damaged_files_are_refused_or_recovered() -> None:
     said = run("fuzz_images.py", "--files", "46", "--seed", "1")
     assert said.startswith("46 files in ")
-    assert said.endswith("; 0 went wrong\n")
+    assert said.endswith("; 0 failed\n")
 
 
 @pytest.mark.slow
