@@ -1,4 +1,4 @@
-"""The command that measures everything on a GPU, on the pretended device and on the CPU."""
+"""The command that measures everything on a GPU, on the simulated device and on the CPU."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class TestPretended:
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         rows = {(row["part"], row["claim"]): row for row in results["claims"]}
         assert list(rows) == [(claim.part, claim.name) for claim in script.CLAIMS]
-        assert results["device"] == "Pretended GPU"
+        assert results["device"] == "Simulated GPU"
         for claim in script.CLAIMS:
             row = rows[claim.part, claim.name]
             assert row["verdict"] in ("PASS", "not measured"), row
