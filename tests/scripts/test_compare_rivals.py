@@ -1,6 +1,5 @@
 """The comparison with classical filters, at a tiny size and in this process."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -12,25 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_rivals.py"
+SCRIPT = "compare_rivals"
 
 SMALL = ["--sizes", "24", "--iterations", "2", "--width", "4"]
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # for the modules beside it
-    spec = importlib.util.spec_from_file_location("compare_rivals", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare_rivals"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    for name in ("compare_rivals", "crops"):
-        sys.modules.pop(name, None)
-    monkeypatch.undo()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The comparison of `scripts/compare_runs.py`, on folders written here."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,20 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
+SCRIPT = "compare_runs"
 
 RESULTS = "problem,seed,seconds,psnr\na,0,1.5,30.25\nb,1,1.5,31\n"
 METRICS = "problem,iteration,tag,value\na,10,loss,0.5\na,20,loss,0.25\n"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_runs", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -117,7 +106,7 @@ def test_pictures_scores_and_returned_values_are_compared(script: ModuleType, ru
 
 
 def test_a_mistake_is_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = str(SCRIPT.parents[1])
+    root = str(Path(__file__).parents[2])
     for arguments, message in (
         ([str(tmp_path), root], "OLD must be a checkout with dop_lightning/ and configs/, got "),
         ([root, root, "--case", "matrices"], "--case must be one of matrix, "),

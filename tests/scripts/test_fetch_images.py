@@ -1,7 +1,6 @@
 """``scripts/fetch_images.py``, against a server on this machine."""
 
 import hashlib
-import importlib.util
 import io
 import sys
 import threading
@@ -15,7 +14,7 @@ from PIL import Image
 
 from dop_lightning.paper.figures.configs import figure_folder
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_images.py"
+SCRIPT = "fetch_images"
 NAMES = ["F16.png", "Peppers.png", "Baboon.png", "kodim03.png"]
 
 
@@ -65,17 +64,6 @@ def server() -> Iterator[Server]:
     own.shutdown()
     thread.join()
     own.server_close()
-
-
-@pytest.fixture
-def script():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("fetch_images", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

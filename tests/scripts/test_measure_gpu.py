@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,19 +13,9 @@ import torch
 from tests.pretend_cuda import device
 from tests.pretend_cuda.checks import ON_PRETENDED
 
+SCRIPT = "measure_gpu"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 IMAGE = SCRIPTS.parent / "data" / "coffee.png"
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import measure_gpu
-
-        yield measure_gpu
-    finally:
-        sys.path.remove(str(SCRIPTS))
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
