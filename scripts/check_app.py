@@ -335,17 +335,22 @@ def check_restoration(page: Page, files: Path, out: Path, jobs: Path) -> None:
     page.dark(False)
 
 
+def restore_until(page: Page, name: str, percent: int) -> None:
+    """Start the restoration of a photograph with the preset ``quick``, and wait until it has reached ``percent``."""
+    page.tick("[name=preset][value=quick]")
+    page.click("#go-recover")
+    page.until(name, "running")
+    page.wait(
+        lambda: page.find("#work").is_displayed() and not page.js("return bar.className.includes('unknown')"), "work"
+    )
+    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= percent, f"{percent} %")
+
+
 def check_cancel(page: Page, files: Path, out: Path, jobs: Path) -> None:
     """Stop and resume a run while a second file waits, and compare it with an uninterrupted run."""
     page.drop(files / "second.png")
     page.until("second.png", "ready")
-    page.tick("[name=preset][value=quick]")
-    page.click("#go-recover")
-    page.until("second.png", "running")
-    page.wait(
-        lambda: page.find("#work").is_displayed() and not page.js("return bar.className.includes('unknown')"), "work"
-    )
-    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= 20, "20 %")
+    restore_until(page, "second.png", 20)
     page.click("#stop")
     page.until("second.png", "stopped")
     check(page.find("#resume").is_displayed(), f"stopped: {page.text('#resume-text')}")
@@ -479,13 +484,7 @@ def check_attack(address: str, session: str, job: str, jobs: Path, out: Path) ->
 def check_end(process: subprocess.Popen[str], page: Page, jobs: Path) -> None:
     """Press Ctrl-C during a restoration: the state must be saved, and all processes must end."""
     page.size(*DESK)
-    page.tick("[name=preset][value=quick]")
-    page.click("#go-recover")
-    page.until("second.png", "running")
-    page.wait(
-        lambda: page.find("#work").is_displayed() and not page.js("return bar.className.includes('unknown')"), "work"
-    )
-    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= 10, "10 %")
+    restore_until(page, "second.png", 10)
     process.send_signal(signal.SIGINT)
     status = process.wait(90)
     check(status == 130, f"Ctrl-C ends the server with status {status}")
