@@ -164,7 +164,7 @@ class Candidate:
 
 ADAM, MUON = partial(Adam, lr=0.005), partial(Muon, lr=0.02)
 BEFORE = Candidate(
-    "Adam 0.005, revealed at 300, refined: the default before", 2000, ADAM, revealed_at=300, network=SkipUNet
+    "Adam 0.005, revealed at 300, refined: the previous default", 2000, ADAM, revealed_at=300, network=SkipUNet
 )
 BEST = Candidate("Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150)
 ROUGHLY = replace(BEFORE, iterations=1000)
@@ -264,8 +264,8 @@ CANDIDATES = {
     "muon-calm-0.003": muon("perturbation 0.003 once s is dropped", calm=always(0.1)),
     "muon-calm-0.01": muon("perturbation 0.01 once s is dropped", calm=always(0.3)),
     "muon-calm-0.02": muon("perturbation 0.02 once s is dropped", calm=always(0.6)),
-    "muon-calm-share": muon("perturbation by the share once s is dropped", calm=by_share(1)),
-    "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=by_share(2)),
+    "muon-calm-share": muon("perturbation by the corrupted fraction once s is dropped", calm=by_share(1)),
+    "muon-calm-square": muon("perturbation by the squared corrupted fraction once s is dropped", calm=by_share(2)),
     "muon-calm-error": muon("perturbation by the held-out error", calm=by_error(0.8, 1.6)),
     "adam-calm-both": adam("refined as in the package", calm=None, refinement={}),
     "default": DEFAULT,
@@ -276,7 +276,7 @@ CANDIDATES = {
         network=partial(PlainUNet, bias=False),
     ),
     "default-2000": replace(DEFAULT, iterations=2000),
-    "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=by_share(2)),
+    "adam-calm-square": adam("perturbation by the squared corrupted fraction once s is dropped", calm=by_share(2)),
     "muon-average-0.95": muon("average 0.95", refinement={"every": 50, "average": 0.95}),
     "muon-average-0.99": muon("average 0.99", refinement={"every": 50, "average": 0.99}),
     "muon-enlarged": muon("input of half the size, enlarged", network=ENLARGED),

@@ -145,14 +145,16 @@ def main() -> None:
 
 
 def summarize(cases: dict[str, dict[str, float]], rivals: list[str]) -> None:
-    for rival in [*rivals, "best of them"]:
+    for rival in [*rivals, "best rival"]:
         differences = [
-            row["RobustPCA"] - (min(row[r] for r in rivals) if rival == "best of them" else row[rival])
+            row["RobustPCA"] - (min(row[r] for r in rivals) if rival == "best rival" else row[rival])
             for row in cases.values()
         ]
         wins = sum(difference <= ROUNDING for difference in differences)
         worst = max(cases, key=lambda case: cases[case]["RobustPCA"] - min(cases[case][r] for r in rivals))
-        print(f"RobustPCA at most {rival}: {wins} of {len(cases)} cases; at worst {max(differences):+.2f} degrees")
+        print(
+            f"RobustPCA ≤ {rival} in {wins} of {len(cases)} cases; largest difference {max(differences):+.2f} degrees"
+        )
     medians = {method: median(row[method] for row in cases.values()) for method in [*rivals, "RobustPCA"]}
     print("median angle: " + ", ".join(f"{method} {value:.3f}" for method, value in medians.items()), end="")
     print(f"; worst case: {worst}")

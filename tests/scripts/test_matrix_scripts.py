@@ -31,9 +31,9 @@ def test_tables_are_counted(tables: ModuleType, capsys: pytest.CaptureFixture[st
     }
     tables.summarize(cases, ["PCA", "clipped"])
     said = capsys.readouterr().out
-    assert "at most PCA: 1 of 2 cases; at worst +2.00 degrees" in said
-    assert "at most clipped: 2 of 2 cases; at worst -1.00 degrees" in said
-    assert "at most best of them: 1 of 2 cases" in said
+    assert "RobustPCA ≤ PCA in 1 of 2 cases; largest difference +2.00 degrees" in said
+    assert "RobustPCA ≤ clipped in 2 of 2 cases; largest difference -1.00 degrees" in said
+    assert "RobustPCA ≤ best rival in 1 of 2 cases" in said
     assert said.endswith("worst case: b\n")
 
 
