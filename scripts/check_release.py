@@ -137,7 +137,7 @@ def check_archives(wheel: Path, sdist: Path, again: Path, tracked: Sequence[str]
     failures.check(not inside - wanted, "and no others", str(sorted(inside - wanted)[:5]))
     for name in ("dop_lightning/py.typed", "dop_lightning/configs/image.yaml", "dop_lightning/samples/camera.png"):
         failures.check(name in files, f"contains {name}")
-    failures.check(any(name.endswith("/licenses/LICENSE") for name in files), "contains the license")
+    failures.check(any(name.endswith("/licenses/LICENSE") for name in files), "contains the licence")
     with tarfile.open(sdist) as tar:
         names = {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()} - {"PKG-INFO"}
     missing = set(tracked) - names

@@ -56,7 +56,7 @@ BARS = {
 """Limits by case and variant. Empty pads and large float32 arrays are never allowed."""
 
 AFTER_START = 1001
-"""An iteration after which the refinement does not evaluate its criteria."""
+"""An iteration at which the refinement does not evaluate its criteria."""
 
 
 class Count(NamedTuple):

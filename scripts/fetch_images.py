@@ -4,7 +4,7 @@
     python scripts/fetch_images.py --out DIR --base-url https://my.mirror/images
 
 The first source is the page that the paper cites (https://webpages.tuni.fi/foi/GCF-BM3D, formerly www.cs.tut.fi/~foi).
-Fallbacks are the USC-SIPI database and the Kodak suite, whose files may differ in details. The licenses of the images
+Fallbacks are the USC-SIPI database and the Kodak suite, whose files may differ in details. The licences of the images
 are unclear, so they are not part of this package. The addresses were collected from public code and have not been
 verified, and no checksums of the files are known. A file is accepted if it is a complete image with the size and mode
 that the paper uses. `--checksums` compares files with checksums that you trust; the script prints those of its files.

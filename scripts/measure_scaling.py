@@ -125,7 +125,7 @@ def seconds(command: list[str], *more: str) -> float:
 
 
 def iterations_of(run: Path) -> int:
-    """Return the mean input of the model: the total iterations of all problems, which may have ended early."""
+    """Return the total number of iterations of the problems of a run, which may have ended early."""
     return sum(json.loads(path.read_text())["iterations"] for path in run.glob("*/result.json"))
 
 
