@@ -1,11 +1,11 @@
-# The `dop` command with the versions of constraints.txt, set up as in continuous integration.
+# The `dop` command with the versions of constraints.txt, installed as in continuous integration.
 #
 #   docker build -t dop .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/files" -w /files dop recover photo.png --out restored
 #
-# GPU: choose a CUDA build of PyTorch with the argument TORCH (a requirement with pip's options; PyTorch's
-# installation page gives the index of each CUDA version), and lend the container the devices. The base image needs no
-# CUDA, as PyTorch's packages bring their own; the host needs NVIDIA's driver and container toolkit.
+# GPU: select a CUDA build of PyTorch with the argument TORCH (a requirement with options of pip; the installation page of
+# PyTorch lists the index of each CUDA version), and give the container access to the devices. The base image does not
+# need CUDA, because the packages of PyTorch include it. The host needs the NVIDIA driver and container toolkit.
 #
 #   docker build -t dop:gpu --build-arg TORCH="torch --index-url URL_OF_THE_CUDA_BUILDS" .
 #   docker run --rm --gpus all -v "$PWD:/files" -w /files dop:gpu recover photo.png --out restored

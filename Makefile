@@ -29,7 +29,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-# The stamp is written last, so a failed installation is repeated.
+# The stamp is written last, so that a failed installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		python='$(PYTHON)'; \
@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 			echo "No Python 3.11 or newer with ssl and venv was found. Install one, or specify it: make PYTHON=/path/to/python3" >&2; \
 			exit 1; \
 		fi; \
-		echo "Making $(VENV) with $$($$python --version)"; \
+		echo "Creating $(VENV) with $$($$python --version)"; \
 		$$python -m venv --clear $(VENV); \
 	fi
 # PyTorch first and pinned: pip then prefers the CPU build of that version if the index offers one (2.13.0+cpu before
@@ -68,7 +68,7 @@ test: $(STAMP) ## run all checks: lint, types, tests
 test-slow: $(STAMP) ## run the slowest tests, which `make test` skips
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests
 
-# A wheel for each extra, into .venv-extras; EXTRAS="hdf5 ray" tries these alone.
+# A wheel for each extra, into .venv-extras; EXTRAS="hdf5 ray" tests only these.
 test-extras: $(STAMP) ## test each extra in a separate environment, in .venv-extras
 	@$(BIN)/python scripts/test_extras.py $(EXTRAS)
 

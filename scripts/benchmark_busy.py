@@ -1,9 +1,10 @@
-"""How long does `dop recover` take beside processes that keep the processor busy?
+"""Time `dop recover` on a machine whose cores are kept busy by other processes.
 
     python scripts/benchmark_busy.py
 
-A photograph of 256×256 pixels, half of whose values are 0 or 255, is recovered beside three busy processes: with one
-thread, and with as many as `dop` takes by itself. Compare the two, since what else runs on the machine slows both down.
+The script recovers a photograph of 256×256 pixels, half of whose values are 0 or 255, while three other processes
+keep the cores busy: with one thread, and with the number of threads that `dop` chooses. Compare the two times with each
+other only, because other load on the machine slows both down.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from dop_lightning.images.formats import find_images, read_image
 from dop_lightning.images.presets import PRESETS
 
 BY_ITSELF = "auto"
-"""In place of a number of threads: that which `dop` takes."""
+"""Value of ``--threads`` that leaves the number of threads to `dop`."""
 
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep so many cores busy inside of the block."""
+    """Keep this many cores busy inside the block."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -40,7 +41,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def make_picture(path: Path, size: int) -> None:
-    """Write a part of the sample `astronaut` with salt and pepper of 50 %."""
+    """Write a crop of the sample `astronaut` with 50 % salt-and-pepper noise."""
     clean = read_image(find_images(["astronaut"])[0]).values[:, :size, :size].numpy()
     generator = np.random.default_rng(0)
     corrupted = np.where(generator.random(clean.shape) < 0.5, np.round(generator.random(clean.shape)), clean)
@@ -48,7 +49,7 @@ def make_picture(path: Path, size: int) -> None:
 
 
 def recover(picture: Path, out: Path, preset: str, iterations: int | None, threads: str) -> tuple[float, int]:
-    """Recover a picture in a process of its own; its seconds, and the threads that it took."""
+    """Recover a picture in a separate process. Return its seconds, and the number of threads that it used."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     if threads != BY_ITSELF:
         environment["OMP_NUM_THREADS"] = threads
@@ -61,17 +62,17 @@ def recover(picture: Path, out: Path, preset: str, iterations: int | None, threa
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", type=int, default=3, help="busy processes; default: %(default)s")
-    parser.add_argument("--size", type=int, default=256, help="pixels a side; default: %(default)s")
+    parser.add_argument("--busy", type=int, default=3, help="number of busy processes; default: %(default)s")
+    parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels; default: %(default)s")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="quick", help="default: %(default)s")
-    parser.add_argument("--iterations", type=int, help="default: those of the preset")
+    parser.add_argument("--iterations", type=int, help="default: as in the preset")
     parser.add_argument(
         "--threads",
         nargs="+",
         default=["1", BY_ITSELF],
-        help="numbers of threads to compare with the first of them; default: 1 auto",
+        help="numbers of threads to compare; the first one is the reference; default: 1 auto",
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -84,7 +85,7 @@ def main() -> None:
                 seconds, taken = recover(picture, out, options.preset, options.iterations, threads)
             first = first or seconds
             print(
-                f"threads {threads}: took {taken}, {seconds:.1f} s beside {options.busy} busy processes, "
+                f"threads {threads}: used {taken}, {seconds:.1f} s with {options.busy} busy processes, "
                 f"{seconds / first:.2f} times the first",
                 flush=True,
             )

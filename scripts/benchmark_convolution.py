@@ -1,4 +1,4 @@
-"""Convolutions of 3×n×n images by kernels of k×k taps, and their transposes: by PyTorch, by rows and columns, by FFT.
+"""Compare convolutions of 3×n×n images with k×k kernels, and their transposes: direct, separable and by FFT.
 
 OMP_NUM_THREADS=1 python scripts/benchmark_convolution.py [--sizes 128 256 512] [--taps 5 9 21]
 """
@@ -19,7 +19,7 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 def milliseconds(work: Callable[[], Tensor], rounds: int) -> float:
-    """The least of some rounds: what others do on the machine only adds to it."""
+    """Return the minimum over the rounds: other load on the machine can only increase a time."""
     times = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
@@ -29,9 +29,9 @@ def milliseconds(work: Callable[[], Tensor], rounds: int) -> float:
 
 
 def ways(n: int, k: int) -> list[Callable[[], Tensor]]:
-    """The ways to convolve an image, each followed by its transpose."""
+    """Return the implementations, each followed by its transpose."""
     x = torch.rand(1, 3, n, n)
-    sensing = GaussianBlur((k // 2) / 4)  # cut at 4 standard deviations
+    sensing = GaussianBlur((k // 2) / 4)  # truncated at 4 standard deviations
     operator = operator_of(ProblemBatch([Problem("a", x[0], sensing=sensing, signal_shape=(3, n, n))]))
     assert isinstance(operator, Convolution)
     taps = sensing.kernel_taps().float()

@@ -1,9 +1,9 @@
-"""Processor time of RobustPCA beside that of its solver, alternating projections, on the same matrix.
+"""Compare the processor time of RobustPCA with that of its solver, alternating projections, on the same matrix.
 
     python scripts/benchmark_estimator.py [--sizes 300 1000] [--noise 0 0.01] [--dtype float64]
 
-Rank n/50, but at least 5; 10 % of the entries are outliers; dense noise is a fraction of the standard deviation of L.
-Medians of three seeds, one thread.
+The rank is n/50, but at least 5. 10 % of the entries are outliers. Dense noise is given as a fraction of the standard
+deviation of L. The table contains medians over three seeds, on one thread.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
 def matrix(n: int, noise: float, seed: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a matrix of low rank, and the same with outliers and noise."""
+    """Return a low-rank matrix, and the same matrix with outliers and noise."""
     draw = np.random.default_rng(seed)
     r = max(5, n // 50)
     L = draw.standard_normal((n, r)) @ draw.standard_normal((r, n))
@@ -31,7 +31,7 @@ def matrix(n: int, noise: float, seed: int, dtype: str) -> tuple[np.ndarray, np.
 
 
 def solve(X: np.ndarray) -> None:
-    """Separate by the solver alone."""
+    """Separate the matrix with the solver alone."""
     state = ProjectionsMethod().begin(ProblemBatch([Problem("X", torch.from_numpy(X))]))
     while not state.finished():
         state.advance(1)

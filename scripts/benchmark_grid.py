@@ -1,7 +1,9 @@
-"""What a grid costs: two processes over one, the machinery of a grid over a bare loop, and the
-start of 1000 robust PCA problems. One thread a process.
+"""Measure the overhead of a grid of problems, with one thread per process.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_grid.py
+
+Three parts: the speedup of two processes over one, the overhead of the Trainer over a bare loop, and the time from the
+command to the first iteration of 1000 robust PCA problems.
 """
 
 import argparse
@@ -41,7 +43,7 @@ GRID = [
       "{class_path: dop_lightning.problems.noise.SaltAndPepper, init_args: {ratio: 0.5}}]"),
     *("--data.seeds", "2"),
 ]  # fmt: skip
-"""16 problems of four shapes."""
+"""16 problems of four different shapes."""
 
 
 def command(configs: list[str], run: Path, *options: str) -> list[str]:
@@ -51,7 +53,7 @@ def command(configs: list[str], run: Path, *options: str) -> list[str]:
 
 
 class Clocked:
-    """A run as a process: when its first and last iterations were, and when it ended."""
+    """A run in a separate process: its duration in seconds and its total number of iterations."""
 
     def __init__(self, arguments: list[str], run: Path) -> None:
         begin = time.time()
@@ -63,15 +65,15 @@ class Clocked:
 
 
 def throughput(options: argparse.Namespace, folder: Path) -> bool:
-    """Iterations of all problems a second, start and end of the processes included, and without what they take."""
+    """Measure iterations per second over all problems, with and without the start and end of the processes."""
     print(f"16 images of {options.size} pixels, width {options.width}, {options.iterations} iterations each")
-    print(f"{'round':<6}{'processes':>10}{'seconds':>10}{'beyond start':>14}{'it/s':>8}{'it/s beyond start':>19}")
+    print(f"{'round':<6}{'processes':>10}{'seconds':>10}{'work':>14}{'it/s':>8}{'it/s work only':>19}")
     ratios: list[tuple[float, float]] = []
     for k in range(options.rounds):
         rates = []
         for devices in (1, 2):
             seconds = []
-            for iterations in (1, options.iterations):  # what a run takes besides: one of a single iteration
+            for iterations in (1, options.iterations):  # a run of one iteration measures start and end
                 run = folder / f"{k}-{devices}-{iterations}"
                 settings = [*GRID, "--data.resize", str(options.size), "--trainer.devices", str(devices)]
                 settings += ["--model.signal.init_args.width", str(options.width), "--model.steps.class_path"]
@@ -87,12 +89,12 @@ def throughput(options: argparse.Namespace, folder: Path) -> bool:
             )
         ratios.append((rates[1][0] / rates[0][0], rates[1][1] / rates[0][1]))
     whole, beyond = (statistics.median(ratio[i] for ratio in ratios) for i in (0, 1))
-    print(f"2 processes over 1: {whole:.2f} times, beyond the start {beyond:.2f} times (asked: at least 1.7)")
+    print(f"2 processes over 1: {whole:.2f} times, without start and end {beyond:.2f} times (required: at least 1.7)")
     return beyond >= 1.7
 
 
 class Turns(pl.Callback):
-    """Between two steps of the grid, the same block of the same problems by the bare engine."""
+    """After each step of the grid, advance the same problems by the same block with the bare engine."""
 
     def __init__(self, bare: Roster, block: int) -> None:
         self.bare, self.block = bare, block
@@ -114,7 +116,7 @@ class Turns(pl.Callback):
 
 
 def machinery(options: argparse.Namespace, folder: Path) -> bool:
-    """A step of the whole grid through the Trainer, with all callbacks, over the same problems one after the other."""
+    """Compare a step of the whole grid through the Trainer, with all callbacks, with the same problems in a loop."""
     signal = partial(SkipUNet, width=options.width, bias=False)
     corruption = partial(HadamardCorruption, scale=1e-5, tied=False)
     steps, block = Refinement(), 5
@@ -138,13 +140,13 @@ def machinery(options: argparse.Namespace, folder: Path) -> bool:
     trainer.fit(module, datamodule=data)
     grid, bare = (sum(turns.seconds[key][2:]) for key in ("grid", "bare"))
     steps_ = [g / b for g, b in zip(turns.seconds["grid"], turns.seconds["bare"], strict=True)]
-    print(f"machinery: {grid:.2f} s against {bare:.2f} s of the bare loop, {grid / bare - 1:+.1%} (asked: below 3 %);")
-    print(f"  median step {statistics.median(steps_) - 1:+.1%}; evaluations and curves are in the first number alone")
+    print(f"machinery: {grid:.2f} s, bare loop {bare:.2f} s, {grid / bare - 1:+.1%} (required: below 3 %);")
+    print(f"  median step {statistics.median(steps_) - 1:+.1%}; only the first time includes evaluations and curves")
     return grid / bare < 1.03
 
 
 def start(options: argparse.Namespace, folder: Path) -> bool:
-    """Seconds from the command to the first block of 1000 robust PCA problems, of the paper's size."""
+    """Measure the seconds from the command to the first block of 1000 robust PCA problems of the paper's size."""
     run = folder / "start"
     arguments = command(["matrix"], run, "--data.seeds", str(options.problems), "--trainer.max_steps", "1000000")
     arguments += ["--model.block", "1", "--model.evaluate_every", "1"]
@@ -157,8 +159,10 @@ def start(options: argparse.Namespace, folder: Path) -> bool:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert first is not None, "the run has ended before its first iteration"
-    print(f"{options.problems} robust PCA problems: first evaluated {first:.1f} s after the command (asked: below 10)")
+    assert first is not None, "the run ended before its first iteration"
+    print(
+        f"{options.problems} robust PCA problems: first evaluation {first:.1f} s after the command (required: below 10)"
+    )
     return first < 10
 
 
@@ -169,10 +173,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: all")
     parser.add_argument("--size", type=int, default=96, help="longer side of the images; default: %(default)s")
-    parser.add_argument("--width", type=int, default=32, help="of the network; default: %(default)s")
+    parser.add_argument("--width", type=int, default=32, help="width of the network; default: %(default)s")
     parser.add_argument("--iterations", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--problems", type=int, default=1000, help="to be started; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="of the throughput; default: %(default)s")
+    parser.add_argument(
+        "--problems", type=int, default=1000, help="number of problems for the part start; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the part throughput; default: %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,16 +1,16 @@
-"""How much faster images are recovered than by plain code: an iteration of ``dop fit`` over one of a loop by hand.
+"""Compare the speed and memory of image recovery with those of plain PyTorch code.
 
-Both are Eq. 10, and take turns block by block in one run (see turns.py). The framework runs as
-``dop recover`` sets it up, through the Trainer with the standard callbacks; it evaluates once in 100 iterations.
-The loop by hand is the network as one would write it down (see plain_unet.py). On a CPU it has a process of its own,
-which waits while it is not its turn, since ``dop`` changes how a process keeps memory: ``--tuned`` changes that for the
-loop by hand as well.
+Both sides compute Eq. 10 and take turns block by block in one run (see turns.py). The framework runs as ``dop recover``
+configures it, through the Trainer with the standard callbacks, and evaluates every 100 iterations. The loop by hand
+uses the network in its straightforward form (see plain_unet.py). On a CPU, it runs in a separate process that waits
+while the framework is running, because ``dop`` changes how its process allocates memory. ``--tuned`` applies the same
+change to the loop by hand.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py --sizes --memory 512:128
     python scripts/benchmark_images.py --device cuda --sizes 512:128 --batch 16 [--out DIR]
 
-The exit status says whether what is asked of these cases was kept; other sizes are measured alone.
+The exit status is 1 if one of the cases below misses its requirement. Other sizes have no requirement.
 """
 
 import argparse
@@ -47,16 +47,16 @@ LEAST = {
     ("cpu", "fp32", "128:64"): 1.2,
     ("cuda", "bf16", "512:128"): 4.0,
 }
-"""How many times as fast it has to be, by device, precision and size:width."""
+"""Required speedup over the loop by hand, by device, precision and size:width."""
 
 MOST_MS = {("cuda", "bf16", "512:128"): 5.0}
-"""Milliseconds that an iteration may take, on an H100; measure_gpu.py asks for more of an H200."""
+"""Maximum milliseconds per iteration on an H100; measure_gpu.py requires more of an H200."""
 
 MEMORY = 0.6
-"""Of the memory of the loop by hand, in bf16."""
+"""Maximum memory in bf16, as a fraction of that of the loop by hand."""
 
 LEAST_TOGETHER = 6.0
-"""How many times as fast a batch of 16 has to be as its problems one after the other, on a GPU."""
+"""Required speedup of a batch of 16 over its problems one after the other, on a GPU."""
 
 BOTH = ["bf16", "fp32"]
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def make_module(size: int, width: int, precision: str, device: str) -> DoubleOverparameterization:
-    """What ``dop recover`` sets up for an image of that size."""
+    """Return the module that ``dop recover`` configures for an image of this size."""
     options = ["--out", "unused", "--width", str(width), "--precision", precision, "--device", device]
     settings, _ = recover.config(recover_options.parser().parse_args(["astronaut", *options]))
     model = {**settings["model"], "block": recover.block_length(size**2, width, device)}
@@ -84,7 +84,7 @@ def make_data(size: int, seeds: int = 1) -> ImageDataModule:
 
 
 def make_state(problems: ProblemBatch, size: int, width: int, precision: str) -> BatchState:
-    """A batch as the module has it, without a Trainer."""
+    """Return the state of a batch as in the module, without a Trainer."""
     module = make_module(size, width, precision, problems.device.type)
     assert isinstance(module.tau, float)
     return BatchState(module.method, problems, module.tau, module.alpha)
@@ -94,7 +94,7 @@ def make_state(problems: ProblemBatch, size: int, width: int, precision: str) ->
 
 
 def speed(size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of an iteration of both, and how often one goes into the other."""
+    """Measure milliseconds per iteration of both, and their ratio."""
     case = (options.device, precision, f"{size}:{width}")
     data = make_data(size)
     module = partial(make_module, size, width, precision, options.device)
@@ -124,7 +124,7 @@ def speed(size: int, width: int, precision: str, options: argparse.Namespace) ->
 
 
 def memory(size: int, width: int, precision: str, device: str) -> dict[str, Any]:
-    """Peak bytes of both beyond what was there before, each by itself; on a CPU each in a process of its own."""
+    """Measure the peak memory of both in bytes, less the memory in use before; on a CPU each in a separate process."""
 
     def peak(which: str) -> int:
         if device == "cpu":
@@ -145,7 +145,7 @@ def memory(size: int, width: int, precision: str, device: str) -> dict[str, Any]
 
 
 def some(which: str, size: int, width: int, precision: str, device: str, iterations: int) -> None:
-    """Iterations of one of the two."""
+    """Run some iterations of one of the two."""
     problems = make_data(size).batches[0].to(device)
     loop: Loop = (
         by_hand(problems, width) if which == "by_hand" else make_state(problems, size, width, precision).advance
@@ -154,7 +154,7 @@ def some(which: str, size: int, width: int, precision: str, device: str, iterati
 
 
 def peak_on_cpu(which: str, size: int, width: int, precision: str) -> int:
-    """Peak bytes of this process beyond what it takes for a small image: libraries, threads and kernels."""
+    """Return the peak memory of this process in bytes, less that of a small image: libraries, threads and kernels."""
     some(which, 64, width, precision, "cpu", iterations=2)
     before = peak_of_process()
     some(which, size, width, precision, "cpu", iterations=2)
@@ -162,7 +162,7 @@ def peak_on_cpu(which: str, size: int, width: int, precision: str) -> int:
 
 
 def together(count: int, size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Problems in one batch over the same ones one after the other."""
+    """Compare the problems in one batch with the same problems one after the other."""
     (problems,) = make_data(size, count).batches
     problems = problems.to(options.device)
     block = recover.block_length(size**2, width, options.device)
@@ -207,7 +207,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def say(row: dict[str, Any]) -> None:
-    """A line."""
+    """Print one row."""
     if "dop" in row:
         shown = f"{row['by_hand'] / 2**20:>9.0f} MiB{row['dop'] / 2**20:>9.0f} MiB"
     else:
@@ -217,26 +217,36 @@ def say(row: dict[str, Any]) -> None:
     asked += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
     asked += [f"≤ {row['most']}"] if row.get("most") else []
     every = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", []))
-    verdict = "" if row["kept"] else "NOT KEPT  "
+    verdict = "" if row["kept"] else "FAILED  "
     print(f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(asked) or '-':<16}{verdict}{every}", flush=True)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=DEFAULTS, default="cpu", help="default: %(default)s")
-    parser.add_argument("--sizes", nargs="*", metavar="SIZE:WIDTH", help="sides, multiples of 32 from 64 on")
-    parser.add_argument("--precision", nargs="+", choices=["bf16", "fp32"], help="default: both")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is run; default: %(default)s")
-    parser.add_argument("--iterations", type=int, help="of a round; default: 40, 600 on a GPU")
     parser.add_argument(
-        "--warm-up", type=int, help="blocks that begin before it are not counted; default: 1, 100 on a GPU"
+        "--sizes",
+        nargs="*",
+        metavar="SIZE:WIDTH",
+        help="side, a multiple of 32 and at least 64, and width of the network",
+    )
+    parser.add_argument("--precision", nargs="+", choices=["bf16", "fp32"], help="default: both")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; default: %(default)s")
+    parser.add_argument("--iterations", type=int, help="iterations per round; default: 40, 600 on a GPU")
+    parser.add_argument(
+        "--warm-up", type=int, help="do not time blocks that begin before this iteration; default: 1, 100 on a GPU"
     )
     parser.add_argument("--memory", nargs="*", metavar="SIZE:WIDTH", help="measure memory; default on a GPU: 512:128")
     parser.add_argument("--tuned", action="store_true", help="keep freed memory in the loop by hand too, on a CPU")
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, default=0, metavar="K", help="also K problems in one batch")
-    parser.add_argument("--batch-size", default="128:64", metavar="SIZE:WIDTH", help="of them; default: %(default)s")
-    parser.add_argument("--out", type=Path, help="folder of rows.json")
+    parser.add_argument("--batch", type=int, default=0, metavar="K", help="also measure K problems in one batch")
+    parser.add_argument(
+        "--batch-size",
+        default="128:64",
+        metavar="SIZE:WIDTH",
+        help="size and width of the problems of --batch; default: %(default)s",
+    )
+    parser.add_argument("--out", type=Path, help="write rows.json to this folder")
     options = parser.parse_args()
     for name, value in DEFAULTS[options.device].items():
         if getattr(options, name) is None:
@@ -257,12 +267,12 @@ def main() -> int:
     prepare()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}, {options.rounds} rounds, medians", flush=True)
-    print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  asked           ratios of all rounds", flush=True)
+    print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  required        ratios of all rounds", flush=True)
     done = []
     for row in rows(options):
         say(row)
         done.append({"torch": torch.__version__, "where": where, **row})
-        if options.out is not None:  # after every row: a machine that is lent may be taken back
+        if options.out is not None:  # after each row, so that an interrupted benchmark keeps its results
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / "rows.json").write_text(json.dumps(done, indent=1, ensure_ascii=False), encoding="utf-8")
     return int(not all(row["kept"] for row in done))

@@ -1,9 +1,10 @@
-"""How long does an interpolation by kriging take, and how good is it? Beside biharmonic inpainting, mask known.
+"""Compare the time and quality of kriging interpolation with those of biharmonic inpainting, with a known mask.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_interpolation.py --sizes 256 512 --levels 0.5
 
-Crops of scikit-image's pictures at their own resolution, salt and pepper. Both know which entries are clean. Seconds
-are those of the compiled kernel, of plain operations, and of biharmonic inpainting; PSNR in dB.
+The images are full-resolution crops of pictures of scikit-image with salt-and-pepper noise. Both methods know which
+entries are clean. The table lists PSNR in dB, and the seconds of the compiled kernel, of plain operations and of
+biharmonic inpainting.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from dop_lightning.problems.noise import SaltAndPepper
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """The seconds of the faster of two calls, and the result."""
+    """Return the seconds of the faster of two calls, and the result."""
     seconds = []
     for _ in range(2):
         begin = time.perf_counter()

@@ -1,11 +1,11 @@
-"""What the framework costs: an iteration of ``dop fit`` over an iteration of a bare loop.
-
-The two take turns block by block in one run, so that a machine whose speed drifts slows both alike. «Framework» is the
-Trainer with the standard callbacks: scores and curves at every evaluation, TensorBoard, progress; all but the end of a
-run (result files, checkpoint), which comes once. «Bare» is the loop that one would write by hand: for matrices in place
-and without autograd, for the U-Net the same network and optimizer by autograd.
+"""Measure the overhead of the framework: the time of an iteration of ``dop fit`` over that of a bare loop.
 
     python scripts/benchmark_loop.py [--rounds 5]
+
+The two take turns block by block in one run, so that drifts of the speed of the machine affect both alike. “Framework”
+is the Trainer with the standard callbacks (scores and curves at every evaluation, TensorBoard, progress), without the
+result files and the checkpoint, which are written once at the end. “Bare” is a loop written by hand: in place and
+without autograd for matrices; the same network and optimizer with autograd for the U-Net.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from dop_lightning.problems.problem import ProblemBatch
 
 
 def bare_matrices(problems: ProblemBatch, tau: float = 1e-4):
-    """A function of k that does k iterations of Eq. 6, batched and in place."""
+    """Return a function of k that runs k iterations of Eq. 6, batched and in place."""
     y = problems.observation
     n = y.shape[-1]
     U = problems.normal((n, n), 1e-4, "init")
@@ -57,7 +57,7 @@ def bare_matrices(problems: ProblemBatch, tau: float = 1e-4):
 
 
 def bare_network(problems: ProblemBatch, width: int):
-    """A function of k that does k iterations of Eq. 10 by autograd."""
+    """Return a function of k that runs k iterations of Eq. 10 with autograd."""
     signal = SkipUNet(problems, width=width)
     corruption = HadamardCorruption(problems, scale=1e-5, tied=False)
     theta, both = list(signal.parameters()), list(corruption.parameters())
@@ -75,7 +75,7 @@ def bare_network(problems: ProblemBatch, width: int):
 
 
 def cases():
-    """``(name, allowed ratio, function)``; the function gives the seconds of framework and bare loop."""
+    """Yield ``(name, allowed ratio, function)``; the function returns the seconds of framework and bare loop."""
     for count, allowed in ((1, 1.25), (100, 1.1), (1000, 1 / 0.7)):
         data = MatrixDataModule(n=50, rank=5, noise=GrossOutliers(0.3), seeds=count)
         data.setup()
@@ -100,7 +100,7 @@ def cases():
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is run")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; default: %(default)s")
     rounds = parser.parse_args().rounds
     prepare()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {rounds} rounds, medians")

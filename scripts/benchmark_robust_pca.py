@@ -1,10 +1,11 @@
-"""Robust PCA with the rank unknown: seconds until X̂ is within 1e-3 of the truth, DOP against convex solvers.
-
-Problems as in section 4.1: ``X* = U*U*ᵀ`` of rank n/50, 10 % outliers of N(0, 10²), one problem. Every method gets the
-observation alone, in float32. DOP computes in float32; convex solvers do so with full SVDs, and in float64 where they
-need it (partial SVDs, and the way to 1e-6). Methods take turns in each round; the clock stands while errors are taken.
+"""Compare DOP with convex solvers for robust PCA with unknown rank: seconds until X̂ is within 1e-3 of the truth.
 
     python scripts/benchmark_robust_pca.py [--sizes 500 1000 2000] [--rounds 3] [--device cuda]
+
+Problems are as in section 4.1: ``X* = U*U*ᵀ`` of rank n/50 with 10 % outliers of N(0, 10²), one problem at a time.
+Every method gets the observation only, in float32. DOP computes in float32. Convex solvers with full SVDs compute in
+float32, too; partial SVDs and errors down to 1e-6 need float64. Methods take turns in each round. The time for
+computing errors is not counted.
 """
 
 import argparse
@@ -38,13 +39,13 @@ FINAL = {
     "TensorLy": 9e-4,
     "APG, full SVD": 9e-4,
 }
-"""Where a method is stopped; the others at 1e-6."""
+"""Relative error at which a method is stopped; 9e-7 for methods that are not listed."""
 
 Estimates = Iterator[Tensor]
 
 
 def dop(steps: StepRule, scale: float, stride: int, most: int, problems: ProblemBatch) -> Estimates:
-    """X̂ after every ``stride`` iterations, ``most`` of them, the rank growing from 8."""
+    """Yield X̂ after every ``stride`` iterations, up to ``most`` iterations; the rank grows from 8."""
     method = Method(
         partial(SymmetricFactor, growing=True, scale=scale), partial(HadamardCorruption, scale=scale), steps=steps
     )
@@ -55,7 +56,7 @@ def dop(steps: StepRule, scale: float, stride: int, most: int, problems: Problem
 
 
 def convex(solver: Callable, problems: ProblemBatch) -> Estimates:
-    """X̂ after every iteration."""
+    """Yield X̂ after every iteration."""
     state = ConvexState(solver, problems)
     while True:
         state.advance(1)
@@ -63,9 +64,10 @@ def convex(solver: Callable, problems: ProblemBatch) -> Estimates:
 
 
 def tensorly(problems: ProblemBatch) -> Estimates:
-    """X̂ of every iteration of TensorLy's robust_pca with its own settings and the weights of Eq. 8.
+    """Yield X̂ after every iteration of TensorLy's robust_pca with its default settings and the weights of Eq. 8.
 
-    Its loop has no callback: what it hands to its norm, ``Y − X − S``, and the S it has just thresholded, tell X.
+    Its loop has no callback. We compute X from the argument of its norm, ``Y − X − S``, and the S that it has just
+    thresholded.
     """
     import queue
     import threading
@@ -104,7 +106,7 @@ def tensorly(problems: ProblemBatch) -> Estimates:
 
 
 def methods(size: int, device: str) -> dict[str, Callable[[ProblemBatch], Estimates]]:
-    """By name, those that are feasible at a size."""
+    """Return the methods that are feasible at this size, by name."""
     chosen: dict[str, Callable[[ProblemBatch], Estimates]] = {
         "DOP, semi-implicit": partial(dop, SemiImplicit(), 1e-5, 5, 400),
         "DOP, Nesterov": partial(dop, Nesterov(), 1e-4, 10, 5000),
@@ -116,14 +118,14 @@ def methods(size: int, device: str) -> dict[str, Callable[[ProblemBatch], Estima
         "TensorLy": tensorly,
     }
     if device != "cpu":
-        del chosen["TensorLy"]  # as it is used, with NumPy
+        del chosen["TensorLy"]  # runs with NumPy here
     if size > 1000:
         del chosen["DOP, gradient descent"]
     return chosen
 
 
 def measure(make: Callable[[ProblemBatch], Estimates], problem: Problem, device: str, end: float, limit: float) -> dict:
-    """Seconds (and estimates) until each target; from the observation on the device to X̂."""
+    """Measure the seconds until each target is reached, from the observation on the device to X̂."""
     problems = ProblemBatch([problem], device)
     assert problem.truth is not None
     truth = problem.truth.to(device)
@@ -157,11 +159,11 @@ def _wait(device: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000])
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; default: %(default)s")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds at which a method is given up")
-    parser.add_argument("--only", nargs="+", help="names of methods, or parts of them")
-    parser.add_argument("--json", type=Path, help="where to write all measurements")
+    parser.add_argument("--limit", type=float, default=120.0, help="maximum seconds per method; default: %(default)s")
+    parser.add_argument("--only", nargs="+", help="run only methods whose names contain one of these")
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
     options = parser.parse_args()
     prepare()
     threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
@@ -178,7 +180,7 @@ def main() -> int:
             for name, make in chosen.items():
                 end = FINAL.get(name, 9e-7) if round_number else 9e-4
                 run = measure(make, problem, options.device, end, options.limit)
-                if round_number:  # the first one warms up
+                if round_number:  # the first round is a warm-up
                     found.setdefault(name, []).append(run)
                     everything.append({"n": size, "method": name, "seed": problem.seed, **run})
         _print(size, found)
@@ -193,7 +195,7 @@ def _print(size: int, found: dict[str, list[dict]]) -> None:
     print(
         f"{'method':<28}"
         + "".join(f"{target:>9.0e}" for target in TARGETS)
-        + "   time to 1e-3 over semi-implicit DOP's"
+        + "   time to 1e-3 relative to semi-implicit DOP"
     )
     for name, runs in found.items():
         times = [_median(runs, target) for target in TARGETS]
@@ -212,7 +214,7 @@ def _print(size: int, found: dict[str, list[dict]]) -> None:
                 min((e for s, e in run["errors"] if s <= limit), default=1.0)
                 for run, limit in zip(runs, exact, strict=True)
             ]
-            print(f"{name}: in the time that IALM with full SVDs takes to 1e-6 it is at {statistics.median(best):.1e}")
+            print(f"{name}: error {statistics.median(best):.1e} when IALM with full SVDs reaches 1e-6")
 
 
 def _median(runs: list[dict], target: float) -> float | None:

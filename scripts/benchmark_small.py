@@ -1,10 +1,10 @@
-"""How long does `dop recover` take for many small pictures?
+"""Time `dop recover` on many small pictures.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_small.py
 
-It recovers pictures of 12×12 pixels for one iteration, so that nearly all of the time is spent per picture: on reading,
-the first support, making the network, scores, files and checkpoints. Wall-clock time and processor time of the whole
-command are printed, and what the machine was busy with besides.
+The script recovers pictures of 12×12 pixels for one iteration, so that nearly all of the time is overhead per picture:
+reading, the initial support, building the network, scores, files and checkpoints. It prints wall-clock time and
+processor time of the whole command, and the processor time of other processes in the meantime.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from dop_lightning.images.presets import PRESETS
 
 
 def make_pictures(folder: Path, count: int, size: int) -> None:
-    """Write gradients of which 30 % of the values are 0 or 255."""
+    """Write gradients with 30 % of the values set to 0 or 255."""
     generator = np.random.default_rng(0)
     folder.mkdir()
     for k in range(count):
@@ -34,7 +34,7 @@ def make_pictures(folder: Path, count: int, size: int) -> None:
 
 
 def busy_seconds() -> float:
-    """Processor seconds that all processes of this machine have taken."""
+    """Return the processor seconds of all processes of this machine so far."""
     path = Path("/proc/stat")
     if not path.is_file():
         return float("nan")
@@ -43,10 +43,10 @@ def busy_seconds() -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=500, help="pictures; default: %(default)s")
-    parser.add_argument("--size", type=int, default=12, help="pixels a side; default: %(default)s")
+    parser.add_argument("--count", type=int, default=500, help="number of pictures; default: %(default)s")
+    parser.add_argument("--size", type=int, default=12, help="side of the pictures in pixels; default: %(default)s")
     parser.add_argument(
         "--presets",
         nargs="+",
@@ -70,7 +70,7 @@ def main() -> None:
             written = len(list(out.glob("*/result.json")))
             print(
                 f"{preset}: {written} pictures of {options.size}×{options.size} in {seconds:.1f} s, "
-                f"{own:.1f} s of processor time; other processes took {max(0.0, others):.1f} s",
+                f"{own:.1f} s of processor time; other processes used {max(0.0, others):.1f} s",
                 flush=True,
             )
 

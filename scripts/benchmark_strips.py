@@ -1,8 +1,9 @@
-"""The gradient of a convolution in its weights: of the whole image at once, and strip by strip.
-
-Those of the skip U-Net that are largest, in bf16: 3×3 at the full size, and at half of it. The two take turns.
+"""Compare the gradient of a convolution with respect to its weights: whole image at once, and strip by strip.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_strips.py
+
+The cases are the largest convolutions of the skip U-Net, in bf16: 3×3 at full size and at half size. The two variants
+take turns.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from dop_lightning.model.signals.unet.kernels import convolution
 
 
 def seconds(x: Tensor, weight: Tensor, strips: int) -> float:
-    """Of the gradient in ``weight``."""
+    """Return the seconds of the gradient with respect to ``weight``."""
     y = convolution._Convolve.apply(x, weight, None, 1, strips)
     begin = time.perf_counter()
     y.backward(torch.ones_like(y))
@@ -25,7 +26,7 @@ def seconds(x: Tensor, weight: Tensor, strips: int) -> float:
 
 
 def measure(side: int, width: int, rounds: int) -> str:
-    """A row."""
+    """Return one row of the table."""
     x = torch.randn(1, width + 4, side + 2, side + 2).bfloat16().contiguous(memory_format=torch.channels_last)
     weight = torch.randn(width, width + 4, 3, 3).bfloat16().contiguous(memory_format=torch.channels_last)
     weight.requires_grad_()

@@ -1,10 +1,10 @@
-"""How long a sweep of small points takes, and the same points as processes of their own.
+"""Time a sweep of small points, and the same points as separate processes.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_sweep.py
 
 A point is robust PCA of `configs/matrix.yaml`, 50×50, with 2000 iterations of gradient descent: about 0.05 s of work.
-Some of the points also run as `dop fit` in a process of their own, for their time and for what they recover, which must
-be equal to the bit. Exit status: 1 if it is not, or if the sweep takes longer than it may.
+Some of the points also run as `dop fit` in separate processes. Their results must be bit for bit equal to those of
+the sweep. The exit status is 1 if they are not, or if the sweep takes longer than `--limit`.
 """
 
 import argparse
@@ -22,12 +22,12 @@ SETTINGS = ["--data.seeds", "1", "--trainer.max_steps", "2000", "--trainer.accel
 
 
 def run(*arguments: str) -> tuple[float, float]:
-    """Seconds of a command of `dop`, and of processor time of it and its children."""
+    """Run a command of `dop`. Return its seconds, and the processor seconds of the command and its children."""
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "dop_lightning", *arguments]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode != 0:
-        sys.exit(f"{' '.join(arguments)} ended with the status {process.returncode}:\n{process.stderr}")
+        sys.exit(f"{' '.join(arguments)} ended with status {process.returncode}:\n{process.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.perf_counter() - begin, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -40,9 +40,13 @@ def recovered(folder: Path) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="points at a time; default: %(default)s")
-    parser.add_argument("--alone", type=int, default=3, help="points as processes of their own; default: %(default)s")
-    parser.add_argument("--limit", type=float, default=45.0, help="seconds of a sweep; default: %(default)s")
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", default=[1, 2], help="numbers of parallel points; default: %(default)s"
+    )
+    parser.add_argument(
+        "--alone", type=int, default=3, help="number of points to run as separate processes; default: %(default)s"
+    )
+    parser.add_argument("--limit", type=float, default=45.0, help="maximum seconds of a sweep; default: %(default)s")
     options = parser.parse_args()
     alphas = [f"{5 + 0.25 * point:g}" for point in range(options.points)]
     base = ["--config", str(CONFIG), *SETTINGS]
@@ -56,7 +60,7 @@ def main() -> int:
         if alone:
             each, work = (sum(times) / len(alone) for times in zip(*alone, strict=True))
             print(
-                f"processes of their own: {each:.1f} s a point ({work:.1f} s of processor time), "
+                f"separate processes: {each:.1f} s per point ({work:.1f} s of processor time), "
                 f"{each * options.points:.0f} s for {options.points}"
             )
         for jobs in options.jobs:
@@ -68,8 +72,8 @@ def main() -> int:
                 for alpha in alphas[: options.alone]
             ]
             print(
-                f"sweep, {jobs} at a time: {seconds:.1f} s for {options.points} points (asked: below "
-                f"{options.limit:g}; {work:.1f} s of processor time); {sum(equal)} of {len(equal)} equal to the bit",
+                f"sweep, {jobs} at a time: {seconds:.1f} s for {options.points} points (required: below "
+                f"{options.limit:g}; {work:.1f} s of processor time); {sum(equal)} of {len(equal)} equal bit for bit",
                 flush=True,
             )
             is_good = is_good and all(equal) and seconds < options.limit

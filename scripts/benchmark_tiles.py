@@ -1,9 +1,10 @@
-"""How fast are tiles on a CPU: one after the other with all threads, and side by side with one thread each?
+"""Compare tiles on a CPU one after the other with all threads, and side by side with one thread each.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_tiles.py
 
-Iterations of the preset `default` on tiles of 128×128 pixels, and pixels times iterations a second beside those of a
-whole image of 512×512. The ways take turns; the median of the rounds is printed.
+The script runs iterations of the preset `default` on tiles of 128×128 pixels, and on a whole image of 512×512 pixels
+for comparison. It prints iterations per second, and pixels times iterations per second. The variants take turns; the
+result is the median over the rounds.
 """
 
 import argparse
@@ -22,19 +23,21 @@ from dop_lightning.images.presets import PRESETS
 def rate(
     advance: Callable[[Sequence[BatchState], int], object], states: Sequence[BatchState], iterations: int
 ) -> float:
-    """Iterations a second, of all states together."""
+    """Return iterations per second, over all states together."""
     begin = time.perf_counter()
     advance(states, iterations)
     return len(states) * iterations / (time.perf_counter() - begin)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tile", type=int, default=128, help="pixels a side; default: %(default)s")
-    parser.add_argument("--whole", type=int, default=512, help="pixels a side; 0 for none; default: %(default)s")
+    parser.add_argument("--tile", type=int, default=128, help="side of a tile in pixels; default: %(default)s")
+    parser.add_argument(
+        "--whole", type=int, default=512, help="side of the whole image in pixels, 0 to skip it; default: %(default)s"
+    )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="default", help="default: %(default)s")
-    parser.add_argument("--iterations", type=int, default=50, help="a round; default: %(default)s")
+    parser.add_argument("--iterations", type=int, default=50, help="iterations per round; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()
     threads, together = torch.get_num_threads(), Abreast()
@@ -49,7 +52,7 @@ def main() -> None:
         torch.set_num_threads(threads)
 
     def side_by_side(states: Sequence[BatchState], iterations: int) -> None:
-        for done in range(0, iterations, 10):  # blocks, as a run does them
+        for done in range(0, iterations, 10):  # in blocks, as in a run
             together.advance(states, [min(10, iterations - done)] * len(states))
 
     tiles = [probe_state(PRESETS[options.preset], options.tile, is_tile=True) for _ in range(threads)]
@@ -66,7 +69,7 @@ def main() -> None:
     for round_ in range(options.rounds + 1):
         for name, (advance, states, iterations) in ways.items():
             measured = rate(advance, states, iterations)
-            if round_:  # the first prepares kernels and memory
+            if round_:  # the first round is a warm-up of kernels and memory
                 rates[name].append(measured)
     print(f"{'':32}  it/s  million pixels × it/s")
     for name, of_rounds in rates.items():

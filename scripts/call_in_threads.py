@@ -1,10 +1,10 @@
-"""Call ``recover_image`` and ``RobustPCA`` from several threads, and compare with calls one after the other.
+"""Call ``recover_image`` and ``RobustPCA`` from several threads, and compare the results with sequential calls.
 
     python scripts/call_in_threads.py --threads 8 --calls 50
 
-Each thread makes the same calls, in an order of its own: whole images of two sizes, tiles, a preset without a network,
-and tables with and without gaps. The script ends with the status 1 if a result has another bit, or if the global
-generators, the default type, the number of threads or the filters of warnings have changed.
+Every thread makes the same calls in a different order: whole images of two sizes, tiles, a preset without a network,
+and tables with and without missing entries. The exit status is 1 if a result differs in any bit, or if a call has
+changed the global random generators, the default type, the number of threads or the warning filters.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Work = Callable[[], bytes]
 
 
 def image(side: int, seed: int) -> np.ndarray:
-    """Return a smooth picture with salt and pepper."""
+    """Return a smooth picture with salt-and-pepper noise."""
     draw = np.random.default_rng(seed)
     x, y = np.meshgrid(np.linspace(0, 3, side), np.linspace(0, 2, side))
     clean = 128 + 100 * np.sin(x[..., None] * (1 + np.arange(3)) + y[..., None] ** 2)
@@ -66,10 +66,10 @@ WORKS: Sequence[Work] = (
 
 
 def state() -> tuple[object, ...]:
-    """Return what calls must leave as it was."""
+    """Return the global state that calls must not change."""
     generators = torch.default_generator.get_state().numpy().tobytes(), repr(np.random.get_state())  # noqa: NPY002
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))  # as new threads have
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))  # the number of a new thread
     thread.start()
     thread.join()
     settings = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(), found[0]
@@ -78,15 +78,15 @@ def state() -> tuple[object, ...]:
 
 
 def differing(threads: int, calls: int, works: Sequence[Work] = WORKS) -> list[str]:
-    """Return what differed, in words.
+    """Return descriptions of all differences.
 
     Args:
-        threads: that call at the same time.
-        calls: of each.
-        works: what is called.
+        threads: number of parallel threads.
+        calls: number of calls per thread.
+        works: functions to call.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 8 iterations are few
+        warnings.simplefilter("ignore")  # about too few iterations
         expected = [work() for work in works]
         before = state()
         wrong: list[str] = []
@@ -109,10 +109,12 @@ def differing(threads: int, calls: int, works: Sequence[Work] = WORKS) -> list[s
 
 
 def main() -> int:
-    """Print how many calls there were, and what differed."""
-    parser = argparse.ArgumentParser(description="recover_image and RobustPCA in threads: equal to the bit?")
-    parser.add_argument("--threads", type=int, default=8, help="that call at the same time; default: %(default)s")
-    parser.add_argument("--calls", type=int, default=50, help="of each thread; default: %(default)s")
+    """Print the number of calls, and the differences."""
+    parser = argparse.ArgumentParser(
+        description="Check that recover_image and RobustPCA return identical results in threads."
+    )
+    parser.add_argument("--threads", type=int, default=8, help="number of parallel threads; default: %(default)s")
+    parser.add_argument("--calls", type=int, default=50, help="calls per thread; default: %(default)s")
     options = parser.parse_args()
     start = time.monotonic()
     wrong = differing(options.threads, options.calls)

@@ -1,10 +1,10 @@
-"""Drive ``dop app`` in Chromium as a user does, and compare its results with ``dop recover`` bit for bit.
-
-Needs Chromium, its driver and Selenium, which nothing else uses: ``apt install chromium chromium-driver``,
-``pip install selenium``. Not a part of ``make test``. Writes a line per check, and screenshots (1280 and 390 pixels
-wide) into the folder of ``--out``, and exits with 1 if a check fails.
+"""Drive ``dop app`` in Chromium as a user would, and compare its results with ``dop recover`` bit for bit.
 
     python scripts/check_app.py --out runs/app
+
+It needs Chromium, its driver and Selenium, which no other script uses: ``apt install chromium chromium-driver``,
+``pip install selenium``. ``make test`` does not run it. It prints one line per check, and writes screenshots (1280 and
+390 pixels wide) to the folder of ``--out``. The exit status is 1 if a check fails.
 """
 
 import argparse
@@ -53,14 +53,14 @@ failures: list[str] = []
 
 
 def check(is_right: bool, what: str) -> None:
-    """Print a line, and remember what is wrong."""
+    """Print the result of a check, and record failures."""
     print(f"{'ok  ' if is_right else 'FAIL'} {what}", flush=True)
     if not is_right:
         failures.append(what)
 
 
 class Page:
-    """A browser with a profile of its own on the page of the app."""
+    """A browser with a fresh profile on the page of the app."""
 
     def __init__(self, folder: Path, width: int, height: int) -> None:
         self.downloads = folder
@@ -111,7 +111,7 @@ class Page:
         element.click()
 
     def tick(self, selector: str) -> None:
-        """Click a control that its label covers."""
+        """Click a control that is covered by its label."""
         self.js("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", self.find(selector))
 
     def wait(self, is_true: Callable[[], Any], what: str) -> Any:
@@ -121,10 +121,10 @@ class Page:
                 return found
             time.sleep(0.1)
         self.shot(Path("runs/app-stuck.png"))
-        raise TimeoutError(f"{what}; the page says: {self.text('body')[:2000]}")
+        raise TimeoutError(f"{what}; the page shows: {self.text('body')[:2000]}")
 
     def drop(self, *files: Path) -> None:
-        """Drop files on the page, as a file manager does."""
+        """Drop files on the page, as from a file manager."""
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.cdp("Input.dispatchDragEvent", type=kind, x=200, y=160, data=data)
@@ -206,7 +206,7 @@ def app(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def make_files(folder: Path) -> None:
-    """Write a photograph with damaged values, another one, a cut one, and a table with outliers."""
+    """Write two damaged photographs, a truncated one, a table with outliers, and a video."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for name, sample in (("photo.png", "astronaut"), ("second.png", "coffee")):
@@ -224,7 +224,7 @@ def make_files(folder: Path) -> None:
 
 
 def write_video(path: Path) -> None:
-    """Write a video of a fixed camera in which a square moves."""
+    """Write a video from a fixed camera with a moving square."""
     import av
 
     random = np.random.default_rng(1)
@@ -240,7 +240,7 @@ def write_video(path: Path) -> None:
 
 
 def command_line(command: str, files: Path, folder: Path, masks: Path) -> bytes:
-    """Run the command that the page shows in a folder of its own, and return the recovered file."""
+    """Run the command that the page displays in a separate folder, and return the recovered file."""
     folder.mkdir(parents=True)
     shutil.copy(files, folder)
     for mask in masks.glob("*-[0-9]*.png"):
@@ -251,7 +251,7 @@ def command_line(command: str, files: Path, folder: Path, masks: Path) -> bytes:
 
 
 def check_restoration(page: Page, files: Path, out: Path, jobs: Path) -> None:
-    """Drop a photograph, watch it come back, move the slider, correct the map, go on, download."""
+    """Drop a photograph, watch the restoration, move the slider, correct the map, resume, and download."""
     shots = out / "screenshots"
     page.shot(shots / "desk-1-empty.png")
     page.drop(files / "photo.png")
@@ -281,10 +281,10 @@ def check_restoration(page: Page, files: Path, out: Path, jobs: Path) -> None:
     page.js("arguments[0].scrollIntoView({block: 'center'})", stage)
     ActionChains(page.driver).drag_and_drop_by_offset(page.find("#divider"), 120, 0).perform()
     after = page.js("return getComputedStyle(document.getElementById('stage')).getPropertyValue('--split')")
-    check(before != after, f"the slider moves by the pointer: {before} to {after}")
+    check(before != after, f"the pointer moves the slider: {before} to {after}")
     page.find("#split").send_keys(Keys.ARROW_LEFT * 5)
     keyed = page.js("return getComputedStyle(document.getElementById('stage')).getPropertyValue('--split')")
-    check(keyed != after, f"and by the keyboard: {keyed}")
+    check(keyed != after, f"arrow keys move the slider: {keyed}")
     page.shot(shots / "desk-4-done.png")
     page.tick("#map-on")
     page.wait(lambda: page.js("return document.getElementById('map').width === 112"), "the map")
@@ -323,7 +323,7 @@ def check_restoration(page: Page, files: Path, out: Path, jobs: Path) -> None:
     result = np.array(Image.open(job / "restored-2" / "photo" / "recovered.png"))
     check(
         bool(known.any()) and np.array_equal(result[known], given[known]),
-        f"{known.sum()} pixels painted clean are kept",
+        f"{known.sum()} pixels that were painted clean are unchanged",
     )
     report = page.download("report")
     check(
@@ -335,17 +335,22 @@ def check_restoration(page: Page, files: Path, out: Path, jobs: Path) -> None:
     page.dark(False)
 
 
-def check_cancel(page: Page, files: Path, out: Path, jobs: Path) -> None:
-    """Stop a run, resume it, and compare it with one that was never stopped; a second file waits meanwhile."""
-    page.drop(files / "second.png")
-    page.until("second.png", "ready")
+def restore_until(page: Page, name: str, percent: int) -> None:
+    """Start the restoration of a photograph with the preset ``quick``, and wait until it has reached ``percent``."""
     page.tick("[name=preset][value=quick]")
     page.click("#go-recover")
-    page.until("second.png", "running")
+    page.until(name, "running")
     page.wait(
         lambda: page.find("#work").is_displayed() and not page.js("return bar.className.includes('unknown')"), "work"
     )
-    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= 20, "20 %")
+    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= percent, f"{percent} %")
+
+
+def check_cancel(page: Page, files: Path, out: Path, jobs: Path) -> None:
+    """Stop and resume a run while a second file waits, and compare it with an uninterrupted run."""
+    page.drop(files / "second.png")
+    page.until("second.png", "ready")
+    restore_until(page, "second.png", 20)
     page.click("#stop")
     page.until("second.png", "stopped")
     check(page.find("#resume").is_displayed(), f"stopped: {page.text('#resume-text')}")
@@ -358,22 +363,22 @@ def check_cancel(page: Page, files: Path, out: Path, jobs: Path) -> None:
     command = page.js("return document.getElementById('command').textContent")
     job = next(path for path in jobs.iterdir() if (path / "second.png").is_file())
     same = command_line(command, files / "second.png", out / "cli-3", job)
-    check(resumed == same, "a run that was stopped and resumed equals one that was not, bit for bit")
+    check(resumed == same, "a run that was stopped and resumed equals an uninterrupted run bit for bit")
 
 
 def check_bad_file(page: Page, files: Path, jobs: Path) -> None:
-    """A cut PNG gets the line of the command line, and leaves nothing behind."""
+    """Drop a truncated PNG: the page must print the error of the command line, and leave no files behind."""
     before = sorted(path.name for path in jobs.iterdir())
     page.drop(files / "cut.png")
     line = page.wait(lambda: page.js("return document.querySelector('#errors span')?.textContent"), "an error")
     said = subprocess.run([*DOP, "recover", "cut.png", "--out", "x"], cwd=files, capture_output=True, text=True).stderr
-    check(said.strip() == f"dop recover: error: {line}", f"a cut PNG: {line}")
-    check(sorted(path.name for path in jobs.iterdir()) == before, "it leaves nothing behind")
+    check(said.strip() == f"dop recover: error: {line}", f"a truncated PNG: {line}")
+    check(sorted(path.name for path in jobs.iterdir()) == before, "it leaves no files behind")
     page.click("#errors .plain")
 
 
 def check_table(page: Page, files: Path, out: Path) -> None:
-    """Separate a table in the second tab."""
+    """Separate a table and a video in the second tab."""
     page.click("#tab-separate")
     page.drop(files / "table.csv")
     page.until("table.csv", "ready")
@@ -382,11 +387,11 @@ def check_table(page: Page, files: Path, out: Path) -> None:
     page.until("table.csv", "done")
     page.wait(lambda: page.js("return !!document.getElementById('download-outliers')"), "downloads")
     summary = page.text("#summary").replace("\n", " ")
-    check("Rank 2" in summary and "Outliers 8 %" in summary, f"its summary: {summary}")
+    check("Rank 2" in summary and "Outliers 8 %" in summary, f"summary of the table: {summary}")
     low_rank = page.download("result")
     command = page.js("return document.getElementById('command').textContent")
     same = command_line(command, files / "table.csv", out / "cli-4", files)
-    check(low_rank == same, f"its low-rank part equals {command!r} bit for bit ({len(low_rank)} bytes)")
+    check(low_rank == same, f"the low-rank part equals {command!r} bit for bit ({len(low_rank)} bytes)")
     page.shot(out / "screenshots" / "desk-9-table.png")
     page.drop(files / "scene.mp4")
     page.until("scene.mp4", "ready")
@@ -395,33 +400,36 @@ def check_table(page: Page, files: Path, out: Path) -> None:
     page.until("scene.mp4", "done")
     is_playable = "return [...document.querySelectorAll('video')].filter(v => v.readyState >= 2).length"
     page.wait(lambda: page.js(is_playable) == 4, "four videos")
-    check(True, "its four videos can be played")
+    check(True, "the four videos of the result can be played")
     page.shot(out / "screenshots" / "desk-9-video.png")
     page.click("#tab-recover")
 
 
 def check_two(first: Page, second: Page, address: str, files: Path) -> None:
-    """Two browsers see their own files alone."""
+    """Check that two browsers see only their own files."""
     second.driver.get(address)
     second.wait(lambda: second.text("#welcome-title"), "the page")
-    check(second.driver.find_elements(By.CSS_SELECTOR, "#jobs li") == [], "a second browser has no files of the first")
+    check(
+        second.driver.find_elements(By.CSS_SELECTOR, "#jobs li") == [],
+        "a second browser does not show files of the first",
+    )
     second.drop(files / "second.png")
     second.until("second.png", "ready")
     time.sleep(1)
     names = first.js("return [...document.querySelectorAll('#jobs b')].map(b => b.textContent)")
-    check(names == ["photo.png", "second.png"], f"the first one has its own files alone: {names}")
+    check(names == ["photo.png", "second.png"], f"the first browser shows only its own files: {names}")
     session = first.js("return sessionStorage.getItem('session')")
     own = second.js("return sessionStorage.getItem('session')")
     job = first.js("return document.querySelector('#jobs li').dataset.id")
     other = second.js(
         "return fetch(`api/${arguments[0]}/jobs/${arguments[1]}/files/observation`).then(r => r.status)", own, job
     )
-    check(session != own and other == 404, f"a file of the other's job: {other}")
-    second.driver.get_log("browser")  # the 404 was asked for
+    check(session != own and other == 404, f"status of a file of another browser: {other}")
+    second.driver.get_log("browser")  # discard the expected 404
 
 
 def check_phone(page: Page, address: str, out: Path) -> None:
-    """The same on a phone."""
+    """Restore on a page of the size of a phone."""
     shots = out / "screenshots"
     page.size(*PHONE)
     page.driver.get(address)
@@ -437,12 +445,12 @@ def check_phone(page: Page, address: str, out: Path) -> None:
     page.tick("#brush-on")
     page.shot(shots / "phone-3-dark.png")
     wide = page.js("return document.documentElement.scrollWidth")
-    check(wide <= PHONE[0], f"nothing is wider than the phone: {wide} pixels")
+    check(wide <= PHONE[0], f"the page is at most as wide as the phone: {wide} pixels")
     page.dark(False)
 
 
 def check_attack(address: str, session: str, job: str, jobs: Path, out: Path) -> None:
-    """A page of another origin, which even knows the token, cannot start work or read results."""
+    """Check that a page of another origin, even one that knows the token, cannot start jobs or read results."""
     before = sorted(path.name for path in jobs.iterdir())
     content = ATTACK.format(address=address, session=session, job=job).encode()
 
@@ -465,34 +473,28 @@ def check_attack(address: str, session: str, job: str, jobs: Path, out: Path) ->
         ends = page.driver.title.split()
         check(
             ends[1] == "refused" and ends[3] == "refused",
-            f"a page of another origin reads nothing: {page.driver.title}",
+            f"a page of another origin cannot read results: {page.driver.title}",
         )
-        check(sorted(path.name for path in jobs.iterdir()) == before, "and starts no work")
+        check(sorted(path.name for path in jobs.iterdir()) == before, "and cannot start jobs")
     finally:
         page.close()
         server.shutdown()
 
 
 def check_end(process: subprocess.Popen[str], page: Page, jobs: Path) -> None:
-    """Ctrl-C while a photograph is at work: its state is saved, and no process is left."""
+    """Press Ctrl-C during a restoration: the state must be saved, and all processes must end."""
     page.size(*DESK)
-    page.tick("[name=preset][value=quick]")
-    page.click("#go-recover")
-    page.until("second.png", "running")
-    page.wait(
-        lambda: page.find("#work").is_displayed() and not page.js("return bar.className.includes('unknown')"), "work"
-    )
-    page.wait(lambda: int(page.find("#bar").get_attribute("aria-valuenow") or 0) >= 10, "10 %")
+    restore_until(page, "second.png", 10)
     process.send_signal(signal.SIGINT)
     status = process.wait(90)
     check(status == 130, f"Ctrl-C ends the server with status {status}")
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    check(f"{jobs}" not in left and "dop_lightning.cli.app.examine" not in left, "no process is left")
+    check(f"{jobs}" not in left and "dop_lightning.cli.app.examine" not in left, "all processes have ended")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of screenshots and results; made anew")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for screenshots and results")
     options = parser.parse_args()
     out = options.out.resolve()
     if out.exists():
@@ -520,7 +522,7 @@ def main() -> int:
         outside = [
             url for page in pages for url in page.requests if not url.startswith((local, "data:", "blob:", "chrome"))
         ]
-        check(outside == [], f"no request beyond this machine, of {sum(len(p.requests) for p in pages)} {outside[:3]}")
+        check(outside == [], f"no external request among {sum(len(p.requests) for p in pages)} {outside[:3]}")
         errors = [line for page in pages for line in page.console]
         check(errors == [], f"no console error {errors[:3]}")
         check_end(process, second, jobs)
@@ -529,12 +531,12 @@ def main() -> int:
         second.wait(lambda: second.find("#adopt").is_displayed(), "earlier files")
         second.click("#adopt")
         second.wait(lambda: second.state("second.png"), "the files")
-        check("stopped" in second.text("#jobs"), "after a restart with --folder, earlier files are offered again")
+        check("stopped" in second.text("#jobs"), "after a restart with --folder, the page offers earlier files")
         time.sleep(1)
         second.shot(out / "screenshots" / "desk-10-restart.png")
     for page in pages:
         page.close()
-    print(f"{len(failures)} of the checks fail" if failures else "all checks pass", flush=True)
+    print(f"{len(failures)} checks failed" if failures else "all checks passed", flush=True)
     return 1 if failures else 0
 
 

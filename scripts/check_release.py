@@ -1,10 +1,11 @@
-"""Check a release: build wheel and sdist of the last commit, look into them, install them where nothing is, and try.
+"""Check a release: build wheel and sdist of the last commit, inspect them, and test the installed wheel.
 
     python scripts/check_release.py --work build/release
 
-For every Python at hand (or each `--python`): an empty environment, the wheel with the versions of constraints.txt, and
-in a folder outside the checkout `dop --version`, `dop --help` (its time), `dop doctor`, a recovery of a JPEG, the
-engine from Python, and the types as mypy sees them. Every extra is resolved. Environments are removed again.
+For every available Python (or each `--python`), it creates an empty environment and installs the wheel with the
+versions of constraints.txt. In a folder outside the checkout, it runs `dop --version`, `dop --help` (with its time),
+`dop doctor`, a recovery of a JPEG and the engine from Python, and checks the types with mypy. It resolves every extra.
+The environments are removed at the end.
 """
 
 import argparse
@@ -26,10 +27,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"python3.{minor}" for minor in range(11, 20)]
 MOST_SECONDS = 0.5
-"""Of `dop --help`."""
+"""Maximum time of `dop --help`."""
 
 PLACES = {"data/": "dop_lightning/samples/", "configs/": "dop_lightning/configs/", "dop_lightning/": "dop_lightning/"}
-"""Where what is in the checkout lies in the wheel."""
+"""Folders of the checkout, and their places in the wheel."""
 
 RECOVER = """
 import numpy as np
@@ -52,32 +53,32 @@ MISTYPED = "from dop_lightning.foundation.units import parse_bytes\nsize: str = 
 
 
 class Failures:
-    """Prints a line a check, and counts those that failed."""
+    """Print one line per check, and count failures."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def check(self, good: bool, what: str, otherwise: str = "") -> bool:
-        """One check."""
+        """Record and print one check; return whether it passed."""
         self.count += not good
         print(f"  {'ok  ' if good else 'FAIL'} {what}{'' if good or not otherwise else f': {otherwise}'}", flush=True)
         return good
 
 
 def call(command: Sequence[str | Path], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; what it says is in the result."""
+    """Run a command; its output is captured in the result."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DOP_", "VIRTUAL_ENV"))}
     words = [str(word) for word in command]
     return subprocess.run(words, cwd=folder, env={**kept, **variables}, capture_output=True, text=True, check=False)
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command said at its end."""
+    """Return the last nonempty line that a command printed."""
     return next((line for line in reversed((done.stdout + "\n" + done.stderr).splitlines()) if line.strip()), "")
 
 
 def make_environment(python: str | Path, folder: Path) -> Path:
-    """An empty environment; its Python."""
+    """Create an empty environment, and return its Python."""
     if folder.exists():
         shutil.rmtree(folder)
     subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
@@ -85,7 +86,7 @@ def make_environment(python: str | Path, folder: Path) -> Path:
 
 
 def pip(python: Path, *arguments: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run pip as it is set up, quietly."""
+    """Run pip quietly, with the user's configuration."""
     return call([python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *arguments], folder)
 
 
@@ -93,7 +94,7 @@ def pip(python: Path, *arguments: str | Path, folder: Path = ROOT) -> subprocess
 
 
 def committed(folder: Path) -> list[str]:
-    """Unpack the last commit into a folder; the names of its files."""
+    """Unpack the last commit into a folder, and return the names of its files."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", "HEAD"], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -103,7 +104,7 @@ def committed(folder: Path) -> list[str]:
 
 
 def build(python: Path, source: Path, out: Path, kind: str) -> Path:
-    """Build a wheel or an sdist of what is in a folder."""
+    """Build a wheel or an sdist from a folder."""
     done = call([python, "-m", "hatchling", "build", "-t", kind, "-d", out], source)
     if done.returncode:
         raise SystemExit(f"{kind} cannot be built: {done.stderr}")
@@ -111,14 +112,14 @@ def build(python: Path, source: Path, out: Path, kind: str) -> Path:
 
 
 def wheel_files(wheel: Path) -> dict[str, str]:
-    """The files of a wheel and their hashes, without the list of them."""
+    """Return the files of a wheel with their hashes, without RECORD."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/RECORD")]
         return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in names}
 
 
 def expected_files(tracked: Sequence[str]) -> set[str]:
-    """What a wheel must hold of the files of a checkout, by their places in it."""
+    """Return the paths in the wheel of all files of the checkout that belong in it."""
     return {
         place + name.removeprefix(prefix)
         for name in tracked
@@ -128,37 +129,37 @@ def expected_files(tracked: Sequence[str]) -> set[str]:
 
 
 def check_archives(wheel: Path, sdist: Path, again: Path, tracked: Sequence[str], failures: Failures) -> None:
-    """Look into wheel and sdist, and at a wheel that was built from the sdist."""
+    """Check the files of wheel and sdist, and compare with a wheel that was built from the sdist."""
     files = wheel_files(wheel)
     inside = {name for name in files if ".dist-info/" not in name}
     wanted = expected_files(tracked)
     failures.check(not wanted - inside, f"{wheel.name} has all {len(wanted)} files", str(sorted(wanted - inside)[:5]))
     failures.check(not inside - wanted, "and no others", str(sorted(inside - wanted)[:5]))
     for name in ("dop_lightning/py.typed", "dop_lightning/configs/image.yaml", "dop_lightning/samples/camera.png"):
-        failures.check(name in files, f"has {name}")
-    failures.check(any(name.endswith("/licenses/LICENSE") for name in files), "has the licence")
+        failures.check(name in files, f"contains {name}")
+    failures.check(any(name.endswith("/licenses/LICENSE") for name in files), "contains the licence")
     with tarfile.open(sdist) as tar:
         names = {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()} - {"PKG-INFO"}
     missing = set(tracked) - names
     failures.check(not missing, f"{sdist.name} has all {len(tracked)} files of the commit", str(sorted(missing)[:5]))
     failures.check(not names - set(tracked), "and no others", str(sorted(names - set(tracked))[:5]))
-    failures.check(wheel_files(again) == files, "makes the same wheel")
+    failures.check(wheel_files(again) == files, "builds the same wheel")
 
 
 def check_metadata(python: Path, files: Sequence[Path], failures: Failures) -> None:
-    """What an index would say of the metadata."""
+    """Check the metadata as a package index would."""
     if pip(python, "twine").returncode:
         print("  --   metadata not checked: twine cannot be installed")
         return
     done = call([python, "-m", "twine", "check", "--strict", *files], ROOT)
-    failures.check(done.returncode == 0, "metadata and README as an index takes them", last_line(done))
+    failures.check(done.returncode == 0, "metadata and README are valid for an index", last_line(done))
 
 
 # ------------------------------------------------------------------------------------------------------------- install
 
 
 def pythons(given: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Version and path of each Python that can make environments, one a minor version."""
+    """Yield version and path of each Python that can create environments, one per minor version."""
     places = (
         [*given]
         if given
@@ -180,9 +181,9 @@ def pythons(given: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def check_installed(python: Path, wheel: Path, folder: Path, version: str, failures: Failures) -> None:
-    """Install a wheel into an environment that is empty, and try it in a folder that is empty."""
+    """Install a wheel into an empty environment, and test it in an empty folder."""
     begin = time.perf_counter()
-    # PyTorch first and pinned, as `make` does: pip takes the CPU build of that version where it is offered one
+    # Install PyTorch first and pinned, as `make` does: pip uses the CPU build of this version if one is offered.
     constraints = ["-c", str(ROOT / "constraints.txt")]
     for what in ("torch", str(wheel)):
         done = pip(python, *constraints, what, folder=folder)
@@ -209,7 +210,9 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
             print(f"       {line}")
     call([python, "-c", RECOVER], folder)
     done = call([dop, "recover", "photo.jpg", "--out", "restored", "--iterations", "20", "--width", "4"], folder)
-    restored = (folder / "restored" / "photo" / "recovered.png").is_file()  # JPEG would lose something again
+    restored = (
+        folder / "restored" / "photo" / "recovered.png"
+    ).is_file()  # PNG, because saving as JPEG again would lose information
     failures.check(done.returncode == 0 and restored, "dop recover photo.jpg", last_line(done))
     done = call([dop, "recover", "camera", "--out", "sample", "--iterations", "2", "--width", "4"], folder)
     failures.check(done.returncode == 0, "dop recover of a bundled sample", last_line(done))
@@ -219,7 +222,7 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
 
 
 def lowest(dependencies: Sequence[str]) -> list[str]:
-    """The requirements of a package at the lowest versions that it allows.
+    """Replace the requirements of a package by the lowest versions that it allows.
 
     >>> lowest(["torch>=2.6", "jsonargparse[signatures]>=4.44,<5"])
     ['torch==2.6', 'jsonargparse[signatures]==4.44']
@@ -228,7 +231,7 @@ def lowest(dependencies: Sequence[str]) -> list[str]:
 
 
 def check_lowest(python: Path, wheel: Path, dependencies: Sequence[str], folder: Path, failures: Failures) -> None:
-    """Whether it works with the oldest versions that it says it works with."""
+    """Check that the package works with the lowest versions of its requirements."""
     done = pip(python, "--prefer-binary", *lowest(dependencies), folder=folder)
     done = pip(python, "--no-deps", wheel, folder=folder) if done.returncode == 0 else done
     if not failures.check(done.returncode == 0, "pip install of the lowest versions", done.stderr.strip()[-500:]):
@@ -243,7 +246,7 @@ def check_lowest(python: Path, wheel: Path, dependencies: Sequence[str], folder:
 
 
 def check_types(python: Path, folder: Path, failures: Failures) -> None:
-    """Whether mypy takes the types of the installed package, and finds what goes against them."""
+    """Check that mypy sees the types of the installed package, and reports wrong ones."""
     if pip(python, "-c", ROOT / "constraints.txt", "mypy").returncode:
         print("  --   types not checked: mypy cannot be installed")
         return
@@ -255,7 +258,7 @@ def check_types(python: Path, folder: Path, failures: Failures) -> None:
 
 
 def check_extras(python: Path, wheel: Path, extras: Mapping[str, object], folder: Path, failures: Failures) -> None:
-    """Whether pip finds a set of versions for every extra."""
+    """Check that pip finds a set of versions for every extra."""
     for extra in extras:
         what = f"dop_lightning[{extra}] @ {wheel.as_uri()}"
         done = pip(python, "--dry-run", "-c", ROOT / "constraints.txt", what, folder=folder)
@@ -263,13 +266,20 @@ def check_extras(python: Path, wheel: Path, extras: Mapping[str, object], folder
 
 
 def main() -> int:
-    """Build and check."""
+    """Build and check a release."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/release"), help="folder for it; default: %(default)s")
-    parser.add_argument("--python", action="append", default=[], help="instead of all that are found; several times")
-    parser.add_argument("--no-install", action="store_true", help="build and look into the archives, no more")
     parser.add_argument(
-        "--lowest", action="store_true", help="also the lowest versions of all that it needs (gigabytes)"
+        "--work",
+        type=Path,
+        default=Path("build/release"),
+        help="working folder; its contents are deleted; default: %(default)s",
+    )
+    parser.add_argument(
+        "--python", action="append", default=[], help="Python to test instead of all available ones; repeatable"
+    )
+    parser.add_argument("--no-install", action="store_true", help="only build and inspect the archives")
+    parser.add_argument(
+        "--lowest", action="store_true", help="also test the lowest versions of all requirements (downloads gigabytes)"
     )
     options = parser.parse_args()
     work = options.work.resolve()
@@ -306,7 +316,7 @@ def main() -> int:
             (folder / "lowest").mkdir()
             check_lowest(installed, wheel, project["dependencies"], folder / "lowest", failures)
         shutil.rmtree(environment)
-    print(f"{failures.count} failed" if failures.count else "All is well.")
+    print(f"{failures.count} failed" if failures.count else "All checks passed.")
     return 1 if failures.count else 0
 
 

@@ -1,10 +1,10 @@
-"""Open the page of `dop report` in headless Chromium, as a reader on a desk and on a phone would, and check it.
+"""Open the page of `dop report` in headless Chromium, on a desktop and on a phone, and check it.
 
-    pip install playwright                  # and Chromium, of the system or by: playwright install chromium
+    pip install playwright                  # and Chromium, from the system or by: playwright install chromium
     python scripts/check_report.py runs/pca/report.html --out screenshots
 
-No console errors, no request but that of the page itself, nothing wider than the window; the slider and the curves
-answer to keys and to touch. Screenshots are written of both sizes, light, dark and as it is printed.
+Checks: no console errors, no requests except for the page, no element wider than the window, and a slider and curves
+that respond to keyboard and touch. Screenshots are written of both sizes, in light and dark mode and in print layout.
 """
 
 import argparse
@@ -21,15 +21,15 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="report.html of runs")
-    parser.add_argument("--out", type=Path, help="folder of screenshots; none are written without it")
+    parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="report.html of a run")
+    parser.add_argument("--out", type=Path, help="folder for screenshots; none are written by default")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
     wrong = 0
     with sync_playwright() as playwright:
         executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-        # no sandbox: in containers it cannot be set up, and the pages are our own
+        # no sandbox: it is unavailable in containers, and we wrote the pages
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         for page in options.pages:
             problems = [
@@ -62,7 +62,7 @@ def on_a_phone(browser: Any, path: Path, out: Path | None) -> list[str]:
 
 @contextmanager
 def opened(browser: Any, path: Path, **device: Any) -> Iterator[tuple[Any, list[str]]]:
-    """The page in a window of its own, and what is said against it."""
+    """Open the page in a separate window, and collect complaints."""
     complaints: list[str] = []
     context = browser.new_context(**device)
     page = context.new_page()
@@ -74,7 +74,7 @@ def opened(browser: Any, path: Path, **device: Any) -> Iterator[tuple[Any, list[
 
     def on_request(request: Any) -> None:
         if request.url != address and not request.url.startswith("data:"):
-            complaints.append(f"asks for {request.url}")
+            complaints.append(f"requests {request.url}")
 
     page.on("console", on_console)
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
@@ -90,7 +90,7 @@ def too_wide(page: Any) -> list[str]:
 
 
 def slider_by_keys(page: Any) -> list[str]:
-    """Keys move the line, and what is seen with it: left of where it was, the recovered picture comes."""
+    """Check that keys move the slider and change the picture."""
     stack = page.locator(".stack").first
     if not stack.count():
         return []
@@ -103,11 +103,11 @@ def slider_by_keys(page: Any) -> list[str]:
         if slider.input_value() != value:
             return [f"{key} moves the slider to {slider.input_value()} instead of {value}"]
     said = slider.get_attribute("aria-valuetext")
-    complaints = [] if said == "0 % observed, 100 % recovered" else [f"the slider at 0 is called {said!r}"]
+    complaints = [] if said == "0 % observed, 100 % recovered" else [f"the label of the slider at 0 is {said!r}"]
     if stack.screenshot() == before:
-        complaints.append("the slider moves, and the picture is the same")
+        complaints.append("the slider moves, but the picture does not change")
     page.keyboard.press("End")
-    for _ in range(5):  # back to the middle, as readers find it
+    for _ in range(5):  # restore the initial position
         page.keyboard.press("PageDown")
     return complaints
 
@@ -121,13 +121,13 @@ def slider_by_touch(page: Any) -> list[str]:
     box = slider.bounding_box()
     slider.tap(position={"x": 0.2 * box["width"], "y": 0.5 * box["height"]})
     value = int(slider.input_value())
-    complaints = [] if 17 <= value <= 23 else [f"a finger at 20 % moves the slider to {value}"]
+    complaints = [] if 17 <= value <= 23 else [f"a touch at 20 % moves the slider to {value}"]
     slider.tap(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
     return complaints
 
 
 def curve_by_keys(page: Any) -> list[str]:
-    """The end of a curve is read out as it was written."""
+    """Check that the value at the end of a curve is printed as in the data."""
     curve = page.locator("svg[tabindex]").first
     if not curve.count():
         return []
@@ -135,12 +135,12 @@ def curve_by_keys(page: Any) -> list[str]:
     page.keyboard.press("End")
     said = page.locator("figure.chart", has=curve).first.locator("output").text_content()
     value = curve.locator("polyline").first.get_attribute("data-values").split()[-1].partition(":")[2]
-    page.keyboard.press("Tab")  # as readers find it
-    return [] if said.endswith(f": {value}") else [f"the end of a curve is read out as {said!r} instead of {value}"]
+    page.keyboard.press("Tab")  # restore the initial state
+    return [] if said.endswith(f": {value}") else [f"the end of a curve is printed as {said!r} instead of {value}"]
 
 
 def keys_reach_all(page: Any) -> list[str]:
-    """Tab comes to every slider, curve, link and button."""
+    """Check that the Tab key reaches every slider, curve, link and button."""
     wanted = page.evaluate(
         "[...document.querySelectorAll('a, button, input, summary, [tabindex]')]"
         ".filter(element => element.checkVisibility()).length"

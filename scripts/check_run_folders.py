@@ -1,13 +1,14 @@
-"""Random sequences of what happens to the folder of a run: its results must be those of an undisturbed run, to the bit.
+"""Apply random sequences of events to the folder of a run, and compare the results with those of an undisturbed run.
 
     python scripts/check_run_folders.py --sequences 200
     python scripts/check_run_folders.py --sequences 20 --seed 3 --cases matrices
 
-A sequence consists of starts, kills and signals before any operation on files, full disks, growth, moves of the folder,
+A sequence consists of starts, kills and signals before any file operation, full disks, growth, moves of the folder,
 damage of any file, second starts, and of `dop verify`, `status`, `table` and `report`. See `run_folder_machine.py`. The
-rows of `results.csv` except seconds, arrays, pictures and curves must be equal to those of the same growth without the
-rest. No traceback may be printed, and no temporary file left. Each seed draws 20 sequences. A sequence that fails is
-printed with its steps, as short as possible, and repeated by its seed. Exit status 1 if one fails.
+rows of `results.csv` except seconds, arrays, pictures and curves must be bit for bit equal to those of a run with the
+same growth and no other events. No traceback may be printed, and no temporary file may be left. Each seed draws 20
+sequences. For a failing sequence, the script prints the seed and the shortest steps that reproduce the failure. The
+exit status is 1 if a sequence fails.
 """
 
 import argparse
@@ -31,16 +32,16 @@ from run_folder_machine import Place, RunFolderMachine
 from dop_lightning.lightning.callbacks.checkpoint import CheckpointFolder
 
 OF_A_SEED = 20
-"""Sequences that are drawn from one seed."""
+"""Number of sequences per seed."""
 
 
 def save_after_each_block() -> None:
-    """Let all runs save after each block of iterations: they take no time, and checkpoints come by the clock."""
+    """Let all runs save after each block of iterations: these runs are short, and checkpoints are saved by time."""
     CheckpointFolder.on_train_batch_end = lambda self, trainer, *_: self.save(trainer)  # type: ignore[method-assign]
 
 
 def check(number: int, sequences: int, steps: int, shrink: bool) -> str:
-    """Run sequences of one seed, and return what is wrong with one of them; empty if nothing is."""
+    """Run the sequences of one seed. Return the failure of one of them, or an empty string."""
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     chosen = settings(
         max_examples=sequences,
@@ -57,7 +58,7 @@ def check(number: int, sequences: int, steps: int, shrink: bool) -> str:
         found = [
             error,
             *getattr(error, "exceptions", ()),
-        ]  # of a failure that did not repeat
+        ]  # if the failure was not reproducible
         lines = [f"{type(each).__name__}: {each}" for each in found]
         return "\n".join([*lines, *(note for each in found for note in getattr(each, "__notes__", []))])
     return ""
@@ -66,10 +67,10 @@ def check(number: int, sequences: int, steps: int, shrink: bool) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="the first one; default: %(default)s")
-    parser.add_argument("--steps", type=int, default=8, help="at most, of a sequence; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="first seed; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=8, help="maximum steps per sequence; default: %(default)s")
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES), help="default: all")
-    parser.add_argument("--no-shrink", action="store_true", help="print a failing sequence as it was drawn")
+    parser.add_argument("--no-shrink", action="store_true", help="print a failing sequence without minimizing it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     save_after_each_block()

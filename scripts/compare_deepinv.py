@@ -1,8 +1,8 @@
-"""Compare RobustReconstructor with deepinv's DeepImagePrior under salt and pepper, both measured by ``deepinv.test``.
+"""Compare RobustReconstructor with deepinv's DeepImagePrior under salt-and-pepper noise, with ``deepinv.test``.
 
-Needs deepinv: ``pip install "dop_lightning[physics]"``. A photograph is measured through the identity, a mask of half
-of the pixels, and a blur; then a share of the measurements become 0 or 1. DeepImagePrior starts anew for every number
-of iterations and learning rate; the best of these is reported, which only an oracle knows.
+It needs deepinv: ``pip install "dop_lightning[physics]"``. A photograph is measured through the identity, a mask that
+keeps half of the pixels, and a blur. Then a fraction of the measurements is set to 0 or 1. DeepImagePrior runs once for
+each number of iterations and learning rate; the table has the best result, which only an oracle could choose.
 """
 
 import argparse
@@ -23,24 +23,28 @@ from dop_lightning.integrations.deepinv import RobustReconstructor  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:
-    """What is compared."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", default="astronaut", help="a sample (default: astronaut)")
+    parser.add_argument("--image", default="astronaut", help="name of a sample (default: astronaut)")
     parser.add_argument("--size", type=int, default=64, help="side in pixels (default: 64)")
+    parser.add_argument("--share", type=float, default=0.2, help="fraction of corrupted measurements (default: 0.2)")
+    parser.add_argument("--preset", default="default", help="preset of RobustReconstructor (default: default)")
+    parser.add_argument("--iterations", type=int, help="iterations of RobustReconstructor (default: as in the preset)")
     parser.add_argument(
-        "--share", type=float, default=0.2, help="of the measurements that are corrupted (default: 0.2)"
+        "--prior", type=int, nargs="+", default=[100, 300, 1000], help="numbers of iterations of DeepImagePrior"
     )
-    parser.add_argument("--preset", default="default", help="of RobustReconstructor (default: default)")
-    parser.add_argument("--iterations", type=int, help="of RobustReconstructor (default: those of the preset)")
-    parser.add_argument("--prior", type=int, nargs="+", default=[100, 300, 1000], help="iterations of the prior")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.001], help="learning rates of the prior")
-    parser.add_argument("--channels", type=int, default=64, help="of the prior's decoder (default: 64)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.01, 0.001], help="learning rates of DeepImagePrior"
+    )
+    parser.add_argument(
+        "--channels", type=int, default=64, help="channels of the decoder of DeepImagePrior (default: 64)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def ways(size: int, seed: int) -> dict[str, Any]:
-    """How the photograph is measured."""
+    """Return the forward operators by name."""
     generator = torch.Generator().manual_seed(seed)
     mask = (torch.rand(1, 1, size, size, generator=generator) < 0.5).float().expand(1, 3, size, size)
     return {
@@ -51,21 +55,21 @@ def ways(size: int, seed: int) -> dict[str, Any]:
 
 
 def salted(y: Tensor, share: float, seed: int) -> Tensor:
-    """Salt and pepper on a share of the entries."""
+    """Apply salt-and-pepper noise to a fraction of the entries."""
     generator = torch.Generator().manual_seed(seed + 1)
     salt = (torch.rand(y.shape, generator=generator) < 0.5).to(y)
     return torch.where(torch.rand(y.shape, generator=generator) < share, salt, y)
 
 
 def prior(size: int, channels: int, rate: float, iterations: int, seed: int) -> Any:
-    """DeepImagePrior with its recommended network, at its start."""
+    """Return a new DeepImagePrior with its recommended network."""
     torch.manual_seed(seed)
     decoder = deepinv.models.ConvDecoder(img_size=(3, size, size), in_size=(4, 4), channels=channels)
     return deepinv.models.DeepImagePrior(decoder, img_size=(channels, 4, 4), iterations=iterations, learning_rate=rate)
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the table."""
     asked = arguments()
     x = read_image(sample_folder() / f"{asked.image}.png", resize=(asked.size, asked.size)).values[None]
     settings = list(itertools.product(asked.rates, asked.prior))

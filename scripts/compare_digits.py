@@ -1,8 +1,9 @@
-"""RobustPCA against PCA on scikit-learn's digits with outliers: 5 % of the entries are off by N(0, 50²).
+"""Compare RobustPCA with PCA on the digits of scikit-learn with outliers: 5 % of the entries are shifted by N(0, 50²).
 
     python scripts/compare_digits.py
 
-PCA has its best number of components, told by the truth; RobustPCA has its defaults. The range of the digits is 16.
+PCA uses the number of components with the best PSNR, which requires the truth. RobustPCA uses its defaults. The range
+of the digits is 16.
 """
 
 import argparse
@@ -17,10 +18,10 @@ from dop_lightning.foundation.machine import set_threads
 
 
 def main() -> None:
-    """A line a seed."""
+    """Print one line per seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, help="of the digits; default: all")
+    parser.add_argument("--rows", type=int, help="number of digits; default: all")
     options = parser.parse_args()
     set_threads()
     clean = load_digits().data[: options.rows]

@@ -1,14 +1,14 @@
-"""Quality and processor time of the preset `instant`, before and after a change.
+"""Compare quality and processor time of the preset `instant` before and after a change.
 
     python scripts/compare_instant.py --save before.json
     python scripts/compare_instant.py --before before.json      # the differences, in dB
     python scripts/compare_instant.py --cases hot --sizes 512
 
-Crops of scikit-image's colour photographs at their own resolution, and of its grey `camera`. Cases are salt and pepper
-(`salt`) and random values (`random`) at 10, 30, 50 and 70 %, 0.5 % hot values (`hot`), 1 % salt and pepper (`few`), and
-no damage at all (`none`). PSNR is in dB, of the whole image and of the damaged entries alone; `missed` and `rejected`
-are the shares of the damaged entries that count as clean (w > 0.5), and of the clean ones that do not. Seconds are
-processor seconds per million pixels, on one thread.
+The images are full-resolution crops of the colour photographs of scikit-image and of its grey `camera`. The cases
+are salt and pepper (`salt`) and random values (`random`) at 10, 30, 50 and 70 %, 0.5 % hot values (`hot`), 1 % salt and
+pepper (`few`), and no damage (`none`). PSNR is in dB, of the whole image and of the damaged entries. `missed` is the
+fraction of the damaged entries that are classified as clean (w > 0.5), and `rejected` the fraction of the clean entries
+that are not. Seconds are processor seconds per million pixels, on one thread.
 """
 
 import argparse
@@ -42,7 +42,7 @@ Row = dict[str, float]
 
 
 def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
-    """Return the damaged image, of 8 bits; the seed depends on the names."""
+    """Return the damaged 8-bit image; the seed is derived from the arguments."""
     rng = np.random.default_rng(zlib.crc32(f"{name} {case} {level} {tuple(truth.shape)}".encode()))
     places = torch.from_numpy(rng.random(truth.shape) < level)
     values = {
@@ -53,7 +53,7 @@ def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
 
 
 def measure(name: str, size: int, case: str, level: float) -> Row:
-    """Restore one image, rounded to 8 bits."""
+    """Restore one image, rounded to 8 bits, and return its scores."""
     truth = crop_tensor(name, size)
     y = damage(truth, case, level, name)
     begin = time.process_time()
@@ -77,15 +77,15 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", default=list(IMAGES), metavar="NAME")
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--save", type=Path, help="file for the results")
-    parser.add_argument("--before", type=Path, help="file of earlier results to compare with")
-    parser.add_argument("--each", action="store_true", help="print the difference of each image, not only the means")
+    parser.add_argument("--save", type=Path, help="write the results to this file")
+    parser.add_argument("--before", type=Path, help="compare with the results in this file")
+    parser.add_argument("--each", action="store_true", help="also print the difference for each image")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, Row] = {}
     before: dict[str, Row] = json.loads(options.before.read_text()) if options.before else {}
     groups: dict[tuple[str, float, int], list[str]] = defaultdict(list)
-    measure(options.images[0], 64, "salt", 0.5)  # loads what is loaded once
+    measure(options.images[0], 64, "salt", 0.5)  # load kernels before timing
     for size in options.sizes:
         for case in options.cases:
             for level in CASES[case]:

@@ -1,16 +1,17 @@
-"""How few iterations, and seconds, do ways to move θ and s take to where the paper's method ends?
-
-Each candidate recovers the same photographs with the same corruption, and is looked at every few iterations; the looks
-are not timed. Of each: the iterations and seconds until it has reached the last PSNR of the candidates that it is
-measured against (by default «reference», the paper's method, and «adam», the default of before) on the same problem,
-and its own PSNR at its end. A «>» says that some runs did not reach it: they count with all of their iterations.
+"""Compare optimizers of θ and s by the iterations and seconds that they need to reach the PSNR of the paper's method.
 
     python scripts/compare_iterations.py --out curves.csv --candidates reference adam default
     python scripts/compare_iterations.py --list
     python scripts/compare_iterations.py --out curves.csv --candidates adam default --levels 0.1 0.7 --seeds 0 1
 
-The curves are kept in the CSV file: the same command goes on where it was stopped, and what is there already is not run
-again. One thread unless OMP_NUM_THREADS says otherwise.
+All candidates recover the same photographs with the same corruption and are evaluated every few iterations; evaluations
+are not timed. For each candidate, the table lists the iterations and seconds until it reaches the final PSNR of the
+baselines on the same problem, and its own final PSNR. The baselines are those of `--against`: by default “reference”,
+the paper's method, and “adam”, the previous default. “>” means that some runs did not reach it; they count with all of
+their iterations.
+
+The curves are saved in the CSV file. The same command continues an interrupted comparison and skips finished runs. It
+uses one thread unless OMP_NUM_THREADS is set.
 """
 
 import argparse
@@ -51,7 +52,7 @@ FIELDS = ("settings", "candidate", "image", "level", "seed", "iteration", "secon
 
 
 class PlainUNet(SkipUNet):
-    """The network as one writes it: eager, in float32 and in PyTorch's default layout of memory."""
+    """The network in plain PyTorch: eager, in float32 and in the default memory layout."""
 
     capturable = False
 
@@ -60,7 +61,7 @@ class PlainUNet(SkipUNet):
         self.networks.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, iteration: int = 0) -> Tensor:
-        """``φ(θ)``, ``(K, C, H, W)``."""
+        """Return ``φ(θ)``, ``(K, C, H, W)``."""
         top, left = ((w - s) // 2 for w, s in zip(self.working_size, self.image_size, strict=True))
         outputs = []
         for k, network in enumerate(self.networks):
@@ -71,10 +72,13 @@ class PlainUNet(SkipUNet):
 
 
 class EnlargedInputUNet(SkipUNet):
-    """A network whose input is that of an image half as large, enlarged: with its θ the output is that one, blurred."""
+    """A network whose input is drawn at half the size and upsampled.
+
+    With θ of a network for the half-size image, its output is the upsampled output of that network, approximately.
+    """
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:
-        """z, H'×W'×channels."""
+        """Return z, H'×W'×channels."""
         size, self.working_size = self.working_size, [side // 2 for side in self.working_size]
         (z,) = super().draw_input(k)
         self.working_size = size
@@ -83,7 +87,7 @@ class EnlargedInputUNet(SkipUNet):
 
 
 def constant(_: float) -> float:
-    """No schedule."""
+    """Return 1: no schedule."""
     return 1.0
 
 
@@ -91,12 +95,12 @@ Calm = Callable[[float, float, bool], float]
 
 
 def always(factor: float) -> Calm:
-    """Whatever is seen."""
+    """Return a constant factor."""
     return lambda *_: factor
 
 
 STEADY = always(1.0)
-"""The perturbation stays as it is."""
+"""The perturbation does not change."""
 
 UNTIED = partial(HadamardCorruption, tied=False)
 NETWORK = partial(SkipUNet, bias=False)
@@ -105,23 +109,23 @@ ENLARGED = partial(EnlargedInputUNet, bias=False)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to recover.
+    """A method of recovery.
 
     Attributes:
-        text: what it is.
-        iterations: how many it does.
-        optimizer: of θ; ``None`` is gradient descent at rate 1.
-        alpha: the ratio of the rates; ``None`` follows the rule, or ``revealed_at``.
-        revealed_at: iterations at 128×128 after which s is to be revealed; α follows.
-        refinement: settings of it; ``None`` for the paper's iterations to the end.
-        corruption: s.
+        text: description.
+        iterations: number of iterations.
+        optimizer: optimizer of θ; ``None`` is gradient descent with learning rate 1.
+        alpha: ratio of the learning rates; ``None`` uses the rule, or ``revealed_at``.
+        revealed_at: iteration at which s is revealed for an image of 128×128 pixels; determines α.
+        refinement: settings of the refinement; ``None`` runs the iterations of the paper to the end.
+        corruption: model of s.
         scale: γ.
         network: φ, and its settings.
-        schedule: factor of the rate of θ by the share of the iterations that are done.
-        calm: factor of the perturbation of the input once s is dropped, at each look: by what it was before, the share
-            of the entries that are corrupted, and whether the error of those held out has become smaller than ever;
-            ``None`` is as in refinement.
-        coarse: iterations on every second pixel before, a quarter of an iteration each.
+        schedule: factor of the learning rate of θ, as a function of the fraction of finished iterations.
+        calm: factor of the perturbation of the input after s is dropped, at each evaluation. Its arguments are the
+            previous factor, the fraction of corrupted entries, and whether the held-out error has a new minimum.
+            ``None`` is the rule of the refinement.
+        coarse: initial iterations on every second pixel, each of which counts as a quarter of an iteration.
     """
 
     text: str
@@ -138,7 +142,7 @@ class Candidate:
     coarse: int = 0
 
     def state(self, problems: ProblemBatch, width: int) -> BatchState:
-        """Its start."""
+        """Return the initial state."""
         if self.refinement is None:
             steps: Any = GradientDescent(average=0.98)
         else:
@@ -160,47 +164,47 @@ class Candidate:
 
 ADAM, MUON = partial(Adam, lr=0.005), partial(Muon, lr=0.02)
 BEFORE = Candidate(
-    "Adam 0.005, revealed at 300, refined: the default before", 2000, ADAM, revealed_at=300, network=SkipUNet
+    "Adam 0.005, revealed at 300, refined: the previous default", 2000, ADAM, revealed_at=300, network=SkipUNet
 )
 BEST = Candidate("Muon 0.02, revealed at 150, refined", 600, MUON, revealed_at=150)
 ROUGHLY = replace(BEFORE, iterations=1000)
 
 
 def muon(text: str, /, momentum: float = 0.9, **settings: Any) -> Candidate:
-    """A variant of the best, with settings of the optimizer or of the candidate."""
+    """Return a variant of the best candidate, with other settings of the optimizer or of the candidate."""
     own = {name: settings.pop(name) for name in ("lr", "vector_lr", "betas") if name in settings}
     optimizer = partial(Muon, **{"lr": 0.02, "momentum": momentum, **own})
     return replace(BEST, text=f"Muon, {text}", **{"optimizer": optimizer, **settings})
 
 
 def by_share(power: float) -> Calm:
-    """A power of the share of the corruption: the fewer entries are left, the more they must be smoothed."""
+    """Use a power of the corrupted fraction: the fewer entries are corrupted, the smaller the perturbation."""
     return lambda _, share, __: share**power
 
 
 def by_error(down: float, up: float) -> Calm:
-    """Less as long as that helps the entries held out, more where it does not."""
+    """Decrease the factor while the held-out error decreases, and increase it otherwise."""
     return lambda before, _, better: before * down if better else min(1.0, before * up)
 
 
 def adam(text: str, /, lr: float = 0.005, betas: tuple[float, float] = (0.9, 0.999), **settings: Any) -> Candidate:
-    """A variant of Adam at half of its iterations."""
+    """Return a variant of Adam with half of its iterations."""
     return replace(ROUGHLY, text=f"Adam, {text}", **{"optimizer": partial(Adam, lr=lr, betas=betas), **settings})
 
 
 def sgd(text: str, rate: float, momentum: float, revealed_at: float, nesterov: bool = False) -> Candidate:
-    """Gradient descent with momentum, refined."""
+    """Return gradient descent with momentum, refined."""
     optimizer = partial(SGD, lr=rate, momentum=momentum, nesterov=nesterov)
     return Candidate(text, 1500, optimizer, revealed_at=revealed_at)
 
 
 def cosine(share: float) -> float:
-    """To 0."""
+    """Decay to 0."""
     return 0.5 + 0.5 * math.cos(math.pi * share)
 
 
 def linear(share: float) -> float:
-    """To a tenth."""
+    """Decay linearly to a tenth."""
     return 1 - 0.9 * share
 
 
@@ -214,7 +218,7 @@ CANDIDATES = {
     "muon": BEST,
     "muon-long": replace(BEST, iterations=2000),
     "muon-1000": replace(BEST, iterations=1000),
-    # without refinement: the paper's iterations to the end, by another optimizer of θ
+    # without refinement: the iterations of the paper to the end, with another optimizer of θ
     "adam-unrefined": replace(BEFORE, text="Adam 0.005, revealed at 300, unrefined", iterations=1000, refinement=None),
     "muon-unrefined": muon("revealed at 150, unrefined", refinement=None),
     "muon-unrefined-300": muon("revealed at 300, unrefined", refinement=None, revealed_at=300),
@@ -260,8 +264,8 @@ CANDIDATES = {
     "muon-calm-0.003": muon("perturbation 0.003 once s is dropped", calm=always(0.1)),
     "muon-calm-0.01": muon("perturbation 0.01 once s is dropped", calm=always(0.3)),
     "muon-calm-0.02": muon("perturbation 0.02 once s is dropped", calm=always(0.6)),
-    "muon-calm-share": muon("perturbation by the share once s is dropped", calm=by_share(1)),
-    "muon-calm-square": muon("perturbation by the square of the share once s is dropped", calm=by_share(2)),
+    "muon-calm-share": muon("perturbation by the corrupted fraction once s is dropped", calm=by_share(1)),
+    "muon-calm-square": muon("perturbation by the squared corrupted fraction once s is dropped", calm=by_share(2)),
     "muon-calm-error": muon("perturbation by the held-out error", calm=by_error(0.8, 1.6)),
     "adam-calm-both": adam("refined as in the package", calm=None, refinement={}),
     "default": DEFAULT,
@@ -272,7 +276,7 @@ CANDIDATES = {
         network=partial(PlainUNet, bias=False),
     ),
     "default-2000": replace(DEFAULT, iterations=2000),
-    "adam-calm-square": adam("perturbation by the square of the share once s is dropped", calm=by_share(2)),
+    "adam-calm-square": adam("perturbation by the squared corrupted fraction once s is dropped", calm=by_share(2)),
     "muon-average-0.95": muon("average 0.95", refinement={"every": 50, "average": 0.95}),
     "muon-average-0.99": muon("average 0.99", refinement={"every": 50, "average": 0.99}),
     "muon-enlarged": muon("input of half the size, enlarged", network=ENLARGED),
@@ -281,7 +285,7 @@ CANDIDATES = {
 
 
 def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
-    """Give a state the θ that it has found for every second pixel; how long that took, in seconds."""
+    """Initialize a state with θ fitted to every second pixel, and return the seconds of that fit."""
     problem = fine.problems[0]
     observation = problem.observation[:, ::2, ::2].contiguous()
     half = Problem(problem.name, observation, seed=problem.seed, data_range=problem.data_range)
@@ -295,7 +299,7 @@ def coarse_start(candidate: Candidate, fine: BatchState, width: int) -> float:
 
 
 class Perturbation:
-    """Factor of that of the input of a network, as a candidate wants it."""
+    """Factor of the perturbation of the input of a network, updated by the rule of a candidate."""
 
     def __init__(self, candidate: Candidate, state: BatchState) -> None:
         self.calm, self.state, self.least = candidate.calm, state, math.inf
@@ -304,7 +308,7 @@ class Perturbation:
             state.signal.calm_by(self.factors)
 
     def look(self) -> None:
-        """Where s has been dropped."""
+        """Update the factor, once s has been dropped."""
         memory = self.state.memory
         if self.calm is None or "refined_from" not in memory or self.state.iteration <= int(memory["refined_from"]):
             return
@@ -317,7 +321,7 @@ class Perturbation:
 def follow(
     candidate: Candidate, problems: ProblemBatch, width: int, every: int
 ) -> Iterable[tuple[int, float, float, float | None]]:
-    """Iteration, seconds, PSNR and that of the running average, where there is one beside, at each look."""
+    """Yield iteration, seconds, PSNR, and PSNR of the running average (if any) at each evaluation."""
     truth = problems[0].truth
     assert truth is not None
     state = candidate.state(problems, width)
@@ -344,7 +348,7 @@ Key = tuple[str, str, str, str]
 
 
 def settings(options: argparse.Namespace) -> str:
-    """What else a curve depends on."""
+    """Return the other settings that a curve depends on."""
     parts = [f"{options.size}:{options.width}", options.device, f"every {options.every}"]
     parts += [f"dense {options.dense:g}"] if options.dense else []
     parts += [f"{options.iterations} iterations"] if options.iterations else []
@@ -352,7 +356,7 @@ def settings(options: argparse.Namespace) -> str:
 
 
 def read(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
-    """The curves of a file that were made by these settings, none where there is no file."""
+    """Return the curves of the file with these settings; none if the file does not exist."""
     curves: dict[Key, list[dict[str, Any]]] = {}
     asked = settings(options)
     if options.out.exists():
@@ -366,7 +370,7 @@ def read(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Run what is missing in the file, a run after the other; a run comes into it when it is done."""
+    """Run the missing runs one after the other; append each to the file when it has finished."""
     done = set(read(options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for image, level, seed in itertools.product(options.images, options.levels, options.seeds):
@@ -394,17 +398,17 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def reached(curve: list[dict[str, Any]], target: float, what: str) -> tuple[float, bool]:
-    """``what`` at the first look at which the PSNR is at least ``target``, else at the last; whether it is."""
+    """Return ``what`` at the first evaluation with PSNR ≥ ``target``, or at the last one; and whether it is reached."""
     return next(((look[what], True) for look in curve if look["psnr"] >= target), (curve[-1][what], False))
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
+    """Format mean ± standard deviation."""
     return f"{mean(values):.2f} ± {pstdev(values):.2f}"
 
 
 def table(options: argparse.Namespace) -> list[str]:
-    """A row a candidate, over the problems asked for; against another one, over those that both have."""
+    """Return one row per candidate, over the selected problems; comparisons use the problems that both have."""
     curves = read(options)
     asked = list(itertools.product([Path(i).stem for i in options.images], options.levels, options.seeds))
     cases = [(image, str(level), str(seed)) for image, level, seed in asked]
@@ -432,23 +436,27 @@ def table(options: argparse.Namespace) -> list[str]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("curves.csv"))
     parser.add_argument("--candidates", nargs="+", choices=sorted(CANDIDATES), default=["reference", "adam", "default"])
     parser.add_argument("--against", nargs="+", choices=sorted(CANDIDATES), default=["reference", "adam"])
     parser.add_argument("--images", nargs="+", default=["astronaut"], help="files, or names of bundled photographs")
     parser.add_argument("--levels", type=float, nargs="+", default=[0.5])
-    parser.add_argument("--dense", type=float, default=0.0, help="standard deviation of Gaussian noise besides")
+    parser.add_argument("--dense", type=float, default=0.0, help="standard deviation of additional Gaussian noise")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
-    parser.add_argument("--iterations", type=int, help="of every candidate; by default its own")
-    parser.add_argument("--every", type=int, default=25, help="iterations between two looks")
-    parser.add_argument("--texts", action="store_true", help="what candidates are, in place of their names")
-    parser.add_argument("--table", action="store_true", help="of what is in the file, without runs")
-    parser.add_argument("--list", action="store_true", help="the candidates")
+    parser.add_argument("--iterations", type=int, help="iterations of every candidate; default: as listed")
+    parser.add_argument("--every", type=int, default=25, help="iterations between two evaluations")
+    parser.add_argument(
+        "--texts", action="store_true", help="print descriptions of the candidates instead of their names"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="only print the table of the file, without running anything"
+    )
+    parser.add_argument("--list", action="store_true", help="list the candidates and exit")
     return parser.parse_args(arguments)
 
 

@@ -1,12 +1,11 @@
-"""Outliers in measurements of an image: without a model of them and stopped by an oracle, and by DOP.
-
-2× super-resolution and a known blur (configs/superresolution.yaml, configs/blur.yaml), 20 % of the measurements 0 or 1.
-The rival is the same network with the squared loss and without g and h, at its best PSNR on the way, which only an
-oracle knows. DOP is scored where it ends. Further methods are YAML files over those configs:
+"""Compare DOP with an oracle-stopped network on outliers in measurements of an image.
 
     python scripts/compare_operators.py [--size 96] [--width 32] [--iterations 3000] [--config NAME=FILE[,FILE]]
 
-The same command again finishes what is missing.
+The measurements are a 2× super-resolution and a known blur (configs/superresolution.yaml, configs/blur.yaml), with 20 %
+of them set to 0 or 1. The rival is the same network with the squared loss and without g and h; it is scored at the best
+PSNR of the run, which only an oracle knows. DOP is scored at the end. Further methods are YAML files that override
+these configs. Running the same command again completes unfinished runs.
 """
 
 import argparse
@@ -40,7 +39,7 @@ COLUMNS = [
 
 
 def method(text: str) -> tuple[str, list[Path]]:
-    """A name and the files that are laid over the config of each case, of «NAME=FILE,FILE»."""
+    """Parse ``NAME=FILE,FILE``: the name of a method, and the files that override the config of each case."""
     name, sign, files = text.partition("=")
     if not name or not sign or not files:
         raise argparse.ArgumentTypeError(f"must be NAME=FILE[,FILE], got {text!r}")
@@ -51,7 +50,7 @@ def method(text: str) -> tuple[str, list[Path]]:
 
 
 def fit(run: Path, configs: Sequence[Path], arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Do or finish a run, and read its results."""
+    """Run or resume a run, and read its results."""
     print(run, file=sys.stderr)
     files = [argument for path in configs for argument in ("--config", str(path))]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -62,7 +61,7 @@ def fit(run: Path, configs: Sequence[Path], arguments: Sequence[str]) -> list[di
 
 
 def summary(case: str, name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds; scores that are not known of a method are left out."""
+    """Return means over the seeds, without scores that are unknown for a method."""
     keys = ("psnr", "best_psnr", "best_iteration", "corruption_density", "true_density", "alpha", "seconds")
     means = {key: fmean(r[key] for r in results) for key in keys if all(r.get(key) is not None for r in results)}
     return {"case": case, "method": name, "density": means.pop("corruption_density", None), **means}
@@ -71,13 +70,20 @@ def summary(case: str, name: str, results: Sequence[dict[str, Any]]) -> dict[str
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default="astronaut", help="a bundled photograph or a file; default: %(default)s")
-    parser.add_argument("--size", type=int, default=96, help="pixels of the truth, even; default: %(default)s")
-    parser.add_argument("--width", type=int, default=32, help="of the network; default: %(default)s")
+    parser.add_argument("--size", type=int, default=96, help="side of the truth in pixels, even; default: %(default)s")
+    parser.add_argument("--width", type=int, default=32, help="width of the network; default: %(default)s")
     parser.add_argument("--iterations", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--every", type=int, default=50, help="iterations between two scores; default: %(default)s")
     parser.add_argument(
-        "--config", type=method, action="append", default=[], metavar="NAME=FILE[,FILE]", help="one more method"
+        "--every", type=int, default=50, help="iterations between two evaluations; default: %(default)s"
+    )
+    parser.add_argument(
+        "--config",
+        type=method,
+        action="append",
+        default=[],
+        metavar="NAME=FILE[,FILE]",
+        help="additional method; repeatable",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/compare_operators"), help="default: %(default)s")
     options = parser.parse_args()

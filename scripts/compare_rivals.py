@@ -1,18 +1,19 @@
-"""How does DOP compare with classical filters? PSNR on the same images, in one table. Resumable.
+"""Compare the PSNR of DOP with that of classical filters and of DIP on the same images. Resumable.
 
     python scripts/compare_rivals.py --subset --out rivals          # at most 20 minutes on two cores
     python scripts/compare_rivals.py --out rivals                   # all of it, overnight
     python scripts/compare_rivals.py --out rivals --images FOLDER   # and pairs of files: NAME.png, NAME_50.png
-    python scripts/compare_rivals.py --out rivals --list            # what was measured, and what the rest costs
+    python scripts/compare_rivals.py --out rivals --list            # finished cells, and the estimated time of the rest
 
-Cases: `natural` is salt and pepper on crops of scikit-image's pictures, at their own resolution; `random` has
-corruptions of any value, and `pixels` the same at all channels of a pixel; `dense` is `natural` with Gaussian noise, of
-which `bm3d-told` knows the standard deviation; `impulse` takes pairs of files, NAME.png as the
-truth and NAME_LEVEL.png as the observation. The filters detect by the ends of the range, or by a robust threshold for
-`random`; only DIP on the known mask sees where the corruption is. Each cell of the table has the mean PSNR of the whole
-image, and without its outer 4 pixels. Values are clipped to the range and not rounded.
+Cases: `natural` is salt and pepper on full-resolution crops of pictures of scikit-image; `random` has corruptions of
+any value, and `pixels` the same in all channels of a pixel; `dense` is `natural` with Gaussian noise, whose standard
+deviation is known to `bm3d-told`; `impulse` reads pairs of files, with NAME.png as the truth and NAME_LEVEL.png as the
+observation. The filters detect corruption at the ends of the range, or by a robust threshold for `random` and `pixels`.
+Only DIP on the known mask knows the corrupted entries. Each cell of the table has the mean PSNR of the whole image, and
+without its outer 4 pixels. Values are clipped to the range and not rounded.
 
-Each row is a JSON file in --out, and the same command continues where it was stopped. Several processes may share it.
+Each row is a JSON file in --out, and the same command continues an interrupted comparison. Several processes may share
+the folder.
 """
 
 import argparse
@@ -74,7 +75,7 @@ LEVELS = {"natural": (0.1, 0.3, 0.5, 0.7), "random": (0.3, 0.5), "pixels": (0.3,
 DENSE = 0.05
 
 RIM = 4
-"""Pixels that are left out at each edge for the second PSNR."""
+"""Pixels that are excluded at each edge for the second PSNR."""
 
 ITERATIONS = {"dop": PRESETS["default"].iterations, "dip-mask": 1000, "dip-l1": 4000}
 WIDTH = PRESETS["default"].width
@@ -82,15 +83,15 @@ WIDTH = PRESETS["default"].width
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be restored.
+    """A restoration problem.
 
     Attributes:
         kind: one of KINDS.
-        image: its name.
-        level: share of corrupted entries.
+        image: name of the image.
+        level: fraction of corrupted entries.
         size: side of the crop, 0 for whole files.
-        folder: of the files of `impulse`.
-        std: standard deviation of the Gaussian noise, for `dense`.
+        folder: folder of the files of `impulse`.
+        std: standard deviation of the Gaussian noise of `dense`.
     """
 
     kind: str
@@ -106,7 +107,7 @@ class Case:
 
     @property
     def title(self) -> str:
-        """All of it but the image, for the table."""
+        """Description without the image, for the table."""
         size = f", {self.size}×{self.size}" if self.size else ""
         return f"{self.kind}, {100 * self.level:.0f} %{size}{''.join(f', σ = {std}' for std in self._std)}"
 
@@ -116,14 +117,14 @@ class Case:
 
     @property
     def entries(self) -> int:
-        """How many numbers the image has."""
+        """Number of entries of the image."""
         if self.folder is None:
             return crop_tensor(self.image, self.size).numel()
         with Image.open(self.folder / f"{self.image}.png") as image:
             return len(image.getbands()) * image.width * image.height
 
     def problem(self) -> Problem:
-        """The observation, with its truth."""
+        """Return the observation, with its truth."""
         if self.folder is not None:
             truth = read(self.folder / f"{self.image}.png")
             observed = read(self.folder / f"{self.image}_{round(100 * self.level)}.png")
@@ -133,7 +134,7 @@ class Case:
         return Problem(self.name, observed, truth=truth, data_range=1.0)
 
     def corrupted(self, truth: Tensor) -> Corrupted:
-        """What the noise makes of a crop: one draw for all levels."""
+        """Corrupt a crop, with the same random draw for all levels."""
         seed = zlib.crc32(f"{self.image} {self.size}".encode())
         return self.noise().corrupt(truth, torch.Generator().manual_seed(seed))
 
@@ -148,14 +149,14 @@ class Case:
 
 
 def read(path: Path) -> Tensor:
-    """A file of 8 bits as `(C, H, W)` in [0, 1]."""
+    """Read an 8-bit file as `(C, H, W)` in [0, 1]."""
     with Image.open(path) as image:
         pixels = np.array(image.convert("L" if image.mode == "L" else "RGB"))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous() / 255
 
 
 def cases(options: argparse.Namespace, method: str | None = None) -> list[Case]:
-    """What was asked for, or those of it that a method is for."""
+    """Return the selected cases, or those of them that a method applies to."""
     found: list[Case] = []
     for kind in options.cases:
         if method is not None and kind not in METHODS[method].kinds:
@@ -171,7 +172,7 @@ def cases(options: argparse.Namespace, method: str | None = None) -> list[Case]:
 
 
 def pairs(folder: Path, levels: Sequence[float] | None) -> Iterator[Case]:
-    """The pairs of files in a folder."""
+    """Yield the pairs of files in a folder."""
     for path in sorted(folder.glob("*_[0-9]*.png")):
         name, _, share = path.stem.rpartition("_")
         if share.isdigit() and (folder / f"{name}.png").is_file() and (not levels or int(share) / 100 in levels):
@@ -181,7 +182,7 @@ def pairs(folder: Path, levels: Sequence[float] | None) -> Iterator[Case]:
 # ------------------------------------------------------------------------------------------------------------- methods
 
 Result = dict[str, Tensor]
-"""What was recovered, `(C, H, W)`: `end`, and `oracle` where the truth may choose the iteration."""
+"""Recovered images `(C, H, W)`: `end`, and `oracle` at the iteration with the best PSNR, if any."""
 
 
 def detector(case: Case) -> Detector:
@@ -198,7 +199,7 @@ def by_filter(make: Callable[[Case], ImageFilter], case: Case) -> Result:
 
 
 def by_dop(case: Case, options: argparse.Namespace) -> Result:
-    """The package as it is, with its defaults."""
+    """Run the package with its defaults."""
     array = case.problem().observation.permute(1, 2, 0).numpy()
     settings = {"width": options.width, "iterations": options.iterations}
     recovery = recover_image(
@@ -208,7 +209,7 @@ def by_dop(case: Case, options: argparse.Namespace) -> Result:
 
 
 class Best(Listener):
-    """Keeps the output, or its running average, with the largest PSNR ever."""
+    """Keep the output or running average with the largest PSNR."""
 
     def __init__(self, truth: Tensor) -> None:
         self.truth = truth
@@ -224,7 +225,7 @@ class Best(Listener):
 
 
 def by_network(name: str, case: Case, options: argparse.Namespace) -> Result:
-    """DIP-ℓ1 as in configs/dip_l1.yaml, or DIP on the known mask with the network and optimizer of the default."""
+    """Run DIP-ℓ1 as in configs/dip_l1.yaml, or DIP on the known mask with the network and optimizer of the default."""
     problem = case.problem()
     clean = problem.truth
     assert clean is not None
@@ -249,13 +250,13 @@ def by_network(name: str, case: Case, options: argparse.Namespace) -> Result:
         evaluate_every=min(50, iterations),
     )
     results = {"end": best.last, "oracle": best.kept if best.kept is not None else best.last}
-    if problem.mask is not None and case.kind != "dense":  # as of the filters
+    if problem.mask is not None and case.kind != "dense":  # as for the filters
         results = {key: torch.where(problem.mask, problem.observation, X) for key, X in results.items()}
     return results
 
 
 def known(case: Case) -> Tensor:
-    """Which entries are not corrupted: what only DIP on the known mask is told."""
+    """Return the mask of uncorrupted entries, which only DIP on the known mask uses."""
     if case.folder is not None:
         problem = case.problem()
         assert problem.truth is not None
@@ -268,10 +269,10 @@ class Rival:
     """A method: a filter, or a network.
 
     Attributes:
-        cost: seconds per million entries on one core, before anything was measured.
-        make: makes the filter of a case.
+        cost: estimated seconds per million entries on one core, used before the first measurement.
+        make: creates the filter for a case.
         run: runs the network on a case.
-        kinds: of the cases that it is for.
+        kinds: kinds of cases that it applies to.
     """
 
     cost: float
@@ -301,14 +302,14 @@ METHODS = {
 
 
 def psnr(signal: Tensor, truth: Tensor, rim: int = 0) -> float:
-    """In dB, of values clipped to [0, 1], without `rim` pixels at each edge."""
+    """Return the PSNR in dB of values clipped to [0, 1], without `rim` pixels at each edge."""
     inside = np.s_[..., rim : signal.shape[-2] - rim, rim : signal.shape[-1] - rim]
     error = (signal.double().clamp(0, 1) - truth.double())[inside].square().mean()
     return float(-10 * torch.log10(error.clamp(min=1e-12)))
 
 
 def settings_of(case: Case, method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What a row depends on besides its case and method."""
+    """Return the settings that determine a row, in addition to its case and method."""
     make = METHODS[method].make
     if make is not None:
         return {"filter": plain(make(case))}
@@ -321,16 +322,16 @@ def path_of(case: Case, method: str, options: argparse.Namespace) -> Path:
 
 
 def finished(case: Case, method: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The row of a case and a method, if there is one of the same settings."""
+    """Return the row of a case and a method if it exists with the same settings, else ``None``."""
     try:
         row: dict[str, Any] = json.loads(path_of(case, method, options).read_text(encoding="utf-8"))
         return row if row.get("settings") == settings_of(case, method, options) else None
-    except (FileNotFoundError, ValueError, ImportError):  # none, damaged, or of a filter that is not installed
+    except (FileNotFoundError, ValueError, ImportError):  # missing, damaged, or of a filter that is not installed
         return None
 
 
 def measure(case: Case, method: str, options: argparse.Namespace) -> None:
-    """Make one row."""
+    """Compute and save one row."""
     truth = case.problem().truth
     assert truth is not None
     begin = time.perf_counter()
@@ -350,13 +351,13 @@ def measure(case: Case, method: str, options: argparse.Namespace) -> None:
 
 
 def rows(options: argparse.Namespace) -> dict[tuple[Case, str], dict[str, Any]]:
-    """All that is finished of what was asked for."""
+    """Return all finished rows of the selected cases."""
     asked = ((case, method) for method in options.methods for case in cases(options, method))
     return {(c, m): row for c, m in asked if (row := finished(c, m, options)) is not None}
 
 
 def table(options: argparse.Namespace) -> Iterator[str]:
-    """Means over the images of each cell, in Markdown."""
+    """Yield the lines of a Markdown table of means over the images."""
     found = rows(options)
     columns = [
         (method, key)
@@ -382,9 +383,9 @@ def table(options: argparse.Namespace) -> Iterator[str]:
 
 
 def costs(options: argparse.Namespace) -> Iterator[str]:
-    """What each kind and method takes: measured, and estimated by what was measured of the method."""
+    """Yield the time of each kind and method: measured for finished cases, and estimated for the others."""
     found = rows(options)
-    yield f"{'kind':<10}{'method':<18}{'finished':>10}{'took':>10}{'left':>6}{'will take':>12}"
+    yield f"{'kind':<10}{'method':<18}{'finished':>10}{'seconds':>10}{'left':>6}{'estimate':>12}"
     total = 0.0
     for kind in options.cases:
         for method in options.methods:
@@ -396,11 +397,11 @@ def costs(options: argparse.Namespace) -> Iterator[str]:
             total += needed
             took = f"{sum(row['seconds'] for row in done):.0f} s"
             yield f"{kind:<10}{method:<18}{len(done):>10}{took:>10}{len(left):>6}{f'{needed:.0f} s':>12}"
-    yield f"left in all: {total / 60:.0f} minutes"
+    yield f"estimated time left: {total / 60:.0f} minutes"
 
 
 def rate_of(method: str, known_rows: Iterable[dict[str, Any]], options: argparse.Namespace) -> float:
-    """Seconds per entry."""
+    """Return seconds per entry."""
     measured = list(known_rows)
     if measured:
         return float(sum(row["seconds"] for row in measured) / sum(row["entries"] for row in measured))
@@ -414,7 +415,7 @@ def rate_of(method: str, known_rows: Iterable[dict[str, Any]], options: argparse
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("rivals"), help="folder of the rows; default: %(default)s")
     parser.add_argument("--cases", nargs="+", choices=KINDS, help="default: all; impulse only with --images")
@@ -422,14 +423,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     parser.add_argument("--photographs", nargs="+", help=f"names in skimage.data; default: {' '.join(IMAGES)}")
     parser.add_argument("--sizes", type=int, nargs="+", help="sides of the crops; default: 128 256")
-    parser.add_argument("--levels", type=float, nargs="+", help="shares of corrupted entries; default: by the case")
-    parser.add_argument("--std", type=float, nargs="+", help=f"of the Gaussian noise of dense; default: {DENSE}")
+    parser.add_argument(
+        "--levels", type=float, nargs="+", help="fractions of corrupted entries; default: depends on the case"
+    )
+    parser.add_argument(
+        "--std", type=float, nargs="+", help=f"standard deviations of the Gaussian noise of dense; default: {DENSE}"
+    )
     parser.add_argument("--subset", action="store_true", help="two photographs, 96×96, 50 %% corrupted; no impulse")
-    parser.add_argument("--iterations", type=int, help="of the networks; default: those of each")
-    parser.add_argument("--width", type=int, help=f"of the networks; default: {WIDTH}")
+    parser.add_argument("--iterations", type=int, help="iterations of the networks; default: depends on the method")
+    parser.add_argument("--width", type=int, help=f"width of the networks; default: {WIDTH}")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--each", action="store_true", help="a line per image, not means")
-    parser.add_argument("--list", action="store_true", help="print what each kind and method costs, and leave")
+    parser.add_argument("--each", action="store_true", help="print one line per image instead of means")
+    parser.add_argument("--list", action="store_true", help="print the time of each kind and method, and exit")
     options = parser.parse_args(arguments)
     if options.cases is None:
         options.cases = [kind for kind in KINDS if kind != "impulse" or (options.images and not options.subset)]
@@ -450,7 +455,7 @@ def main() -> int:
     prepare()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    for method in options.methods:  # the fast ones first
+    for method in options.methods:  # fast ones first
         for case in cases(options, method):
             if finished(case, method, options) is not None:
                 continue

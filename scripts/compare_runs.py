@@ -1,19 +1,20 @@
-"""Compare the results of two checkouts of the project, bit by bit. A refactor must leave every result as it was.
+"""Compare the results of two checkouts of the project bit by bit. A refactoring must not change any result.
 
     python scripts/compare_runs.py ../before .
     python scripts/compare_runs.py ../before . --case matrix recover_tiles --work /tmp/compared
     python scripts/compare_runs.py --list
 
-Each case runs in both checkouts, one after the other, by the interpreter that runs this script. A checkout is selected
-by PYTHONPATH and provides its own `configs/`; images and matrices are made once and given to both. The script uses only
+Each case runs in both checkouts, one after the other, with the interpreter that runs this script. PYTHONPATH selects
+the checkout, which provides its own `configs/`; both use the same generated images and matrices. The script uses only
 `python -m dop_lightning` and the public names `recover_image` and `RobustPCA`, so modules may move between the two.
 
-In the folder of a run it compares `results.csv`, `metrics.csv` (in any order of its rows), `result.json`, and all other
-tables, arrays and pictures; and it compares what the two functions return. It ignores durations, the description of the
-machine, checkpoints, `config.yaml`, `manifest.json`, TensorBoard's files and videos, whose frames are pictures as well.
+In the folder of a run it compares `results.csv`, `metrics.csv` (in any order of its rows), `result.json`, and all
+other tables, arrays and pictures. It also compares the return values of the two functions. It ignores durations, the
+description of the machine, checkpoints, `config.yaml`, `manifest.json`, TensorBoard's files and videos, whose frames
+are also saved as pictures.
 
-Exit status: 0 if all cases are equal, 1 if a case differs or fails, 2 for wrong arguments. The seconds include the
-start of Python and, in the first image case of a checkout, the compilation of its kernels.
+The exit status is 0 if all cases are equal, 1 if a case differs or fails, and 2 for invalid arguments. The seconds
+include the start of Python and, in the first image case of a checkout, the compilation of its kernels.
 """
 
 import argparse
@@ -38,29 +39,29 @@ from PIL import Image
 LOBBY = Path(__file__).resolve().parents[2] / "shared" / "data" / "video" / "lobby.avi"
 
 COMPARED = (".csv", ".json", ".npy", ".npz", ".png")
-"""Suffixes of the files that are compared. Encoders of videos do not repeat their bytes; frames are pictures too."""
+"""Suffixes of the files to compare. Video encoders are not reproducible bit by bit; the frames are compared instead."""
 
 IGNORED = ("checkpoints", "config.yaml", "manifest.json")
-"""Entries of a run folder that hold paths, dates or internal state."""
+"""Entries of a run folder that contain paths, dates or internal state."""
 
 UNEQUAL_KEYS = ("machine", "files", "checksum")
-"""Entries of a `result.json` that are not compared. The files themselves are."""
+"""Entries of a `result.json` that are not compared; the files that they refer to are."""
 
 SECONDS_PER_RUN = 600
-"""A command that takes longer has failed."""
+"""Maximum duration of a command; longer ones fail."""
 
 # --------------------------------------------------------------------------------------------------------------- cases
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command, run in a folder of its own, that leaves its results in `run/` there.
+    """A command that runs in a separate folder and writes its results to `run/` there.
 
     Attributes:
-        about: what it covers.
-        arguments: of Python; `{configs}`, `{inputs}`, `{driver}` and `{video}` are replaced.
-        processes: how many it starts; they share the threads, and each has at least one.
-        killed: whether it is killed after its first checkpoint and started again.
+        about: description of what the case covers.
+        arguments: arguments of Python; `{configs}`, `{inputs}`, `{driver}` and `{video}` are replaced.
+        processes: number of processes; they share the threads, and each has at least one.
+        killed: whether the command is killed after its first checkpoint and started again.
     """
 
     about: str
@@ -74,14 +75,14 @@ class Case:
 
 
 def fit(about: str, configs: str, options: str, processes: int = 1, killed: bool = False) -> Case:
-    """`dop fit` with configs of the checkout, one laid over the other."""
+    """Return a case of `dop fit` with configs of the checkout; later ones override earlier ones."""
     layers = [word for name in configs.split() for word in ("--config", f"{{configs}}/{name}.yaml")]
     always = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", "run"]
     return Case(about, ("-m", "dop_lightning", "fit", *layers, *shlex.split(options), *always), processes, killed)
 
 
 def verb(about: str, command: str) -> Case:
-    """`dop recover` or `dop separate`."""
+    """Return a case of `dop recover` or `dop separate`."""
     return Case(about, ("-m", "dop_lightning", *shlex.split(command), "--out", "run", "--device", "cpu"))
 
 
@@ -149,7 +150,7 @@ CASES = {
     ),
 }
 
-DRIVER = '''"""Save what the public functions return."""
+DRIVER = '''"""Save the return values of the public functions."""
 
 import sys
 from pathlib import Path
@@ -210,7 +211,7 @@ np.savez("run/returned.npz", **{name: np.asarray(value) for name, value in found
 
 
 def make_inputs(folder: Path) -> None:
-    """Write the images and matrices that both checkouts are given."""
+    """Write the images and matrices for both checkouts."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for name, clean in (("", _photograph(64, 64)), ("large", _photograph(80, 96))):
@@ -228,7 +229,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def _photograph(height: int, width: int) -> np.ndarray:
-    """Smooth colours, a texture and edges: (H, W, 3), uint8."""
+    """Return an image with smooth colours, a texture and edges: (H, W, 3), uint8."""
     y, x = np.mgrid[:height, :width] / 64
     smooth = np.stack([0.5 + 0.4 * np.sin(3 * x + 2 * y + phase) for phase in (0, 1, 2)], axis=-1)
     smooth += 0.1 * np.sin(40 * (x - y))[..., None]
@@ -240,7 +241,7 @@ def _photograph(height: int, width: int) -> np.ndarray:
 
 
 def compare_folders(old: Path, new: Path) -> list[str]:
-    """Each file that differs between two run folders, and how; results and curves come first."""
+    """Return a line for each file that differs between two run folders; results and curves come first."""
     ours, theirs = _files(old), _files(new)
     names = sorted(
         {*ours, *theirs},
@@ -262,7 +263,7 @@ def _files(run: Path) -> dict[str, Path]:
 
 
 def compare_files(old: Path, new: Path) -> str:
-    """How two files of one name differ; empty if they do not."""
+    """Describe how two files of the same name differ; empty if they are equal."""
     if old.name in ("results.csv", "metrics.csv"):
         return compare_tables(old, new, ordered=old.name == "results.csv")
     if old.suffix == ".json":
@@ -273,27 +274,30 @@ def compare_files(old: Path, new: Path) -> str:
         return ""
     if old.suffix == ".png":
         with Image.open(old) as before, Image.open(new) as after:
-            return compare_arrays(np.asarray(before), np.asarray(after)) or "equal pixels in files of other bytes"
-    return f"other bytes ({old.stat().st_size} in old, {new.stat().st_size} in new)"
+            return (
+                compare_arrays(np.asarray(before), np.asarray(after))
+                or "equal pixels, but the bytes of the files differ"
+            )
+    return f"bytes differ ({old.stat().st_size} in old, {new.stat().st_size} in new)"
 
 
 def is_duration(column: str) -> bool:
-    """Whether a column holds measured time, which never repeats."""
+    """Whether a column contains measured time, which is never reproducible."""
     return "seconds" in column.split("_")
 
 
 def compare_tables(old: Path, new: Path, ordered: bool = True) -> str:
-    """How two CSV files differ in what is no duration; empty if they do not.
+    """Describe how two CSV files differ, ignoring durations; empty if they are equal.
 
     Args:
-        old: the file of the first run.
-        new: that of the second.
+        old: file of the first run.
+        new: file of the second run.
         ordered: whether the rows must have the same order.
     """
     (columns, rows), (other_columns, other_rows) = _table(old), _table(new)
     if columns != other_columns:
         odd = [name for name in (*columns, *other_columns) if (name in columns) != (name in other_columns)]
-        return f"columns {', '.join(odd)} only in one" if odd else "the columns have another order"
+        return f"columns {', '.join(odd)} only in one file" if odd else "the order of the columns differs"
     if len(rows) != len(other_rows):
         return f"{len(rows)} rows in old, {len(other_rows)} in new"
     if not ordered:
@@ -306,7 +310,7 @@ def compare_tables(old: Path, new: Path, ordered: bool = True) -> str:
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows without durations."""
+    """Return columns and rows without durations."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     if not lines:
@@ -324,7 +328,7 @@ def _gap(old: str, new: str) -> str:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """The entries of a `result.json` but for durations and the machine."""
+    """Return the entries of a `result.json`, without durations and the machine."""
     found = json.loads(path.read_text(encoding="utf-8"))
     return {key: value for key, value in found.items() if not is_duration(key) and key not in UNEQUAL_KEYS}
 
@@ -340,7 +344,7 @@ def _compare_values(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _compare_saved(old: Any, new: Any) -> str:
-    """Of arrays as ``np.load`` gives them: one, or several by name."""
+    """Compare the results of ``np.load``: one array, or several by name."""
     if isinstance(old, np.ndarray):
         return compare_arrays(old, new)
     with old, new:
@@ -353,7 +357,7 @@ def _compare_saved(old: Any, new: Any) -> str:
 
 
 def compare_arrays(old: np.ndarray, new: np.ndarray) -> str:
-    """How two arrays differ in shape, type or bytes; empty if they do not."""
+    """Describe how two arrays differ in shape, type or bytes; empty if they are equal."""
     for what in ("shape", "dtype"):
         if getattr(old, what) != getattr(new, what):
             return f"{what} {getattr(old, what)} in old, {getattr(new, what)} in new"
@@ -363,7 +367,7 @@ def compare_arrays(old: np.ndarray, new: np.ndarray) -> str:
         return f"{old.tolist()!r} in old, {new.tolist()!r} in new"
     odd = (old != new) & ~((old != old) & (new != new))
     if not odd.any():
-        return "equal values of other bits (signs of zeros, or NaN)"
+        return "equal values with different bits (signs of zeros, or NaN)"
     gap = np.abs(old[odd].astype(np.float64) - new[odd].astype(np.float64))
     return f"{odd.sum()} of {old.size} entries differ, by at most {gap.max():.3g}"
 
@@ -372,19 +376,19 @@ def compare_arrays(old: np.ndarray, new: np.ndarray) -> str:
 
 
 class RunFailed(Exception):
-    """A command of a case did not end as it should."""
+    """A command of a case failed or took too long."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cases share."""
+    """Settings that all cases share."""
 
     work: Path
     threads: int
     video: Path
 
     def run(self, case: Case, checkout: Path, home: Path) -> float:
-        """Run a case in a checkout and return the seconds it took.
+        """Run a case in a checkout and return its seconds.
 
         Raises:
             RunFailed: it ended with an error, or took too long.
@@ -407,13 +411,13 @@ def _environment(checkout: Path, threads: int) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",  # threads that spin take a busy machine from each other
+        "OMP_WAIT_POLICY": "passive",  # spinning threads slow each other down on a busy machine
         "CUDA_VISIBLE_DEVICES": "",
     }
 
 
 def _start(words: Sequence[str], home: Path, environment: dict[str, str], kill: bool = False) -> None:
-    """Run Python with some arguments until it ends or, with `kill`, until there is a checkpoint."""
+    """Run Python with these arguments until it ends or, with `kill`, until it has saved a checkpoint."""
     log, until = home / "log.txt", time.monotonic() + SECONDS_PER_RUN
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -445,7 +449,7 @@ def compare_case(name: str, sides: dict[str, Path], setting: Setting) -> tuple[s
     """Run a case in both checkouts.
 
     Returns:
-        Its row of the table, and whether the results are equal.
+        The row of the table, and whether the results are equal.
     """
     seconds, problems = {}, []
     for side, checkout in sides.items():
@@ -473,7 +477,7 @@ def _row(name: str, old: str, new: str, result: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for each mistake."""
+    """Print one line per error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -488,15 +492,17 @@ class ListCases(argparse.Action):
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments, checked; a mistake ends the script with exit status 2."""
+    """Parse and check the arguments; errors end the script with exit status 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, metavar="OLD", help="checkout from before the change")
-    parser.add_argument("new", type=Path, metavar="NEW", help="checkout from after it")
+    parser.add_argument("new", type=Path, metavar="NEW", help="checkout from after the change")
     parser.add_argument("--case", nargs="+", metavar="NAME", default=list(CASES), help="cases to run; default: all")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a case; default: %(default)s")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="new or empty folder to keep the runs in; by default "
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads per case; default: %(default)s")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="new or empty folder for the runs; by default "
                         "a temporary one, kept if a case differs")  # fmt: skip
-    parser.add_argument("--video", type=Path, metavar="PATH", help=f"of separate_scene; default: {LOBBY.name}, if any")
+    parser.add_argument(
+        "--video", type=Path, metavar="PATH", help=f"video of separate_scene; default: {LOBBY.name} if it exists"
+    )
     parser.add_argument("--list", action=ListCases, nargs=0, help="print the cases and exit")
     options = parser.parse_args(arguments)
     for message in _mistakes(options):
@@ -510,7 +516,7 @@ def _mistakes(options: argparse.Namespace) -> Iterator[str]:
         if not (path / "dop_lightning" / "__main__.py").is_file() or not (path / "configs").is_dir():
             yield f"{name} must be a checkout with dop_lightning/ and configs/, got {path}"
     if unknown := [name for name in options.case if name not in CASES]:
-        yield f"--case must be among {', '.join(CASES)}, got {unknown[0]}"
+        yield f"--case must be one of {', '.join(CASES)}, got {unknown[0]}"
     if options.threads < 1:
         yield f"--threads must be at least 1, got {options.threads}"
     if options.video is not None and not options.video.is_file():
@@ -523,7 +529,7 @@ def _mistakes(options: argparse.Namespace) -> Iterator[str]:
 
 
 def imported_from(checkout: Path, work: Path) -> str:
-    """The folder that the package is imported from when a checkout is selected, or the error of the import."""
+    """Return the folder that the package is imported from if a checkout is selected, or the error of the import."""
     command = [sys.executable, "-c", "import dop_lightning; print(dop_lightning.__file__)"]
     done = subprocess.run(command, cwd=work, env=_environment(checkout, 1), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -533,7 +539,7 @@ def imported_from(checkout: Path, work: Path) -> str:
 
 def main() -> int:
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the command that is running, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running command
     work = Path(tempfile.mkdtemp(prefix="compare_runs-")) if options.work is None else options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     sides = {"old": options.old, "new": options.new}

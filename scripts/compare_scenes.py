@@ -1,13 +1,13 @@
-"""Scenes, taken apart: against TensorLy's robust PCA on the same matrix, and with thousands of frames.
+"""Compare scene separation with TensorLy's robust PCA and with background subtractors, and time long scenes.
 
     python scripts/compare_scenes.py compare VIDEO      # time, and error against the median frame
-    python scripts/compare_scenes.py long --frames 3000 # a made scene with known background: time, memory, error
-    python scripts/compare_scenes.py masks              # made scenes with known masks: F-measure beside rivals
+    python scripts/compare_scenes.py long --frames 3000 # a synthetic scene with known background: time, memory, error
+    python scripts/compare_scenes.py masks              # synthetic scenes with known masks: F-measure
 
-`masks` makes the scenes of `made_scenes.py`, separates each by `dop separate`, and prints the F-measure of masks over
-all frames and pixels, and CPU time including that of child processes.
-`long` makes a video of a room whose lamps go on and off, with balls that move in it, hands it to `dop separate`, and
-compares the background video with the truth. Memory is the most that the process of the command has had at once.
+`masks` generates the scenes of `made_scenes.py`, separates each with `dop separate`, and prints the F-measure of the
+masks over all frames and pixels, and the CPU time including that of child processes.
+`long` generates a video of a room with lamps that switch on and off and with moving balls, runs `dop separate` on it,
+and compares the background video with the truth. Memory is the peak memory of the process of the command.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from dop_lightning.matrices.separation import BLOCK, SCENE
 
 
 def error(background: np.ndarray, median: np.ndarray) -> float:
-    """Relative error of a background ``(frames, entries)`` against the median frame, in every frame."""
+    """Return the relative error of a background ``(frames, entries)`` with respect to the median frame."""
     return float(np.linalg.norm(background - median) / (len(background) ** 0.5 * np.linalg.norm(median)))
 
 
 def compare(video: Path) -> None:
-    """Our defaults and TensorLy's robust PCA, on one matrix of all frames."""
+    """Compare our defaults with TensorLy's robust PCA on one matrix of all frames."""
     from tensorly.decomposition import robust_pca
 
     frames = np.stack(list(find_frames(video, grey=True)))
@@ -61,12 +61,12 @@ def compare(video: Path) -> None:
 
 
 def show(name: str, seconds: float, wrong: float, change: np.ndarray) -> None:
-    """One line."""
+    """Print one line."""
     print(f"  {name:<40} {seconds:7.2f} s  error {wrong:.4f}  largest change {np.abs(change).max():.2f}")
 
 
 def room(index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A frame of a made scene, and its background, ``(H, W, 3)``."""
+    """Return a frame of a synthetic scene, and its background, ``(H, W, 3)``."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     day = 0.55 + 0.1 * np.sin(2 * np.pi * index / 1000)
     colour = (
@@ -85,7 +85,7 @@ def room(index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def long(count: int, height: int, width: int, limit: str, out: Path | None) -> None:
-    """A scene of many frames through the command."""
+    """Separate a long scene with the command."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         video = folder / "room.mp4"
@@ -110,14 +110,14 @@ def long(count: int, height: int, width: int, limit: str, out: Path | None) -> N
 
 
 def f_measure(found: np.ndarray, truth: np.ndarray) -> float:
-    """The harmonic mean of precision and recall over all frames and pixels."""
+    """Return the harmonic mean of precision and recall over all frames and pixels."""
     return float(2 * (found & truth).sum() / max(1, found.sum() + truth.sum()))
 
 
 def best_fixed(residuals: np.ndarray, truth: np.ndarray) -> float:
-    """The best F-measure of `|r| > t` in any channel, with a median filter of 5×5 pixels, over thresholds t in levels.
+    """Return the best F-measure of `|r| > t` in any channel with a 5×5 median filter, over thresholds t in levels.
 
-    An oracle: the truth chooses t.
+    This is an oracle: t is chosen with the truth.
     """
     import cv2
 
@@ -128,7 +128,7 @@ def best_fixed(residuals: np.ndarray, truth: np.ndarray) -> float:
 
 
 def same_rule(residuals: np.ndarray, truth: np.ndarray) -> float:
-    """The F-measure of the mask of `dop separate` for other residuals `(F, H, W, 3)` in levels."""
+    """Return the F-measure of the mask of `dop separate` computed from other residuals `(F, H, W, 3)` in levels."""
     r = torch.from_numpy(residuals.transpose(0, 3, 1, 2).astype(np.float32)) / 255
     noise = robust_deviation(r.flatten(1).mT).clamp_min(1 / 255).view(r.shape[1:])
     found = [candidates(evidence(part, noise)) for part in r.split(16)]
@@ -137,9 +137,9 @@ def same_rule(residuals: np.ndarray, truth: np.ndarray) -> float:
 
 
 def subtracted(name: str, frames: np.ndarray, truth: np.ndarray) -> float:
-    """The F-measure of OpenCV's MOG2 or KNN at their defaults with a median filter of 5×5 pixels; shadows are none.
+    """Return the F-measure of OpenCV's MOG2 or KNN with default settings and a 5×5 median filter.
 
-    They go through the frames twice; the second time counts.
+    Shadows count as background. The model processes the frames twice; the masks of the second pass are evaluated.
     """
     import cv2
 
@@ -151,7 +151,7 @@ def subtracted(name: str, frames: np.ndarray, truth: np.ndarray) -> float:
 
 
 def masks(seeds: int, count: int, height: int, width: int) -> None:
-    """One line per made scene."""
+    """Print one line per synthetic scene."""
     print("seed   dop   |S| best t   median frame: best t   same rule   MOG2    KNN   CPU s")
     for seed in range(seeds):
         scene = made_scene(count, height, width, seed)
@@ -179,7 +179,7 @@ def masks(seeds: int, count: int, height: int, width: int) -> None:
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Run the subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("compare").add_argument("video", type=Path)
@@ -187,7 +187,7 @@ def main() -> None:
     made.add_argument("--frames", type=int, default=3000)
     made.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
     made.add_argument("--max-memory", default="1G")
-    made.add_argument("--out", type=Path, help="keep the videos there")
+    made.add_argument("--out", type=Path, help="keep the videos in this folder")
     known = verbs.add_parser("masks")
     known.add_argument("--seeds", type=int, default=5)
     known.add_argument("--frames", type=int, default=300)

@@ -1,9 +1,9 @@
-"""Do accelerated steps land where small steps land? Errors against the truth, small steps, and the convex program.
-
-Robust PCA of section 4.1 (n = 50, float32, r' = n), 10 seeds a cell. «Small» is gradient descent at τ = 5e-4 until
-the time t = 50 of the flow; the convex program has X ⪰ 0 and λ = 1/√n.
+"""Compare accelerated steps with small steps: errors with respect to truth, small steps and the convex program.
 
     python scripts/compare_steps.py [--seeds 10] [--time 50]
+
+The problem is robust PCA of section 4.1 (n = 50, float32, r' = n), with 10 seeds per cell. “Small steps” is gradient
+descent with τ = 5e-4 until time t = 50 of the flow. The convex program has X ⪰ 0 and λ = 1/√n.
 """
 
 import argparse
@@ -47,7 +47,9 @@ def run(problems: ProblemBatch, rule: StepRule, tau: float | str, iterations: in
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--time", type=float, default=50.0, help="time of the flow of small steps")
+    parser.add_argument(
+        "--time", type=float, default=50.0, help="final time of the flow of small steps; default: %(default)s"
+    )
     options = parser.parse_args()
     prepare()
     rows = [f"{'mean relative error to':<40}" + "".join(f"{f'r={r}, p={p}':>16}" for r, p in CELLS)]

@@ -1,11 +1,11 @@
-"""How near to the best output do stopping rules come that do not know the truth?
-
-Deep image prior on a bundled photograph, with the output looked at every few iterations; every rule sees the same way.
-For each: the PSNR at the iteration that it takes, that iteration, and the PSNR that it has lost to the best on the way.
-A rule that has not stopped at the end would have gone on; what it would take so far is shown with a «…».
+"""Compare stopping rules that do not know the truth with the best output of a run.
 
     python scripts/compare_stopping.py --noise salt_and_pepper              # or gaussian
     python scripts/compare_stopping.py --noise both --method refine         # the default of dop recover
+
+The method is a deep image prior on a bundled photograph, evaluated every few iterations; all rules see the same run.
+For each rule, the table lists the PSNR at its iteration, the iteration, and the difference from the best PSNR of the
+run. “…” marks a rule that had not stopped at the end, with its choice so far.
 """
 
 import argparse
@@ -44,14 +44,14 @@ METHODS = {
     },
 }
 HELD_OUT = "held-out error"
-"""The rule of refinement, with its default patience."""
+"""Stopping rule of the refinement, with its default patience."""
 RULES = [(kind, window, patience) for kind in VARIANCES for window, patience in ((100, 1000), (50, 500))]
 
 
 def follow(
     problems: ProblemBatch, method: Method, iterations: int, every: int
 ) -> tuple[dict[int, float], dict[str, tuple[int, bool]]]:
-    """PSNR by iteration; what each rule takes, and whether it has stopped."""
+    """Return the PSNR by iteration, and for each rule its iteration and whether it has stopped."""
     truth = problems[0].truth
     assert truth is not None
     rules = {f"{kind} {w}, {p}": LeastVariance(VARIANCES[kind](w // every), p) for kind, w, p in RULES}
@@ -83,14 +83,14 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=2500)
-    parser.add_argument("--every", type=int, default=5, help="iterations between two looks")
+    parser.add_argument("--every", type=int, default=5, help="iterations between two evaluations")
     options = parser.parse_args()
     prepare()
     data = ImageDataModule(
         options.image, NOISES[options.noise], resize=(options.size, options.size), seeds=options.seeds, batch_size=1
     )
     data.setup()
-    bias = options.method != "refine"  # as the presets have it
+    bias = options.method != "refine"  # as in the presets
     signal: Callable[[ProblemBatch], SkipUNet] = partial(SkipUNet, width=options.width, bias=bias, precision="fp32")
     method = Method(signal, **METHODS[options.method])  # type: ignore[arg-type]
     losses: dict[str, list[float]] = {}

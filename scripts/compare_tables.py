@@ -1,17 +1,18 @@
-"""Which PCA finds the principal subspace of a table with bad cells? Twelve tables of scikit-learn and statsmodels.
+"""Compare PCA variants on tables with bad cells: the angle to the principal subspace of the clean table.
 
     OMP_NUM_THREADS=1 python scripts/compare_tables.py
     OMP_NUM_THREADS=1 python scripts/compare_tables.py --standardize
-    python scripts/compare_tables.py --save before.json         # at another commit, and then here
+    python scripts/compare_tables.py --save before.json         # at another commit, then compare here:
     python scripts/compare_tables.py --before before.json
 
-Five per cent of the cells are off by 3 to 8, or by 10 to 30 standard deviations of their column, with random signs.
-k is the largest gap of the clean spectrum, at most 5: argmax s_k / s_{k+1}. All methods are given k. The error is the
-largest principal angle, in degrees, between their first k components and those of PCA on the clean table. Both are
-in the units of the table, or in standard deviations of the clean columns with --standardize.
+There are twelve tables of scikit-learn and statsmodels. Five percent of the cells are shifted by 3 to 8, or by 10 to 30
+standard deviations of their column, with random signs. k is the number of components before the largest gap of the
+clean spectrum, at most 5: argmax s_k / s_{k+1}. All methods use this k. The error is the largest principal angle in
+degrees between their first k components and those of PCA on the clean table. Both are in the units of the table, or in
+standard deviations of the clean columns with --standardize.
 
-`clipped` is PCA after each cell is clipped to the median ± 3·1.4826·MAD of its column (tables keep columns with MAD 0).
-A case is one table, magnitude and seed. Needs statsmodels.
+`clipped` is PCA after clipping each cell to the median ± 3·1.4826·MAD of its column (columns with MAD 0 are not
+clipped). A case is one table, magnitude and seed. The script needs statsmodels.
 """
 
 import argparse
@@ -36,11 +37,11 @@ MAGNITUDES = {"3-8": (3.0, 8.0), "10-30": (10.0, 30.0)}
 BAD = 0.05
 MOST = 5
 ROUNDING = 1e-3
-"""Degrees by which two angles count as equal."""
+"""Tolerance in degrees below which two angles count as equal."""
 
 
 def load(name: str) -> np.ndarray:
-    """The numeric columns of a table."""
+    """Return the numeric columns of a table."""
     if name in SKLEARN:
         return getattr(datasets, f"load_{name}")().data.astype(float)
     import statsmodels.api as sm
@@ -49,7 +50,7 @@ def load(name: str) -> np.ndarray:
 
 
 def damage(clean: np.ndarray, magnitude: tuple[float, float], seed: int) -> np.ndarray:
-    """The table with bad cells."""
+    """Return the table with bad cells."""
     rng = np.random.default_rng(seed)
     bad = rng.random(clean.shape) < BAD
     shift = rng.uniform(*magnitude, clean.shape) * rng.choice([-1.0, 1.0], clean.shape)
@@ -57,7 +58,7 @@ def damage(clean: np.ndarray, magnitude: tuple[float, float], seed: int) -> np.n
 
 
 def gap(clean: np.ndarray) -> int:
-    """The number of components before the largest gap of the spectrum."""
+    """Return the number of components before the largest gap of the spectrum."""
     values = np.linalg.svd(clean - clean.mean(axis=0), compute_uv=False)
     most = min(MOST, len(values) - 1)
     return 1 + int(np.argmax(values[:most] / np.maximum(values[1 : most + 1], 1e-12 * values[0])))
@@ -82,14 +83,14 @@ METHODS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"PCA": plain, "cl
 
 
 def angle(components: np.ndarray, truth: np.ndarray) -> float:
-    """The largest principal angle, in degrees; 90 where there are too few components."""
+    """Return the largest principal angle in degrees; 90 if there are fewer components than in the truth."""
     if len(components) < len(truth):
         return 90.0
     return float(np.degrees(subspace_angles(components[: len(truth)].T, truth.T).max()))
 
 
 def measure(name: str, standardize: bool, seeds: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """The angles of all methods in each case of one table, and the seconds of RobustPCA."""
+    """Yield the angles of all methods, and the seconds of RobustPCA, for each case of one table."""
     clean = load(name)
     if standardize:
         spread = clean.std(axis=0)
@@ -108,7 +109,7 @@ def measure(name: str, standardize: bool, seeds: int) -> Iterator[tuple[str, dic
 
 
 def main() -> None:
-    """One line per table and magnitude: medians over seeds, then the counts."""
+    """Print one line per table and magnitude, with medians over seeds; then the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", default=[*SKLEARN, *STATSMODELS], metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
@@ -116,10 +117,12 @@ def main() -> None:
         "--standardize", action="store_true", help="divide by the standard deviations of the clean table"
     )
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the angles of each case as JSON")
-    parser.add_argument("--before", type=Path, metavar="FILE", help="compare with the RobustPCA of a saved file")
+    parser.add_argument(
+        "--before", type=Path, metavar="FILE", help="compare with the RobustPCA results of a saved file"
+    )
     options = parser.parse_args()
     set_threads()
-    warnings.simplefilter("ignore")  # too few iterations on some tables; datasets of statsmodels
+    warnings.simplefilter("ignore")  # about too few iterations on some tables, and of datasets of statsmodels
     before = json.loads(options.before.read_text()) if options.before else {}
     rivals = ["PCA", "clipped", *(["before"] if before else [])]
     print(
@@ -142,14 +145,16 @@ def main() -> None:
 
 
 def summarize(cases: dict[str, dict[str, float]], rivals: list[str]) -> None:
-    for rival in [*rivals, "best of them"]:
+    for rival in [*rivals, "best rival"]:
         differences = [
-            row["RobustPCA"] - (min(row[r] for r in rivals) if rival == "best of them" else row[rival])
+            row["RobustPCA"] - (min(row[r] for r in rivals) if rival == "best rival" else row[rival])
             for row in cases.values()
         ]
         wins = sum(difference <= ROUNDING for difference in differences)
         worst = max(cases, key=lambda case: cases[case]["RobustPCA"] - min(cases[case][r] for r in rivals))
-        print(f"RobustPCA at most {rival}: {wins} of {len(cases)} cases; at worst {max(differences):+.2f} degrees")
+        print(
+            f"RobustPCA ≤ {rival} in {wins} of {len(cases)} cases; largest difference {max(differences):+.2f} degrees"
+        )
     medians = {method: median(row[method] for row in cases.values()) for method in [*rivals, "RobustPCA"]}
     print("median angle: " + ", ".join(f"{method} {value:.3f}" for method, value in medians.items()), end="")
     print(f"; worst case: {worst}")

@@ -1,15 +1,15 @@
-"""Count the bytes of one gradient iteration on a GPU, without one: on the meta device (see traffic.py).
+"""Count the bytes of one gradient iteration on a GPU without a GPU, on the meta device (see traffic.py).
 
     python scripts/count_bytes.py
     python scripts/count_bytes.py --cases best:512:128 --by-name
 
-A case is PRESET:SIZE:WIDTH, in bf16. A row for each variant of the network:
+A case is PRESET:SIZE:WIDTH, in bf16. The table has one row for each variant of the network:
 
-- ``as it was``: 1×1 convolutions that pad by reflection, upsampling in float32.
+- ``as it was``: reflection padding in 1×1 convolutions, upsampling in float32;
 - ``plain``: the operations of PyTorch, which are used without Triton;
-- ``fused``: the kernels of ``model/signals/unet/triton_kernels``. The preset ``paper`` does not use them.
+- ``fused``: the kernels of ``model/signals/unet/triton_kernels``, which the preset ``paper`` does not use.
 
-The exit status says whether the bars of :data:`BARS` are kept.
+The exit status is 1 if a limit of :data:`BARS` is exceeded.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MIB = 2**20
 
 
 class Bar(NamedTuple):
-    """What an iteration may take at most: GB, MiB kept for the backward pass, kernels."""
+    """Limits of an iteration: GB, MiB kept for the backward pass, kernel launches."""
 
     gb: float
     kept_mib: float
@@ -53,19 +53,19 @@ BARS = {
     ("best:256:64", "fused"): Bar(0.75, 75, 300),
     ("default:128:32", "fused"): Bar(0.13, 12, 300),
 }
-"""By case and variant. None of them has empty pads or large float32 arrays."""
+"""Limits by case and variant. Empty pads and large float32 arrays are never allowed."""
 
 AFTER_START = 1001
-"""An iteration before which the refinement does not look."""
+"""An iteration at which the refinement does not evaluate its criteria."""
 
 
 class Count(NamedTuple):
-    """What one iteration takes.
+    """Costs of one iteration.
 
     Attributes:
-        traffic: bytes, launches, and what should not be there.
+        traffic: bytes, launches, and operations that should not occur.
         kept: bytes that are kept for the backward pass.
-        launches: kernels of the iteration, without those that prepare its input outside of a CUDA graph.
+        launches: kernels of the iteration, without those that prepare its input outside a CUDA graph.
     """
 
     traffic: Traffic
@@ -73,7 +73,7 @@ class Count(NamedTuple):
     launches: int
 
     def failures(self, bar: Bar) -> list[str]:
-        """Return what is above a bar, in words."""
+        """Describe the values that exceed a limit."""
         found = {
             "GB": (self.traffic.total / 1e9, bar.gb),
             "MiB kept": (self.kept / MIB, bar.kept_mib),
@@ -85,7 +85,7 @@ class Count(NamedTuple):
 
 
 def state_on_meta(preset: str, side: int, width: int) -> BatchState:
-    """Return a batch of one image of side×side pixels on the meta device, as if a GPU had it."""
+    """Return a batch of one image of side×side pixels on the meta device, as if it were on a GPU."""
     observation = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
     problems = ProblemBatch([Problem("image", observation, seed=0)])
     state = BatchState(PRESETS[preset].method(width, "bf16"), problems, TAU)
@@ -99,7 +99,7 @@ def state_on_meta(preset: str, side: int, width: int) -> BatchState:
             group["params"] = [moved[p] for p in group["params"]]
     state.problems = problems.to("meta")
     for name, remembered in state.memory.items():
-        if remembered.shape == state.problems.observation.shape:  # the others are on the host
+        if remembered.shape == state.problems.observation.shape:  # the others stay on the host
             state.memory[name] = remembered.to("meta")
     if "guide" in state.memory and state.signal.guided is not None:
         state.signal.guided.guide_by(state.memory["guide"])
@@ -109,7 +109,7 @@ def state_on_meta(preset: str, side: int, width: int) -> BatchState:
 
 @contextlib.contextmanager
 def as_on_cuda(fused: bool) -> Iterator[None]:
-    """Let the meta device be treated as CUDA is, with Triton or without."""
+    """Treat the meta device like CUDA, with or without Triton."""
     no_generator = mock.patch.object(skip_unet, "stream", return_value=None)  # the meta device has none
     kernels = mock.patch.object(skip_unet, "are_usable", return_value=fused)
     with mock.patch.object(torch, "autocast", CudaAutocast), no_generator, kernels:
@@ -117,7 +117,7 @@ def as_on_cuda(fused: bool) -> Iterator[None]:
 
 
 def as_it_was(signal: SkipUNet) -> None:
-    """Undo what 1×1 convolutions and upsampling were mended by."""
+    """Undo the improvements of 1×1 convolutions and upsampling."""
     for module in signal.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels != signal.shape[0]:
             module.padding_mode = "reflect"
@@ -126,7 +126,7 @@ def as_it_was(signal: SkipUNet) -> None:
 
 
 def count(preset: str, side: int, width: int, variant: str) -> Count:
-    """Count one iteration, after the optimizers have their memory."""
+    """Count one iteration, after the optimizers have allocated their state."""
     state = state_on_meta(preset, side, width)
     assert isinstance(state.signal, SkipUNet)
     if variant == "as it was":
@@ -136,7 +136,7 @@ def count(preset: str, side: int, width: int, variant: str) -> Count:
         state.iteration += 1
         assert state.signal.perturbed is not None
         with Traffic(state.problems.observation.numel()) as traffic, kept_for_backward() as kept:
-            state.signal.perturbed.prepare(state.iteration)  # as before a CUDA graph is replayed
+            state.signal.perturbed.prepare(state.iteration)  # as before replaying a CUDA graph
             ahead = traffic.launches
             state.method.steps.descend(state, 1)
     return Count(traffic, sum(kept.values()), traffic.launches - ahead)
@@ -146,7 +146,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=CASES, metavar="PRESET:SIZE:WIDTH")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
-    parser.add_argument("--by-name", action="store_true", help="print the bytes of each operation as well")
+    parser.add_argument("--by-name", action="store_true", help="also print the bytes of each operation")
     options = parser.parse_args()
     missed = []
     print("| case | variant | GB | kept, MiB | launches | empty pads | large fp32 |")

@@ -1,4 +1,4 @@
-"""Crops of scikit-image's pictures at their own resolution, for the scripts beside this file."""
+"""Full-resolution crops of pictures of scikit-image, for the scripts in this folder."""
 
 import numpy as np
 import torch
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def crop(name: str, side: int, top: float = 0.5, left: float = 0.5) -> np.ndarray:
-    """Cut a square out of a picture of scikit-image.
+    """Cut a square from a picture of scikit-image.
 
     Args:
-        name: in `skimage.data`.
-        side: pixels.
-        top: place of the square, from 0 (upper end) to 1 (lower end).
-        left: the same from left to right.
+        name: name in `skimage.data`.
+        side: side of the square in pixels.
+        top: vertical position, from 0 (top) to 1 (bottom).
+        left: horizontal position, from 0 (left) to 1 (right).
 
     Returns:
         uint8, `(side, side)` or `(side, side, C)`.
@@ -32,13 +32,13 @@ def crop(name: str, side: int, top: float = 0.5, left: float = 0.5) -> np.ndarra
 
 
 def crop_tensor(name: str, side: int) -> Tensor:
-    """The middle of a picture of scikit-image, `(C, side, side)` in [0, 1]."""
+    """Return the central crop of a picture of scikit-image, `(C, side, side)` in [0, 1]."""
     pixels = torch.from_numpy(crop(name, side))
     return pixels.view(side, side, -1).permute(2, 0, 1).contiguous() / 255
 
 
 def middle(name: str, side: int) -> Tensor:
-    """Return the middle of a picture of scikit-image, `(C, H, W)` in [0, 1], with H and W at most `side`."""
+    """Return the center of a picture of scikit-image, `(C, H, W)` in [0, 1], with H and W at most `side`."""
     from skimage import data
 
     pixels = np.asarray(getattr(data, name)(), dtype=np.float32)

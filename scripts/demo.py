@@ -2,7 +2,7 @@
 
     make demo
 
-It corrupts a bundled photograph, then runs this command:
+The script corrupts a bundled photograph, then runs this command:
 
     dop recover demo/destroyed.png --truth data/astronaut.png --out demo/run --iterations 400
 """
@@ -33,7 +33,7 @@ def main() -> int:
     damage = SaltAndPepper(options.ratio).corrupt(clean, stream(0, "corruption"))
     write_image(destroyed, damage.observation, form)
     run = options.out / "run"
-    if (run / "manifest.json").is_file():  # of an earlier demo
+    if (run / "manifest.json").is_file():  # from a previous demo
         shutil.rmtree(run)
     command = ["recover", str(destroyed), "--truth", str(photo), "--out", str(run)]
     command += ["--iterations", str(options.iterations)]
@@ -47,7 +47,7 @@ def main() -> int:
     gain = float(result["psnr"]) - float(result["input_psnr"])
     picture = options.out / "comparison.png"
     shutil.copy(run / "destroyed" / "comparison.png", picture)
-    print(f"Gain: {gain:.1f} dB. Observation, result and map of the corruption: {picture}")
+    print(f"Gain: {gain:.1f} dB. Observation, result and corruption map: {picture}")
     return 0
 
 

@@ -1,5 +1,4 @@
-"""Runs on several processes killed, stopped and moved to other numbers of processes. What is left must be what an
-undisturbed run on one process leaves: every row of results.csv but for the seconds, every recovered.npy to the bit.
+"""Kill, stop and resize runs on several processes, and compare their results with those of an undisturbed run.
 
     python scripts/disturb_runs.py kill --times 20
     python scripts/disturb_runs.py resize
@@ -7,14 +6,17 @@ undisturbed run on one process leaves: every row of results.csv but for the seco
     python scripts/disturb_runs.py grow --times 10
     python scripts/disturb_runs.py chaos --times 30
 
-`kill` sends SIGKILL to one of two processes, drawn at random, at a random moment of the run; the other goes on; then
-the same command is started again. `resize` stops a run by SIGTERM and goes on with another number of processes.
-`torchrun` has two agents with two processes each. `grow` starts with two of three seeds, kills a process at a random
-moment, asks for the third seed too, kills again, and finishes; it must leave what growing leaves without kills.
-`chaos` disturbs runs on two and on four processes in turn: SIGKILL to one or two of them, SIGSTOP for some seconds, a
-disk that is full for some seconds, and renaming that fails for some seconds; then the same command finishes the run.
-Its processes are forks of this one, and the disk is made to fail within them, at the calls of the system. All have 12
-problems of four shapes, one of which is made to diverge, and one thread a process.
+Every row of results.csv except the seconds, and every recovered.npy must be bit for bit equal to those of a run on one
+process.
+
+`kill` sends SIGKILL to a random one of two processes at a random moment; the other one continues; then the same command
+is started again. `resize` stops a run with SIGTERM and resumes it with another number of processes. `torchrun` uses two
+agents with two processes each. `grow` starts with two of three seeds, kills a process at a random moment, adds the
+third seed, kills again, and finishes; the results must equal those of the same growth without kills. `chaos` disturbs
+runs on two and on four processes in turn: SIGKILL to one or two of them, SIGSTOP for some seconds, a full disk for some
+seconds, and failing renames for some seconds; then the same command finishes the run. Its processes are forks of this
+one, in which system calls are replaced to make the disk fail. All cases have 12 problems of four shapes, one of which
+diverges by construction, and one thread per process.
 """
 
 import argparse
@@ -74,12 +76,12 @@ data:
 """
 
 CASES = {"images": (IMAGES, 200), "matrices": (MATRICES, 100_000)}
-"""Config and iterations, of about ten seconds on one core."""
+"""Config and number of iterations, for about ten seconds on one core."""
 
 
 @dataclass
 class Case:
-    """A config, and where its runs are."""
+    """A config, and the folder of its runs."""
 
     name: str
     home: Path
@@ -99,10 +101,10 @@ class Case:
         return fit if devices is None else [*fit, "--trainer.devices", str(devices)]
 
     def with_two_seeds(self) -> "Case":
-        """The same case with two of the three seeds, and without the rates of the third."""
+        """Return the same case with two of the three seeds, and without the rates of the third."""
         rates = []
         for key, value in yaml.safe_load(CASES[self.name][0])["model"].items():
-            if isinstance(value, list):  # seeds are the innermost list of problems
+            if isinstance(value, list):  # problems are ordered with seeds innermost
                 rates += [f"--model.{key}", str([rate for place, rate in enumerate(value) if place % 3 != 2])]
         return replace(self, more=("--data.seeds", "2", *rates))
 
@@ -112,7 +114,7 @@ class Case:
         return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
 
     def finish(self, run: Path, devices: int) -> int:
-        """The exit status of a run that is left alone."""
+        """Return the exit status of an undisturbed run."""
         return self.start(run, devices).wait()
 
 
@@ -121,14 +123,14 @@ def environment() -> dict[str, str]:
 
 
 def left(run: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
-    """What a run leaves: rows of its table, without seconds, and recovered arrays."""
+    """Return the results of a run: rows of its table without seconds, and recovered arrays."""
     with (run / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     return rows, {path.parent.name: path.read_bytes() for path in sorted(run.glob("*/recovered.npy"))}
 
 
 def difference(run: Path, other: Path) -> str:
-    """In words; empty for none."""
+    """Describe the differences between two runs; empty if they are equal."""
     (rows, arrays), (rows_of_other, arrays_of_other) = left(run), left(other)
     unequal = [row["problem"] for row, its in zip(rows, rows_of_other, strict=False) if row != its]
     unequal += [f"{name}/recovered.npy" for name in arrays_of_other if arrays.get(name) != arrays_of_other[name]]
@@ -138,7 +140,7 @@ def difference(run: Path, other: Path) -> str:
 
 
 def all_have_saved(run: Path) -> bool:
-    """Whether more batches are saved than any of the processes has."""
+    """Whether more batches are saved than one process has, so that every process has saved one."""
     batches = planned_batches(run)
     if batches is None:
         return False
@@ -153,7 +155,7 @@ def kill(case: Case, times: int, seed: int) -> bool:
     case.finish(case.home / f"{case.name}-two", 2)
     duration = time.monotonic() - begin
     good = not (odd := difference(case.home / f"{case.name}-two", once))
-    print(f"{case.name}: 1 process and 2 processes: {'equal' if good else 'UNEQUAL: ' + odd}; 2 take {duration:.1f} s")
+    print(f"{case.name}: 1 process and 2 processes: {'equal' if good else 'UNEQUAL: ' + odd}; {duration:.1f} s on 2")
     for k in range(times):
         run, rank, moment = case.home / f"{case.name}-{k}", draws.randrange(2), draws.uniform(0.2, 1.0) * duration
         process = case.start(run, 2)
@@ -163,14 +165,14 @@ def kill(case: Case, times: int, seed: int) -> bool:
         found = len(list(run.glob("*/result.json")))
         victim.send_signal(signal.SIGKILL)
         process.wait()
-        psutil.wait_procs(family[1:])  # where the first was killed, the second goes on without it
+        psutil.wait_procs(family[1:])  # if the first one was killed, the second one continues alone
         between = len(list(run.glob("*/result.json")))
         status = case.finish(run, 2)
         odd = difference(run, once) if status == 0 else f"exit status {status}"
         good = good and not odd
         print(
-            f"{k + 1:3d}  {ranks[family.index(victim)]:<6} killed after {moment:5.1f} s; results then {found:2d}, when "
-            f"the other had ended {between:2d}, after the same command {len(list(run.glob('*/result.json'))):2d}: "
+            f"{k + 1:3d}  {ranks[family.index(victim)]:<6} killed after {moment:5.1f} s; results: {found:2d} then, "
+            f"{between:2d} when the other ended, {len(list(run.glob('*/result.json'))):2d} after the same command: "
             f"{'UNEQUAL: ' + odd if odd else 'equal'}",
             flush=True,
         )
@@ -194,8 +196,8 @@ def resize(case: Case) -> bool:
         odd = difference(run, once) if (status, again) == (143, 0) else f"exit status {status}, then {again}"
         good = good and not odd
         print(
-            f"{case.name}: stopped on {first} (exit status {status}, {done} of {len(stopped)} on their way), gone on "
-            f"with {then}: {'UNEQUAL: ' + odd if odd else 'equal'}",
+            f"{case.name}: stopped on {first} (exit status {status}, {done} of {len(stopped)} interrupted), resumed "
+            f"on {then}: {'UNEQUAL: ' + odd if odd else 'equal'}",
             flush=True,
         )
     return good
@@ -246,14 +248,14 @@ def grow(case: Case, times: int, seed: int) -> bool:
 
 @dataclass
 class Faults:
-    """Makes writing fail in all processes of a run while a file is there."""
+    """Make writes fail in all processes of a run while a flag file exists."""
 
     full: Path
     renaming: Path
 
     @classmethod
     def install(cls, home: Path) -> "Faults":
-        """In this process, and in those that are forked from it."""
+        """Replace the system calls in this process, and in processes forked from it."""
         faults = cls(home / "disk-is-full", home / "renaming-fails")
         fsync, rename = os.fsync, os.replace
 
@@ -272,7 +274,7 @@ class Faults:
 
 
 def chaos(case: Case, times: int, seed: int, ranks: Sequence[int]) -> bool:
-    from forked import Forked  # it imports all of dop
+    from forked import Forked  # imports all of dop
 
     draws, faults = random.Random(seed), Faults.install(case.home)
     log = case.home / f"{case.name}-chaos.log"
@@ -335,7 +337,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def disturb(kind: str, family: Sequence[psutil.Process], faults: Faults, draws: random.Random) -> str:
-    """Do something to a run, and say to what of it."""
+    """Disturb a run, and describe what was disturbed."""
     seconds = draws.uniform(0.2, 1.5)
     if kind in ("full", "rename"):
         flag = faults.full if kind == "full" else faults.renaming
@@ -358,12 +360,12 @@ def disturb(kind: str, family: Sequence[psutil.Process], faults: Faults, draws: 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("kill", "resize", "torchrun", "grow", "chaos"))
-    parser.add_argument("--times", type=int, default=20, help="disturbances; default: %(default)s")
+    parser.add_argument("--times", type=int, default=20, help="number of disturbances; default: %(default)s")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="processes of chaos; default: 2 4")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments; default: %(default)s")
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES), help="default: all")
-    parser.add_argument("--iterations", type=int, help="default: about ten seconds")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the runs are left; by default nowhere")
+    parser.add_argument("--iterations", type=int, help="number of iterations; default: about ten seconds")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the runs in this folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = options.keep or Path(folder)

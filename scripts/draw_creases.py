@@ -1,8 +1,8 @@
-"""Draw the figure of docs/damage.md: a photograph with creases, the creases that were found, and what was restored.
+"""Draw the figure of docs/damage.md: a photograph with creases, the detected creases, and the restored photograph.
 
     python scripts/draw_creases.py --out docs/images/creases.png
 
-It puts white creases over a bundled photograph and restores it with ``damage="scratches"``.
+The script adds white creases to a bundled photograph and restores it with ``damage="scratches"``.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dop_lightning.problems.noise import Scratches
 from dop_lightning.problems.randomness import stream
 
 ENLARGED = 2
-"""Pixels of the figure for each of the photograph."""
+"""Pixels of the figure per pixel of the photograph."""
 
 GAP = 8
 """White pixels between two panels."""
@@ -28,10 +28,10 @@ GAP = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the PNG file")
+    parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--photo", default="coffee", help="a bundled photograph or a file; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="of the creases; default: %(default)s")
-    parser.add_argument("--iterations", type=int, help="default: those of the preset quick")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the creases; default: %(default)s")
+    parser.add_argument("--iterations", type=int, help="default: as in the preset quick")
     options = parser.parse_args()
     torch.set_num_threads(1)
     image = read_image(find_images([options.photo])[0]).values

@@ -1,15 +1,15 @@
-"""Fetch the four standard images of the paper (F16, Peppers, Baboon, kodim03) for `dop figure … --scale paper`.
+"""Download the four standard images of the paper (F16, Peppers, Baboon, kodim03) for `dop figure … --scale paper`.
 
     python scripts/fetch_images.py                       # to data/standard
     python scripts/fetch_images.py --out DIR --base-url https://my.mirror/images
 
-They come from the page that the paper names (https://webpages.tuni.fi/foi/GCF-BM3D, formerly www.cs.tut.fi/~foi), else
-from the USC-SIPI data base and the Kodak suite, whose files may differ from those in details. Their terms are unclear:
-none is part of this package. The addresses were collected from public code and could not be tried when this was
-written, and no checksums of the files are known. So a file counts as right where it is a whole image of the size and
-mode that the paper has; `--checksums` compares with those that you trust, and the script prints those of what it found.
+The first source is the page that the paper cites (https://webpages.tuni.fi/foi/GCF-BM3D, formerly www.cs.tut.fi/~foi).
+Fallbacks are the USC-SIPI database and the Kodak suite, whose files may differ in details. The licences of the images
+are unclear, so they are not part of this package. The addresses were collected from public code and have not been
+verified, and no checksums of the files are known. A file is accepted if it is a complete image with the size and mode
+that the paper uses. `--checksums` compares files with checksums that you trust; the script prints those of its files.
 
-An image that is there already is kept. A file is in its place whole or not at all.
+Existing images are kept. Files are written atomically.
 """
 
 import argparse
@@ -36,59 +36,59 @@ SOURCES = {
     "Baboon.png": (f"{PAGE}/image_Baboon512rgb.png", f"{SIPI}/4.2.03.tiff"),
     "kodim03.png": (f"{PAGE}/kodim03.png", f"{KODAK}/kodim03.png"),
 }
-"""Where each image is, the first that works being taken."""
+"""Addresses of each image; the first one that works is used."""
 
 SIZES = {"F16.png": (512, 512), "Peppers.png": (512, 512), "Baboon.png": (512, 512), "kodim03.png": (768, 512)}
-"""Width and height of each, RGB."""
+"""Width and height of each image, RGB."""
 
 LARGEST = 20 * 2**20
-"""Bytes that an answer may have; the images have less than one million."""
+"""Maximum size of a response in bytes; the images are smaller than one million bytes."""
 
 
 class Wrong(Exception):
-    """What came is not what was asked for; to ask again would not help."""
+    """A response is not the expected file; retrying would not help."""
 
 
 def download(url: str, retries: int, wait: float, timeout: float) -> bytes:
-    """What a server has at ``url``.
+    """Return the content at ``url``.
 
-    A server that does not answer, breaks off, or is busy (5xx, 429) is asked again, ``retries`` times, after a pause
-    that doubles.
+    If the server does not respond, closes the connection early, or is busy (5xx, 429), the request is repeated up to
+    ``retries`` times after pauses that double.
     """
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "dop_lightning fetch_images"})
     except ValueError as error:
-        raise Wrong(f"not an address ({error})") from error
+        raise Wrong(f"invalid address ({error})") from error
     for attempt in range(retries + 1):
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
                 content = answer.read(LARGEST + 1)
                 expected = answer.headers.get("Content-Length")
         except urllib.error.HTTPError as error:
-            problem = f"the server says {error.code} {error.reason}"
+            problem = f"the server responded with {error.code} {error.reason}"
             if error.code < 500 and error.code != 429:
                 raise Wrong(problem) from error
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-            problem = f"no answer ({' '.join(reason.split())})"
+            problem = f"no response ({' '.join(reason.split())})"
         else:
             if len(content) > LARGEST:
-                raise Wrong(f"more than {LARGEST} bytes, an image was expected")
+                raise Wrong(f"the response is larger than {LARGEST} bytes; expected an image")
             if expected is None or len(content) == int(expected):
                 return content
-            problem = f"the answer broke off after {len(content)} of {expected} bytes"
+            problem = f"the response ended after {len(content)} of {expected} bytes"
         if attempt < retries:
             time.sleep(wait * 2**attempt)
-    raise Wrong(f"{problem}, {retries + 1} times")
+    raise Wrong(f"{problem}, after {retries + 1} attempts")
 
 
 def as_png(name: str, content: bytes) -> bytes:
-    """The image as a PNG file; one that is PNG stays as it is."""
+    """Convert an image to a PNG file; PNG files are returned unchanged."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "TIFF")) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Wrong(f"not a whole PNG or TIFF image ({' '.join(str(error).split())})") from error
+        raise Wrong(f"not a complete PNG or TIFF image ({' '.join(str(error).split())})") from error
     if (image.size, image.mode) != (SIZES[name], "RGB"):
         width, height = SIZES[name]
         raise Wrong(f"must be {width}×{height} RGB, got {image.width}×{image.height} {image.mode}")
@@ -100,7 +100,7 @@ def as_png(name: str, content: bytes) -> bytes:
 
 
 def check_sum(name: str, content: bytes, checksums: dict[str, str]) -> str:
-    """The SHA-256 of a file, compared with the one that is trusted."""
+    """Return the SHA-256 of a file, after comparing it with the trusted one."""
     found = hashlib.sha256(content).hexdigest()
     if checksums.get(name, found) != found:
         raise Wrong(f"the SHA-256 must be {checksums[name]}, got {found}")
@@ -108,20 +108,20 @@ def check_sum(name: str, content: bytes, checksums: dict[str, str]) -> str:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """SHA-256 by name, from the lines that `sha256sum` writes."""
+    """Read SHA-256 checksums by name, from lines as written by `sha256sum`."""
     checksums = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         parts = line.split()
         if not parts or line.startswith("#"):
             continue
         if len(parts) != 2 or len(parts[0]) != 64 or set(parts[0].lower()) - set("0123456789abcdef"):
-            raise Wrong(f"{path}, line {number}: must be a SHA-256 and a name, got {line[:80]!r}")
+            raise Wrong(f"{path}, line {number}: expected a SHA-256 and a name, got {line[:80]!r}")
         checksums[parts[1].lstrip("*")] = parts[0].lower()
     return checksums
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file in its place in one step."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -132,14 +132,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def fetch(name: str, urls: list[str], out: Path, checksums: dict[str, str], options: argparse.Namespace) -> str:
-    """Have one image in its place; what was done."""
+    """Make sure that one image exists, and describe what was done."""
     path = out / name
     if path.is_file():
         try:
             content = as_png(name, path.read_bytes())
-            return f"{path}: there already, SHA-256 {check_sum(name, content, checksums)}"
+            return f"{path}: exists, SHA-256 {check_sum(name, content, checksums)}"
         except Wrong as error:
-            print(f"{path}: fetched anew: {error}", file=sys.stderr)
+            print(f"{path}: downloading again: {error}", file=sys.stderr)
     problems = []
     for url in urls:
         try:
@@ -155,12 +155,17 @@ def fetch(name: str, urls: list[str], out: Path, checksums: dict[str, str], opti
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("data/standard"), help="folder; default: %(default)s")
-    parser.add_argument("--base-url", help="a server that has all four, as <base-url>/F16.png and so on")
-    parser.add_argument("--checksums", type=Path, metavar="FILE", help="trusted SHA-256 of the PNGs, as of sha256sum")
-    parser.add_argument("--retries", type=int, default=3, help="of an address; default: %(default)s")
-    parser.add_argument("--wait", type=float, default=2.0, help="seconds before the first; default: %(default)s")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds of silence; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("data/standard"), help="output folder; default: %(default)s")
+    parser.add_argument("--base-url", help="server with all four images, as <base-url>/F16.png and so on")
+    parser.add_argument(
+        "--checksums",
+        type=Path,
+        metavar="FILE",
+        help="trusted SHA-256 checksums of the PNG files, in the format of sha256sum",
+    )
+    parser.add_argument("--retries", type=int, default=3, help="retries per address; default: %(default)s")
+    parser.add_argument("--wait", type=float, default=2.0, help="seconds before the first retry; default: %(default)s")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a response; default: %(default)s")
     options = parser.parse_args()
     failed = False
     try:

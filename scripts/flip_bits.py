@@ -1,14 +1,14 @@
-"""Bits flipped in every file of a run: each time it is named, repaired or written anew, or it has no effect.
+"""Flip single bits in every file of a run, and check that each flip is detected, repaired or without effect.
 
     python scripts/flip_bits.py --times 500 --case images
     python scripts/flip_bits.py --times 500 --case matrices
 
-An undisturbed run is made once, with a checkpoint on the way. Then, each time in a copy of its folder, one bit of one
-file is flipped, `dop verify` is asked, and the same command is started again in this process. Files take turns. Results
-must be those of the undisturbed run to the bit: `results.csv` but for seconds, `metrics.csv`, arrays and pictures. A
-config.yaml and a manifest are repaired from their copies. Where a start is refused in one line that names the file,
-nothing may have been written; if the line says to remove a file, that is done. TensorBoard's files and logs, which no
-one reads back, are left out. Exit status 1 if a flip was missed.
+The script makes an undisturbed run with a checkpoint. Then, each time in a copy of its folder, it flips one bit of one
+file, runs `dop verify`, and starts the same command again in this process. Files take turns. The results must be bit
+for bit equal to those of the undisturbed run: `results.csv` except seconds, `metrics.csv`, arrays and pictures. A
+config.yaml and a manifest are repaired from their copies. If a start is refused with a line that names the file, no
+file may have been written; if the line asks to remove a file, the script does so. TensorBoard's files and logs, which
+are never read, are skipped. The exit status is 1 if a flip is missed.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from disturb_runs import Case, left
 from dop_lightning.cli.main import main as dop
 
 SKIPPED = ("events.out", "lock", "log.txt")
-"""Beginnings of the names of files without checksums of ours."""
+"""Prefixes of the names of files without checksums."""
 
 ITERATIONS = {"images": 20, "matrices": 1000}
 
 
 def call(arguments: list[str]) -> tuple[int, str]:
-    """`dop` in this process: exit status and what it printed."""
+    """Run `dop` in this process, and return its exit status and output."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = dop(arguments)
@@ -42,7 +42,7 @@ def call(arguments: list[str]) -> tuple[int, str]:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Arrays, pictures and curves of a run by name."""
+    """Return arrays, pictures and curves of a run by name."""
     kinds = (".npy", ".png", "histogram.csv", "metrics.csv")
     return {
         str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.name.endswith(kinds)
@@ -50,7 +50,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def difference(run: Path, once: Path) -> str:
-    """What differs from the undisturbed run; empty for nothing."""
+    """Describe the differences from the undisturbed run; empty if there are none."""
     if left(run)[0] != left(once)[0]:
         return "results.csv"
     found, expected = contents(run), contents(once)
@@ -68,7 +68,7 @@ def flip(file: Path, draws: random.Random) -> None:
 
 
 def outcome(case: Case, run: Path, once: Path, name: str) -> str:
-    """What became of a damaged file, in words; begins with MISSED if that is wrong."""
+    """Describe how a damaged file was handled; begins with MISSED if that is wrong."""
     verified, told = call(["verify", str(run)])
     if (verified == 1) != (name in told):
         return f"MISSED: dop verify has exit status {verified}: {told.strip()}"
@@ -80,7 +80,7 @@ def outcome(case: Case, run: Path, once: Path, name: str) -> str:
         if Path(name).name not in line or "error:" not in line:
             return f"MISSED: {line}"
         if "remove it" not in line:
-            return "named, nothing written" if snapshot(run) == before else f"MISSED: written after {line}"
+            return "named, no file written" if snapshot(run) == before else f"MISSED: files were written after {line}"
         (run / name).unlink()
         status, again = call(case.arguments(run, None))
         if status:
@@ -88,7 +88,7 @@ def outcome(case: Case, run: Path, once: Path, name: str) -> str:
     if odd := difference(run, once):
         return f"MISSED: {odd} differs"
     if refused:
-        return "named, equal after it was removed"
+        return "named, equal after removing it"
     if Path(name).name in said.replace(str(run / "results.csv"), ""):
         return "named, equal"
     return "found by dop verify, equal" if verified else "without effect, equal"
@@ -96,9 +96,9 @@ def outcome(case: Case, run: Path, once: Path, name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=500, help="bits to flip; default: %(default)s")
+    parser.add_argument("--times", type=int, default=500, help="number of bits to flip; default: %(default)s")
     parser.add_argument("--case", choices=tuple(ITERATIONS), default="matrices", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the places; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the positions; default: %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -115,7 +115,7 @@ def main() -> int:
         else:
             case.more += ("--data.n", "[20,25]", "--model.tau", "2.e-3")
         once, run = Path(folder) / "once", Path(folder) / "run"
-        for iterations in (case.iterations // 2, case.iterations):  # a checkpoint on the way
+        for iterations in (case.iterations // 2, case.iterations):  # the first start leaves a checkpoint
             arguments = case.arguments(run, None)
             arguments[arguments.index("--trainer.max_steps") + 1] = str(iterations)
             status, said = call(arguments)

@@ -1,6 +1,6 @@
-"""Processes of ``dop`` that are forked from one that has imported everything: a start takes a tenth of a second.
+"""Start ``dop`` in forks of a process that has imported all modules, which takes a tenth of a second.
 
-What they do is the same otherwise: they are killed, stopped and waited for like others.
+Apart from their start, these processes behave like others: they can be killed, stopped and waited for.
 """
 
 import os
@@ -21,12 +21,12 @@ from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
 class Forked:
-    """A command of ``dop`` in a fork of this process, with the part of ``subprocess.Popen`` that is needed here.
+    """Run a command of ``dop`` in a fork of this process, with a subset of the interface of ``subprocess.Popen``.
 
     Args:
-        arguments: of ``dop``.
-        environment: variables that are set in it besides.
-        log: its standard output and error are appended to it.
+        arguments: arguments of ``dop``.
+        environment: additional environment variables.
+        log: file to which standard output and error are appended.
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -70,7 +70,7 @@ class Forked:
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
-    """Be a process that was just started with these arguments."""
+    """Act as a process that was started with these arguments."""
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, default)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -1,7 +1,7 @@
-"""``dop`` in a forked child of this process, which can be killed or paused before any operation on files.
+"""Run ``dop`` in a forked child of this process, which can be killed or paused before any file operation.
 
-A child costs a fraction of a second, since it inherits all modules. SIGKILL ends it as it ends any process: nothing in
-it can tidy up.
+A child starts in a fraction of a second, because it inherits all modules. SIGKILL ends it like any other process,
+without cleaning up.
 """
 
 import errno
@@ -18,19 +18,19 @@ from typing import Any, NamedTuple, Self
 
 WRITING = os.O_WRONLY | os.O_RDWR
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.truncate")
-"""Audit events of operations that change files, beside opening and making folders."""
+"""Audit events of operations that change files, in addition to opening files and creating folders."""
 
 KINDS = ("kill", "torn", "full", "SIGTERM", "SIGINT")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """What happens before an operation that changes files.
+    """An event before an operation that changes files.
 
     Attributes:
-        kind: ``kill`` is SIGKILL; ``torn`` the same, and a file that is being appended to gets a part of a line;
-            ``full`` is a full disk from then on; ``pause`` is SIGSTOP; others are the names of signals.
-        at: number of the operation, from 1 on.
+        kind: ``kill`` sends SIGKILL; ``torn`` does the same and writes a partial line if a file is being appended to;
+            ``full`` simulates a full disk from then on; ``pause`` sends SIGSTOP; others are names of signals.
+        at: number of the operation, starting at 1.
     """
 
     kind: str
@@ -38,11 +38,11 @@ class Stop:
 
 
 class Ended(NamedTuple):
-    """How a command has ended.
+    """Result of a command.
 
     Attributes:
         status: exit status, negative for a signal.
-        text: what it printed.
+        text: captured output.
     """
 
     status: int
@@ -53,27 +53,27 @@ class Child:
     """A command in a forked child.
 
     Args:
-        arguments: of ``dop``.
-        home: absolute; operations on files in it count, but for signs of life, which come by the clock.
-        stop: what happens to it.
+        arguments: arguments of ``dop``.
+        home: absolute path; operations on files in it are counted, except heartbeats, which depend on time.
+        stop: event to trigger, if any.
     """
 
     def __init__(self, arguments: Sequence[str], home: Path, stop: Stop | None = None) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         sys.stdout.flush()
         sys.stderr.flush()
-        gc.freeze()  # else collections in the child copy the memory of this process
+        gc.freeze()  # otherwise garbage collection in the child copies memory
         self._pid = os.fork()
         if not self._pid:
             _be_child(list(arguments), home, stop, self._said.fileno())
 
     def wait(self) -> Ended:
-        """Wait for its end."""
+        """Wait until it ends."""
         _, status = os.waitpid(self._pid, 0)
         return self._ended(status)
 
     def wait_for_pause(self) -> Ended | None:
-        """Wait until it is paused; how it has ended if it was not."""
+        """Wait until it is paused. If it ends instead, return its result."""
         _, status = os.waitpid(self._pid, os.WUNTRACED)
         return None if os.WIFSTOPPED(status) else self._ended(status)
 
@@ -90,7 +90,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._said.closed:  # an error came before its end
+        if not self._said.closed:  # an error occurred before its end
             self.send(signal.SIGKILL)
             self.wait()
 
@@ -101,7 +101,7 @@ def call(arguments: Sequence[str], home: Path, stop: Stop | None = None) -> Ende
 
 
 def _be_child(arguments: list[str], home: Path, stop: Stop | None, output: int) -> None:
-    """Run a command with its output in a file, and end this process."""
+    """Run a command with its output in a file, and exit this process."""
     status = 70
     try:
         os.dup2(output, 1)
@@ -122,7 +122,7 @@ def _be_child(arguments: list[str], home: Path, stop: Stop | None, output: int) 
 
 
 class _Stopper:
-    """Counts operations on files, and does what was asked before one of them."""
+    """Count file operations, and trigger the event before one of them."""
 
     def __init__(self, stop: Stop, home: str) -> None:
         self._stop, self._home, self._count = stop, home, 0

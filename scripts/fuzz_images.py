@@ -1,11 +1,12 @@
-"""Sends hundreds of damaged image files through `dop recover`: none may give a traceback, hang, crash or stray file.
+"""Run `dop recover` on hundreds of damaged image files, and check that it never crashes, hangs or leaves stray files.
 
     python scripts/fuzz_images.py               # 500 files, minutes
     python scripts/fuzz_images.py --files 50 --seed 7 --keep /tmp/fuzz
 
-Each file is mutated from one of many kinds: bits flipped, cut off, bytes overwritten, inserted or moved, another kind's
-header, extreme numbers in the header. Each runs in a process of its own, with a limit of time and of memory. Allowed is
-a recovery (status 0), or a refusal: status 2, one line on stderr, and no output folder.
+Each file is a mutation of one of many formats: flipped bits, truncation, bytes overwritten, inserted or repeated, the
+header of another format, or extreme numbers in the header. Each file runs in a separate process with limits on time and
+memory. Two outcomes are allowed: a recovery (status 0), or a refusal with status 2, one line on stderr and no output
+folder.
 """
 
 import argparse
@@ -28,10 +29,10 @@ import tifffile
 from PIL import Image
 
 SECONDS = 120
-"""Whatever takes longer hangs: a file of this size is recovered within seconds."""
+"""Time limit in seconds; files of this size are recovered within seconds."""
 
 MEMORY = 6 * 2**30
-"""Address space that a process may take beyond what it has at its start."""
+"""Maximum growth of the address space of a process, in bytes."""
 
 OPTIONS = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "fp32"]
 
@@ -66,7 +67,7 @@ def by_numpy_zipped(array: np.ndarray) -> bytes:
 
 
 def bases() -> dict[str, bytes]:
-    """A small file of every kind."""
+    """Return a small file of each format."""
     exif = Image.Exif()
     exif[0x0112] = 6
     floats = np.random.default_rng(0).random((20, 24, 3), dtype=np.float32)
@@ -142,7 +143,7 @@ def mutations(files: list[bytes]) -> list[Callable[[bytes, random.Random], bytes
 
 
 def recover(folder: Path, file: str) -> tuple[str, str]:
-    """Run `dop recover` in a child process; what became of it, and what it said."""
+    """Run `dop recover` in a child process, and return its outcome and its output."""
     said = folder.with_suffix(".said")
     child = os.fork()
     if child == 0:
@@ -181,7 +182,7 @@ def recover(folder: Path, file: str) -> tuple[str, str]:
 
 
 def judge(folder: Path, file: str, status: int, text: str) -> str:
-    """``recovered``, ``refused``, or what is wrong."""
+    """Return ``recovered``, ``refused``, or a description of the failure."""
     stray = {path.name for path in folder.iterdir()} - {file, "out"}
     if "Traceback" in text:
         return "traceback"
@@ -200,10 +201,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="a folder for the files that went wrong")
+    parser.add_argument("--keep", type=Path, help="keep failing files in this folder")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
-    import dop_lightning.cli.configs.recover  # noqa: F401 — once, for all children
+    import dop_lightning.cli.configs.recover  # noqa: F401 — import once for all children
 
     files = bases()
     draw = random.Random(options.seed)
@@ -228,7 +229,7 @@ def main() -> int:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 (options.keep / f"{number}-{name}").write_bytes(data)
     bad = sum(count for outcome, count in outcomes.items() if outcome not in ("recovered", "refused"))
-    print(f"{options.files} files in {time.monotonic() - began:.0f} s: {dict(outcomes)}; {bad} went wrong")
+    print(f"{options.files} files in {time.monotonic() - began:.0f} s: {dict(outcomes)}; {bad} failed")
     return 1 if bad else 0
 
 

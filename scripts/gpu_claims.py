@@ -1,7 +1,7 @@
-"""What is either right or wrong on a GPU: one function per claim, which measure_gpu.py calls.
+"""Claims that either hold or do not hold on a GPU: one function per claim, called by measure_gpu.py.
 
-A function takes the device, ``cuda`` or ``cpu``, and returns what it saw in a few words. It raises an error if the
-claim does not hold, and :class:`Unmeasured` if the device cannot show it.
+A function takes the device, ``cuda`` or ``cpu``, and returns a short description of its observation. It raises an error
+if the claim does not hold, and :class:`Unmeasured` if the device cannot decide it.
 """
 
 import contextlib
@@ -33,18 +33,18 @@ from dop_lightning.model.signals.unet.triton_kernels.available import TOLERANCE,
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 BLOCK = 30
-"""Iterations after which there is a graph."""
+"""Iterations after which a graph exists."""
 
 
 class Unmeasured(Exception):
-    """The claim cannot be decided on this device, with the reason."""
+    """The claim cannot be decided on this device; the message is the reason."""
 
 
 # ------------------------------------------------------------------------------------------------------------ examples
 
 
 def waves(side: int, damaged: bool = True) -> Tensor:
-    """A smooth image of three channels, with a fifth of its values destroyed."""
+    """Return a smooth image with three channels, with a fifth of its values corrupted by default."""
     generator = torch.Generator().manual_seed(0)
     at = torch.linspace(0, 3, side)
     clean = 0.5 + 0.35 * torch.sin(at[:, None] + at * torch.arange(1, 4).view(-1, 1, 1))
@@ -52,24 +52,24 @@ def waves(side: int, damaged: bool = True) -> Tensor:
 
 
 def pixels(side: int, damaged: bool = True) -> np.ndarray:
-    """The same as a picture of 8 bits."""
+    """Return the same image with 8 bits."""
     return (255 * waves(side, damaged)).round().byte().movedim(0, -1).numpy()
 
 
 def matrix() -> np.ndarray:
-    """A matrix of rank 2 with outliers."""
+    """Return a matrix of rank 2 with outliers."""
     draw = np.random.default_rng(0)
     X = draw.standard_normal((120, 2)) @ draw.standard_normal((2, 80))
     return X + 10 * (draw.random(X.shape) < 0.05)
 
 
 def images(device: str, count: int = 1, side: int = 32) -> ProblemBatch:
-    """A batch of the same image with other seeds."""
+    """Return a batch of copies of the same image with different seeds."""
     return ProblemBatch([Problem(f"{k}", waves(side), seed=k, data_range=1.0) for k in range(count)], device)
 
 
 def method(width: int = 8, **settings: object) -> Method:
-    """The default method for images, at a small width; ``network`` has settings of the network."""
+    """Return the default method for images, at a small width; ``network`` has settings of the network."""
     network = {"width": width, "bias": False, **settings.pop("network", {})}  # type: ignore[dict-item]
     chosen = {
         "corruption": partial(HadamardCorruption, scale=1e-5, tied=False),
@@ -88,7 +88,7 @@ L1 = {"corruption": None, "loss": AbsoluteLoss("mean")}
 def less_memory(total: int) -> Iterator[None]:
     """Limit the memory of this process on the GPU, in bytes."""
     if not torch.backends.cuda.is_built():
-        raise Unmeasured("memory of a GPU is needed")
+        raise Unmeasured("this needs a GPU")
     torch.cuda.set_per_process_memory_fraction(total / torch.cuda.mem_get_info()[1])
     try:
         yield
@@ -100,7 +100,7 @@ def less_memory(total: int) -> Iterator[None]:
 
 
 def kernels_agree(device: str) -> str:
-    """Fused kernels are used, and agree with plain operations."""
+    """Check that fused kernels are used, and agree with plain operations."""
     if device == "cpu" or not torch.backends.cuda.is_built():
         raise Unmeasured("Triton's kernels need a GPU")
     usable = are_usable(torch.device(device, torch.cuda.current_device()))
@@ -111,7 +111,7 @@ def kernels_agree(device: str) -> str:
 
 
 def losses_agree(device: str) -> str:
-    """In float32 without TF32, losses are those of the CPU."""
+    """Check that losses in float32 without TF32 agree with those of the CPU."""
     settings = {"precision": "fp32", "perturbation": 0.0, "fused": False}
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     try:
@@ -123,7 +123,7 @@ def losses_agree(device: str) -> str:
 
 
 def bf16_agrees(device: str) -> str:
-    """In bf16, the losses of fused and of plain operations agree."""
+    """Check that the losses of fused and of plain operations agree in bf16."""
     found = [
         loss_after(method(network={"precision": "bf16", "perturbation": 0.0, "fused": fused}), device)
         for fused in (True, False)
@@ -133,41 +133,41 @@ def bf16_agrees(device: str) -> str:
 
 
 def loss_after(chosen: Method, device: str, iterations: int = 5) -> float:
-    """The loss after some iterations."""
+    """Return the loss after some iterations."""
     state = BatchState(chosen, images(device), 1.0, 500.0)
     state.advance(iterations)
     return float(state.evaluate().loss)
 
 
 def captured(device: str, count: int = 1, **settings: object) -> BatchState:
-    """A run after a block, whose iterations are a CUDA graph."""
+    """Return the state of a run after a block, whose iterations are a CUDA graph."""
     state = BatchState(method(**settings), images(device, count), 1.0, None if "corruption" in settings else 500.0)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*without a CUDA graph.*")
         state.advance(BLOCK)
     if device == "cpu":
-        raise Unmeasured("graphs need a GPU")
+        raise Unmeasured("CUDA graphs need a GPU")
     assert state.loop is not None
-    assert state.loop.holds_graph, "there is no graph"
+    assert state.loop.holds_graph, "no graph was captured"
     return state
 
 
 def does_not_wait(device: str, count: int = 1, **settings: object) -> str:
-    """Iterations are captured as a graph, and the host does not wait within a block."""
+    """Check that iterations are captured as a graph, and that the host does not wait within a block."""
     state = captured(device, count, **settings)
     if not torch.backends.cuda.is_built():
-        raise Unmeasured("there is a graph; waits are seen on a GPU alone")
+        raise Unmeasured("a graph was captured, but waits are only detected on a GPU")
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.no_grad():
             state.method.steps.descend(state, 9)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return "by a graph"
+    return "CUDA graph"
 
 
 def factors_descend(device: str, steps: type, tau: float | str) -> str:
-    """Matrices are fitted: the loss falls."""
+    """Check that the loss of a matrix factorization decreases."""
     problems = ProblemBatch([Problem("matrix", torch.from_numpy(matrix()).float(), seed=0)], device)
     state = BatchState(Method(partial(Factor, rank=4), HadamardCorruption, steps=steps()), problems, tau)
     losses = []
@@ -179,9 +179,9 @@ def factors_descend(device: str, steps: type, tau: float | str) -> str:
 
 
 def goes_on_in_halves(device: str) -> str:
-    """A batch that does not fit stays as it is, and half of it goes on."""
+    """Check that a batch that does not fit is unchanged, and that half of it can continue."""
     if device == "cpu":
-        raise Unmeasured("memory of a GPU is needed")
+        raise Unmeasured("this needs a GPU")
     few, side, width = 4, 128, 32
     need = working_memory(BatchState(method(width), images(device, 1, side), 1.0, 500.0))
     state = BatchState(method(width), images(device, few, side), 1.0, 500.0)
@@ -197,43 +197,43 @@ def goes_on_in_halves(device: str) -> str:
     torch.cuda.empty_cache()
     half.advance(3)
     assert bool(torch.isfinite(half.evaluate().loss).all())
-    return "the half goes on"
+    return "half of the batch continues"
 
 
 class Looks(SquaredLoss):
-    """A loss that waits for the device while it is captured, which CUDA refuses."""
+    """A loss that synchronizes during capture, which CUDA refuses."""
 
     def value(self, r: Tensor) -> Tensor:
-        """Wait, then return the loss."""
+        """Synchronize, then return the loss."""
         if torch.cuda.is_current_stream_capturing():
             float(r.sum())
         return super().value(r)
 
 
 def survives_a_broken_capture(device: str) -> str:
-    """After a capture that fails, the run continues, and the next one is captured."""
+    """Check that the run continues after a failed capture, and that the next run is captured."""
     if device == "cpu":
-        raise Unmeasured("graphs need a GPU")
+        raise Unmeasured("CUDA graphs need a GPU")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         BatchState(method(loss=Looks("mean")), images(device), 1.0, 500.0).advance(BLOCK)
-    assert any("without a CUDA graph" in str(each.message) for each in said), "nothing was said"
-    torch.cuda.empty_cache()  # PyTorch asserts here that every capture was ended
+    assert any("without a CUDA graph" in str(each.message) for each in said), "no warning was issued"
+    torch.cuda.empty_cache()  # PyTorch asserts here that every capture has ended
     captured(device)
-    return "the next one is captured"
+    return "the next run is captured"
 
 
 def recovers(device: str, side: int, **settings: object) -> str:
-    """An image is recovered: its error falls."""
+    """Check that the error of an image decreases."""
     given, clean = pixels(side), pixels(side, damaged=False).astype(float)
     found = recover_image(given, device=device, progress=False, **settings)  # type: ignore[arg-type]
     before, after = (float(np.abs(image - clean).mean()) for image in (given, found.image))
-    assert after < before, f"mean error {after:.1f}, {before:.1f} before"
+    assert after < before, f"mean error {after:.1f}, before {before:.1f}"
     return f"{found.status}, mean error {after:.1f} instead of {before:.1f}"
 
 
 def separates(device: str, chosen: str) -> str:
-    """RobustPCA finds the rank."""
+    """Check that RobustPCA finds the rank."""
     settings = {"method": chosen, "alpha": None if chosen == "dop" else "auto"}
     model = RobustPCA(2, device=device, center=False, **settings).fit(matrix())
     assert np.linalg.matrix_rank(model.low_rank_, tol=1.0) == 2, "the rank is not 2"
@@ -241,7 +241,7 @@ def separates(device: str, chosen: str) -> str:
 
 
 def verb_runs(device: str, *words: str) -> str:
-    """A command exits with status 0, in a folder with a picture and a matrix."""
+    """Check that a command exits with status 0, in a folder with a picture and a matrix."""
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         np.save("matrix.npy", matrix())
@@ -255,7 +255,7 @@ def verb_runs(device: str, *words: str) -> str:
 
 CLAIMS: dict[str, Callable[[str], str]] = {
     "fused kernels agree with plain operations": kernels_agree,
-    "losses agree with the CPU's": losses_agree,
+    "losses agree with those of the CPU": losses_agree,
     "losses of fused and plain bf16 agree": bf16_agrees,
     "the paper's method does not wait": partial(does_not_wait, **PAPER),
     "the default method does not wait": partial(does_not_wait, steps=Refinement()),
@@ -270,7 +270,7 @@ CLAIMS: dict[str, Callable[[str], str]] = {
     "RobustPCA by DOP": partial(separates, chosen="dop"),
     "dop recover": lambda device: verb_runs(device, "recover", "photo.png", "--width", "8", "--iterations", "30"),
     "dop separate": lambda device: verb_runs(device, "separate", "matrix.npy"),
-    "a batch that does not fit goes on in halves": goes_on_in_halves,
-    "a broken capture leaves the next one whole": survives_a_broken_capture,  # last: where it does not, nothing works
+    "a batch that does not fit continues in halves": goes_on_in_halves,
+    "the next capture works after a failed one": survives_a_broken_capture,  # last: if it fails, CUDA is unusable
 }
-"""By name, in the order in which they are tried."""
+"""Claims by name, in the order in which they are checked."""

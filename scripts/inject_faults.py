@@ -1,9 +1,9 @@
-"""Faults of disks and files, and what becomes of runs: a full disk, a folder that is no longer writable, checkpoints
-that are cut off. Each time the same command is started again, and must leave what an undisturbed run leaves.
+"""Inject faults of disks and files into runs: a full disk, a folder that becomes read-only, truncated checkpoints.
 
     python scripts/inject_faults.py
 
-It mounts small file systems in memory, for which it needs Linux, and makes itself a namespace where it is not root.
+After each fault, the same command is started again. Its results must equal those of an undisturbed run. The script
+mounts small in-memory file systems, which requires Linux; if it is not run as root, it creates a user namespace.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from disturb_runs import Case, difference
 from dop_lightning.cli.main import main as dop
 
 SMALL, LARGE = "700k", "100m"
-"""Sizes of the file system: room for a checkpoint but not for everything, and for everything."""
+"""Sizes of the file system: enough for a checkpoint but not for all files, and enough for all files."""
 
 
 OBEYING = ("setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override")
-"""Starts a process of root that may not write where permissions do not allow it."""
+"""Prefix of a command of root that respects file permissions."""
 
 
 def mount(folder: Path, options: str) -> None:
@@ -35,13 +35,13 @@ def mount(folder: Path, options: str) -> None:
 
 
 def log_of(case: Case, run: Path) -> str:
-    """The last line that is not empty."""
+    """Return the last nonempty line of the log."""
     lines = (case.home / f"{run.name}.log").read_text().split("\n")
     return next(line for line in reversed(lines) if line.strip())
 
 
 def disk(case: Case, once: Path, kind: str) -> bool:
-    """A full disk, or a folder that can no longer be written, on the way."""
+    """Fill the disk, or make the folder read-only, during a run."""
     run = case.home / f"{case.name}-{kind}"
     run.mkdir()
     mount(run, f"size={SMALL if kind == 'full' else LARGE}")
@@ -67,15 +67,15 @@ def disk(case: Case, once: Path, kind: str) -> bool:
     good = status == 2 and saved > 0 and resumed and not (odd or halves or tracebacks)
     print(f"{case.name}, {kind}: exit status {status}; {message.replace(str(case.home), '…')}")
     print(
-        f"  {saved} batches saved, half-written files {halves or 'none'}, tracebacks {tracebacks}; mended, the same "
-        f"command {'goes on' if resumed else 'STARTS ANEW'}: {'UNEQUAL: ' + odd if odd else 'equal'}",
+        f"  {saved} batches saved, half-written files {halves or 'none'}, tracebacks {tracebacks}; after the repair, "
+        f"the same command {'resumes' if resumed else 'STARTS AGAIN'}: {'UNEQUAL: ' + odd if odd else 'equal'}",
         flush=True,
     )
     return good
 
 
 def unwritable(case: Case) -> bool:
-    """A folder that cannot be written from the start."""
+    """Run in a folder that is read-only from the start."""
     run = case.home / f"{case.name}-never"
     run.mkdir()
     mount(run, "ro,size=1m")
@@ -89,10 +89,10 @@ def unwritable(case: Case) -> bool:
 
 
 def cut(case: Case, once: Path, places: int) -> bool:
-    """The last file of a batch, cut at evenly spaced places; the run goes on from the one before."""
+    """Truncate the last file of a batch at evenly spaced places; the run must resume from the previous file."""
     half, run = case.home / f"{case.name}-half", case.home / f"{case.name}-cut"
     arguments = case.arguments(half, None)
-    for k in (3, 2):  # two checkpoints, of a third and of a half of the iterations
+    for k in (3, 2):  # two checkpoints, at a third and at a half of the iterations
         arguments[arguments.index("--trainer.max_steps") + 1] = str(case.iterations // k)
         assert call(arguments)[0] == 0
     good = 0
@@ -107,14 +107,14 @@ def cut(case: Case, once: Path, places: int) -> bool:
         good += status == 0 and named and not difference(run, once)
     print(
         f"{case.name}, checkpoint of {len(content)} bytes cut at {places} places: {good} times named, "
-        "gone on from the one before, and equal at the end",
+        "resumed from the previous one, and equal at the end",
         flush=True,
     )
     return good == places
 
 
 def call(arguments: list[str]) -> tuple[int, str]:
-    """``dop`` in this process: exit status and what it said."""
+    """Run ``dop`` in this process, and return its exit status and standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = dop(arguments)
@@ -123,8 +123,10 @@ def call(arguments: list[str]) -> tuple[int, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--places", type=int, default=100, help="to cut a checkpoint at; default: %(default)s")
-    parser.add_argument("--iterations", type=int, help="default: about ten seconds")
+    parser.add_argument(
+        "--places", type=int, default=100, help="number of places to truncate a checkpoint at; default: %(default)s"
+    )
+    parser.add_argument("--iterations", type=int, help="number of iterations; default: about ten seconds")
     parser.add_argument("--case", choices=("images", "matrices"), default="matrices", help="default: %(default)s")
     options = parser.parse_args()
     if os.geteuid() != 0:

@@ -1,6 +1,6 @@
-"""Makes rectangles, dust, text and creases: the structured damage that `measure_damage.py` measures with.
+"""Generate structured damage (rectangles, dust, text, creases) for `measure_damage.py`.
 
-Each class is a noise, and corrupts an image ``(C, H, W)`` in [0, 1]; the same generator gives the same damage.
+Each class is a noise that corrupts an image ``(C, H, W)`` in [0, 1]. The damage is a function of the generator.
 """
 
 import math
@@ -18,15 +18,16 @@ WORDS = ("12.08.1998", "PHOTO ARCHIVE", "'94 7 21", "Summer 2003", "sample image
 """Dates, captions and watermarks."""
 
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "orange": (1.0, 0.55, 0.1)}
-"""Of text, RGB; an image of another number of channels has their mean."""
+"""RGB colours of text; images with another number of channels use their mean."""
 
 
 class DeadRectangles(Noise):
-    """Rectangles along rows and columns that show nothing of the image.
+    """Axis-aligned rectangles that hide the image.
 
     Args:
-        value: of all; ``colour``, one random value in each channel; ``noise``, uniform noise.
-        count: of rectangles. The sides are from 6 pixels to a quarter of the image; those at the border are cut.
+        value: value of all rectangles; ``colour``: one random value per channel; ``noise``: uniform noise.
+        count: number of rectangles. Their sides range from 6 pixels to a quarter of the image; rectangles at the border
+            are clipped.
     """
 
     name = "rectangles"
@@ -35,7 +36,7 @@ class DeadRectangles(Noise):
         self.value, self.count = value, count
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Four draws for each rectangle, one for each channel, and one for each entry of the image."""
+        """Draw four numbers, one per channel, and one per entry of the image for each rectangle."""
         channels, height, width = clean.shape
         for _ in range(self.count):
             row, column, tall, wide = uniform((4,), generator).tolist()
@@ -51,12 +52,12 @@ class DeadRectangles(Noise):
 
 
 class Dust(Noise):
-    """Specks, which are ellipses, and hairs, which are short curves, of 2 to 12 pixels, in all channels.
+    """Specks (ellipses) and hairs (short curves) of 2 to 12 pixels, in all channels.
 
     Args:
-        ratio: the share of the area that is covered.
-        value: of all.
-        opacity: o, in (0, 1]; a speck shows (1 − o)·x + o·v.
+        ratio: covered fraction of the area.
+        value: value v of all specks.
+        opacity: o, in (0, 1]; a covered pixel is (1 − o)·x + o·v.
     """
 
     name = "dust"
@@ -65,7 +66,7 @@ class Dust(Noise):
         self.ratio, self.value, self.opacity = ratio, value, opacity
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Seven draws for each speck: row, column, kind, two sizes, heading and bend."""
+        """Draw seven numbers for each speck: row, column, kind, two sizes, heading and curvature."""
         height, width = clean.shape[1:]
         rows, columns = torch.arange(height).view(-1, 1), torch.arange(width).view(1, -1)
         covered = torch.zeros(height, width, dtype=torch.bool)
@@ -95,12 +96,12 @@ class Dust(Noise):
 
 
 class Text(Noise):
-    """Lines of text in Pillow's font, anti-aliased.
+    """Lines of anti-aliased text in Pillow's default font.
 
     Args:
-        colour: white, black or orange; or a number, which all pixels of the text have, blended or not.
-        outline: with an outline of one pixel, black around white or orange, white around black.
-        lines: the number of lines, of 10 to 24 pixels.
+        colour: white, black or orange; or a number, which replaces all pixels of the text without blending.
+        outline: whether to add an outline of one pixel, black around white or orange, white around black.
+        lines: number of lines, of 10 to 24 pixels.
     """
 
     name = "text"
@@ -109,7 +110,7 @@ class Text(Noise):
         self.colour, self.outline, self.lines = colour, outline, lines
 
     def apply(self, clean: Tensor, running: Corrupted, generator: torch.Generator) -> Corrupted:
-        """Four draws for each line: the words, row, column and size."""
+        """Draw four numbers for each line: the words, row, column and size."""
         channels, height, width = clean.shape
         for _ in range(self.lines):
             words, row, column, size = uniform((4,), generator).tolist()
@@ -121,7 +122,7 @@ class Text(Noise):
                 2 - top + int(row * max(1, height - (bottom - top) - 4)),
             )
             fill, whole = (self._drawn(text, at, font, (height, width), stroke) for stroke in (0, int(self.outline)))
-            hit = (whole > 0.02).expand(clean.shape)  # less is not seen
+            hit = (whole > 0.02).expand(clean.shape)  # lower coverage is invisible
             if isinstance(self.colour, str):
                 ink = _channels(COLOURS[self.colour], channels)
                 edge = 1 - _channels(COLOURS["black" if self.colour == "black" else "white"], channels)
@@ -136,7 +137,7 @@ class Text(Noise):
     def _drawn(
         text: str, at: tuple[int, int], font: ImageFont.FreeTypeFont, shape: tuple[int, int], stroke: int
     ) -> Tensor:
-        """The coverage of each pixel, in [0, 1]."""
+        """Return the coverage of each pixel, in [0, 1]."""
         page = Image.new("L", (shape[1], shape[0]), 0)
         ImageDraw.Draw(page).text(at, text, fill=255, font=font, stroke_width=stroke)
         return torch.from_numpy(np.asarray(page, dtype=np.float32) / 255)

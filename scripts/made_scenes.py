@@ -1,11 +1,11 @@
-"""Make scenes with known masks: drifting light, waving leaves, sensor noise, and moving objects in colour.
+"""Generate scenes with known masks: drifting light, waving leaves, sensor noise, and moving objects in colour.
 
     python scripts/made_scenes.py SCENE --frames 300 --size 240 320 --seed 0
 
-writes `SCENE/frames/` and `SCENE/masks/`, one PNG per frame. The background is a photograph of scikit-image and, on its
-left, a texture of grass that sways. The light is the product of a slow change of the whole frame and of the soft shadow
-of a cloud that crosses it. Objects are cut from two other photographs; they are lit by the same light. The pixels of an
-object are its mask: objects cast no shadow and have sharp edges.
+writes `SCENE/frames/` and `SCENE/masks/`, one PNG per frame. The background is a photograph of scikit-image, with a
+swaying texture of grass on its left side. The light is the product of a slow change of the whole frame and the soft
+shadow of a cloud that crosses it. Objects are cut from two other photographs and lit by the same light. The mask of an
+object consists of its pixels: objects cast no shadow and have sharp edges.
 """
 
 import argparse
@@ -21,13 +21,13 @@ DAY, DAY_PERIOD = 0.2, 400.0
 """Relative change of the light of the whole frame, and its period in frames."""
 
 CLOUD, CLOUD_LENGTH, CLOUD_EDGE = 0.5, 0.9, 0.15
-"""Share of the light that the cloud takes away, its length and the width of its edge in widths of the frame."""
+"""Fraction of the light that the cloud absorbs, its length, and the width of its edge in widths of the frame."""
 
 SWAY, SWAY_PERIOD, GUST_PERIOD = 0.007, 23.7, 131.0
-"""Largest displacement of a leaf in widths of the frame, the period of the swaying and of its strength in frames."""
+"""Largest displacement of a leaf in widths of the frame, and the periods of the sway and of its amplitude in frames."""
 
 LEAVES = 0.4
-"""Share of the width that leaves cover."""
+"""Fraction of the width that leaves cover."""
 
 READ_NOISE, SHOT_NOISE = 1.5, 0.03
 """The variance of the noise at level x of 255 is `READ_NOISE² + SHOT_NOISE·x`."""
@@ -53,15 +53,15 @@ class MadeScene:
 def made_scene(
     count: int = 300, height: int = 240, width: int = 320, seed: int = 0, light: bool = True, leaves: bool = True
 ) -> MadeScene:
-    """Make a scene.
+    """Generate a scene.
 
     Args:
-        count: frames.
-        height: of a frame in pixels.
-        width: of a frame in pixels.
-        seed: of the clouds, leaves, objects and noise.
+        count: number of frames.
+        height: height of a frame in pixels.
+        width: width of a frame in pixels.
+        seed: seed of clouds, leaves, objects and noise.
         light: whether the light drifts.
-        leaves: whether the leaves wave; without, they stand still.
+        leaves: whether the leaves move.
     """
     rng = np.random.default_rng(seed)
     room = _picture(data.coffee(), height, width)
@@ -87,7 +87,7 @@ def made_scene(
 
 
 class _Tree:
-    """A texture that sways: neighbouring leaves move nearly together."""
+    """A swaying texture; neighbouring leaves move nearly in phase."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         self.width = round(LEAVES * width)
@@ -107,7 +107,7 @@ class _Tree:
 
 
 class _Light:
-    """The light at each pixel; 1 is the light of the photograph."""
+    """Light at each pixel, relative to that of the photograph."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         angle = rng.uniform(-0.6, 0.6)
@@ -124,7 +124,7 @@ class _Light:
 
 
 class _Object:
-    """An ellipse or a rounded box with a piece of a photograph on it, which crosses the frame."""
+    """An ellipse or a rounded box, textured with a piece of a photograph, that crosses the frame."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int, count: int, index: int) -> None:
         source = data.astronaut() if index % 2 else data.chelsea()
@@ -155,12 +155,12 @@ class _Object:
 
 
 def _picture(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Levels of a photograph of another size, float64 `(H, W, 3)`; a fifth of the range is left for brighter light."""
+    """Return a resized photograph, float64 `(H, W, 3)`; a fifth of the range is reserved for brighter light."""
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX), float) * 0.8
 
 
 def _smooth(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
-    """A smooth random field within [-1, 1]; it changes over `scale` widths."""
+    """Return a smooth random field within [-1, 1] with correlation length `scale` in widths."""
     field = gaussian_filter(rng.standard_normal((height, width)), scale * width, mode="reflect")
     return field / np.abs(field).max()
 
@@ -170,7 +170,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 
 def write_scene(scene: MadeScene, folder: Path) -> None:
-    """Write the frames and the masks, one PNG each."""
+    """Write the frames and the masks, one PNG per frame."""
     for name, pictures in (("frames", scene.frames), ("masks", scene.masks.astype(np.uint8) * 255)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index, picture in enumerate(pictures):
@@ -178,14 +178,14 @@ def write_scene(scene: MadeScene, folder: Path) -> None:
 
 
 def main() -> None:
-    """Write one scene."""
+    """Generate and write one scene."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--still-light", action="store_true", help="light that does not drift")
-    parser.add_argument("--still-leaves", action="store_true", help="leaves that do not wave")
+    parser.add_argument("--still-light", action="store_true", help="constant light")
+    parser.add_argument("--still-leaves", action="store_true", help="leaves that do not move")
     options = parser.parse_args()
     height, width = options.size
     light, leaves = not options.still_light, not options.still_leaves

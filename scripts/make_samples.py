@@ -1,8 +1,8 @@
-"""Make the photographs of `data/` from those that come with scikit-image: crop, resize (Lanczos), save as PNG.
-
-The pictures are free of rights; `data/README.md` says where each comes from.
+"""Create the photographs of `data/` from those of scikit-image: crop, resize (Lanczos), save as PNG.
 
     python scripts/make_samples.py
+
+The pictures are free of copyright; `data/README.md` lists their sources.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "data"
 
 
 class Sample(NamedTuple):
-    box: tuple[int, int, int, int]  # left, top, right, bottom: what is kept of the original, in its pixels
-    size: tuple[int, int]  # width, height of the sample
+    box: tuple[int, int, int, int]  # crop (left, top, right, bottom) in pixels of the original
+    size: tuple[int, int]  # (width, height) of the sample
 
 
 SAMPLES = {

@@ -1,11 +1,10 @@
-"""PSNR over the ratio α: sizes × widths × levels × photographs, the default among them, as in docs/alpha.md.
-
-Each point is a run of ``dop fit`` with one of the bundled configs; the same command goes on where it was stopped.
+"""Measure the PSNR as a function of α for sizes × widths × levels × photographs, as in docs/alpha.md.
 
     python scripts/measure_alpha.py --out alpha --sizes 64 --alphas 380 1520
     python scripts/measure_alpha.py --out alpha --sizes 64 --alphas 100 400 --config image --iterations 3000
 
-The first is what dop recover does, the second the paper's method.
+Each point is a run of ``dop fit`` with one of the bundled configs; the same command continues an interrupted
+measurement. The first command uses the method of dop recover, the second one the method of the paper.
 """
 
 import argparse
@@ -38,7 +37,7 @@ NOISE = "dop_lightning.problems.noise.SaltAndPepper"
 
 
 def default(config: dict[str, Any], side: int) -> float:
-    """The default α of a colour image of so many pixels a side, under a config."""
+    """Return the default α of a colour image with this side, for a config."""
     made = config.get("theta_optimizer")
     optimizer = None
     if made is not None:
@@ -50,7 +49,7 @@ def default(config: dict[str, Any], side: int) -> float:
 
 
 def measure(options: argparse.Namespace, config: dict[str, Any], side: int, width: int, alpha: float) -> Path:
-    """The run of one size, width and α; its folder."""
+    """Run one size, width and α, and return the folder of the run."""
     folder: Path = options.out / f"{options.config}-{side}-{width}-{alpha:g}"
     model = {
         **config["model"],
@@ -82,7 +81,7 @@ def measure(options: argparse.Namespace, config: dict[str, Any], side: int, widt
 
 
 def table(options: argparse.Namespace, side: int, width: int, folders: dict[str, Path]) -> list[dict[str, Any]]:
-    """A row a level: the mean PSNR at each α, and what the default loses against the best of each case."""
+    """Return one row per level: the mean PSNR at each α, and the loss of the default against the best of each case."""
     found = {alpha: read_results(folder) for alpha, folder in folders.items()}
     rows = []
     for level in options.levels:
@@ -102,21 +101,23 @@ def table(options: argparse.Namespace, side: int, width: int, folders: dict[str,
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", default="refine", choices=["refine", "image"], help="of configs/")
+    parser.add_argument(
+        "--config", default="refine", choices=["refine", "image"], help="config in configs/; default: %(default)s"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--widths", type=int, nargs="+", default=[32])
     parser.add_argument("--levels", type=float, nargs="+", default=[0.1, 0.5, 0.7])
     parser.add_argument("--images", nargs="+", default=["astronaut", "chelsea", "coffee"])
-    parser.add_argument("--alphas", type=float, nargs="*", default=[], help="besides the default")
+    parser.add_argument("--alphas", type=float, nargs="*", default=[], help="values of α in addition to the default")
     parser.add_argument("--iterations", type=int, default=1000)
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run what is missing, print the table."""
+    """Run the missing points, and print the table."""
     runner.prepare()
     options = parse()
     files = [config_folder() / f"{name}.yaml" for name in dict.fromkeys(("image", options.config))]
@@ -130,7 +131,7 @@ def main() -> int:
             rows += table(options, side, width, folders)
         columns = [("side", "side", "d"), ("width", "width", "d"), ("level", "level", ".1f")]
         columns += [(name, f"α={alpha:.0f}", ".2f") for name, alpha in alphas.items()]
-        columns += [("loss", f"{own:.0f}, the default, loses", ".2f"), ("most", "at most", ".2f")]
+        columns += [("loss", f"loss of {own:.0f}, the default", ".2f"), ("most", "at most", ".2f")]
         print(render_table(rows, columns))
     return 0
 

@@ -1,19 +1,21 @@
-"""How well calibrated is the probability that an entry is corrupted? One table, resumable.
+"""Measure the calibration of the probability that an entry is corrupted. Resumable.
 
     python scripts/measure_calibration.py --out calibration.csv --preset quick --size 96
     python scripts/measure_calibration.py --out calibration.csv --preset default --size 128 --images coffee rocket
-    python scripts/measure_calibration.py --out calibration.csv --table     # what is there already
+    python scripts/measure_calibration.py --out calibration.csv --table     # only the table of finished rows
 
-Crops of scikit-image's photographs at their own resolution get salt and pepper or random values, in 8 bits, and are
-recovered. An entry is corrupted if it differs from the truth. Two probabilities are measured on all entries: 1 − w,
-with the w by which the image was recovered, and the calibrated one, written as `corruption_probability`. Of each:
+Full-resolution crops of photographs of scikit-image are corrupted by salt and pepper or random values, with 8 bits, and
+recovered. An entry is corrupted if it differs from the truth. Two probabilities are evaluated on all entries: 1 − w,
+with the weight w that the recovery uses, and the calibrated one, which is saved as `corruption_probability`. The table
+lists two measures of each:
 
-- ECE, the expected calibration error: the mean, over 15 bins of equal width and by their entries, of the distance from
-  the mean probability in a bin to the share of its entries that are corrupted;
+- ECE, the expected calibration error: the mean, over 15 bins of equal width weighted by their entries, of the distance
+  between the mean probability of a bin and the fraction of its entries that are corrupted;
 - the Brier score, the mean square of the probability minus 1 for corrupted entries, minus 0 for others.
 
-The rows are kept in the CSV file: the same command goes on where it was stopped. The table has the mean over the
-images, and in parentheses the largest ECE. The settings of the calibration were chosen on astronaut and chelsea.
+The rows are saved in the CSV file, and the same command continues an interrupted measurement. The table has the mean
+over the images, and in parentheses the largest ECE. The settings of the calibration were chosen on astronaut and
+chelsea.
 """
 
 import argparse
@@ -42,14 +44,14 @@ NOISES = {"salt-and-pepper": SaltAndPepper, "random-values": RandomValuedImpulse
 LEVELS = {"salt-and-pepper": (0.1, 0.3, 0.5), "random-values": (0.1, 0.3)}
 
 IMAGES = ("coffee", "rocket", "camera")
-"""Not those that anything was tuned on."""
+"""Images that were not used for tuning."""
 
 KEYS = ("preset", "size", "noise", "level", "image")
 MEASURES = ("corrupted", "mean_w", "mean_p", "ece_w", "ece_p", "brier_w", "brier_p", "seconds")
 
 
 def calibration_error(probability: Tensor, happened: Tensor) -> float:
-    """ECE of probabilities, any shape, of what has happened or not, bool.
+    """Return the ECE of probabilities (any shape) with respect to outcomes (bool).
 
     >>> calibration_error(torch.tensor([0.9, 0.9, 0.1, 0.1]), torch.tensor([True, True, False, True]))
     0.25
@@ -61,19 +63,19 @@ def calibration_error(probability: Tensor, happened: Tensor) -> float:
 
 
 def brier_score(probability: Tensor, happened: Tensor) -> float:
-    """Mean square of their difference."""
+    """Return the mean squared difference."""
     return float((probability.double() - happened.double()).square().mean())
 
 
 def observe(image: str, size: int, noise: Noise) -> tuple[Tensor, Tensor]:
-    """The truth and the observation, in 8 bits; one draw for all levels."""
+    """Return the truth and the observation, in 8 bits, with the same random draw for all levels."""
     clean = crop_tensor(image, size)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{image} {size}".encode()))
     return clean, (noise.corrupt(clean, generator).observation * 255).round() / 255
 
 
 def measure(options: argparse.Namespace, noise: str, level: float, image: str) -> dict[str, Any]:
-    """One row."""
+    """Compute one row."""
     truth, observed = observe(image, options.size, NOISES[noise](level))
     corrupted = observed != truth
     preset = PRESETS[options.preset]
@@ -98,7 +100,7 @@ def measure(options: argparse.Namespace, noise: str, level: float, image: str) -
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of the file, none where there is no file."""
+    """Return the rows of the file; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -106,7 +108,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row."""
+    """Append a row."""
     is_new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*KEYS, *MEASURES], lineterminator="\n")
@@ -116,12 +118,12 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def key_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a row is of."""
+    """Return the key of a row."""
     return tuple(str(row[key]) for key in KEYS)
 
 
 def table(rows: Sequence[dict[str, str]]) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Yield the lines of a Markdown table."""
     yield "| preset, size | noise | images | corrupted | ECE of 1 − w | ECE | Brier of 1 − w | Brier |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
@@ -139,21 +141,21 @@ def table(rows: Sequence[dict[str, str]]) -> Iterator[str]:
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="CSV file with a row per recovery")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file, one row per recovery")
     parser.add_argument("--images", nargs="+", default=IMAGES, help="names in skimage.data; default: %(default)s")
     parser.add_argument("--size", type=int, default=96, help="side of the crops in pixels; default: %(default)s")
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=list(NOISES), help="default: both")
-    parser.add_argument("--levels", nargs="+", type=float, help="shares of corrupted entries; default: 0.1 to 0.5")
+    parser.add_argument("--levels", nargs="+", type=float, help="fractions of corrupted entries; default: 0.1 to 0.5")
     parser.add_argument("--preset", choices=[name for name in PRESETS if PRESETS[name].refined], default="quick")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; default: %(default)s")
-    parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; default: %(default)s")
+    parser.add_argument("--table", action="store_true", help="only print the table of finished rows")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure what is missing, and print the table."""
+    """Measure the missing rows, and print the table."""
     options = parse()
     torch.set_num_threads(options.threads)
     done = {key_of(row) for row in read(options.out)}

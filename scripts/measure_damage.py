@@ -1,12 +1,11 @@
-"""Measure how well structured damage is found: the F1 of its support, from the damaged image alone.
+"""Measure the detection of structured damage: F1 score of the support that is estimated from the damaged image.
 
     python scripts/measure_damage.py --out runs/damage
 
-One row for each kind of damage, one column for each photograph of scikit-image (256×256 pixels of its middle), and
-``results.csv`` in the folder. The first rows are the share that is found in the undamaged photograph, and the option
-that ``auto`` suggests for it. ``--undamaged`` prints these rows alone, ``--psnr``
-also recovers each image, with ``--damage points`` and with the option that is measured, by the preset ``quick``; it
-needs minutes.
+The table has one row per kind of damage, and one column per photograph of scikit-image (central 256×256 pixels); the
+folder contains ``results.csv``. The first rows list the fraction detected in the undamaged photographs, and the option
+that ``auto`` suggests for them. ``--undamaged`` prints only these rows. ``--psnr`` also recovers each image with the
+preset ``quick``, with ``--damage points`` and with the option of the row, which takes minutes.
 """
 
 import argparse
@@ -26,16 +25,16 @@ from dop_lightning.problems.noise import DeadLines, Mixture, Noise, NoNoise, Sal
 from dop_lightning.problems.randomness import stream
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
-"""The first three are what the detectors were made with."""
+"""The detectors were developed with the first three."""
 
 OPTIONS = ("auto", "scratches", "rectangles", "dust", "text")
-"""What is looked for in undamaged photographs."""
+"""Kinds of damage to detect in undamaged photographs."""
 
 UNSEEN = -7.0
-"""A value that no image has: what has it is the support."""
+"""A value outside the range of images, which marks the support."""
 
 KINDS: dict[str, tuple[str, Noise, Noise]] = {}
-"""Of each kind of damage: the option, the noise, and the same noise with the value :data:`UNSEEN`."""
+"""For each kind of damage: the option, the noise, and the same noise with the value :data:`UNSEEN`."""
 for _value in (0.0, 0.5, 1.0, "random", "noise"):
     for _per in ("pixel", "entry"):
         _name = f"lines {_value}" + (" one channel" if _per == "entry" else "")
@@ -74,7 +73,7 @@ for _value, _name in ((0.0, "dark"), (1.0, "bright")):
 
 
 def damaged(image: Tensor, kind: str, seed: int, impulses: float) -> tuple[Tensor, Tensor]:
-    """The damaged image, of 8 bits, and the support of the structured damage."""
+    """Return the damaged 8-bit image, and the support of the structured damage."""
     _, noise, marked = KINDS[kind]
     support = marked.corrupt(image, stream(seed, "corruption")).observation == UNSEEN
     besides = SaltAndPepper(impulses) if impulses else NoNoise()
@@ -83,12 +82,12 @@ def damaged(image: Tensor, kind: str, seed: int, impulses: float) -> tuple[Tenso
 
 
 def f1(found: Tensor, support: Tensor) -> float:
-    """2·|both| / (|found| + |support|)."""
+    """Return 2·|both| / (|found| + |support|)."""
     return 2 * float((found & support).sum()) / max(1.0, float(found.sum() + support.sum()))
 
 
 def gain(image: Tensor, observation: Tensor, damage: str) -> tuple[float, float]:
-    """The PSNR of the recovery with isolated damage alone, and with an option, in dB."""
+    """Return the PSNR in dB of the recovery for isolated damage only, and with an option."""
     array = observation.permute(1, 2, 0).numpy()
     scores = []
     for option in ("points", damage):
@@ -101,14 +100,16 @@ def gain(image: Tensor, observation: Tensor, damage: str) -> tuple[float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--impulses", type=float, default=0.0, help="share of salt and pepper besides")
+    parser.add_argument(
+        "--impulses", type=float, default=0.0, help="fraction of additional salt and pepper; default: %(default)s"
+    )
     parser.add_argument("--side", type=int, default=256, help="default: %(default)s")
-    parser.add_argument("--undamaged", action="store_true", help="undamaged photographs only")
-    parser.add_argument("--psnr", action="store_true", help="recover the images as well")
+    parser.add_argument("--undamaged", action="store_true", help="only measure undamaged photographs")
+    parser.add_argument("--psnr", action="store_true", help="also recover the images")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

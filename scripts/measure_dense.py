@@ -1,12 +1,12 @@
-"""How close is the estimated standard deviation of dense noise? One table.
+"""Compare the estimated standard deviation of dense noise with the true one.
 
     OMP_NUM_THREADS=1 python scripts/measure_dense.py
     OMP_NUM_THREADS=1 python scripts/measure_dense.py --preset default --size 256
 
-Crops of scikit-image's photographs at their own resolution get Gaussian noise, then salt and pepper. Photographs are
-noisy themselves: their own noise is estimated from the clean crop by `skimage.restoration.estimate_sigma` (the median
-of wavelet coefficients; Donoho and Johnstone, 1994), the mean over the channels. The last column is the estimate
-divided by the root of the sum of both variances. Values are shares of the range.
+Full-resolution crops of photographs of scikit-image are corrupted by Gaussian noise, then by salt and pepper.
+Photographs already contain noise, which `skimage.restoration.estimate_sigma` estimates from the clean crop (median of
+wavelet coefficients; Donoho and Johnstone, 1994), averaged over the channels. The last column is the estimate divided
+by the root of the sum of both variances. Values are fractions of the range.
 """
 
 import argparse
@@ -27,7 +27,7 @@ IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def estimated(preset_name: str, image: str, size: int, std: float, level: float) -> tuple[float, float]:
-    """The photograph's own noise, and what the preset estimates of the corrupted one."""
+    """Return the noise of the photograph, and the estimate of the preset for the corrupted one."""
     clean = crop_tensor(image, size)
     noise = Mixture([GaussianNoise(std), SaltAndPepper(level)])
     generator = torch.Generator().manual_seed(zlib.crc32(f"{image} {size}".encode()))
@@ -42,11 +42,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", default=IMAGES, help=f"names in skimage.data; default: {IMAGES}")
     parser.add_argument("--size", type=int, default=128, help="side of the crops in pixels; default: 128")
-    parser.add_argument("--std", type=float, nargs="+", default=[0.05, 0.1], help="of the added noise")
-    parser.add_argument("--level", type=float, default=0.3, help="share of salt and pepper; default: 0.3")
+    parser.add_argument(
+        "--std", type=float, nargs="+", default=[0.05, 0.1], help="standard deviations of the added noise"
+    )
+    parser.add_argument("--level", type=float, default=0.3, help="fraction of salt and pepper; default: 0.3")
     parser.add_argument("--preset", choices=["quick", "default", "best"], default="quick")
     options = parser.parse_args()
-    print("| image | added σ | own noise | together | estimated | ratio |")
+    print("| image | added σ | noise of the photograph | total | estimated | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     for std in options.std:
         for image in options.images:

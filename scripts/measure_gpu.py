@@ -1,11 +1,11 @@
-"""Measure everything that is claimed about a GPU, in under 8 minutes of an H100, without a network.
+"""Verify all claims about GPUs in under 8 minutes on an H100, without network access.
 
     sh scripts/measure_gpu.sh F16.png OUT          # F16: 512×512 pixels, in colour, clean
-    sh scripts/measure_gpu.sh F16.png OUT --dry    # tiny sizes, without bars; --device cpu works as well
+    sh scripts/measure_gpu.sh F16.png OUT --dry    # tiny sizes, without limits; --device cpu works as well
 
-Each line is a claim with its verdict: PASS, FAIL, or «not measured» with the reason. Each part runs in a process of its
-own, within a time limit, so an error that leaves CUDA unusable does not reach the next part; a dry run has one process.
-``OUT/results.json`` has all claims and the machine. The exit status is 1 if a claim fails.
+Each line is a claim with its verdict: PASS, FAIL, or “not measured” with the reason. Each part runs in a separate
+process with a time limit, so that an error that leaves CUDA unusable does not affect the next part; a dry run uses one
+process. ``OUT/results.json`` contains all claims and the machine. The exit status is 1 if a claim fails.
 """
 
 import argparse
@@ -45,14 +45,14 @@ from dop_lightning.problems.problem import ProblemBatch
 ROOT = Path(__file__).resolve().parents[1]
 
 LIMITS = {"smoke": 90, "tests": 100, "images": 75, "batches": 50, "matrices": 75, "paper": 75}
-"""Seconds of each part."""
+"""Time limit of each part in seconds."""
 
 PAPER_PSNR = 31.6
-"""The paper's PSNR of F16 with half of its values destroyed, in dB."""
+"""PSNR of the paper for F16 with half of its values corrupted, in dB."""
 
 
 class Sizes(NamedTuple):
-    """What is measured: sides and widths of images, iterations, sizes of matrices."""
+    """Sizes of the measurements: sides and widths of images, iterations, sizes of matrices."""
 
     side: int = 512
     width: int = 128
@@ -65,14 +65,14 @@ class Sizes(NamedTuple):
     tiles: int = 16
     n: int = 4000
     rival_seconds: float = 30.0
-    most_iterations: int | None = None  # those of a preset
+    most_iterations: int | None = None  # None: as in the preset
 
 
 DRY = Sizes(64, 2, 1, 4, 1, 1, 64, 2, 2, 100, 2.0, 4)
 
 
 class Setting(NamedTuple):
-    """What a measurement is given."""
+    """Arguments of a measurement."""
 
     device: str
     image: Path
@@ -81,28 +81,28 @@ class Setting(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """Full or tiny."""
+        """Full or tiny sizes."""
         return DRY if self.dry else Sizes()
 
 
 class Bar(NamedTuple):
-    """A limit, by a part of the device's name; «» is for every device."""
+    """A limit by device, which is identified by a part of its name; an empty name applies to all devices."""
 
     sign: str  # ≤ or ≥
     values: Mapping[str, float]
     unit: str
 
     def on(self, device: str) -> float | None:
-        """Return the limit on a device, if there is one."""
+        """Return the limit for a device, if any."""
         return next((value for name, value in self.values.items() if name in device), None)
 
     def is_kept(self, value: float, limit: float) -> bool:
-        """Return whether a value is within the limit."""
+        """Return whether a value satisfies the limit."""
         return value <= limit if self.sign == "≤" else value >= limit
 
 
 class Claim(NamedTuple):
-    """Something to measure. Without a bar it holds if nothing is raised."""
+    """A claim to verify. Without a limit, it holds if no error is raised."""
 
     part: str
     name: str
@@ -114,7 +114,7 @@ class Claim(NamedTuple):
 
 
 def observed(setting: Setting, side: int, count: int = 1) -> ProblemBatch:
-    """The image with half of its values destroyed, by several seeds."""
+    """Return the image with half of its values corrupted, with several seeds."""
     noise = SaltAndPepper(0.5)
     data = ImageDataModule(str(setting.image), noise=noise, resize=(side, side), seeds=count, batch_size=None)
     data.setup()
@@ -122,12 +122,12 @@ def observed(setting: Setting, side: int, count: int = 1) -> ProblemBatch:
 
 
 def begun(problems: ProblemBatch, width: int) -> BatchState:
-    """The default method for images, in bf16."""
+    """Return the initial state of the default method for images, in bf16."""
     return BatchState(PRESETS["best"].method(width, "bf16"), problems, TAU)  # type: ignore[arg-type]
 
 
 def seconds_each(setting: Setting, loops: list[tuple[Loop, int]]) -> list[float]:
-    """Seconds of an iteration of loops that take turns, medians of all rounds; each does as many iterations."""
+    """Return the seconds per iteration of loops that take turns, as medians over the rounds."""
     for loop, iterations in loops:
         loop(min(setting.sizes.warm_up, iterations))
     found: list[list[float]] = [[] for _ in loops]
@@ -141,7 +141,7 @@ def seconds_each(setting: Setting, loops: list[tuple[Loop, int]]) -> list[float]
 
 @cache
 def iteration(setting: Setting) -> tuple[float, float]:
-    """Seconds of an iteration, and of one of plain code in eager float32 (TF32 on a GPU)."""
+    """Return the seconds of an iteration, and of one of plain code in eager float32 (TF32 on a GPU)."""
     sizes, problems = setting.sizes, observed(setting, setting.sizes.side)
     ours, plain = begun(problems, sizes.width).advance, plain_loop(problems.observation, sizes.width)
     first, second = seconds_each(setting, [(ours, sizes.iterations), (plain, sizes.plain_iterations)])
@@ -158,9 +158,9 @@ def over_plain(setting: Setting) -> float:
 
 
 def memory_over_plain(setting: Setting) -> float:
-    """Peak memory over that of plain code, each beyond what there was before."""
+    """Return the peak memory relative to that of plain code, each less the memory in use before."""
     if setting.device == "cpu":
-        raise Unmeasured("memory of a GPU is needed")
+        raise Unmeasured("this needs a GPU")
     sizes, problems = setting.sizes, observed(setting, setting.sizes.side)
     peaks = []
     for make in (lambda: begun(problems, sizes.width).advance, lambda: plain_loop(problems.observation, sizes.width)):
@@ -173,7 +173,7 @@ def memory_over_plain(setting: Setting) -> float:
 
 
 def together(setting: Setting) -> float:
-    """How many times as fast tiles are in one batch as one after the other."""
+    """Return the speedup of tiles in one batch over tiles one after the other."""
     sizes, problems = setting.sizes, observed(setting, setting.sizes.tile, setting.sizes.tiles)
     batch, alone = (begun(chosen, sizes.tile_width).advance for chosen in (problems, problems.select([0])))
     one, all_of_them = seconds_each(setting, [(alone, sizes.iterations), (batch, sizes.iterations)])
@@ -181,7 +181,7 @@ def together(setting: Setting) -> float:
 
 
 def separation(problems: ProblemBatch) -> Iterator[Tensor]:
-    """X̂ of ``dop separate`` after each of its iterations."""
+    """Yield X̂ after each iteration of ``dop separate``."""
     state = RobustSeparation().begin(problems)
     while not state.finished():
         state.advance(1)
@@ -189,23 +189,25 @@ def separation(problems: ProblemBatch) -> Iterator[Tensor]:
 
 
 def over_ialm(setting: Setting) -> float:
-    """Time of IALM with full SVDs to a relative error of 1e-3, over that of ``dop separate``; a lower bound if the
-    former is stopped before."""
+    """Return the time of IALM with full SVDs to a relative error of 1e-3, relative to that of ``dop separate``.
+
+    The result is a lower bound if IALM is stopped before.
+    """
     n = setting.sizes.n
     data = MatrixDataModule(n=n, rank=max(1, n // 50), noise=GrossOutliers(0.1), seeds=2)
     data.setup()
     limit = setting.sizes.rival_seconds
-    for problem in data.problems:  # the first one warms up
+    for problem in data.problems:  # the first one is a warm-up
         ours = time_to_error(separation, problem, setting.device, 1e-3, limit)["reached"].get(1e-3)
     assert ours is not None, "dop separate does not reach an error of 1e-3"
     ialm = partial(convex, partial(InexactALM, precision="float32"))
-    torch.linalg.svd(torch.eye(64, device=setting.device))  # loads the library, which is not the solver's time
+    torch.linalg.svd(torch.eye(64, device=setting.device))  # load the library before timing the solver
     found = time_to_error(ialm, data.problems[-1], setting.device, 9e-4, limit)
     return found["reached"].get(1e-3, found["errors"][-1][0]) / ours
 
 
 def seconds_to_paper(setting: Setting) -> float:
-    """Seconds of the preset ``best`` until the paper's PSNR, captures included."""
+    """Return the seconds of the preset ``best`` until it reaches the PSNR of the paper, including captures."""
     sizes, problems = setting.sizes, observed(setting, setting.sizes.side)
     truth = problems.problems[0].truth
     assert truth is not None
@@ -218,11 +220,11 @@ def seconds_to_paper(setting: Setting) -> float:
         best = max(best, -10 * torch.tensor(error).log10().item())
         if best >= PAPER_PSNR or setting.dry:
             return clock(setting.device) - begin
-    raise AssertionError(f"{best:.2f} dB after {most} iterations, the paper has {PAPER_PSNR}")
+    raise AssertionError(f"{best:.2f} dB after {most} iterations, below {PAPER_PSNR} dB of the paper")
 
 
 def seconds_of_default(setting: Setting) -> float:
-    """Seconds of ``recover_image`` with its default settings."""
+    """Return the seconds of ``recover_image`` with its default settings."""
     y = observed(setting, setting.sizes.side).observation[0]
     given = (255 * y).round().byte().movedim(0, -1).cpu().numpy()
     small = {"width": setting.sizes.width} if setting.dry else {}
@@ -234,13 +236,13 @@ def seconds_of_default(setting: Setting) -> float:
 
 
 def failed_tests(setting: Setting) -> float:
-    """How many of the tests marked gpu fail; all have to run."""
+    """Return the number of failing tests marked ``gpu``; at least one test must run."""
     if setting.device == "cpu":
-        raise Unmeasured("they need a GPU")
+        raise Unmeasured("these tests need a GPU")
     report = setting.out / "tests.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", f"--junitxml={report}"]
-    # settings of plugins that may not be installed
+    # replace settings of plugins that may not be installed
     command += ["-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=", "-q"]
     if not torch.backends.cuda.is_built():
         command += ["-p", "tests.pretend_cuda.plugin"]
@@ -249,7 +251,9 @@ def failed_tests(setting: Setting) -> float:
     else:
         command += ["tests/engine", "tests/model/signals/unet", "tests/problems/test_randomness.py"]
         command += [f"tests/gpu/test_{name}.py" for name in ("images", "matrices", "memory", "methods", "verbs")]
-    environment = {name: value for name, value in os.environ.items() if name != "DOP_PRETEND_CUDA"}  # for the plugin
+    environment = {
+        name: value for name, value in os.environ.items() if name != "DOP_PRETEND_CUDA"
+    }  # the plugin sets it
     with (setting.out / "tests.txt").open("w", encoding="utf-8") as said:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
     assert report.is_file(), f"pytest ended with status {done.returncode}, see {said.name}"
@@ -267,20 +271,20 @@ EVERY = ""
 CLAIMS = [
     *(Claim("smoke", name, partial(smoke, claim)) for name, claim in gpu_claims.CLAIMS.items()),
     Claim("tests", "failed tests marked gpu", failed_tests, Bar("≤", {EVERY: 0}, "")),
-    Claim("images", "an iteration at 512², width 128, bf16", milliseconds, Bar("≤", {"H200": 4.0, "H100": 5.0}, "ms")),
-    Claim("images", "its speed over plain eager TF32", over_plain, Bar("≥", {EVERY: 4.0}, "×")),
-    Claim("images", "its peak memory over plain eager TF32", memory_over_plain, Bar("≤", {EVERY: 0.6}, "×")),
-    Claim("batches", "16 tiles of 128², width 64, over one by one", together, Bar("≥", {EVERY: 6.0}, "×")),
-    Claim("matrices", "n = 4000, to 1e-3, over IALM with full SVDs", over_ialm, Bar("≥", {EVERY: 20.0}, "×")),
+    Claim("images", "iteration at 512², width 128, bf16", milliseconds, Bar("≤", {"H200": 4.0, "H100": 5.0}, "ms")),
+    Claim("images", "speedup over plain eager TF32", over_plain, Bar("≥", {EVERY: 4.0}, "×")),
+    Claim("images", "peak memory relative to plain eager TF32", memory_over_plain, Bar("≤", {EVERY: 0.6}, "×")),
+    Claim("batches", "speedup of 16 tiles of 128², width 64, in one batch", together, Bar("≥", {EVERY: 6.0}, "×")),
+    Claim("matrices", "speedup over IALM with full SVDs, n = 4000, to 1e-3", over_ialm, Bar("≥", {EVERY: 20.0}, "×")),
     Claim("paper", "F16 at 512², the default settings", seconds_of_default, Bar("≤", {EVERY: 15.0}, "s")),
-    Claim("paper", "F16 at 512², best, to the paper's 31.6 dB", seconds_to_paper, Bar("≤", {EVERY: 15.0}, "s")),
+    Claim("paper", "F16 at 512², preset best, to the paper's 31.6 dB", seconds_to_paper, Bar("≤", {EVERY: 15.0}, "s")),
 ]
 
 # ------------------------------------------------------------------------------------------------------------ verdicts
 
 
 def verdict(claim: Claim, setting: Setting, device: str) -> dict[str, Any]:
-    """Measure a claim, and return its row."""
+    """Verify a claim, and return its row."""
     row: dict[str, Any] = {"part": claim.part, "claim": claim.name}
     limit = claim.bar.on(device) if claim.bar else None
     if claim.bar:
@@ -300,21 +304,21 @@ def verdict(claim: Claim, setting: Setting, device: str) -> dict[str, Any]:
         elif setting.dry and claim.part != "tests":
             row |= {"verdict": "not measured", "said": "sizes are tiny"}
         elif limit is None:
-            row |= {"verdict": "not measured", "said": f"{value:.3g} {claim.bar.unit}, no bar for {device}"}
+            row |= {"verdict": "not measured", "said": f"{value:.3g} {claim.bar.unit}, no limit for {device}"}
         else:
             kept = claim.bar.is_kept(float(value), limit)
-            said = f"{value:.3g} {claim.bar.unit}, bar {claim.bar.sign} {limit:g}"
+            said = f"{value:.3g} {claim.bar.unit}, limit {claim.bar.sign} {limit:g}"
             row |= {"verdict": "PASS" if kept else "FAIL", "said": said}
     return row | {"seconds": round(time.perf_counter() - begin, 2)}
 
 
 def device_name(setting: Setting) -> str:
-    """What bars are looked up by."""
+    """Return the name by which limits are looked up."""
     return torch.cuda.get_device_name() if setting.device == "cuda" else "cpu"
 
 
 def run_here(part: str, setting: Setting) -> None:
-    """Measure a part in this process, a line and a row for each claim."""
+    """Measure a part in this process, and print and save a row for each claim."""
     prepare()
     name = device_name(setting)
     with (setting.out / f"{part}.jsonl").open("w", encoding="utf-8") as file:
@@ -326,7 +330,7 @@ def run_here(part: str, setting: Setting) -> None:
 
 
 def run_apart(part: str, setting: Setting, limit: float) -> str:
-    """Measure a part in a process of its own, and return how it ended."""
+    """Measure a part in a separate process, and describe how it ended."""
     command = [sys.executable, __file__, str(setting.image), str(setting.out), "--part", part]
     command += ["--device", setting.device, *(["--dry"] if setting.dry else [])]
     process = subprocess.Popen(command, start_new_session=True)
@@ -336,12 +340,12 @@ def run_apart(part: str, setting: Setting, limit: float) -> str:
         return f"not finished within {limit:g} s"
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it has started
+            os.killpg(process.pid, signal.SIGKILL)  # including its children
             process.wait()
 
 
 def rows_of(part: str, setting: Setting, end: str) -> list[dict[str, Any]]:
-    """Return the rows of a part; claims without one have failed."""
+    """Return the rows of a part; claims without a row count as failed."""
     file = setting.out / f"{part}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     rows = {row["claim"]: row for row in map(json.loads, lines)}
@@ -353,7 +357,7 @@ def rows_of(part: str, setting: Setting, end: str) -> list[dict[str, Any]]:
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """A row as text."""
+    """Format a row."""
     took = f" ({row['seconds']:.1f} s)" if "seconds" in row else ""
     return f"{row['verdict']:<13}{row['part']}: {row['claim']}: {row['said']}{took}"
 
@@ -361,11 +365,11 @@ def line(row: Mapping[str, Any]) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path, help="F16, 512×512 pixels, in colour, clean")
-    parser.add_argument("out", type=Path, help="folder of results.json")
-    parser.add_argument("--dry", action="store_true", help="tiny sizes: check that everything runs")
+    parser.add_argument("out", type=Path, help="folder for results.json")
+    parser.add_argument("--dry", action="store_true", help="use tiny sizes, to check that everything runs")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu needs --dry")
     parser.add_argument("--parts", nargs="+", choices=LIMITS, default=list(LIMITS), help="default: all")
-    parser.add_argument("--part", choices=LIMITS, help=argparse.SUPPRESS)  # in this process
+    parser.add_argument("--part", choices=LIMITS, help=argparse.SUPPRESS)  # run this part in this process
     options = parser.parse_args()
     if not options.image.is_file():
         parser.error(f"{options.image} does not exist")
@@ -390,7 +394,7 @@ def main() -> int:
         (setting.out / f"{part}.jsonl").unlink(missing_ok=True)
         if setting.dry:
             run_here(part, setting)
-            end = "there is no result"
+            end = "no result"
         else:
             end = run_apart(part, setting, LIMITS[part])
         rows += rows_of(part, setting, end)

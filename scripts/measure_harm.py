@@ -1,9 +1,10 @@
-"""What becomes of images without damage, and with little of it? PSNR in dB; `unchanged` is to the bit.
+"""Measure the effect of recovery on images without damage, and with 1 % damage: PSNR in dB, or `unchanged`.
 
     OMP_NUM_THREADS=1 python scripts/measure_harm.py --out harm.csv
 
-Crops of scikit-image's pictures at their own resolution, and drawings that Pillow makes. Each is recovered as it is,
-and with 1 % salt and pepper. Rows are appended to the file; the same command goes on where it was stopped.
+The images are full-resolution crops of pictures of scikit-image, and drawings generated with Pillow. Each is recovered
+without damage, and with 1 % salt and pepper. `unchanged` means that all bits are equal. Rows are appended to the file;
+the same command continues an interrupted measurement.
 """
 
 import argparse
@@ -30,7 +31,7 @@ LEVEL = 0.01
 
 
 def line_art(side: int) -> np.ndarray:
-    """Black lines of 1 to 3 pixels, and an ellipse, on white."""
+    """Return black lines of 1 to 3 pixels, and an ellipse, on white."""
     image = Image.new("L", (side, side), 255)
     draw, rng = ImageDraw.Draw(image), np.random.default_rng(0)
     for width in (1, 1, 2, 3, 1, 2):
@@ -40,7 +41,7 @@ def line_art(side: int) -> np.ndarray:
 
 
 def screenshot(side: int) -> np.ndarray:
-    """A window with a title, buttons and lines of text, in colour."""
+    """Return a window with a title, buttons and lines of text, in colour."""
     image = Image.new("RGB", (side, side), (236, 236, 240))
     draw = ImageDraw.Draw(image)
     draw.rectangle([0, 0, side, 14], fill=(48, 84, 150))
@@ -72,13 +73,13 @@ IMAGES: dict[str, Callable[[int], np.ndarray]] = {
 
 
 def score(image: np.ndarray, truth: np.ndarray) -> float:
-    """PSNR in dB, infinite for equal images."""
+    """Return the PSNR in dB, infinite for equal images."""
     pair = (torch.from_numpy(each[None].astype(np.float64)) for each in (image, truth))
     return float(psnr(*pair, 255))
 
 
 def damaged(image: np.ndarray, name: str) -> np.ndarray:
-    """With black and white entries."""
+    """Set a fraction of the entries to black or white."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     hit = rng.random(image.shape) < LEVEL
     return np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
@@ -90,11 +91,11 @@ def told(decibels: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="CSV file with a row per image")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file, one row per image")
     parser.add_argument("--images", nargs="+", choices=list(IMAGES), default=list(IMAGES), metavar="NAME")
     parser.add_argument("--size", type=int, default=96, help="side in pixels; default: %(default)s")
     parser.add_argument("--preset", choices=[name for name in PRESETS if PRESETS[name].refined], default="quick")
-    parser.add_argument("--iterations", type=int, help="default: those of the preset")
+    parser.add_argument("--iterations", type=int, help="number of iterations; default: as in the preset")
     options = parser.parse_args()
     rows: list[dict[str, str]] = []
     if options.out.exists():

@@ -1,11 +1,11 @@
-"""Time, CPU time, peak memory, first preview and Ctrl-C of `dop recover` on a large photograph.
+"""Measure time, CPU time, peak memory, first preview and Ctrl-C of `dop recover` on a large photograph.
 
     python scripts/measure_large.py                                      # 4000×3000, preset instant
     python scripts/measure_large.py --damage hot
     python scripts/measure_large.py --size 6000 4000 --preset default --stop 60     # Ctrl-C after a minute
 
-The photograph is put together from crops of 400×300 pixels of the colour photographs that come with scikit-image, not
-enlarged. Damage is 30 % salt and pepper (`salt`), or 0.5 % hot pixels, each value by itself (`hot`). Needs Linux.
+The photograph is a mosaic of full-resolution crops of 400×300 pixels of the colour photographs of scikit-image. The
+damage is 30 % salt and pepper (`salt`), or 0.5 % hot values, independently per channel (`hot`). Needs Linux.
 """
 
 import argparse
@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image
 
 CELL = (300, 400)
-"""(H, W) of a crop; no photograph is smaller."""
+"""(H, W) of a crop; all photographs are at least as large."""
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry", "hubble_deep_field")
 
 PAUSE = 0.05
-"""Seconds between two looks at the process."""
+"""Seconds between two polls of the process."""
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -58,7 +58,7 @@ def damaged(clean: np.ndarray, damage: str, seed: int = 1) -> np.ndarray:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak of a process in bytes so far, 0 if it has ended."""
+    """Return the peak memory of a process so far in bytes, or 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -67,7 +67,7 @@ def peak_memory(pid: int) -> int:
 
 
 def modified(path: Path) -> int:
-    """Return when a file was modified, 0 if it has been removed."""
+    """Return the modification time of a file, or 0 if it has been removed."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(4000, 3000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--damage", choices=("salt", "hot"), default="salt")
     parser.add_argument("--preset", default="instant")
-    parser.add_argument("--stop", type=float, metavar="SECONDS", help="press Ctrl-C after so many seconds")
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of dop recover; comes last")
+    parser.add_argument("--stop", type=float, metavar="SECONDS", help="send SIGINT (Ctrl-C) after this time")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="options of dop recover; must be last")
     options = parser.parse_args()
 
     width, height = options.size
@@ -121,7 +121,7 @@ def main() -> None:
     seconds = time.monotonic() - start
     print(f"{width}×{height}, {options.damage}, {options.preset}: exit status {process.returncode}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime  # depends less on what else runs
+    cpu = used.ru_utime + used.ru_stime  # depends less on other processes
     print(f"{seconds:.1f} s, CPU time {cpu:.1f} s, peak memory {peak / 2**30:.2f} GiB, load {load:.1f} before")
     for label, when in seen.items():
         print(f"{label} after {when:.1f} s")

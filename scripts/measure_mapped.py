@@ -1,9 +1,9 @@
-"""Separate a matrix file that is larger than the memory given to it: time, peak of anonymous memory, error.
+"""Separate a matrix file that is larger than its memory limit, and measure time, peak anonymous memory and error.
 
     python scripts/measure_mapped.py --rows 28000 --columns 28000 --folder /tmp/mapped   # 3 GiB
 
-The results take twice as much. The matrix has rank 5 and 10 % gross outliers. Anonymous memory is what the process
-cannot give back: mapped files do not count, since the system drops their pages when it needs the room.
+The results take twice the space of the matrix, which has rank 5 and 10 % gross outliers. Anonymous memory is memory
+that the system cannot reclaim. Mapped files do not count, because the system drops their pages when it needs memory.
 """
 
 import argparse
@@ -18,7 +18,7 @@ RANK, SHARE, ROWS = 5, 0.1, 1000
 
 
 def write(file: Path, n: int, m: int, rank: int = RANK) -> tuple[np.ndarray, np.ndarray]:
-    """Write the matrix; return its factors."""
+    """Write the matrix, and return its factors."""
     draw = np.random.default_rng(0)
     U, V = (draw.standard_normal((side, rank), dtype=np.float32) for side in (n, m))
     mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(n, m))
@@ -31,7 +31,7 @@ def write(file: Path, n: int, m: int, rank: int = RANK) -> tuple[np.ndarray, np.
 
 
 def anonymous(process: int) -> int:
-    """Bytes of anonymous memory of a process, 0 if it has ended."""
+    """Return the anonymous memory of a process in bytes, or 0 if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -40,12 +40,14 @@ def anonymous(process: int) -> int:
 
 
 def main() -> int:
-    """Measure."""
+    """Measure one separation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8000, help="default: %(default)s")
     parser.add_argument("--columns", type=int, default=8000, help="default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=Path("mapped"), help="for the files; default: %(default)s")
-    parser.add_argument("--max-memory", default="256M", help="of the command; default: %(default)s")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("mapped"), help="folder for the files; default: %(default)s"
+    )
+    parser.add_argument("--max-memory", default="256M", help="memory limit of the command; default: %(default)s")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     file, out = options.folder / "matrix.npy", options.folder / "out"
@@ -66,7 +68,7 @@ def main() -> int:
         error += float(np.square(found[first : first + ROWS] - L).sum(dtype=np.float64))
         size += float(np.square(L).sum(dtype=np.float64))
     print(
-        f"{file.stat().st_size / 2**30:.2f} GiB, {seconds:.0f} s, peak of anonymous memory {peak / 2**20:.0f} MiB, ",
+        f"{file.stat().st_size / 2**30:.2f} GiB, {seconds:.0f} s, peak anonymous memory {peak / 2**20:.0f} MiB, ",
         end="",
     )
     print(f"relative error {(error / size) ** 0.5:.1e}")

@@ -1,12 +1,12 @@
-"""Peak memory of robust PCA of one large matrix, in arrays of n² float32, the observation included.
-
-Each step rule runs in a process of its own: start, blocks of iterations, evaluation. Large matrices are for
-SemiImplicit, which keeps to 6 arrays; the others have an array for the residual, Nesterov its momentum besides.
+"""Measure the peak memory of robust PCA of one large matrix, in arrays of n² float32, including the observation.
 
     python scripts/measure_matrix_memory.py [--n 10000] [--rank 100] [--iterations 3]
 
-``--command`` measures ``dop separate X.npy`` instead, beyond a process that only imports ``dop_lightning.cli``, and
-beyond one that also imports the libraries of the command:
+Each step rule runs in a separate process: start, blocks of iterations, evaluation. SemiImplicit is meant for large
+matrices and needs at most 6 arrays. The others also store the residual, and Nesterov its momentum.
+
+``--command`` measures ``dop separate X.npy`` instead, relative to a process that only imports ``dop_lightning.cli``,
+and relative to one that also imports the libraries of the command:
 
     python scripts/measure_matrix_memory.py --command [--n 4000]
 """
@@ -34,7 +34,7 @@ RULES = {"GradientDescent": GradientDescent, "SemiImplicit": SemiImplicit, "Nest
 
 
 def observation(n: int) -> torch.Tensor:
-    """Rank 10, and 10 % of the entries off, made row by row: nothing as large as itself beside it."""
+    """Return a matrix of rank 10 with 10 % outliers, generated row by row so that no temporary is as large."""
     generator = torch.Generator().manual_seed(0)
     U = torch.randn(n, 10, generator=generator)
     Y = torch.empty(n, n)
@@ -46,11 +46,11 @@ def observation(n: int) -> torch.Tensor:
 
 
 def peak(name: str, n: int, rank: int, iterations: int, answers: multiprocessing.SimpleQueue) -> None:
-    """Bytes at the peak beyond what the process had before."""
+    """Measure the peak memory in bytes, less the memory of the process before."""
     prepare()
-    torch.mm(torch.randn(64, 64), torch.randn(64, 64))  # the library's own threads and buffers
+    torch.mm(torch.randn(64, 64), torch.randn(64, 64))  # start threads and allocate buffers of the library
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     problems = ProblemBatch([Problem("large", observation(n))])
     state = BatchState(
         Method(partial(SymmetricFactor, rank=rank), HadamardCorruption, steps=RULES[name]()), problems, "auto"
@@ -67,19 +67,19 @@ def _status(key: str) -> int:
 
 
 def command_peak(n: int) -> tuple[int, int, str]:
-    """Bytes at the peak of ``dop separate`` beyond imports, and beyond those of its libraries too; what it prints."""
+    """Return the peak bytes of ``dop separate`` beyond imports, and beyond imports and libraries; and its output."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/X.npy", observation(n).numpy())
         empty, _ = _peak_of("dop_lightning.cli.main", [])
         libraries, _ = _peak_of("dop_lightning.cli.configs.separate, dop_lightning.cli.experiments.lightning_cli", [])
-        options = ["--out", f"{folder}/out", "--max-memory", "64G"]  # else it is read in pieces
+        options = ["--out", f"{folder}/out", "--max-memory", "64G"]  # otherwise the file is read in pieces
         whole, said = _peak_of("dop_lightning.cli.main", ["separate", f"{folder}/X.npy", *options])
     return whole - empty, whole - libraries, said
 
 
 def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
-    """Peak of the resident memory of a process that imports modules and runs a command, and what it prints."""
-    # read by the process itself: what wait4 returns includes the memory of this one, from before the start
+    """Return the peak resident memory of a process that imports modules and runs a command, and its output."""
+    # the process reads it from /proc: wait4 would include the memory of this process before exec
     code = (
         f"import {modules}; import sys; from pathlib import Path; from dop_lightning.cli.main import main; "
         "status = main(sys.argv[1:]) if sys.argv[1:] else 0; "
@@ -87,7 +87,7 @@ def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
     )
     process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     if process.returncode:
-        raise SystemExit(f"dop {' '.join(arguments)} has failed: {process.stderr}")
+        raise SystemExit(f"dop {' '.join(arguments)} failed: {process.stderr}")
     *said, peak_kib = process.stdout.strip().splitlines()
     return 1024 * int(peak_kib), "\n".join([*process.stderr.strip().splitlines(), *said])
 
@@ -95,11 +95,15 @@ def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, help="side of the matrix; default: 10000, and 4000 with --command")
-    parser.add_argument("--command", action="store_true", help="measure dop separate in place of the step rules")
-    parser.add_argument("--rank", type=int, default=100, help="the bound r'")
-    parser.add_argument("--iterations", type=int, default=3, help="of each of two blocks")
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), help="which step rules")
-    parser.add_argument("--allowed", type=float, default=6.0, help="arrays, above which the exit status is 1")
+    parser.add_argument("--command", action="store_true", help="measure dop separate instead of the step rules")
+    parser.add_argument("--rank", type=int, default=100, help="maximum rank r'; default: %(default)s")
+    parser.add_argument(
+        "--iterations", type=int, default=3, help="iterations of each of two blocks; default: %(default)s"
+    )
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), help="step rules; default: all")
+    parser.add_argument(
+        "--allowed", type=float, default=6.0, help="maximum number of arrays, above which the exit status is 1"
+    )
     options = parser.parse_args()
     options.n = options.n or (4000 if options.command else 10_000)
     if options.command:
@@ -113,7 +117,7 @@ def main() -> int:
         return int(arrays > options.allowed)
     context = multiprocessing.get_context("spawn")
     failed = False
-    print(f"n = {options.n}, r' = {options.rank}: an array has {4 * options.n**2 / 2**20:.0f} MiB")
+    print(f"n = {options.n}, r' = {options.rank}: one array is {4 * options.n**2 / 2**20:.0f} MiB")
     for name in options.rules:
         answers = context.SimpleQueue()
         process = context.Process(target=peak, args=(name, options.n, options.rank, options.iterations, answers))

@@ -1,11 +1,11 @@
-"""The peak memory of an image's gradient iterations: the constants of dop_lightning/images/cost.py.
+"""Measure the peak memory of gradient iterations of an image, and fit the constants of dop_lightning/images/cost.py.
 
-    python scripts/measure_memory.py            # a table, and the constants that fit it
-    python scripts/measure_memory.py --plain    # of plain operations, in place of the kernels of
+    python scripts/measure_memory.py            # a table, and the fitted constants
+    python scripts/measure_memory.py --plain    # with plain operations instead of the kernels of
     dop_lightning.model.signals.unet.kernels
 
-Each case runs in a process of its own, since a peak is never forgotten. What a process takes before the network is
-built is subtracted.
+Each case runs in a separate process, because the peak of a process never decreases. The memory of a process before the
+network is built is subtracted.
 """
 
 import argparse
@@ -19,13 +19,13 @@ CASES = [(width, side) for width in (32, 64, 128) for side in (128, 256, 384)]
 
 
 def peak_of_process() -> int:
-    """Bytes, of Linux: a program that was started by a large one has that one's ``ru_maxrss``, but not its VmHWM."""
+    """Return the peak bytes on Linux. ``ru_maxrss`` includes the parent before exec, VmHWM does not."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def peak(width: int, side: int, precision: str, fused: bool) -> int:
-    """Bytes that three iterations of a 3×side×side image take, beyond what the imports take."""
+    """Return the bytes of three iterations on a 3×side×side image, less those of a small image."""
     import torch
 
     from dop_lightning.engine.descent import BatchState
@@ -36,7 +36,7 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
     from dop_lightning.model.signals import SkipUNet
     from dop_lightning.problems.problem import Problem, ProblemBatch
 
-    keep_freed_memory()  # as dop does
+    keep_freed_memory()  # as in dop
 
     def signal(problems: ProblemBatch) -> SkipUNet:
         return SkipUNet(problems, width=width, precision=precision, bias=not fused, fused=fused)
@@ -52,7 +52,7 @@ def peak(width: int, side: int, precision: str, fused: bool) -> int:
         state.advance(3)
         return peak_of_process()
 
-    before = three(64)  # the libraries' own buffers, threads and kernels
+    before = three(64)  # buffers, threads and kernels of the libraries
     return three(side) - before
 
 
@@ -63,7 +63,7 @@ def measure(width: int, side: int, precision: str, kind: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--plain", action="store_true", help="of plain operations")
+    parser.add_argument("--plain", action="store_true", help="measure plain operations")
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -79,10 +79,10 @@ def main() -> None:
             rows.append([1, width])
             found.append(size / pixels)
             print(
-                f"{precision}  width {width:>3}  {side}×{side}  {size / 2**20:7.0f} MiB  {size / pixels:7.0f} B a pixel"
+                f"{precision}  width {width:>3}  {side}×{side}  {size / 2**20:7.0f} MiB  {size / pixels:7.0f} B/pixel"
             )
         (fixed, slope), *_ = np.linalg.lstsq(np.array(rows, float), np.array(found), rcond=None)
-        print(f"{kind} {precision}: {fixed:.0f} + {slope:.1f}·width bytes a working pixel")
+        print(f"{kind} {precision}: {fixed:.0f} + {slope:.1f}·width bytes per working pixel")
 
 
 if __name__ == "__main__":

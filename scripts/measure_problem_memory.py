@@ -1,11 +1,11 @@
-"""Memory of a process by the number of problems of its run.
+"""Measure the memory of a process as a function of the number of problems of its run.
 
     python scripts/measure_problem_memory.py
     python scripts/measure_problem_memory.py --problems 200 2000 --side 12 --preset instant
 
-Small images are restored by `dop recover FOLDER`, one iteration, once for each number of problems. Printed are the
-largest anonymous memory of the process, which nothing can be taken from without a swap file, its processor time, and
-the slope between the first and the last number of problems, in bytes per problem.
+The script restores small images with `dop recover FOLDER` for one iteration, once for each number of problems. It
+prints the peak anonymous memory of the process, which the system cannot reclaim without swap, its processor time, and
+the slope between the first and the last number of problems in bytes per problem.
 """
 
 import argparse
@@ -18,19 +18,19 @@ import time
 from pathlib import Path
 
 INTERVAL = 0.02
-"""Seconds between two looks at the memory."""
+"""Seconds between two samples of the memory."""
 
 CHILD = "import sys; sys.path.insert(0, sys.argv.pop(1)); from measure_problem_memory import recover; recover()"
 
 
 def anonymous() -> int:
-    """Anonymous memory of this process, in bytes."""
+    """Return the anonymous memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def recover() -> None:
-    """`dop` with the arguments of this process; print its largest anonymous memory and its processor time."""
+    """Run `dop` with the arguments of this process; print its peak anonymous memory and its processor time."""
     from dop_lightning.cli.main import main as dop
 
     largest, ended = [0], threading.Event()
@@ -50,7 +50,7 @@ def recover() -> None:
 
 
 def measure(problems: int, side: int, options: list[str]) -> tuple[int, float]:
-    """Largest anonymous memory in bytes, and processor seconds, of a run."""
+    """Return the peak anonymous memory in bytes, and the processor seconds of a run."""
     import numpy as np
     from PIL import Image
 
@@ -74,17 +74,17 @@ def measure(problems: int, side: int, options: list[str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, nargs="+", default=[200, 2000], metavar="N")
     parser.add_argument("--side", type=int, default=12, metavar="PIXELS")
     parser.add_argument("--preset", default="quick")
-    parser.add_argument("--width", type=int, default=4, help="of networks")
+    parser.add_argument("--width", type=int, default=4, help="width of networks; default: %(default)s")
     options = parser.parse_args()
     given = ["--preset", options.preset]
     if options.preset != "instant":
         given += ["--iterations", "1", "--width", str(options.width)]
-    print("| problems | largest anonymous memory, MiB | processor seconds |\n| --- | --- | --- |")
+    print("| problems | peak anonymous memory, MiB | processor seconds |\n| --- | --- | --- |")
     found = []
     for problems in options.problems:
         memory, seconds = measure(problems, options.side, given)

@@ -1,15 +1,16 @@
-"""One matrix on one process and with its rows spread over several: time, memory, communication, error.
+"""Compare one matrix on one process with the same matrix distributed by rows: time, memory, communication, error.
 
     OMP_NUM_THREADS=1 python scripts/measure_ranks.py --size 4000 --ranks 2
 
 Times are those of the solver, from the open file to L, without the start of Python. Process time is that of rank 0.
-Cores share caches and memory: so several processes that each do the whole work, at the same time, are measured as well.
-Memory is what a process takes beyond its size after it has separated a small matrix: anonymous memory, and all that is
-resident, with the pages of the matrix that are mapped. The system may take these pages back when it needs the room.
+Cores share caches and memory bandwidth. For comparison, the script also measures several processes that each do the
+whole work at the same time. Memory is the increase after the process has separated a small matrix: anonymous memory,
+and resident memory, which includes mapped pages of the matrix. The system may reclaim these pages when it needs memory.
 
     python scripts/measure_ranks.py --paper 100000 100000 20 64
 
-prints what each rank holds and sends in one pass, by the formulas of docs/scaling.md, without running anything.
+prints the memory of each rank and the communication of one pass by the formulas of docs/scaling.md, without running
+anything.
 """
 
 import argparse
@@ -34,13 +35,13 @@ from dop_lightning.foundation.process_group import Meeting, joined
 from dop_lightning.matrices.mapped import separate_mapped
 
 SMALL = 400
-"""Rows and columns of the matrix that each process separates before it is measured."""
+"""Rows and columns of the matrix that each process separates before the measurement."""
 
 TOUCHES, CALLS = 8, 7
-"""How often a pass reads or writes an array of the size of D, and its collective calls."""
+"""Number of reads or writes of an array of the size of D per pass, and number of collective calls per pass."""
 
 BANDWIDTH, LINK, LATENCY = 2e12, 2.5e10, 5e-5
-"""Assumed for a GPU: bytes of memory and of network per second, seconds of a collective call."""
+"""Assumptions for a GPU: memory and network bandwidth in bytes per second, seconds per collective call."""
 
 
 def silent(_: str) -> None:
@@ -48,7 +49,7 @@ def silent(_: str) -> None:
 
 
 class Memory:
-    """The largest anonymous and resident memory of this process since the start, in bytes beyond it."""
+    """Increase of the peak anonymous and resident memory of this process since the creation of the object."""
 
     def __init__(self) -> None:
         self.start, self.peak = self._now(), (0, 0)
@@ -68,18 +69,18 @@ class Memory:
             self.peak = max(self.peak[0], now[0]), max(self.peak[1], now[1])
 
     def end(self) -> tuple[int, int]:
-        """Stop watching; return both."""
+        """Stop watching, and return both peaks in bytes."""
         self._ended.set()
         self._thread.join()
         return self.peak[0] - self.start[0], self.peak[1] - self.start[1]
 
 
 def take_part(file: Path, out: Path, rank: int, size: int, watched: bool) -> None:
-    """Separate the matrix as one of the ranks, and print what it took as JSON."""
+    """Separate the matrix as one of the ranks, and print its measurements as JSON."""
     found: dict[str, float] = {}
 
     def work(small: Ranks | None, ranks: Ranks | None) -> None:
-        # a small matrix first: libraries are loaded, and buffers of fixed size are there, before anything is measured
+        # a small matrix first, so that libraries are loaded and buffers of fixed size are allocated
         other = out.with_name(f"{out.name}-small")
         separate_mapped(file.with_name("small.npy"), other, AlternatingProjections(), say=silent, ranks=small)
         watch = Memory() if watched else None
@@ -108,13 +109,13 @@ def measure(file: Path, outs: Sequence[Path], size: int, watched: bool = False) 
     """Separate the matrix once into each folder, all at the same time.
 
     Args:
-        file: the matrix.
-        outs: folders of the results.
-        size: number of ranks of each.
-        watched: whether memory is measured, which takes time.
+        file: file of the matrix.
+        outs: folders for the results.
+        size: number of ranks of each separation.
+        watched: whether to measure memory, which takes time.
 
     Returns:
-        The largest of each number.
+        The maximum of each number over the processes.
     """
     processes = []
     for out in outs:
@@ -135,12 +136,12 @@ def measure(file: Path, outs: Sequence[Path], size: int, watched: bool = False) 
 
 
 def paper(n: int, m: int, rank: int, size: int) -> dict[str, float]:
-    """Bytes that a rank holds, and sends in a pass, and operations of a pass: the formulas of docs/scaling.md.
+    """Return the bytes that a rank holds and sends per pass, and the operations per pass, by docs/scaling.md.
 
     Args:
-        n: rows.
-        m: columns.
-        rank: of L.
+        n: number of rows.
+        m: number of columns.
+        rank: rank of L.
         size: number of ranks.
     """
     k, own, bytes_of = rank + 4, -(-n // size), 4
@@ -171,7 +172,7 @@ def error(file: Path, U: np.ndarray, V: np.ndarray) -> float:
 
 
 def difference(one: Path, other: Path) -> float:
-    """Return the relative difference of two results, in Frobenius norm."""
+    """Return the relative difference of two results in the Frobenius norm."""
     a, b = np.load(one, mmap_mode="r"), np.load(other, mmap_mode="r")
     off = size = 0.0
     for start in range(0, len(a), ROWS):
@@ -182,14 +183,18 @@ def difference(one: Path, other: Path) -> float:
 
 
 def main() -> int:
-    """Measure."""
+    """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4000, help="rows and columns; default: %(default)s")
     parser.add_argument("--low-rank", type=int, default=5, help="rank of L; default: %(default)s")
-    parser.add_argument("--ranks", type=int, default=2, help="processes; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="in turns; 0: memory alone; default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=Path("ranks"), help="for the files; default: %(default)s")
-    parser.add_argument("--paper", type=int, nargs=4, metavar=("N", "M", "RANK", "RANKS"), help="run nothing")
+    parser.add_argument("--ranks", type=int, default=2, help="number of processes; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, in turns; 0: only measure memory; default: %(default)s"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("ranks"), help="folder for the files; default: %(default)s")
+    parser.add_argument(
+        "--paper", type=int, nargs=4, metavar=("N", "M", "RANK", "RANKS"), help="only evaluate the formulas"
+    )
     parser.add_argument("--part", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
@@ -204,7 +209,7 @@ def main() -> int:
 
 
 def on_paper(n: int, m: int, rank: int, size: int) -> str:
-    """Return a line with the numbers of :func:`paper`."""
+    """Format the numbers of :func:`paper` as one line."""
     of = paper(n, m, rank, size)
     sent = of["thin"] + of["small"] + of["sample"]
     parts = f"{1e3 * of['work']:.2f} ms of work and {1e3 * of['talk']:.2f} ms of communication"
@@ -217,7 +222,7 @@ def on_paper(n: int, m: int, rank: int, size: int) -> str:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Measure one process, several of them beside each other, and ranks, in turns, and print all."""
+    """Measure one process, several independent processes, and ranks in turns, and print the results."""
     options.folder.mkdir(parents=True, exist_ok=True)
     file, size = options.folder / "matrix.npy", options.ranks
     write(options.folder / "small.npy", SMALL, SMALL, 2)
@@ -225,7 +230,7 @@ def compare(options: argparse.Namespace) -> None:
     alone, spread = options.folder / "alone", options.folder / "spread"
     kinds = {
         "one process": ([alone], 1),
-        f"one of {size} that do the same": ([alone.with_name(f"beside{k}") for k in range(size)], 1),
+        f"one of {size} independent processes": ([alone.with_name(f"beside{k}") for k in range(size)], 1),
         f"one of {size} ranks": ([spread], size),
     }
     best: dict[str, dict[str, float]] = {}
@@ -235,14 +240,14 @@ def compare(options: argparse.Namespace) -> None:
     for kind, found in best.items():
         print(
             f"{kind}: {found['passes']:.0f} passes, process time {found['cpu']:.2f} s, "
-            f"{found['written']:.2f} s with both parts written, on the clock {found['wall']:.2f} s"
+            f"{found['written']:.2f} s including writing, wall time {found['wall']:.2f} s"
         )
     if best:
         one, beside, several = best.values()
         print(
-            f"{one['cpu'] / several['cpu']:.2f} times as fast as one process in process time, "
-            f"{beside['cpu'] / several['cpu']:.2f} times as fast as one beside which others do the same; "
-            f"on the clock {one['wall'] / several['wall']:.2f} and {beside['wall'] / several['wall']:.2f}"
+            f"speedup {one['cpu'] / several['cpu']:.2f} over one process in process time, "
+            f"{beside['cpu'] / several['cpu']:.2f} over one of the independent processes; "
+            f"in wall time {one['wall'] / several['wall']:.2f} and {beside['wall'] / several['wall']:.2f}"
         )
         print(
             f"each rank sent {several['sent'] / 2**20:.2f} MiB in {several['calls']:.0f} calls, and spent "
@@ -251,7 +256,7 @@ def compare(options: argparse.Namespace) -> None:
     memory = [measure(file, *kinds[kind], watched=True) for kind in (next(iter(kinds)), list(kinds)[-1])]
     for name in ("anonymous", "resident"):
         before, after = (found[name] for found in memory)
-        print(f"{name} memory: {before / 2**20:.1f} MiB, of each rank {after / 2**20:.1f} MiB ({after / before:.2f})")
+        print(f"{name} memory: {before / 2**20:.1f} MiB, per rank {after / 2**20:.1f} MiB ({after / before:.2f})")
     print(
         f"relative error {error(alone / 'recovered.npy', U, V):.1e} and {error(spread / 'recovered.npy', U, V):.1e}; "
         f"L differs by {difference(alone / 'recovered.npy', spread / 'recovered.npy'):.1e}"

@@ -1,12 +1,12 @@
-"""How long a grid takes: constants of the model in docs/scaling.md, measured, and what it predicts against real grids.
+"""Measure the constants of the model of docs/scaling.md for the time of a grid, and compare its predictions with grids.
 
     OMP_NUM_THREADS=1 python scripts/measure_scaling.py
 
-The model, for grids whose problems are alike:
+The model, for grids of similar problems:
 
     T = start(devices) + ⌈problems / devices⌉ · (each + iterations · (step + evaluation / evaluate_every))
 
-The constants are of one process with the threads that OMP_NUM_THREADS says, or of one GPU (`--device cuda`).
+The constants are those of one process with OMP_NUM_THREADS threads, or of one GPU (`--device cuda`).
 """
 
 import argparse
@@ -40,7 +40,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 @dataclass
 class Kind:
-    """A kind of problem: how it is recovered in plain torch and by the command."""
+    """A kind of problem, and its recovery in plain PyTorch and with the command."""
 
     name: str
     method: Method
@@ -62,7 +62,7 @@ class Kind:
         return Roster(self.method, data.batches, self.tau, None, names, torch.device(device))
 
     def step(self, size: int, problems: int, device: str) -> tuple[float, float]:
-        """Seconds of an iteration, and of an evaluation, of one problem."""
+        """Return the seconds of an iteration, and of an evaluation, of one problem."""
         state = self.roster(size, problems, device).states[0]
         state.advance(3)
         begin, done = clock(device), 0
@@ -102,18 +102,18 @@ def kinds(width: int) -> list[Kind]:
 
 
 ARRAYS = 6.24
-"""Arrays of n² that gradient descent keeps (scripts/measure_matrix_memory.py)."""
+"""Number of n×n arrays that gradient descent keeps (scripts/measure_matrix_memory.py)."""
 
 
 def sharded(n: int, rank: int, devices: int) -> str:
-    """What one matrix takes of each device, in blocks of rows, and what an iteration sends."""
+    """Return the cost of one matrix in blocks of rows: memory per device, and communication per iteration."""
     rows = n / devices
     kept = ARRAYS * 4 * n * rows + 3 * 4 * n * rank
     products = 3 * 2 * rows * n * rank  # U_p Uᵀ, R_p U and R_pᵀ U_p
-    sent = 2 * 4 * n * rank * (devices - 1) / devices  # gathering U, and adding up what R_pᵀ U_p gives
+    sent = 2 * 4 * n * rank * (devices - 1) / devices  # gathering U, and summing R_pᵀ U_p
     return (
-        f"{n}×{n}, r' = {rank}, {devices} devices: {kept / 2**30:.1f} GiB a device, {products / 1e9:.0f} GFLOP and "
-        f"{sent / 2**20:.0f} MiB sent an iteration, {products / max(sent, 1):.0f} operations a byte"
+        f"{n}×{n}, r' = {rank}, {devices} devices: {kept / 2**30:.1f} GiB per device, {products / 1e9:.0f} GFLOP and "
+        f"{sent / 2**20:.0f} MiB sent per iteration, {products / max(sent, 1):.0f} operations per byte"
     )
 
 
@@ -125,7 +125,7 @@ def seconds(command: list[str], *more: str) -> float:
 
 
 def iterations_of(run: Path) -> int:
-    """Iterations that the problems of a run took; they may have ended before the last one."""
+    """Return the total number of iterations of the problems of a run, which may have ended early."""
     return sum(json.loads(path.read_text())["iterations"] for path in run.glob("*/result.json"))
 
 
@@ -133,14 +133,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--kinds", nargs="+", choices=("images", "matrices"), default=["images", "matrices"])
-    parser.add_argument("--width", type=int, default=32, help="of the networks; default: %(default)s")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="of images; default: 64 128 256")
-    parser.add_argument("--n", type=int, nargs="+", default=[50, 100, 200], help="of matrices; default: 50 100 200")
-    parser.add_argument("--batch", type=int, default=100, help="matrices in a batch; default: %(default)s")
+    parser.add_argument("--width", type=int, default=32, help="width of the networks; default: %(default)s")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 128, 256], help="sides of images; default: 64 128 256"
+    )
+    parser.add_argument(
+        "--n", type=int, nargs="+", default=[50, 100, 200], help="sides of matrices; default: 50 100 200"
+    )
+    parser.add_argument("--batch", type=int, default=100, help="matrices per batch; default: %(default)s")
     parser.add_argument("--grid", type=int, nargs=2, default=(16, 200), help="problems and iterations; default: 16 200")
     parser.add_argument("--matrix-grid", type=int, nargs=2, default=(200, 5000), help="default: 200 5000")
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="of the grids; default: 1 2")
-    parser.add_argument("--shard", type=int, nargs=3, metavar=("N", "RANK", "DEVICES"), help="only what that takes")
+    parser.add_argument(
+        "--devices", type=int, nargs="+", default=[1, 2], help="numbers of devices of the grids; default: 1 2"
+    )
+    parser.add_argument(
+        "--shard", type=int, nargs=3, metavar=("N", "RANK", "DEVICES"), help="only print the cost of this matrix"
+    )
     options = parser.parse_args()
     if options.shard:
         print(sharded(*options.shard))
@@ -174,7 +182,7 @@ def main() -> int:
                 wall = seconds(command, *more)
                 done = iterations_of(run) / problems
                 share = -(-problems // devices)
-                if devices > 1:  # the other processes begin when the first one has read its problems
+                if devices > 1:  # the other processes start after the first one has read its problems
                     alone = kind.command(home / f"start-{devices}", size, devices, 1, options)
                     start = seconds(alone, "--trainer.devices", str(devices), "--data.batch_size", "1") - each
                 predicted = start + share * (each + done * (step + evaluation / every))

@@ -1,8 +1,8 @@
-"""Measure the memory that a stack of slices takes besides itself and its results.
+"""Measure the memory of recovering a stack of slices, without the stack itself and its results.
 
     python scripts/measure_stack_memory.py --slices 10 100
 
-Each number of slices has a process of its own. The last column must not grow with the number of slices.
+Each number of slices runs in a separate process. The last column must not grow with the number of slices.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from crops import crop
 
 
 def peak() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
+    """Return the peak resident memory of this process in bytes."""
     with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 
 
 def measure(slices: int, side: int, preset: str, iterations: int | None) -> None:
-    """Recover a stack and print what it took."""
+    """Recover a stack, and print its memory."""
     from dop_lightning import recover_image
 
     picture = crop("camera", side)
@@ -28,7 +28,7 @@ def measure(slices: int, side: int, preset: str, iterations: int | None) -> None
     stack = np.repeat(picture[None], slices, axis=0)
     stack[random.random(stack.shape, dtype=np.float32) < 0.1] = 255
     options = {"preset": preset, "iterations": iterations, "progress": False, "device": "cpu"}
-    recover_image(stack[:1], channel_axis=None, **options)  # imports and kernels
+    recover_image(stack[:1], channel_axis=None, **options)  # import and compile before measuring
     before = peak()
     found = recover_image(stack, channel_axis=None, **options)
     arrays = (found.image, found.corruption, found.corruption_probability, found.mask)
@@ -40,15 +40,15 @@ def measure(slices: int, side: int, preset: str, iterations: int | None) -> None
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, nargs="+", default=[10, 100, 300])
-    parser.add_argument("--side", type=int, default=128, help="of a slice in pixels; default: 128")
+    parser.add_argument("--side", type=int, default=128, help="side of a slice in pixels; default: 128")
     parser.add_argument("--preset", default="instant")
-    parser.add_argument("--iterations", type=int, help="of the networks; default: those of the preset")
+    parser.add_argument("--iterations", type=int, help="iterations of the networks; default: as in the preset")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
         measure(options.slices[0], options.side, options.preset, options.iterations)
         return 0
-    print(" slices   stack   results    besides, MiB", flush=True)
+    print(" slices   stack   results      other, MiB", flush=True)
     for count in options.slices:
         more = [] if options.iterations is None else ["--iterations", str(options.iterations)]
         own = ["--slices", str(count), "--side", str(options.side), "--preset", options.preset, *more, "--here"]

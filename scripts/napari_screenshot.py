@@ -1,6 +1,6 @@
-"""Restore the sample photograph with the plugin for napari, and save a picture of the window.
+"""Restore the sample photograph with the napari plugin, and save a screenshot of the window.
 
-Needs napari, ``pip install "dop_lightning[napari]"``, and a display, such as that of ``xvfb-run``.
+It needs napari, ``pip install "dop_lightning[napari]"``, and a display, for example that of ``xvfb-run``.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QApplication
 
 
 def main() -> None:
-    """Save the picture, and print what the widget says."""
+    """Save the screenshot, and print the message of the widget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images/napari.png"))
     parser.add_argument("--preset", default="quick", help="default: quick")
-    parser.add_argument("--minutes", type=float, default=10, help="limit (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10, help="time limit (default: 10)")
     asked = parser.parse_args()
     viewer = napari.Viewer(title="napari")
     viewer.window.resize(1300, 800)
@@ -31,7 +31,7 @@ def main() -> None:
     while widget.is_working and not deadline.hasExpired():
         QApplication.processEvents()
     if len(viewer.layers) < 3:
-        sys.exit(f"not restored: {widget.said.value}")
+        sys.exit(f"the image was not restored: {widget.said.value}")
     print(widget.said.value)
     for layer in viewer.layers:
         layer.visible = True

@@ -1,7 +1,7 @@
-"""Eq. 10 on a skip U-Net as one would write it down, for the benchmarks beside this file.
+"""Eq. 10 on a straightforward skip U-Net, for the benchmarks in this folder.
 
-Eager, float32, biases and PyTorch's default memory format, autograd for everything, torch's optimizers as they come; on
-a GPU with TF32 for convolutions, PyTorch's default.
+Eager execution, float32, biases, PyTorch's default memory format, autograd, and the optimizers of PyTorch with default
+settings. On a GPU, convolutions use TF32, which is PyTorch's default.
 """
 
 from multiprocessing import get_context
@@ -23,7 +23,7 @@ def activated(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seq
 
 
 class PlainScale(nn.Module):
-    """A scale of the skip U-Net, and the deeper ones inside it."""
+    """One scale of the skip U-Net, which contains the deeper ones."""
 
     def __init__(self, inputs: int, width: int, scales: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class PlainScale(nn.Module):
 
 
 def by_hand(problems: ProblemBatch, width: int) -> Loop:
-    """A function of k that does k iterations on the first problem."""
+    """Return a function of k that runs k iterations on the first problem."""
     return plain_loop(problems.observation[:1], width)
 
 
 def plain_loop(y: Tensor, width: int) -> Loop:
-    """A function of k that does k iterations on an image ``(1, C, H, W)``."""
+    """Return a function of k that runs k iterations on an image ``(1, C, H, W)``."""
     _, channels, *sides = y.shape
     network = nn.Sequential(PlainScale(32, width, SCALES), nn.Conv2d(width, channels, 1), nn.Sigmoid()).to(y.device)
     z = 0.1 * torch.rand(1, 32, *sides, device=y.device)
@@ -68,12 +68,12 @@ def plain_loop(y: Tensor, width: int) -> Loop:
 
 
 class Apart:
-    """The same in a process of its own, which waits between the calls.
+    """The same loop in a separate process, which waits between the calls.
 
     Args:
-        y: the image, ``(1, C, H, W)`` on the CPU.
+        y: image, ``(1, C, H, W)`` on the CPU.
         width: channels of the network.
-        tuned: whether that process keeps the memory that it frees, as those of ``dop`` do.
+        tuned: whether the process keeps freed memory, as ``dop`` does.
     """
 
     def __init__(self, y: Tensor, width: int, tuned: bool = False) -> None:
@@ -84,7 +84,7 @@ class Apart:
         there.close()
 
     def __call__(self, iterations: int) -> None:
-        """Do so many iterations, and wait for them."""
+        """Run this number of iterations, and wait for them."""
         self.here.send(iterations)
         self.here.recv()
 

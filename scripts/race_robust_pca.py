@@ -1,17 +1,19 @@
-"""How fast do solvers of robust PCA get within 1e-3 and 1e-6 of the truth? Processor seconds of one thread. Resumable.
+"""Compare solvers of robust PCA by the time to relative errors of 1e-3 and 1e-6, in processor seconds of one thread.
 
     python scripts/race_robust_pca.py --sizes 500 --out race        # minutes
     python scripts/race_robust_pca.py --out race                    # all of it, overnight
-    python scripts/race_robust_pca.py --out race --table            # the table of what was measured
+    python scripts/race_robust_pca.py --out race --table            # only the table of finished rows
 
-Matrices are L = UVᵀ of normal U and V (or UUᵀ with --positive), with a share p of outliers in ±5·mean|L|, of which the
-cases with noise have dense noise besides. The solvers take turns on the same matrix, in one type. The clock stands
-while errors are computed. `told` says what a solver knows: r is the rank, 2r twice the rank, p the share of outliers,
-≥ 0 that X is positive semidefinite. AccAltProj [Cai, Cai and Wei, 2019], IRCUR [Cai, Hamm, Huang, Li and Wang, 2021]
-and ScaledGD [Tong, Ma and Chi, 2021] are written here from their papers, with their settings. `default` is what `dop
-separate` does: nothing is told, and its time includes the certificate.
+Matrices are L = UVᵀ with normal U and V (or UUᵀ with --positive), with a fraction p of outliers in ±5·mean|L|; the
+cases with noise also have dense noise. The solvers take turns on the same matrix, with the same data type. The time for
+computing errors is not counted. The column `given` lists the information that a solver gets: r is the rank, 2r twice
+the rank, p the fraction of outliers, and ≥ 0 that X is positive semidefinite. AccAltProj [Cai, Cai and Wei, 2019],
+IRCUR [Cai, Hamm, Huang, Li and Wang, 2021] and ScaledGD [Tong, Ma and Chi, 2021] are implemented here from their
+papers, with the settings of the papers. `default` is the method of `dop separate`: it gets no information, and its time
+includes the certificate.
 
-Each row is a JSON file in --out. A solver ends at 1e-6, at its own end, or after --limit seconds.
+Each row is a JSON file in --out, and the same command continues an interrupted comparison. A solver stops at 1e-6, by
+its own criterion, or after --limit seconds.
 """
 
 import argparse
@@ -53,7 +55,7 @@ NOISES = (0.001, 0.01, 0.1)
 
 @dataclass(frozen=True)
 class Case:
-    """A matrix: n×m of rank r, a share p of outliers, noise relative to the root mean square of L."""
+    """An n×m matrix of rank r, with a fraction p of outliers and noise relative to the root mean square of L."""
 
     n: int
     m: int
@@ -64,12 +66,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Of its rows."""
+        """Name of the case in its rows."""
         noise = f"-noise{self.noise:g}" if self.noise else ""
         return f"{self.n}x{self.m}-r{self.r}-p{self.p:g}{noise}" + ("-positive" if self.positive else "")
 
     def matrix(self, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """L and D."""
+        """Return L and D."""
         generator = stream(seed, "truth")
         draw = partial(torch.randn, generator=generator, dtype=torch.float64)
         U = draw(self.n, self.r)
@@ -85,13 +87,13 @@ class Case:
 
 
 Factors = tuple[Tensor, Tensor]
-"""A, B of an estimate A·B."""
+"""A and B of an estimate A·B."""
 
 Estimates = Iterator[Factors | Tensor]
 
 
 def leading(M: Tensor, k: int, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """The k leading singular triplets by randomised subspace iteration: U, s, V."""
+    """Return the k leading singular triplets by randomised subspace iteration: U, s, V."""
     width = min(k + 10, *M.shape)
     Q = torch.linalg.qr(M @ torch.randn(M.shape[1], width, generator=torch.Generator().manual_seed(1)).to(M))[0]
     for _ in range(rounds):
@@ -101,7 +103,7 @@ def leading(M: Tensor, k: int, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]
 
 
 def accaltproj(D: Tensor, r: int, gamma: float) -> Estimates:
-    """Algorithms 2 and 3 of Cai, Cai and Wei, with β = 1/(2⁴√(nm)) and β_init = 4β, without trimming."""
+    """Run algorithms 2 and 3 of Cai, Cai and Wei, with β = 1/(2⁴√(nm)) and β_init = 4β, without trimming."""
     beta = 1 / (2 * (D.shape[0] * D.shape[1]) ** 0.25)
     S = hardshrink(D, 4 * beta * float(leading(D, 1)[1][0]))
     U, s, V = leading(D - S, r)
@@ -124,7 +126,7 @@ def accaltproj(D: Tensor, r: int, gamma: float) -> Estimates:
 
 
 def ircur(D: Tensor, r: int, gamma: float = 0.65, constant: float = 4.0) -> Estimates:
-    """IRCUR with resampling: rows and columns, constant·r·log n of each, in every iteration."""
+    """Run IRCUR with resampling: constant·r·log n rows, and similarly columns, in every iteration."""
     n, m = D.shape
     generator = torch.Generator().manual_seed(1)
     count = [min(side, int(constant * r * np.log(side))) for side in (n, m)]
@@ -149,7 +151,7 @@ def ircur(D: Tensor, r: int, gamma: float = 0.65, constant: float = 4.0) -> Esti
 
 
 def scaled_gd(D: Tensor, r: int, p: float, step: float = 2 / 3) -> Estimates:
-    """ScaledGD of Tong, Ma and Chi: the largest 2p of the entries of each row and column are outliers."""
+    """Run ScaledGD of Tong, Ma and Chi: the largest 2p of the entries of each row and column are outliers."""
     n, m = D.shape
     kept = min(0.98, 2 * p)
 
@@ -172,12 +174,12 @@ def scaled_gd(D: Tensor, r: int, p: float, step: float = 2 / 3) -> Estimates:
 
 
 def batch(D: Tensor) -> ProblemBatch:
-    """The matrix as the package takes it."""
+    """Return the matrix as a batch of one problem."""
     return ProblemBatch([Problem("X", D)])
 
 
 def convex(D: Tensor, positive: bool = False) -> Estimates:
-    """Eq. 8 by inexact ALM with partial decompositions."""
+    """Solve Eq. 8 by inexact ALM with partial decompositions."""
     precision = {torch.float32: "float32", torch.float64: "float64"}[D.dtype]
     solver = partial(InexactALM, svd="partial", positive=positive, precision=precision, tolerance=1e-9)
     state = ConvexState(solver, batch(D))
@@ -187,7 +189,7 @@ def convex(D: Tensor, positive: bool = False) -> Estimates:
 
 
 def dop(D: Tensor, positive: bool = False, stride: int = 5, most: int = 500) -> Estimates:
-    """Double over-parameterization in semi-implicit steps, α of the theory."""
+    """Run double over-parameterization with semi-implicit steps and the α of the theory."""
     unit = float(D.abs().median()) ** 0.5
     signal = partial(SymmetricFactor if positive else Factor, growing=True, scale=1e-5 * unit)
     state = BatchState(
@@ -199,7 +201,7 @@ def dop(D: Tensor, positive: bool = False, stride: int = 5, most: int = 500) -> 
 
 
 def projections(D: Tensor) -> Estimates:
-    """Alternating projections without the rank."""
+    """Run alternating projections without the rank."""
     state = ProjectionsMethod().begin(batch(D))
     while not state.finished():
         state.advance(1)
@@ -208,7 +210,7 @@ def projections(D: Tensor) -> Estimates:
 
 
 def default(D: Tensor) -> Estimates:
-    """As `dop separate`: projections, and DOP where their certificate fails."""
+    """Run the method of `dop separate`: projections, and DOP if their certificate fails."""
     state = RobustSeparation().begin(batch(D))
     while not state.finished() and state.iteration < 700:
         state.advance(1)
@@ -220,7 +222,7 @@ def default(D: Tensor) -> Estimates:
 
 
 def solvers(case: Case) -> dict[str, tuple[str, Callable[[Tensor], Estimates]]]:
-    """What each is told, and how it is begun, by name."""
+    """Return the information that each solver gets, and a function that starts it, by name."""
     r, p = case.r, case.p
     chosen: dict[str, tuple[str, Callable[[Tensor], Estimates]]] = {
         "default": ("nothing", default),
@@ -244,7 +246,7 @@ def solvers(case: Case) -> dict[str, tuple[str, Callable[[Tensor], Estimates]]]:
 
 
 def error(estimate: Factors | Tensor, L: Tensor) -> float:
-    """Relative, strip by strip: a tall matrix is large."""
+    """Return the relative error, computed by strips because a tall matrix is large."""
     if isinstance(estimate, Tensor):
         return float(torch.linalg.vector_norm(estimate - L) / torch.linalg.vector_norm(L))
     A, B = estimate
@@ -255,7 +257,7 @@ def error(estimate: Factors | Tensor, L: Tensor) -> float:
 
 
 def measure(begin: Callable[[Tensor], Estimates], D: Tensor, L: Tensor, limit: float, steps: int, end: float) -> dict:
-    """Processor seconds to each target, the best error, the last one and all seconds."""
+    """Return processor seconds to each target, the best and the last error, and total seconds."""
     seconds, best, last, count = 0.0, float("inf"), float("inf"), 0
     reached: dict[str, float] = {}
     estimates = begin(D)
@@ -279,7 +281,7 @@ def measure(begin: Callable[[Tensor], Estimates], D: Tensor, L: Tensor, limit: f
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """All that was asked for."""
+    """Return the selected cases."""
     square = [
         Case(n, n, r, p, positive=options.positive)
         for n in options.sizes
@@ -294,12 +296,14 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def table(out: Path, dtype: str) -> str:
-    """The medians over seeds, as text."""
+    """Return a table of medians over seeds."""
     rows: dict[tuple[str, str], list[dict]] = {}
     for file in sorted(out.glob(f"*--{dtype}--*.json")):
         row = json.loads(file.read_text())
         rows.setdefault((row["case"], row["solver"]), []).append(row)
-    lines = [f"{'matrix':34} {'solver':26} {'told':8} {'1e-3':>9} {'1e-6':>9} {'error':>9} {'seconds':>8} {'seeds':>5}"]
+    lines = [
+        f"{'matrix':34} {'solver':26} {'given':8} {'1e-3':>9} {'1e-6':>9} {'error':>9} {'seconds':>8} {'seeds':>5}"
+    ]
     for (case, solver), found in rows.items():
         cells = [_median_time(found, f"{target:g}") for target in TARGETS]
         key = "last" if solver in ("default", "projections") else "best"
@@ -319,20 +323,24 @@ def _median_time(rows: list[dict], target: str) -> str:
 
 
 def main() -> int:
-    """Measure what is not yet measured."""
+    """Run the missing measurements, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("race"), help="folder of the rows; default: %(default)s")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000], help="n; default: %(default)s")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5], help="p; default: %(default)s")
     parser.add_argument("--noise", type=float, nargs="*", default=list(NOISES), help="at p = .1; default: %(default)s")
-    parser.add_argument("--no-tall", dest="tall", action="store_false", help="without 200000×50 and 50×200000")
-    parser.add_argument("--positive", action="store_true", help="L = UUᵀ, with the solvers that know it")
-    parser.add_argument("--solvers", nargs="+", help="names; default: all")
+    parser.add_argument(
+        "--no-tall", dest="tall", action="store_false", help="skip the matrices 200000×50 and 50×200000"
+    )
+    parser.add_argument("--positive", action="store_true", help="use L = UUᵀ, and add solvers that exploit it")
+    parser.add_argument("--solvers", nargs="+", help="names of solvers; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64", help="default: %(default)s")
-    parser.add_argument("--limit", type=float, default=60, help="processor seconds of a solver; default: %(default)s")
-    parser.add_argument("--steps", type=int, default=1000, help="estimates of a solver; default: %(default)s")
-    parser.add_argument("--table", action="store_true", help="print what was measured, and leave")
+    parser.add_argument(
+        "--limit", type=float, default=60, help="maximum processor seconds per solver; default: %(default)s"
+    )
+    parser.add_argument("--steps", type=int, default=1000, help="maximum estimates per solver; default: %(default)s")
+    parser.add_argument("--table", action="store_true", help="only print the table of finished rows")
     options = parser.parse_args()
     if not options.table:
         prepare()
@@ -355,7 +363,7 @@ def _race(case: Case, seed: int, options: argparse.Namespace) -> None:
     for name, (told, begin) in chosen.items():
         if files[name].is_file():
             continue
-        # those that end by themselves go to their end, for the time of the whole
+        # solvers with a stopping criterion run to their end, so that their total time is measured
         end = 0.0 if name in ("default", "projections") or case.noise else TARGETS[-1]
         steps = min(options.steps, 60) if case.noise and name.startswith(("Acc", "IRCUR")) else options.steps
         found = measure(begin, D, L, options.limit, steps, end)

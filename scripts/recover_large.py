@@ -1,9 +1,9 @@
-"""A photograph of 1500×1000 pixels, 30 % of its values 0 or 1, recovered by tiles: quality, seams, memory, time.
+"""Recover a photograph of 1500×1000 pixels with 30 % salt and pepper in tiles: quality, seams, memory, time.
 
     python scripts/recover_large.py             # hours on two cores
     python scripts/recover_large.py --iterations 20 --out /tmp/large
 
-The photograph is scikit-image's `retina` (public domain), cut to 3:2 and enlarged from 1411 to 1500 pixels.
+The photograph is scikit-image's `retina` (public domain), cropped to 3:2 and enlarged from 1411 to 1500 pixels.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RATIO = 0.3
 
 
 def photograph() -> np.ndarray:
-    """(1000, 1500, 3), uint8."""
+    """Return the photograph, (1000, 1500, 3), uint8."""
     retina = Image.fromarray(data.retina())
     height = round(retina.width * SIZE[0] / SIZE[1])
     top = (retina.height - height) // 2
@@ -36,7 +36,7 @@ def photograph() -> np.ndarray:
 
 
 def coverage(grid: Grid) -> np.ndarray:
-    """(H, W): how many tiles a pixel is part of."""
+    """Return the number of tiles that contain each pixel, (H, W)."""
     count = np.zeros(grid.size, dtype=int)
     for place in grid.places:
         count[grid.window(*place)] += 1
@@ -44,7 +44,7 @@ def coverage(grid: Grid) -> np.ndarray:
 
 
 def near_ends(grid: Grid, within: int = 2) -> np.ndarray:
-    """(H, W): the pixels at most ``within`` from where a tile ends inside the image."""
+    """Return a mask (H, W) of the pixels at most ``within`` from the end of a tile inside the image."""
     near = np.zeros(grid.size, dtype=bool)
     for axis, (begins, side, length) in enumerate(
         ((grid.tops, grid.tile[0], grid.size[0]), (grid.lefts, grid.tile[1], grid.size[1]))
@@ -56,18 +56,18 @@ def near_ends(grid: Grid, within: int = 2) -> np.ndarray:
 
 
 def report_seams(error: np.ndarray, grid: Grid) -> None:
-    """Root mean squares of the error at the seams and elsewhere, and of its steps between neighbouring pixels.
+    """Print root mean squares of the error at the seams and elsewhere, and of its steps between neighbouring pixels.
 
     Args:
         error: (3, H, W).
-        grid: of the tiles.
+        grid: grid of tiles.
     """
     near, count = near_ends(grid), coverage(grid)
     steps = np.diff(error, axis=2)[:, :, :-1]  # across vertical seams
     for label, values, here, there in (
-        ("error where tiles overlap, and where not", error, count > 1, count == 1),
-        ("error where tiles end, and where one is alone", error, near, count == 1),
-        ("steps of the error where tiles end, and elsewhere", steps, near[:, 1:-1], ~near[:, 1:-1]),
+        ("error in overlaps, and elsewhere", error, count > 1, count == 1),
+        ("error at ends of tiles, and outside overlaps", error, near, count == 1),
+        ("steps of the error at ends of tiles, and elsewhere", steps, near[:, 1:-1], ~near[:, 1:-1]),
     ):
         at, elsewhere = (np.sqrt(np.square(values[:, mask]).mean()) for mask in (here, there))
         print(f"{label:<50} {at:.5f}  {elsewhere:.5f}  ratio {at / elsewhere:.3f}")

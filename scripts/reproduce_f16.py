@@ -1,10 +1,11 @@
-"""F16 at 512×512 with half of its values destroyed, on a GPU: the published curve, and what the default makes of it.
+"""Reproduce the published curve of F16 at 512×512 with half of its values corrupted, on a GPU.
 
     python scripts/reproduce_f16.py --image data/standard/F16.png --out f16 [--seconds 540]
 
-First the paper's method (configs/paper/1b, width 192), compared with the authors' published curve at 34, 48 and 74
-thousand iterations; then `dop recover`'s preset `best`, compared with the PSNR in the paper. Runs are resumed: where
-time is limited, give the limit of a call in `--seconds` and call again until both are done.
+The script first runs the preset `best` of `dop recover`, and compares it with the PSNR of the paper. Then it runs the
+method of the paper (configs/paper/1b, width 192), and compares it with the published curve of the authors at 34, 48 and
+74 thousand iterations. Runs are resumed: if time is limited, pass the limit of a call as `--seconds`, and repeat the
+command until both runs are done.
 """
 
 import argparse
@@ -22,32 +23,34 @@ from dop_lightning.paper.figures.configs import config_folder
 from dop_lightning.runs.results import read_metrics, read_results
 
 PUBLISHED = {34_000: 28.9, 48_000: 30.8, 74_000: 31.7}
-"""Iteration and PSNR of the authors' curve at width 192, read off their plot, ±0.1 dB."""
+"""Iteration and PSNR of the authors' curve at width 192, read from their plot, ±0.1 dB."""
 
 WITHIN = 0.5
-"""Decibels that the curve may differ by."""
+"""Allowed difference from the curve in dB."""
 
 END = 31.6
-"""The paper's PSNR of F16 at 50 % (width 128), dB, which the default is to pass by 1 dB."""
+"""PSNR of the paper for F16 at 50 % (width 128) in dB; the default should exceed it by 1 dB."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", type=Path, required=True, help="the clean F16, 512×512 pixels in colour")
+    parser.add_argument("--image", type=Path, required=True, help="clean image F16, 512×512 pixels in colour")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=int, help="end after about so long; the same command goes on")
+    parser.add_argument("--seconds", type=int, help="stop after about this time; the same command resumes")
     parser.add_argument("--accelerator", default="auto", help="default: %(default)s")
-    parser.add_argument("--only", choices=["default", "paper"], help="one of the two")
-    parser.add_argument("--iterations", type=int, default=76_000, help="of the paper's method; default: %(default)s")
-    parser.add_argument("--width", type=int, help="of both networks, for a try on a small machine")
-    parser.add_argument("--resize", type=int, help="side of the image, for a try on a small machine")
+    parser.add_argument("--only", choices=["default", "paper"], help="run only one of the two")
+    parser.add_argument(
+        "--iterations", type=int, default=76_000, help="iterations of the method of the paper; default: %(default)s"
+    )
+    parser.add_argument("--width", type=int, help="width of both networks, for a test on a small machine")
+    parser.add_argument("--resize", type=int, help="side of the image, for a test on a small machine")
     parser.add_argument("--preset-iterations", type=int, default=PRESETS["best"].iterations)
     return parser.parse_args(arguments)
 
 
 def fit(options: argparse.Namespace, name: str, files: Sequence[str], iterations: int, width: int, left: float) -> Path:
-    """Do or go on with a run, for at most so many seconds; its folder."""
+    """Run or resume a run for at most this number of seconds, and return its folder."""
     folder: Path = options.out / name
     limit = [] if options.seconds is None else ["--trainer.max_time", f"00:{_clock(left)}"]
     arguments = [argument for file in files for argument in ("--config", str(config_folder() / f"{file}.yaml"))]
@@ -74,12 +77,12 @@ def _clock(seconds: float) -> str:
 
 
 def curve(folder: Path) -> dict[int, float]:
-    """PSNR by iteration."""
+    """Return the PSNR by iteration."""
     return {entry.iteration: entry.value for entry in read_metrics(folder) if entry.tag == "psnr"}
 
 
 def main() -> int:
-    """Run, compare, print."""
+    """Run both methods, and print comparisons."""
     runner.prepare()
     options = parse()
     begin = time.monotonic()

@@ -1,9 +1,9 @@
-"""Runs a document from top to bottom as it stands, in an empty folder, and prints the time of each of its blocks.
-
-Blocks of the languages `sh` and `python` are run: those of the shell by bash, each by itself, those of Python one after
-the other in one namespace. The folder has the repository's configs/ and data/, as where a newcomer has unpacked it.
+"""Run the commands of a document from top to bottom in an empty folder, and print the time of each block.
 
     python scripts/run_document.py docs/photograph.md
+
+Blocks of the languages `sh` and `python` are run. Each shell block runs in a separate bash; all Python blocks share one
+namespace. The folder contains configs/ and data/ of the repository, like a fresh checkout.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.documents.harness import RUNNABLE, BlockError, Reader, blocks, prepar
 
 
 def run(page: Path, folder: Path, show: bool = False) -> tuple[bool, float]:
-    """Run a page; whether all of it went through, and the seconds that it took."""
+    """Run a page, and return whether all blocks succeeded, and the seconds."""
     reader, total, fine = Reader(page, smaller=None), 0.0, True
     prepare(folder)
     os.chdir(folder)
@@ -46,21 +46,19 @@ def run(page: Path, folder: Path, show: bool = False) -> tuple[bool, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
-    parser.add_argument(
-        "--folder", type=Path, help="an empty folder to work in, and to keep (default: a temporary one)"
-    )
-    parser.add_argument("--show", action="store_true", help="show what the blocks print")
+    parser.add_argument("--folder", type=Path, help="empty working folder, which is kept (default: a temporary one)")
+    parser.add_argument("--show", action="store_true", help="print the output of the blocks")
     options = parser.parse_args()
     if not options.page.is_file():
-        parser.error(f"there is no file {options.page}")
+        parser.error(f"{options.page} does not exist")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            parser.error(f"{folder} is not empty")
+            parser.error(f"--folder must be empty, got {folder}")
         fine, seconds = run(options.page, folder.resolve(), options.show)
         os.chdir(ROOT)
-    print(f"{options.page}: {'went through' if fine else 'FAILED'}, {seconds:.0f} s")
+    print(f"{options.page}: {'succeeded' if fine else 'FAILED'}, {seconds:.0f} s")
     return 0 if fine else 1
 
 

@@ -1,4 +1,4 @@
-"""Runs of a few iterations on problems of 12×12, as subjects of faults: their commands, and what they must leave."""
+"""Runs of a few iterations on 12×12 problems, for fault injection: their commands and their expected results."""
 
 import csv
 import re
@@ -38,11 +38,11 @@ trainer: {accelerator: cpu}
 
 
 class Level(NamedTuple):
-    """How much a command asks for.
+    """Amount of work of a command.
 
     Attributes:
-        problems: from 1 to 3.
-        iterations: half of them, 1, or all of them, 2, where the command allows more iterations later.
+        problems: number of problems, from 1 to 3.
+        iterations: 1 for half of the iterations, 2 for all, if the command allows an increase later.
     """
 
     problems: int
@@ -53,9 +53,9 @@ class Case(NamedTuple):
     """A command.
 
     Attributes:
-        command: its arguments, by inputs, run and level.
-        has_config: whether it can be repeated by ``dop fit --config RUN/config.yaml``.
-        runs_on: whether more iterations may be asked for later.
+        command: function that returns its arguments, given inputs, run and level.
+        has_config: whether ``dop fit --config RUN/config.yaml`` repeats it.
+        runs_on: whether the number of iterations may be increased later.
     """
 
     command: Callable[[Path, Path, Level], list[str]]
@@ -119,7 +119,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 KEPT = re.compile(r"(\.npy|\.png|histogram\.csv|metrics\.csv)$")
-"""Names of files whose bytes depend on the problems alone."""
+"""Names of files whose bytes depend only on the problems."""
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -129,6 +129,6 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def temporary_files(run: Path) -> list[str]:
-    """Return the names of files that were to be renamed."""
+    """Return the names of temporary files, which should have been renamed."""
     found = (path for path in sorted(run.rglob("*")) if path.suffix in (".tmp", ".new"))
     return [path.relative_to(run).as_posix() for path in found]

@@ -1,6 +1,6 @@
-"""Random sequences of starts, kills, growth, moves and damage of one run, as a state machine of Hypothesis.
+"""State machine for Hypothesis: random sequences of starts, kills, growth, moves and damage of one run.
 
-After each sequence the run is finished, and compared with one that nobody disturbed.
+After each sequence, the run is finished and compared with an undisturbed run.
 """
 
 import fcntl
@@ -28,17 +28,17 @@ IN_USE = "another process is (at work|using|working)"
 """Messages of a start that finds the folder in use."""
 
 NOT_DAMAGED = ("events.out", "lock")
-"""Beginnings of the names of files that no run reads."""
+"""Prefixes of the names of files that a run never reads."""
 
 LOOKS = ("verify", "status", "table", "report")
 
 MOMENTS = st.integers(1, 15) | st.integers(1, 80)
-"""Numbers of operations. A start that finds nothing to do has about 15, a first one about 60."""
+"""Numbers of file operations: a start of a finished run has about 15, a first start about 60."""
 
 STOPS = st.builds(Stop, st.sampled_from(KINDS), MOMENTS)
 
 DAMAGES = st.tuples(st.integers(0, 1000), st.sampled_from(("flip", "cut", "empty", "delete")), st.integers(0, 10**6))
-"""Which file, what is done to it, and where."""
+"""Index of the file, kind of damage, and position."""
 
 
 class Place:
@@ -54,7 +54,7 @@ class Place:
         self._undisturbed: dict[tuple[str, tuple[Level, ...]], Path] = {}
 
     def undisturbed(self, name: str, levels: tuple[Level, ...]) -> Path:
-        """Return the folder of a run that was started once per level, and never disturbed."""
+        """Return the folder of an undisturbed run that was started once per level."""
         if (name, levels) not in self._undisturbed:
             run = self.home / f"undisturbed-{len(self._undisturbed)}"
             for level in levels:
@@ -64,7 +64,7 @@ class Place:
         return self._undisturbed[name, levels]
 
     def warm(self, names: list[str]) -> None:
-        """Run each case once in this process, so that children need not import or prepare anything."""
+        """Run each case once in this process, so that children need not import or compile anything."""
         from dop_lightning.cli.main import main as dop
 
         for name in names:
@@ -72,7 +72,7 @@ class Place:
 
 
 def snapshot(run: Path) -> dict[str, bytes]:
-    """Return the contents of all files that a start may not change if it is refused."""
+    """Return the contents of all files that a refused start must not change."""
     found = (path for path in sorted(run.rglob("*")) if path.is_file())
     kept = (path for path in found if path.name != "lock" and path.parent.name != "processes")
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in kept}
@@ -101,8 +101,8 @@ class RunFolderMachine(RuleBasedStateMachine):
     """One run in one folder.
 
     Attributes:
-        place: set by the program that runs it.
-        names: the cases to draw from.
+        place: shared folders, set by the program that runs the machine.
+        names: names of the cases to draw from.
     """
 
     place: Place
@@ -138,13 +138,13 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     @rule(stop=STOPS)
     def start_from_its_config(self, stop: Stop) -> None:
-        """Goes on with what the run itself has saved, wherever it lies."""
+        """Start from the saved config of the run, wherever its folder is."""
         if self.case.has_config and (self.run / "config.yaml").is_file() and self._problems() == self.level.problems:
             self._start(stop, ["fit", "--config", str(self.run / "config.yaml")])
 
     @rule(problems=st.integers(0, 1), stop=STOPS)
     def grow(self, problems: int, stop: Stop) -> None:
-        """Ask for one more problem, or for more iterations."""
+        """Add a problem, or increase the number of iterations."""
         self._grow(problems)
         self._start(stop)
 
@@ -164,7 +164,7 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     @rule(at=MOMENTS, grown=st.booleans(), kill=st.booleans())
     def two_starts(self, at: int, grown: bool, kill: bool) -> None:
-        """A second start while the first one is paused, which then goes on or is killed."""
+        """Start a second process while the first one is paused; then continue or kill the first one."""
         with Child(self._command(), self.home, Stop("pause", at)) as first:
             ended = first.wait_for_pause()
             if ended is not None:
@@ -197,7 +197,7 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     @rule(at=MOMENTS)
     def move_at_work(self, at: int) -> None:
-        """The folder is moved while a process is at work in it."""
+        """Move the folder while a process is running in it."""
         old = self.run
         if not old.is_dir():
             return
@@ -210,11 +210,11 @@ class RunFolderMachine(RuleBasedStateMachine):
             self.move()
             child.send(signal.SIGCONT)
             ended = child.wait()
-        self._happened("moved while at work" if held else "moved before the start", _last(ended))
+        self._happened("moved during a run" if held else "moved before the start", _last(ended))
         if held:
             self._no_traceback(ended)
-            assert not old.exists(), f"written after the move: {sorted(old.rglob('*'))}"
-        elif old.exists():  # a start that had not begun is a run of its own
+            assert not old.exists(), f"files were written after the move: {sorted(old.rglob('*'))}"
+        elif old.exists():  # a process that had not yet begun starts a new run
             shutil.rmtree(old)
         self._read_counts()
 
@@ -233,11 +233,11 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_elsewhere(self) -> None:
-        """There is one run, and nothing beside it."""
+        """Check that there is one run, and no other file."""
         assert {path.name for path in self.home.iterdir()} <= {self.run.name}
 
     def teardown(self) -> None:
-        """Finish the run, and compare it."""
+        """Finish the run, and compare it with the undisturbed one."""
         if not hasattr(self, "case"):
             return
         type(self).place.sequences += 1
@@ -280,7 +280,7 @@ class RunFolderMachine(RuleBasedStateMachine):
             self.level = self.level._replace(iterations=2)
 
     def _start(self, stop: Stop | None = None, command: list[str] | None = None) -> None:
-        """Start, and follow what a message says of damaged files until a start is admitted."""
+        """Start, and follow the instructions about damaged files until a start is accepted."""
         command = command or self._command()
         for _ in range(6):
             before = snapshot(self.run)
@@ -293,10 +293,10 @@ class RunFolderMachine(RuleBasedStateMachine):
             if not self._follow(_last(ended)):
                 self._begin_again(ended)
                 command = self._command()
-        raise AssertionError(f"refused again and again: {ended.text}")
+        raise AssertionError(f"refused repeatedly: {ended.text}")
 
     def _follow(self, line: str) -> bool:
-        """Do what a message says; whether it says something to do."""
+        """Follow the instruction of a message; return whether it contains one."""
         named = [Path(text) for text in re.findall(rf"{re.escape(str(self.run))}/[^\s:;,)]+", line)]
         if not named:
             return False
@@ -314,15 +314,15 @@ class RunFolderMachine(RuleBasedStateMachine):
         return True
 
     def _begin_again(self, ended: Ended) -> None:
-        """Give the folder up: manifest and its copy are damaged."""
+        """Remove the folder, because the manifest and its copy are damaged."""
         both = {"manifest.json", "checkpoints/manifest.json"}
         assert both <= self.damaged, f"refused without a remedy: {ended.text}"
-        self._happened("given up", _last(ended))
+        self._happened("abandoned", _last(ended))
         shutil.rmtree(self.run)
         self.counts, self.damaged, self.lost_curves = [], set(), False
 
     def _check(self, ended: Ended, stop: Stop | None, may_be_refused: str = "") -> None:
-        """Check how a start has ended."""
+        """Check how a start ended."""
         self._no_traceback(ended)
         allowed = {0}
         if stop is not None:
@@ -356,7 +356,7 @@ class RunFolderMachine(RuleBasedStateMachine):
             assert errors == [_last(ended)], ended.text
 
     def _read_counts(self) -> None:
-        """Note how many problems the run has; those of each start that took hold are together in batches."""
+        """Record the number of problems of the run; problems that were added by one start share batches."""
         count = self._problems()
         if count is not None and [count] != self.counts[-1:]:
             self.counts.append(count)

@@ -1,14 +1,14 @@
-"""Installs each extra of pyproject.toml into an environment without the others, and tries it there.
+"""Install each extra of pyproject.toml into an environment without the others, and test it there.
 
-    make test-extras                          # all of them: about 3 GB and half an hour
-    python scripts/test_extras.py hdf5 ray    # some
+    make test-extras                          # all extras: about 3 GB and half an hour
+    python scripts/test_extras.py hdf5 ray    # selected extras
 
-One environment, `.venv-extras/base`, has the package without extras. Each extra gets an environment of its own, which
-sees the packages of that one, and installs `dop_lightning[NAME]` from a wheel of this checkout. An extra passes if
+The environment `.venv-extras/base` contains the package without extras. Each extra gets a separate environment that
+includes the packages of the base, and installs `dop_lightning[NAME]` from a wheel of this checkout. An extra passes if
 
-- the installation succeeds, and `dop doctor` finds all of its packages, in versions that are supported;
-- its smallest task (`EXTRAS`) fails without the extra, with one line that says what to install;
-- the same task succeeds with it, and so do its tests, if it has tests that `make test` skips.
+- the installation succeeds, and `dop doctor` finds all of its packages in supported versions;
+- its smallest task (`EXTRAS`) fails without the extra, with one line that names the package to install;
+- the same task succeeds with the extra, and so do its tests, if it has tests that `make test` skips.
 """
 
 import argparse
@@ -29,20 +29,20 @@ FOLDER = ROOT / ".venv-extras"
 PIP = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
 TORCH = os.environ.get("TORCH", "torch").split()
 LONGEST = 1800.0
-"""Seconds that a step may take."""
+"""Maximum seconds of a step."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """How an extra is tried.
+    """Tests of an extra.
 
     Attributes:
-        task: the smallest work that needs it: a command that begins with ``dop``, or Python.
-        before: Python, run with the extra, that writes the files of the task.
-        has_hint: whether the task says without the extra what to install. Else the user's own code imports a package of
-            the extra first, and only ``dop doctor`` can say it.
-        tests: files and folders of tests to run with it, and options of pytest.
-        packages: that these tests need besides.
+        task: smallest task that needs the extra: a command that begins with ``dop``, or Python code.
+        before: Python code, run with the extra, that writes the files of the task.
+        has_hint: whether the task prints the extra to install if it is missing. Otherwise the user's code imports a
+            package of the extra first, and only ``dop doctor`` can print it.
+        tests: files and folders of tests to run with the extra, and options of pytest.
+        packages: additional packages for these tests.
     """
 
     task: str
@@ -108,7 +108,7 @@ EXTRAS = {
         before=WRITE + "from scipy.io import savemat; savemat('table.mat', {'D': D})",
         task="dop separate table.mat --out out",
     ),
-    # the tests of the widget are skipped without a display, such as that of xvfb-run
+    # the tests of the widget are skipped without a display, for example that of xvfb-run
     "napari": Extra(
         task="from dop_lightning.integrations.napari.widget import RestoreWidget", tests=["tests/integrations/napari"]
     ),
@@ -168,24 +168,24 @@ EXTRAS = {
         before=WRITE + "import zarr; zarr.create_array('table.zarr', data=D)", task="dop separate table.zarr --out out"
     ),
 }
-"""How each extra is tried; `tests/scripts/test_test_extras.py` checks that none of pyproject.toml is left out."""
+"""Tests of each extra; `tests/scripts/test_test_extras.py` checks that all extras of pyproject.toml are included."""
 
 
 class StepError(RuntimeError):
-    """A step failed; the text says how."""
+    """A step failed; the message contains the reason."""
 
 
 # --------------------------------------------------------------------------------------------------------- environments
 
 
 def names() -> list[str]:
-    """The extras of pyproject.toml."""
+    """Return the extras of pyproject.toml."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         return list(tomllib.load(file)["project"]["optional-dependencies"])
 
 
 def python(environment: Path) -> Path:
-    """The interpreter of an environment."""
+    """Return the interpreter of an environment."""
     return environment / "bin" / "python"
 
 
@@ -193,7 +193,7 @@ def call(command: Sequence[str | Path], what: str, **options: object) -> subproc
     """Run a command that must succeed.
 
     Raises:
-        StepError: it failed; with the last lines that it has printed.
+        StepError: it failed; the message contains its last lines of output.
     """
     done = run(command, **options)
     if done.returncode != 0:
@@ -203,14 +203,14 @@ def call(command: Sequence[str | Path], what: str, **options: object) -> subproc
 
 
 def run(command: Sequence[str | Path], **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints."""
+    """Run a command and capture its output."""
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=LONGEST, check=False, **options
     )  # type: ignore[call-overload]
 
 
 def make_base() -> tuple[Path, Path]:
-    """Make the environment without extras, unless it is there and pins and metadata are as they were; the wheel is new.
+    """Create the environment without extras, unless it exists for the same pins and metadata, and build a new wheel.
 
     Returns:
         The environment, and a wheel of this checkout.
@@ -218,7 +218,7 @@ def make_base() -> tuple[Path, Path]:
     base, wheels = FOLDER / "base", FOLDER / "wheels"
     stamp, wanted = base / "made-for", "".join((ROOT / n).read_text() for n in ("constraints.txt", "pyproject.toml"))
     if not stamp.exists() or stamp.read_text() != wanted:
-        call([sys.executable, "-m", "venv", "--clear", base], "making an environment")
+        call([sys.executable, "-m", "venv", "--clear", base], "creating an environment")
         call([python(base), *PIP, *TORCH], "installing PyTorch")
         call([python(base), *PIP, "hatchling"], "installing hatchling")
     shutil.rmtree(wheels, ignore_errors=True)
@@ -232,15 +232,13 @@ def make_base() -> tuple[Path, Path]:
 
 
 def make_extra(name: str, base: Path, wheel: Path) -> Path:
-    """Make an environment with one extra, over that without."""
+    """Create an environment with one extra on top of the base."""
     environment = FOLDER / name
-    call([sys.executable, "-m", "venv", "--clear", environment], "making an environment")
+    call([sys.executable, "-m", "venv", "--clear", environment], "creating an environment")
     (packages,) = environment.glob("lib/python*/site-packages")
     (below,) = base.glob("lib/python*/site-packages")
     (packages / "below.pth").write_text(f"{below}\n", encoding="utf-8")
-    if (
-        name == "physics"
-    ):  # an index may offer torchvision for CUDA only, which does not load beside PyTorch for the CPU
+    if name == "physics":  # an index may only offer torchvision for CUDA, which does not load with PyTorch for the CPU
         text = f"import sys; sys.path.append({str(ROOT / 'scripts')!r}); "
         text += "import torchvision_for_cpu; torchvision_for_cpu.make_importable()\n"
         (packages / "torchvision_for_cpu.pth").write_text(text, encoding="utf-8")
@@ -252,16 +250,16 @@ def make_extra(name: str, base: Path, wheel: Path) -> Path:
 
 
 def attempt(environment: Path, task: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command ``dop …``, or Python, with an environment and in a folder."""
+    """Run a command ``dop …``, or Python code, with an environment and in a folder."""
     words = ["-m", "dop_lightning", *task.split()[1:]] if task.startswith("dop ") else ["-c", task]
     return run([python(environment), *words], cwd=folder)
 
 
 def check_refusal(name: str, extra: Extra, base: Path, folder: Path) -> None:
-    """Check what is said without an extra.
+    """Check the error message without an extra.
 
     Raises:
-        StepError: it is not what it should be.
+        StepError: the task succeeds, or its message is wrong.
     """
     done = attempt(base, extra.task, folder)
     said = done.stderr.strip().splitlines()
@@ -278,14 +276,14 @@ def check_refusal(name: str, extra: Extra, base: Path, folder: Path) -> None:
 
 
 def check_packages(name: str, base: Path, environment: Path) -> str:
-    """Check what ``dop doctor`` says of an extra, without and with it, and return the versions that it finds."""
+    """Check the output of ``dop doctor`` with and without an extra, and return the versions that it finds."""
     code = (
         "from dop_lightning.cli.doctor.packages import check_extras\n"
         f"for found in check_extras():\n    if found.name == {name!r}: print(found.state, found.text)"
     )
     without = call([python(base), "-c", code], "dop doctor without the extra").stdout
     if f'pip install "dop_lightning[{name}]"' not in without:
-        raise StepError(f"dop doctor must say how to install it, got: {without.strip()}")
+        raise StepError(f"dop doctor must print how to install the extra, got: {without.strip()}")
     found = call([python(environment), "-c", code], "dop doctor").stdout.strip()
     if not found.startswith("ok "):
         raise StepError(f"dop doctor finds: {found}")
@@ -293,7 +291,7 @@ def check_packages(name: str, base: Path, environment: Path) -> str:
 
 
 def check_tests(extra: Extra, environment: Path) -> str:
-    """Run the tests of an extra, and return how many have passed."""
+    """Run the tests of an extra, and return the numbers of passed and skipped tests."""
     if not extra.tests:
         return ""
     call([python(environment), *PIP, "pytest", "pytest-timeout", "hypothesis", *extra.packages], "installing pytest")
@@ -303,13 +301,13 @@ def check_tests(extra: Extra, environment: Path) -> str:
 
 
 def check(name: str, base: Path, wheel: Path) -> str:
-    """Try one extra.
+    """Test one extra.
 
     Returns:
-        What was found: seconds of the installation, versions, tests.
+        A summary: seconds of the installation, versions, tests.
 
     Raises:
-        StepError: something failed.
+        StepError: a step failed.
     """
     extra, begun = EXTRAS[name], time.monotonic()
     environment = make_extra(name, base, wheel)
@@ -328,13 +326,13 @@ def check(name: str, base: Path, wheel: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, check: Callable[[str, Path, Path], str] = check) -> int:
-    """Try extras.
+    """Test extras.
 
     Returns:
         1 if one failed, else 0.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="extras; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="extras to test; default: all")
     chosen = parser.parse_args(arguments).names or names()
     if unknown := [name for name in chosen if name not in names()]:
         parser.error(f"NAME must be an extra of pyproject.toml ({', '.join(names())}), got {unknown[0]!r}")

@@ -1,16 +1,17 @@
-"""How soon each verb of ``dop`` ends after Ctrl-C or SIGTERM, and whether the same command then finishes its work.
+"""Measure how soon each verb of ``dop`` exits after Ctrl-C or SIGTERM, and check that the same command then resumes.
 
     python scripts/time_interrupts.py --out interrupts
     python scripts/time_interrupts.py --out interrupts --cases recover separate-mapped --moments 8
 
-Each case is run once undisturbed. Then it is started again, and gets SIGINT or SIGTERM in turn, at moments spread
-evenly over the time that it has taken. The table has the longest time from the signal to the end of the process, and
-the processor time that it has used meanwhile, which other programs of the machine do not lengthen. After that the same
-command must leave the files of the undisturbed run, to the bit. The exit status is 1 if a process took longer than
-``--most`` seconds of wall time, and a third of it of processor time (else it has waited for the others of a busy
-machine), ended with another status than 130 or 143, printed a traceback, or left other files.
+Each case runs once undisturbed. Then it is started again, and gets SIGINT or SIGTERM in turn, at moments spread evenly
+over the duration of the undisturbed run. The table has the longest time from the signal to the end of the process, and
+the processor time in this interval, which does not depend on other programs. After that, the same command must produce
+the files of the undisturbed run bit for bit. The exit status is 1 if a process took longer than ``--most`` seconds of
+wall time and a third of that in processor time (otherwise it waited for other processes of a busy machine), exited with
+a status other than 130 or 143, printed a traceback, or left different files.
 
-Processes are forks of one that has imported everything, unless ``--spawn`` is given: then imports are interrupted, too.
+Processes are forks of a process that has imported all modules. With ``--spawn`` they are new processes, so that imports
+are interrupted, too.
 """
 
 import argparse
@@ -46,7 +47,7 @@ trainer: {max_steps: 40000}
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 PATIENCE = 600.0
-"""Seconds after a signal until the process is killed."""
+"""Maximum seconds from a signal to the end of a process, after which it is killed."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Case:
     """A command; ``{in}`` is the folder of its inputs, ``{out}`` that of its results.
 
     Args:
-        arguments: of ``dop``.
+        arguments: arguments of ``dop``.
         has_state: whether the same command resumes it, so that the files of both runs are compared.
     """
 
@@ -92,7 +93,7 @@ CASES = {
 
 
 class Process(Protocol):
-    """What is used of ``subprocess.Popen``, and of forks."""
+    """The common interface of ``subprocess.Popen`` and forks."""
 
     pid: int
     returncode: int | None
@@ -111,7 +112,7 @@ def environment() -> dict[str, str]:
 
 
 def make_inputs(folder: Path, size: int) -> None:
-    """Pictures of ``size`` pixels and smaller, matrices, frames, a config and a finished run."""
+    """Write pictures of ``size`` pixels and smaller, matrices, frames, a config and a finished run."""
     draws = np.random.default_rng(0)
     folder.mkdir(parents=True)
     photograph = data.astronaut()
@@ -141,13 +142,13 @@ def make_inputs(folder: Path, size: int) -> None:
     (folder / "matrix.yaml").write_text(MATRIX)
     fit = Case("fit --config {in}/matrix.yaml --trainer.default_root_dir {in}/run --trainer.max_steps 2000")
     if start(fit, folder, folder / "run", is_forked=False).wait():
-        raise RuntimeError(f"the run in {folder} has failed")
+        raise RuntimeError(f"the run in {folder} failed")
 
 
 def start(case: Case, inputs: Path, out: Path, is_forked: bool) -> Process:
     log, words = out.parent / f"{out.name}.log", case.words(inputs, out)
     if is_forked:
-        from forked import Forked  # it imports all of dop
+        from forked import Forked  # imports all of dop
 
         return Forked(words, environment(), log)
     command = [sys.executable, "-m", "dop_lightning", *words]
@@ -156,7 +157,7 @@ def start(case: Case, inputs: Path, out: Path, is_forked: bool) -> Process:
 
 
 def processor_seconds(process: Process) -> float:
-    """Of a process and its children that are at work."""
+    """Return the processor seconds of a process and its running children."""
     total = 0.0
     try:
         parent = psutil.Process(process.pid)
@@ -170,7 +171,7 @@ def processor_seconds(process: Process) -> float:
 
 @dataclass(frozen=True)
 class End:
-    """What a signal led to: seconds of wall time and of the processor until the end, and the status."""
+    """Effect of a signal: seconds of wall time and of processor time until the end, and exit status."""
 
     number: signal.Signals
     moment: float
@@ -180,7 +181,7 @@ class End:
 
 
 def interrupt(process: Process, number: signal.Signals, moment: float, again: float | None) -> End | None:
-    """Send a signal after some seconds, perhaps a second one later; ``None`` if the process had ended before."""
+    """Send a signal after some seconds, and optionally again later; ``None`` if the process had already ended."""
     try:
         process.wait(moment)
         return None
@@ -201,18 +202,18 @@ def interrupt(process: Process, number: signal.Signals, moment: float, again: fl
 
 
 def left(out: Path) -> dict[str, bytes]:
-    """The arrays and pictures of a run, by name."""
+    """Return the arrays and pictures of a run, by name."""
     files = [path for kind in ("*.npy", "*.png") for path in out.rglob(kind)]
     own = [path for path in files if "checkpoints" not in path.parts and path.name != "preview.png"]
     return {str(path.relative_to(out)): path.read_bytes() for path in own}
 
 
 def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> bool:
-    """Interrupt a case at each moment, and print its line of the table."""
+    """Interrupt a case at each moment, and print its row of the table."""
     inputs, once, moments, is_forked = home / "inputs", home / f"{name}-once", options.moments, not options.spawn
     begin = time.monotonic()
     if status := start(case, inputs, once, is_forked).wait():
-        print(f"| {name} | ended with status {status}, see {once}.log |", flush=True)
+        print(f"| {name} | exited with status {status}, see {once}.log |", flush=True)
         return False
     duration, expected = time.monotonic() - begin, left(once)
     ends, odd = [], []
@@ -226,7 +227,7 @@ def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> b
         if end is not None:
             ends.append(end)
             if end.wall > options.most and end.processor > options.most / 3:
-                odd.append(f"{end.wall:.1f} s ({end.processor:.1f} s of the processor) at {end.moment:.1f} s")
+                odd.append(f"{end.wall:.1f} s ({end.processor:.1f} s of processor time) at {end.moment:.1f} s")
             if end.status not in (STATUS[number], 0):
                 odd.append(f"status {end.status} after {number.name} at {end.moment:.1f} s")
         if "Traceback" in text:
@@ -247,18 +248,20 @@ def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the inputs and runs; must not exist")
+    parser.add_argument("--out", type=Path, required=True, help="folder for inputs and runs; must not exist")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
-    parser.add_argument("--moments", type=int, default=6, help="signals of each case; default: %(default)s")
-    parser.add_argument("--most", type=float, default=3.0, help="seconds allowed; default: %(default)s")
-    parser.add_argument("--size", type=int, default=512, help="pixels of a side; default: %(default)s")
-    parser.add_argument("--again", type=float, help="seconds after which the signal is sent again; default: never")
-    parser.add_argument("--spawn", action="store_true", help="start processes anew rather than by forks")
+    parser.add_argument("--moments", type=int, default=6, help="signals per case; default: %(default)s")
+    parser.add_argument("--most", type=float, default=3.0, help="maximum seconds until the end; default: %(default)s")
+    parser.add_argument(
+        "--size", type=int, default=512, help="side of the largest picture in pixels; default: %(default)s"
+    )
+    parser.add_argument("--again", type=float, help="send the signal again after this time; default: never")
+    parser.add_argument("--spawn", action="store_true", help="start new processes instead of forks")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of shells ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore SIGINT
     make_inputs(options.out / "inputs", options.size)
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
-    print("| case | seconds undisturbed | signals | longest end, s | of the processor, s | the same command |")
+    print("| case | undisturbed, s | signals | longest exit, s | processor time, s | same command |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     good = [measure(name, CASES[name], options.out, options) for name in options.cases]
     return 0 if all(good) else 1

@@ -1,8 +1,9 @@
-"""Import a torchvision built for CUDA beside a PyTorch of the CPU, for the tests and scripts that need deepinv.
+"""Import a torchvision built for CUDA together with a PyTorch for the CPU, for tests and scripts that need deepinv.
 
-Package indexes have torchvision as a build for CUDA. Its compiled operators do not load beside a PyTorch of the CPU,
-and its Python part cannot be imported without two of them. They are declared here, without code: deepinv uses
-torchvision for reading and arranging images only. Users should install the build that matches their PyTorch.
+Some package indexes only have torchvision for CUDA. Its compiled operators do not load with a PyTorch for the CPU, and
+its Python code cannot be imported without two of them. This module declares these two operators without an
+implementation: deepinv uses torchvision only for reading and arranging images. Users should install the build that
+matches their PyTorch.
 """
 
 import importlib
@@ -14,11 +15,11 @@ DECLARED = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
-_libraries = []  # PyTorch forgets what was declared by a library that is gone
+_libraries = []  # keeps the declarations alive: PyTorch removes them with their library
 
 
 def make_importable() -> None:
-    """Import torchvision if it is installed, with operators declared if its own do not load."""
+    """Import torchvision if it is installed, and declare its operators if they do not load."""
     if importlib.util.find_spec("torchvision") is None:
         return
     try:

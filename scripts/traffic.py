@@ -1,8 +1,8 @@
-"""Count what the operations of PyTorch do on a GPU, without one: on the meta device, with the rules of CUDA.
+"""Count the bytes and launches of PyTorch operations on a GPU without a GPU, on the meta device with the rules of CUDA.
 
-:class:`Traffic` counts bytes that are read and written, launches, and what a bf16 network should not have. Views cost
-nothing. Operations cost their inputs and outputs, and those of :data:`PASSES` what PyTorch's CUDA kernels do for
-tensors in channels-last. Fused operations of the package declare theirs
+:class:`Traffic` counts bytes read and written, launches, and operations that a bf16 network should not contain. Views
+are free. An operation costs its inputs and outputs; for the operations of :data:`PASSES`, the cost is that of PyTorch's
+CUDA kernels on channels-last tensors. Fused operations of the package declare their costs
 (:mod:`dop_lightning.model.signals.unet.triton_kernels.costs`).
 """
 
@@ -23,20 +23,20 @@ from dop_lightning.model.signals.unet.triton_kernels.costs import COSTS
 aten = torch.ops.aten
 
 NAMESPACE = "dop_lightning"
-"""Of the operators of the package."""
+"""Namespace of the operators of the package."""
 
 Cost = tuple[int, int]
 """Bytes read and bytes written."""
 
 WRITE_ONLY = {aten.copy_, aten.fill_, aten.zero_, aten.normal_, aten.uniform_, aten.bernoulli_}
-"""In-place operations that do not read what they replace."""
+"""In-place operations that do not read their target."""
 
 
 PADS = {aten.reflection_pad2d, aten.replication_pad2d, aten.constant_pad_nd}
 
 
 def size(tensor: Tensor | None) -> int:
-    """Return the bytes of a tensor; those of broadcast dimensions are in memory once."""
+    """Return the bytes of a tensor in memory; broadcast dimensions count once."""
     if tensor is None:
         return 0
     elements = 1
@@ -50,7 +50,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _copied(x: Tensor, channels_last: bool) -> int:
-    """Return the bytes that are read, and written again, to bring an image into a layout."""
+    """Return the bytes that are read and written to convert an image to a layout."""
     return 0 if _is_channels_last(x) == channels_last else size(x)
 
 
@@ -66,7 +66,7 @@ def _batch_norm_backward(args: Any, out: Any) -> Cost:
 
 def _convolution(args: Any, out: Any) -> Cost:
     x, weight, bias = args[:3]
-    added = 0 if bias is None else size(out)  # to what cuDNN returns
+    added = 0 if bias is None else size(out)  # added to the output of cuDNN
     copy = _copied(x, _is_channels_last(weight))
     return size(x) + size(weight) + added + copy, size(out) + added + copy
 
@@ -80,7 +80,7 @@ def _convolution_backward(args: Any, out: Any) -> Cost:
 
 
 def _reflection_pad(args: Any, out: Any) -> Cost:
-    copy = _copied(args[0], False)  # the kernel knows one layout
+    copy = _copied(args[0], False)  # the kernel supports one layout
     return size(args[0]) + copy, size(out) + copy
 
 
@@ -102,7 +102,7 @@ PASSES: dict[Any, Callable[[Any, Any], Cost]] = {
     aten.reflection_pad2d_backward: _reflection_pad_backward,
     aten.upsample_bilinear2d_backward: _upsampling_backward,
 }
-"""Operations that pass over their tensors several times, given their arguments and what they return."""
+"""Costs of operations with several passes over their tensors, as functions of their arguments and results."""
 
 LAUNCHES = {
     aten.native_batch_norm: 2,
@@ -110,22 +110,22 @@ LAUNCHES = {
     aten.reflection_pad2d_backward: 2,
     aten.upsample_bilinear2d_backward: 2,
 }
-"""Kernels of operations that are several, without copies into another layout. Convolutions: :func:`_launches`."""
+"""Launches of operations with several kernels, without copies into another layout. Convolutions: :func:`_launches`."""
 
 
 class Traffic(TorchDispatchMode):
-    """Counts operations while it is active.
+    """Count operations while the mode is active.
 
     Args:
-        image: elements of an image; arrays ``(1, C, H, W)`` in float32 with more are reported.
+        image: number of elements of an image; float32 arrays ``(1, C, H, W)`` with more elements are recorded.
 
     Attributes:
-        read: bytes.
-        written: bytes.
-        launches: kernels.
+        read: bytes read.
+        written: bytes written.
+        launches: number of kernels.
         by_name: bytes read and written, by operation.
-        count: operations, by name.
-        empty_pads: padding by nothing, which copies its input.
+        count: number of operations, by name.
+        empty_pads: number of paddings by zero pixels, which copy their input.
         large_fp32: shapes of large float32 arrays, by operation.
     """
 
@@ -189,7 +189,7 @@ class Traffic(TorchDispatchMode):
 
 
 def _laid_out(func: Any, args: Any, out: Any) -> Any:
-    """Return what an operation makes in the layout that it has on CUDA, where it follows that of another argument."""
+    """Return the result of an operation in the layout of CUDA, which may follow that of another argument."""
     place = {aten.convolution: 1, aten.convolution_backward: 2, aten.native_batch_norm_backward: 1}
     if func.overloadpacket not in place or not _is_channels_last(args[place[func.overloadpacket]]):
         return out
@@ -215,14 +215,14 @@ def _launches(func: Any, args: Any, out: Any) -> int:
 
 
 class CudaAutocast(TorchFunctionMode):
-    """What ``torch.autocast("cuda", torch.bfloat16)`` casts, of the functions that the network uses.
+    """The casts of ``torch.autocast("cuda", torch.bfloat16)`` for the functions that the network uses.
 
-    The meta device has no autocast of its own. To be put in the place of ``torch.autocast``.
+    The meta device does not support autocast. This class replaces ``torch.autocast``.
 
     Args:
-        device_type: not used.
-        dtype: not used.
-        enabled: whether anything is cast; an inner context replaces an outer one.
+        device_type: unused.
+        dtype: unused.
+        enabled: whether to cast; an inner context overrides an outer one.
     """
 
     LOWER = (torch.conv2d,)
@@ -252,7 +252,7 @@ class CudaAutocast(TorchFunctionMode):
 def kept_for_backward() -> Iterator[Counter[int]]:
     """Collect the bytes that autograd keeps for backward passes, by storage."""
     kept: Counter[int] = Counter()
-    alive = []  # else the place of one that was freed would be that of the next
+    alive = []  # otherwise a new storage could reuse the address of a freed one
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

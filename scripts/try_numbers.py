@@ -1,15 +1,15 @@
-"""Scales, offsets and extreme values: what comes back of images and matrices, as a table in Markdown.
+"""Test scales, offsets and extreme values of images and matrices, and print the results as a Markdown table.
 
     python scripts/try_numbers.py
     python scripts/try_numbers.py --case matrices
 
-Each input is made from one image of 24×24 pixels or one matrix of 40×30 entries, both with outliers, by a factor, an
-offset or a few other values. The result is divided by the factor, or the offset is subtracted, and it is compared with
-the result of the plain input: "exact", or the largest difference as a part of the largest value. An offset is compared
-with the plain input after the same rounding. Networks amplify rounding: "rounding" is a difference no larger than twice
-that of three inputs whose last digits were changed at random. "changed" is a result that should differ, since the data
-do, and is finite. Refusals and warnings are listed below the table, each kind once. Exit status 1 if a result differs
-by more, is not finite, or if there is a traceback.
+Each input is derived from an image of 24×24 pixels or a matrix of 40×30 entries, both with outliers, by a factor, an
+offset or a few changed values. The factor or offset is undone in the result, which is compared with the result for the
+plain input: "exact", or the largest difference relative to the largest value. An offset is compared with the plain
+input after the same rounding. Networks amplify rounding: "rounding" is a difference of at most twice that of three
+inputs whose last digits were changed at random. "changed" is a finite result for different data, which should differ.
+Refusals and warnings are listed below the table, each kind once. The exit status is 1 if a result differs by more or is
+not finite, or after a traceback.
 """
 
 import argparse
@@ -31,27 +31,27 @@ from dop_lightning import RobustPCA, recover_image
 from dop_lightning.cli.main import main as dop
 
 WIDTH, ITERATIONS = 4, 6
-"""Of the networks."""
+"""Width and iterations of the networks."""
 
 ROUNDING = {"float64": 1e-13, "float32": 1e-5}
-"""What may differ in a result without a network, from rounding the input and the steps."""
+"""Allowed difference of a result without a network, from rounding of the input and the steps."""
 
 
 class Failure(Exception):
-    """A call was refused, in the words of its last line."""
+    """A call was refused; the message is its last line."""
 
 
 class Input(NamedTuple):
-    """An input and how its result is compared.
+    """An input, and how its result is compared.
 
     Attributes:
-        label: of the row.
-        array: the values.
-        factor: what the plain values were multiplied by; 0 where there is nothing to compare with.
-        offset: what was added to them.
-        plain: the plain values with the same rounding; ``None`` for those of the table.
-        allowed: difference of a result that is still right, as a part of its largest value; ``None`` for rounding, and
-            infinite where the data differ.
+        label: label of the row.
+        array: values.
+        factor: factor applied to the plain values.
+        offset: offset added to the plain values.
+        plain: plain values with the same rounding; ``None`` for those of the table.
+        allowed: allowed difference relative to the largest value; ``None`` for rounding, and infinite if the data
+            differ.
     """
 
     label: str
@@ -66,7 +66,7 @@ Call = Callable[[np.ndarray], tuple[np.ndarray, list[str]]]
 
 
 def plain_image() -> np.ndarray:
-    """A smooth image with a tenth of its values at random."""
+    """Return a smooth image with a tenth of its values replaced at random."""
     draws = np.random.default_rng(0)
     x, y = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 24))
     image = 2 + np.sin(3 * x) + np.cos(4 * y)
@@ -74,7 +74,7 @@ def plain_image() -> np.ndarray:
 
 
 def plain_matrix() -> np.ndarray:
-    """A matrix of rank 2 with outliers."""
+    """Return a matrix of rank 2 with outliers."""
     draws = np.random.default_rng(0)
     matrix = draws.normal(size=(40, 2)) @ draws.normal(size=(2, 30))
     return matrix + (draws.random(matrix.shape) < 0.08) * draws.uniform(-5, 5, matrix.shape)
@@ -99,7 +99,7 @@ def scaled(array: np.ndarray, factor: float) -> Input:
 
 
 def scales(array: np.ndarray) -> Iterator[Input]:
-    """Factors, down to denormal numbers and up to the end of the number format."""
+    """Yield inputs with factors, down to denormal numbers and up to the end of the number format."""
     small = [1e-300, 1e-310] if array.dtype == np.float64 else [1e-37, 1e-40]
     large = [1e300] if array.dtype == np.float64 else [1e37]
     for factor in (2.0**-100, 2.0**100, 1e-30, 1e-6, 1e6, 1e30, *small, *large):
@@ -112,14 +112,14 @@ def offset(array: np.ndarray, value: float) -> Input:
 
 
 def extremes(array: np.ndarray) -> Iterator[Input]:
-    """Outliers, gaps, constants and thin shapes."""
+    """Yield inputs with outliers, missing entries, constants and thin shapes."""
     kind, large = array.dtype, 1e300 if array.dtype == np.float64 else 1e37
     for value in (1e6, 1e30, large):
         yield Input(f"one entry {value:g}", with_value(array, value), allowed=np.inf)
     yield Input("one entry inf", with_value(array, np.inf), allowed=np.inf)
     yield Input("a row of NaN", with_gap(array, (5,)), allowed=np.inf)
     yield Input("a column of NaN", with_gap(array, (slice(None), 7)), allowed=np.inf)
-    yield Input("NaN alone", np.full_like(array, np.nan), allowed=np.inf)
+    yield Input("only NaN", np.full_like(array, np.nan), allowed=np.inf)
     for value in (0.0, 1.0, 1e-30, 1e30):
         constant = np.full((20, 16), value, kind)
         yield Input(f"constant {value:g}", constant, plain=constant, allowed=1e-5)
@@ -128,7 +128,7 @@ def extremes(array: np.ndarray) -> Iterator[Input]:
 
 
 def image_inputs() -> Iterator[Input]:
-    """Images, the plain one of each number format first."""
+    """Yield images, the plain one of each number format first."""
     for kind in (np.float64, np.float32):
         array = plain_image().astype(kind)
         yield Input("plain", array)
@@ -151,7 +151,7 @@ def image_inputs() -> Iterator[Input]:
 
 
 def matrix_inputs() -> Iterator[Input]:
-    """Matrices, the plain one of each number format first."""
+    """Yield matrices, the plain one of each number format first."""
     for kind in (np.float64, np.float32):
         array = plain_matrix().astype(kind)
         yield Input("plain", array)
@@ -164,7 +164,7 @@ def matrix_inputs() -> Iterator[Input]:
 
 
 def recovered(preset: str, suffix: str = "") -> Call:
-    """A call of `recover_image`, of an array or a file."""
+    """Return a call of `recover_image` with an array or a file."""
     options = {} if preset == "instant" else {"width": WIDTH, "iterations": ITERATIONS}
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -189,7 +189,7 @@ def write(file: str, array: np.ndarray) -> None:
         tifffile.imwrite(file, array)
     elif file.endswith(".fits"):
         if array.dtype == np.float16:
-            raise Failure("FITS has no numbers of this type")
+            raise Failure("FITS does not support this type")
         bits = 8 * array.dtype.itemsize * (-1 if array.dtype.kind == "f" else 1)
         values = ["SIMPLE", "T"], ["BITPIX", bits], ["NAXIS", 2], ["NAXIS1", array.shape[1]], ["NAXIS2", array.shape[0]]
         cards = "".join(f"{name:<8}= {value!s:>20}".ljust(80) for name, value in values) + "END"
@@ -200,7 +200,7 @@ def write(file: str, array: np.ndarray) -> None:
 
 
 def recovered_file(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The result of `dop recover` of a .npy file."""
+    """Run `dop recover` on a .npy file."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "image.npy", array)
         run = ["recover", f"{folder}/image.npy", "--out", f"{folder}/out", "--preset", "instant", "--device", "cpu"]
@@ -209,7 +209,7 @@ def recovered_file(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def separated(method: str, suffix: str = ".npy", memory: str = "1G") -> Call:
-    """A call of `dop separate`."""
+    """Return a call of `dop separate`."""
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -228,14 +228,14 @@ def separated(method: str, suffix: str = ".npy", memory: str = "1G") -> Call:
 
 
 def in_pieces(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The result of `dop separate` of 16 copies side by side, enough for a certificate, read in pieces."""
+    """Run `dop separate` on 16 adjacent copies, which are enough for a certificate, read in pieces."""
     tiled = np.tile(array, (4, 4))
     result, said = separated("projections", memory=f"{max(1, tiled.nbytes // 1024)}K" if tiled.size else "1G")(tiled)
     return result[: len(array), : array.shape[1]], said
 
 
 def fitted(method: str) -> Call:
-    """A call of `RobustPCA`."""
+    """Return a call of `RobustPCA`."""
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         with heard() as said:
@@ -259,7 +259,7 @@ def heard() -> Iterator[list[str]]:
 
 
 def command(arguments: list[str], folder: str) -> list[str]:
-    """Run `dop` in this process; return its warnings."""
+    """Run `dop` in this process, and return its warnings."""
     out, err = io.StringIO(), io.StringIO()
     with heard() as said, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = dop(arguments)
@@ -271,17 +271,17 @@ def command(arguments: list[str], folder: str) -> list[str]:
 
 
 def difference(result: np.ndarray, given: Input, expected: np.ndarray) -> float:
-    """The largest difference as a part of the largest value."""
+    """Return the largest difference relative to the largest value."""
     back = (result.astype(np.longdouble) - np.longdouble(given.offset)) / np.longdouble(given.factor)
     largest = np.abs(expected.astype(np.longdouble)).max()
     return float(np.abs(back - expected).max() / (largest or 1))
 
 
 class Column:
-    """What a call gives for all inputs, those of a number format compared with the plain one.
+    """Results of a call for all inputs, compared with the plain one of the same number format.
 
     Args:
-        call: the call.
+        call: function to test.
         amplifies: whether a network is fitted.
     """
 
@@ -292,7 +292,7 @@ class Column:
         self.wrong = 0
 
     def cell(self, given: Input, notes: "Notes") -> str:
-        """The text of a cell."""
+        """Return the text of a cell."""
         try:
             if given.label == "plain":
                 self._begin(given.array)
@@ -324,7 +324,7 @@ class Column:
         return given.array if given.label.startswith("constant") else self.call(given.plain)[0]
 
     def _begin(self, plain: np.ndarray) -> None:
-        """Keep the result of the plain input, and how much it changes with the last digits of its entries."""
+        """Store the result of the plain input, and its sensitivity to the last digits of the entries."""
         self.expected = self.call(plain)[0]
         self.allowed = ROUNDING.get(plain.dtype.name, 0.0)
         if self.amplifies:
@@ -338,13 +338,13 @@ class Column:
 
 
 class Notes:
-    """Lines that were printed, each kind once."""
+    """Printed lines, each kind once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, str] = {}
 
     def of(self, line: str) -> str:
-        """The number of a line; those that differ in numbers alone have the same."""
+        """Return the number of a line; lines that differ only in numbers share it."""
         line = re.sub(r"^(image|a)(\.\w+)?: ", "", line)
         kind = re.sub(r"[-+\d.e]*\d", "0", line)
         self._lines.setdefault(kind, line)
@@ -375,7 +375,7 @@ MATRICES: dict[str, Column] = {
 
 
 def table(inputs: Iterator[Input], columns: dict[str, Column]) -> int:
-    """Print a table; return how many cells are wrong."""
+    """Print a table, and return the number of wrong cells."""
     notes = Notes()
     print(f"| input | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
     for given in inputs:

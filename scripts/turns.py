@@ -1,5 +1,7 @@
-"""Two ways to do the same iterations, taking turns block by block in one run: a machine whose speed drifts slows both
-alike. For the benchmarks beside this file."""
+"""Run two implementations of the same iterations in turns, block by block, for the benchmarks in this folder.
+
+Drifts of the speed of the machine affect both alike.
+"""
 
 import tempfile
 import time
@@ -13,18 +15,18 @@ from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.problems.problem import ProblemBatch
 
 Loop = Callable[[int], object]
-"""Does so many iterations."""
+"""Run this number of iterations."""
 
 
 def clock(device: str) -> float:
-    """Seconds, once the device has done all that it was asked for."""
+    """Return the time in seconds, after the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Turns(RecoveryCallback):
-    """Between two blocks of the framework, as many iterations of the bare loop; the time of each apart."""
+    """After each block of the framework, run as many iterations of the bare loop, and time both separately."""
 
     def __init__(self, bare: Loop, device: str = "cpu", warm_up: int = 0) -> None:
         self.bare = bare
@@ -58,19 +60,19 @@ def take_turns(
     device: str = "cpu",
     warm_up: int | None = None,
 ) -> tuple[float, float]:
-    """Seconds an iteration through the Trainer, and of the bare loop.
+    """Return seconds per iteration through the Trainer, and of the bare loop.
 
     Args:
-        make_module: of the framework.
-        data: set up; its first batch is what the bare loop works on.
-        make_bare: the bare loop of a batch.
-        iterations: of each; those after the last turn but one are not counted.
+        make_module: creates the module of the framework.
+        data: data module after setup; the bare loop uses its first batch.
+        make_bare: creates the bare loop for a batch.
+        iterations: iterations of each; those of the last block are not counted.
         device: ``cpu`` or ``cuda``.
-        warm_up: blocks of the framework that begin before this iteration are not counted, and the bare loop does as
-            many ahead. By default all blocks count, and the bare loop does 200.
+        warm_up: blocks of the framework that begin before this iteration are not counted, and the bare loop first runs
+            this number of iterations. By default all blocks count, and the bare loop first runs 200.
 
     Raises:
-        ValueError: there is no turn to be counted.
+        ValueError: no block is counted.
     """
     bare = make_bare(data.batches[0].to(device))
     bare(min(200 if warm_up is None else warm_up, iterations))
@@ -90,5 +92,5 @@ def take_turns(
         )
         trainer.fit(make_module(), datamodule=data)
     if turns.iterations == 0:
-        raise ValueError(f"iterations must be above two blocks and the warm-up, got {iterations}")
+        raise ValueError(f"`iterations` must exceed two blocks and the warm-up, got {iterations}")
     return turns.seconds["framework"] / turns.iterations, turns.seconds["bare"] / turns.iterations

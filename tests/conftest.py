@@ -1,4 +1,4 @@
-"""What tests of whole runs share: one thread, a process left as it was found, and tiny runs with a real Trainer."""
+"""Fixtures for tests of whole runs: one thread, an unchanged process state, and tiny runs with a real Trainer."""
 
 import csv
 import gc
@@ -31,11 +31,11 @@ from dop_lightning.problems.noise import GrossOutliers, SaltAndPepper
 LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 LONGEST = ("test_scripts.py", "test_measure_gpu.py", "test_docs_build.py", "test_documents.py")
-"""Files whose tests take seconds each. They come first: at the end they would keep one core and leave another idle."""
+"""Files whose tests take seconds each. They run first, so that all cores are busy until the end."""
 
 
 def pytest_collection_finish() -> None:
-    """Collections of garbage need not look at thousands of tests and all of PyTorch again and again."""
+    """Freeze the collected objects, so that garbage collection does not scan all tests and PyTorch repeatedly."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -57,7 +57,7 @@ def _quiet() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads in their last bits, and threads that share a core wait for each other."""
+    """Use one thread: sums depend on the number of threads, and threads that share a core slow each other down."""
     asked, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -72,9 +72,9 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _process_as_before() -> Iterator[None]:
-    """Signal handlers, log levels, threads and the environment belong to the process; pytest restores warning filters.
+    """Restore signal handlers, log levels, threads and environment; pytest restores warning filters.
 
-    Lightning's launchers leave variables behind, by which a later run would take itself for one of several processes.
+    Lightning's launchers leave environment variables that make a later run believe it is one of several processes.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
@@ -97,25 +97,25 @@ def _process_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def matrices() -> Callable[..., MatrixDataModule]:
-    """Makes a data module: three 12×12 matrices of rank 1, a tenth of the entries off."""
+    """Create a data module: three 12×12 matrices of rank 1 with outliers in a tenth of the entries."""
     return partial(MatrixDataModule, **{"n": 12, "rank": 1, "noise": GrossOutliers(0.1), "seeds": 3})
 
 
 @pytest.fixture(scope="session")
 def images() -> Callable[..., ImageDataModule]:
-    """Makes a data module: one grey image of 16×16 pixels, 30 % salt and pepper."""
+    """Create a data module: one grey image of 16×16 pixels with 30 % salt and pepper."""
     return partial(ImageDataModule, **{"images": "camera", "noise": SaltAndPepper(0.3), "resize": 16})
 
 
 @pytest.fixture(scope="session")
 def matrix_method() -> Callable[..., DoubleOverparameterization]:
-    """Makes a module that recovers the matrices within about 1000 iterations."""
+    """Create a module that recovers the matrices within about 1000 iterations."""
     return partial(DoubleOverparameterization, **{"tau": 2e-3, "block": 100, "evaluate_every": 200})
 
 
 @pytest.fixture(scope="session")
 def image_method() -> Callable[..., DoubleOverparameterization]:
-    """Makes a module whose network takes about two milliseconds an iteration."""
+    """Create a module whose network takes about two milliseconds per iteration."""
     settings = {
         "signal": partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32"),
         "corruption": partial(HadamardCorruption, scale=1e-5, tied=False),
@@ -133,7 +133,7 @@ def image_method() -> Callable[..., DoubleOverparameterization]:
 
 @dataclass
 class Run:
-    """A run that has ended: its folder, and the parts that made it."""
+    """A finished run: its folder, and its parts."""
 
     folder: Path
     trainer: pl.Trainer
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def table(self) -> dict[str, dict[str, str]]:
-        """``results.csv`` by problem, without the seconds, which are never the same."""
+        """``results.csv`` by problem, without the seconds, which are not reproducible."""
         with (self.folder / "results.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return {row["problem"]: {key: value for key, value in row.items() if key != "seconds"} for row in rows}
@@ -170,12 +170,12 @@ class Run:
         return np.load(self.folder / name / "recovered.npy")
 
     def states(self) -> dict[str, dict[str, Tensor]]:
-        """All that the checkpoint holds of each problem: parameters, optimizers, windows; flat."""
+        """Return all tensors and numbers in the checkpoint of each problem, as flat dictionaries."""
         problems = FolderCheckpointIO().load_checkpoint(self.checkpoint)["problems"]
         return {name: dict(_flat("", problems[name])) for name in sorted(problems)}
 
     def assert_equals(self, other: "Run") -> None:
-        """Same bits, and the same table."""
+        """Check that tables, recovered files and states are identical."""
         self.assert_equals_recoveries(other)
         mine, theirs = self.states(), other.states()
         assert list(mine) == list(theirs)
@@ -185,20 +185,20 @@ class Run:
                 assert torch.equal(value, theirs[name][key]), f"{name}: {key}"
 
     def assert_equals_recoveries(self, other: "Run") -> None:
-        """The same table, and the same bits in the recovered files."""
+        """Check that tables and recovered files are identical."""
         assert self.table == other.table
         for name in self.table:
             assert np.array_equal(self.recovered(name), other.recovered(name)), name
 
     def assert_close(self, other: "Run", *names: str, tolerance: float = 1e-4) -> None:
-        """The same recovery but for rounding, relative to its size."""
+        """Check that recoveries agree up to rounding, relative to their size."""
         for name in names or self.table:
             one, two = self.recovered(name), other.recovered(name)
             assert np.linalg.norm(one - two) <= tolerance * np.linalg.norm(two), name
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Tensors and numbers of nested containers, by path; without the seconds."""
+    """Yield tensors and numbers of nested containers with their paths, without the seconds."""
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             if key != "seconds":
@@ -211,7 +211,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def make_trainer() -> Callable[..., pl.Trainer]:
-    """Makes a Trainer with the callbacks of every run: ``make_trainer(folder, max_steps, *more_callbacks)``."""
+    """Create a Trainer with the standard callbacks: ``make_trainer(folder, max_steps, *more_callbacks)``."""
 
     def make(
         folder: Path,
@@ -238,7 +238,7 @@ def make_trainer() -> Callable[..., pl.Trainer]:
 
 @pytest.fixture(scope="session")
 def fit(make_trainer: Callable[..., pl.Trainer]) -> Callable[..., Run]:
-    """Does a run: ``fit(folder, module, data, max_steps, *more_callbacks, resume=False)``."""
+    """Run a module: ``fit(folder, module, data, max_steps, *more_callbacks, resume=False)``."""
 
     def fit(
         folder: Path,
@@ -258,7 +258,7 @@ def fit(make_trainer: Callable[..., pl.Trainer]) -> Callable[..., Run]:
 
 
 class StopAt(pl.Callback):
-    """Stops a run at the end of the first block that reaches an iteration: by Lightning's flag, or by a signal."""
+    """Stop a run at the end of the first block that reaches an iteration, by Lightning's flag or by a signal."""
 
     def __init__(self, iteration: int, by: signal.Signals | None = None) -> None:
         self.iteration: int | None = iteration
@@ -275,7 +275,7 @@ class StopAt(pl.Callback):
 
 @pytest.fixture(scope="session")
 def stop_at() -> type[StopAt]:
-    """A callback: ``stop_at(300)``, ``stop_at(300, signal.SIGINT)``."""
+    """Return a callback class: ``stop_at(300)``, ``stop_at(300, signal.SIGINT)``."""
     return StopAt
 
 
@@ -284,7 +284,7 @@ def stop_at() -> type[StopAt]:
 
 @dataclass
 class Said:
-    """What a command returned and printed."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -293,7 +293,7 @@ class Said:
 
 @pytest.fixture
 def dop(capsys) -> Callable[..., Said]:
-    """Runs ``dop`` with arguments, in this process."""
+    """Run ``dop`` with arguments in this process."""
 
     def dop(*arguments: str) -> Said:
         capsys.readouterr()

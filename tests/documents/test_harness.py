@@ -86,7 +86,7 @@ def test_the_script_runs_a_page_as_it_stands(page: Path) -> None:
     done = subprocess.run([*command, "--show"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if "|" in line][-1] == "       | 42 ```"
-    assert f"{page}: went through" in done.stdout
+    assert f"{page}: succeeded" in done.stdout
     page.write_text(PAGE.replace("number + 1", "numbers + 1"), encoding="utf-8")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

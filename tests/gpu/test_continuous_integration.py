@@ -38,7 +38,7 @@ def test_a_skipped_test_fails_and_so_does_a_missing_compiler(tmp_path: Path) -> 
     done = run_pytest(file)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 error" in done.stdout  # skipped in it, and before it
-    assert "a test marked gpu was skipped on the pretended device" in done.stdout
+    assert "a test marked gpu was skipped on the simulated device" in done.stdout
     done = run_pytest(file, CXX=str(tmp_path / "none"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
     assert "cannot be built" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Compiles device.cpp against the installed PyTorch, once for each version of both."""
+"""Compile device.cpp against the installed PyTorch, once per version of both."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ SOURCE = Path(__file__).with_name("device.cpp")
 
 
 def torch_folder() -> Path:
-    """The folder of the installed PyTorch, which is not imported."""
+    """Return the folder of the installed PyTorch, without importing it."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         raise RuntimeError("PyTorch is not installed")
@@ -20,16 +20,16 @@ def torch_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where compiled devices are kept, outside of the repository."""
+    """Return the folder of compiled devices, outside the repository."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dop_lightning" / "pretend_cuda"
 
 
 def build() -> Path:
-    """Return the compiled device.
+    """Return the compiled device, after compiling it if necessary.
 
     Raises:
-        RuntimeError: there is no compiler, or it fails; with its message.
+        RuntimeError: there is no compiler, or it fails.
     """
     torch = torch_folder()
     version = (torch / "version.py").read_bytes()
@@ -53,10 +53,8 @@ def build() -> Path:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise RuntimeError(f"the pretended CUDA device cannot be built: {error}; install g++ or set CXX") from None
+            raise RuntimeError(f"cannot build the simulated CUDA device: {error}; install g++ or set CXX") from None
         if done.returncode != 0:
-            raise RuntimeError(
-                f"the pretended CUDA device cannot be built:\n{' '.join(command)}\n{done.stderr[-3000:]}"
-            )
-        made.replace(library)  # whole or not at all: other processes may be building it too
+            raise RuntimeError(f"cannot build the simulated CUDA device:\n{' '.join(command)}\n{done.stderr[-3000:]}")
+        made.replace(library)  # atomic, because other processes may be building it, too
     return library

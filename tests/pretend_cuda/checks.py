@@ -1,4 +1,4 @@
-"""What a GPU is slow at, seen on the pretended device: waits of the host, and launches."""
+"""Find host synchronisations and launches on the simulated device."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from tests.pretend_cuda.device import Wait
 
 @dataclass
 class Seen:
-    """What happened in a block.
+    """Events during a block.
 
     Attributes:
-        waits: of the host for the device.
-        launches: of kernels, by operation.
+        waits: waits of the host for the device.
+        launches: numbers of launched kernels, by operation.
     """
 
     waits: list[Wait] = field(default_factory=list)
@@ -26,18 +26,18 @@ class Seen:
 
     @property
     def launched(self) -> int:
-        """How many kernels were launched."""
+        """Number of launched kernels."""
         return sum(self.launches.values())
 
     @property
     def listed(self) -> str:
-        """The waits, a line each."""
+        """The waits, one per line."""
         return "\n".join(f"{wait.place}: {wait.kind}, {wait.operation}" for wait in self.waits)
 
 
 @contextmanager
 def watched() -> Iterator[Seen]:
-    """Note what the device does in the block."""
+    """Record the waits and launches of the device in the block."""
     seen, first, before = Seen(), len(device.library.waits), device.launches()
     yield seen
     seen.waits = device.library.waits[first:]
@@ -45,12 +45,12 @@ def watched() -> Iterator[Seen]:
 
 
 def is_pretended() -> bool:
-    """Whether this process has the pretended device."""
+    """Whether this process uses the simulated device."""
     return device.library.handle is not None
 
 
 ON_PRETENDED = [
     pytest.mark.gpu,
-    pytest.mark.skipif(torch.cuda.is_available() and not is_pretended(), reason="a real device does not note it"),
+    pytest.mark.skipif(torch.cuda.is_available() and not is_pretended(), reason="a real device does not record it"),
 ]
-"""Marks of tests that look at what the pretended device has noted."""
+"""Marks of tests that read the records of the simulated device."""

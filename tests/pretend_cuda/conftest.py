@@ -1,3 +1,3 @@
-"""The plugin is loaded by name, before PyTorch, and never collected."""
+"""The plugin is loaded by name before PyTorch, and never collected."""
 
 collect_ignore = ["plugin.py", "startup"]

@@ -1,8 +1,8 @@
-// A pretended CUDA device: its memory is the host's, its kernels are those of the CPU.
+// A simulated CUDA device: its memory is that of the host, and its kernels are those of the CPU.
 //
-// Tensors on it are ordinary ones with the dispatch key CUDA, so autograd, autocast, modules and optimizers treat them
-// as they treat those of a GPU. Every operation without a composite kernel arrives at `run_on_host`, which checks what a
-// GPU would refuse, counts a launch, and calls the kernel of the CPU on the same memory. device.py is the other half.
+// Its tensors are ordinary tensors with the dispatch key CUDA, so autograd, autocast, modules and optimizers treat them
+// like those of a GPU. Every operation without a composite kernel is dispatched to `run_on_host`, which checks for errors
+// of a GPU, counts a launch, and calls the CPU kernel on the same memory. device.py is the Python half.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -45,7 +45,7 @@ using torch::jit::Stack;
 namespace {
 
 constexpr int MOST_DEVICES = 8;
-constexpr int GARBAGE = 0xFF;  // what memory holds that nothing was written to: NaN as floats, -1 as integers
+constexpr int GARBAGE = 0xFF;  // content of uninitialized memory: NaN as floats, -1 as integers
 const char* const BROKEN = "CUDA error: operation failed due to a previous error during capture";
 const char* const NOT_PERMITTED = "CUDA error: operation not permitted when stream is capturing";
 
@@ -53,7 +53,7 @@ std::recursive_mutex guard;
 using Lock = std::lock_guard<std::recursive_mutex>;
 
 int devices = 1;
-bool gives_default = false;  // a new generator is the default one, which Python has no other way to
+bool gives_default = false;  // a new generator is the default one, which Python cannot access otherwise
 using Report = void (*)(const char* kind, const char* operation);
 Report report = nullptr;  // called for each host synchronisation
 std::map<std::string, int64_t> launched;
@@ -90,33 +90,33 @@ using Owner = std::shared_ptr<Block>;
 // -------------------------------------------------------------------------------------------------------- captures
 
 struct Output {
-  size_t position;  // in the stack of results
-  int64_t item;     // of a list there; -1 for a tensor
+  size_t position;  // index in the stack of results
+  int64_t item;     // index in a list of tensors; -1 for a tensor
   void* data;
   size_t bytes;
 };
 
 struct Launch {
   c10::OperatorHandle op;
-  Stack arguments;  // tensors of the device as tensors of the host on the same memory, which they do not own
+  Stack arguments;  // device tensors as host tensors on the same memory, which they do not own
   std::vector<Output> outputs;
-  std::vector<std::pair<at::Tensor, Output>> resized;  // arguments that were empty
+  std::vector<std::pair<at::Tensor, Output>> resized;  // arguments that were empty before
 };
 
 struct Graph {
   std::vector<Launch> launches;
   std::vector<Owner> made;                   // the pool of the graph
-  std::map<Block*, std::weak_ptr<Block>> read;  // what lay outside of it
+  std::map<Block*, std::weak_ptr<Block>> read;  // memory outside the pool
 };
 
 struct Capture {
   DeviceIndex device;
   StreamId origin;
   std::thread::id thread;
-  std::set<StreamId> streams;  // on which work is captured
-  std::set<StreamId> open;     // that were forked and not joined
-  std::string broken;          // why it cannot become a graph
-  std::map<Block*, std::pair<Owner, std::vector<char>>> before;  // contents that its work overwrites
+  std::set<StreamId> streams;  // streams whose work is captured
+  std::set<StreamId> open;     // forked and not yet joined
+  std::string broken;          // reason why it cannot become a graph
+  std::map<Block*, std::pair<Owner, std::vector<char>>> before;  // previous contents of memory that it writes to
   std::unique_ptr<Graph> graph = std::make_unique<Graph>();
 };
 std::unique_ptr<Capture> capture;
@@ -293,14 +293,14 @@ struct DeviceGuard final : c10::impl::DeviceGuardImplInterface {
 
 // ------------------------------------------------------------------------------------------------------- operations
 
-// The host waits for what these return, or for its size.
+// The host waits for the results of these operations, or for their sizes.
 const std::set<std::string> WAIT = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique", "_unique2", "unique_dim",
     "unique_consecutive", "unique_dim_consecutive", "_linalg_check_errors", "_linalg_eigh", "_linalg_svd",
     "_linalg_eigvals", "linalg_eig", "linalg_lstsq", "bincount", "is_nonzero", "repeat_interleave", "multinomial",
     "segment_reduce"};
 
-// The kernel of CUDA adds in an order that is not fixed, and says so under deterministic algorithms.
+// CUDA kernels with a nondeterministic order of additions, which raise an error under deterministic algorithms.
 const std::set<std::string> NOT_DETERMINISTIC = {
     "cumsum", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "upsample_linear1d_backward",
     "reflection_pad1d_backward", "reflection_pad2d_backward", "replication_pad1d_backward",
@@ -332,7 +332,7 @@ at::Tensor view_of(const c10::Storage& storage, const at::Tensor& like, Dispatch
   return t;
 }
 
-// What one call turns into on the host, and back.
+// Conversion of the arguments of one call to the host, and of its results to the device.
 class Call {
  public:
   explicit Call(bool recorded) : recorded_(recorded) {}
@@ -365,7 +365,7 @@ class Call {
     return value;
   }
 
-  // Arrays that were empty and that the operation has resized.
+  // Return empty tensors that the operation has resized.
   std::vector<std::pair<at::Tensor, Output>> finish() {
     std::vector<std::pair<at::Tensor, Output>> outputs;
     for (auto& [original, host] : resized_) {
@@ -398,7 +398,7 @@ class Call {
     return view_of(storage, t, DispatchKey::CPU);
   }
 
-  // A capture notes what its work reads, and keeps what it writes: the work itself is not done by it.
+  // A capture records which memory its work reads, and saves the contents that it overwrites, to restore them at the end.
   static void remember(const at::Tensor& t, bool written) {
     Owner* owner = owner_of(t);
     if (!owner) return;
@@ -429,8 +429,8 @@ class Call {
   }
 
   bool recorded_;
-  std::map<c10::StorageImpl*, c10::Storage> hosts_;    // of the device's storages
-  std::map<c10::StorageImpl*, c10::Storage> devices_;  // and back
+  std::map<c10::StorageImpl*, c10::Storage> hosts_;    // host storages by device storage
+  std::map<c10::StorageImpl*, c10::Storage> devices_;  // device storages by host storage
   std::vector<std::pair<at::Tensor, at::Tensor>> resized_;
 };
 
@@ -446,7 +446,7 @@ void each_tensor(const IValue& value, const std::function<void(const at::Tensor&
   }
 }
 
-// The one device of a call.
+// Return the device of a call, and check that it is unique.
 DeviceIndex device_of(const std::string& name, const c10::FunctionSchema& schema, const IValue* arguments) {
   const bool copies = name == "copy_";
   DeviceIndex device = -1;
@@ -476,7 +476,7 @@ DeviceIndex device_of(const std::string& name, const c10::FunctionSchema& schema
   return device;
 }
 
-// Copies from and to pageable memory of the host wait, whatever `non_blocking` says.
+// Copies from and to pageable host memory wait, regardless of `non_blocking`.
 void check_copy(const at::Tensor& to, const at::Tensor& from, bool non_blocking) {
   if (on_device(to) == on_device(from)) return;
   const at::Tensor& host = on_device(to) ? from : to;
@@ -508,7 +508,7 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
   }
   if (recorded && stream_now[device] != capture->origin) capture->open.insert(stream_now[device]);
   launched[name.back() == '_' ? name.substr(0, name.size() - 1) : name] += 1;
-  if (!recorded) lock.unlock();  // a capture is one at a time, eager work is not
+  if (!recorded) lock.unlock();  // captures are serialized, eager work is not
 
   Call call(recorded);
   Stack host;
@@ -521,7 +521,7 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
           value.isNone() || value.toGenerator().device().type() == DeviceType::CUDA,
           "Expected a 'cuda' device type for generator but found 'cpu' (", name, ")");
       if (recorded && !value.isNone()) {
-        break_capture("a generator that the graph does not know");
+        break_capture("a generator that is not registered with the graph");
         TORCH_CHECK(false, "Attempt to increase offset for a CUDA generator not in capture mode.");
       }
       const at::Generator& used = value.isNone() ? default_generator(device) : value.toGenerator();
@@ -556,7 +556,7 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
   for (IValue& value : returned) stack->push_back(std::move(value));
 }
 
-// ----------------------------------------------------------------------------------- what makes no work for the device
+// ------------------------------------------------------------------------------------ operations without device work
 
 DeviceIndex index_of(std::optional<Device> device) {
   return device && device->has_index() ? device->index() : device_now;
@@ -611,7 +611,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Storage", static_cast<at::Tensor& (*)(at::Tensor&, at::Storage)>(&at::native::set_));
   m.impl("set_", &set_empty_);
   m.impl("set_.source_Tensor", TORCH_FN(at::native::set_tensor_));
-  // Composite elsewhere, one kernel on CUDA (or one of cuDNN).
+  // Composite on other devices, but one kernel on CUDA (or of cuDNN).
   for (const char* name : {"copy_", "convolution", "convolution_backward"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
   for (const auto& name : c10::Dispatcher::singleton().getAllOpNames())
@@ -658,7 +658,7 @@ struct CUDAHooks : public CUDAHooksInterface {
 REGISTER_CUDA_HOOKS(CUDAHooks);
 }  // namespace at
 
-// ------------------------------------------------------------------------------------------ for device.py, by ctypes
+// ------------------------------------------------------------------------------------- interface for device.py (ctypes)
 
 namespace {
 thread_local std::string answer;
@@ -703,7 +703,7 @@ void pretend_reset_peak(int device) { memory[device].peak = memory[device].alloc
 void pretend_return_memory(int device) { memory[device].reserved = memory[device].allocated; }
 void pretend_set_total(int device, int64_t bytes) { memory[device].total = size_t(bytes); }
 
-// Launches so far, "name count" a line.
+// Launches so far, one "name count" per line.
 const char* pretend_launches() {
   Lock lock(guard);
   answer.clear();
@@ -727,7 +727,7 @@ int pretend_capture_begin(int device) {
   return 1;
 }
 
-// The number of the graph; -1 where the capture is broken.
+// Return the number of the graph, or -1 if the capture is broken.
 int64_t pretend_capture_end() {
   Lock lock(guard);
   if (!capture) return -1;
@@ -739,7 +739,7 @@ int64_t pretend_capture_end() {
   return graph_number;
 }
 
-// 0, or 1 where memory is gone that the graph was captured with.
+// Return 0, or 1 if memory that the graph uses has been freed.
 int pretend_replay(int64_t number) {
   Lock lock(guard);
   const Graph& graph = *graphs.at(number);

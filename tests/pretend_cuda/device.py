@@ -1,7 +1,7 @@
-"""Puts the pretended device in the place of ``torch.cuda``.
+"""Replace ``torch.cuda`` by the simulated device.
 
-:func:`load` has to be called before PyTorch is imported, :func:`install` after that. A process that is started with
-``DOP_PRETEND_CUDA=N`` and ``tests/pretend_cuda/startup`` on its ``PYTHONPATH`` does both by itself.
+Call :func:`load` before PyTorch is imported, and :func:`install` afterwards. In a process that is started with
+``DOP_PRETEND_CUDA=N`` and ``tests/pretend_cuda/startup`` on its ``PYTHONPATH``, this happens automatically.
 """
 
 import ctypes
@@ -17,18 +17,18 @@ from typing import Any
 from tests.pretend_cuda.build import build, torch_folder
 
 VARIABLE = "DOP_PRETEND_CUDA"
-"""How many devices a process pretends to have."""
+"""Environment variable with the number of simulated devices."""
 
 ROOT = Path(__file__).parents[2]
 
 UNDERWAY = "captures_underway.empty() INTERNAL ASSERT FAILED"
 BROKEN = "CUDA error: operation failed due to a previous error during capture"
-NAME = "Pretended GPU"
+NAME = "Simulated GPU"
 
 
 @dataclass(frozen=True)
 class Wait:
-    """One wait of the host for the device."""
+    """A wait of the host for the device."""
 
     kind: str
     operation: str
@@ -36,7 +36,7 @@ class Wait:
 
 
 class _Library:
-    """The compiled half."""
+    """The compiled half of the device."""
 
     def __init__(self) -> None:
         self.handle: Any = None
@@ -49,7 +49,7 @@ class _Library:
 
 library = _Library()
 _loaded: list[ctypes.CDLL] = []
-_pools: set[tuple[int, int]] = set()  # that a broken capture has left open
+_pools: set[tuple[int, int]] = set()  # left open by a broken capture
 _pool_numbers = iter(range(1, sys.maxsize))
 
 
@@ -57,12 +57,12 @@ def load() -> None:
     """Load the device into this process.
 
     Raises:
-        RuntimeError: it cannot be built, or PyTorch was imported before.
+        RuntimeError: it cannot be built, or PyTorch is already imported.
     """
     if library.handle is not None:
         return
     if "torch" in sys.modules:
-        raise RuntimeError("the pretended CUDA device must be loaded before PyTorch is imported")
+        raise RuntimeError("the simulated CUDA device must be loaded before PyTorch is imported")
     path, folder = build(), torch_folder() / "lib"
     for name in ("libc10.so", "libtorch_cpu.so"):
         _loaded.append(ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL))
@@ -74,7 +74,7 @@ def load() -> None:
 
 
 def _place() -> str:
-    """The innermost line of the package, else of the tests, that is being executed."""
+    """Return the innermost line of the package in the call stack, or else of the tests."""
     of_tests, frame = "?", sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -91,14 +91,14 @@ def _note(kind: bytes, operation: bytes) -> None:
 
 
 def launches() -> Counter:
-    """Kernels that were launched so far, by operation; a replay of a graph is one launch of ``graph``."""
+    """Return the numbers of launched kernels so far, by operation; replaying a graph is one launch of ``graph``."""
     lines = library.launches().decode().splitlines()
     return Counter({name: int(count) for name, count in (line.split() for line in lines)})
 
 
 @contextmanager
 def limited_memory(total: int, device: int = 0) -> Iterator[None]:
-    """A device with less memory, in bytes."""
+    """Limit the memory of a device, in bytes."""
     before = library.memory(device, 3)
     library.set_total(device, ctypes.c_int64(total))
     try:
@@ -108,20 +108,20 @@ def limited_memory(total: int, device: int = 0) -> Iterator[None]:
 
 
 def is_poisoned() -> bool:
-    """Whether a broken capture has left the allocator in a state in which it refuses work."""
+    """Whether a broken capture has left the allocator in a state in which it refuses to work."""
     return bool(_pools)
 
 
 def forget_poison() -> None:
-    """Mend the allocator, between two tests."""
+    """Reset the allocator between two tests."""
     _pools.clear()
 
 
 def install(count: int) -> None:
-    """Replace what needs a CUDA build of PyTorch.
+    """Replace the parts of PyTorch that need a CUDA build.
 
     Args:
-        count: of devices.
+        count: number of devices.
     """
     import torch
     from torch import cuda
@@ -174,7 +174,7 @@ def install(count: int) -> None:
         library.set_stream(stream.device.index, ctypes.c_int64(stream.stream_id))
 
     class stream:
-        """The current stream in the block."""
+        """Context manager that sets the current stream."""
 
         def __init__(self, entered: torch.Stream | None) -> None:
             self.entered = entered
@@ -191,7 +191,7 @@ def install(count: int) -> None:
                 library.exchange_device(self.device)
 
     class CUDAGraph:
-        """Operations that were recorded, and the memory that they work on."""
+        """Recorded operations, and their memory."""
 
         def __init__(self, keep_graph: bool = False) -> None:
             self.number: int | None = None
@@ -218,7 +218,7 @@ def install(count: int) -> None:
             if self.number is None:
                 raise RuntimeError("Called CUDAGraph::replay without a preceding successful capture.")
             if library.replay(ctypes.c_int64(self.number)):
-                raise RuntimeError("a graph was replayed whose memory is gone: CUDA would read what is there now")
+                raise RuntimeError("replayed a graph whose memory was freed: CUDA would read arbitrary data")
 
         def reset(self) -> None:
             if self.number is not None:
@@ -229,7 +229,7 @@ def install(count: int) -> None:
             self.reset()
 
     class graph:
-        """Captures what is done in the block."""
+        """Context manager that captures the operations of the block."""
 
         def __init__(self, made: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"):
             self.made, self.mode = made, capture_error_mode
@@ -247,7 +247,7 @@ def install(count: int) -> None:
             self.context.__exit__(*left)
 
     class device:
-        """The current device in the block."""
+        """Context manager that sets the current device."""
 
         def __init__(self, wanted: Any) -> None:
             self.wanted = index(wanted)
@@ -340,13 +340,13 @@ def install(count: int) -> None:
 
 
 def install_from_environment() -> None:
-    """What a child process does at its start, by ``startup/sitecustomize.py``."""
+    """Install the device in a child process, called by ``startup/sitecustomize.py``."""
     if VARIABLE in os.environ:
         load()
         install(int(os.environ[VARIABLE]))
 
 
 def environment(count: int) -> dict[str, str]:
-    """Environment variables by which a Python that is started has the pretended device."""
+    """Return the environment variables for a Python process with simulated devices."""
     paths = [str(Path(__file__).parent / "startup"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {VARIABLE: str(count), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -1,6 +1,6 @@
-"""pytest with the pretended device: ``pytest -p tests.pretend_cuda.plugin -m gpu``.
+"""pytest plugin for the simulated device: ``pytest -p tests.pretend_cuda.plugin -m gpu``.
 
-A test marked ``gpu`` that is skipped fails here, since nothing else tries it.
+With this plugin, skipped tests marked ``gpu`` fail, because no other run includes them.
 """
 
 from collections.abc import Generator, Iterator
@@ -23,7 +23,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _device_as_before() -> Iterator[None]:
-    """A sound allocator, and the first device as the current one."""
+    """Check and reset the allocator after each test, and make the first device the current one."""
     yield
     device.library.exchange_device(0)
     poisoned = device.is_poisoned()
@@ -36,4 +36,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, "pytest.Call
     report = (yield).get_result()
     if report.skipped and item.get_closest_marker("gpu") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"a test marked gpu was skipped on the pretended device: {report.longrepr}"
+        report.longrepr = f"a test marked gpu was skipped on the simulated device: {report.longrepr}"

@@ -1,13 +1,12 @@
 """Calls from several threads, by ``scripts/call_in_threads.py``: fewer of them than it makes by itself."""
 
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "call_in_threads.py"
+SCRIPT = "call_in_threads"
 
 
 @pytest.fixture(autouse=True)
@@ -19,17 +18,15 @@ def _two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_four_threads_have_the_bits_of_one() -> None:
-    script = runpy.run_path(str(SCRIPT))
-    works = [script["WORKS"][k] for k in (0, 3)]
-    assert script["differing"](threads=3, calls=2, works=works) == []
+def test_four_threads_have_the_bits_of_one(script: ModuleType) -> None:
+    works = [script.WORKS[k] for k in (0, 3)]
+    assert script.differing(threads=3, calls=2, works=works) == []
 
 
-def test_what_differs_is_named() -> None:
+def test_what_differs_is_named(script: ModuleType) -> None:
     results = iter([b"sequential", b"another"])
-    assert runpy.run_path(str(SCRIPT))["differing"](1, 1, [lambda: next(results)]) == ["work 0 in thread 0"]
+    assert script.differing(1, 1, [lambda: next(results)]) == ["work 0 in thread 0"]
 
 
-def test_a_change_of_the_process_is_noticed() -> None:
-    differing = runpy.run_path(str(SCRIPT))["differing"]
-    assert differing(1, 1, [lambda: bytes(torch.rand(1) > 2)]) == ["the settings of the process"]
+def test_a_change_of_the_process_is_noticed(script: ModuleType) -> None:
+    assert script.differing(1, 1, [lambda: bytes(torch.rand(1) > 2)]) == ["the settings of the process"]

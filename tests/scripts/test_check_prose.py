@@ -1,12 +1,11 @@
 """The prose check finds stiff phrases, and accepts what should be written instead."""
 
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPT = "check_prose"
 
 STIFF_AND_PLAIN = [
     (
@@ -76,16 +75,6 @@ STIFF = [
     "A grey mask is cut at half of its largest value, so that JPEG will do.",
 ]
 """Sentences of earlier documents."""
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import check_prose
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return check_prose
 
 
 @pytest.mark.parametrize("stiff", [*(stiff for stiff, _ in STIFF_AND_PLAIN), *STIFF])

@@ -1,7 +1,5 @@
 """DOP beside astroscrappy, on the frame of the latter's tests."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -11,17 +9,7 @@ from dop_lightning import recover_image
 
 pytest.importorskip("astroscrappy")
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_astroscrappy.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_astroscrappy", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SCRIPT = "compare_astroscrappy"
 
 
 @pytest.mark.slow

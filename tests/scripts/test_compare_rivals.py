@@ -1,6 +1,5 @@
 """The comparison with classical filters, at a tiny size and in this process."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -12,25 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_rivals.py"
+SCRIPT = "compare_rivals"
 
 SMALL = ["--sizes", "24", "--iterations", "2", "--width", "4"]
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # for the modules beside it
-    spec = importlib.util.spec_from_file_location("compare_rivals", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare_rivals"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    for name in ("compare_rivals", "crops"):
-        sys.modules.pop(name, None)
-    monkeypatch.undo()
 
 
 @pytest.fixture
@@ -56,14 +39,14 @@ def test_all_rivals_are_compared_and_finished_rows_are_kept(run, script, tmp_pat
         own = [rival for rival in script.METHODS.values() if kind in rival.kinds]
         assert len(re.findall(r"\d+\.\d\d / \d+\.\d\d", line)) == len(own) + 2
     files = sorted((tmp_path / "rows").iterdir())
-    assert len(files) == 2 * len(script.METHODS) - 1 == len(err.splitlines())  # bm3d-told is for dense alone
+    assert len(files) == 2 * len(script.METHODS) - 1 == len(err.splitlines())  # bm3d-told is for dense only
     times = [file.stat().st_mtime_ns for file in files]
     again, nothing = run(*asked)
     assert (again, nothing) == (out, "")
     assert [file.stat().st_mtime_ns for file in files] == times
     said, _ = run(*asked, "--list")
     assert re.search(r"^dense +dip-l1 +1 +\d+ s +0 +0 s$", said, re.MULTILINE)
-    assert said.endswith("left in all: 0 minutes\n")
+    assert said.endswith("estimated time left: 0 minutes\n")
 
 
 def test_a_row_of_other_settings_or_a_damaged_one_is_measured_again(run, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The comparison of `scripts/compare_runs.py`, on folders written here."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,20 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
+SCRIPT = "compare_runs"
 
 RESULTS = "problem,seed,seconds,psnr\na,0,1.5,30.25\nb,1,1.5,31\n"
 METRICS = "problem,iteration,tag,value\na,10,loss,0.5\na,20,loss,0.25\n"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_runs", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -71,7 +60,7 @@ def test_one_bit_of_an_array_is_reported(script: ModuleType, runs: tuple[Path, P
     [
         (np.zeros((3, 2)), "shape (2, 3) in old, (3, 2) in new"),
         (np.zeros((2, 3), np.float32), "dtype float64 in old, float32 in new"),
-        (-np.zeros((2, 3)), "equal values of other bits (signs of zeros, or NaN)"),
+        (-np.zeros((2, 3)), "equal values with different bits (signs of zeros, or NaN)"),
         (np.full((2, 3), np.nan), "6 of 6 entries differ, by at most nan"),
         (np.zeros((2, 3)), ""),
     ],
@@ -94,7 +83,7 @@ def test_a_cell_of_the_results_is_reported_first(script: ModuleType, runs: tuple
 def test_columns_and_rows_are_reported(script: ModuleType, runs: tuple[Path, Path]) -> None:
     table = runs[1] / "results.csv"
     table.write_text(RESULTS.replace("psnr", "ssim"))
-    assert script.compare_folders(*runs) == ["results.csv: columns psnr, ssim only in one"]
+    assert script.compare_folders(*runs) == ["results.csv: columns psnr, ssim only in one file"]
     table.write_text(RESULTS.rsplit("b,", 1)[0])
     assert script.compare_folders(*runs) == ["results.csv: 2 rows in old, 1 in new"]
 
@@ -117,10 +106,10 @@ def test_pictures_scores_and_returned_values_are_compared(script: ModuleType, ru
 
 
 def test_a_mistake_is_one_line(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = str(SCRIPT.parents[1])
+    root = str(Path(__file__).parents[2])
     for arguments, message in (
         ([str(tmp_path), root], "OLD must be a checkout with dop_lightning/ and configs/, got "),
-        ([root, root, "--case", "matrices"], "--case must be among matrix, "),
+        ([root, root, "--case", "matrices"], "--case must be one of matrix, "),
         ([root, root, "--threads", "0"], "--threads must be at least 1, got 0"),
         ([root, root, "--work", root], "--work must be a new or empty folder, got "),
     ):

@@ -1,24 +1,13 @@
 """The bytes of an iteration on a GPU, counted on the meta device."""
 
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import count_bytes
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return count_bytes
+SCRIPT = "count_bytes"
 
 
 def test_bars_are_kept(script: ModuleType) -> None:

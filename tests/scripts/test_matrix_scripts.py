@@ -1,8 +1,7 @@
-"""Parts of the scripts that measure robust PCA, without processes of their own."""
+"""Parts of the scripts that measure robust PCA, in this process."""
 
-import importlib.util
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -10,37 +9,35 @@ import numpy as np
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from tests.suites.scripts import imported_script
 
 
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import a script."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def tables() -> Iterator[ModuleType]:
+    with imported_script("compare_tables") as module:
+        yield module
 
 
-def test_tables_are_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    tables = script("compare_tables", monkeypatch)
+@pytest.fixture(scope="module")
+def race() -> Iterator[ModuleType]:
+    with imported_script("race_robust_pca") as module:
+        yield module
+
+
+def test_tables_are_counted(tables: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         "a": {"PCA": 5.0, "clipped": 2.0, "RobustPCA": 1.0},
         "b": {"PCA": 1.0, "clipped": 4.0, "RobustPCA": 3.0},
     }
     tables.summarize(cases, ["PCA", "clipped"])
     said = capsys.readouterr().out
-    assert "at most PCA: 1 of 2 cases; at worst +2.00 degrees" in said
-    assert "at most clipped: 2 of 2 cases; at worst -1.00 degrees" in said
-    assert "at most best of them: 1 of 2 cases" in said
+    assert "RobustPCA ≤ PCA in 1 of 2 cases; largest difference +2.00 degrees" in said
+    assert "RobustPCA ≤ clipped in 2 of 2 cases; largest difference -1.00 degrees" in said
+    assert "RobustPCA ≤ best rival in 1 of 2 cases" in said
     assert said.endswith("worst case: b\n")
 
 
-def test_cells_of_tables_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = script("compare_tables", monkeypatch)
+def test_cells_of_tables_are_damaged(tables: ModuleType) -> None:
     clean = np.random.default_rng(0).normal(size=(400, 5)) * [9, 8, 1, 1, 1]
     assert tables.gap(clean) == 2
     X = tables.damage(clean, (3.0, 8.0), 0)
@@ -53,8 +50,7 @@ def test_cells_of_tables_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tables.angle(np.eye(5)[2:4], np.eye(5)[:2]) == pytest.approx(90)
 
 
-def test_solvers_race_on_one_matrix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    race = script("race_robust_pca", monkeypatch)
+def test_solvers_race_on_one_matrix(race: ModuleType, tmp_path: Path) -> None:
     case = race.Case(80, 70, 3, 0.1)
     L, D = case.matrix(0, torch.float64)
     assert torch.linalg.matrix_rank(L) == 3

@@ -2,9 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -14,22 +13,18 @@ import torch
 from dop_lightning.engine.steps import Refinement
 from dop_lightning.images.presets import PRESETS
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPT = "measure_calibration"
 
 Measure = Callable[..., str]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def script(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with a small preset."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    module = import_module("measure_calibration")
-    monkeypatch.setattr(module, "PRESETS", {"quick": replace(PRESETS["quick"], width=2, iterations=20)})
+    monkeypatch.setattr(script, "PRESETS", {"quick": replace(PRESETS["quick"], width=2, iterations=20)})
     monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: 5)
     monkeypatch.setattr(Refinement, "__init__", lambda rule, *_, make=Refinement.__init__, **__: make(rule, every=5))
-    yield module
-    for name in ("measure_calibration", "crops"):
-        sys.modules.pop(name, None)
+    return script
 
 
 @pytest.fixture

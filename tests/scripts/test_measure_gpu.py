@@ -1,10 +1,9 @@
-"""The command that measures everything on a GPU, on the pretended device and on the CPU."""
+"""The command that measures everything on a GPU, on the simulated device and on the CPU."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,19 +13,9 @@ import torch
 from tests.pretend_cuda import device
 from tests.pretend_cuda.checks import ON_PRETENDED
 
+SCRIPT = "measure_gpu"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 IMAGE = SCRIPTS.parent / "data" / "coffee.png"
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import measure_gpu
-
-        yield measure_gpu
-    finally:
-        sys.path.remove(str(SCRIPTS))
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
@@ -44,22 +33,22 @@ class TestPretended:
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         rows = {(row["part"], row["claim"]): row for row in results["claims"]}
         assert list(rows) == [(claim.part, claim.name) for claim in script.CLAIMS]
-        assert results["device"] == "Pretended GPU"
+        assert results["device"] == "Simulated GPU"
         for claim in script.CLAIMS:
             row = rows[claim.part, claim.name]
             assert row["verdict"] in ("PASS", "not measured"), row
             assert claim.bar is None or row["value"] >= 0  # the measurement was made
         assert {row["said"] for row in rows.values() if row["verdict"] == "not measured"} <= {
             "Triton's kernels need a GPU",
-            "there is a graph; waits are seen on a GPU alone",
-            "memory of a GPU is needed",
+            "a graph was captured, but waits are only detected on a GPU",
+            "this needs a GPU",
             "sizes are tiny",
         }
 
     def test_a_batch_that_does_not_fit(self, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         claims = script.gpu_claims
         monkeypatch.setattr(claims, "less_memory", device.limited_memory)
-        assert claims.goes_on_in_halves("cuda") == "the half goes on"
+        assert claims.goes_on_in_halves("cuda") == "half of the batch continues"
 
 
 def setting(script: ModuleType, folder: Path, dry: bool = True) -> object:

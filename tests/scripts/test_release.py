@@ -1,6 +1,5 @@
 """The wheel: built as it is released, and looked into; `scripts/check_release.py` installs it besides."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,17 +10,8 @@ from types import ModuleType
 
 import pytest
 
+SCRIPT = "check_release"
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_release", ROOT / "scripts" / "check_release.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +25,21 @@ def tracked() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def built(release: ModuleType, tmp_path_factory: pytest.TempPathFactory, tracked: list[str]) -> dict[str, Path]:
+def built(script: ModuleType, tmp_path_factory: pytest.TempPathFactory, tracked: list[str]) -> dict[str, Path]:
     """Wheel and sdist of what is tracked, as it is now."""
     pytest.importorskip("hatchling")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in tracked:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).symlink_to(ROOT / name)
-    return {kind: release.build(Path(sys.executable), source, out, kind) for kind in ("wheel", "sdist")}
+    return {kind: script.build(Path(sys.executable), source, out, kind) for kind in ("wheel", "sdist")}
 
 
 def test_the_wheel_has_the_package_and_nothing_else(
-    built: dict[str, Path], release: ModuleType, tracked: list[str]
+    built: dict[str, Path], script: ModuleType, tracked: list[str]
 ) -> None:
-    inside = {name for name in release.wheel_files(built["wheel"]) if ".dist-info/" not in name}
-    assert inside == release.expected_files(tracked)
+    inside = {name for name in script.wheel_files(built["wheel"]) if ".dist-info/" not in name}
+    assert inside == script.expected_files(tracked)
     assert "dop_lightning/py.typed" in inside
     assert not [name for name in inside if name.startswith(("tests/", "scripts/", "docs/"))]
 
@@ -60,13 +50,13 @@ def test_the_sdist_has_all_that_is_tracked(built: dict[str, Path], tracked: list
     assert names == set(tracked)
 
 
-def test_pythons_are_found_and_a_bad_one_is_refused(release: ModuleType) -> None:
-    assert [path for _, path in release.pythons([sys.executable])] == [sys.executable]
+def test_pythons_are_found_and_a_bad_one_is_refused(script: ModuleType) -> None:
+    assert [path for _, path in script.pythons([sys.executable])] == [sys.executable]
     with pytest.raises(SystemExit, match="must be one with ssl"):
-        list(release.pythons(["/nowhere/python"]))
+        list(script.pythons(["/nowhere/python"]))
 
 
-def test_the_lowest_versions_are_told_for_all_that_is_needed(release: ModuleType) -> None:
-    assert release.lowest(["a[b]>=4.44,<5", "c>=2"]) == ["a[b]==4.44", "c==2"]
+def test_the_lowest_versions_are_told_for_all_that_is_needed(script: ModuleType) -> None:
+    assert script.lowest(["a[b]>=4.44,<5", "c>=2"]) == ["a[b]==4.44", "c==2"]
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", requirement) for requirement in release.lowest(needed))
+    assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", requirement) for requirement in script.lowest(needed))

@@ -1,24 +1,13 @@
 """``make test-extras``: its table has all extras, and what it finds is counted."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+SCRIPT = "test_extras"
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("test_extras_script", ROOT / "scripts" / "test_extras.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_extra_is_tried(script: ModuleType) -> None:

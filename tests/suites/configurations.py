@@ -1,7 +1,7 @@
-"""Random configurations of a run for Hypothesis.
+"""Random configurations of a run, for Hypothesis.
 
-Each setting is wrong with a small probability by itself, and parts are drawn that do not go together, so that a good
-share of the configurations runs, and the others are refused for one reason each or for several.
+Each setting is independently invalid with a small probability, and some parts are incompatible. A good fraction of the
+configurations runs; the others are refused for one or several reasons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ ALPHA = usually(of(1e-3, 1.0, 7.0, 1e20), NO_NUMBER)
 
 @dataclass(frozen=True)
 class Listed:
-    """A list of one number a problem, or of as many more."""
+    """A list with one number per problem, or with ``more`` additional numbers."""
 
     number: float
     more: int
@@ -71,7 +71,7 @@ class Listed:
 
 
 def rates(numbers: Drawn, word: str | None, rarely: int) -> Drawn:
-    """One number, or a list; the word for what follows from the data once in so many."""
+    """Draw one number or a list, or the word for the automatic choice once in ``rarely`` draws."""
     listed = st.builds(Listed, numbers, usually(of(0), of(1, -1), 12))
     return usually(st.one_of(numbers, listed), of(word), rarely)
 
@@ -86,14 +86,16 @@ def methods(
     optimizer: int = 12,
     solver: int = RARELY,
 ) -> Drawn:
-    """Arguments of DoubleOverparameterization.
+    """Draw arguments of DoubleOverparameterization.
 
     Args:
-        signals: that go with the data and the steps.
-        misfits: others.
-        steps: that go with the signals.
-        corruptions: that go with the data.
-        auto_tau: how rarely τ comes from the data; likewise for another optimizer of θ, and for a solver.
+        signals: signals that fit the data and the steps.
+        misfits: other signals.
+        steps: step rules that fit the signals.
+        corruptions: corruptions that fit the data.
+        auto_tau: draw an automatic τ once in this number of draws.
+        optimizer: likewise for another optimizer of θ.
+        solver: likewise for a solver.
     """
     return arguments(
         {
@@ -133,7 +135,7 @@ KINDS = [
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that makes a run."""
+    """All settings of a run."""
 
     data: Part
     method: Mapping[str, Any]
@@ -143,14 +145,14 @@ class Configuration:
     with_tensorboard: bool = False
 
     def names(self) -> set[str]:
-        """What an error may name."""
+        """Return the names that an error message may mention."""
         names = {"max_steps", "problems", "signal", *(Path(file).stem for file in ALL_FILES)}
         for part in (self.data, Part(DoubleOverparameterization, self.method), self.stable, self.early_stop):
             names |= set(part.names())
         return names
 
     def data_module(self, files: Path) -> RecoveryDataModule:
-        """The problems, listed already; ``files`` as :func:`write_files` made them."""
+        """Return the data module after setup; ``files`` is the folder of :func:`write_files`."""
         arguments = {key: _made(value) for key, value in self.data.arguments.items()}
         for key, kind in (("files", "arrays"), ("images", "pixels")):
             if key in arguments:
@@ -160,7 +162,7 @@ class Configuration:
         return data
 
     def module(self, problems: int) -> DoubleOverparameterization:
-        """The method, for so many problems."""
+        """Return the module, for this number of problems."""
         arguments = dict(self.method)
         for key in ("loss", "steps"):
             if key in arguments:
@@ -173,7 +175,7 @@ class Configuration:
         return DoubleOverparameterization(**arguments)
 
     def callbacks(self) -> list[pl.Callback]:
-        """Those of every run, writing less unless asked for more."""
+        """Return the standard callbacks, with less output unless requested."""
         callbacks = standard_callbacks(self.stable(), self.early_stop())
         if self.with_tensorboard:
             return callbacks
@@ -199,7 +201,7 @@ EARLY_STOP = parts(
 
 
 def configurations() -> Drawn:
-    """Runs of all kinds."""
+    """Draw runs of all kinds."""
     return st.one_of(
         *[
             st.builds(

@@ -1,4 +1,4 @@
-"""What holds for every solver of Eq. 8. A new one gets its tests by subclassing.
+"""Tests for every solver of Eq. 8; subclass the suite to test a new solver.
 
 Shapes: K problems, n rows, m columns.
 """
@@ -25,7 +25,7 @@ KINDS = ("identity", "mask", "measurements", "rectangular")
 
 
 def corrupted(seed: int, n: int, r: int, share: float, m: int | None = None, dtype: torch.dtype = torch.float64):
-    """``UUᵀ`` or ``UVᵀ`` with gross outliers."""
+    """Return a problem ``UUᵀ`` or ``UVᵀ`` with gross outliers."""
     U = draw(seed, (n, r))
     X = U @ U.T if m is None else U @ draw(seed + 90, (r, m))
     where = torch.rand(X.shape, generator=torch.Generator().manual_seed(seed)) < share
@@ -34,7 +34,7 @@ def corrupted(seed: int, n: int, r: int, share: float, m: int | None = None, dty
 
 
 def of_kind(kind: str, seed: int = 1) -> ProblemBatch:
-    """One problem that Eq. 8 does not recover, so that its solution tells solvers apart."""
+    """Return a problem that Eq. 8 does not recover, so that its solution distinguishes solvers."""
     hard = corrupted(seed, 9, 2, 0.25, m=6 if kind == "rectangular" else None)
     if kind == "mask":
         return ProblemBatch([Problem("a", hard.observation, mask=draw(seed + 7, (9, 9)) > -1.0, seed=seed)])
@@ -48,7 +48,7 @@ def of_kind(kind: str, seed: int = 1) -> ProblemBatch:
 
 
 def reference(problems: ProblemBatch, weight: float, positive: bool, operator: Operator | None) -> Tensor:
-    """The X of Eq. 8 by an interior-point solver."""
+    """Return the X of Eq. 8 from an interior-point solver."""
     n, m = problems.signal_shape
     X = cp.Variable((n, n), PSD=True) if positive else cp.Variable((n, m))
     y = problems.observation[0].numpy()
@@ -74,7 +74,7 @@ def states(state: ConvexState) -> list[dict[str, Tensor]]:
 
 
 class ConvexSuite:
-    """Subclass it and write :attr:`solver`."""
+    """Subclass it and define :attr:`solver`."""
 
     solver: Callable[..., ConvexSolver]
 
@@ -82,7 +82,7 @@ class ConvexSuite:
         return partial(self.solver, **settings)
 
     def easy(self, seeds: Sequence[int] = (1, 2, 3), n: int = 30, dtype: torch.dtype = torch.float64) -> ProblemBatch:
-        """Problems that Eq. 8 recovers."""
+        """Return problems that Eq. 8 recovers."""
         return ProblemBatch([corrupted(seed, n, 1, 0.05, dtype=dtype) for seed in seeds])
 
     # ---------------------------------------------------------------------------------------------------- the solution
@@ -130,7 +130,7 @@ class ConvexSuite:
             assert relative(s, problem.observation - problem.truth) < 1e-5
 
     def test_a_package_finds_the_same(self) -> None:
-        """tensorly counts the nuclear norm of a matrix once for each of its two modes."""
+        """tensorly counts the nuclear norm of a matrix twice, once for each of its two modes."""
         problems = self.easy((1,))
         weight = 30**-0.5
         tensorly.set_backend("numpy")
@@ -178,7 +178,7 @@ class ConvexSuite:
     @pytest.mark.parametrize("svd", ["full", "partial"])
     @pytest.mark.parametrize("iterations", [7, 400])
     def test_problems_of_a_batch_do_not_influence_each_other(self, iterations: int, svd: str) -> None:
-        """Whatever number of iterations each of them takes."""
+        """The problems need different numbers of iterations."""
         problems = ProblemBatch([corrupted(1, 41, 1, 0.05), corrupted(2, 41, 3, 0.2), corrupted(3, 41, 2, 0.1)])
         crowd = ConvexState(self.made(svd=svd), problems)
         crowd.advance(iterations)

@@ -1,4 +1,4 @@
-"""What holds for every model of the corruption s. A new one gets its tests by subclassing, as of ``SignalSuite``.
+"""Tests for every model of the corruption s; subclass the suite to test a new one, as for ``SignalSuite``.
 
 Shapes: K problems, ``*m`` the shape of an observation.
 """
@@ -13,7 +13,7 @@ from tests.suites.part import BATCHING, ROUNDING, PartSuite, assert_gradient, aw
 
 
 class CorruptionSuite(PartSuite):
-    """Values, gradients and steps of s."""
+    """Tests of values, gradients and steps of s."""
 
     def make(self, problems: ProblemBatch) -> Corruption:
         raise NotImplementedError
@@ -24,7 +24,7 @@ class CorruptionSuite(PartSuite):
         return corruption
 
     def derivative(self, problems: ProblemBatch) -> Tensor:
-        """∂f/∂s, ``(K, *m)``."""
+        """Return ∂f/∂s, ``(K, *m)``."""
         return draw_batch(problems, problems.observation.shape[1:], salt=2)
 
     def test_value_has_the_shape_of_the_observations(self) -> None:

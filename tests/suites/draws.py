@@ -1,4 +1,4 @@
-"""What random configurations are drawn with: parts with their arguments, most of them sensible, some of them wrong."""
+"""Strategies for random configurations: parts with their arguments, most of them valid, some invalid."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 Drawn = st.SearchStrategy[Any]
 
 RARELY = 35
-"""One in so many settings is wrong, or of a part that is meant for something else."""
+"""One in this number of settings is invalid, or belongs to another part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What YAML calls ``class_path`` and ``init_args``: makes the part, given what is known only later."""
+    """A ``class_path`` with ``init_args`` as in YAML: creates the part, given arguments that are known only later."""
 
     kind: Callable[..., Any]
     arguments: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Part:
         return f"{self.kind.__name__}({arguments})"
 
     def names(self) -> Iterator[str]:
-        """What an error may name: the part, its arguments, and those of its parts."""
+        """Yield the names that an error message may mention: the part, its arguments, and those of its parts."""
         yield self.kind.__name__
         for key, value in self.arguments.items():
             yield key
@@ -39,12 +39,12 @@ class Part:
 
 
 def parts(kind: Callable[..., Any], must: Mapping[str, Drawn] | None = None, **may: Drawn) -> Drawn:
-    """A part with the arguments of ``must``, and some of ``may``."""
+    """Draw a part with the arguments of ``must``, and some of ``may``."""
     return arguments(must or {}, may).map(partial(Part, kind))
 
 
 def arguments(must: Mapping[str, Drawn], may: Mapping[str, Drawn]) -> Drawn:
-    """All of ``must``, and more than half of ``may``: by itself, Hypothesis leaves most of what is optional out."""
+    """Draw all arguments of ``must``, and three quarters of ``may``; Hypothesis would omit most optional arguments."""
     some = {name: st.tuples(of(True, True, True, False), drawn) for name, drawn in may.items()}
     return st.tuples(st.fixed_dictionaries(dict(must)), st.fixed_dictionaries(some)).map(
         lambda drawn: drawn[0] | {name: value for name, (given, value) in drawn[1].items() if given}
@@ -52,22 +52,22 @@ def arguments(must: Mapping[str, Drawn], may: Mapping[str, Drawn]) -> Drawn:
 
 
 def usually(sensible: Drawn, wrong: Drawn, rarely: int = RARELY) -> Drawn:
-    """Now and then something wrong."""
+    """Draw a valid value, or rarely an invalid one."""
     return st.integers(1, rarely).flatmap(lambda number: wrong if number == rarely // 2 else sensible)
 
 
 def sometimes(strategy: Drawn, rarely: int = 4) -> Drawn:
-    """Mostly None."""
+    """Draw None in most cases."""
     return usually(st.none(), strategy, rarely)
 
 
 def of(*values: Any) -> Drawn:
-    """One of these."""
+    """Draw one of these values."""
     return st.sampled_from(values)
 
 
 def one_or_several(strategy: Drawn) -> Drawn:
-    """One, or a list of a few, possibly of none."""
+    """Draw one value, or a short list, which may be empty."""
     return usually(strategy, st.lists(strategy, min_size=1, max_size=2) | usually(strategy, of([])), 8)
 
 
@@ -76,17 +76,17 @@ NO_COUNT = of(0, -1, 1.5, True, "many")
 
 
 def positive(*values: float) -> Drawn:
-    """One of these numbers."""
+    """Draw one of these numbers."""
     return usually(of(*values), NO_NUMBER)
 
 
 def count(least: int, most: int) -> Drawn:
-    """A whole number."""
+    """Draw an integer in this range."""
     return usually(st.integers(least, most), NO_COUNT)
 
 
 def word(*values: Any) -> Drawn:
-    """One of these words."""
+    """Draw one of these words."""
     return usually(of(*values), of("other", ""))
 
 

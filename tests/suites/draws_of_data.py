@@ -1,4 +1,4 @@
-"""Files, noises, ways to measure and data modules with random settings."""
+"""Strategies for files, noises, measurements and data modules with random settings."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ REPLACED = [
 
 
 def noises(*kinds: Drawn) -> Drawn:
-    """One, a mixture, several in turn, or none."""
+    """Draw one noise, a mixture, a list, or none."""
     one = st.one_of(*kinds)
     mixed = st.lists(one, min_size=1, max_size=2).map(lambda both: Part(_mixture, {"parts": both}))
     return st.one_of(st.none(), one, one, one_or_several(one), mixed)
@@ -105,7 +105,7 @@ ALL_FILES = [*ARRAYS, *NO_MATRICES, *PIXELS, *NO_IMAGES]
 
 
 def write_files(folder: Path) -> None:
-    """The files that configurations read: ``arrays`` and ``pixels`` in ``folder``."""
+    """Write the files that configurations read: ``arrays`` and ``pixels`` in ``folder``."""
     random = np.random.default_rng(0)
     for kind, files in (("arrays", ARRAYS | NO_MATRICES), ("pixels", PIXELS | NO_IMAGES)):
         (folder / kind).mkdir(parents=True)

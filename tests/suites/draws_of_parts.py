@@ -1,4 +1,4 @@
-"""Signals, corruptions, losses, steps, optimizers and solvers with random settings."""
+"""Strategies for signals, corruptions, losses, steps, optimizers and solvers with random settings."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ from tests.suites.draws import NO_COUNT, RANK, SCALE, Part, count, of, parts, po
 
 
 class Free(nn.Module):
-    """A network without any structure: its output is its parameter."""
+    """A network without structure: its output is its parameter."""
 
     def __init__(self, shape: Sequence[int], beyond: int = 0) -> None:
         super().__init__()

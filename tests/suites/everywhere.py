@@ -1,4 +1,4 @@
-"""Every kind of method on small problems, for tests that all of it works on any device."""
+"""Every kind of method on small problems, for tests on any device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ UNET = partial(SkipUNet, width=4, scales=2, input_channels=3, precision="fp32")
 
 
 def low_rank(k: int, n: int = 40, m: int = 30, rank: int = 2, missing: bool = False) -> Problem:
-    """A matrix with a tenth of its entries off."""
+    """Return a low-rank matrix with outliers in a tenth of its entries."""
     generator = torch.Generator(device="cpu").manual_seed(k)
     draw = partial(torch.randn, generator=generator, device="cpu", dtype=torch.float64)
     X = draw(n, rank) @ draw(rank, m)
@@ -41,7 +41,7 @@ def low_rank(k: int, n: int = 40, m: int = 30, rank: int = 2, missing: bool = Fa
 
 
 def picture(k: int, side: int = 12, channels: int = 3, missing: bool = False, blurred: bool = False) -> Problem:
-    """Smooth waves with salt and pepper."""
+    """Return smooth waves with salt-and-pepper noise."""
     generator = torch.Generator(device="cpu").manual_seed(k)
     at = torch.linspace(0, 3, side, device="cpu")
     clean = 0.5 + 0.3 * torch.sin(at[:, None] + at * torch.arange(1, channels + 1, device="cpu").view(-1, 1, 1))
@@ -55,16 +55,16 @@ def picture(k: int, side: int = 12, channels: int = 3, missing: bool = False, bl
 
 @dataclass
 class Case:
-    """A method and what it is tried on.
+    """A method and its test problems.
 
     Attributes:
-        make: makes the method.
-        problems: makes a batch on the CPU.
+        make: creates the method.
+        problems: creates a batch on the CPU.
         tau: learning rate.
-        alpha: ratio of the rates.
+        alpha: ratio of the learning rates.
         captured: whether its iterations become a CUDA graph.
-        launches: of kernels in an iteration without a graph, at most.
-        waits: of the host for the device in an iteration, at most.
+        launches: maximum number of kernels per iteration without a graph.
+        waits: maximum number of waits of the host for the device per iteration.
     """
 
     make: Callable[[], Procedure]
@@ -76,7 +76,7 @@ class Case:
     waits: int = 0
 
     def begin(self, device: str = "cpu", problems: list[Problem] | None = None) -> State:
-        """The state at its start."""
+        """Return the initial state."""
         batch = ProblemBatch(problems or self.problems(), torch.device(device))
         return self.make().begin(batch, self.tau, self.alpha)
 
@@ -136,4 +136,4 @@ CASES: dict[str, Case] = {
     "separation": Case(RobustSeparation, matrices(1, n=60, m=50), launches=100, waits=2),
     "instant": Case(lambda: FilterMethod(Interpolation()), pictures(missing=True)),
 }
-"""Budgets are those that were measured, and a twentieth more."""
+"""The budgets are measured numbers plus 5 %."""

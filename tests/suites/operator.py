@@ -1,4 +1,4 @@
-"""What holds for every linear operator A. A new one gets its tests by subclassing, as of ``SignalSuite``.
+"""Tests for every linear operator A; subclass the suite to test a new one, as for ``SignalSuite``.
 
 Shapes: K problems, X ``(K, *n)``, observations ``(K, *m)``.
 """
@@ -13,7 +13,7 @@ from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.suites.part import draw_batch
 
 TYPES = [(torch.float32, 1e-4), (torch.float64, 1e-12)]
-"""Both types that a problem may have, with what rounding may do to numbers around 1."""
+"""Both types that a problem may have, with a tolerance for rounding of numbers around 1."""
 
 both_types = pytest.mark.parametrize(("dtype", "tolerance"), TYPES, ids=["float32", "float64"])
 
@@ -23,7 +23,7 @@ def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
 
 
 class Entries(Signal):
-    """``X = θ``: the plainest signal, to test operators with."""
+    """``X = θ``: the simplest signal, for tests of operators."""
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__(problems)
@@ -34,7 +34,7 @@ class Entries(Signal):
 
 
 class Measurements(Operator):
-    """``A(X)ᵢ = ⟨Aᵢ, X⟩`` with normal Aᵢ of each problem's seed: m numbers of an X of any shape."""
+    """``A(X)ᵢ = ⟨Aᵢ, X⟩`` with normal Aᵢ, seeded per problem: m numbers for an X of any shape."""
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__(problems)
@@ -50,14 +50,14 @@ class Measurements(Operator):
 
 
 class OperatorSuite:
-    """Subclass it and write :meth:`problem` and :meth:`make`."""
+    """Subclass it and define :meth:`problem` and :meth:`make`."""
 
     def problem(self, seed: int, name: str, dtype: torch.dtype) -> Problem:
-        """A small problem with this seed, name and type."""
+        """Return a small problem with this seed, name and type."""
         raise NotImplementedError
 
     def make(self, problems: ProblemBatch) -> Operator:
-        """The operator under test."""
+        """Return the operator under test."""
         raise NotImplementedError
 
     def problems(self, K: int, dtype: torch.dtype = torch.float64) -> ProblemBatch:
@@ -67,7 +67,7 @@ class OperatorSuite:
         return draw_batch(problems, problems.signal_shape, salt)
 
     def residuals(self, problems: ProblemBatch, salt: int = 6) -> Tensor:
-        """Random, and 0 where nothing was observed, as every residual is."""
+        """Draw residuals, which are 0 at unobserved entries."""
         r = draw_batch(problems, problems.observation.shape[1:], salt)
         return r if problems.mask is None else r * problems.mask
 
@@ -124,5 +124,5 @@ class OperatorSuite:
         assert_close(r, expected, tolerance)
 
     def test_no_parameters(self) -> None:
-        """A is known: what an optimizer collects of an engine must not reach it."""
+        """A is known: its entries must not be parameters, which an optimizer would update."""
         assert list(self.make(self.problems(1)).parameters()) == []

@@ -1,4 +1,4 @@
-"""What holds for every part of a batch, signal or corruption: seeded starts, states problem by problem, failures."""
+"""Tests for every part of a batch (signal or corruption): seeded initialization, states per problem, failures."""
 
 from collections.abc import Sequence
 
@@ -9,35 +9,35 @@ from torch import Tensor
 from dop_lightning.model.part import Part
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
-# Where only the batching differs, one evaluation and one gradient agree to this in float64.
+# Tolerance of one evaluation and one gradient in float64, if only the batching differs.
 BATCHING = {"rtol": 1e-10, "atol": 1e-10}
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def draw(seed: int, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
-    """Normal numbers that depend on ``seed`` alone."""
+    """Draw normal numbers that depend only on ``seed``."""
     return torch.randn(tuple(shape), dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def draw_batch(problems: ProblemBatch, shape: Sequence[int], salt: int = 0) -> Tensor:
-    """``(K, *shape)``, the numbers of a problem by its seed, so that they do not depend on its batch."""
+    """Draw numbers ``(K, *shape)`` from the seeds of the problems, so that they do not depend on the batch."""
     return torch.stack([draw(1000 * p.seed + salt, shape, problems.dtype) for p in problems])
 
 
 def places(part: Part, k: int) -> dict[str, Tensor]:
-    """Views of the parameters of problem k, by name: writing to one changes the part."""
+    """Return views of the parameters of problem k by name; writing to a view changes the part."""
     return {name: p.detach() if i is None else p.detach()[i] for name, p, i in part.problem_parameters(k)}
 
 
 def awaken(part: Part, problems: ProblemBatch) -> None:
-    """Move every parameter away from its small start, each problem by numbers of its own seed."""
+    """Move every parameter away from its small initial value, with numbers from the seed of each problem."""
     for k, problem in enumerate(problems):
         for number, place in enumerate(places(part, k).values()):
             place.add_(draw(1000 * problem.seed + 500 + number, place.shape, place.dtype), alpha=0.3)
 
 
 def gradients(part: Part, k: int) -> dict[str, Tensor]:
-    """The gradients of problem k by name."""
+    """Return the gradients of problem k by name."""
     found = {}
     for name, p, i in part.problem_parameters(k):
         assert p.grad is not None, f"{name} has no gradient"
@@ -52,9 +52,9 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def assert_gradient(part: Part, objective, tolerance: float = 1e-6, step: float = 1e-6) -> None:
-    """Compare the gradients that the parameters hold with central differences of ``objective()``, in float64.
+    """Compare the gradients of the parameters with central differences of ``objective()``, in float64.
 
-    Each parameter is moved along a random direction of unit length.
+    Each parameter is moved along a random unit vector.
     """
     with torch.no_grad():
         size = max(1.0, abs(float(objective())))
@@ -70,27 +70,27 @@ def assert_gradient(part: Part, objective, tolerance: float = 1e-6, step: float 
             assert p.grad is not None, f"{name} has no gradient"
             expected, given = (above - below) / (2 * step), float((p.grad * direction).sum())
             assert abs(given - expected) <= tolerance * max(size, float(p.grad.norm())), (
-                f"{name}: the derivative is {expected}, the gradient says {given}"
+                f"{name}: the derivative is {expected}, but the gradient gives {given}"
             )
 
 
 class PartSuite:
-    """Subclass it (by way of ``SignalSuite`` or ``CorruptionSuite``) and write :meth:`problem` and :meth:`make`."""
+    """Subclass it (via ``SignalSuite`` or ``CorruptionSuite``) and define :meth:`problem` and :meth:`make`."""
 
     def problem(self, seed: int, name: str) -> Problem:
-        """A small problem in float64 with this seed and name."""
+        """Return a small problem in float64 with this seed and name."""
         raise NotImplementedError
 
     def make(self, problems: ProblemBatch) -> Part:
-        """The part under test."""
+        """Return the part under test."""
         raise NotImplementedError
 
     def problems(self, K: int, first_seed: int = 1) -> ProblemBatch:
-        """K problems with the seeds ``first_seed``, ``first_seed + 1``, …"""
+        """Return K problems with the seeds ``first_seed``, ``first_seed + 1``, …"""
         return ProblemBatch([self.problem(first_seed + k, f"problem-{k}") for k in range(K)])
 
     def awake(self, problems: ProblemBatch) -> Part:
-        """A part away from its start."""
+        """Return a part whose parameters differ from their initial values."""
         part = self.make(problems)
         awaken(part, problems)
         return part

@@ -1,4 +1,4 @@
-"""What holds for every signal ``X = φ(θ)``. A new signal gets its tests by subclassing::
+"""Tests for every signal ``X = φ(θ)``; subclass the suite to test a new signal::
 
     class TestMySignal(SignalSuite):
         def problem(self, seed, name):
@@ -31,10 +31,10 @@ from tests.suites.part import (
 
 
 class SignalSuite(PartSuite):
-    """Forward values, gradients, independence of the problems of a batch."""
+    """Tests of forward values, gradients, and independence of the problems of a batch."""
 
     forward_depends_on_seed: ClassVar[bool] = False
-    """Whether φ needs more of a problem than θ: an input drawn from the seed, say."""
+    """Whether φ depends on more than θ, for example on an input drawn from the seed."""
 
     def make(self, problems: ProblemBatch) -> Signal:
         raise NotImplementedError
@@ -45,7 +45,7 @@ class SignalSuite(PartSuite):
         return signal
 
     def weights(self, problems: ProblemBatch) -> Tensor:
-        """c of the linear functional Σ c·X, ``(K, *n)``; not symmetric where n is a square matrix."""
+        """Return c of the linear functional Σ c·X, ``(K, *n)``; it is not symmetric for square matrices."""
         return draw_batch(problems, problems.signal_shape, salt=1)
 
     def test_forward_has_the_shape_and_type_of_the_signals(self) -> None:
@@ -58,7 +58,7 @@ class SignalSuite(PartSuite):
         problems = self.problems(2)
         signal = self.awake(problems)
         first = signal(7)
-        torch.rand(5)  # the global generator has moved
+        torch.rand(5)  # advance the global generator
         signal(8)
         assert torch.equal(signal(7), first)
         assert torch.equal(signal.evaluate(7), first)
@@ -67,7 +67,7 @@ class SignalSuite(PartSuite):
 
     def test_evaluate_has_no_graph(self) -> None:
         signal = self.make(self.problems(2))
-        with torch.no_grad():  # as the engine calls it
+        with torch.no_grad():  # as in the engine
             assert not signal.evaluate(0).requires_grad
 
     def test_forward_leaves_global_random_numbers_alone(self) -> None:
@@ -90,7 +90,7 @@ class SignalSuite(PartSuite):
         signal, c = self.awake(problems), self.weights(problems)
         parameters = list(signal.parameters())
         expected = torch.autograd.grad((1.3 * c * signal(3)).sum(), parameters)
-        for _ in range(2):  # the second time nothing is added to the first
+        for _ in range(2):  # the second gradient must replace the first one
             with torch.no_grad():
                 signal.evaluate(3)
                 signal.pull_back(c, 1.3)

@@ -1,4 +1,4 @@
-"""What holds for every step rule. A new one gets its tests by subclassing::
+"""Tests for every step rule; subclass the suite to test a new one::
 
     class TestMySteps(StepRuleSuite):
         def rule(self):
@@ -31,7 +31,7 @@ SMALL = 1e-4
 def make_problem(
     seed: int, n: int = 24, m: int | None = None, rank: int = 1, ratio: float = 0.05, missing: float = 0.0
 ) -> Problem:
-    """A robust PCA problem in float64 that Eq. 8 solves exactly."""
+    """Return a robust PCA problem in float64 that Eq. 8 solves exactly."""
     U = torch.randn(n, rank, dtype=torch.float64, generator=stream(seed, "truth"))
     V = U if m is None else torch.randn(m, rank, dtype=torch.float64, generator=stream(seed, "truth", 1))
     truth = U @ V.T
@@ -47,24 +47,24 @@ def make_batch(*seeds: int, **settings: Any) -> ProblemBatch:
 def make_state(
     problems: ProblemBatch, rule: StepRule, tau: Any = "auto", signal: Any = SymmetricFactor, **settings: Any
 ) -> BatchState:
-    """A batch with starts of the size SMALL."""
+    """Return the state of a batch with initial values of size SMALL."""
     method = Method(partial(signal, scale=SMALL, **settings), partial(HadamardCorruption, scale=SMALL), steps=rule)
     return BatchState(method, problems, tau)
 
 
 def error_of(state: BatchState) -> Tensor:
-    """Relative error to the truth, ``(K,)``."""
+    """Return the relative error with respect to the truth, ``(K,)``."""
     truth = torch.stack([problem.truth for problem in state.problems if problem.truth is not None])
     return relative_error(state.signal(0).detach(), truth)
 
 
 class StepRuleSuite:
-    """Blocks, batches, states, and the solution."""
+    """Tests of blocks, batches, states, and the solution."""
 
     enough: ClassVar[int] = 600
-    """Iterations to come to a solution."""
+    """Number of iterations that reach the solution."""
     close: ClassVar[float] = 2e-3
-    """How close to it they come, for starts of the size SMALL."""
+    """Tolerance of the solution, for initial values of size SMALL."""
 
     def rule(self) -> StepRule:
         raise NotImplementedError
@@ -125,7 +125,7 @@ class StepRuleSuite:
 
     @pytest.mark.parametrize("growing", [False, True])
     def test_a_snapshot_brings_a_whole_batch_back(self, growing: bool) -> None:
-        """As after running out of memory."""
+        """This happens after running out of memory."""
         problems = make_batch(0, 1, rank=3)
         settings = {"growing": growing, "rank": 2 if growing else None}
         state, untouched = make_state(problems, self.rule(), **settings), make_state(problems, self.rule(), **settings)
@@ -160,7 +160,7 @@ class StepRuleSuite:
         whole = make_state(problems, self.rule(), signal=signal)
         growing.advance(self.enough)
         whole.advance(self.enough)
-        allowed = self.close * (1 if m is None else 3)  # U and V start apart from each other, by chance
+        allowed = self.close * (1 if m is None else 3)  # U and V have different random initial values
         assert relative_error(growing.signal(0).detach(), whole.signal(0).detach()).max() < allowed
         truth = 3 if m is None else 1
         assert all(own >= truth for own in growing.signal.columns())  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What tests of images and tiles that take turns share."""
+"""Helpers for tests of images and tiles that take turns."""
 
 import pytorch_lightning as pl
 
@@ -6,7 +6,7 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 
 
 class Follow(RecoveryCallback):
-    """Notes how many batches are at work, and stops the run after a number of blocks."""
+    """Record the number of active batches, and stop the run after a number of blocks."""
 
     def __init__(self, stop_after: int = -1) -> None:
         self.at_work: list[int] = []

@@ -1,6 +1,6 @@
-"""Run programs of Python in forks of one process that has imported PyTorch and Lightning.
+"""Run Python programs in forks of a process that has imported PyTorch and Lightning.
 
-A fresh process spends seconds of processor time on these imports. A fork starts with them.
+A new process spends seconds of processor time on these imports. A fork has them from the start.
 """
 
 import atexit
@@ -20,17 +20,17 @@ ROOT = Path(__file__).parents[2]
 
 
 class WarmPython:
-    """A server of forks. Each is a session of its own, with the environment and the folder of the caller."""
+    """A server that forks one process per request, with the environment and the working directory of the caller."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.suites.warm"]
         self._server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, program: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-        """Run a file as ``python program arguments`` would, and return its status and what it printed.
+        """Run a program like ``python program arguments``, and return its status and output.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer than ``timeout`` seconds; it was killed.
+            subprocess.TimeoutExpired: it took longer than ``timeout`` seconds, and was killed.
         """
         command = [str(program), *arguments]
         with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ class WarmPython:
         return subprocess.CompletedProcess(command, status, *texts)
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._server.communicate("")
 
     def _send(self, **request: Any) -> None:
@@ -60,14 +60,14 @@ class WarmPython:
 
 @functools.cache
 def warm_python() -> WarmPython:
-    """Return the server of this process, which ends with it."""
+    """Return the server of this process, which stops at exit."""
     server = WarmPython()
     atexit.register(server.close)
     return server
 
 
 def serve() -> Sequence[str] | None:
-    """Answer requests until there are no more; return the command of a request in its fork."""
+    """Serve requests until the input ends; in a fork, return the command of its request."""
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -79,7 +79,7 @@ def serve() -> Sequence[str] | None:
 
 
 def become(command: Sequence[str], cwd: str, environment: dict[str, str], printed: Sequence[str], **_: Any) -> None:
-    """Make this process what a new one would be."""
+    """Make this process equivalent to a new one."""
     import torch
 
     os.setsid()
@@ -97,7 +97,7 @@ def become(command: Sequence[str], cwd: str, environment: dict[str, str], printe
 
 
 def wait(child: int, seconds: float) -> int | None:
-    """Return the exit status of a child, negative for a signal; ``None`` if it was killed after some seconds."""
+    """Return the exit status of a child, negative for a signal, or ``None`` if it was killed after some seconds."""
     late = False
 
     def kill(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The paper's figures from configs of a tiny size."""
+"""Fixtures for the figures of the paper, with tiny configs."""
 
 import csv
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.paper.figures.builders import write_tiny
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Gives a figure tiny configs at scale small, and the folder of the configs: ``tiny("2a")``."""
+    """Write tiny configs of a figure at scale small, and return their folder: ``tiny("2a")``."""
 
     def write(name: str) -> Path:
         own = write_tiny(name, tmp_path / "configs")
@@ -25,7 +25,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
 
 @pytest.fixture
 def made(tiny: Callable[[str], Path], dop, tmp_path: Path):
-    """Makes a figure at a tiny size: what was said, and its table."""
+    """Create a figure at a tiny size, and return the output and the rows of its table."""
 
     def make(name: str) -> tuple[str, list[dict[str, str]]]:
         tiny(name)

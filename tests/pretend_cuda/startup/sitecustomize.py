@@ -1,4 +1,4 @@
-"""Gives a Python process the pretended CUDA device at its start, where DOP_PRETEND_CUDA says so."""
+"""Install the simulated CUDA device at the start of a Python process, if DOP_PRETEND_CUDA is set."""
 
 from tests.pretend_cuda.device import install_from_environment
 

@@ -1,8 +1,6 @@
 """Rectangles, dust and text are found by the image alone, and what is no damage is left alone."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +18,10 @@ from dop_lightning.images.formats import find_images, read_image
 from dop_lightning.problems.noise import Noise
 from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
+from tests.suites.scripts import imported_script
 
-sys.path.append(str(Path(__file__).parents[4] / "scripts"))
-from made_damage import DeadRectangles, Dust, Text
+with imported_script("made_damage"):
+    from made_damage import DeadRectangles, Dust, Text
 
 UNSEEN = -7.0
 
