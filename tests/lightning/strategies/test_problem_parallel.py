@@ -153,9 +153,10 @@ def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_remove
             assert (said.status, said.err.count("\n")) == (2, 1)
             assert "out: another process is at work in this folder; wait for its end" in said.err
         Path("out").rename("moved")
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 2, err
     assert "out: was moved, removed or replaced while this run was at work" in err
     assert "Traceback" not in err
