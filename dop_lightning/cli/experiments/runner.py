@@ -209,7 +209,7 @@ def _end(
     if isinstance(launcher, ChildProcessLauncher) and not stopped_by:
         failed = {trainer.global_rank + local: end for local, end in launcher.failures().items()}
     if trainer.is_global_zero:
-        results = read_results(run)
+        results = read_results(run, [whole.name for whole in data.wholes], brief=True)
         report(run, results)
         names = {result["problem"] for result in results}
         unfinished = sum(whole.name not in names for whole in data.wholes)
