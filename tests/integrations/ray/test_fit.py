@@ -91,7 +91,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
     said = end(start(*fit("left", *few, "--cluster", "ray"), folder=folder), 1)
     assert said.count("was ended by SIGKILL; another one finishes its work") == 1
     assert ": two processes died while they worked on it, the last one was ended by SIGKILL" in said
-    assert said.splitlines()[-1] == "The same command again finishes what is missing"
+    assert said.splitlines()[-1] == "Repeat the command to finish the rest"
     end(start(*fit("left", *few), folder=folder))
     assert str(len(list((folder / "left").glob("*/result.json")))) == "2"
 
