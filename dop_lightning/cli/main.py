@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dop_lightning.foundation import interrupts, moved
 from dop_lightning.foundation.launched import is_child
+from dop_lightning.foundation.tracebacks import wants_traceback
 from dop_lightning.foundation.waiting import limit_spinning
 
 EXPERIMENT = "dop_lightning.cli.experiments.help"
@@ -112,6 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dop {verb}: error: {odd}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
+        traceback = wants_traceback()
+    except ValueError as error:
+        print(f"dop {verb}: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    try:
         with interrupts.interruptible(is_process=arguments is None):
             return int(importlib.import_module(VERBS[verb][0]).run(verb, argv[1:]))
     except KeyboardInterrupt:
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         from dop_lightning.cli.user_code import place_of
 
-        if os.environ.get("DOP_TRACEBACK"):
+        if traceback:
             raise
         text, place = _one_line(error), "" if isinstance(error, OSError) else place_of(error)
         print(f"dop {verb}: error: {text}{f' ({place})' if place not in text else ''}", file=sys.stderr)
@@ -133,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from dop_lightning.cli.user_code import describe
 
-        text = "" if os.environ.get("DOP_TRACEBACK") else describe(error)
+        text = "" if traceback else describe(error)
         if not text:
             raise
         print(text, file=sys.stderr)

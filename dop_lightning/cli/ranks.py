@@ -22,6 +22,7 @@ from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.launched import CHILD, PLACE, Place, is_child, is_orphan
 from dop_lightning.foundation.machine import set_threads
 from dop_lightning.foundation.process_group import MEETING, PREFIX, Meeting, joined
+from dop_lightning.foundation.tracebacks import wants_traceback
 from dop_lightning.foundation.user_paths import user_path
 from dop_lightning.matrices.mapped import UnconfirmedError, separate_mapped
 from dop_lightning.matrices.ranked import Stop, StoppedError, require_rows
@@ -217,7 +218,7 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
         except (ImportError, ValueError) as error:
             return _fail(meeting, " ".join(str(error).split()))
         except Exception as error:
-            if os.environ.get("DOP_TRACEBACK"):
+            if wants_traceback():
                 raise
             text = " ".join(str(error).split())
             what = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 CHILD = "DOP_CHILD"
 """Process ID of the parent, set for processes that another process of the same run started on this machine."""
@@ -28,9 +29,32 @@ PROCESSES = "DOP_PROCESSES"
 
 
 def taken_batches() -> list[int] | None:
-    """Return the batches assigned to this process, or ``None`` if it selects its batches itself."""
+    """Return the batches assigned to this process, or ``None`` if it selects its batches itself.
+
+    Raises:
+        ValueError: ``DOP_TAKEN`` does not contain integers.
+    """
     given = os.environ.get(TAKEN)
-    return None if given is None else [int(number) for number in given.split(",") if number]
+    if given is None:
+        return None
+    numbers = [number for number in given.split(",") if number]
+    if not all(map(_is_number, numbers)):
+        raise ValueError(f"the environment variable {TAKEN} must hold integers separated by commas, got {given!r}")
+    return [int(number) for number in numbers]
+
+
+def given_folder() -> Path | None:
+    """Return the folder of the run that the parent process has chosen, if any.
+
+    Raises:
+        ValueError: ``DOP_RUN_FOLDER`` is empty or a file.
+    """
+    given = os.environ.get(RUN_FOLDER)
+    if given is None:
+        return None
+    if not given or Path(given).is_file():
+        raise ValueError(f"the environment variable {RUN_FOLDER} must be a folder, got {given!r}")
+    return Path(given)
 
 
 def gives_all_away() -> bool:
@@ -81,9 +105,13 @@ def outer_ranks() -> tuple[int, int] | None:
 
 def _number(name: str, default: str = "", least: int = 1) -> int:
     given = os.environ.get(name, default)
-    if not given.isdigit() or int(given) < least:
+    if not _is_number(given) or int(given) < least:
         raise ValueError(f"the environment variable {name} must be a whole number of at least {least}, got {given!r}")
     return int(given)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _grid(world: int, local: int) -> tuple[int, int]:
@@ -132,7 +160,12 @@ def outer_place() -> Place | None:
     """
     env = os.environ
     if is_child() and PLACE in env:
-        return Place(*map(int, env[PLACE].split("/")))
+        numbers = env[PLACE].split("/")
+        if len(numbers) != 4 or not all(map(_is_number, numbers)):
+            raise ValueError(
+                f"the environment variable {PLACE} must hold 4 whole numbers with slashes between, got {env[PLACE]!r}"
+            )
+        return Place(*map(int, numbers))
     grid = outer_ranks()
     if grid is None:
         return None

@@ -21,7 +21,7 @@ from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
 from dop_lightning.images.live_widget import live_widget
-from dop_lightning.images.presets import Precision
+from dop_lightning.images.presets import PRESETS, Precision
 from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
@@ -35,6 +35,7 @@ def recover_image(
     *,
     mask: Any = None,
     missing: Any = None,
+    undamaged: Any = None,
     truth: Any = None,
     channel_axis: Axis | str = "auto",
     value_range: tuple[float, float] | None = None,
@@ -92,6 +93,8 @@ def recover_image(
         missing: missing values to fill in, the opposite of ``mask``, as in
             ``skimage.restoration.inpaint_biharmonic``; of the same types and sizes as ``mask``. With both arguments, a
             value is observed if both mark it as observed.
+        undamaged: values known to be undamaged: true, or above half of the maximum. Accepts the same types and sizes as
+            ``mask``. They are never marked as corrupted and keep their values. Not supported by the preset ``paper``.
         truth: the clean image, used only for scores; of the same types, in the units and with the channels of the
             image.
         channel_axis: axis of the channels, ``None`` without channels; for a ``DataArray``, also the name of the
@@ -155,28 +158,31 @@ def recover_image(
         "device": device,
         "precision": precision,
     }
+    if undamaged is not None and preset in PRESETS and not PRESETS[preset].refined:
+        raise ValueError(f"undamaged must be None with the preset {preset}, which does not use it; got one")
+    masks = {"mask": mask, "missing": missing, "undamaged": undamaged}
     if isinstance(image, list | tuple):
         settings = Settings.checked(image[0] if image else None, seed=seed, **options)
-        return _listed(image, channel_axis, settings, progress, mask=mask, missing=missing, truth=truth)
+        return _listed(image, channel_axis, settings, progress, **masks, truth=truth)
     values, axis, masked, close = opened(image, channel_axis)
-    mask, missing, truth = bare(mask), _either(bare(missing), masked), bare(truth)
+    masks = {name: bare(each) for name, each in masks.items()}
+    masks["missing"], truth = _either(masks["missing"], masked), bare(truth)
     settings = Settings.checked(values, seed=seed, **options)
     if chunked.kind_of(values) is not None:
         if truth is not None:
             raise ValueError("truth must be None for arrays in chunks, got one")
         recover = partial(recover_image, **{**options, "progress": False})
         limits = settings.value_range
-        return close(chunked.recover_chunks(values, axis, seed, limits, recover, mask=mask, missing=missing))
+        return close(chunked.recover_chunks(values, axis, seed, limits, recover, **masks))
     layout = _layout(values, axis)
     if layout is not None and layout.stack:
-        others = {"mask": mask, "missing": missing, "truth": truth}
         with _work(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, tell):
-            result: Any = recover_stack(values, layout, settings, stop, tell, **others, stacklevel=2)
+            result: Any = recover_stack(values, layout, settings, stop, tell, **masks, truth=truth, stacklevel=2)
         if result is None:
             raise KeyboardInterrupt
         return close(result)
     given = image_object(values, axis="auto" if layout is None else layout.channel_axis)
-    asked = request(given, settings, mask=mask, missing=missing, truth=truth)
+    asked = request(given, settings, **masks, truth=truth)
     with _work(progress, settings, [asked.loaded.format.size]) as (stop, tell):
         (recovery,) = restore([asked], settings, stop, tell)
     if recovery is None:

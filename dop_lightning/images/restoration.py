@@ -62,6 +62,7 @@ def request(
     *,
     mask: ImageLike | None = None,
     missing: ImageLike | None = None,
+    undamaged: ImageLike | None = None,
     truth: ImageLike | None = None,
 ) -> Request:
     """Prepare an image.
@@ -71,6 +72,7 @@ def request(
         settings: settings of the recovery.
         mask: true where a value was observed.
         missing: true where a value is missing.
+        undamaged: true where a value is known to be undamaged.
         truth: the clean image, for scores.
 
     Raises:
@@ -99,7 +101,17 @@ def request(
         seed=settings.seed,
         data_range=1.0,
     )
+    if undamaged is not None:
+        problem = replace(problem, undamaged=_undamaged(image_object(undamaged, "undamaged"), loaded))
     return Request(given, loaded, as_measured(problem, loaded))
+
+
+def _undamaged(given: ImageObject, loaded: LoadedImage) -> Tensor | None:
+    """Return what is known to be undamaged; ``None`` if nothing is, as in some images of a stack."""
+    values = given.raster.upright().colours()
+    if values.shape[:2] == loaded.format.size and not np.nan_to_num(values.astype(np.float64)).any():
+        return None
+    return observed_by(given.raster, loaded, given.name)
 
 
 def inverted(raster: Raster) -> Raster:

@@ -36,6 +36,7 @@ def recover_stack(
     *,
     mask: Any = None,
     missing: Any = None,
+    undamaged: Any = None,
     truth: Any = None,
     stacklevel: int = 2,
 ) -> StackRecovery | None:
@@ -49,13 +50,14 @@ def recover_stack(
         tell: called with the number of iterations done, and scores.
         mask: true where a value was observed; with the shape of the stack, with or without channels, or of one image.
         missing: true where a value is missing; with the same shapes as ``mask``.
+        undamaged: true where a value is known to be undamaged; with the same shapes as ``mask``.
         truth: the clean images, with the shape of the stack.
         stacklevel: stack level of warnings.
 
     Raises:
         ValueError: an image cannot be recovered; the message names its position.
     """
-    others = {"mask": mask, "missing": missing, "truth": truth}
+    others = {"mask": mask, "missing": missing, "undamaged": undamaged, "truth": truth}
     found: list[tuple[tuple[int, ...], Recovery | None]] = []
     result = _Result(stack, layout)
     positions, begun = layout.indices(), False

@@ -3,7 +3,7 @@
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +34,22 @@ def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -
         inputs: lists the input files.
         build: reads the inputs and writes the file, atomically.
     """
-    seen = file_stamps(inputs())
+    seen = _stamp(inputs())
     for _ in range(TRIES):
         build()
-        now = file_stamps(inputs())
+        now = _stamp(inputs())
         if now == seen:
             return
         seen = now
+
+
+def _stamp(paths: Iterable[Path]) -> tuple[int, int]:
+    """Return how many of the files there are, and a hash of all :func:`file_stamps`, which may be thousands."""
+    count = total = 0
+    for path in paths:
+        for found, stamp in file_stamps([path]).items():
+            count, total = count + 1, total + hash((str(found), stamp))
+    return count, total
 
 
 def file_stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
@@ -55,9 +64,12 @@ def file_stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     return stamps
 
 
-def curve_files(run: Path) -> list[Path]:
-    """Return the files of curves of all batches, in order."""
-    return sorted((run / CURVES).glob("*.csv"), key=lambda path: (len(path.name), path.name))
+def curve_files(run: Path) -> Iterator[Path]:
+    """Yield the files of curves of all batches, in order."""
+    folder = run / CURVES
+    if folder.is_dir():
+        names = [path.name for path in folder.iterdir() if path.name.endswith(".csv")]
+        yield from (folder / name for name in sorted(names, key=lambda name: (len(name), name)))
 
 
 def whole_lines(text: str) -> str:

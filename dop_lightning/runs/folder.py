@@ -1,8 +1,10 @@
 """Read the folder of a run: manifest, settings, results and curves. Does not import torch."""
 
 import csv
+import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,15 @@ class Metric(NamedTuple):
     iteration: int
     tag: str
     value: float
+
+
+NOT_IN_TABLES = ("report", "machine", "files", "checksum")
+"""Keys of a result that no table has."""
+
+
+def _brief(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as tables need it; its keys are shared with those of others."""
+    return {sys.intern(key): value for key, value in result.items() if key not in NOT_IN_TABLES}
 
 
 class RunFolder:
@@ -191,18 +202,31 @@ class RunFolder:
             result = read_json(path)
             return {**result, "problem": result["problem"]}
 
-    def results(self) -> list[dict[str, Any]]:
-        """Read the results of all problems, in the order of the manifest.
+    def result_paths(self) -> Iterator[Path]:
+        """Yield where the results of problems are, or would be: one path at a time, since there may be thousands."""
+        if self.path.is_dir():
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    yield self.path / entry.name / RESULT
+
+    def results(self, names: Sequence[str] | None = None, brief: bool = False) -> list[dict[str, Any]]:
+        """Read the results of all problems.
+
+        Args:
+            names: of the problems, in the order of the results; by default those of the manifest.
+            brief: whether to leave out what no table has, which is most of the memory.
 
         Raises:
             ValueError: a file is damaged.
             OSError: a file cannot be read.
         """
-        found = (self.result(path.parent.name) for path in sorted(self.path.glob(f"*/{RESULT}")))
-        results = {result["problem"]: result for result in found}
-        if not self.has_run:
-            return list(results.values())
-        names = [entry["name"] for entry in self.manifest().problems]
+        folders = sorted(path.parent.name for path in self.result_paths() if path.is_file())
+        found = (self.result(folder) for folder in folders)
+        results = {result["problem"]: _brief(result) if brief else result for result in found}
+        if names is None:
+            if not self.has_run:
+                return list(results.values())
+            names = [entry["name"] for entry in self.manifest().problems]
         return [results[name] for name in names if name in results]
 
     def metrics(self) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import make_folder, write_atomically
 from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.locks import is_held
 
@@ -181,7 +181,7 @@ class AtWork:
 
     def __init__(self, run: Path, rank: int) -> None:
         self.path = _at_work_file(run, rank)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def write(self, batches: Sequence[int]) -> None:

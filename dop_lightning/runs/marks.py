@@ -79,7 +79,8 @@ def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[st
         for of_problem, size in zip(rates, sizes, strict=True):
             own = [next(values) for _ in range(size)]
             of_problem[key] = own[0] if all(rate == own[0] for rate in own) else own
-    return rates
+    shared: dict[str, dict[str, Any]] = {}  # there may be thousands
+    return [shared.setdefault(repr(of_problem), of_problem) for of_problem in rates]
 
 
 def run_mark(settings: str, problems: Sequence[str], rates: Sequence[Mapping[str, Any]]) -> str:

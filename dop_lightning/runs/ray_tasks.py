@@ -7,6 +7,7 @@ import importlib.util
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dop_lightning.foundation.launched import CHILD
 
@@ -25,6 +27,9 @@ FOREIGN = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_")
 
 OBJECT_STORE = 80 * 2**20
 """Object store of a local cluster in bytes; small, since tasks only return an exit status."""
+
+PATIENCE = 10.0
+"""Seconds to wait for an answer from the address of a cluster."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -82,8 +87,9 @@ def require_ray(user: str) -> None:
 class RayTasks:
     """Tasks on a cluster. Each runs a command in a separate process, which ends with its Ray worker.
 
-    Usage statistics of Ray are off unless ``RAY_USAGE_STATS_ENABLED`` is set. A local cluster is protected by a secret
-    token, so that other users and machines cannot use its ports. Use this class as a context manager.
+    Usage statistics of Ray are off unless ``RAY_USAGE_STATS_ENABLED`` is set. A local cluster listens on the loopback
+    interface only and is protected by a secret token, so that other users and machines cannot use its ports. Use this
+    class as a context manager.
 
     Args:
         folder: folder that is shared by all nodes. A file in it stops the tasks.
@@ -95,7 +101,8 @@ class RayTasks:
         devices: number of devices that a task uses, at least 0.
 
     Raises:
-        ValueError: the address is not that of a cluster, or a task needs more than the cluster has.
+        ValueError: no cluster answers at the address within :data:`PATIENCE` seconds, or a task needs more than the
+            cluster has.
     """
 
     def __init__(
@@ -200,10 +207,17 @@ def _connect(address: str | None) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # tasks without GPUs see none
     local = {}
     if address in (None, "local"):
+        # read while Ray is imported: the address of the node is 127.0.0.1 then, and nothing listens on another one
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    else:
+        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", f"{PATIENCE:.0f}")
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # tries to connect
+        if address != "auto":
+            _require_answer(address)
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
@@ -211,11 +225,35 @@ def _connect(address: str | None) -> Any:
         with _silent():
             ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"address must be that of a running Ray cluster, got {address!r}: {text}") from error
+        raise ValueError(_no_cluster(address, " ".join(str(error).split()))) from error
     finally:
         _put_back(before)
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Check that something listens on an address: Ray itself would try for more than a minute.
+
+    Raises:
+        ValueError: nothing does, or the address has no host or no port.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise ValueError(_no_cluster(address, "it must be HOST:PORT or auto"))
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE).close()
+    except TimeoutError as error:
+        raise ValueError(_no_cluster(address, f"no answer within {PATIENCE:.0f} s")) from error
+    except OSError as error:
+        raise ValueError(_no_cluster(address, error.strerror or str(error))) from error
+
+
+def _no_cluster(address: str | None, reason: str) -> str:
+    return f"address must be that of a running Ray cluster, got {address!r}: {reason}"
 
 
 @contextmanager

@@ -92,9 +92,9 @@ def write_result(
     )
 
 
-def read_results(run: Path) -> list[dict[str, Any]]:
+def read_results(run: Path, names: Sequence[str] | None = None, brief: bool = False) -> list[dict[str, Any]]:
     """Read all results of a run, see :meth:`~dop_lightning.runs.folder.RunFolder.results`."""
-    return RunFolder(run).results()
+    return RunFolder(run).results(names, brief)
 
 
 def read_metrics(run: Path) -> Iterator[Metric]:
@@ -125,13 +125,18 @@ def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str,
     return left
 
 
-def write_table(run: Path) -> list[dict[str, Any]]:
+def write_table(run: Path, names: Sequence[str] | None = None, brief: bool = False) -> list[dict[str, Any]]:
     """Rebuild ``results.csv`` from the results of a run and return them.
 
     The columns are ``problem``, one column per attribute, ``seed``, ``alpha``, ``status``, ``iterations``, ``seconds``,
     the built-in scores, and the custom scores. Unknown values are empty.
+
+    Args:
+        run: the folder.
+        names: see :meth:`~dop_lightning.runs.folder.RunFolder.results`.
+        brief: see there.
     """
-    results = RunFolder(run).results()
+    results = RunFolder(run).results(names, brief)
     atomic_text(run / TABLE, render_csv(results))
     return results
 

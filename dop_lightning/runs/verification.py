@@ -108,7 +108,7 @@ def _checkpoints(folder: Path) -> Iterator[Verdict]:
 
 def _curves(folder: RunFolder) -> Iterator[Verdict]:
     run, metrics = folder.path, folder.metrics_path
-    files = curve_files(run)
+    files = list(curve_files(run))
     for file in files:
         if damaged := read_lines(file).damaged:
             yield Verdict(file, f"{damaged} damaged lines", f"resuming the run repairs it from {METRICS}")

@@ -294,6 +294,19 @@ def test_a_traceback_for_those_who_ask(folder: Path, monkeypatch: pytest.MonkeyP
         main([*FIT, "--data.rank", "13"])
 
 
+@pytest.mark.parametrize("value", ["0", ""])
+def test_no_traceback_for_those_who_do_not_ask(value: str, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOP_TRACEBACK", value)
+    assert dop("status", "none").status == 2
+
+
+def test_a_wrong_variable_is_named(dop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOP_TRACEBACK", "yes")
+    said = dop("status", "none")
+    expected = "dop status: error: the environment variable DOP_TRACEBACK must be 0 or 1, got 'yes'\n"
+    assert (said.status, said.err) == (2, expected)
+
+
 # ------------------------------------------------------------------------------------------------------------------ fit
 
 

@@ -18,7 +18,7 @@ INTERNAL = {
     *("foundation.bundled", "foundation.folder_lock", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
-    *("foundation.interrupts", "problems.deferred"),
+    *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
     *("foundation.launched", "foundation.process_group", "foundation.order_statistics"),
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
     *("images.stack_recovery", "images.stacks", "images.live_pictures", "images.live_widget"),

@@ -83,12 +83,18 @@ def test_a_part_that_there_is_not(index: str | None, got: str, folder: Path, dop
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two processes that each import all: minutes on a machine that is at work
 def test_two_pods_share_the_problems_of_a_run(folder: Path) -> None:
     tiny = [*TINY, "--data.rank", "1", "--data.seeds", "1", "--data.batch_size", "1"]
     command = [sys.executable, "-m", "dop_lightning", *words(FIT, folder), *tiny]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pods = [subprocess.Popen(command, env={**environment, "JOB_COMPLETION_INDEX": str(index)}) for index in (0, 1)]
-    assert [pod.wait(timeout=200) for pod in pods] == [0, 0]
+    try:
+        assert [pod.wait(timeout=1000) for pod in pods] == [0, 0]
+    finally:
+        for pod in pods:
+            pod.kill()
+            pod.wait()
     results = read_results(folder / "grid")
     assert {result["status"] for result in results} == {"done"}
     assert {result["problem"].partition("-")[0] for result in results} == {"n12", "n9"}

@@ -1,8 +1,11 @@
 """What the environment says of how a process was started."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 
-from dop_lightning.foundation.launched import Place, job_name, outer_place, outer_ranks
+from dop_lightning.foundation.launched import Place, given_folder, job_name, outer_place, outer_ranks, taken_batches
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +68,27 @@ def test_the_place_of_a_process(environment: dict[str, str], place, monkeypatch:
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     assert outer_place() == place
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "function", "message"),
+    [
+        ("DOP_TAKEN", "1,two", taken_batches, "DOP_TAKEN must hold integers separated by commas, got '1,two'"),
+        ("DOP_RUN_FOLDER", "", given_folder, "DOP_RUN_FOLDER must be a folder, got ''"),
+        ("DOP_RUN_FOLDER", __file__, given_folder, f"DOP_RUN_FOLDER must be a folder, got {__file__!r}"),
+        ("DOP_PLACE", "1/2", outer_place, "DOP_PLACE must hold 4 whole numbers with slashes between, got '1/2'"),
+        (
+            "DOP_PLACE",
+            "1/2/1/x",
+            outer_place,
+            "DOP_PLACE must hold 4 whole numbers with slashes between, got '1/2/1/x'",
+        ),
+    ],
+)
+def test_a_wrong_variable_of_our_own_is_named(
+    name: str, value: str, function: Callable[[], object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOP_CHILD", "1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^the environment variable {re.escape(message)}$"):
+        function()

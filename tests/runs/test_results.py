@@ -89,6 +89,22 @@ def test_rows_are_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     assert [row["problem"] for row in rows(tmp_path)] == ["c", "a", "b"]
 
 
+def test_brief_results_give_the_same_table(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path, name, {"image": name}, psnr=20.5, lpips=0.25)
+    manifest(tmp_path, "c", "unfinished", "a", "b")
+    full = write_table(tmp_path)
+    table = (tmp_path / "results.csv").read_bytes()
+    brief = write_table(tmp_path, ["c", "unfinished", "a", "b"], brief=True)
+    assert (tmp_path / "results.csv").read_bytes() == table
+    left_out = {key for result in full for key in result} - {key for result in brief for key in result}
+    assert left_out <= {"machine", "files", "checksum", "report"}
+    assert [{key: result[key] for key in short} for result, short in zip(full, brief, strict=True)] == brief
+    assert summary_columns(brief) == summary_columns(full)
+    assert read_results(tmp_path, ["b"], brief=True) == [brief[2]]
+    assert read_results(tmp_path / "none") == []
+
+
 def test_results_of_problems_that_are_not_of_the_run_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "stranger"):
         write(tmp_path, name, {})

@@ -26,7 +26,7 @@ from dop_lightning.cli.experiments.explain import describe, explained
 from dop_lightning.cli.experiments.takeover import Takeover, take_over
 from dop_lightning.cli.user_code import fault_of
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.foundation.launched import RUN_FOLDER, completion_index, given_processes, job_name, outer_ranks
+from dop_lightning.foundation.launched import completion_index, given_folder, given_processes, job_name, outer_ranks
 from dop_lightning.foundation.moved import new_class_paths
 from dop_lightning.foundation.yaml_size import require_small
 from dop_lightning.lightning.callbacks import STANDARD, IterationProgress, last_checkpoint
@@ -181,8 +181,8 @@ class DopCLI(LightningCLI):
         checkpoint = self.config.get("ckpt_path")
         if checkpoint not in (None, "last"):
             return Path(checkpoint).resolve().parent.parent  # RUN/checkpoints/last.ckpt
-        if RUN_FOLDER in os.environ:  # chosen by the parent process
-            return Path(os.environ[RUN_FOLDER])
+        if (folder := given_folder()) is not None:  # chosen by the parent process
+            return folder
         if self.verb != "fit":
             raise ValueError(f"dop {self.verb} requires --config RUN/config.yaml or --ckpt_path, got neither")
         if checkpoint == "last":

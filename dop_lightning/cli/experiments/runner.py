@@ -15,6 +15,7 @@ import yaml
 
 from dop_lightning.cli import hints
 from dop_lightning.cli.experiments.takeover import Takeover, take_over
+from dop_lightning.foundation.folder_lock import held_above
 from dop_lightning.foundation.launched import given_processes, outer_ranks
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.threads import ThreadChoice, choose_threads
@@ -131,7 +132,13 @@ def fit(
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
             callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
-    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    try:
+        trainer.fit(
+            module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
+        )
+    except OSError:
+        held_above(run.absolute())  # if the folder was moved, that is the reason
+        raise
     taken = Takeover() if _stopped_by(trainer, module) else take(trainer, run)
     return _end(trainer, module, data, run, taken)
 
@@ -202,7 +209,7 @@ def _end(
     if isinstance(launcher, ChildProcessLauncher) and not stopped_by:
         failed = {trainer.global_rank + local: end for local, end in launcher.failures().items()}
     if trainer.is_global_zero:
-        results = read_results(run)
+        results = read_results(run, [whole.name for whole in data.wholes], brief=True)
         report(run, results)
         names = {result["problem"] for result in results}
         unfinished = sum(whole.name not in names for whole in data.wholes)

@@ -33,7 +33,7 @@ from dop_lightning.matrices.scenes.layers import WritingStopped
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.curves import rebuild
 from dop_lightning.runs.damage import Damage, find_damage, update_files
-from dop_lightning.runs.folder import RESULT
+from dop_lightning.runs.folder import RESULT, RunFolder
 from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histogram, write_histogram
 from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
@@ -158,7 +158,8 @@ class RecoveredFiles(RecoveryCallback):
                 _say_damaged(find_damage(run, mosaic.whole.folder))
                 self._assemble(trainer, pl_module, mosaic)
                 _say_what_is_left(run, mosaic)
-        rebuild(lambda: run.glob("*/result.json"), lambda: write_table(run))
+        names = [whole.name for whole in data_of(trainer).wholes]
+        rebuild(RunFolder(run).result_paths, lambda: write_table(run, names, brief=True))
 
     def _assemble(self, trainer: pl.Trainer, module: pl.LightningModule, mosaic: Mosaic) -> None:
         run, whole, metrics = Path(trainer.default_root_dir), mosaic.whole, recovery_module(module).metrics

@@ -1,6 +1,7 @@
 """Write one TensorBoard run per problem, all with the same tags, so that curves of problems overlay."""
 
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import make_folder, naming
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.folder_lock import held_above
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import observed, problem_pictures
 from dop_lightning.lightning.data.base import data_of
@@ -83,9 +85,26 @@ class ProblemTensorBoard(RecoveryCallback):
         make_folder(folder)
         with naming(folder):
             self._writers[problem.name] = SummaryWriter(folder, purge_step=hidden, flush_secs=FLUSH_SECONDS)
+            self._require_same(run, folder)
             group = str(run / whole.folder) if problem.is_tile else ""
             self._file(problem.name).add_summary(session_start(hyperparameters(whole, state, k), group))
             self._pictures(problem, {"observation": observed(problem)}, 0)
+
+    def _require_same(self, run: Path, folder: Path) -> None:
+        """Check that the run was not moved while a file was opened: TensorBoard makes folders that are missing anew.
+
+        Raises:
+            FileNotFoundError: it was; what was made anew is removed.
+        """
+        try:
+            held_above(folder.absolute())
+        except FileNotFoundError:
+            for file in folder.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
+                file.unlink(missing_ok=True)
+            for made in (folder, run):
+                with suppress(OSError):  # not empty: another run is there now
+                    made.rmdir()
+            raise
 
     def _file(self, name: str) -> Any:
         """Return the writer for summaries of any kind, for which torch has no type hints."""

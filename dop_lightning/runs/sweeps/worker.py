@@ -59,7 +59,8 @@ class Worker:
             is_last: whether no other point will follow.
         """
         self.point, self._begun, self._printed = point, time.monotonic(), _size(point.folder / LOG)
-        if self._processes and not self._processes[0].send(point):  # the process died after its last point
+        # A process that was killed while it waited is replaced; ended() reports one that could not start.
+        if self._processes and not self._processes[0].send(point) and not self._processes[0].has_failed:
             self._processes.pop(0).end()
         if not self._processes:
             self._processes.append(_Process(self._environment, self._log))
@@ -110,6 +111,7 @@ class _Process:
                 start_new_session=True,  # a terminal sends Ctrl-C to the whole session; the sweep handles it
             )
         theirs.close()
+        self._has_worked = False
         self.terminate, self.kill = self._process.terminate, self._process.kill
 
     def send(self, point: Point) -> bool:
@@ -118,7 +120,13 @@ class _Process:
             self.connection.send(point)
         except OSError:
             return False
+        self._has_worked = True
         return True
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended by an error of its own before it was sent a point."""
+        return not self._has_worked and self._process.wait() > 0
 
     def end(self) -> int:
         """Wait for the end of the process, and return its exit status."""

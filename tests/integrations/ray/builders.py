@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,17 @@ def kill_worker(driver: subprocess.Popen[str], rank: int) -> bool:
         except psutil.Error:
             continue
     return False
+
+
+def listening(pid: int) -> dict[str, set[str]]:
+    """The addresses that a process and those below it listen on, by their names."""
+    top, found = psutil.Process(pid), dict[str, set[str]]()
+    for process in [top, *top.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.setdefault(process.name(), set()).add(connection.laddr.ip)
+    return found
 
 
 def assert_equal(one: Path, other: Path, problems: int) -> None:

@@ -1,11 +1,23 @@
 """``dop fit --cluster ray`` against ``dop fit``."""
 
 import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.integrations.ray.builders import assert_equal, at_work, end, fit, kill_worker, start, until, write_config
+from tests.integrations.ray.builders import (
+    assert_equal,
+    at_work,
+    end,
+    fit,
+    kill_worker,
+    listening,
+    start,
+    until,
+    write_config,
+)
 from tests.runs.sweeps.builders import has_begun
 
 pytest.importorskip("ray")
@@ -28,6 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(path)
     end(start(*fit("one"), folder=path))
     return path
+
+
+def test_a_local_cluster_listens_on_the_loopback_interface_only(folder: Path) -> None:
+    driver = start(*fit("private", "--cluster", "ray"), folder=folder)
+    until(lambda: len(at_work(folder, "private")) > 1, driver)
+    found = listening(driver.pid)
+    driver.send_signal(signal.SIGTERM)
+    end(driver, 143)
+    assert {"gcs_server", "raylet"} <= found.keys()
+    assert {address for addresses in found.values() for address in addresses} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 def test_12_problems_are_recovered_though_a_worker_is_killed_twice(folder: Path) -> None:
@@ -69,7 +91,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
     said = end(start(*fit("left", *few, "--cluster", "ray"), folder=folder), 1)
     assert said.count("was ended by SIGKILL; another task finishes its work") == 1
     assert ": two processes died while they worked on it, the last one was ended by SIGKILL" in said
-    assert said.splitlines()[-1] == "The same command again finishes what is missing"
+    assert said.splitlines()[-1] == "Repeat the command to finish the rest"
     end(start(*fit("left", *few), folder=folder))
     assert str(len(list((folder / "left").glob("*/result.json")))) == "2"
 
@@ -77,7 +99,10 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--address", "127.0.0.1:1"], "address must be that of a running Ray cluster, got '127.0.0.1:1'"),
+        (
+            ["--address", "127.0.0.1:1"],
+            "address must be that of a running Ray cluster, got '127.0.0.1:1': Connection refused",
+        ),
         (["--cpus", "4000"], "cpus must be at most "),
     ],
 )
@@ -85,3 +110,12 @@ def test_a_cluster_that_is_not_there_is_one_line(folder: Path, options: list[str
     said = end(start(*fit("none", "--cluster", "ray", *options), folder=folder), 2)
     (line,) = said.splitlines()
     assert line.startswith(f"dop fit: error: {text}")
+
+
+def test_another_service_at_the_address_is_one_line_in_bounded_time(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address, begun = f"127.0.0.1:{server.getsockname()[1]}", time.monotonic()
+        said = end(start(*fit("none", "--cluster", "ray", "--address", address), folder=folder), 2)
+    assert time.monotonic() - begun < 70
+    (line,) = said.splitlines()
+    assert line.startswith(f"dop fit: error: address must be that of a running Ray cluster, got {address!r}")

@@ -19,7 +19,9 @@ class Killer(pl.Callback):
     def __init__(self, deaths: int) -> None:
         self.deaths = deaths
 
-    def on_train_batch_end(self, *args):
+    def on_train_batch_end(self, trainer, *args):
+        if Path(trainer.default_root_dir).name != "alpha-20":
+            return
         for number in range(self.deaths):
             try:
                 Path(f"death-{number}").touch(exist_ok=False)

@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from torch.utils import tensorboard
 
 from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
@@ -152,12 +153,32 @@ def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_remove
             assert (said.status, said.err.count("\n")) == (2, 1)
             assert "out: another process is using this folder; wait until it ends" in said.err
         Path("out").rename("moved")
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 2, err
     assert "out: was moved, removed or replaced during this run" in err
     assert "Traceback" not in err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "after it was opened"])
+def test_a_folder_that_is_moved_while_tensorboard_opens_a_file_is_not_made_anew(
+    when: str, dop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Moving(tensorboard.SummaryWriter):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            if when.startswith("before"):
+                Path("out").rename("moved")
+            super().__init__(*arguments, **options)
+            if when.startswith("after"):
+                Path("out").rename("moved")
+
+    monkeypatch.setattr(tensorboard, "SummaryWriter", Moving)
+    said = dop(*FIT, "--trainer.default_root_dir", "out")
+    assert (said.status, said.err.count("was moved, removed or replaced while this run was at work")) == (2, 1)
+    assert "Traceback" not in said.err
     assert not Path("out").exists()
 
 

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dop_lightning.runs.ray_tasks import RayTask, TaskEnd, _run, require_ray
+from dop_lightning.runs.ray_tasks import RayTask, TaskEnd, _require_answer, _run, require_ray
 from dop_lightning.runs.sweeps import by_ray
 from dop_lightning.runs.sweeps.axes import parse_axis
 from dop_lightning.runs.sweeps.points import Point, make_points
@@ -105,3 +106,24 @@ def test_without_ray_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch
         2,
         'dop fit: error: dop fit --cluster ray needs Ray: pip install "dop_lightning[ray]"\n',
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("ray://127.0.0.1:1", "Connection refused"),
+        ("head", "it must be HOST:PORT or auto"),
+        ("head:many", "it must be HOST:PORT or auto"),
+        (":6379", "it must be HOST:PORT or auto"),
+    ],
+)
+def test_an_address_that_does_not_answer_is_refused_at_once(address: str, reason: str) -> None:
+    with pytest.raises(ValueError, match="address must be that of a running Ray cluster, got ") as error:
+        _require_answer(address)
+    assert str(error.value).endswith(f"got {address!r}: {reason}")
+
+
+def test_an_address_that_answers_is_accepted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _require_answer(f"127.0.0.1:{server.getsockname()[1]}")

@@ -148,6 +148,28 @@ def test_a_worker_that_cannot_start_is_reported_with_its_own_log(folder: Path, m
     assert log.read_text().count("No module named no_such_module") == 2
 
 
+@pytest.mark.parametrize("program", ["no_such_module", "light"])
+def test_a_process_that_ended_before_its_first_point_is_replaced_only_if_it_was_killed(
+    program: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FORKS", False)
+    monkeypatch.setattr(worker, "PROGRAM", program)
+    (folder / "light.py").write_text(LIGHT)
+    point = Point("a", {}, ("base.yaml",), (), Path("out/a"))
+    one = worker.Worker({}, folder / "worker.txt")
+    if program == "light":
+        one._processes[0].kill()
+    one._processes[0]._process.wait()
+    one.begin(point, is_last=True)
+    assert one.connection.poll(100)
+    end = one.ended()
+    one.close()
+    assert end is not None
+    said = {"no_such_module": "No module named no_such_module", "light": "no such point"}[program]
+    assert end.failure.endswith(said)
+    assert (folder / "worker.txt").read_text().count("No module named") == (program == "no_such_module")
+
+
 def test_a_process_with_threads_does_not_fork() -> None:
     release = threading.Event()
     thread = threading.Thread(target=release.wait)
