@@ -21,7 +21,7 @@ from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
 from dop_lightning.images.live_widget import live_widget
-from dop_lightning.images.presets import Precision
+from dop_lightning.images.presets import Per, Precision
 from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
@@ -38,7 +38,7 @@ def recover_image(
     truth: Any = None,
     channel_axis: Axis | str = "auto",
     value_range: tuple[float, float] | None = None,
-    per: Literal["entry", "pixel"] = "entry",
+    per: Per = "auto",
     damage: str = "auto",
     outliers: Sign = "auto",
     dense: Dense = "auto",
@@ -98,7 +98,8 @@ def recover_image(
             that of three axes which is the shorter of the first and the last one, and of more axes the last one if it
             has at most four entries; of tensors the one before rows and columns.
         value_range: the least and the largest clean value, in the units of the image.
-        per: whether each channel of a pixel is corrupted by itself, or the whole pixel.
+        per: whether each channel of a pixel is corrupted independently, ``entry``, or the whole pixel, ``pixel``;
+            ``auto`` estimates it if outliers have random values.
         damage: what is damaged besides isolated entries: ``points``, nothing; ``lines`` and ``auto``, dead rows
             and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these as well; join several of them as
             in ``scratches+dust``. What is found counts as missing, and is filled in.

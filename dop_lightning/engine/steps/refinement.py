@@ -32,6 +32,7 @@ from dop_lightning.engine.steps.clean_entries import (
 from dop_lightning.engine.steps.clean_entries.easy import are_few, is_easy
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport
 from dop_lightning.engine.steps.clean_entries.undamaged import with_undamaged, without_undamaged
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
@@ -191,6 +192,8 @@ class Refinement(StepRule):
             several as in ``scratches+dust``. What is found counts as missing.
         sign: sign of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` detects
             it in frames limited by noise, and is both elsewhere.
+        per: ``pixel`` if whole pixels of an image are corrupted, as with a corruption of pixels in any case; ``entry``
+            if each channel of a pixel is corrupted independently; ``auto`` estimates it with the first support.
 
     Raises:
         ValueError: an argument is out of range.
@@ -211,6 +214,7 @@ class Refinement(StepRule):
         kriging: bool = True,
         damage: str = "auto",
         sign: Sign = "auto",
+        per: Per = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -224,6 +228,8 @@ class Refinement(StepRule):
         self.damage = check_damage(damage)
         one_of("sign", sign, get_args(Sign))
         self.sign = sign
+        one_of("per", per, get_args(Per))
+        self.per: Per = per
         self.grid, self.first = self.every, 1
 
     @property
@@ -260,6 +266,7 @@ class Refinement(StepRule):
             "best": RunningAverage.start(state),
             "clean": torch.ones_like(guide),
             "held_out": self._draw_held_out(state),
+            "joint": torch.full((size,), self._per(state) == "pixel", device=host),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
@@ -282,6 +289,10 @@ class Refinement(StepRule):
             "progress_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
+    def _per(self, state: BatchState) -> Per:
+        """Return whether the channels of a pixel are corrupted together, as far as the settings specify it."""
+        return "pixel" if isinstance(state.corruption, PixelCorruption) else self.per
+
     def _guided(self, state: BatchState) -> Guided | None:
         """Return the signal if it takes a guide and is to have one."""
         images = _same_entries(state) and state.problems.observation.dim() == 4
@@ -293,9 +304,9 @@ class Refinement(StepRule):
         if not _same_entries(state):
             return
         for k, problem in enumerate(problems):
-            y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
+            y, size, per = problems.observation[k], scale(problem), self._per(state)
             state.poll()
-            found = initial(problem, self.damage, pixels, self.sign, y)
+            found = initial(problem, self.damage, per == "pixel", self.sign, y)
             look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # their values are not used
             memory["border"][k] = found.border.nan_to_num(0)
@@ -304,8 +315,11 @@ class Refinement(StepRule):
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
-            support = initial_support(found, y, size, pixels, self.sign, state.poll)
+            support = initial_support(found, y, size, per, self.sign, state.poll)
             state.poll()
+            if support.joint and not memory["joint"][k]:
+                memory["joint"][k] = True
+                memory["held_out"][k] = memory["held_out"][k, :1].clone()  # whole pixels
             if not look.by_noise:
                 self._regress(state, k, clean, support)
             if "guide" in memory and not memory["easy"][k]:
@@ -350,7 +364,7 @@ class Refinement(StepRule):
 
     def _draw_held_out(self, state: BatchState) -> Tensor:
         y = state.problems.observation
-        shape = (1, *y.shape[2:]) if _per_pixel(state) else y.shape[1:]
+        shape = (1, *y.shape[2:]) if self._per(state) == "pixel" else y.shape[1:]
         streams = [stream(problem.seed, "held_out") for problem in state.problems]
         drawn = [torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for generator in streams]
         return (torch.stack(drawn) < self.held_out).expand(y.shape).contiguous().to(y.device)
@@ -446,7 +460,7 @@ class Refinement(StepRule):
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
-        size, pixels = scale(state.problems[k]), _per_pixel(state)
+        size, pixels = scale(state.problems[k]), bool(state.memory["joint"][k])
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
         found = with_undamaged(with_recurrence(y, found, mask, pixels), state.problems[k])
         if self._is_misled(state, k, expected, found):
@@ -565,7 +579,7 @@ class Refinement(StepRule):
         if not bool(expected.isfinite().all()):
             return None
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
-        size, pixels = scale(problems[k]), _per_pixel(state)
+        size, pixels = scale(problems[k]), bool(memory["joint"][k])
         return corruption_probability(problems.observation[k], expected, clean, held_out, size, mask, pixels).cpu()
 
     def _keeps(self, state: BatchState) -> Tensor:
@@ -666,8 +680,3 @@ def _is_dropped(state: BatchState, iteration: int) -> Tensor:
 def _same_entries(state: BatchState) -> bool:
     """Return whether entries of y are entries of X."""
     return isinstance(state.operator, Identity | EntryMask)
-
-
-def _per_pixel(state: BatchState) -> bool:
-    """Return whether the channels of a pixel are corrupted together."""
-    return isinstance(state.corruption, PixelCorruption)
