@@ -578,9 +578,14 @@ class Refinement(StepRule):
         expected = _expected(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
             return None
+        y = problems.observation[k]
+        if memory["by"][k] == KRIGED:
+            expected = kriged(y, expected, clean)
+        elif memory["by"][k] == INTERPOLATED:
+            expected = interpolate(y, clean)
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
         size, pixels = scale(problems[k]), bool(memory["joint"][k])
-        return corruption_probability(problems.observation[k], expected, clean, held_out, size, mask, pixels).cpu()
+        return corruption_probability(y, expected, clean, held_out, size, mask, pixels).cpu()
 
     def _keeps(self, state: BatchState) -> Tensor:
         """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""
