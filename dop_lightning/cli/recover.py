@@ -53,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--per",
-        choices=["entry", "pixel"],
-        default="entry",
-        help="detect corruption per value (each channel of a pixel) or per whole pixel; default: %(default)s",
+        choices=["auto", "entry", "pixel"],
+        default="auto",
+        help="detect corruption per value (each channel of a pixel) or whole pixel; estimated by default",
     )
     result.add_argument(
         "--damage",

@@ -1,6 +1,6 @@
 """Restore an image without a network: support, then interpolation by kriging."""
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter, Restored
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage, filled, interpolate
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.support import sample_pixels
 from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL, most_error
 from dop_lightning.foundation.checks import one_of
@@ -33,7 +34,7 @@ class Interpolation(ImageFilter):
 
     Args:
         per: ``entry`` if the channels of a pixel are corrupted independently, ``pixel`` if pixels are corrupted as a
-            whole.
+            whole; ``auto`` estimates it.
         damage: damage to detect in addition to isolated entries, see
             :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`.
         sign: sign of the outliers: ``both``, ``positive`` or ``negative``; ``auto`` detects it in noise-limited frames.
@@ -50,10 +51,10 @@ class Interpolation(ImageFilter):
     largest_abreast: ClassVar[int] = 512 * 512
     uses_undamaged: ClassVar[bool] = True
 
-    def __init__(self, per: Literal["entry", "pixel"] = "entry", damage: str = "auto", sign: Sign = "auto") -> None:
-        one_of("per", per, ["entry", "pixel"])
+    def __init__(self, per: Per = "auto", damage: str = "auto", sign: Sign = "auto") -> None:
+        one_of("per", per, get_args(Per))
         one_of("sign", sign, get_args(Sign))
-        self.per = per
+        self.per: Per = per
         self.damage = check_damage(damage)
         self.sign = sign
 
@@ -65,10 +66,10 @@ class Interpolation(ImageFilter):
 
     def restored(self, problem: Problem) -> Restored:
         """Return X̂ of a problem and ``1 − w``."""
-        y, size, pixels = problem.observation, scale(problem), self.per == "pixel"
-        found = initial(problem, self.damage, pixels, self.sign)
+        y, size = problem.observation, scale(problem)
+        found = initial(problem, self.damage, self.per == "pixel", self.sign)
         self.poll()
-        support = initial_support(found, y, size, pixels, self.sign, self.poll)
+        support = initial_support(found, y, size, self.per, self.sign, self.poll)
         self.poll()
         clean, estimate = support.clean, support.estimate
         observed = torch.ones_like(found.mask) if problem.mask is None else problem.mask

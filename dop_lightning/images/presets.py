@@ -10,13 +10,13 @@ from dop_lightning.engine.recipe import FilterRecipe, Piece, Recipe
 from dop_lightning.engine.rivals import FilterMethod
 from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
+from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
 
 Precision = Literal["auto", "bf16", "fp32"]
-Per = Literal["entry", "pixel"]
 
 MUON_RATE = 0.02
 """Learning rate of θ with refinement; see docs/speed.md."""
@@ -90,7 +90,7 @@ class Preset:
         self,
         width: int | None = None,
         precision: Precision = "auto",
-        per: Per = "entry",
+        per: Per = "auto",
         outliers: Sign = "auto",
         alpha: float | None = None,
         block: int = BLOCK,
@@ -102,7 +102,7 @@ class Preset:
         Args:
             width: channels of the network, at least 1; by default :attr:`width`.
             precision: precision of the network, and of the products in its optimizer.
-            per: whether corruption is detected per entry (each channel of a pixel) or per pixel.
+            per: whether corruption is detected per entry (each channel of a pixel) or per pixel; ``auto`` estimates it.
             outliers: sign of the outliers.
             alpha: ratio of the learning rates, positive; by default :attr:`alpha`.
             block: gradient iterations per training step.
@@ -131,10 +131,12 @@ class Preset:
             if dense == "remove":
                 raise ValueError("dense must be auto or keep with the preset instant, got 'remove'")
             own = {"per": per, "damage": damage, "sign": outliers}
-            defaults = {"per": "entry", "damage": "auto", "sign": "auto"}
+            defaults = {"per": "auto", "damage": "auto", "sign": "auto"}
             return FilterRecipe(Piece(Interpolation, {k: v for k, v in own.items() if v != defaults[k]}))
         told = {"damage": damage, "sign": outliers, "dense": dense}
         steps = {name: value for name, value in told.items() if value != "auto"}
+        if per == "entry":
+            steps["per"] = per
         network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
         return Recipe(
@@ -142,7 +144,7 @@ class Preset:
                 SkipUNet, {"width": self.width if width is None else width, "precision": precision, **network}
             ),
             corruption=Piece(HadamardCorruption, {"scale": IMAGE_START, "tied": False})
-            if per == "entry"
+            if per != "pixel"
             else Piece(PixelCorruption, {"scale": IMAGE_START}),
             loss=Piece(SquaredLoss, {"reduction": "mean"}),
             theta_optimizer=Piece(Muon, {"lr": MUON_RATE, **products}) if self.refined else None,
@@ -157,7 +159,7 @@ class Preset:
         self,
         width: int | None = None,
         precision: Precision = "auto",
-        per: Per = "entry",
+        per: Per = "auto",
         outliers: Sign = "auto",
         damage: str = "auto",
         dense: Dense = "auto",

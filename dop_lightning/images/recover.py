@@ -21,7 +21,7 @@ from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
 from dop_lightning.images.live_widget import live_widget
-from dop_lightning.images.presets import PRESETS, Precision
+from dop_lightning.images.presets import PRESETS, Per, Precision
 from dop_lightning.images.progress import Tell, progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
@@ -39,7 +39,7 @@ def recover_image(
     truth: Any = None,
     channel_axis: Axis | str = "auto",
     value_range: tuple[float, float] | None = None,
-    per: Literal["entry", "pixel"] = "entry",
+    per: Per = "auto",
     damage: str = "auto",
     outliers: Sign = "auto",
     dense: Dense = "auto",
@@ -101,7 +101,8 @@ def recover_image(
             dimension. By default, it is the shorter of the first and the last of three axes; the last of four or more
             axes if it has at most four entries; and for tensors with four or more axes, the axis before the rows.
         value_range: minimum and maximum clean value, in the units of the image.
-        per: whether corruption is detected per entry (each channel of a pixel) or per pixel.
+        per: whether corruption is detected per entry (each channel of a pixel) or per pixel; ``auto`` estimates it if
+            the outliers have random values.
         damage: damage to detect in addition to isolated entries: ``points``, none; ``lines`` and ``auto``, dead rows
             and columns; ``scratches``, ``rectangles``, ``dust`` or ``text``, these and lines; join several as in
             ``scratches+dust``. Detected damage is treated as missing, and filled in.

@@ -1,7 +1,7 @@
 """Settings of :func:`~dop_lightning.images.recover.recover_image`, checked once for all images of a call."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 
@@ -12,7 +12,7 @@ from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.cost import RecoveryCost, Shape
 from dop_lightning.images.formats.value_range import checked_range
-from dop_lightning.images.presets import PRESETS, Precision, Preset
+from dop_lightning.images.presets import PRESETS, Per, Precision, Preset
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Settings:
         """
         chosen = PRESETS[one_of("preset", preset, PRESETS)]
         width, maximum = chosen.size(width, iterations)
-        one_of("per", options["per"], ["entry", "pixel"])
+        one_of("per", options["per"], get_args(Per))
         check_damage(options["damage"])
         one_of("precision", precision, ["auto", "bf16", "fp32"])
         if tile is not None:

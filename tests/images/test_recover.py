@@ -206,7 +206,7 @@ DAMAGE = (
         ({"max_memory": "much"}, "max_memory must be a positive amount such as 8G or 500M, got 'much'"),
         ({"max_memory": "1M"}, "max_memory must be at least "),
         ({"max_memory": "1M", "tile": 16}, "max_memory must be at least "),
-        ({"per": "row"}, "per must be one of entry, pixel, got 'row'"),
+        ({"per": "row"}, "per must be one of auto, entry, pixel, got 'row'"),
         ({"precision": "fp16"}, "precision must be one of auto, bf16, fp32, got 'fp16'"),
         ({"device": "tpu9"}, "device must be auto, cpu, gpu, or a device of torch, got 'tpu9' ("),
         ({"value_range": (1, 0)}, "value_range must be two finite numbers, the first below the second, got (1, 0)"),

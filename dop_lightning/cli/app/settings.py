@@ -104,7 +104,7 @@ SETTINGS: dict[Kind, dict[str, Choice | Damage | Number | Flag]] = {
     "recover": {
         "preset": Choice("default", ("instant", "quick", "default", "best")),
         "damage": Damage(),
-        "per": Choice("entry", ("entry", "pixel")),
+        "per": Choice("auto", ("auto", "entry", "pixel")),
         "outliers": Choice("auto", ("auto", "both", "positive", "negative")),
         "dense": Choice("auto", ("auto", "keep", "remove")),
         "iterations": Number(whole=True),

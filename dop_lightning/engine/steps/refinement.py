@@ -32,6 +32,7 @@ from dop_lightning.engine.steps.clean_entries import (
 from dop_lightning.engine.steps.clean_entries.easy import are_few, is_easy
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
+from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport
 from dop_lightning.engine.steps.clean_entries.undamaged import with_undamaged, without_undamaged
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
@@ -196,6 +197,8 @@ class Refinement(StepRule):
             several as in ``scratches+dust``. Detected damage is treated as missing.
         sign: sign of the outliers: ``both``, ``positive`` (cosmic rays, hot pixels) or ``negative``; ``auto`` detects
             it in noise-limited frames, and is ``both`` for other images.
+        per: ``entry`` if the channels of a pixel are corrupted independently, ``pixel`` if pixels are corrupted as a
+            whole; ``auto`` estimates it with the first support. A pixel corruption implies ``pixel``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -216,6 +219,7 @@ class Refinement(StepRule):
         kriging: bool = True,
         damage: str = "auto",
         sign: Sign = "auto",
+        per: Per = "auto",
     ) -> None:
         self.revealed = positive("revealed", revealed)
         self.every = at_least("every", every, 1)
@@ -229,6 +233,8 @@ class Refinement(StepRule):
         self.damage = check_damage(damage)
         one_of("sign", sign, get_args(Sign))
         self.sign = sign
+        one_of("per", per, get_args(Per))
+        self.per: Per = per
         self.grid, self.first = self.every, 1
 
     @property
@@ -265,6 +271,7 @@ class Refinement(StepRule):
             "best": RunningAverage.start(state),
             "clean": torch.ones_like(guide),
             "held_out": self._draw_held_out(state),
+            "joint": torch.full((size,), self._per(state) == "pixel", device=host),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
@@ -287,6 +294,10 @@ class Refinement(StepRule):
             "progress_at": torch.zeros(size, dtype=torch.int64, device=host),
         }
 
+    def _per(self, state: BatchState) -> Per:
+        """Return whether the channels of a pixel are corrupted together, as far as the settings specify it."""
+        return "pixel" if isinstance(state.corruption, PixelCorruption) else self.per
+
     def _guided(self, state: BatchState) -> Guided | None:
         """Return the signal as :class:`Guided` if it supports a guide and ``guide`` is true."""
         images = _same_entries(state) and state.problems.observation.dim() == 4
@@ -298,9 +309,9 @@ class Refinement(StepRule):
         if not _same_entries(state):
             return
         for k, problem in enumerate(problems):
-            y, size, pixels = problems.observation[k], scale(problem), _per_pixel(state)
+            y, size, per = problems.observation[k], scale(problem), self._per(state)
             state.poll()
-            found = initial(problem, self.damage, pixels, self.sign, y)
+            found = initial(problem, self.damage, per == "pixel", self.sign, y)
             look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # these entries are not used
             memory["border"][k] = found.border.nan_to_num(0)
@@ -309,8 +320,11 @@ class Refinement(StepRule):
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
                 continue
-            support = initial_support(found, y, size, pixels, self.sign, state.poll)
+            support = initial_support(found, y, size, per, self.sign, state.poll)
             state.poll()
+            if support.joint and not memory["joint"][k]:
+                memory["joint"][k] = True
+                memory["held_out"][k] = memory["held_out"][k, :1].clone()  # whole pixels
             if not look.by_noise:
                 self._regress(state, k, clean, support)
             if "guide" in memory and not memory["easy"][k]:
@@ -355,7 +369,7 @@ class Refinement(StepRule):
 
     def _draw_held_out(self, state: BatchState) -> Tensor:
         y = state.problems.observation
-        shape = (1, *y.shape[2:]) if _per_pixel(state) else y.shape[1:]
+        shape = (1, *y.shape[2:]) if self._per(state) == "pixel" else y.shape[1:]
         streams = [stream(problem.seed, "held_out") for problem in state.problems]
         drawn = [torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for generator in streams]
         return (torch.stack(drawn) < self.held_out).expand(y.shape).contiguous().to(y.device)
@@ -452,7 +466,7 @@ class Refinement(StepRule):
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
-        size, pixels = scale(state.problems[k]), _per_pixel(state)
+        size, pixels = scale(state.problems[k]), bool(state.memory["joint"][k])
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
         found = with_undamaged(with_recurrence(y, found, mask, pixels), state.problems[k])
         if self._is_misled(state, k, expected, found):
@@ -570,9 +584,14 @@ class Refinement(StepRule):
         expected = _expected(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
             return None
+        y = problems.observation[k]
+        if memory["by"][k] == KRIGED:
+            expected = kriged(y, expected, clean)
+        elif memory["by"][k] == INTERPOLATED:
+            expected = interpolate(y, clean)
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
-        size, pixels = scale(problems[k]), _per_pixel(state)
-        return corruption_probability(problems.observation[k], expected, clean, held_out, size, mask, pixels).cpu()
+        size, pixels = scale(problems[k]), bool(memory["joint"][k])
+        return corruption_probability(y, expected, clean, held_out, size, mask, pixels).cpu()
 
     def _keeps(self, state: BatchState) -> Tensor:
         """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""
@@ -672,8 +691,3 @@ def _is_dropped(state: BatchState, iteration: int) -> Tensor:
 def _same_entries(state: BatchState) -> bool:
     """Return whether entries of y are entries of X."""
     return isinstance(state.operator, Identity | EntryMask)
-
-
-def _per_pixel(state: BatchState) -> bool:
-    """Return whether the channels of a pixel are corrupted together."""
-    return isinstance(state.corruption, PixelCorruption)

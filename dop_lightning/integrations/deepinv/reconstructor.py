@@ -69,7 +69,7 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         alpha: float | None = None,
         seed: int | Sequence[int] = 0,
         value_range: tuple[float, float] = (0.0, 1.0),
-        per: Literal["entry", "pixel"] = "entry",
+        per: Literal["auto", "entry", "pixel"] = "auto",
         damage: str = "auto",
         outliers: Sign = "auto",
         dense: Dense = "auto",

@@ -87,7 +87,7 @@ class RestoreWidget(Container):
         options = {
             "preset": self.preset.value,
             "damage": self.damage.value,
-            "per": "pixel" if self.pixels.value else "entry",
+            "per": "pixel" if self.pixels.value else "auto",
             "iterations": self.iterations.value or None,
         }
         recover = partial(restored, data, layer.rgb, self.leading.value, options)

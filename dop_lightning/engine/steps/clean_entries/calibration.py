@@ -33,7 +33,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
 from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
+from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
@@ -177,16 +179,25 @@ def _calibrate(
     outliers = _outliers(values, expected, seen, weights, some, FAR * scale, levels)
     if outliers is None:
         return None
+    turn = None
+    if per_pixel:
+        complete = weights * seen.all(dim=1)
+        turn = Decorrelation.of(values - expected, complete, LEAST_SCALE * scale)
+        y, estimate = (turn.turned_image(image, known) for image in (y, estimate))
     around = Surroundings.of(y, estimate, clean, known, scale, per_pixel, held_out)
 
     def examples(shown: Tensor, at: Tensor, simulated: bool = False) -> Examples:
         """Put rows of values at rows of places."""
         places, there = table[at], seen[at]
         density = outliers.density[levels.of_values(shown)].log() - levels.width.log()
+        volume = torch.zeros(len(shown), device="cpu")
+        if turn is not None:
+            shown, volume = turn.turned(shown, there)
 
         def base(residual: Tensor) -> Tensor:
             """Return η₀."""
-            return ((density - around.log_clean(residual, places)) * there).sum(dim=1) + _logit(outliers.share)
+            odds = ((density - around.log_clean(residual, places)) * there).sum(dim=1)
+            return odds - volume + _logit(outliers.share)
 
         residual = shown - around.estimate[places]
         if simulated:

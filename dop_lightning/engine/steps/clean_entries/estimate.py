@@ -13,6 +13,7 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
+from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
 from dop_lightning.engine.steps.clean_entries.easy import are_few
 from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
@@ -216,7 +217,9 @@ def _clean(
 
     The second result is the diversity of the values of outliers.
     """
-    residual = estimate - y
+    residual, volume = estimate - y, torch.zeros_like(y)
+    if groups > 1:
+        residual, volume = _decorrelated(residual, 1 - outlying, far, seen, LEAST_SCALE * scale, groups)
     counted = torch.ones_like(far) if seen is None else seen
     bins = Bins.of(y, estimate, FAR * scale)
     number = len(RANKS) + 1
@@ -237,7 +240,7 @@ def _clean(
             classes=kinds,
             outlying=values.outliers.log() + place,
             missed=torch.where(far, values.missed.log(), NEVER),
-            pardon=torch.lerp(values.certain, values.pardon, doubt),
+            pardon=torch.lerp(values.certain, values.pardon, doubt) + volume,
             groups=groups,
             seen=seen,
         )
@@ -253,6 +256,18 @@ def _clean(
         if doubt > 0:
             outlying = (1 - clean) * far
     return clean, diverse
+
+
+def _decorrelated(
+    residual: Tensor, clean: Tensor, far: Tensor, seen: Tensor | None, least: float, groups: int
+) -> tuple[Tensor, Tensor]:
+    """Return the decorrelated residuals, and the share of each entry in the logarithm of the change of volume."""
+    rows = residual.view(-1, groups)
+    there = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
+    probable = (clean * ~far).view(-1, groups).prod(dim=1) * there.all(dim=1)
+    turned, volume = Decorrelation.of(rows, probable, least).turned(rows, there)
+    each = (volume / there.sum(dim=1).clamp_min(1))[:, None].expand(rows.shape)
+    return turned.reshape(-1), each.reshape(-1)
 
 
 def _diversity(alone: Tensor, outlying: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.border import border_of
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
+from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.recurrence import with_recurrence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import FirstLook, first_look
@@ -71,7 +72,7 @@ def initial_support(
     found: Initial,
     y: Tensor,
     scale: float = 1.0,
-    per_pixel: bool = False,
+    per: Per = "auto",
     sign: Sign = "auto",
     poll: Callable[[], None] | None = None,
 ) -> FirstSupport:
@@ -83,7 +84,8 @@ def initial_support(
         found: by :func:`initial`.
         y: the observation, ``(C, H, W)``.
         scale: of the observation, above 0.
-        per_pixel: whether the channels of a pixel are corrupted together.
+        per: whether the channels of a pixel are corrupted together; ``auto`` estimates it, see
+            :func:`~dop_lightning.engine.steps.clean_entries.first_support`.
         sign: of the outliers.
         poll: called between the steps; an exception that it raises ends the work.
 
@@ -92,12 +94,12 @@ def initial_support(
     """
     look = found.look.clean
     if found.look.decides:
-        return FirstSupport(look, 0.0, None)
-    support = first_support(y, scale, found.mask, per_pixel, sign, poll, found.look.median)
+        return FirstSupport(look, 0.0, None, joint=per == "pixel")
+    support = first_support(y, scale, found.mask, per, sign, poll, found.look.median)
     better = better_support(y, look, support.clean)
     if better is look:
-        return FirstSupport(look, support.diversity, None)
-    clean = with_recurrence(y, better, found.mask, per_pixel)
+        return FirstSupport(look, support.diversity, None, joint=support.joint)
+    clean = with_recurrence(y, better, found.mask, support.joint)
     if found.undamaged is not None:
         clean = clean.masked_fill(found.undamaged, 1)
     return support._replace(clean=clean, settled=support.settled and clean is better)

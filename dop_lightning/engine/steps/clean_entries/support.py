@@ -13,6 +13,7 @@ from dop_lightning.engine.steps.clean_entries.easy import are_few
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, sample_of
 from dop_lightning.engine.steps.clean_entries.estimate import clean_and_diversity
 from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
+from dop_lightning.engine.steps.clean_entries.joint import Per, are_joint
 from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
@@ -54,6 +55,7 @@ class FirstSupport(NamedTuple):
         clean: probability that each entry is clean, ``(C, H, W)``.
         diversity: of the values of outliers: 0 if they are few, such as those of dead and hot pixels, 1 if random.
         estimate: x̃ that they were found with, ``(C, H, W)``, if any.
+        joint: whether the channels of a pixel are corrupted together.
         settled: whether the estimate is the interpolation from almost the same clean entries, at those that may be
             corrupted.
     """
@@ -62,6 +64,7 @@ class FirstSupport(NamedTuple):
     diversity: float
     estimate: Tensor | None
     settled: bool = False
+    joint: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -78,7 +81,7 @@ def first_support(
     y: Tensor,
     scale: float = 1.0,
     observed: Tensor | None = None,
-    per_pixel: bool = False,
+    per: Per = "auto",
     sign: Sign = "auto",
     poll: Callable[[], None] | None = None,
     median: Tensor | None = None,
@@ -92,7 +95,8 @@ def first_support(
         y: the observation, ``(C, H, W)``.
         scale: of the observation, above 0.
         observed: bool, ``(C, H, W)``; ``None`` for all.
-        per_pixel: whether the channels of a pixel are corrupted together.
+        per: whether the channels of a pixel are corrupted together, ``pixel``, or independently, ``entry``. ``auto``
+            estimates it from the first round if outliers have random values; those of few values are found without.
         sign: of the outliers.
         poll: called between the rounds; an exception that it raises ends the work.
         median: of the known entries in a window of :data:`~dop_lightning.engine.steps.clean_entries.structure.SIDE`
@@ -107,14 +111,21 @@ def first_support(
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     sample = sample_pixels(y)
     estimate = window_median(y, known, SIDE) if median is None else median
-    found = FirstSupport(known.to(y.dtype), 0.0, estimate)
+    joint = per == "pixel"
+    found = FirstSupport(known.to(y.dtype), 0.0, estimate, joint=joint)
+
+    def support(estimate: Tensor) -> FirstSupport:
+        found = clean_and_diversity(y, estimate, sample, scale, observed, joint, sign, calibrated=True)
+        return FirstSupport(*found, estimate, joint=joint)
+
     for number in range(ROUNDS):
         before = found.clean
         if poll is not None:
             poll()
-        found = FirstSupport(
-            *clean_and_diversity(y, estimate, sample, scale, observed, per_pixel, sign, calibrated=True), estimate
-        )
+        found = support(estimate)
+        if number == 0 and per == "auto" and found.is_random and are_joint(found.clean, observed):
+            joint = True
+            found = support(estimate)
         last = (ROUNDS_OF_RANDOM if found.is_random and not are_few(found.clean) else ROUNDS) - 1
         change = float((found.clean - before).abs().mean())
         if change < SETTLED:

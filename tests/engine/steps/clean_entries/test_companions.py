@@ -102,7 +102,7 @@ def test_a_first_support_needs_no_network(joint: bool) -> None:
     generator = torch.Generator().manual_seed(2)
     hit = (torch.rand((1, SIDE, SIDE) if joint else truth.shape, generator=generator) < 0.3).expand(truth.shape)
     y = torch.where(hit, torch.rand(truth.shape, generator=generator).round(), truth)
-    found = first_support(y, per_pixel=joint).clean > 0.5
+    found = first_support(y, per="pixel" if joint else "entry").clean > 0.5
     assert (found == ~hit).float().mean() > 0.85
 
 
