@@ -106,10 +106,10 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
         y: observation, ``(C, H, W)``. The result is empty for any other number of dimensions.
         scale: scale of the observation, positive.
         observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Pixels with an unobserved channel are
-            ignored in the search, and unobserved entries are never part of a scratch.
+            never part of a scratch.
 
     Returns:
-        bool, the shape of ``y``; equal in all observed channels.
+        bool, the shape of ``y``; equal in all channels.
 
     >>> rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     >>> y = 0.5 + 0.2 * torch.sin(rows / 9) + 0.2 * torch.cos(columns / 7)

@@ -1,4 +1,4 @@
-"""Structured damage: connected regions of corrupted entries, which random-position models cannot detect.
+"""Structured damage: connected regions of corrupted entries, whose positions resemble those of image content.
 
 Shapes: C×H×W, an image.
 """
@@ -128,8 +128,8 @@ def _has_few_colours(y: Tensor) -> bool:
 def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
     """Return whether pixels far from their local median are too many to evaluate, or isolated like independent pixels.
 
-    If a fraction p of the pixels is drawn independently, the fraction of drawn pixels without a drawn neighbour is
-    ``p(1 − p)⁸``.
+    If each pixel is far with probability p, independently, a fraction ``p(1 − p)⁸`` of the pixels is far and has no far
+    neighbour.
     """
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     far = (((y - window_median(y, known, WINDOW)).abs() > FAR * scale) & known).any(dim=0).to(y.dtype)
