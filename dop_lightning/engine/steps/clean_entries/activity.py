@@ -1,4 +1,4 @@
-"""Local activity of an image: a network is accurate in flat regions and errs at edges.
+"""Local activity of an image. Networks are accurate in flat regions and make larger errors at edges.
 
 Shapes: C×H×W images, ``*m`` any observation.
 """
@@ -12,20 +12,20 @@ from torch.nn.functional import avg_pool2d, pad
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 SIDE = 3
-"""Side of the window, pixels."""
+"""Side length of the window, in pixels."""
 
 ENOUGH = 100_000
-"""Approximate number of entries from which the boundaries of classes are found."""
+"""Approximate size of the subsample from which the class boundaries are computed."""
 
 
 def activity(estimate: Tensor) -> Tensor:
-    """Return the standard deviation of an estimate in a window of 3×3 pixels, averaged over the channels.
+    """Return the local standard deviation of an estimate in a 3×3 window, averaged over the channels.
 
     Args:
-        estimate: ``(C, H, W)``, an image. Observations with another number of dimensions have no neighbours.
+        estimate: image, ``(C, H, W)``. Entries of tensors with another number of dimensions have no neighbours.
 
     Returns:
-        The shape of ``estimate``, at least 0; zeros without neighbours.
+        Nonnegative tensor of the shape of ``estimate``; zeros if ``estimate`` is not an image.
 
     >>> step = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]])
     >>> activity(step).flatten().round(decimals=2)
@@ -40,16 +40,16 @@ def activity(estimate: Tensor) -> Tensor:
 
 
 def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
-    """Assign entries to classes by their value; int64, the shape of ``values``.
+    """Assign entries to classes by value; int64, the shape of ``values``.
 
     Args:
-        values: any shape.
-        ranks: shares of the entries below each class except the first, ascending.
+        values: tensor of any shape.
+        ranks: quantile levels of the class boundaries, ascending, in [0, 1).
 
     >>> classes(torch.tensor([0.1, 0.9, 0.2, 0.8]), [0.5]).tolist()
     [0, 1, 0, 1]
     """
     flat = values.flatten()
-    ordered = ascending(flat[:: max(1, flat.numel() // ENOUGH)])  # quantile() takes no more than 2^24 entries
+    ordered = ascending(flat[:: max(1, flat.numel() // ENOUGH)])  # quantile() supports at most 2^24 entries
     edges = ordered[[int(rank * ordered.numel()) for rank in ranks]]
     return torch.bucketize(values, edges, right=True)

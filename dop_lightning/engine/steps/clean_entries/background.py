@@ -1,4 +1,4 @@
-"""Decide whether a frame is limited by noise, and estimate the noise.
+"""Detect noise-limited frames and estimate their noise level.
 
 Shapes: C×H×W, an image.
 """
@@ -10,32 +10,32 @@ from dop_lightning.engine.steps.clean_entries.medians import opposite_median, wi
 from dop_lightning.engine.steps.clean_entries.sharp import sharp_outliers
 
 BEYOND = 4.0
-"""Noise rarely exceeds this many standard deviations: 6 of 100 000 normal entries do."""
+"""Threshold in standard deviations of the noise. Normal noise exceeds it with probability 6·10⁻⁵."""
 
 MOST_BEYOND = 0.015
-"""Largest share of entries beyond it in a frame limited by noise: sources are few, or soft."""
+"""Maximum fraction of entries beyond :data:`BEYOND` in a noise-limited frame, whose sources are few or smooth."""
 
 LEAST_ENTRIES = 500
-"""Fewest entries for a decision."""
+"""Minimum number of observed entries; with fewer, a frame is not considered noise-limited."""
 
 MOST_OUTLIERS = 0.1
-"""Largest share of outliers in such a frame."""
+"""Maximum fraction of outliers in a noise-limited frame."""
 
 
 def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | None:
-    """Return the standard deviation of the noise in the darker part of a frame, if the frame is limited by noise.
+    """Return the standard deviation of the noise in the darker part of a noise-limited frame.
 
-    A frame of the sky is noise, except for a few soft sources and some outliers. Without sharp outliers, at most 1.5 %
-    of its entries differ from the median of their opposite neighbours by more than four standard deviations. A
-    photograph has edges and textures.
+    Apart from a few smooth sources and some outliers, a frame of the sky contains only noise. After removal of the
+    sharp outliers, at most 1.5 % of its entries differ from the median of their opposite neighbours by more than four
+    standard deviations. Photographs have edges and textures and exceed this fraction.
 
     Args:
-        y: ``(C, H, W)``.
-        known: bool, which entries were observed.
-        step: spacing of the number format: smaller noise cannot be detected.
+        y: the frame, ``(C, H, W)``.
+        known: bool, the observed entries, ``(C, H, W)``.
+        step: quantization step of the values, in units of y. Noise below this level cannot be detected.
 
     Returns:
-        In units of y, above 0; ``None`` if the frame is not limited by noise.
+        Standard deviation in units of y, positive; ``None`` if the frame is not noise-limited.
 
     >>> import torch
     >>> sky = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -59,11 +59,14 @@ def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | Non
 
 
 def _darkest(noise: Tensor, known: Tensor) -> float:
-    """Return the tenth percentile of the noise, the least over the channels: few entries give no reliable noise."""
+    """Return the tenth percentile of the noise, the minimum over the channels.
+
+    The minimum itself would be unreliable, because it depends on few entries.
+    """
     seen = [each[at].flatten() for each, at in zip(noise, known, strict=True) if bool(at.any())]
     return min(float(each.kthvalue(max(1, each.numel() // 10)).values) for each in seen)
 
 
 def _beyond(y: Tensor, known: Tensor, noise: Tensor) -> float:
-    """Return the share of the entries that differ by more than noise."""
+    """Return the fraction of entries beyond :data:`BEYOND`, relative to the median of their opposite neighbours."""
     return float(((y - opposite_median(y, known)).abs() > BEYOND * noise)[known].to(y.dtype).mean())

@@ -1,4 +1,4 @@
-"""Gaussian blur, one axis after the other.
+"""Separable Gaussian blur.
 
 Shapes: C×H×W, an image.
 """
@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 Border = Literal["reflect", "replicate"]
-"""Padding: the mirrored image, or its last pixels."""
+"""Padding mode: mirror the image, or repeat its border pixels."""
 
 
 def gaussian(reach: int, scale: float, like: Tensor) -> Tensor:
-    """Return the weights ``exp(−d²/2σ²)`` of the distances ``−reach … reach``, normalised to sum 1."""
+    """Return the weights ``exp(−d²/2σ²)`` at the distances ``d = −reach … reach``, normalised to sum to 1."""
     steps = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
     line = torch.exp(-steps.square() / (2 * scale**2))
     return line / line.sum()
 
 
 def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
-    """Convolve each channel with the same weights along its columns, then along its rows.
+    """Convolve each channel with the same 1-D kernel along columns, then along rows.
 
     Args:
         image: ``(C, H, W)``.
-        line: the weights; their number is odd.
-        border: ``reflect`` mirrors again if the reach exceeds the image.
+        line: the kernel, of odd length.
+        border: padding mode. ``reflect`` mirrors repeatedly if the kernel extends beyond the mirrored image.
     """
     reach = len(line) // 2
     result = image[:, None]
@@ -41,7 +41,7 @@ def _convolved(around: Tensor, line: Tensor, axis: int) -> Tensor:
     """Convolve ``(C, 1, H, W)`` along one axis."""
     if around.device.type != "cpu":
         return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
-    length = around.shape[axis] - len(line) + 1  # conv2d takes about nine times as long on one thread
+    length = around.shape[axis] - len(line) + 1  # conv2d is about nine times slower on one thread
     result = torch.zeros_like(around.narrow(axis, 0, length), memory_format=torch.contiguous_format)
     for number, weight in enumerate(line.tolist()):
         result.add_(around.narrow(axis, number, length), alpha=weight)
@@ -49,12 +49,12 @@ def _convolved(around: Tensor, line: Tensor, axis: int) -> Tensor:
 
 
 def local_mean(y: Tensor, places: Tensor, scale: float) -> Tensor:
-    """Return the mean of the values at places, with normal weights of the standard deviation ``scale``, ``(C, H, W)``.
+    """Return the local mean of ``y`` over the selected pixels, with Gaussian weights, ``(C, H, W)``.
 
     Args:
-        y: ``(C, H, W)``.
-        places: bool, ``(H, W)``.
-        scale: in pixels, above 0; places further than three times that do not count.
+        y: image, ``(C, H, W)``.
+        places: bool, ``(H, W)``, the pixels to average.
+        scale: standard deviation of the weights in pixels, positive. The window is truncated at three times this.
     """
     line = gaussian(math.ceil(3 * scale), scale, like=y)
     weight = places.to(y.dtype)[None]
@@ -62,12 +62,12 @@ def local_mean(y: Tensor, places: Tensor, scale: float) -> Tensor:
 
 
 def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
-    """Reflect, repeatedly if the reach exceeds the image."""
+    """Pad by reflection, repeatedly if the padding is larger than the image."""
     left, right, top, bottom = sides
     while left or right or top or bottom:
         width, height = values.shape[-1] - 1, values.shape[-2] - 1
         now = (min(left, width), min(right, width), min(top, height), min(bottom, height))
-        if not any(now):  # a line of one pixel has nothing to reflect
+        if not any(now):  # a single pixel cannot be reflected
             return pad(values, (left, right, top, bottom), mode="replicate")
         values = pad(values, now, mode="reflect")
         left, right, top, bottom = left - now[0], right - now[1], top - now[2], bottom - now[3]

@@ -1,12 +1,13 @@
-r"""Flat border lines: a first or last row or column that has one value in a channel, unlike the picture beside it.
+r"""Detection of flat border lines: a first or last row or column of constant value v in one channel.
 
-Scanners and converters leave such lines, and they belong to the picture. Under impulses, the entries that still have
-the value v look like impulses to everything that compares them with their neighbours. A line of n entries is flat if
+Scanners and converters leave such lines at the border of an image. They are part of the true image. Under impulse
+noise, however, the entries that still have the value v look like impulses to any method that compares them with their
+neighbours. A line of n entries is flat if
 
 - more than :data:`MOST` of its entries have the value v, significantly more than in the adjacent line;
-- the others are far from v; and
-- they are placed independently. If n₁ entries have v and n₂ do not, independent entries form ``1 + 2n₁n₂/n`` runs of
-  equal kind on average, with variance ``(μ − 1)(μ − 2)/(n − 1)`` [Wald & Wolfowitz, 1940].
+- the other entries are far from v; and
+- the positions of the other entries are random. If n₁ entries have the value v and n₂ do not, independent entries form
+  ``μ = 1 + 2n₁n₂/n`` runs on average, with variance ``(μ − 1)(μ − 2)/(n − 1)`` [Wald & Wolfowitz, 1940].
 
 Shapes: C×H×W, an image.
 """
@@ -20,28 +21,29 @@ from torch import Tensor
 from dop_lightning.problems.problem import Problem, scale
 
 SHORTEST = 48
-"""Lines with fewer observed entries are not tested."""
+"""Minimum number of observed entries; shorter lines are not tested."""
 
 MOST = 0.5
-"""Share of the entries that have the value of a flat line."""
+"""Minimum fraction of entries with the value v in a flat line."""
 
 MORE = 0.15
-"""Least difference of that share between the line and the adjacent one."""
+"""Minimum difference of this fraction between the line and the adjacent line."""
 
 FAR = 0.25
-"""Distance of an outlier from v, in scales of the observation."""
+"""Minimum distance of an outlier from v, in scales of the observation."""
 
 NEAR = 0.02
-"""Largest share of entries that differ from v by less."""
+"""Maximum fraction of entries that differ from v by less than :data:`FAR`."""
 
 DEVIATIONS = 3.0
-"""Standard deviations: the least of that difference, and the largest of the number of runs."""
+"""Significance level in standard deviations: minimum for the difference in the fraction of v between the two lines,
+maximum for the deviation of the number of runs from its mean."""
 
 
 def border_of(problem: Problem, damage: str) -> Tensor:
-    """Return the values of flat border lines, ``(*m)``, nan elsewhere and if ``damage`` is ``points``.
+    """Return the values of the flat border lines of a problem, ``(*m)``; nan elsewhere.
 
-    A tile has those of its whole.
+    The result is all nan if ``damage`` is ``points``. For a tile, the lines of the whole image are used.
     """
     part = problem.part
     whole = problem if part is None else part.whole
@@ -58,15 +60,15 @@ def border_of(problem: Problem, damage: str) -> Tensor:
 
 
 def flat_border(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
-    """Return the values of flat border lines.
+    """Detect flat border lines and return their values.
 
     Args:
-        y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` if all entries are.
+        y: observation, ``(C, H, W)``.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
 
     Returns:
-        ``(C, H, W)``, v at the entries of flat lines and nan elsewhere.
+        ``(C, H, W)``, the value v at the entries of flat lines and nan elsewhere.
 
     >>> y = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
     >>> y[0, :, 0] = (torch.rand(64, generator=torch.Generator().manual_seed(1)) < 0.3).float()
@@ -82,7 +84,7 @@ def flat_border(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
 def _flat_lines(
     y: Tensor, scale: float, observed: Tensor | None, sides: Sequence[bool]
 ) -> Iterator[tuple[int, int, float]]:
-    """Yield the channel, the side and the value of flat border lines; sides are top, bottom, left and right."""
+    """Yield channel, side and value of each flat border line. The sides are top, bottom, left and right (0 to 3)."""
     if min(y.shape[1:]) < 2:
         return
     for c in range(len(y)):
@@ -96,12 +98,12 @@ def _flat_lines(
 
 
 def _side(channel: Tensor, side: int, depth: int = 0) -> Tensor:
-    """Return a line along a side of ``(H, W)``, ``depth`` lines from it."""
+    """Return the row or column of ``(H, W)`` that is ``depth`` lines from a side."""
     return (channel if side < 2 else channel.mT)[depth if side % 2 == 0 else -1 - depth]
 
 
 def _flat_value(line: Tensor, beside: Tensor, scale: float) -> float | None:
-    """Return v if a line of n entries is flat, unlike the adjacent one."""
+    """Return v if a line of n entries is flat and the adjacent line is not; otherwise ``None``."""
     n = line.numel()
     if n < SHORTEST:
         return None

@@ -1,31 +1,32 @@
 r"""Probability that an entry is corrupted, calibrated on the observation itself.
 
-Outliers can be simulated, because their places are independent of their values. A value v that outliers have, put at a
-place k drawn uniformly, is an example of an outlier: its distance from ``x̂_k``, its neighbours and the error of the
-estimate around it have the distribution of outliers. The observation is a mixture of outliers and clean entries, and
-the entries far from their estimate determine the share of outliers. A logistic regression from these two
-(:mod:`~dop_lightning.engine.steps.clean_entries.unlabelled`) gives the probability of each entry. It needs no model of
+Outliers can be simulated, because their positions are independent of their values. To simulate one, take a value v
+from the distribution of outlier values and place it at a position k drawn uniformly. Its distance from ``x̂_k``, its
+neighbours and the error of the estimate around it then have the distribution of outliers. The observation is a mixture
+of outliers and clean entries. The fraction of outliers is estimated from the entries far from their estimate. A
+logistic regression on the simulated outliers and the observation
+(:mod:`~dop_lightning.engine.steps.clean_entries.unlabelled`) yields the probability of each entry. It needs no model of
 clean entries.
 
-*Number.* An outlier of value v is far from a share ``c(v) = #{k: |x̂_k − v| > t}/N`` of the estimates. With w, the
-probability of being clean with which the image was recovered,
+*Number of outliers.* An outlier of value v is far from a fraction ``c(v) = #{k: |x̂_k − v| > t}/N`` of the estimates.
+Let w be the probability that an entry is clean, as used to recover the image. Then
 
     ``π = 1/N·Σ{(1 − wᵢ)/c(yᵢ): |yᵢ − x̂ᵢ| > t}``,
 
-and values are drawn with the terms of this sum as weights, increased where c is unreliable
+The terms of this sum are the weights with which values are drawn. They are increased where c is unreliable
 (:mod:`~dop_lightning.engine.steps.clean_entries.lift`).
 
-*No change.* An outlier that falls on an entry of the same value, as black on black, corrupts nothing. A draw of v at k
-counts with ``u = 1 − w_k·[y_k = v] − (1 − w_k)·M(v, x̂_k)``, where M is the share of the clean entries with
-that estimate whose value is v.
+*Outliers without effect.* An outlier that equals the true value, such as black on black, does not change the entry.
+A draw of v at k therefore has weight ``u = 1 − w_k·[y_k = v] − (1 − w_k)·M(v, x̂_k)``, where M is the fraction of clean
+entries with value v among those with this estimate.
 
-*Followed outliers.* An outlier near its estimate is fitted like a clean entry, and its distance is reduced by a factor
-f: the ratio of the error of held-out clean entries to that of fitted clean entries. At fitted entries, the distance of
+*Fitted outliers.* The estimate fits an outlier close to it as if it were clean. This reduces the distance by a factor
+f, the ratio of the error of held-out clean entries to that of fitted clean entries. At fitted entries, the distance of
 a draw is therefore multiplied by ``(1 − p + p·f)/f``, with the probability p = σ(η₀).
 
-*Initial value.* ``η₀ = logit π + log q(v) − log t_ν((v − x̂)/σ)/σ`` with the density q of the drawn values, and the
-local scale σ of :mod:`~dop_lightning.engine.steps.clean_entries.surroundings`. The regression corrects η₀ as far as the
-counts are significant. It is fitted once more with the result instead of 1 − w.
+*Initial value.* ``η₀ = logit π + log q(v) − log t_ν((v − x̂)/σ)/σ`` with the density q of the drawn values and the
+local scale σ of :mod:`~dop_lightning.engine.steps.clean_entries.surroundings`. The regression corrects η₀ only as far
+as the counts are significant. It is fitted a second time with its result instead of 1 − w.
 """
 
 from typing import NamedTuple
@@ -42,31 +43,31 @@ from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_po
 from dop_lightning.engine.steps.clean_entries.values import FAR
 
 ROUNDS = 2
-"""Number of fits, each starting from the result of the one before."""
+"""Number of fits, each initialised with the result of the previous fit."""
 
 ROWS = 40_000
-"""Maximum number of entries, or pixels, that the regression is fitted to."""
+"""Maximum number of entries (pixels, if corruption is per pixel) to which the regression is fitted."""
 
 DRAWS = 3
-"""Number of simulated outliers, in multiples of those rows."""
+"""Number of simulated outliers, as a multiple of the number of fitted rows."""
 
 RIDGE = 50.0
-"""λ: about this many entries of a kind must contradict η₀ to change it by 1."""
+"""Ridge penalty λ. About this many entries with the same features must contradict η₀ to change it by 1."""
 
 LEVELS = 256
-"""Levels in which values are counted, as in 8 bits; more if the values exceed the range."""
+"""Number of histogram levels for values, as in 8-bit images; more are used if values exceed the range."""
 
 MOST_LEVELS = 1024
-"""Maximum number of levels; values beyond are counted in the last."""
+"""Maximum number of levels; larger values are counted in the last level."""
 
 KNOWN = 64.0
-"""Pseudocount of uniform values in the density of the values of outliers."""
+"""Pseudocount of the uniform distribution in the density of outlier values."""
 
 POINTS = 16
-"""Number of values per part of the range at which c is evaluated."""
+"""Number of values at which c is evaluated in each part of the range."""
 
 COMPARED = 512
-"""Number of places that the values of a pixel are compared with to compute c."""
+"""Number of pixels with which the values of a pixel are compared to compute c."""
 
 MOST_SHARE = 0.98
 """Upper bound of π."""
@@ -75,10 +76,10 @@ NEAR = 1.5
 """Distance from the estimate, in local scales, up to which a row counts as near."""
 
 NEARLY_CERTAIN = 0.999
-"""Probability of being clean above which near rows may be left as they are."""
+"""Probability of being clean above which the calibration of near rows may be skipped."""
 
 AT_ONCE = 1 << 17
-"""Number of rows whose probability is computed at once."""
+"""Chunk size, in rows, for the evaluation of the probabilities."""
 
 
 def corruption_probability(
@@ -93,24 +94,25 @@ def corruption_probability(
     draws: int = DRAWS,
     doubted_only: bool = False,
 ) -> Tensor:
-    """Return the calibrated probability that each entry is corrupted, that is, that its value is not the true one.
+    """Return the calibrated probability that each entry is corrupted, that is, differs from its true value.
 
     Args:
-        y: the observation, ``(*m)``, finite.
-        estimate: x̂, the observation without corruption, ``(*m)``.
-        clean: w, the current probability that each entry is clean.
-        held_out: bool ``(*m)``, entries that the estimate was not fitted to; ``None`` for none.
-        scale: of the observation: the width of the range of its values, above 0.
-        observed: bool ``(*m)``; ``None`` for all.
-        per_pixel: whether the channels of a pixel are corrupted together, for images; they share one probability then.
-        rounds: number of fits, each starting from the result of the one before, at least 1.
-        draws: number of simulated outliers, in multiples of the fitted entries, at least 1.
-        doubted_only: whether entries near their estimate that are almost certainly clean keep 1 − w. Where outliers are
-            few this changes nothing noticeable, and takes a fraction of the time.
+        y: observation, ``(*m)``, finite.
+        estimate: x̂, estimate of the uncorrupted observation, ``(*m)``.
+        clean: w, current probability that each entry is clean, ``(*m)``, in [0, 1].
+        held_out: bool ``(*m)``, entries to which the estimate was not fitted; ``None`` if all were fitted.
+        scale: scale of the observation (width of the range of its values), positive.
+        observed: bool ``(*m)``; ``None`` if all entries are observed.
+        per_pixel: whether the channels of a pixel are corrupted together (images only). The channels then share one
+            probability.
+        rounds: number of fits, each initialised with the result of the previous fit, at least 1.
+        draws: number of simulated outliers, as a multiple of the number of fitted rows, at least 1.
+        doubted_only: whether to skip entries that are near their estimate and almost certainly clean; they keep 1 − w.
+            With few outliers, this is much faster and does not change the result noticeably.
 
     Returns:
-        ``(*m)``, float32 in [0, 1], on the CPU; 0 for unobserved entries. If no entry is far from its estimate and
-        possibly an outlier, it is 1 − w without calibration.
+        ``(*m)``, float32 in [0, 1], on the CPU; 0 for unobserved entries. If no possible outlier is far from its
+        estimate, the result is 1 − w without calibration.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> truth = torch.linspace(0.2, 0.8, 64).expand(1, 64, 64)
@@ -118,7 +120,7 @@ def corruption_probability(
     >>> y[:, ::2, ::3] = torch.rand(y[:, ::2, ::3].shape, generator=generator)
     >>> estimate = truth + 0.02 * torch.randn(y.shape, generator=generator)
     >>> probability = corruption_probability(y, estimate, clean=torch.ones_like(y))
-    >>> bool((probability == 0).all())  # no entry is known to be an outlier
+    >>> bool((probability == 0).all())  # no entry can be an outlier
     True
     >>> probability = corruption_probability(y, estimate, clean=((y - estimate).abs() < 0.1).float())
     >>> corrupted = y != truth
@@ -143,10 +145,10 @@ class _Outliers(NamedTuple):
     """Estimated distribution of outliers.
 
     Attributes:
-        share: π, of the rows.
-        rows: rows from which values are drawn.
-        weights: of these rows in a draw; their sum is positive.
-        density: of the values, by level, in units of 1/level.
+        share: π, the fraction of rows that are outliers.
+        rows: indices of the rows from which values are drawn.
+        weights: sampling weights of these rows, with a positive sum.
+        density: density of the values per level, with sum 1.
     """
 
     share: float
@@ -166,7 +168,7 @@ def _calibrate(
     draws: int,
     doubted_only: bool,
 ) -> Tensor | None:
-    """Fit once; ``None`` without outliers to learn from."""
+    """Run one calibration fit. Return ``None`` if there are no outliers to fit."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     table = _rows(y.shape, per_pixel)
     table = table[known.flatten()[table].any(dim=1)]
@@ -187,7 +189,7 @@ def _calibrate(
     around = Surroundings.of(y, estimate, clean, known, scale, per_pixel, held_out)
 
     def examples(shown: Tensor, at: Tensor, simulated: bool = False) -> Examples:
-        """Put rows of values at rows of places."""
+        """Return the features of rows of values placed at rows of positions."""
         places, there = table[at], seen[at]
         density = outliers.density[levels.of_values(shown)].log() - levels.width.log()
         volume = torch.zeros(len(shown), device="cpu")
@@ -215,7 +217,7 @@ def _calibrate(
         examples(values[some], some),
         examples(values[drawn], at, simulated=True),
         counted * (outliers.share * len(some) / number),
-        RIDGE / table.shape[1] ** 2,  # the errors of η₀ add up over channels that err together
+        RIDGE / table.shape[1] ** 2,  # errors of η₀ add up over channels with correlated errors
     )
     rows = torch.arange(len(table), device="cpu")
     if doubted_only:
@@ -229,13 +231,13 @@ def _calibrate(
 
 
 def _rows(shape: torch.Size, per_pixel: bool) -> Tensor:
-    """Return the indices of the entries that are corrupted together, one row each."""
+    """Return the indices of entries, one row per group of entries that are corrupted together."""
     entries = torch.arange(shape.numel(), device="cpu")
     return entries.view(shape[0], -1).T.contiguous() if per_pixel else entries[:, None]
 
 
 class _Levels(NamedTuple):
-    """Levels of the histogram of values."""
+    """Levels of the histogram of values: lowest value, level width and number of levels."""
 
     low: Tensor
     width: Tensor
@@ -243,7 +245,7 @@ class _Levels(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, expected: Tensor, scale: float) -> "_Levels":
-        """Return levels as wide as those of 8 bits, over the range of the values and estimates."""
+        """Return levels of the width of 8-bit levels that cover the range of the values and estimates."""
         low = values.min()
         width = torch.tensor(scale / (LEVELS - 1), device="cpu")
         reach = torch.maximum(values.max(), expected.max()) - low
@@ -257,7 +259,7 @@ class _Levels(NamedTuple):
 def _outliers(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, some: Tensor, far: float, levels: _Levels
 ) -> _Outliers | None:
-    """Estimate the share and the values of outliers; ``None`` without any."""
+    """Estimate the fraction and the values of outliers. Return ``None`` if there are none."""
     apart = (((values - expected).abs() > far) & seen)[some].any(dim=1) & seen[some].all(dim=1)
     rows = some[apart & (clean[some] < 1)]
     if not len(rows):
@@ -279,7 +281,7 @@ def _outliers(
 
 
 def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
-    """Increase the weights of outliers, one value each, where c is unreliable; ``ordered`` are the estimates."""
+    """Increase the weights of single-value outliers where c is unreliable; ``ordered`` are the sorted estimates."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
     shares, further = (
@@ -292,7 +294,10 @@ def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels
 
 
 def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
-    """Return c of rows of values ``(r, g)``, float64: the share of the rows of estimates with one far from them."""
+    """Return c of rows of values ``(r, g)``, float64.
+
+    A row of estimates is far from a row of values if it differs by more than ``far`` in at least one channel.
+    """
     compared = expected[:: max(1, len(expected) // COMPARED)]
     parts = [((part[:, None] - compared).abs() > far).any(dim=2).double().mean(dim=1) for part in values.split(4096)]
     return torch.cat(parts).clamp_min(LEAST_FAR)
@@ -301,7 +306,7 @@ def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
 def _unchanged(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, levels: _Levels, drawn: Tensor, at: Tensor
 ) -> Tensor:
-    """Return the probability that the true values at the rows ``at`` are those of the rows ``drawn``."""
+    """Return the probability that the true values of the rows ``at`` equal the values of the rows ``drawn``."""
     own, estimates = levels.of_values(values), levels.of_values(expected)
     pairs = (own * levels.number + estimates)[seen]
     joint = torch.zeros(levels.number**2, dtype=torch.float32, device="cpu")
@@ -315,7 +320,7 @@ def _unchanged(
 
 
 def _systematic(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Draw ``number`` positions by systematic sampling: each in proportion to its weight, to within one."""
+    """Draw ``number`` indices by systematic sampling: each count differs from its expectation by less than one."""
     order = torch.randperm(len(weights), generator=generator, device="cpu")
     up_to = weights[order].cumsum(0)
     steps = (torch.arange(number, dtype=torch.float64, device="cpu") + 0.5) / number * up_to[-1]

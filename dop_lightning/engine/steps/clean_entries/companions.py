@@ -1,21 +1,21 @@
-r"""Evidence from companions: errors of the estimate are similar at neighbouring entries, outliers are not.
+r"""Evidence from companions: neighbouring entries have similar errors of the estimate, outliers do not.
 
-An edge that the estimate has blurred or shifted leaves residuals ``r = y − x̂`` that its neighbours along the edge
-share, and so do the channels of a pixel. An outlier shares its residual with no other entry. The rank-ordered
-difference [Garnett et al., 2005], here of residuals,
+If the estimate blurs or shifts an edge, the residuals ``r = y − x̂`` are similar along the edge and in all channels of
+a pixel. The residual of an outlier is unrelated to those of other entries. Consider the rank-ordered difference
+[Garnett et al., 2005] of residuals,
 
     ``D(i) = mean of the four smallest |r_j − r_i|``
 
-over the companions j, the 8 neighbours and the same place in other channels, is small for errors of the estimate. Its
-distribution for outliers depends on the picture and on the corruption, and is estimated from the observation. The value
-y_i is put at another place k of about the same estimate, ``x̂_k ≈ x̂_i``, drawn at random, where it is an example of an
-outlier. Let P be the current probability that an entry is an outlier. The histogram of ``D`` at the drawn places,
-weighted by P, is ``n₀ = N₀·f₀``. With the histogram n of the entries themselves, ``n − n₀ = N₁·f₁`` remains for clean
-entries, and
+over the companions j of entry i: its 8 neighbours and the same pixel in other channels. D is small for errors of the
+estimate. The distribution of D for outliers depends on the image and on the corruption, and is estimated from the
+observation. For this, the value y_i is moved to a random position k with about the same estimate, ``x̂_k ≈ x̂_i``,
+which simulates an outlier. Let P be the current probability that an entry is an outlier. The histogram of ``D`` at the
+drawn positions, weighted by P, is ``n₀ = N₀·f₀``. Let n be the histogram of the entries themselves. Then
+``n − n₀ = N₁·f₁`` is the histogram of clean entries, and
 
     ``log f₀(D)/f₁(D)``
 
-is added to the log odds that an entry is an outlier.
+is added to the log-odds that an entry is an outlier.
 """
 
 import torch
@@ -27,39 +27,39 @@ from dop_lightning.engine.steps.clean_entries.places import places_like
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 NEAREST = 4
-"""Number of nearest companions that count."""
+"""Number of companions with the most similar residuals, over which D is averaged."""
 
 CELLS = 12
-"""Number of cells of D, finer for small D."""
+"""Number of histogram bins of D, narrower for small D."""
 
 RANKS = (0.5, 0.8, 0.95)
-"""Boundaries of the classes of activity, as shares of the entries with less activity."""
+"""Boundaries of the activity classes, as quantile levels."""
 
 STEPS = (2.0, 4.0)
-"""Boundaries of the classes of ``|r|``, in distances. Larger residuals differ more from most companions, which is no
-additional evidence."""
+"""Boundaries of the classes of ``|r|``, in multiples of ``distance``. D grows with ``|r|`` for clean entries and
+outliers alike, so the two are compared within a class."""
 
 PRIOR = 5.0
-"""Pseudocount of each cell, with the overall share of outliers, so that few entries give no evidence."""
+"""Pseudocount of each bin at the overall fraction of outliers, so that bins with few entries give no evidence."""
 
 DEVIATIONS = 1.0
-"""A share counts only beyond this many of its standard deviations from the overall share."""
+"""Fractions within this many standard deviations of the overall fraction give no evidence."""
 
 LEAST = 0.01
-"""Shares are at least this and at most 1 minus this."""
+"""Fractions are clamped to between this value and 1 minus this value."""
 
 
 class Companions:
-    """D of the entries that are away from their estimate, and D at random places.
+    """D of the entries that are far from their estimate, and D at random positions.
 
     Args:
-        y: the observation, ``(C, H, W)``.
-        estimate: x̂, the same shape.
-        distance: entries further from their estimate are compared, above 0.
-        activity: of the estimate around each entry.
-        observed: bool; other entries are not companions.
-        joint: whether the channels of a pixel are corrupted together; they are not companions then.
-        generator: on the CPU; draws the places.
+        y: observation, ``(C, H, W)``.
+        estimate: x̂, ``(C, H, W)``.
+        distance: minimum distance from the estimate of the entries to compare, positive.
+        activity: activity of the estimate around each entry, ``(C, H, W)``.
+        observed: bool, ``(C, H, W)``; unobserved entries are not companions.
+        joint: whether the channels of a pixel are corrupted together. If so, they are not companions of each other.
+        generator: CPU generator that draws the positions.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Companions:
         expected, values = estimate.flatten(), y.flatten()[at]
         drawn = places_like(expected, at, generator)
         moved = values - expected[drawn]
-        self.counted = moved.abs() > distance  # near its estimate it would not be compared
+        self.counted = moved.abs() > distance  # entries near their estimate are not compared
         own, chance = _nearest(residual, at, values - expected[at], joint), _nearest(residual, drawn, moved, joint)
         edges = _edges(chance[self.counted])
         lively = classes(activity, RANKS).flatten()
@@ -94,9 +94,9 @@ class Companions:
         """Return ``log f₀/f₁`` of each entry, ``(C, H, W)``; 0 for entries near their estimate.
 
         Args:
-            outlying: P of each, ``(C, H, W)``.
-            alone: in [0, 1], ``(C, H, W)``, 1 for values that few outliers have. Outliers of one value share their
-                residuals.
+            outlying: P of each entry, ``(C, H, W)``.
+            alone: weight of each entry, ``(C, H, W)``, in [0, 1]: 1 for values that are rare among outliers. Outliers
+                of equal value have similar residuals, so they get less weight.
         """
         probable, counted = outlying[self.away], alone[self.away]
         found = _counts(self.own, counted)
@@ -106,7 +106,7 @@ class Companions:
         share = number / found.sum(1, keepdim=True).clamp_min(1e-12)
         weights = found + PRIOR
         shares, pooled = increasing((expected + PRIOR * share) / weights, weights)
-        error = DEVIATIONS * (2 * shares / pooled).sqrt()  # of the counts, both of them
+        error = DEVIATIONS * (2 * shares / pooled).sqrt()  # the counts of entries and of draws are both random
         certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
         said = certain.logit(LEAST) - share.logit(LEAST)
         result = torch.zeros_like(outlying)
@@ -115,13 +115,16 @@ class Companions:
 
 
 def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nondecreasing rows nearest in weighted squares, by pooling [Ayer et al., 1955].
+    """Compute the weighted isotonic regression of each row with the pool-adjacent-violators algorithm.
 
-    The second result is the weights of the pools.
+    Source: [Ayer et al., 1955].
 
     Args:
         values: ``(rows, n)``.
-        weights: above 0, ``(rows, n)``.
+        weights: ``(rows, n)``, positive.
+
+    Returns:
+        The nondecreasing fit, and the total weight of the pool of each value, both ``(rows, n)``.
 
     >>> increasing(torch.tensor([[1.0, 3.0, 1.0, 5.0]]), torch.ones(1, 4))
     (tensor([[1., 2., 2., 5.]]), tensor([[1., 2., 2., 1.]]))
@@ -141,7 +144,7 @@ def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _edges(chance: Tensor) -> Tensor:
-    """Return the boundaries of the cells of D."""
+    """Return the boundaries of the histogram bins of D."""
     if not len(chance):
         return chance
     ranks = torch.linspace(0, 1, CELLS + 1, dtype=torch.float64, device="cpu")[1:-1].square()
@@ -149,13 +152,13 @@ def _edges(chance: Tensor) -> Tensor:
 
 
 def _counts(cells: Tensor, weights: Tensor) -> Tensor:
-    """Return the total weight in each cell of each class, ``(classes, CELLS)``."""
+    """Return the total weight in each bin of each class, ``(classes, CELLS)``."""
     counts = torch.zeros(CELLS * (len(RANKS) + 1) * (len(STEPS) + 1), dtype=weights.dtype, device=weights.device)
     return counts.index_add_(0, cells, weights).view(-1, CELLS)
 
 
 def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
-    """Return D of residuals put at places, which are indices into the flat image."""
+    """Return D of residuals placed at flat indices of the image."""
     channels = len(residual)
     rows = list(neighbours_at(bordered(residual), places))
     if not joint:

@@ -1,4 +1,4 @@
-"""Connected pixels, with the 8 neighbours of each.
+"""Connected components with 8-connectivity.
 
 Shapes: H×W, one image.
 """
@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 
 
 def grow(seeds: Tensor, loose: Tensor) -> Tensor:
-    """The pixels of ``loose`` that are connected with seeds, and the seeds; bool ``(H, W)`` all."""
+    """Return the seeds and the pixels of ``loose`` that are connected to a seed; all bool, ``(H, W)``."""
     inside = loose | seeds
     found = seeds
     while True:
@@ -22,16 +22,17 @@ def grow(seeds: Tensor, loose: Tensor) -> Tensor:
 
 
 def dilate(found: Tensor) -> Tensor:
-    """The pixels of ``found``, bool ``(H, W)``, and their neighbours."""
+    """Return the pixels of ``found`` and their 8 neighbours; bool, ``(H, W)``."""
     return max_pool2d(found[None].float(), 3, 1, 1)[0] > 0
 
 
 def labels(found: Tensor, alike: Tensor | None = None) -> Tensor:
-    """Number the components of bool ``(H, W)`` from 1; int64, 0 outside.
+    """Label connected components with numbers from 1; int64, ``(H, W)``, 0 for the background.
 
     Args:
-        found: the pixels.
-        alike: ``(H, W)``; neighbours are connected only where it is equal. By default all are.
+        found: the foreground pixels, bool, ``(H, W)``.
+        alike: ``(H, W)``. Two neighbours are connected only if their values in ``alike`` are equal. By default all
+            neighbours are connected.
 
     >>> labels(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1]]) > 0).tolist()
     [[1, 0, 0, 2], [0, 1, 0, 2]]
@@ -54,7 +55,7 @@ def labels(found: Tensor, alike: Tensor | None = None) -> Tensor:
             more[one] = torch.minimum(more[one], lower)
             more[other] = torch.minimum(more[other], lower)
         inside = more[found]
-        more[found] = more.flatten()[inside - 1]  # the number of the first pixel is that of its component, or lower
+        more[found] = more.flatten()[inside - 1]  # a pixel of the same component, numbered at most as high
         if bool((more == least).all()):
             break
         least = more
@@ -65,14 +66,14 @@ def labels(found: Tensor, alike: Tensor | None = None) -> Tensor:
 
 
 class Boxes(NamedTuple):
-    """The components of a map of numbers, one entry for each, from the first; int64 ``(N,)``.
+    """Sizes and bounding boxes of the N components of a label map, in the order of their labels; int64, ``(N,)``.
 
     Attributes:
-        size: pixels.
-        top: the first row.
-        bottom: the row after the last.
-        left: the first column.
-        right: the column after the last.
+        size: number of pixels.
+        top: first row.
+        bottom: last row plus 1.
+        left: first column.
+        right: last column plus 1.
     """
 
     size: Tensor
@@ -83,7 +84,7 @@ class Boxes(NamedTuple):
 
     @classmethod
     def of(cls, numbers: Tensor) -> "Boxes":
-        """Those of :func:`labels`, ``(H, W)``.
+        """Compute the boxes of a label map from :func:`labels`, ``(H, W)``.
 
         >>> Boxes.of(torch.tensor([[1, 1, 0], [0, 1, 2]])).right.tolist()
         [2, 3]
@@ -102,16 +103,16 @@ class Boxes(NamedTuple):
 
     @property
     def height(self) -> Tensor:
-        """Rows of each."""
+        """Number of rows of each component."""
         return self.bottom - self.top
 
     @property
     def width(self) -> Tensor:
-        """Columns of each."""
+        """Number of columns of each component."""
         return self.right - self.left
 
     def slices(self, k: int, margin: int = 0) -> tuple[slice, slice]:
-        """The rows and columns of the box of the k-th, from 0, and of a margin around it, inside the image."""
+        """Return the rows and columns of the k-th box (from 0), extended by a margin and clipped to the image."""
         return (
             slice(max(0, int(self.top[k]) - margin), int(self.bottom[k]) + margin),
             slice(max(0, int(self.left[k]) - margin), int(self.right[k]) + margin),
@@ -119,11 +120,11 @@ class Boxes(NamedTuple):
 
 
 class Extents(NamedTuple):
-    """Of the component that each pixel belongs to, float32 ``(H, W)``; minus infinity or less outside of all.
+    """Height and width of the component of each pixel, float32, ``(H, W)``; −∞ for background pixels.
 
     Attributes:
-        height: rows from its first to its last.
-        width: columns.
+        height: number of rows from the first to the last row of the component.
+        width: number of columns from the first to the last column of the component.
     """
 
     height: Tensor
@@ -131,7 +132,7 @@ class Extents(NamedTuple):
 
     @classmethod
     def of(cls, found: Tensor) -> "Extents":
-        """Those of bool ``(H, W)``: each pixel learns the limits of its component from its neighbours.
+        """Compute the extents of bool ``(H, W)`` by propagating the limits of each component between neighbours.
 
         >>> found = torch.zeros(6, 6, dtype=torch.bool)
         >>> found[1, 1:5] = True

@@ -1,20 +1,23 @@
-r"""Scratches and creases: thin curves that cross what an image shows.
+r"""Detection of scratches and creases: thin curves across an image.
 
-An opaque scratch has one value along its length, a half transparent one shows ``(1 − o)·x + o·v`` with one opacity o
-and one value v, white or black. The edges of things are steps, and their lines are blurred and shaded.
+An opaque scratch has a constant value along its length. A half-transparent scratch shows ``(1 − o)·x + o·v`` with
+constant opacity o and constant value v, white or black. In contrast, edges of objects are steps, and lines of objects
+are blurred and shaded.
 
-Of the bright ones (the dark ones are those of 1 − y):
+Bright curves are found as follows. Dark curves are the bright curves of 1 − y.
 
-1. *Thin.* The top-hat ``T = y − open(y)`` by a disk of 7 pixels, averaged over the channels, is the contrast of what is
-   narrower than the disk. The opening by lines of L pixels in 16 directions, ``P = min(T, max_θ open_θ(dilate(T)))``,
-   leaves what goes on for L pixels; a step aside of one pixel is allowed.
-2. *Alike.* The agreement of a field f at a place p is the largest share, over the directions, of the pixels of the line
-   through p beside which f is within a tolerance of f(p). Field y, tolerance two grey levels: an opaque scratch.
-   Field ``o = (y − b)/(1 − b)`` with the background b, the mean of what is beside: a half transparent one, where o
-   lies at the peak of its histogram over long lines. Without either, what is bright and stands out from all thin
-   lines around it is a crease, which shows the paper.
-3. *Connected.* What agrees well is a seed; what agrees less and is connected with a seed belongs to it, as far as it is
-   thin. Components shorter than 12 pixels are dropped.
+1. *Thin structures.* The top-hat ``T = y − open(y)`` by a disk of diameter 7 pixels, averaged over the channels, is the
+   contrast of structures narrower than the disk. The opening by lines of L pixels in 16 directions,
+   ``P = min(T, max_θ open_θ(dilate(T)))``, keeps structures at least L pixels long. The dilation tolerates steps of one
+   pixel across the line.
+2. *Constant values.* Consider the line through a pixel p in one of the directions, and the fraction of its pixels at or
+   beside which a field f is within a tolerance of f(p). The agreement of f at p is the maximum of this fraction over
+   the directions. For opaque scratches, f is y, with a tolerance of 2.5 grey levels of 8 bits. For half-transparent
+   scratches, f is the opacity ``o = (y − b)/(1 − b)`` with the background b, a local mean of the surrounding pixels,
+   and o must lie at the peak of its histogram over long lines. If neither kind is found, long lines much brighter than
+   all thin structures around them are creases, where the paper shows.
+3. *Connected components.* Pixels of high agreement are seeds. Thin pixels of lower agreement are added if they are
+   connected to a seed. Components shorter than 12 pixels are dropped.
 
 Shapes: C×H×W, an image.
 """
@@ -32,76 +35,81 @@ from dop_lightning.engine.steps.clean_entries.components import Extents, grow
 Offset = tuple[int, int]
 
 DIRECTIONS = 16
-"""Of the lines, over a half turn."""
+"""Number of line directions over 180°."""
 
 DISK = 3.04
-"""Radius of the disk; what is narrower than 7 pixels is thin."""
+"""Radius of the disk in pixels. Structures narrower than 7 pixels are thin."""
 
 SHORT, LONG = 11, 21
-"""L: of what may belong to a scratch, and of what is one."""
+"""Line length L in pixels, for candidate pixels and for seeds."""
 
 FAINT, CLEAR = 0.05, 0.1
-"""T of what may belong to a scratch, and of what is one, in scales of the observation."""
+"""Minimum contrast P of candidate pixels and of seeds, in scales of the observation."""
 
 LIVELIER = 2.0
-"""A scratch has so many times the mean contrast of the thin lines around it."""
+"""Minimum ratio of the contrast of a seed to the mean contrast of thin structures around it."""
 
 BOLD, BOLDER = 0.15, 5.0
-"""The same two of a crease, which nothing but its contrast tells."""
+"""Minimum contrast, and minimum ratio to the contrast around, for creases. They are stricter because creases are
+detected by contrast alone."""
 
 AROUND = 41
-"""Side of the window of that mean."""
+"""Side length of the window of this mean, in pixels."""
 
 SAME = 2.5 / 255
-"""Tolerance of a value, in scales of the observation."""
+"""Tolerance for equal values, in scales of the observation."""
 
 SAME_OPACITY = 0.08
-"""Tolerance of an opacity."""
+"""Tolerance for equal opacities."""
 
 LOOSE, SURE = 0.65, 0.95
-"""Agreement of what may belong to a scratch, and of what is one."""
+"""Minimum agreement of candidate pixels and of seeds."""
 
 PEAK = 0.25
-"""Share of the long lines within a tolerance of one opacity above which scratches are half transparent."""
+"""Minimum fraction of pixels of long lines at the most frequent opacity for scratches to be half-transparent."""
 
 FEW = 0.01
-"""Share of the pixels below which there are creases instead: there is one kind of damage."""
+"""If scratches cover less than this fraction of the pixels, creases are searched. An image is assumed to have only one
+of the two kinds of damage."""
 
 FAR_REACHING = 64
-"""Extent of the shortest scratch by which an image looks scratched, pixels."""
+"""Minimum extent, in pixels, of the scratches considered by :func:`looks_scratched`."""
 
 SPECKLED, SPECKS = 0.15, 0.08
-"""Where a larger share of the pixels differs by more from the median along its row, there are impulses."""
+"""Minimum difference from the median along the row, and maximum fraction of pixels with such a difference. Above this
+fraction, the image contains impulses."""
 
 MIDDLE = 256
-"""Side of the part of an image by which that is told, pixels; images of less than half of it are not looked at."""
+"""Side length, in pixels, of the central part evaluated by :func:`looks_scratched`. Images smaller than half of it are
+not evaluated."""
 
 DRAWN = 0.3
-"""Share of the two most frequent grey levels above which an image is a drawing, a page or a screen."""
+"""Fraction of the two most frequent grey levels above which an image is a drawing, a page or a screenshot."""
 
 MANY = 0.1
-"""Share of the pixels above which what looks half transparent is a texture."""
+"""Fraction of pixels above which apparent half-transparent scratches are considered texture."""
 
 OPACITIES = (0.25, 0.9)
-"""Of half transparent scratches."""
+"""Range of the opacity of half-transparent scratches."""
 
 BLUR = 2.5
-"""Standard deviation of the window that the background is averaged in, pixels."""
+"""Standard deviation, in pixels, of the Gaussian window over which the background is averaged."""
 
 SHORTEST = 12
-"""Extent of the shortest scratch, pixels."""
+"""Minimum extent of a scratch, in pixels."""
 
 
 def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
-    """The pixels of scratches, in all channels.
+    """Return the support of scratches and creases.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no scratches.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are. What is missing in a channel is no scratch.
+        y: observation, ``(C, H, W)``. The result is empty for any other number of dimensions.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Pixels with an unobserved channel are
+            never part of a scratch.
 
     Returns:
-        bool, the shape of ``y``.
+        bool, the shape of ``y``; equal in all channels.
 
     >>> rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     >>> y = 0.5 + 0.2 * torch.sin(rows / 9) + 0.2 * torch.cos(columns / 7)
@@ -124,14 +132,15 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
 
 
 def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
-    """Whether an image is likely to have opaque scratches, by its middle; never a drawing, nor a small image.
+    """Return whether the central part of an image is likely to have opaque scratches.
 
-    A scratch is in all channels: their mean is looked at, which is faster.
+    Only the mean of the channels is evaluated, because scratches are present in all channels. The result is ``False``
+    for drawings, for images with impulses and for images smaller than half of :data:`MIDDLE`.
 
     Args:
-        y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        y: observation, ``(C, H, W)``.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
     """
     if y.dim() != 3 or min(y.shape[1:]) < MIDDLE // 2:
         return False
@@ -152,7 +161,7 @@ def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
 
 
 def _both(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
-    """The bright and the dark."""
+    """Return the bright and the dark thin structures."""
     low = y[:, known].amin() if bool(known.any()) else y.amin()
     values = ((y - low) / scale).clamp(0, 1)
     return _Thin.of(values, known), _Thin.of(1 - values, known)
@@ -160,16 +169,16 @@ def _both(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
 
 @dataclass(frozen=True)
 class _Thin:
-    """What is thin, and brighter than what is around it; maps ``(H, W)``.
+    """Thin structures that are brighter than their surroundings; maps of shape ``(H, W)``.
 
     Attributes:
         y: the image, ``(C, H, W)``, in [0, 1].
         contrast: T.
-        lively: the mean of T around.
-        thin: what may belong to a scratch.
-        clear: what goes on for long.
-        bold: what stands out from all that is around.
-        flat: the agreement of y.
+        lively: local mean of P for short lines.
+        thin: bool, candidate pixels of scratches.
+        clear: bool, pixels of long lines of sufficient contrast, the possible seeds.
+        bold: bool, pixels of long lines of much higher contrast than their surroundings.
+        flat: agreement of y.
     """
 
     y: Tensor
@@ -191,11 +200,14 @@ class _Thin:
         return cls(y, contrast, lively, thin, clear, bold, _agreement(y, thin, SAME))
 
     def opaque(self) -> Tensor:
-        """Of one value each."""
+        """Return the support of opaque scratches, each of a constant value."""
         return grow(self.clear & (self.flat >= SURE), self.thin & (self.flat >= LOOSE))
 
     def half_transparent(self) -> tuple[float, Tensor]:
-        """Of the opacity that most long lines have, and the share of those that have it."""
+        """Return the support of scratches of the most frequent opacity.
+
+        The first result is the fraction of pixels of long lines that have this opacity.
+        """
         beside = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
         background = local_mean(self.y, beside, BLUR)
         opacity = ((self.y - background) / (1 - background).clamp_min(0.05)).mean(dim=0)
@@ -206,12 +218,12 @@ class _Thin:
         return share, grow(seeds, self.thin & (off <= 2 * SAME_OPACITY))
 
     def creases(self) -> Tensor:
-        """Of any value, by their contrast alone."""
+        """Return the support of creases, detected by contrast alone."""
         return grow(self.bold, self.thin & (self.contrast > BOLDER / 2 * self.lively))
 
 
 def _peak(opacity: Tensor) -> tuple[float, float]:
-    """The share of the long lines that have one opacity, 0 where none stands out, and that opacity."""
+    """Return the fraction of values at the most frequent opacity and this opacity; the fraction is 0 without a peak."""
     if opacity.numel() < LONG:
         return 0.0, 0.0
     centres = torch.linspace(*OPACITIES, 53, device=opacity.device)
@@ -223,20 +235,20 @@ def _peak(opacity: Tensor) -> tuple[float, float]:
 
 
 def disk() -> list[Offset]:
-    """The offsets of a disk of 7 pixels."""
+    """Return the offsets of a disk with a diameter of 7 pixels."""
     reach = range(-3, 4)
     return [(i, j) for i in reach for j in reach if i * i + j * j <= DISK**2]
 
 
 def _lines(length: int) -> list[list[Offset]]:
-    """The pixels of a line through the origin, in each direction."""
+    """Return the pixels of a line through the origin, one list per direction."""
     reach = range(-(length // 2), length // 2 + 1)
     angles = [math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
     return [sorted({(round(at * math.sin(a)), round(at * math.cos(a))) for at in reach}) for a in angles]
 
 
 def _erode(image: Tensor, offsets: list[Offset]) -> Tensor:
-    """The least value over a set of offsets; what is outside does not count."""
+    """Erode by a structuring element given as offsets. Pixels outside the image are ignored."""
     reach = max(max(abs(i), abs(j)) for i, j in offsets)
     height, width = image.shape[-2:]
     around = pad(image, [reach] * 4, value=math.inf)
@@ -247,17 +259,17 @@ def _erode(image: Tensor, offsets: list[Offset]) -> Tensor:
 
 
 def opened(image: Tensor, offsets: list[Offset]) -> Tensor:
-    """The opening by a set of offsets that is symmetric."""
+    """Return the morphological opening by a structuring element, given as offsets symmetric about the origin."""
     return -_erode(-_erode(image, offsets), offsets)
 
 
 def closed(image: Tensor, offsets: list[Offset]) -> Tensor:
-    """Return the closing by a set of offsets that is symmetric."""
+    """Return the morphological closing by a structuring element, given as offsets symmetric about the origin."""
     return -opened(-image, offsets)
 
 
 def _along(contrast: Tensor, length: int) -> Tensor:
-    """P, ``(H, W)``."""
+    """Return P, the contrast of structures at least ``length`` pixels long, ``(H, W)``."""
     wide = max_pool2d(contrast[None], 3, 1, 1)[0]
     best = torch.zeros_like(contrast)
     for line in _lines(length):
@@ -271,7 +283,7 @@ def _mean_around(image: Tensor) -> Tensor:
 
 
 def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
-    """The agreement of a field ``(F, H, W)`` at places, bool ``(H, W)``; 0 elsewhere."""
+    """Return the agreement of a field ``(F, H, W)`` at ``places`` (bool, ``(H, W)``); 0 elsewhere."""
     reach = LONG // 2 + 1
     height, width = places.shape
     around = pad(field, [reach] * 4, value=math.inf).flatten(1)
@@ -298,6 +310,6 @@ def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
 
 
 def _long_enough(found: Tensor, least: int = SHORTEST) -> Tensor:
-    """Without components of which neither side has ``least`` pixels."""
+    """Drop components whose height and width are both less than ``least`` pixels."""
     extents = Extents.of(found)
     return found & (torch.maximum(extents.height, extents.width) >= least)

@@ -1,4 +1,4 @@
-"""Structured damage: entries that are connected, so that their places do not tell them from the picture.
+"""Structured damage: connected regions of corrupted entries, whose positions resemble those of image content.
 
 Shapes: C×H×W, an image.
 """
@@ -26,30 +26,35 @@ _SEARCHES: dict[str, Callable[[Tensor, float, Tensor | None], Tensor]] = {
     "dust": dust_specks,
     "text": printed_text,
 }
-"""What may be damaged besides isolated entries and whole rows and columns."""
+"""Detectors of the kinds of damage other than isolated entries and dead rows and columns."""
 
 DAMAGE = ("auto", "points", "lines", *_SEARCHES)
-"""The values of ``damage``. ``points`` is isolated entries only; ``lines`` and ``auto`` add dead rows and columns; the
-others add one more kind each, and may be joined, as in ``scratches+dust``."""
+"""Allowed values of ``damage``. ``points`` detects isolated entries only. ``lines`` and ``auto`` also detect dead rows
+and columns. Each other value detects one more kind; these can be combined, such as ``scratches+dust``."""
 
 PART = 256
-"""Side of the parts of an image by which :func:`likely_damage` judges it, pixels."""
+"""Side length, in pixels, of the parts of an image evaluated by :func:`likely_damage`."""
 
 FEW_COLOURS, FEW_GREYS = 256, 48
-"""Colours of a palette, and levels of a grey image, up to which nothing is suggested."""
+"""Maximum number of colours, and of grey levels, of images without a suggestion, such as palette images."""
 
 WINDOW, FAR = 5, 0.25
-"""An impulse is farther than this, in scales of the observation, from the median of a window of so many pixels."""
+"""Side length of the median window in pixels, and minimum distance of an impulse from this median, in scales of the
+observation."""
 
 FEWEST_IMPULSES, MOST_IMPULSES = 0.002, 0.25
-"""Shares of such pixels up to which there are no impulses, and from which they cannot be told from other damage."""
+"""Fraction of such pixels up to which an image has no impulses, and above which impulses cannot be distinguished from
+other damage."""
 
 ISOLATED = 0.4
-"""Share of the isolated pixels among independent ones from which the pixels are impulses."""
+"""The pixels are impulses if the fraction of isolated ones exceeds this factor times that of independent pixels."""
 
 
 def check_damage(damage: str) -> str:
-    """Return ``damage`` if it is valid.
+    """Validate ``damage`` and return it.
+
+    Raises:
+        ValueError: ``damage`` is not one of :data:`DAMAGE` or a combination of kinds.
 
     >>> check_damage("scratches+dust")
     'scratches+dust'
@@ -67,13 +72,13 @@ four joined by '+', got 'tears'
 
 
 def structured_damage(y: Tensor, damage: str = "auto", scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
-    """Find the support of structured damage from the observation alone.
+    """Detect the support of structured damage from the observation alone.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no structured damage.
-        damage: what to look for, see :func:`check_damage`.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        y: observation, ``(C, H, W)``. The result is empty for any other number of dimensions.
+        damage: kinds of damage to detect, see :data:`DAMAGE`.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
 
     Returns:
         bool, the shape of ``y``.
@@ -88,16 +93,16 @@ def structured_damage(y: Tensor, damage: str = "auto", scale: float = 1.0, obser
 
 
 def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> str | None:
-    """Suggest an option of ``damage`` for an image, by its middle and its corners; ``None`` if there is no reason to.
+    """Suggest a value of ``damage`` for an image from its centre and its corners; ``None`` if none is likely.
 
-    Half transparent dust and scratches are not noticed, and nothing is suggested for images of few colours or with
-    isolated impulses, which form specks by chance. Text is suggested only where there are no scratches and no dust,
-    whose pieces may look like letters.
+    Half-transparent dust and scratches are not detected. No damage is suggested for images of few colours, nor for
+    images with isolated impulses, which form specks by chance. Text is suggested only without scratches and dust,
+    because their fragments can look like letters.
 
     Args:
-        y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        y: observation, ``(C, H, W)``.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
     """
     if y.dim() != 3:
         return None
@@ -115,15 +120,16 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
 
 
 def _has_few_colours(y: Tensor) -> bool:
-    """Return whether an image has a palette or few grey levels, so that flat parts and equal values mean nothing."""
+    """Return whether an image has few colours or grey levels. Flat regions are then no evidence of damage."""
     colours = (y.flatten(1) * 255).round().unique(dim=1).shape[1]
     return colours <= (FEW_COLOURS if y.shape[0] > 1 else FEW_GREYS)
 
 
 def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
-    """Return whether pixels far from the median around them are mostly isolated, as independent ones would be.
+    """Return whether pixels far from their local median are too many to evaluate, or isolated like independent pixels.
 
-    Of independent pixels of share p, ``p(1 − p)⁸`` have no neighbour of their kind.
+    If each pixel is far with probability p, independently, a fraction ``p(1 − p)⁸`` of the pixels is far and has no far
+    neighbour.
     """
     known = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     far = (((y - window_median(y, known, WINDOW)).abs() > FAR * scale) & known).any(dim=0).to(y.dtype)
@@ -134,7 +140,7 @@ def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
 
 
 def _parts(y: Tensor) -> list[tuple[slice, slice]]:
-    """The middle and, of larger images, the corners."""
+    """Return the central part and, for images larger than one part, the corners."""
     starts = [sorted({(n - PART) // 2, 0, n - PART}) if n > PART else [0] for n in y.shape[1:]]
     middle = tuple(slice(max(0, (n - PART) // 2), max(0, (n - PART) // 2) + PART) for n in y.shape[1:])
     corners = [(slice(top, top + PART), slice(left, left + PART)) for top in starts[0][::2] for left in starts[1][::2]]
@@ -142,16 +148,17 @@ def _parts(y: Tensor) -> list[tuple[slice, slice]]:
 
 
 _FOUND: WeakKeyDictionary[object, dict[str, Tensor]] = WeakKeyDictionary()
-"""What was found in whole problems while their tensors are in memory: each of their tiles asks for it."""
+"""Cache of the damage of whole problems, shared by their tiles, kept while the tensors of the problem are in memory."""
 
 _LOOKING = Lock()
-"""Tiles ask side by side, and one of them looks."""
+"""Tiles request the damage concurrently. The lock ensures that it is computed only once."""
 
 
 def damage_of(problem: Problem, damage: str) -> Tensor:
-    """The support of structured damage of a problem, ``(*m)``, on the CPU; that of a tile is that of its whole.
+    """Return the support of structured damage of a problem, ``(*m)``, on the CPU.
 
-    With ``auto``, a warning suggests an option where other kinds of damage are likely.
+    For a tile, the damage is detected in the whole image. With ``auto``, a warning suggests a value of ``damage`` if
+    other kinds of damage are likely.
     """
     part = problem.part
     whole = problem if part is None else part.whole
@@ -163,8 +170,8 @@ def damage_of(problem: Problem, damage: str) -> Tensor:
             likely = likely_damage(whole.observation, scale(whole), whole.mask) if damage == "auto" else None
             if likely:
                 warnings.warn(
-                    f"{whole.name} is likely to have {likely.replace('+', ' and ')}: pass --damage {likely}, in Python "
-                    f"damage='{likely}', to fill them in",
+                    f"{whole.name} probably has {likely.replace('+', ' and ')}. Pass --damage {likely} (in Python: "
+                    f"damage='{likely}') to restore the damaged areas.",
                     stacklevel=2,
                 )
     return found[damage] if part is None else found[damage][..., part.rows, part.columns].contiguous()

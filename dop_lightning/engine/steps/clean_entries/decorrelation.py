@@ -1,14 +1,14 @@
 r"""Decorrelation of the channels of a pixel.
 
-Where an estimate blurs or shifts an edge, its residuals ``r = y − x̂`` are similar in all channels, because luminance
-changes far more than colour. The residual of a pixel that is corrupted as a whole has any direction. Both are compared
-in
+If an estimate blurs or shifts an edge, its residuals ``r = y − x̂`` are similar in all channels, because luminance
+changes much more than colour. In contrast, the residual of a pixel that is corrupted as a whole can have any direction.
+The two are compared after the transform
 
-    ``z = c·Λ^(−½)·Uᵀ·r``,   ``Σ = U·Λ·Uᵀ`` the covariance of r at clean pixels,   ``c = det(Σ)^(1/(2C))``,
+    ``z = c·Λ^(−½)·Uᵀ·r``,   ``Σ = U·Λ·Uᵀ`` the covariance of r at clean pixels,   ``c = det(Σ)^(1/(2C))``.
 
-whose components are uncorrelated and have one scale. The transform preserves volume, so densities of z are densities
-of r. Σ is the scatter matrix of a multivariate t distribution with ν = 3, fitted by expectation maximisation [Lange,
-Little, Taylor, J. Am. Stat. Assoc. 1989].
+The components of z are uncorrelated and have the same scale. The transform preserves volume, so the density of z equals
+the density of r. Σ is the scatter matrix of a multivariate t distribution with ν = 3, fitted by
+expectation-maximisation (EM) [Lange, Little, Taylor, J. Am. Stat. Assoc. 1989].
 
 Shapes: N pixels of C channels, ``(N, C)``.
 """
@@ -21,18 +21,18 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.mixture import DEGREES
 
 ROUNDS = 20
-"""Number of iterations of expectation maximisation."""
+"""Number of EM iterations."""
 
 MOST_PIXELS = 20_000
-"""Approximate number of pixels that Σ is fitted to."""
+"""Approximate maximum number of pixels to which Σ is fitted."""
 
 MOST_PATTERNS = 64
-"""Maximum number of patterns of observed channels that are transformed; channels of other pixels are only scaled."""
+"""Maximum number of patterns of observed channels. With more, pixels with unobserved channels are not transformed."""
 
 
 @dataclass(frozen=True)
 class Decorrelation:
-    """The transform of pixels for one covariance.
+    """Transform that decorrelates the channels of pixels for a given covariance.
 
     Attributes:
         covariance: Σ, ``(C, C)``, positive definite, float64.
@@ -45,9 +45,10 @@ class Decorrelation:
         """Fit Σ.
 
         Args:
-            residual: r of pixels, ``(N, C)``.
-            clean: probability that each pixel is clean, ``(N,)``; 0 for pixels that were not observed completely.
-            least: lower bound of the standard deviation of a component, above 0.
+            residual: r of each pixel, ``(N, C)``.
+            clean: probability that each pixel is clean, ``(N,)``, in [0, 1]; must be 0 for pixels with unobserved
+                channels.
+            least: lower bound on the standard deviation of a component, positive.
 
         >>> grey = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
         >>> colour = 0.1 * torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
@@ -70,15 +71,15 @@ class Decorrelation:
         return cls(covariance)
 
     def turned(self, pixels: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform pixels, those with unobserved channels by the covariance of the observed ones.
+        """Transform pixels. For pixels with unobserved channels, the covariance of the observed channels is used.
 
         Args:
             pixels: values or residuals, ``(N, C)``.
             seen: bool, ``(N, C)``, the observed channels.
 
         Returns:
-            The transformed pixels, unchanged at unobserved channels, and the logarithm of the change of volume,
-            ``(N,)``: 0 for complete pixels.
+            The transformed pixels, ``(N, C)``, unchanged at unobserved channels, and the log-determinant of the
+            transform, ``(N,)``, which is 0 for completely observed pixels.
         """
         result, volume = pixels.clone(), pixels.new_zeros(len(pixels))
         c = self.covariance.logdet() / (2 * len(self.covariance))
@@ -99,6 +100,6 @@ class Decorrelation:
         return result, volume
 
     def turned_image(self, image: Tensor, seen: Tensor) -> Tensor:
-        """Transform the pixels of an image ``(C, H, W)``; see :meth:`turned`."""
+        """Transform the pixels of an image ``(C, H, W)``, see :meth:`turned`."""
         rows, there = (tensor.flatten(1).T for tensor in (image, seen))
         return self.turned(rows, there)[0].T.reshape(image.shape)

@@ -1,14 +1,15 @@
-r"""Dust: compact specks and short hairs of 2 to 12 pixels, dark or bright, opaque or half transparent.
+r"""Detection of dust: compact specks and short hairs of 2 to 12 pixels, dark or bright, opaque or half-transparent.
 
-For the bright ones (the dark ones are those of −y):
+Bright specks are found as follows. Dark specks are the bright specks of −y.
 
-1. *Compact.* The top-hat ``T = y − open(y)`` by a square of 15 pixels, averaged over the channels, is the contrast of
-   what is smaller. At each of several thresholds, the components of T of at most 14 pixels a side are the candidates.
-2. *A cliff all around.* The contrast c is the mean of y inside less the mean at a distance of two or three pixels.
-   The step between a pixel inside and its neighbour outside is at least c/2 along nearly all of the edge of a speck.
-   The edges of small things in a photograph are blurred, or end in something else on one side.
-3. *Flat.* An opaque speck has one value. A half transparent one in a calm place varies little inside, in shares of c,
-   and so does what is around it.
+1. *Size.* The top-hat ``T = y − open(y)`` by a square of 15 × 15 pixels, averaged over the channels, is the contrast of
+   structures that fit into the square. T is thresholded at several levels. The connected components of at most 14 × 14
+   pixels are candidates.
+2. *Sharp edge.* The contrast c is the mean of y inside the component minus the mean at a distance of two or three
+   pixels from it. Along nearly all of the edge of a speck, the step between a pixel inside and its neighbour outside is
+   at least c/2. Small objects in a photograph have blurred edges, or touch another object on one side.
+3. *Flatness.* An opaque speck has a constant value. A half-transparent speck in a flat region varies little relative to
+   c, both inside and around it.
 
 Shapes: C×H×W, an image.
 """
@@ -20,40 +21,42 @@ from torch.nn.functional import max_pool2d
 from dop_lightning.engine.steps.clean_entries.components import Boxes, dilate, labels
 
 SQUARE = 15
-"""Side of the square; what is smaller is compact."""
+"""Side length of the square, in pixels."""
 
 LARGEST = 14
-"""Extent of the largest speck, pixels."""
+"""Maximum extent of a speck, in pixels."""
 
 LEAST = 4
-"""Pixels of the smallest; smaller ones are isolated entries."""
+"""Minimum number of pixels of a speck; smaller components are treated as isolated entries."""
 
 THRESHOLDS = (0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
-"""Of T, in scales of the observation."""
+"""Thresholds on T, in scales of the observation."""
 
 CLIFF, CLIFF_OF_ONE = 0.95, 0.9
-"""Least share of the steps that are at least half of the contrast; of a speck of one value."""
+"""Minimum fraction of edge steps that are at least half the contrast, in general and for specks of constant value."""
 
 SAME = 2.5 / 255
-"""Standard deviation below which the values of a speck are one, in scales of the observation."""
+"""Maximum standard deviation of a speck of constant value, in scales of the observation."""
 
 FLAT, FLAT_AROUND, FLAT_AROUND_ONE = 0.25, 0.5, 0.5
-"""Largest standard deviation inside and around, in shares of the contrast; of a speck of one value."""
+"""Maximum standard deviation relative to the contrast: inside a speck, around it, and around a speck of constant
+value."""
 
 SPECKS, ALIKE = 8, 0.4
-"""An image looks dusty if so many specks, and this share of all, have one value."""
+"""An image looks dusty if at least this number of specks, and this fraction of all specks, have the same value."""
 
 
 def dust_specks(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
-    """Find the pixels of dust, in all channels.
+    """Return the support of dust.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no dust.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are. What is missing belongs to no speck.
+        y: observation, ``(C, H, W)``. The result is empty for any other number of dimensions.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Pixels with an unobserved channel are
+            never part of a speck.
 
     Returns:
-        bool, the shape of ``y``.
+        bool, the shape of ``y``; equal in all channels.
     """
     if y.dim() != 3 or min(y.shape[1:]) < 2 * SQUARE:
         return torch.zeros_like(y, dtype=torch.bool)
@@ -68,12 +71,12 @@ def dust_specks(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
 
 
 def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
-    """Return whether many specks have the same value: opaque dust, and no leaves or lights.
+    """Return whether many specks have the same value, which distinguishes opaque dust from leaves and lights.
 
     Args:
-        y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        y: observation, ``(C, H, W)``.
+        scale: scale of the observation, positive.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
     """
     found = dust_specks(y, scale, observed).any(dim=0) if y.dim() == 3 else y.new_zeros(0, dtype=torch.bool)
     if not bool(found.any()):
@@ -89,20 +92,20 @@ def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
 
 
 def _contrast(y: Tensor, known: Tensor) -> Tensor:
-    """T, ``(H, W)``; 0 where nothing is known."""
+    """Return T, ``(H, W)``; 0 at unobserved pixels."""
     eroded = -_square(torch.where(known, -y, -torch.inf))
     opened = _square(torch.where(eroded.isfinite(), eroded, -torch.inf))
     return torch.where(known & opened.isfinite().all(dim=0), (y - opened).mean(dim=0), 0)
 
 
 def _square(image: Tensor) -> Tensor:
-    """The largest value of the square around each pixel."""
+    """Return the maximum in the square around each pixel."""
     half = SQUARE // 2
     return max_pool2d(max_pool2d(image, (SQUARE, 1), 1, (half, 0)), (1, SQUARE), 1, (0, half))
 
 
 def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Tensor:
-    """The specks whose contrast is above a threshold, ``(H, W)``."""
+    """Return the specks among the components of T above a threshold, bool ``(H, W)``."""
     numbers = labels((contrast > threshold) & known)
     boxes = Boxes.of(numbers)
     fits = (boxes.size >= LEAST) & (torch.maximum(boxes.height, boxes.width) <= LARGEST)
@@ -112,7 +115,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
         return inside
     count = int(boxes.size.numel())
     near = dilate(inside) & ~inside
-    ring = max_pool2d(numbers[None].double(), 7, 1, 3)[0].long() * (~inside & ~near & known)  # at two or three pixels
+    ring = max_pool2d(numbers[None].double(), 7, 1, 3)[0].long() * (~inside & ~near & known)  # two or three pixels away
     grey = y.mean(dim=0)
     outer, outer_spread = _moments(grey, ring, count)
     top = _moments(grey, numbers, count)[0] - outer
@@ -139,7 +142,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
 
 
 def _moments(values: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the values of each number from 0 to ``count``."""
+    """Return the mean and standard deviation of the values of each label from 0 to ``count``."""
     at = numbers.flatten()
     size = torch.zeros(count + 1, dtype=torch.float64, device=values.device)
     total, square = size.clone(), size.clone()

@@ -1,9 +1,9 @@
-r"""Whether an image has so few outliers, and is so easy to interpolate, that no network can improve it visibly.
+r"""Detection of easy images: outliers so few and interpolation so accurate that a network gives no visible improvement.
 
-With a share p of outliers and the mean square ``e²`` of the interpolation's error at held-out entries, the mean square
-error of the result is expected to be ``p·e²``. Clean entries at highlights and stars that are rejected by mistake have
-larger errors. They lie side by side, while outliers are independent: with clearly more adjacent pairs than by
-chance, an image is not easy.
+Let p be the fraction of outliers and ``e²`` the mean squared error of the interpolation at held-out entries. The
+expected mean squared error of the result is ``p·e²``. This is too low if clean entries, such as highlights and stars,
+are rejected by mistake, because the interpolation error is larger there. Such entries are adjacent, while outliers are
+independent. An image with clearly more adjacent pairs of outliers than expected by chance is therefore not easy.
 
 Shapes: C×H×W, an image.
 """
@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 MOST = 0.02
-"""Largest share of outliers."""
+"""Maximum fraction of outliers."""
 
 PSNR = 50.0
-"""Least expected PSNR of the result in dB. Its errors are far below the noise of a camera."""
+"""Minimum expected PSNR of the result in dB. At this level, errors are far below camera noise."""
 
 ADJACENT = 0.1
-"""Mean number of outliers among the 8 neighbours of an outlier, beyond that expected by chance."""
+"""Maximum mean number of outliers among the 8 neighbours of an outlier, in excess of the number expected by chance."""
 
 
 def are_few(clean: Tensor) -> bool:
-    """Return whether at most :data:`MOST` of the entries are outliers, and at least one."""
+    """Return whether there are outliers, and their fraction is at most :data:`MOST`."""
     return 0 < float((1 - clean).mean()) <= MOST
 
 
@@ -30,11 +30,11 @@ def is_easy(y: Tensor, clean: Tensor, estimate: Tensor, held_out: Tensor, scale:
     """Return whether the interpolation alone restores an image without visible errors.
 
     Args:
-        y: the observation, ``(C, H, W)``, all of it observed.
-        clean: w, the probability that each entry is clean, the same shape.
-        estimate: the interpolation, the same shape.
-        held_out: bool, entries that it was made without, the same shape.
-        scale: of the observation, above 0.
+        y: fully observed image, ``(C, H, W)``.
+        clean: w, probability that each entry is clean, ``(C, H, W)``, in [0, 1].
+        estimate: the interpolation, ``(C, H, W)``.
+        held_out: bool, entries predicted without their own value, ``(C, H, W)``.
+        scale: scale of the observation, positive.
 
     >>> import torch
     >>> y = torch.linspace(0, 1, 64).expand(1, 64, 64)

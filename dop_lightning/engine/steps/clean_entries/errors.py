@@ -1,4 +1,4 @@
-"""Error of an estimate at the entries that it was not fitted to.
+"""Error of an estimate at entries to which it was not fitted.
 
 Shapes: ``*m`` any observation.
 """
@@ -11,14 +11,17 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 SAMPLE = 20_000
-"""Approximate number of entries that an error is measured at."""
+"""Approximate number of entries at which an error is measured."""
 
 
 def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, float]:
-    """Return the mean error of an estimate, and that of the mean value; nan without positive weights."""
+    """Return the weighted mean absolute errors of an estimate and of a constant, the weighted mean of y.
+
+    Both are nan if no weight is positive.
+    """
     at = weights > 0
     values, errors, counted = (tensor[at].cpu().double() for tensor in (y, (y - expected).abs(), weights))
-    total = float(counted.sum())  # on the CPU: Apple's GPUs have no float64
+    total = float(counted.sum())  # on the CPU because Apple GPUs do not support float64
     if total == 0:
         return math.nan, math.nan
     apart = (values - (counted * values).sum() / total).abs()
@@ -26,15 +29,15 @@ def mean_errors(y: Tensor, expected: Tensor, weights: Tensor) -> tuple[float, fl
 
 
 def trimmed_error(y: Tensor, expected: Tensor, at: Tensor, share: float) -> float:
-    """Return the mean of the least errors of an estimate; nan without entries.
+    """Return the trimmed mean absolute error of an estimate; nan without entries.
 
-    It compares two estimates without a support, which would favour the estimate that it was found with.
+    Use it to compare two estimates without a support. A support would favour the estimate from which it was computed.
 
     Args:
-        y: the observation.
-        expected: the estimate.
-        at: bool, the entries.
-        share: of them, those with the least errors, in [0, 1].
+        y: observation, ``(*m)``.
+        expected: estimate, ``(*m)``.
+        at: bool, the entries to evaluate, ``(*m)``.
+        share: fraction of these entries to average, those with the smallest errors, in [0, 1].
     """
     errors = ascending((y - expected).abs()[at].cpu().double())
     if errors.numel() == 0:
@@ -43,6 +46,9 @@ def trimmed_error(y: Tensor, expected: Tensor, at: Tensor, share: float) -> floa
 
 
 def sample_of(clean: Tensor, certain: float) -> Tensor:
-    """Draw entries that are clean with more than a probability, with a fixed seed: bool ``(*m)``."""
+    """Return a random sample of the entries whose probability of being clean is above ``certain``; bool, ``(*m)``.
+
+    The seed is fixed. The sample is taken from about :data:`SAMPLE` drawn entries.
+    """
     drawn = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     return (drawn < SAMPLE / clean.numel()).to(clean.device) & (clean > certain)

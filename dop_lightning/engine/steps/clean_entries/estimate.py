@@ -1,4 +1,4 @@
-"""Probability that an entry is clean, from an observation and an estimate of it.
+"""Probability that an entry is clean, given an observation and an estimate of it.
 
 Shapes: ``*m`` one observation, C×H×W for an image.
 """
@@ -29,27 +29,27 @@ from dop_lightning.engine.steps.clean_entries.values import (
 )
 
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-"""Boundaries of the classes of activity, as shares of the entries with less activity."""
+"""Boundaries of the activity classes, as quantile levels."""
 
 LEAST_SHARE = 1e-5
-"""Lower bound of the share of corrupted entries; clean ones are at least 2 %."""
+"""Lower bound on the fraction of corrupted entries. The upper bound is 98 %."""
 
 APART = 0.08
-"""Beyond this distance, in scales of the observation, an entry is compared with its companions."""
+"""Distance from the estimate, in scales of the observation, above which entries are compared with their companions."""
 
 DIVERSE = (0.1, 0.4)
-"""Shares of values that few outliers have, between which the weight of companions grows from 0 to 1. Companions
-identify outliers that can have any value, such as random ones. Outliers of few values, such as dead and hot pixels,
-resemble each other if there are many, and are identified by their values."""
+"""Fractions of outliers with rare values between which the weight of companions increases from 0 to 1. Companions
+identify outliers of arbitrary value, such as uniform random ones. Outliers of few values, such as dead and hot pixels,
+are similar to each other if they are frequent, and are identified by their values instead."""
 
 SELDOM = 0.1
-"""Factor of the uniform share of q if outliers have a few values."""
+"""Lower bound on the factor that reduces the uniform component of q if outliers have few values."""
 
 ROUNDS = 3
-"""Number of estimates of the densities of the values, each from the far entries as judged by the one before."""
+"""Number of estimates of the value densities. Each uses the far entries as classified by the previous fit."""
 
 OF_ALL = 20.0
-"""Pseudocount of the share of outliers among all entries, beside the held-out ones."""
+"""Pseudocount with which the fraction of outliers among all entries is added to that of the held-out entries."""
 
 
 def clean_probability(
@@ -62,30 +62,31 @@ def clean_probability(
     sign: Sign = "auto",
     calibrated: bool = False,
 ) -> Tensor:
-    r"""Return ``P(clean | y, x̂)``, by the mixture of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
+    r"""Return ``P(clean | y, x̂)`` under the mixture model of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
-    The share of the corruption, the values of the outliers and the error of the estimate are fitted, the error to the
-    entries that were held out from the fit of the estimate. Entries far from their estimate need not be outliers:
-    :mod:`~dop_lightning.engine.steps.clean_entries.places` estimates how many are.
+    The fraction of outliers, the distribution of their values and the error of the estimate are fitted. The error is
+    fitted to the entries that were held out when the estimate was fitted. Entries far from their estimate need not be
+    outliers; :mod:`~dop_lightning.engine.steps.clean_entries.places` estimates the fraction of outliers among them.
 
     Args:
-        y: the observation, ``(*m)``, finite.
-        estimate: x̂, the observation without corruption, ``(*m)``.
-        held_out: bool ``(*m)``, entries that the estimate was not fitted to, whole pixels with ``per_pixel``. If there
-            are none, all entries are used.
-        scale: of the observation: the width of the range of its values, above 0.
-        observed: bool ``(*m)``; ``None`` for all. Others have probability 0.
-        per_pixel: whether the channels of a pixel are corrupted together, for images. The observed ones decide.
-        sign: sign of the outliers; entries on the other side of the estimate are clean. ``auto`` is both.
-        calibrated: whether to refine w for outliers of random values by
+        y: observation, ``(*m)``, finite.
+        estimate: x̂, estimate of the uncorrupted observation, ``(*m)``.
+        held_out: bool ``(*m)``, entries to which the estimate was not fitted. With ``per_pixel``, all channels of a
+            pixel must be equal. If no entry is held out, all entries are used.
+        scale: scale of the observation (width of the range of its values), positive.
+        observed: bool ``(*m)``; ``None`` if all entries are observed. Unobserved entries have probability 0.
+        per_pixel: whether the channels of a pixel are corrupted together (images only). The probability of a pixel is
+            computed from its observed channels.
+        sign: sign of the outliers. Entries on the other side of the estimate are clean. ``auto`` allows both signs.
+        calibrated: whether to refine the probability for outliers of random values with
             :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability`, which is more accurate
-            and takes longer.
+            but slower.
 
     Returns:
         ``(*m)``, in [0, 1].
 
     Raises:
-        ValueError: parts of pixels are held out.
+        ValueError: ``per_pixel`` is set and ``held_out`` differs between the channels of a pixel.
 
     >>> truth = torch.linspace(0.2, 0.8, 64).expand(1, 64, 64)
     >>> noise = 0.02 * torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -108,18 +109,18 @@ def clean_and_diversity(
     sign: Sign = "auto",
     calibrated: bool = False,
 ) -> tuple[Tensor, float]:
-    """Return the same as :func:`clean_probability`, and the diversity of the values of outliers, in [0, 1].
+    """Return the result of :func:`clean_probability` and the diversity of the values of outliers, in [0, 1].
 
-    The latter is 0 for outliers of a few values, and 1 for random ones, see :data:`DIVERSE`.
+    The diversity is 0 for outliers of few values and 1 for outliers of random values, see :data:`DIVERSE`.
     """
-    gaps = per_pixel and observed is not None  # some pixels may be observed in part
+    gaps = per_pixel and observed is not None  # pixels may have unobserved channels
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     order = _Order.of(observed, y.shape[0] if per_pixel else 1)
     if not bool(observed.any()):
         return torch.zeros_like(y), 0.0
     apart = order.line(held_out)
     if bool((apart.view(-1, order.groups) != apart.view(-1, order.groups)[:, :1]).any()):
-        raise ValueError("held_out must be of whole pixels with per_pixel, got some whose channels differ")
+        raise ValueError("`held_out` must be equal in all channels of a pixel with `per_pixel`, but channels differ.")
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
     possible = of_sign(y - estimate, sign)
@@ -165,12 +166,12 @@ def clean_and_diversity(
 
 @dataclass(frozen=True)
 class _Order:
-    """Entries of an observation in one dimension; with groups, those of a group are consecutive.
+    """Flattening of an observation in which the entries of a group are consecutive.
 
     Attributes:
-        shape: of the observation.
-        groups: entries of a group: 1, or the channels.
-        taken: bool, one dimension: the entries of groups with at least one observed entry; ``None`` for all.
+        shape: shape of the observation.
+        groups: number of entries per group: 1, or the number of channels.
+        taken: bool, 1-D, entries of groups with at least one observed entry; ``None`` if these are all entries.
     """
 
     shape: torch.Size
@@ -184,12 +185,12 @@ class _Order:
         return everything if bool(some.all()) else cls(observed.shape, groups, some.expand(-1, groups).reshape(-1))
 
     def line(self, values: Tensor) -> Tensor:
-        """Return the taken entries, one dimension."""
+        """Return the taken entries as a 1-D tensor."""
         ordered = (values.movedim(0, -1) if self.groups > 1 else values).reshape(-1)
         return ordered if self.taken is None else ordered[self.taken]
 
     def back(self, values: Tensor) -> Tensor:
-        """Return them in the shape of the observation, 0 elsewhere."""
+        """Invert :meth:`line`: return 1-D values in the shape of the observation, 0 at entries not taken."""
         whole = values
         if self.taken is not None:
             whole = values.new_zeros(self.taken.shape)
@@ -213,10 +214,7 @@ def _clean(
     doubt: float,
     company: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> tuple[Tensor, float]:
-    """Return the same in one dimension, alternating between the densities of values and the mixture.
-
-    The second result is the diversity of the values of outliers.
-    """
+    """Compute :func:`clean_and_diversity` on 1-D tensors, alternating between the value densities and the mixture."""
     residual, volume = estimate - y, torch.zeros_like(y)
     if groups > 1:
         residual, volume = _decorrelated(residual, 1 - outlying, far, seen, LEAST_SCALE * scale, groups)
@@ -226,7 +224,7 @@ def _clean(
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
     scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
     uniform = UNIFORM
-    if doubt == 0:  # places are not asked
+    if doubt == 0:  # evidence from places is not used
         others = other_values(bins, outlying)
         outlying = outlying * others
         uniform *= float(others.min().clamp_min(SELDOM))
@@ -251,7 +249,7 @@ def _clean(
         fitted = begun.refit(entries.of(apart), LEAST_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
-        if doubt == 0 and diverse == 0:  # all far entries are outliers, whatever is fitted
+        if doubt == 0 and diverse == 0:  # far entries keep their classification, so another round changes nothing
             break
         if doubt > 0:
             outlying = (1 - clean) * far
@@ -261,7 +259,7 @@ def _clean(
 def _decorrelated(
     residual: Tensor, clean: Tensor, far: Tensor, seen: Tensor | None, least: float, groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the decorrelated residuals, and the share of each entry in the logarithm of the change of volume."""
+    """Return the decorrelated residuals, and the log-determinant divided evenly among the observed entries."""
     rows = residual.view(-1, groups)
     there = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
     probable = (clean * ~far).view(-1, groups).prod(dim=1) * there.all(dim=1)
@@ -271,7 +269,7 @@ def _decorrelated(
 
 
 def _diversity(alone: Tensor, outlying: Tensor) -> float:
-    """Return the diversity of the values of outliers, in [0, 1], see :data:`DIVERSE`."""
+    """Return the diversity of outlier values, in [0, 1], see :data:`DIVERSE`."""
     low, high = DIVERSE
     share = float((alone * outlying).sum() / outlying.sum().clamp_min(1e-12))
     return min(1.0, max(0.0, (share - low) / (high - low)))
@@ -283,7 +281,7 @@ def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
 
 
 def _share(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
-    """Return the share of outliers, mainly from held-out entries: the estimate may have followed the others."""
+    """Return the fraction of outliers, mainly from held-out entries. The estimate may have fitted other outliers."""
     everywhere = outlying.mean()
     held_out = (outlying[apart].sum() + OF_ALL * everywhere) / (apart.sum() + OF_ALL)
     return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(LEAST_SHARE, 0.98)

@@ -1,4 +1,4 @@
-"""What is known of the corruption of a problem before any fit: damage, flat borders, first look and first support.
+"""Initial estimate of the corruption of a problem before any fit: damage, flat borders, first look and first support.
 
 Shapes: ``*m`` one observation, C×H×W for an image.
 """
@@ -24,11 +24,11 @@ class Initial(NamedTuple):
     """Result of :func:`initial`.
 
     Attributes:
-        look: the first look, at the entries of ``mask``; others have probability 0.
-        mask: bool, the observed entries without structured damage.
-        damaged: bool, structured damage and flat border lines.
-        border: value of flat border lines; NaN elsewhere.
-        undamaged: bool, observed entries that are known to be clean, if any.
+        look: first look at the entries of ``mask``; other entries have probability 0 of being clean.
+        mask: bool, observed entries outside of ``damaged``.
+        damaged: bool, entries of structured damage and flat border lines.
+        border: values of flat border lines; NaN elsewhere.
+        undamaged: bool, observed entries known to be clean; ``None`` if none are specified.
     """
 
     look: FirstLook
@@ -39,7 +39,7 @@ class Initial(NamedTuple):
 
     @property
     def flat(self) -> Tensor:
-        """Entries of flat border lines, bool."""
+        """Entries of flat border lines; bool."""
         return self.border.isfinite()
 
 
@@ -49,11 +49,12 @@ def initial(
     """Detect structured damage and flat borders, and take the first look at the other entries.
 
     Args:
-        problem: whose entries are entries of the signal.
+        problem: a problem that observes entries of the signal directly.
         damage: see :func:`~dop_lightning.engine.steps.clean_entries.structured_damage`.
         per_pixel: whether the channels of a pixel are corrupted together.
-        sign: of the outliers.
-        y: its observation on the device to work on; by default where it is.
+        sign: sign of the outliers.
+        y: the observation of ``problem``, on the device to use. By default, the observation is used on its current
+            device.
     """
     y = problem.observation if y is None else y
     border, undamaged = border_of(problem, damage).to(y.device), known_undamaged(problem)
@@ -76,21 +77,23 @@ def initial_support(
     sign: Sign = "auto",
     poll: Callable[[], None] | None = None,
 ) -> FirstSupport:
-    """Estimate which entries of an image are clean: those of the first look if it decides or is better.
+    """Estimate which entries of an image are clean.
 
-    Recurring patterns are evidence for both (:func:`~dop_lightning.engine.steps.clean_entries.with_recurrence`).
+    The result is the first look if it is decisive or better than the first support; otherwise it is the first support.
+    Both include evidence from recurring patterns
+    (:func:`~dop_lightning.engine.steps.clean_entries.with_recurrence`).
 
     Args:
-        found: by :func:`initial`.
-        y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        per: whether the channels of a pixel are corrupted together; ``auto`` estimates it, see
+        found: result of :func:`initial`.
+        y: observation, ``(C, H, W)``.
+        scale: scale of the observation, positive.
+        per: whether the channels of a pixel are corrupted together. ``auto`` estimates it, see
             :func:`~dop_lightning.engine.steps.clean_entries.first_support`.
-        sign: of the outliers.
-        poll: called between the steps; an exception that it raises ends the work.
+        sign: sign of the outliers.
+        poll: function called between the steps. To cancel, raise an exception in it.
 
     Returns:
-        The support, without an estimate if it is that of the first look.
+        The support. It has no estimate if the first look is used.
     """
     look = found.look.clean
     if found.look.decides:

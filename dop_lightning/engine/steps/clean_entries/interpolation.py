@@ -1,9 +1,9 @@
-"""Interpolate an image from its clean entries: a local mean, and kriging of what it misses.
+"""Interpolate an image from its clean entries with a local mean and kriging of the residuals.
 
-Kriging around a mean over many pixels is the best linear prediction of an entry from those around it in its own channel
-and in the others. Values are alike along an edge and not across it, so classes of pixels by the edges around them
-(:mod:`~dop_lightning.engine.steps.clean_entries.orientation`), found in a first interpolation, have covariances of
-their own.
+Kriging around a mean over many pixels is the best linear prediction of an entry from the surrounding entries in all
+channels. Values vary slowly along an edge and quickly across it. Pixels are therefore classified by the edges around
+them in a first interpolation (:mod:`~dop_lightning.engine.steps.clean_entries.orientation`), and the covariances are
+estimated per class.
 
 Shapes: C×H×W, an image.
 """
@@ -16,26 +16,29 @@ from dop_lightning.engine.steps.clean_entries.kriging import kriged
 from dop_lightning.engine.steps.clean_entries.orientation import orientation
 
 MEAN = SCALES[4:]
-"""σ of the local mean in pixels. A narrower mean follows the entries that it leaves out less than others, which spoils
-the covariances."""
+"""Scales σ of the local mean in pixels. A narrower mean fits the entry that it leaves out less closely than other
+entries, which biases the covariances."""
 
 FEW = (0.01, 0.01)
-"""Share of clean weight from which the local mean has its first scale: if it varied between neighbours, so would their
-residuals."""
+"""Minimum clean weight to accept the first scale of the local mean, and a later scale. The values are small, so nearly
+all pixels use the first scale: if the scale varied between neighbours, so would the residuals."""
 
 CLASSIFIED = 64 * 64
-"""Least pixels of an image with classes, which has at most three channels."""
+"""Minimum number of pixels for the classification of pixels. It also requires at most three channels."""
 
 
 def interpolate(y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None) -> Tensor:
-    """Predict the entries of an image, each without itself, from the clean entries around it.
+    """Predict each entry of an image from the clean entries around it, without using its own value.
 
     Args:
-        y: the observation, ``(C, H, W)``; ignored where nothing is clean.
-        clean: w, in [0, 1], the same shape.
-        at: bool, ``(C, H, W)``, the entries to predict; by default all. Others have the local mean.
-        first: an estimate of the entries that are not clean, from which the classes of pixels are found; by default
-            an interpolation without classes.
+        y: observation, ``(C, H, W)``. Values with ``clean`` equal to 0 are ignored.
+        clean: w, probability that each entry is clean, ``(C, H, W)``, in [0, 1].
+        at: bool, ``(C, H, W)``, the entries to predict; all by default. Other entries are set to the local mean.
+        first: estimate of the corrupted entries, used to classify the pixels, ``(C, H, W)``. By default, an
+            interpolation without classes.
+
+    Returns:
+        The prediction, ``(C, H, W)``.
 
     >>> y = torch.linspace(0, 1, 64).expand(1, 32, 64).clone()
     >>> clean = torch.ones_like(y)

@@ -137,7 +137,7 @@ def test_parts_of_pixels_cannot_be_held_out() -> None:
     y = picture()
     held_out = ~everything(y)
     held_out[0, 3, 3] = True
-    with pytest.raises(ValueError, match="held_out must be of whole pixels with per_pixel"):
+    with pytest.raises(ValueError, match="`held_out` must be equal in all channels of a pixel"):
         clean_probability(y, y, held_out, per_pixel=True)
 
 

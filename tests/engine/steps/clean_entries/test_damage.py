@@ -126,5 +126,5 @@ def test_auto_suggests_scratches_once_and_not_for_a_clean_photograph(recwarn: py
     damage_of(Problem("clean", image, data_range=1.0), "auto")
     assert not recwarn
     y = Problem("scratched", eight_bits(Scratches(0.04, 1.0), image, seed=1), data_range=1.0)
-    with pytest.warns(UserWarning, match="scratched is likely to have scratches: pass --damage scratches, "):
+    with pytest.warns(UserWarning, match=r"scratched probably has scratches\. Pass --damage scratches "):
         damage_of(y, "auto")

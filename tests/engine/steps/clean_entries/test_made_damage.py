@@ -126,7 +126,7 @@ def test_hardly_any_dust_in_photographs_and_nothing_is_suggested(name: str) -> N
 )
 def test_the_option_is_suggested(kind: str, search: Search, noise: Noise, marked: Noise, least: float) -> None:
     y, _ = corrupted(noise, marked, photograph())
-    with pytest.warns(UserWarning, match=rf"is likely to have {kind}: pass --damage {kind}, in Python damage='{kind}'"):
+    with pytest.warns(UserWarning, match=rf"probably has {kind}\. Pass --damage {kind} \(in Python: damage='{kind}'"):
         damage_of(Problem("photo", y, data_range=1.0), "auto")
 
 
