@@ -24,7 +24,7 @@ from dop_lightning.runs.folder import RunFolder
 
 MOST_PROBLEMS = 3
 
-IN_USE = "another process is (at work|using|working)"
+IN_USE = "another process is (using|working)"
 """Messages of a start that finds the folder in use."""
 
 NOT_DAMAGED = ("events.out", "lock")
@@ -184,7 +184,7 @@ class RunFolderMachine(RuleBasedStateMachine):
                 assert not (odd := changes(before, snapshot(self.run))), odd
                 self.level = level
             else:
-                self._check(second, None, may_be_refused=f"{IN_USE}|is at work|missing")
+                self._check(second, None, may_be_refused=f"{IN_USE}|missing")
             first.send(signal.SIGKILL if kill else signal.SIGCONT)
             ended = first.wait()
             if kill:

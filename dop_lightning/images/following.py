@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import ClassVar
 
 from dop_lightning.images.pictures import Picture
-from dop_lightning.images.progress import Tell
+from dop_lightning.images.progress import Report
 
 
 class Follower:
@@ -53,22 +53,22 @@ def follower() -> Follower | None:
 
 
 @contextmanager
-def followed(stop: Callable[[], bool], tell: Tell, total: int) -> Iterator[tuple[Callable[[], bool], Tell]]:
+def followed(stop: Callable[[], bool], report: Report, total: int) -> Iterator[tuple[Callable[[], bool], Report]]:
     """Pass progress to the follower of the current thread as well, and stop if it requests that.
 
     Args:
         stop: returns whether to stop for another reason.
-        tell: called with the number of iterations done, and scores.
+        report: called with the number of iterations done, and scores.
         total: iterations of all images and tiles.
     """
     found = follower()
     if found is None:
-        yield stop, tell
+        yield stop, report
         return
     found.begin(total)
 
-    def tell_both(done: int, scores: Mapping[str, float]) -> None:
-        tell(done, scores)
+    def report_both(done: int, scores: Mapping[str, float]) -> None:
+        report(done, scores)
         found.advance(done, scores)
 
-    yield lambda: stop() or found.stop(), tell_both
+    yield lambda: stop() or found.stop(), report_both

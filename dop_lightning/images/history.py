@@ -6,7 +6,7 @@ from dop_lightning.engine.look import Ending, Look
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
-from dop_lightning.images.progress import Tell
+from dop_lightning.images.progress import Report
 
 EVERY = 50
 """Iterations between two entries of a history: an evaluation takes less than half an iteration."""
@@ -23,23 +23,23 @@ class HistoryListener(Listener):
 
     Args:
         maximum: maximum number of iterations per image.
-        tell: called with the number of iterations that are done or no longer needed, and the latest scores.
+        report: called with the number of iterations that are done or no longer needed, and the latest scores.
 
     Attributes:
         curves: scores of each problem by iteration, by name.
         outcomes: outcomes of finished problems, by name.
     """
 
-    def __init__(self, maximum: int, tell: Tell) -> None:
+    def __init__(self, maximum: int, report: Report) -> None:
         self.curves: dict[str, Curve] = {}
         self.outcomes: dict[str, Outcome] = {}
         self._maximum = maximum
-        self._tell = tell
+        self._report = report
 
     def on_block(self, run: Run, state: State, iterations: int) -> None:
         """Advance the progress bar."""
         curve = self.curves.get(state.problems.names[0], {})
-        self._tell(iterations, next(reversed(curve.values()), {}))
+        self._report(iterations, next(reversed(curve.values()), {}))
 
     def on_evaluation(self, run: Run, look: Look) -> None:
         """Record the scores."""
@@ -56,7 +56,7 @@ class HistoryListener(Listener):
                 return
         self._note(ending)
         done_away = 0 if "interrupted" in ending.ends.values() else self._maximum - ending.state.iteration
-        self._tell(done_away, ending.scores[next(iter(ending.ends))])
+        self._report(done_away, ending.scores[next(iter(ending.ends))])
         for outcome in ending.outcomes(ending.scores):
             self.outcomes[outcome.problem.name] = outcome
 

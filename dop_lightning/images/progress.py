@@ -10,12 +10,12 @@ from dop_lightning.foundation.quiet import quiet
 SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
 """Formats of scores by tag; the first available score is shown."""
 
-Tell = Callable[[int, Mapping[str, float]], None]
+Report = Callable[[int, Mapping[str, float]], None]
 """Callback that receives the number of iterations done, and scores."""
 
 
 @contextmanager
-def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
+def progress_bar(wanted: bool | None, total: int) -> Iterator[Report]:
     """Show a progress bar if requested, and yield the function that advances it.
 
     Args:
@@ -29,13 +29,13 @@ def progress_bar(wanted: bool | None, total: int) -> Iterator[Tell]:
         from tqdm.auto import tqdm
     with tqdm(total=total, unit="it") as bar:
 
-        def tell(done: int, scores: Mapping[str, float]) -> None:
+        def report(done: int, scores: Mapping[str, float]) -> None:
             tag = next((tag for tag in SHOWN if tag in scores), None)
             if tag is not None:
                 bar.set_postfix_str(SHOWN[tag].format(scores[tag]), refresh=False)
             bar.update(done)
 
-        yield tell
+        yield report
 
 
 def in_notebook() -> bool:

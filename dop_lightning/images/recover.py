@@ -22,7 +22,7 @@ from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
 from dop_lightning.images.live_widget import live_widget
 from dop_lightning.images.presets import PRESETS, Per, Precision
-from dop_lightning.images.progress import Tell, progress_bar
+from dop_lightning.images.progress import Report, progress_bar
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
 from dop_lightning.images.settings import Settings
@@ -177,15 +177,15 @@ def recover_image(
         return close(chunked.recover_chunks(values, axis, seed, limits, recover, **masks))
     layout = _layout(values, axis)
     if layout is not None and layout.stack:
-        with _work(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, tell):
-            result: Any = recover_stack(values, layout, settings, stop, tell, **masks, truth=truth, stacklevel=2)
+        with _work(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, report):
+            result: Any = recover_stack(values, layout, settings, stop, report, **masks, truth=truth, stacklevel=2)
         if result is None:
             raise KeyboardInterrupt
         return close(result)
     given = image_object(values, axis="auto" if layout is None else layout.channel_axis)
     asked = request(given, settings, **masks, truth=truth)
-    with _work(progress, settings, [asked.loaded.format.size]) as (stop, tell):
-        (recovery,) = restore([asked], settings, stop, tell)
+    with _work(progress, settings, [asked.loaded.format.size]) as (stop, report):
+        (recovery,) = restore([asked], settings, stop, report)
     if recovery is None:
         raise KeyboardInterrupt
     warn(recovery, settings, stacklevel=2)
@@ -210,9 +210,9 @@ def _listed(
         asked.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
         closes.append(close)
     found: list[Recovery] = []
-    with _work(progress, settings, [each.loaded.format.size for each in asked]) as (stop, tell):
+    with _work(progress, settings, [each.loaded.format.size for each in asked]) as (stop, report):
         for group in _groups(asked):
-            for recovery in restore(group, settings, stop, tell):
+            for recovery in restore(group, settings, stop, report):
                 if recovery is None:
                     raise KeyboardInterrupt
                 warn(recovery, settings, stacklevel=3)
@@ -265,7 +265,7 @@ def _either(missing: Any, masked: Any) -> Any:
 @contextmanager
 def _work(
     progress: bool | None, settings: Settings, sizes: Sequence[tuple[int, int]]
-) -> Iterator[tuple[Callable[[], bool], Tell]]:
+) -> Iterator[tuple[Callable[[], bool], Report]]:
     """Handle Ctrl-C, and show progress."""
     parts = 0
     for size, count in Counter(sizes).items():
@@ -276,6 +276,6 @@ def _work(
         first_interrupt() as interrupted,
         live_widget(progress) as is_live,
         progress_bar(False if is_live else progress, total) as bar,
-        followed(interrupted, bar, total) as (stop, tell),
+        followed(interrupted, bar, total) as (stop, report),
     ):
-        yield stop, tell
+        yield stop, report

@@ -33,7 +33,7 @@ from dop_lightning.images.live_pictures import LivePictures
 from dop_lightning.images.measured import as_measured
 from dop_lightning.images.mosaics import combine
 from dop_lightning.images.presets import TAU
-from dop_lightning.images.progress import Tell
+from dop_lightning.images.progress import Report
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.settings import Settings
 from dop_lightning.images.tiles import cut
@@ -126,7 +126,7 @@ def inverted(raster: Raster) -> Raster:
 
 
 def restore(
-    requests: Sequence[Request], settings: Settings, stop: Callable[[], bool], tell: Tell
+    requests: Sequence[Request], settings: Settings, stop: Callable[[], bool], report: Report
 ) -> list[Recovery | None]:
     """Restore images; ``None`` for images that were interrupted before they started.
 
@@ -134,13 +134,13 @@ def restore(
         requests: the images, with distinct names.
         settings: settings of the recovery.
         stop: returns whether to stop after the block in progress.
-        tell: called with the number of iterations done, and scores.
+        report: called with the number of iterations done, and scores.
 
     Raises:
         OutOfMemoryError: less memory was available than expected.
         ValueError: an image does not fit in memory.
     """
-    found = recover_problems([each.problem for each in requests], settings, stop, tell)
+    found = recover_problems([each.problem for each in requests], settings, stop, report)
     return [
         None if outcome is None else _recovery(each.given, each.loaded, outcome, history)
         for each, (outcome, history) in zip(requests, found, strict=True)
@@ -148,7 +148,7 @@ def restore(
 
 
 def recover_problems(
-    problems: Sequence[Problem], settings: Settings, stop: Callable[[], bool], tell: Tell
+    problems: Sequence[Problem], settings: Settings, stop: Callable[[], bool], report: Report
 ) -> list[tuple[Outcome | None, History]]:
     """Recover images in batches of one, and return their outcomes and histories.
 
@@ -159,7 +159,7 @@ def recover_problems(
         problems: images ``(C, H, W)`` with distinct names.
         settings: settings of the recovery.
         stop: returns whether to stop after the block in progress.
-        tell: called with the number of iterations done, and scores.
+        report: called with the number of iterations done, and scores.
 
     Raises:
         OutOfMemoryError: less memory was available than expected.
@@ -172,7 +172,7 @@ def recover_problems(
         for each, mosaic in zip(problems, mosaics, strict=True)
     ]
     pieces = [piece for each in parts for piece in each]
-    history = HistoryListener(settings.maximum, tell)
+    history = HistoryListener(settings.maximum, report)
     listeners: list[Listener] = [history]
     if (found := follower()) is not None and found.wants_pictures:
         listeners.append(LivePictures(problems, mosaics, found.show))

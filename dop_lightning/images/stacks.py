@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dop_lightning.images.image_objects import ImageObject, image_object
 from dop_lightning.images.layout import Layout
-from dop_lightning.images.progress import Tell
+from dop_lightning.images.progress import Report
 from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
 from dop_lightning.images.settings import Settings
@@ -32,7 +32,7 @@ def recover_stack(
     layout: Layout,
     settings: Settings,
     stop: Callable[[], bool],
-    tell: Tell,
+    report: Report,
     *,
     mask: Any = None,
     missing: Any = None,
@@ -47,7 +47,7 @@ def recover_stack(
         layout: axes of the stack.
         settings: settings of the recovery.
         stop: returns whether to stop after the block in progress.
-        tell: called with the number of iterations done, and scores.
+        report: called with the number of iterations done, and scores.
         mask: true where a value was observed; with the shape of the stack, with or without channels, or of one image.
         missing: true where a value is missing; with the same shapes as ``mask``.
         undamaged: true where a value is known to be undamaged; with the same shapes as ``mask``.
@@ -67,7 +67,7 @@ def recover_stack(
             found = [(position, None) for position in group]
         else:
             asked = [_request(stack, layout, at, settings, others) for at in group]
-            found = list(zip(group, restore(asked, settings, stop, tell), strict=True))
+            found = list(zip(group, restore(asked, settings, stop, report), strict=True))
         for position, recovery in found:
             begun = begun or recovery is not None
             result.take(position, recovery)

@@ -123,8 +123,8 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
             self._problem(k, one, how, seed)
             for k, (one, how, seed) in enumerate(zip(single, measured, self._seeds(len(y)), strict=True))
         ]
-        with progress_bar(self.verbose, settings.maximum * len(problems)) as tell:
-            found = recover_problems(problems, settings, lambda: False, tell)
+        with progress_bar(self.verbose, settings.maximum * len(problems)) as report:
+            found = recover_problems(problems, settings, lambda: False, report)
         self.outcomes = [outcome for outcome, _ in found if outcome is not None]  # never interrupted
         low, high = settings.value_range or (0.0, 1.0)
         recovered = torch.stack([outcome.signal for outcome in self.outcomes])

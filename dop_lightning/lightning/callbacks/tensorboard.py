@@ -91,10 +91,10 @@ class ProblemTensorBoard(RecoveryCallback):
             self._pictures(problem, {"observation": observed(problem)}, 0)
 
     def _require_same(self, run: Path, folder: Path) -> None:
-        """Check that the run was not moved while a file was opened: TensorBoard makes folders that are missing anew.
+        """Check that the run was not moved while a file was opened, since TensorBoard creates missing folders.
 
         Raises:
-            FileNotFoundError: it was; what was made anew is removed.
+            FileNotFoundError: the run was moved; files and folders that TensorBoard created are removed.
         """
         try:
             held_above(folder.absolute())
@@ -102,7 +102,7 @@ class ProblemTensorBoard(RecoveryCallback):
             for file in folder.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
                 file.unlink(missing_ok=True)
             for made in (folder, run):
-                with suppress(OSError):  # not empty: another run is there now
+                with suppress(OSError):  # not empty: the folder belongs to another run
                     made.rmdir()
             raise
 

@@ -125,7 +125,7 @@ class _Process:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended by an error of its own before it was sent a point."""
+        """Whether the process exited with an error before a point was sent to it."""
         return not self._has_worked and self._process.wait() > 0
 
     def end(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether the channels of a pixel are corrupted together.
+"""Detect whether the channels of a pixel are corrupted together.
 
 Shapes: C×H×W, an image.
 """
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 Per = Literal["auto", "entry", "pixel"]
-"""What is corrupted: each channel of a pixel independently, or the whole pixel; ``auto`` is estimated."""
+"""Unit of corruption: each channel of a pixel independently, or the whole pixel; ``auto`` estimates it."""
 
 TOGETHER = 0.3
-"""Correlation of the outliers of two channels above which pixels are corrupted as a whole. With random values it is at
-most 0.1 if channels are corrupted independently. If 70 % of the pixels are, it is at least 0.38, and larger for
-fewer."""
+"""Correlation of the outliers of two channels above which pixels count as corrupted as a whole. For random values the
+correlation is at most 0.1 if channels are corrupted independently. If 70 % of the pixels are corrupted as a whole, it
+is at least 0.38, and larger for fewer pixels."""
 
 
 def are_joint(clean: Tensor, observed: Tensor | None = None) -> bool:
     """Return whether the channels of a pixel are corrupted together.
 
-    This is the case if the least correlation of ``1 − w`` between two channels is above :data:`TOGETHER`.
+    They are if the smallest correlation of ``1 − w`` between two channels is above :data:`TOGETHER`.
 
     Args:
-        clean: w, the probability that each entry is clean, found for each entry independently, ``(C, H, W)``.
+        clean: w, the probability that each entry is clean, estimated for each entry independently, ``(C, H, W)``.
         observed: bool, the same shape; ``None`` for all. Pixels with unobserved channels are ignored.
 
     >>> one, other = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)).round()

@@ -39,7 +39,7 @@ def leave_one_out(
         y: the observation, ``(C, H, W)``.
         clean: w, in [0, 1], the same shape.
         scales: σ in pixels, above 0, ascending.
-        enough: share W of clean weight at which the first scale, and a later one, is accepted.
+        enough: fraction W of clean weight above which the first scale, and any later one, is accepted.
 
     >>> y = torch.full((1, 8, 8), 0.5)
     >>> y[0, 4, 4] = 1.0
@@ -64,6 +64,6 @@ def leave_one_out(
 
 
 def regression(y: Tensor, clean: Tensor) -> Tensor:
-    """Return x̃ from the first scale of :data:`SMOOTHER` with the least error at clean entries, ``Σ w|y − x̃|/Σ w``."""
+    """Return x̃ for the first scale in :data:`SMOOTHER` that minimizes the clean-entry error, ``Σ w|y − x̃|/Σ w``."""
     tried = [leave_one_out(y, clean, SCALES[begin:]) for begin in SMOOTHER]
     return min(tried, key=lambda estimate: float((clean * (y - estimate).abs()).sum()))

@@ -1,4 +1,4 @@
-r"""Kriging: predict what an estimate misses at an entry from the residuals around it.
+r"""Kriging: predict the residual of an estimate at an entry from the residuals around it.
 
 An estimate x̂ of an image, a local mean or the output of a network, leaves residuals ``r = y − x̂`` that are correlated
 between neighbouring pixels and, more strongly, between the channels of a pixel. Simple kriging [Matheron, 1963] is the
@@ -8,17 +8,19 @@ and with A the second moments of the residuals in such windows,
     ``r̂_t = A_{tN} · (A_{NN} + νD)⁻¹ · r_N``,   D the diagonal of A_{NN}.
 
 The sum ``x̂ + r̂`` is known as regression kriging [Hengl et al., 2007]. A is estimated from all pairs of clean entries of
-the same image. An entry takes no part in its own prediction, so the error at clean entries is that at corrupted ones.
-A is the same for a window turned by 180°, which halves what must be estimated.
+the same image. The prediction of an entry does not use the entry, so the error at clean entries estimates the error at
+corrupted ones. A is assumed to be invariant under a rotation of the window by 180°, which halves the number of
+parameters.
 
-Each class of pixels may have its own A, see :mod:`dop_lightning.engine.steps.clean_entries.orientation`. With n pixels
-in class k, that of all pixels counts as :data:`PSEUDOCOUNT` further pixels, at the scale of the class:
+Each class of pixels may have a separate A, see :mod:`dop_lightning.engine.steps.clean_entries.orientation`. With n
+pixels in class k, A_k is shrunk toward the A of all pixels, which is scaled to the class and weighted as
+:data:`PSEUDOCOUNT` additional pixels:
 
     ``A_k ← (n·A_k + PSEUDOCOUNT·s_k·A) / (n + PSEUDOCOUNT)``,   ``s_k = tr A_k / tr A``.
 
-On a CPU the systems are solved by ``foundation/native/krige.cpp``, where there is a compiler.
+On a CPU, ``foundation/native/krige.cpp`` solves the systems if a compiler is available.
 
-Shapes: C×H×W, an image; N entries of a window; K classes of pixels; P entries that are predicted.
+Shapes: C×H×W, an image; N entries of a window; K classes of pixels; P predicted entries.
 """
 
 from collections.abc import Iterator
@@ -33,53 +35,54 @@ from dop_lightning.engine.steps.clean_entries.sorting import few_order
 from dop_lightning.foundation.native import library
 
 NUGGET = 0.01
-"""ν: the share of its variance that a residual has in common with no other."""
+"""ν: fraction of the variance of a residual that is uncorrelated with all others."""
 
 NEIGHBOURS = 20
-"""Most entries that predict one: those with the largest covariance among the clean ones of the window."""
+"""Maximum number of predictors of an entry: the clean entries of the window with the largest covariance."""
 
 LEAST = 0.01
-"""An entry of a smaller weight predicts nothing."""
+"""Minimum weight of an entry that is used as a predictor."""
 
 PSEUDOCOUNT = 1000.0
-"""Weight of the second moments of all pixels beside those of a class, in pixels."""
+"""Weight of the second moments of all pixels in those of a class, in pixels."""
 
 SMALLEST = 1e-6
-"""Least eigenvalue of A relative to the largest. Means over different pairs may give an indefinite A."""
+"""Lower bound of the eigenvalues of A relative to the largest. Averaging over different pairs can give an indefinite
+A."""
 
 STRIP = 3 << 14
-"""Entries of a strip of the image whose windows are in memory at a time."""
+"""Number of entries in a strip of the image. The windows of one strip are in memory at a time."""
 
 ENOUGH = 1 << 17
-"""Pixels from which second moments are estimated: of larger images, strips at equal distances."""
+"""Number of pixels used to estimate second moments; larger images are sampled in evenly spaced strips."""
 
 CACHED = 1 << 16
-"""Floats of the strips, with their weights, that are in the cache while their entries are predicted."""
+"""Number of floats in a strip and its weights, which must fit in the cache while its entries are predicted."""
 
 FEW_KEYS = 1 << 15
-"""Most pairs of a strip and a class."""
+"""Maximum number of pairs of a strip and a class."""
 
 TOGETHER = 3
-"""Channels whose entries are predicted together: the systems of more take too much memory."""
+"""Number of channels that are predicted together; the systems of more channels need too much memory."""
 
 CHUNK = 1 << 12
-"""Linear systems that are solved at a time without the compiled kernel."""
+"""Number of linear systems that are solved at a time without the compiled kernel."""
 
 
 def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
     """Predict residuals from those of the clean entries around them.
 
-    The window has 5×5 pixels, and 3×3 for more than three channels.
+    The window has 5×5 pixels, or 3×3 pixels for more than three channels.
 
     Args:
-        residual: r, ``(C, H, W)``; ignored where nothing is clean.
-        clean: probability of each entry that it is clean, ``(C, H, W)``. It weights the moments, and reduces the
-            correlation of an entry with its neighbours.
+        residual: r, ``(C, H, W)``; ignored where ``clean`` is 0.
+        clean: probability that each entry is clean, ``(C, H, W)``. It weights the moments, and reduces the correlation
+            of an entry with its neighbours.
         at: bool, ``(C, H, W)``, the entries to predict; by default all.
         kinds: int64, ``(H, W)``, the class of each pixel; by default one class.
 
     Returns:
-        r̂, ``(C, H, W)``, in units of r; 0 at other entries and where no clean entry is in the window.
+        r̂, ``(C, H, W)``, in units of r; 0 at entries that are not predicted or have no clean entry in their window.
 
     >>> stripes = torch.tensor([1.0, -1.0]).repeat(1, 16, 8)
     >>> clean = torch.ones_like(stripes)
@@ -106,13 +109,13 @@ def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tens
 
 
 def kriged(y: Tensor, estimate: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
-    """Return ``x̂ + r̂`` within the range of the clean entries, or of x̂ where that is larger: regression kriging.
+    """Return ``x̂ + r̂`` (regression kriging), clamped to the range of the clean entries, extended to include x̂.
 
     Args:
-        y: the observation, ``(C, H, W)``; ignored where nothing is clean.
+        y: the observation, ``(C, H, W)``; ignored where ``clean`` is 0.
         estimate: x̂, ``(C, H, W)``.
         clean: see :func:`krige`.
-        at: see :func:`krige`; elsewhere x̂ is returned.
+        at: see :func:`krige`; other entries keep x̂.
         kinds: see :func:`krige`.
     """
     known = clean > 0
@@ -124,20 +127,20 @@ def kriged(y: Tensor, estimate: Tensor, clean: Tensor, at: Tensor | None = None,
 
 
 def _bordered(residual: Tensor, clean: Tensor, radius: int) -> Tensor:
-    """``w∘r`` and w with a border of zeros, ``(2, C, H + 2R, W + 2R)``."""
+    """Return ``w∘r`` and w with a border of zeros, ``(2, C, H + 2R, W + 2R)``."""
     both = torch.stack([torch.where(clean > 0, clean * residual, 0), clean.to(residual.dtype)])
     return pad(both, [radius] * 4)
 
 
 def _strips(window: "_Window", kinds: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The windows of the pixels of each strip, ``(N, P)``, with their weights and the classes of their pixels."""
+    """Yield the windows of the pixels of each strip, ``(N, P)``, their weights, and the classes of the pixels."""
     for begin, end in _rows(window, kinds):
         values, weights = unfold(window.around[:, :, begin : end + window.side - 1], window.side)
         yield values, weights, kinds[begin:end].flatten()
 
 
 def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
-    """The first row of each strip from which second moments are estimated, and the row after its last one."""
+    """Yield the first row and the row after the last one of each strip that is used to estimate second moments."""
     height, width = kinds.shape
     rows = max(1, STRIP // (window.around.shape[1] * width))
     step = max(1, height * width // ENOUGH)
@@ -146,7 +149,10 @@ def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Sums of the products of all pairs in the windows of each class, and of their weights: ``(K, N, N)``, float64."""
+    """Return the sums of products over all pairs in the windows of each class, and of their weights, ``(K, N, N)``.
+
+    Both are float64.
+    """
     size = window.around.shape[1] * window.side**2
     kernels = window.kernels
     if kernels is not None:
@@ -169,14 +175,17 @@ def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor
 
 
 def _moments(window: "_Window", kinds: Tensor) -> Tensor:
-    """``A_k + νD``, ``(K, N, N)``: second moments of residuals in a window, positive definite; zeros without any."""
+    """Return ``A_k + νD``, the positive definite second moments of residuals in a window, ``(K, N, N)``.
+
+    They are 0 if no entry is clean or all residuals of clean entries are 0.
+    """
     side, number = window.side, int(kinds.max()) + 1
     products, pairs = _sums(window, kinds, number)
     size = products.shape[1]
     turned = torch.arange(size, device="cpu").view(-1, side**2).flip(1).flatten()
     products, pairs = (each + each[:, turned][:, :, turned] for each in (products, pairs))
     whole = products.sum(0) / pairs.sum(0).clamp_min(1)
-    if not float(whole.diagonal().sum()) > 0:  # nothing is clean, or the estimate is exact
+    if not float(whole.diagonal().sum()) > 0:  # no entry is clean, or the estimate is exact
         return window.around.new_zeros(number, size, size)
     moments = whole[None]
     if number > 1:
@@ -186,18 +195,18 @@ def _moments(window: "_Window", kinds: Tensor) -> Tensor:
         pooled = 2 * PSEUDOCOUNT * spread[:, None, None] * whole
         moments = (products + pooled) / (pairs + 2 * PSEUDOCOUNT)
     moments = _definite((moments + moments.mT) / 2)
-    moments = moments + moments[:, turned][:, :, turned]  # but for rounding, twice the same
+    moments = moments + moments[:, turned][:, :, turned]  # equal up to rounding
     moments = (moments + moments.mT) / 4
     return (moments + NUGGET * torch.diag_embed(moments.diagonal(dim1=1, dim2=2))).to(window.around)
 
 
 def _definite(moments: Tensor) -> Tensor:
-    """Raise the eigenvalues of symmetric matrices ``(K, N, N)`` to :data:`SMALLEST` of the largest."""
-    bound = moments.abs().sum(2).amax(1)  # no eigenvalue is larger
+    """Raise the eigenvalues of symmetric matrices ``(K, N, N)`` to at least :data:`SMALLEST` times the largest."""
+    bound = moments.abs().sum(2).amax(1)  # upper bound of the eigenvalues
     shift = (SMALLEST * bound).clamp_min(1e-30)
     _, failed = torch.linalg.cholesky_ex(moments - torch.diag_embed(shift[:, None].expand(moments.shape[:2])))
     few = failed.nonzero().squeeze(1)
-    if not len(few):  # decompositions take many times as long
+    if not len(few):  # avoids eigendecompositions, which are many times slower
         return moments
     eigenvalues, vectors = torch.linalg.eigh(moments[few])
     least = (SMALLEST * eigenvalues[:, -1:]).clamp_min(1e-30)
@@ -205,17 +214,17 @@ def _definite(moments: Tensor) -> Tensor:
 
 
 def _by_class(pixels: Tensor, kinds: Tensor, number: int) -> tuple[Tensor, ...]:
-    """Split pixels, indices into the flat image, by their class."""
+    """Split pixels, given as indices into the flat image, by class."""
     kind = kinds.flatten()[pixels]
     return pixels[few_order(kind, number)].split(torch.bincount(kind, minlength=number).tolist())
 
 
 class _Window(NamedTuple):
-    """An image, as its entries are predicted from.
+    """A padded image and the size of the prediction window.
 
     Attributes:
         around: ``w∘r`` and w with a border of zeros, ``(2, C, H + 2R, W + 2R)``.
-        side: 2R + 1.
+        side: side of the window, 2R + 1 pixels.
     """
 
     around: Tensor
@@ -226,13 +235,13 @@ class _Window(NamedTuple):
         return cls(_bordered(residual, clean, side // 2).contiguous(), side)
 
     def places(self, channel: Tensor | int, pixels: Tensor) -> Tensor:
-        """The positions of entries in :attr:`around`, flat; pixels are indices into the flat image."""
+        """Return the flat positions of entries in :attr:`around`; ``pixels`` are indices into the flat image."""
         _, height, width = self.around.shape[1:]
         row, column = pixels // (width - self.side + 1), pixels % (width - self.side + 1)
         return (channel * height + row + self.side // 2) * width + column + self.side // 2
 
     def offsets(self, channel: Tensor | int, entries: Tensor) -> Tensor:
-        """The positions of entries of the window relative to an entry of a channel that is predicted."""
+        """Return the flat positions of entries of the window relative to a predicted entry of ``channel``."""
         _, height, width = self.around.shape[1:]
         c, place = entries // self.side**2, entries % self.side**2
         down, right = place // self.side - self.side // 2, place % self.side - self.side // 2
@@ -240,11 +249,11 @@ class _Window(NamedTuple):
 
     @property
     def kernels(self) -> CDLL | None:
-        """The compiled kernels, if they can be used."""
+        """Compiled kernels, or ``None`` if they cannot be used."""
         return library() if self.around.device.type == "cpu" and self.around.dtype == torch.float32 else None
 
     def sums(self, kernels: CDLL, kinds: Tensor, rows: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return the same as :func:`_sums`, over some rows of the image."""
+        """Compute :func:`_sums` over some rows of the image by the compiled kernels."""
         width = kinds.shape[1]
         pixels = (rows[:, None] * width + torch.arange(width, device="cpu")).flatten()
         parts = _by_class(pixels, kinds, number)
@@ -267,11 +276,11 @@ class _Window(NamedTuple):
         return found[0], found[1]
 
     def predict(self, moments: Tensor, kinds: Tensor, entries: Tensor, first: int = 0) -> Tensor:
-        """Return r̂ of entries, ``(P,)``.
+        """Return r̂ of some entries, ``(P,)``.
 
         Args:
-            moments: of each class, ``(K, N, N)``.
-            kinds: the class of each pixel, ``(H, W)``.
+            moments: second moments of each class, ``(K, N, N)``.
+            kinds: class of each pixel, ``(H, W)``.
             entries: indices into the flat image ``(C, H, W)``, at least one, of at most :data:`TOGETHER` channels.
             first: the first of these channels.
         """
@@ -335,12 +344,12 @@ class _Window(NamedTuple):
 
 
 class _Systems(NamedTuple):
-    """What predicts the entries of each channel and class, ``(C·K, …)``, those with the largest covariance first.
+    """Predictors for each channel and class, ``(C·K, …)``, by decreasing covariance.
 
     Attributes:
-        offsets: of the entries of the window from the one that is predicted, int64, ``(C·K, N − 1)``.
-        moments: ``(C·K, N − 1, N − 1)``.
-        predictions: second moments with the entry that is predicted, ``(C·K, N − 1)``.
+        offsets: flat offsets of the predictors from the predicted entry, int64, ``(C·K, N − 1)``.
+        moments: second moments of the predictors, ``(C·K, N − 1, N − 1)``.
+        predictions: second moments of the predictors with the predicted entry, ``(C·K, N − 1)``.
     """
 
     offsets: Tensor
@@ -354,7 +363,7 @@ class _Systems(NamedTuple):
             target = c * area + area // 2
             covariances = moments[:, target].clone()
             strength = covariances.abs()
-            strength[:, target] = -1  # the last one, which is left out
+            strength[:, target] = -1  # the target comes last and is dropped
             near = strength.argsort(dim=1, descending=True, stable=True)[:, :-1]
             rows = moments.gather(1, near[:, :, None].expand(-1, -1, moments.shape[2]))
             chosen = rows.gather(2, near[:, None].expand(-1, near.shape[1], -1))

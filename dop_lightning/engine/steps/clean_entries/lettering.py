@@ -1,17 +1,17 @@
 r"""Printed text: date stamps, captions and watermarks, drawn over a photograph in one opaque colour.
 
-1. *Colour.* Strokes are thin: one of the top-hats ``y − open(y)`` and ``close(y) − y`` by a disk of 7 pixels is large
-   there in some channel. The most frequent colours of thin pixels are the candidates.
-2. *Core.* For a candidate c, the distance field ``d = max over channels |y − c|`` is 0 in the strokes. The core is
-   where ``d ≤ 2.5/255`` and ``close(d) > 0.15``: thin, and different from the background.
-3. *Letters.* The blended pixels at the edges of strokes join the pieces of the core to letters. Letters side by side,
-   of similar height, are a line of text if most of its pixels that are close to c are in the core: text has one
-   colour, to a grey level, while the thin things of a photograph are shaded. Once a line is found, others of its
-   colour need less.
-4. *Support.* The core, and the pixels connected with it that differ from the background, a normalized average of what
-   is further away: up to one pixel from the core, or three if there is an outline.
+1. *Colour.* Strokes are thin, so one of the top-hats ``y − open(y)`` and ``close(y) − y`` with a disk of 7 pixels is
+   large in some channel. The candidates are the most frequent colours of thin pixels.
+2. *Core.* For a candidate c, the distance field ``d = max over channels |y − c|`` is 0 in the strokes. The core
+   consists of the pixels with ``d ≤ 2.5/255`` and ``close(d) > 0.15``: they are thin and differ from the background.
+3. *Letters.* Blended pixels at the edges of strokes connect the pieces of the core into letters. Adjacent letters of
+   similar height form a line of text if most of its pixels close to c belong to the core: text has one colour, within
+   one grey level, while thin structures in a photograph are shaded. Once a line is found, weaker thresholds apply to
+   other lines of its colour.
+4. *Support.* The core, and the pixels connected to it that differ from the background, which is a normalized average of
+   the surroundings. The support extends one pixel from the core, or three if the text has an outline.
 
-Lines of text are horizontal, and letters are at most 30 pixels tall.
+Lines of text must be horizontal, and letters at most 30 pixels tall.
 
 Shapes: C×H×W, an image.
 """
@@ -25,68 +25,69 @@ from dop_lightning.engine.steps.clean_entries.components import Boxes, dilate, g
 from dop_lightning.engine.steps.clean_entries.curves import closed, disk, opened
 
 THIN = 0.15
-"""Contrast of a stroke, in scales of the observation."""
+"""Minimum contrast of a stroke, in scales of the observation."""
 
 SAME = 2.5 / 255
 """Tolerance of the colour, in scales of the observation."""
 
 CANDIDATES = 5
-"""Colours that are tried."""
+"""Maximum number of candidate colours."""
 
 LEAST = 40
-"""Pixels of one colour that are thin, of a candidate."""
+"""Minimum number of thin pixels of a candidate colour."""
 
 NEAR = 0.25
-"""Pixels whose d is below this share of the contrast are nearly of the colour."""
+"""A pixel is close to the colour if its d is at most this fraction of the contrast."""
 
 PURE, PURE_BESIDE, PURE_SMALL = 0.4, 0.25, 0.1
-"""Share of them that have the colour: in the first line of text, in others of the same colour, and in others of small
-letters, which are mostly blended."""
+"""Minimum fraction of the close pixels that have the colour: in the first line of text, in other lines of the same
+colour, and in other lines of small letters, which are mostly blended."""
 
 LEAST_OF_A_LINE = 25
-"""Pixels of the core of the first line."""
+"""Minimum number of core pixels in the first line."""
 
 SHORTEST, TALLEST = 5, 30
-"""Height of a letter, pixels."""
+"""Minimum and maximum height of a letter, pixels."""
 
 APART = 9
-"""Largest gap between two letters, pixels."""
+"""Maximum gap between two letters, pixels."""
 
 LETTERS = 4
-"""In the shortest line."""
+"""Minimum number of letters in the first line."""
 
 WIDE = 0.8
-"""Width of a letter, in shares of its height."""
+"""Typical width of a letter relative to its height."""
 
 ALIKE = 0.6
-"""Share of the pixels of a line in letters whose height is within a third of the median's."""
+"""Minimum fraction of the letters in a line that are aligned and whose height is within a third of the median."""
 
 DRAWN = 0.3
-"""Share of the two most frequent grey levels above which an image is a page or a screen."""
+"""Fraction of pixels with one of the two most frequent grey levels above which an image counts as a page or a
+screenshot."""
 
 EDGE = 0.06
-"""Least difference from the background of a pixel at the edge, in scales of the observation."""
+"""Minimum difference of an edge pixel from the background, in scales of the observation."""
 
 OUTLINE = 3
-"""Pixels from the core to the end of the outline."""
+"""Maximum width of an outline around the core, pixels."""
 
 OUTLINED = 0.12
-"""Share of the pixels beside the core that have the colour of the outline, if there is one."""
+"""Fraction of the pixels around the core that share one other colour above which the text has an outline."""
 
 BLUR = 2.5
-"""Standard deviation of the window that the background is averaged in, pixels."""
+"""Standard deviation of the window for averaging the background, pixels."""
 
 
 def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
     """Find the pixels of printed text, in all channels.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no text.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are. What is missing belongs to no text.
+        y: the observation, ``(C, H, W)``; no text is detected for any other number of dimensions.
+        scale: scale of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Unobserved entries are never text.
 
     Returns:
-        bool, the shape of ``y``.
+        bool, the shape of ``y``, true for text.
     """
     if y.dim() != 3 or min(y.shape[1:]) < 24:
         return torch.zeros_like(y, dtype=torch.bool)
@@ -102,13 +103,13 @@ def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) 
 
 
 def _most_frequent(y: Tensor, places: Tensor) -> float:
-    """The share of the two most frequent grey levels."""
+    """Return the fraction of entries with one of the two most frequent grey levels."""
     levels = (y[:, places].mean(dim=0) * 255).round()
     return float(levels.unique(return_counts=True)[1].sort().values[-2:].sum()) / max(1, levels.numel())
 
 
 def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
-    """The most frequent colours of what is thin, ``(C,)`` each."""
+    """Return the most frequent colours of thin pixels, ``(C,)`` each."""
     contrast = torch.maximum(y - opened(y, disk()), closed(y, disk()) - y).amax(dim=0)
     levels, counts = (y[:, (contrast > THIN) & known] * 255).round().unique(dim=1, return_counts=True)
     result: list[Tensor] = []
@@ -122,7 +123,7 @@ def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
 
 
 def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
-    """The core of the text of one colour, ``(H, W)``."""
+    """Return the core of the text of one colour, ``(H, W)``."""
     distance = (y - colour[:, None, None]).abs().amax(dim=0)
     around = closed(distance[None], disk())[0]
     thin = (around > THIN) & known
@@ -148,7 +149,7 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
         level = (middles - middles.median()).abs() <= heights.median() / 2
         order, size = float((alike & level).double().mean()), int(core[part][one].sum())
         pure = size / max(1, int((near[part] & one).sum()))
-        count = float((boxes.width[own] / (WIDE * heights)).round().clamp_min(1).sum())  # some letters touch
+        count = float((boxes.width[own] / (WIDE * heights)).round().clamp_min(1).sum())  # touching letters
         if count >= LETTERS and order >= ALIKE and pure >= PURE and size >= LEAST_OF_A_LINE:
             sure.append((own, k))
         elif (
@@ -165,7 +166,7 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
 
 
 def _support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
-    """The core, the blended pixels at its edge and the outline, ``(H, W)``."""
+    """Return the core, the blended pixels at its edge, and the outline, ``(H, W)``."""
     rings = [core]
     for _ in range(OUTLINE):
         rings.append(dilate(rings[-1]))
@@ -175,7 +176,7 @@ def _support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
 
 
 def _is_outlined(y: Tensor, core: Tensor, ring: Tensor) -> bool:
-    """Whether the pixels around the core often have one colour, other than that of the text."""
+    """Return whether many pixels around the core share one colour that differs from the text colour."""
     text = y[:, core].median(dim=1, keepdim=True).values
     others = y[:, ring]
     others = others[:, (others - text).abs().amax(dim=0) > 2 * THIN]

@@ -1,8 +1,8 @@
-"""Noise of a detector, which grows with the signal: its standard deviation at each level, from one frame.
+"""Estimate the signal-dependent noise of a detector from one frame.
 
-Photon counts are Poisson, so the variance of a value v is about ``a + b·v``, with the read-out noise in a and the gain
-in b. A file specifies neither. The noise at a level is estimated from the entries whose surrounding median is about
-that level: most of them are sky, or another smooth part of the frame.
+Photon counts are Poisson distributed, so the variance of a value v is about ``a + b·v``, where a depends on the
+read-out noise and b on the gain. Image files specify neither. The standard deviation at a level is estimated from the
+entries whose surrounding median is close to that level. Most of them are sky or another smooth part of the frame.
 
 Shapes: C×H×W, an image.
 """
@@ -19,10 +19,11 @@ SIDE = 5
 """Side of the window of the median, pixels."""
 
 RANKS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.96, 0.99, 1.0)
-"""Boundaries of the levels, as shares of the entries that are darker. Stars are few."""
+"""Boundaries of the levels, as fractions of darker entries. They are denser at the bright end because stars are few."""
 
 OWN = 1.072
-"""Standard deviation of a normal entry minus the median of four means of two, relative to that of the entry."""
+"""Standard deviation of the difference between a normal entry and the median of four means of two entries, relative to
+the standard deviation of the entry."""
 
 FEWEST = 100
 """Levels with fewer entries are ignored."""
@@ -33,14 +34,14 @@ def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) ->
 
     Args:
         y: the frame.
-        middle: the median around each entry, its level.
-        known: bool, the entries that were observed and are not outliers.
+        middle: the level of each entry, which is the median around it.
+        known: bool, true for observed entries that are not outliers.
         least: lower bound of the result.
 
     Returns:
-        ``(C, H, W)``: 1.48 times the median of the distances from :func:`opposite_median` over the entries of a level,
-        linear in between, corrected for the noise of that median. Strong curvature of the picture between neighbouring
-        entries is included, so that the result is slightly too large.
+        ``(C, H, W)``: 1.48 times the median distance from :func:`opposite_median` over the entries of a level,
+        corrected for the noise of that median and interpolated linearly between levels. It is slightly too large if the
+        picture is strongly curved, because the curvature between neighbouring entries counts as noise.
     """
     result = torch.full_like(y, least)
     distance = (y - opposite_median(y, known)).abs() / OWN
@@ -59,7 +60,7 @@ def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) ->
 
 
 def _interpolated(levels: Tensor, at: Tensor, values: Tensor) -> Tensor:
-    """Interpolate values known ``at`` some levels: linear in between, constant beyond."""
+    """Interpolate values given ``at`` some levels: linear in between, constant beyond."""
     if at.numel() == 1:
         return values.expand_as(levels)
     after = torch.bucketize(levels.contiguous(), at).clamp(1, at.numel() - 1)

@@ -1,10 +1,10 @@
-"""Estimate the outlier share at values that few estimates are far from.
+"""Estimate the fraction of outliers with values that few estimates are far from.
 
-Only outliers far from their estimate are detected, which for the value v are the share
-``c(v) = #{j: |x̂ⱼ − v| > t}/N``. If c(v) depends strongly on t, for example at distance t from a large sky, the count is
-too small: the fit pulls the estimate slightly toward outliers, and most of those that should be far are not. For such
-values the median over the reliable values is a lower bound. It equals the common share for uniform random values and is
-zero for salt and pepper.
+Only outliers far from their estimate are detected. Among outliers of value v, this is the fraction
+``c(v) = #{j: |x̂ⱼ − v| > t}/N``. If c(v) depends strongly on t, for example at distance t from a large sky, too few
+outliers are counted: the fit pulls the estimate slightly toward outliers, so that most of them are no longer far from
+it. For such values, the median over the reliable values is used as a lower bound. For uniformly distributed outliers it
+is the common fraction; for salt and pepper it is 0.
 """
 
 import torch
@@ -19,27 +19,28 @@ SHIFT = 0.2
 """Relative increase of t."""
 
 UNRELIABLE = (0.05, 0.2)
-"""c is reliable if it decreases by at most the former share, and unreliable from the latter on."""
+"""c is reliable if its relative decrease is at most the first number, and unreliable from the second number on."""
 
 LEAST_FAR = 0.02
 """Lower bound of c; c is unreliable below twice this."""
 
 EVEN = (0.3, 0.7)
-"""The median counts from the former share of the mean of the reliable parts on, and fully from the latter. It is far
-below the mean if outliers have a few values: other parts then hold clean entries that the estimate misses."""
+"""The median is used if its ratio to the mean of the reliable parts exceeds the first number, with full weight from the
+second number on. The median is far below the mean if outliers have only a few values; the other parts then contain
+clean entries with a poor estimate."""
 
 FEWEST = 2.0
-"""Fewest reliable parts for a bound on the others."""
+"""Minimum number of reliable parts needed to bound the others."""
 
 
 def share_far(ordered: Tensor, values: Tensor, far: Tensor | float, dtype: torch.dtype) -> Tensor:
-    """Return c of each value: the share of the estimates that are further from it than ``far``.
+    """Return c of each value, the fraction of estimates that differ from it by more than ``far``.
 
     Args:
         ordered: estimates in ascending order, one dimension.
-        values: of the same number format.
+        values: values with the same dtype.
         far: t, in the units of both.
-        dtype: of the result.
+        dtype: dtype of the result.
 
     >>> share_far(torch.tensor([0.1, 0.2, 0.5, 0.9]), torch.tensor([0.15, 0.9]), 0.25, torch.float32)
     tensor([0.5000, 0.7500])
@@ -50,12 +51,12 @@ def share_far(ordered: Tensor, values: Tensor, far: Tensor | float, dtype: torch
 
 
 def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
-    """Return the share of outliers with values in each part, at least the counted one.
+    """Return the fraction of outliers with values in each part, at least ``rates``.
 
     Args:
-        rates: the counted share, ``(PARTS,)``.
+        rates: counted fraction, ``(PARTS,)``.
         far: c at points of each part, ``(PARTS, points)``.
-        further: the same at ``(1 + SHIFT)·t``.
+        further: c for the distance ``(1 + SHIFT)·t``, the same shape.
 
     >>> c = torch.full((PARTS, 2), 0.5)
     >>> c[3] = 0.05

@@ -1,25 +1,25 @@
-r"""Dead lines: whole rows and columns that say nothing of what is in front of them.
+r"""Dead lines: whole rows and columns that carry no information about the scene.
 
-Isolated outliers are told by their places; a dead row is connected, and looks like a line of the picture. It differs
-from one in two ways. It runs from one end of the image to the other, and what lies behind it goes on: its neighbours a
-above and b below depend on each other, but the row does not depend on them.
+Isolated outliers are detected by their places. A dead row, however, is connected and looks like a line in the picture.
+It differs from one in two ways. It runs from one end of the image to the other, and the picture continues across it:
+its neighbours, a above and b below, depend on each other, but the row does not depend on them.
 
-With ``Q`` the lower quartile over the entries of a line and a′ a copy of a whose entries are moved along by a large
-distance, the dependence of two lines u and v is
+Let ``Q`` be the lower quartile over the entries of a line, and v′ a copy of v that is shifted along the line by a large
+distance. The dependence of two lines u and v is
 
     ``R(u, v) = Q|u − v| / Q|u − v′|``,
 
-near 0 where they show the same and 1 where they are independent. The lower quartile ignores up to half of the entries:
-other outliers are no obstacle. A row y is dead where ``R(a, b) < 0.7`` and it is
+which is near 0 if they show the same content and 1 if they are independent. The lower quartile is robust to other
+outliers: it ignores up to half of the entries. A row y is dead if ``R(a, b) < 0.7`` and it is
 
-- *constant*: the share of its entries within a grey level of one value v is as large as the share of the entries
-  that do not stand out from their own line, while a and b vary and seldom have that value; or
-- *noise*: ``R(y, a)`` and ``R(y, b)`` are above 0.7, and its entries differ from the next by ``Q|yⱼ − yⱼ₊₁|``, several
-  times as much as those of a and b do.
+- *constant*: the fraction of its entries within one grey level of some value v is at least the fraction of entries
+  that do not stand out from their line, while a and b vary and rarely have that value; or
+- *noise*: ``R(y, a)`` and ``R(y, b)`` are above 0.7, and the difference of adjacent entries, ``Q|yⱼ − yⱼ₊₁|``, is
+  several times that of a and b.
 
-No line of a photograph is constant to a grey level from end to end while what is beside it is not. Rules of a table,
-the frames of a window on a screen and lines of a drawing lie on paper: there a and b do not vary, or are equal.
-Once a line is dead for sure, others are told by less: those in front of a black coat.
+In a photograph, no line is constant within one grey level from end to end while its neighbours vary. Table rules,
+window frames on a screen and lines of a drawing lie on a uniform background, where a and b are constant or equal.
+Once a line has been detected, weaker criteria apply to other lines, such as those across a black coat.
 
 Shapes: C×H×W, an image.
 """
@@ -32,54 +32,57 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.sorting import ascending_lines
 
 SHORTEST = 48
-"""Lines of fewer entries tell nothing."""
+"""Minimum number of entries of a line that can be judged."""
 
 THICKEST = 4
-"""So many adjacent lines may be dead."""
+"""Maximum number of adjacent dead lines."""
 
 SAMPLES = 512
-"""Entries of a line that are looked at, evenly spaced."""
+"""Maximum number of entries of a line that are examined, evenly spaced."""
 
 LEVEL = 1.5 / 255
-"""Entries that differ by no more, in scales of the observation, have the same value."""
+"""Entries count as equal if they differ by at most this, in scales of the observation."""
 
 MOST = 0.6
-"""Where more entries of a line may be outliers, nothing is told."""
+"""Upper bound of the fraction of other values allowed in a constant line. Above it, too many entries may be outliers,
+and no dead lines are detected in the channel."""
 
 FAR = 0.25
-"""An entry that differs by more from the median of its line stands out, in scales of the observation."""
+"""Deviation from the local median of its line above which an entry stands out, in scales of the observation."""
 
 DEPENDENT = 0.7
 """R below which two lines depend on each other."""
 
 DULL = 0.65
-"""Share of the entries with one of two values above which a line is no background: paper, a frame, a wall."""
+"""Fraction of entries with one of two values from which a line counts as paper, a frame or a wall, and its neighbours
+are not tested."""
 
 REPEATED = 0.9
-"""Share of equal entries above which two lines are of a drawing."""
+"""Fraction of equal entries above which two lines belong to a drawing."""
 
 RARE = 0.35
-"""At most this share of the neighbours' entries have the value of a constant line."""
+"""Fraction of the neighbours' entries that have the value of a constant line must be below this."""
 
 OTHER = 0.6
-"""In an image with dead lines, a constant line has at most this share of other values, in shares of its neighbours'."""
+"""In an image with dead lines, upper bound of the fraction of other values in a constant line, relative to that in its
+neighbours."""
 
 ROUGH = 2.5
-"""A noise line is rougher than its neighbours by this factor."""
+"""Minimum roughness of a noise line relative to its neighbours."""
 
 LAGS = (0.29, 0.43, 0.61)
-"""Distances between independent entries of a line, as shares of its length."""
+"""Distances at which the entries of a line count as independent, as fractions of its length."""
 
 
 def dead_lines(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
-    """The entries of dead rows and columns.
+    """Return which entries belong to dead rows or columns.
 
-    The first and the last row and column belong to the picture: they have one neighbour only.
+    The first and last rows and columns are never detected, because they have only one neighbour.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no lines.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are.
+        y: the observation, ``(C, H, W)``; no lines are detected for any other number of dimensions.
+        scale: scale of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
 
     Returns:
         bool, the shape of ``y``.
@@ -94,14 +97,14 @@ def dead_lines(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) ->
         return torch.zeros_like(y, dtype=torch.bool)
     values = y / scale if observed is None else torch.where(observed, y / scale, torch.nan)
     rows, columns = (_dead_rows(each, surely=True) for each in (values, values.transpose(1, 2)))
-    if bool(rows.any() | columns.any()):  # where some are dead, so may be those in front of a black coat
+    if bool(rows.any() | columns.any()):  # weaker criteria once some lines are dead
         rows |= _dead_rows(values, surely=False)
         columns |= _dead_rows(values.transpose(1, 2), surely=False)
     return rows[:, :, None] | columns[:, None, :]
 
 
 def _dead_rows(y: Tensor, surely: bool) -> Tensor:
-    """Which rows are dead, bool ``(C, H)``; nan where nothing was observed."""
+    """Return which rows are dead, bool ``(C, H)``; unobserved entries of ``y`` are nan."""
     channels, height, width = y.shape
     dead = torch.zeros(channels, height, dtype=torch.bool, device=y.device)
     if min(height, width) < SHORTEST:
@@ -114,7 +117,7 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
     constant = 1 - share <= allowed
     for c in range(channels):
         for thickness in range(1, THICKEST + 1):
-            count = height - thickness - 1  # groups that begin at row 1 or later and leave the last row
+            count = height - thickness - 1  # groups that exclude the first and the last row
             neighbours = torch.maximum(rough[c, :count], rough[c, thickness + 1 :])
             odd = torch.stack(
                 [
@@ -122,7 +125,7 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
                     for k in _rows(thickness)
                 ]
             )
-            # what is dead or constant is no neighbour, and no other group holds what is dead
+            # dead or constant lines cannot be neighbours, and dead lines belong to one group only
             odd_one = dead[c] | constant[c]
             free = ~(odd_one[:count] | odd_one[thickness + 1 :] | dead[c, 1 : count + 1])
             for begin in (odd.all(dim=0) & free).nonzero().flatten().tolist():
@@ -137,12 +140,15 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
 
 
 def _rows(thickness: int) -> range:
-    """The rows of a group after its upper neighbour."""
+    """Return the positions of the rows of a group relative to its upper neighbour."""
     return range(1, thickness + 1)
 
 
 def _is_background(above: Tensor, below: Tensor) -> bool:
-    """Whether two lines show the same part of a photograph: no drawing, where lines repeat or have two values."""
+    """Return whether two lines show the same part of a photograph, not of a drawing.
+
+    In a drawing, adjacent lines are equal or have only two values.
+    """
     if max(_commonest(above), _commonest(below)) >= DULL:
         return False
     known = (above - below).isfinite().sum().clamp_min(1)
@@ -152,14 +158,14 @@ def _is_background(above: Tensor, below: Tensor) -> bool:
 
 
 def _commonest(line: Tensor) -> float:
-    """The share of the two most frequent values of a line."""
+    """Return the fraction of entries of a line with one of its two most frequent values."""
     levels = (line[line.isfinite()] / (2 * LEVEL)).round()
     counts = levels.unique(return_counts=True)[1]
     return float(counts.sort().values[-2:].sum() / levels.numel()) if levels.numel() else 1.0
 
 
 def _is_dead(row: Tensor, above: Tensor, below: Tensor, value: float | None, surely: bool) -> bool:
-    """Whether one row says nothing of what its neighbours show; ``value`` if it is constant."""
+    """Return whether a row is independent of its neighbours; ``value`` is its value if it is constant."""
     if value is not None:
         elsewhere = max(_share_of(above, value), _share_of(below, value))
         return elsewhere < RARE if surely else 1 - _share_of(row, value) <= OTHER * (1 - elsewhere)
@@ -167,14 +173,14 @@ def _is_dead(row: Tensor, above: Tensor, below: Tensor, value: float | None, sur
 
 
 def _quartile(values: Tensor) -> Tensor:
-    """Q of the absolute values along the last dimension; those that are not known do not count."""
-    ordered = ascending_lines(values.abs())  # nan comes last
+    """Return Q of the absolute values along the last dimension, ignoring nan."""
+    ordered = ascending_lines(values.abs())  # nan last
     known = ordered.isfinite().sum(dim=-1, keepdim=True)
     return ordered.gather(-1, known // 4)[..., 0]
 
 
 def _dependence(one: Tensor, other: Tensor) -> Tensor:
-    """R of lines along the last dimension; 1 where they do not vary."""
+    """Return R of lines along the last dimension; 1 if they are constant."""
     length = other.shape[-1]
     apart = torch.cat([one - other.roll(round(lag * length), -1) for lag in LAGS], dim=-1)
     by_chance = _quartile(apart)
@@ -182,7 +188,7 @@ def _dependence(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _mode(line: Tensor) -> tuple[Tensor, Tensor]:
-    """The most frequent value of each line, to a grey level, and its share."""
+    """Return the most frequent value of each line, within one grey level, and the fraction of its entries with it."""
     ordered = ascending_lines(line).nan_to_num(torch.inf)
     known = ordered.isfinite().sum(dim=-1).clamp_min(1)
     begin = torch.arange(line.shape[-1], device=line.device)
@@ -194,14 +200,14 @@ def _mode(line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _share_of(line: Tensor, value: float) -> float:
-    """The share of the entries of a line that have a value."""
+    """Return the fraction of entries of a line that have a value."""
     return float(((line - value).abs() <= LEVEL).sum() / line.isfinite().sum().clamp_min(1))
 
 
 def _standing_out(line: Tensor) -> Tensor:
-    """The share of other values that a constant line may have, ``(C, 1)``: that of the entries that are outliers.
+    """Return the maximum fraction of other values in a constant line, ``(C, 1)``.
 
-    Negative where there are too many.
+    It follows the fraction of entries that stand out from their line, and is −1 if that is too large.
     """
     around = _median_of_five([line.roll(k, -1) for k in (-2, -1, 0, 1, 2)])
     share = ((line - around).abs() > FAR).sum(dim=(1, 2)) / line.isfinite().sum(dim=(1, 2)).clamp_min(1)
@@ -210,7 +216,7 @@ def _standing_out(line: Tensor) -> Tensor:
 
 
 def _median_of_five(values: Sequence[Tensor]) -> Tensor:
-    """Return the median of five arrays, without nan."""
+    """Return the elementwise median of five arrays, ignoring nan."""
     a, b, c, d, e = values
     if bool(a.isnan().any()):
         return torch.stack(list(values)).nanmedian(dim=0).values

@@ -1,7 +1,7 @@
-"""Medians over windows, of observed entries only.
+"""Medians of the observed entries of windows.
 
-The entries of a window are sorted by a network of comparisons, Batcher's odd-even merge sort [Batcher, 1968], at all
-places at once, as minima and maxima of whole arrays.
+The entries of all windows are sorted at once by a sorting network, Batcher's odd-even merge sort [Batcher, 1968], whose
+comparisons are minima and maxima of whole arrays.
 
 Shapes: C×H×W, an image.
 """
@@ -13,16 +13,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 AT_ONCE = 1 << 15
-"""Entries whose windows are sorted at once, so that they fit in the cache of a core."""
+"""Number of windows that are sorted at once, so that they fit in the cache of a core."""
 
 
 def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
-    """Return the median of the known entries in a window around each entry, or of the whole channel without any.
+    """Return the median of the known entries in a window around each entry.
+
+    If a window has no known entries, return the median of the channel, or 0 if the channel has none either.
 
     Args:
         y: ``(C, H, W)``.
         known: bool, ``(C, H, W)``.
-        side: of the window, odd, pixels; entries at the edge are repeated beyond it.
+        side: side of the window, odd, pixels; the edge pixels are repeated beyond the image.
     """
     reach = side // 2
     values = torch.where(known, y, torch.nan)
@@ -35,7 +37,7 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
 
 
 def _medians(around: Tensor, side: int) -> Tensor:
-    """Return the medians of all windows inside, nan for windows without known entries."""
+    """Return the medians of all windows inside ``around``; nan for windows without known entries."""
     height, width = around.shape[1] - side + 1, around.shape[2] - side + 1
     windows = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     missing = around.isnan()
@@ -51,7 +53,7 @@ def _medians(around: Tensor, side: int) -> Tensor:
 
 
 def _sorted(values: list[Tensor]) -> list[Tensor]:
-    """Sort the values at each place."""
+    """Sort the arrays elementwise."""
     values = list(values)
     for low, high in _comparisons(len(values)):
         values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
@@ -60,7 +62,7 @@ def _sorted(values: list[Tensor]) -> list[Tensor]:
 
 @cache
 def _comparisons(number: int) -> list[tuple[int, int]]:
-    """Return Batcher's network for a number of values."""
+    """Return the comparisons of Batcher's network for a number of values."""
     found = []
     size = 1
     while size < number:
@@ -76,12 +78,15 @@ def _comparisons(number: int) -> list[tuple[int, int]]:
 
 
 def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:
-    """Return :func:`window_median` at some entries, faster if they are few; the others keep their value.
+    """Return the median of the known entries in a window around some entries; the others keep their value.
+
+    This is faster than :func:`window_median` for few entries. Entries without known entries in their window keep their
+    value.
 
     Args:
         y: ``(C, H, W)``.
         known: bool, ``(C, H, W)``.
-        side: of the window, odd, pixels.
+        side: side of the window, odd, pixels.
         at: bool, ``(C, H, W)``, the entries to compute.
     """
     reach = side // 2
@@ -102,8 +107,8 @@ def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:
 def opposite_median(y: Tensor, known: Tensor) -> Tensor:
     """Return the median of four means of opposite neighbours: horizontal, vertical and both diagonals.
 
-    It follows slopes, and outliers in two of the four pairs have little effect. Pairs with an unobserved entry are
-    ignored; without any pair, the result is the value itself.
+    The result is exact on slopes, and outliers in one of the four pairs have little effect. Pairs with an unobserved
+    entry are ignored; if no pair is left, the result is the value itself.
 
     Args:
         y: ``(C, H, W)``.

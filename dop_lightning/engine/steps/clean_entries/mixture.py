@@ -1,17 +1,17 @@
 r"""Mixture of clean and outlying entries, fitted to held-out entries.
 
-For an entry with the observed value y and the estimate x̂, in surroundings of activity class b,
+For an entry with the observed value y and the estimate x̂, in surroundings of activity class b, the components are
 
     clean:    ``k(y)·t_ν((y − x̂)/σ_b)/σ_b``, Student's t with ν = 3, times the pardon k of the value y,
-    missed:   ``ε_b·m(y)``, if y is far from x̂: a clean entry with a very wrong estimate,
-    outlying: ``q(y)``, whatever x̂,
+    missed:   ``ε_b·m(y)``, if y is far from x̂: a clean entry with a large error of its estimate,
+    outlying: ``q(y)``, independent of x̂,
 
-with q, m, k of :mod:`dop_lightning.engine.steps.clean_entries.values`. σ_b is fitted by expectation maximisation, to
-entries that were held out from the fit of the estimate. The estimate explains the entries that it was fitted to too
-well: σ would shrink to nothing, and every clean entry at an edge would be called an outlier.
+with q, m, k of :mod:`dop_lightning.engine.steps.clean_entries.values`. σ_b is fitted by expectation maximisation to
+entries that were held out when the estimate was fitted. The estimate overfits the other entries: with them, σ would
+shrink toward 0, and every clean entry at an edge would count as an outlier.
 
-Images need the heavy tails: a network is very wrong at a few edges. The frequency ε_b of such errors is counted: it is
-the share of the far entries that are clean according to their places.
+Images need the heavy tails, because a network has large errors at a few edges. The frequency ε_b of such errors is
+counted as the fraction of far entries that are clean according to their places.
 """
 
 import math
@@ -24,36 +24,36 @@ DEGREES = 3.0
 """ν."""
 
 ROUNDS = 30
-"""Most iterations of expectation maximisation."""
+"""Maximum number of iterations of expectation maximisation."""
 
 ENOUGH = 1e-4
-"""Relative change of all parameters in an iteration below which there is no further one."""
+"""Expectation maximisation stops when the relative change of every parameter is at most this."""
 
 PRIOR = 5.0
-"""Pseudocount of each class, with the common scale."""
+"""Pseudocount that shrinks the scale of each class toward the common scale."""
 
 LEAST_SCALE = 1 / 256
-"""Lower bound of σ, as a share of the range: a grey level of 8 bits."""
+"""Lower bound of σ as a fraction of the range: one grey level of 8 bits."""
 
 LEAST_SHARE = 1e-4
-"""Lower bound of the shares of clean and of corrupted entries when they are fitted."""
+"""Lower bound of the fitted fractions of clean and of corrupted entries."""
 
 NEVER = -60.0
-"""Logarithm of a negligible density."""
+"""Log density that counts as negligible."""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Data of the mixture, one dimension each; with groups, the entries of a group are consecutive.
+    """Data of the mixture, one-dimensional tensors in which the entries of a group are consecutive.
 
     Attributes:
         residual: ``x̂ − y``.
         classes: b.
-        outlying: log q(y) of each, plus the evidence of its place.
+        outlying: log q(y) of each entry, plus the evidence of its place.
         missed: log m(y) for far entries, :data:`NEVER` for others.
         pardon: log k(y).
-        groups: entries that are corrupted together (the channels of a pixel), at least 1.
-        seen: bool, the entries of the groups that were observed; ``None`` for all. Others are ignored.
+        groups: number of entries that are corrupted together (the channels of a pixel), at least 1.
+        seen: bool, the observed entries; ``None`` if all are observed. Other entries are ignored.
     """
 
     residual: Tensor
@@ -65,7 +65,7 @@ class Entries:
     seen: Tensor | None = None
 
     def of(self, which: Tensor) -> "Entries":
-        """Select by a boolean mask of whole groups."""
+        """Select whole groups by a boolean mask."""
         return Entries(
             self.residual[which],
             self.classes[which],
@@ -82,7 +82,7 @@ class Mixture:
     """A fitted mixture.
 
     Attributes:
-        share: share of corrupted entries, a scalar tensor in (0, 1).
+        share: fraction of corrupted entries, a scalar tensor in (0, 1).
         missed: ε_b of each class, ``(classes,)``.
         scales: σ_b of each class, ``(classes,)``.
     """
@@ -107,12 +107,12 @@ class Mixture:
         return probability if entries.seen is None else probability * entries.seen
 
     def refit(self, entries: Entries, least_scale: float, share_too: bool) -> "Mixture":
-        """Fit σ_b by expectation maximisation; the other parameters are kept.
+        """Fit σ_b, and optionally the fraction of outliers, by expectation maximisation.
 
         Args:
             entries: held-out entries.
             least_scale: lower bound of σ, above 0.
-            share_too: whether to fit the share of outliers as well. It cannot be identified if clean entries have the
+            share_too: whether to fit the fraction of outliers as well. It is not identifiable if clean entries have the
                 values and distances of outliers.
         """
         fitted, square = self, entries.residual.square()
@@ -123,7 +123,7 @@ class Mixture:
             share = (1 - probable if entries.seen is None else (1 - probable)[entries.seen]).mean()
             weights = probable * torch.exp(near - clean)
             scale = fitted.scales[entries.classes]
-            # t is a normal distribution of random scale: far entries count less
+            # Student's t is a scale mixture of normal distributions, so large residuals have smaller weights
             counted = weights * (DEGREES + 1) / (DEGREES + square / scale.square())
             sums = torch.zeros(2, len(fitted.scales), dtype=square.dtype, device=square.device)
             sums[0].index_add_(0, entries.classes, counted * square)
@@ -149,17 +149,16 @@ def fit_mixture(
     groups: int = 1,
     seen: Tensor | None = None,
 ) -> Mixture:
-    """Fit the share of outliers and σ_b, if all entries far from their estimate are outliers.
+    """Fit the outlier fraction and σ_b, assuming that all entries far from their estimate are outliers.
 
     Args:
-        residual: ``x̂ − y`` of the held-out entries, one dimension; with groups, the entries of a group are
-            consecutive.
-        classes: b of each.
-        density: q(y) of each.
-        clean: initial probability that each is clean, in [0, 1].
+        residual: ``x̂ − y`` of the held-out entries, one dimension; the entries of a group are consecutive.
+        classes: b of each entry.
+        density: q(y) of each entry.
+        clean: initial probability that each entry is clean, in [0, 1].
         least_scale: lower bound of σ, above 0.
-        groups: entries that are corrupted together (the channels of a pixel), at least 1.
-        seen: bool, the entries of the groups that were observed; ``None`` for all. Others are ignored.
+        groups: number of entries that are corrupted together (the channels of a pixel), at least 1.
+        seen: bool, the observed entries; ``None`` if all are observed. Other entries are ignored.
     """
     nothing = torch.zeros_like(residual)
     entries = Entries(residual, classes, density.log(), nothing + NEVER, nothing, groups, seen)
@@ -172,7 +171,7 @@ def fit_mixture(
 
 
 def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
-    """Return the sum of the log odds of each group, at all of its entries; see :class:`Entries`.
+    """Return the sum of the log odds over the group of each entry; see :class:`Entries`.
 
     >>> pooled(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2, torch.tensor([True, True, True, False]))
     tensor([3., 3., 3., 3.])
@@ -182,6 +181,6 @@ def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
 
 
 def log_student(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the logarithm of the density of ``scale·t_ν``."""
+    """Return the log density of ``scale·t_ν``."""
     constant = math.lgamma((DEGREES + 1) / 2) - math.lgamma(DEGREES / 2) - 0.5 * math.log(DEGREES * math.pi)
     return constant - scale.log() - (DEGREES + 1) / 2 * torch.log1p((residual / scale).square() / DEGREES)

@@ -1,6 +1,6 @@
 """The 8 neighbours of a pixel in the same channel.
 
-Shapes: C×H×W, an image; n places, indices into the flat image.
+Shapes: C×H×W, an image; n places, given as indices into the flat image.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ STEPS = tuple((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))
 
 
 def bordered(image: Tensor) -> Tensor:
-    """Pad the image by one mirrored pixel, ``(C, H+2, W+2)``, which continues lines across the edge.
+    """Pad an image with one pixel on each side by reflection, which continues lines across the edge.
 
-    Images of a single row or column are padded with infinity.
+    Images with a single row or column are padded with infinity. The result is ``(C, H+2, W+2)``.
     """
     if min(image.shape[1:]) > 1:
         return pad(image[None], [1] * 4, mode="reflect")[0]
@@ -24,10 +24,10 @@ def bordered(image: Tensor) -> Tensor:
 
 
 def neighbours_at(around: Tensor, places: Tensor) -> Iterator[Tensor]:
-    """Yield each of the 8 neighbours of all places, ``(n,)``.
+    """Yield 8 times the values of one neighbour of every place, ``(n,)``, in the order of :data:`STEPS`.
 
     Args:
-        around: the image as :func:`bordered` returns it.
+        around: image padded by :func:`bordered`.
         places: ``(n,)``.
 
     >>> image = torch.arange(9.0).view(1, 3, 3)

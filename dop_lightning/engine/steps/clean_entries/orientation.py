@@ -1,8 +1,9 @@
-"""Classes of pixels by the direction, the strength and the coherence of the edges around them.
+"""Classify pixels by the direction, strength and coherence of the edges around them.
 
-Of the structure tensor [Bigün & Granlund, 1987] ``J = G_σ * ∇x̂ ∇x̂ᵀ``, with eigenvalues ``λ₁ ≥ λ₂``, a class has one of
-:data:`DIRECTIONS` of its first eigenvector, one of :data:`STRENGTHS` ranks of ``λ₁ + λ₂``, and one of
-:data:`COHERENCES` ranks of ``(λ₁ − λ₂)/(λ₁ + λ₂)``. [Romano, Isidoro & Milanfar, *RAISR*, 2017] choose filters so.
+The classes are derived from the structure tensor [Bigün & Granlund, 1987] ``J = G_σ * ∇x̂ ∇x̂ᵀ``, with eigenvalues
+``λ₁ ≥ λ₂``. A class is a combination of one of :data:`DIRECTIONS` directions of the first eigenvector, a quantile range
+of the strength ``λ₁ + λ₂`` (:data:`STRENGTHS`), and a quantile range of the coherence ``(λ₁ − λ₂)/(λ₁ + λ₂)``
+(:data:`COHERENCES`). [Romano, Isidoro & Milanfar, *RAISR*, 2017] select filters in this way.
 
 Shapes: C×H×W, an image.
 """
@@ -23,17 +24,17 @@ DIRECTIONS = 8
 """Number of directions over 180°."""
 
 STRENGTHS = (1 / 3, 2 / 3)
-"""Boundaries of the classes of strength, as shares of the pixels with less."""
+"""Boundaries of the classes of strength, as quantiles over the pixels."""
 
 COHERENCES = (1 / 2,)
-"""The same of coherence."""
+"""Boundaries of the classes of coherence, as quantiles over the pixels."""
 
 
 def orientation(estimate: Tensor) -> Tensor:
     """Return the class of each pixel of an image, int64 ``(H, W)``.
 
     Args:
-        estimate: ``(C, H, W)``; the mean of the channels counts.
+        estimate: ``(C, H, W)``; the channels are averaged.
 
     >>> ramp = torch.linspace(0, 1, 32).expand(1, 32, 32)
     >>> bool((orientation(ramp) == orientation(ramp.mT).mT).any())
@@ -46,7 +47,7 @@ def orientation(estimate: Tensor) -> Tensor:
     line = gaussian(math.ceil(3 * SCALE), SCALE, like=grey)
     a, d, b = blur(torch.cat([across.square(), down.square(), across * down]), line, "reflect")
     difference = torch.sqrt((a - d).square() + 4 * b.square())
-    angle = torch.atan2(2 * b, a - d) / (2 * math.pi)  # half of the angle is the direction
+    angle = torch.atan2(2 * b, a - d) / (2 * math.pi)  # φ/π for the direction φ
     direction = (angle * DIRECTIONS).round().long() % DIRECTIONS
     strength = classes(a + d, STRENGTHS)
     coherence = classes(difference / (a + d).clamp_min(1e-12), COHERENCES)

@@ -1,18 +1,18 @@
 r"""Evidence from places: an outlier is independent of its neighbours, a clean entry resembles some of them.
 
-A line of ink, a star or an edge can be as far from its estimate as an outlier. But outliers fall on places that are
-independent of their values, so the neighbours of an outlier of value v look like those of any other place with the same
-estimate. For an entry i that is far from its estimate,
+A line of ink, a star or an edge can be as far from its estimate as an outlier. But the place of an outlier is
+independent of its value, so the neighbours of an outlier of value v look like those of any other place with the same
+estimate. For an entry i of value v that is far from its estimate, the statistic
 
     ``d(i) = mean of the two smallest |y_j − v| over the 8 neighbours j / |x̂_i − v|``
 
-is compared with the same number at another place k with ``x̂_k ≈ x̂_i``, drawn at random, which has the distribution of
-outliers. With ``n₀`` drawn places and ``n`` far entries in a cell (of d, and of the local activity), the local false
-discovery rate [Efron, 2004]
+is compared with the same statistic for v at a random place k with ``x̂_k ≈ x̂_i``, which is distributed as for outliers.
+With ``n₀`` random places and ``n`` far entries in a cell of d and the local activity, the local false discovery rate
+[Efron, 2004]
 
     ``P(outlier | far, cell) = π·n₀/n``
 
-needs no model of the picture or of the outliers. The share π of outliers among the far entries is the least
+requires no model of the picture or of the outliers. The fraction π of outliers among the far entries is the minimum
 ratio of n to n₀ over the upper tails of d, where clean entries are rare.
 """
 
@@ -30,32 +30,32 @@ EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Boundaries of the cells of d."""
 
 RANKS = (0.5, 0.8, 0.95)
-"""Boundaries of the cells of activity, as shares of the entries with less activity."""
+"""Boundaries of the cells of activity, as quantiles over the entries."""
 
 TAIL = 0.05
-"""Smallest share of the drawn places in a tail: with fewer, the ratio is uncertain."""
+"""Minimum fraction of the random places in a tail; with fewer places, the ratio is uncertain."""
 
 SPREAD = 0.01
-"""Largest difference of the ranks of ``x̂_k`` and ``x̂_i``, as a share of the entries."""
+"""Maximum difference of the ranks of ``x̂_k`` and ``x̂_i``, as a fraction of the entries."""
 
 DOUBTED = (0.7, 0.9)
-"""Up to the former π, places clear far entries fully; from the latter on, not at all. Most far entries are outliers
-then, and clearing an outlier by mistake costs more than missing a clean entry."""
+"""The evidence has full weight if π is at most the first number, and none from the second number on. For large π most
+far entries are outliers, and accepting an outlier costs more than rejecting a clean entry."""
 
 MOST_COMPARED = 1 << 17
-"""Far entries that are put at other places, and those places: of larger images, a sample."""
+"""Maximum number of far entries that are compared, and of places to draw from; larger images are subsampled."""
 
 LEAST = 1e-3
-"""Probabilities are at least this and at most 1 minus this."""
+"""Probabilities are clamped to at least this and at most 1 minus this."""
 
 
 class Places(NamedTuple):
     """Evidence from the places of the entries that are far from their estimate.
 
     Attributes:
-        share: π, the share of outliers among them, in (0, 1).
+        share: π, the fraction of outliers among these entries, in (0, 1).
         outlier: probability that each of them is an outlier, one dimension, in (0, 1].
-        raw: probability from the place alone, also for large π.
+        raw: the same probability with the full weight of the evidence, even for large π.
     """
 
     share: float
@@ -69,7 +69,7 @@ class Places(NamedTuple):
 
     @property
     def evidence(self) -> Tensor:
-        """Log odds that each is an outlier, added by its place."""
+        """Contribution of the place of each entry to its log odds of being an outlier."""
         return self.doubt * (torch.logit(self.raw) - math.log(self.share / (1 - self.share)))
 
 
@@ -79,12 +79,13 @@ def place_evidence(
     """Compare the neighbours of far entries with those of places drawn at random.
 
     Args:
-        y: ``(C, H, W)``. With another number of dimensions there are no neighbours, and all far entries are outliers.
+        y: ``(C, H, W)``. With another number of dimensions, entries have no neighbours, and all far entries count as
+            outliers.
         estimate: x̂, ``(C, H, W)``.
-        far: bool, entries that are far from their estimate.
-        activity: of the estimate around each entry.
-        observed: bool; other entries are not neighbours.
-        generator: on the CPU; draws the places.
+        far: bool, true for entries far from their estimate.
+        activity: activity of the estimate around each entry.
+        observed: bool; unobserved entries do not count as neighbours.
+        generator: random number generator on the CPU that draws the places.
     """
     total = int(far.sum())
     if y.dim() != 3 or total == 0:
@@ -119,15 +120,15 @@ def _doubt(share: float) -> float:
 
 
 def _share(found: Tensor, chance: Tensor) -> float:
-    """Return π: the least ratio over the tails of d, cumulated from the calmest surroundings to the liveliest."""
+    """Return π, the minimum ratio over the upper tails of d, accumulated in order of increasing activity."""
     above, by_chance = (cumulated(cumulated(counts.flip(1), 1).flip(1)) for counts in (found, chance))
-    ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum of several is too small by about one deviation
+    ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum is biased by about one deviation
     ratio[by_chance < TAIL * float(chance.sum())] = 1
     return float(ratio.min().clamp(LEAST, 1 - LEAST))
 
 
 def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw another place with about the same estimate for each place."""
+    """Draw a random place with about the same estimate for each place ``at``."""
     number = expected.numel()
     if number > MOST_COMPARED:
         shuffled = torch.randint(number, (MOST_COMPARED,), generator=generator, device="cpu").to(at.device)
@@ -149,12 +150,19 @@ def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Ten
 
 
 def _distance(around: Tensor, places: Tensor, values: Tensor, expected: Tensor) -> Tensor:
-    """Return d of values put at places, indices into the flat image; ``around`` is that image with a border."""
+    """Return d of values at some places.
+
+    Args:
+        around: image padded by :func:`~dop_lightning.engine.steps.clean_entries.neighbours.bordered`.
+        places: indices into the flat image.
+        values: v of each place.
+        expected: x̂ of each place.
+    """
     smallest = torch.full((2, values.numel()), torch.inf, dtype=values.dtype, device=values.device)
     for neighbour in neighbours_at(around, places):
         apart = (neighbour - values).abs()
         smallest[1] = torch.minimum(smallest[1], torch.maximum(smallest[0], apart))
         smallest[0] = torch.minimum(smallest[0], apart)
     known = smallest.isfinite()
-    mean = torch.where(known, smallest, 0).sum(0) / known.sum(0)  # nan without neighbours: resembles nothing
+    mean = torch.where(known, smallest, 0).sum(0) / known.sum(0)  # nan without neighbours, which counts as infinite
     return (mean / (expected - values).abs().clamp_min(1e-12)).nan_to_num(torch.inf)

@@ -1,22 +1,21 @@
-r"""Dead rectangles: blocks along rows and columns that show one colour, or noise.
+r"""Dead rectangles: axis-aligned blocks of one colour or of noise.
 
 *One colour.* A window of 6×6 pixels is constant if each channel varies by at most half a grey level. A connected
-union of such windows of one colour is a candidate. If its outline has at most eight corners, it is a rectangle or
-some that overlap; skies and black backgrounds have far more corners, and there the largest rectangles inside are the
-candidates. A candidate is dead if it ends in a cliff on all sides but one, with its value v and the pixels y₁ and y₃
-at distances of one and three pixels from the side,
+union of constant windows of one colour is a candidate. If its outline has at most eight corners, it is a rectangle or a
+union of overlapping rectangles. Skies and black backgrounds have far more corners; there, the largest rectangles inside
+are the candidates. A candidate of value v is dead if it has a sharp edge on all sides except at most one, and if its
+surroundings vary like a photograph. Tiles and windows on a screen, by contrast, lie on a uniform background or next to
+each other. With the pixels y₁ and y₃ at distances of one and three pixels from a side, the edge is sharp if
 
-    ``median |y₁ − v| ≥ 0.5 · median |y₃ − v|``  and  ``median |y₁ − v| ≥ 0.03``  in some channel,
+    ``median |y₁ − v| ≥ 0.5 · median |y₃ − v|``  and  ``median |y₁ − v| ≥ 0.03``  in some channel.
 
-and if its surroundings vary as a photograph does. Tiles and windows on a screen lie on paper, or beside each other.
+*Noise.* The residual of a pixel is ``e = y − m``, where m is the mean of the two opposite neighbours that differ least.
+It is large in noise and small in a photograph. The candidate is the rectangle with the largest sum of a bounded
+log-likelihood ratio of e, for uniform noise against a Laplace density whose scale is the mean of ``|e|`` outside. It is
+dead if adjacent pixels differ as much as distant ones, if its values cover their range evenly, and if its surroundings
+are smooth.
 
-*Noise.* The residual of a pixel is ``e = y − m``, with the mean m of the two opposite neighbours that differ least.
-It is large in noise and small in a photograph. A bounded log-likelihood ratio of e, uniform noise against a density
-of Laplace whose scale is the mean of ``|e|`` outside, is summed over rectangles; that of the largest sum is the
-candidate. It is dead if adjacent pixels differ as much as distant ones, if its values fill their range evenly and if
-its surroundings are calm.
-
-A rectangle has at least 6×6 pixels. Impulses inside a rectangle of one colour hide it.
+A rectangle has at least 6×6 pixels. Rectangles of one colour that contain impulses are not detected.
 
 Shapes: C×H×W, an image.
 """
@@ -29,55 +28,58 @@ from dop_lightning.engine.steps.clean_entries.components import Boxes, labels
 from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
 SIDE = 6
-"""Of the smallest rectangle, pixels."""
+"""Minimum side of a rectangle, pixels."""
 
 SAME = 0.5 / 255
-"""Values that differ by no more are one, in scales of the observation."""
+"""Values count as equal if they differ by at most this, in scales of the observation."""
 
 CORNERS = 8
-"""Of the outline of a rectangle, or of two that overlap; a background has more."""
+"""Maximum number of corners of the outline of a rectangle or of two overlapping ones; a background has more."""
 
 CLIFF = 0.03
-"""Least difference to the pixels around, in scales of the observation."""
+"""Minimum difference from the surrounding pixels, in scales of the observation."""
 
 STEEP = 0.5
-"""Share of the difference that is there after one pixel."""
+"""Minimum fraction of the difference that is reached one pixel from the side."""
 
 DULL = 0.65
-"""Share of the two most frequent values around a rectangle above which it is part of a drawing."""
+"""Fraction of pixels around a rectangle with one of their two most frequent values above which it belongs to a
+drawing."""
 
 DRAWN = 0.3
-"""Share of the two most frequent values of the whole image, without the rectangles, above which it is a drawing."""
+"""Fraction of pixels outside the rectangles with one of their two most frequent values above which the image is a
+drawing."""
 
 LARGEST = 0.3
-"""Of the sides of a rectangle, in shares of those of the image."""
+"""Typical maximum side of a rectangle, as a fraction of the larger side of the image; candidates may be up to twice as
+large."""
 
 MOST_PIXELS = 40_000
-"""Of the box of a component in which rectangles are looked for: the search takes long."""
+"""Maximum number of pixels in the bounding box of a component that is searched for rectangles; the search is slow."""
 
 ROUGH = 0.12
-"""Mean |e| in a window of 5×5 pixels above which there may be noise, in scales of the observation."""
+"""Mean |e| in a window of 5×5 pixels above which the window may be noise, in scales of the observation."""
 
 CALM = 0.5
-"""|e| around a rectangle of noise is at most this share of that inside."""
+"""Maximum mean |e| around a rectangle of noise relative to that inside."""
 
 INDEPENDENT = 0.75
-"""Mean difference of adjacent pixels of noise, in shares of that of distant ones."""
+"""Minimum mean difference of adjacent pixels in noise relative to that of distant pixels."""
 
 EVEN = 0.12
-"""Least share of the values of noise in each quarter of their range; letters on paper are black or white."""
+"""Minimum fraction of the values of noise in each quarter of their range; letters on paper are black or white."""
 
 LOUD = 0.25
-"""Mean difference of adjacent pixels of noise, in scales of the observation; that of uniform noise is a third."""
+"""Minimum mean difference of adjacent pixels in noise, in scales of the observation; for uniform noise it is 1/3."""
 
 
 def dead_rectangles(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> Tensor:
     """Find the pixels of dead rectangles, in all channels.
 
     Args:
-        y: the observation, ``(C, H, W)``; of any other number of dimensions it has no rectangles.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` where all are. What is missing belongs to no rectangle.
+        y: the observation, ``(C, H, W)``; no rectangles are detected for any other number of dimensions.
+        scale: scale of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Unobserved entries are never detected.
 
     Returns:
         bool, the shape of ``y``.
@@ -101,11 +103,11 @@ def dead_rectangles(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
 
 
 def _constant(y: Tensor, known: Tensor) -> Tensor:
-    """Rectangles of one colour, ``(H, W)``."""
+    """Return the pixels of rectangles of one colour, ``(H, W)``."""
     high = _windows(torch.where(known, y, -torch.inf))
     low = -_windows(torch.where(known, -y, -torch.inf))
     few = avg_pool2d(known[None].to(y.dtype), SIDE, 1)[0] >= 0.5
-    constant = ((high - low) <= SAME).all(dim=0) & few  # of the windows, by their first pixel
+    constant = ((high - low) <= SAME).all(dim=0) & few  # windows, indexed by their first pixel
     if not bool(constant.any()):
         return torch.zeros_like(known)
     flat = _cover(constant[None].to(y.dtype))[0] > 0
@@ -127,7 +129,7 @@ def _constant(y: Tensor, known: Tensor) -> Tensor:
 
 
 def _inside(one: Tensor) -> list[Tensor]:
-    """The largest rectangles in a component that has more corners, as where one is connected with a background."""
+    """Return the largest rectangles in a component with many corners, such as a rectangle connected to a background."""
     part, result = torch.where(one, 1.0, -8.0), []
     if part.numel() > MOST_PIXELS:
         return []
@@ -142,17 +144,17 @@ def _inside(one: Tensor) -> list[Tensor]:
 
 
 def _windows(image: Tensor) -> Tensor:
-    """The largest value of each window of 6×6 pixels."""
+    """Return the maximum of each window of 6×6 pixels."""
     return max_pool2d(image, SIDE, 1)
 
 
 def _cover(windows: Tensor) -> Tensor:
-    """The largest value of the windows that each pixel is in, ``(C, H, W)``."""
+    """Return the maximum over the windows that contain each pixel, ``(C, H, W)``."""
     return max_pool2d(pad(windows, [SIDE - 1] * 4, value=-torch.inf), SIDE, 1)
 
 
 def _corners(numbers: Tensor) -> Tensor:
-    """The number of corners of the outline of each component, ``(N,)``."""
+    """Return the number of corners in the outline of each component, ``(N,)``."""
     around = pad(numbers, [1] * 4)
     height, width = numbers.shape
     count = torch.zeros(int(numbers.max()) + 1, dtype=torch.int64, device=numbers.device)
@@ -169,13 +171,16 @@ def _corners(numbers: Tensor) -> Tensor:
 
 
 def _ring(one: Tensor, reach: int, inner: int = 0) -> Tensor:
-    """The pixels at a distance of more than ``inner`` and at most ``reach``."""
+    """Return the pixels at a distance of more than ``inner`` and at most ``reach``."""
     far, near = (max_pool2d(one[None].float(), 2 * d + 1, 1, d)[0] > 0 for d in (reach, inner))
     return far & ~near
 
 
 def _is_cliff(y: Tensor, one: Tensor, known: Tensor) -> bool:
-    """Whether the values jump on every side of a rectangle but one; what is at the border of the image is no side."""
+    """Return whether all sides of a rectangle, except at most one, are sharp edges.
+
+    Sides at the border of the image are ignored. At least two sides must be sharp.
+    """
     value = torch.stack([each[one & known].median() for each in y])
     off = torch.where(known, (y - value[:, None, None]).abs(), torch.nan)
     rows, columns = one.any(dim=1).nonzero().flatten(), one.any(dim=0).nonzero().flatten()
@@ -192,12 +197,12 @@ def _is_cliff(y: Tensor, one: Tensor, known: Tensor) -> bool:
 
 
 def _is_drawn(y: Tensor, around: Tensor) -> bool:
-    """Whether what is around has one or two values, as paper does."""
+    """Return whether the surroundings mostly have one or two values, as in a drawing."""
     return not bool(around.any()) or _most_frequent(y, around) > DULL
 
 
 def _most_frequent(y: Tensor, places: Tensor) -> float:
-    """The share of the two most frequent grey levels."""
+    """Return the fraction of entries with one of the two most frequent grey levels; 1 without entries."""
     levels = (y[:, places].mean(dim=0) * 255).round()
     if levels.numel() == 0:
         return 1.0
@@ -205,12 +210,12 @@ def _most_frequent(y: Tensor, places: Tensor) -> float:
 
 
 def _noise(y: Tensor, known: Tensor) -> Tensor:
-    """Rectangles of noise, ``(H, W)``."""
+    """Return the pixels of rectangles of noise, ``(H, W)``."""
     found = torch.zeros_like(known)
     residual = torch.where(known, _residual(torch.where(known, y, 0.5)), 0).mean(dim=0)
     weight = avg_pool2d(known[None].to(y.dtype), 5, 1, 2)[0].clamp_min(1e-3)
     rough = (avg_pool2d(residual[None], 5, 1, 2)[0] / weight > ROUGH) & known
-    if float(rough.float().mean()) > 4 * LARGEST**2:  # all of the image is rough
+    if float(rough.float().mean()) > 4 * LARGEST**2:  # most of the image is rough
         return found
     calm = float(residual[~rough & known].mean().clamp_min(2 / 255)) if bool((~rough & known).any()) else 1.0
     evidence = _evidence(y, known, calm)
@@ -223,7 +228,7 @@ def _noise(y: Tensor, known: Tensor) -> Tensor:
         part = evidence[top:bottom, left:right]
         if max(part.shape) > 2 * LARGEST * max(known.shape) + 12:
             continue
-        for _ in range(3):  # those that overlap
+        for _ in range(3):  # overlapping rectangles
             first, last, begin, end = _largest_sum(part)
             if min(last - first, end - begin) < SIDE:
                 break
@@ -239,7 +244,7 @@ def _noise(y: Tensor, known: Tensor) -> Tensor:
 
 
 def _residual(y: Tensor) -> Tensor:
-    """|e|, ``(C, H, W)``."""
+    """Return |e|, ``(C, H, W)``."""
     around = pad(y, [1] * 4, mode="replicate")
     height, width = y.shape[1:]
 
@@ -256,14 +261,14 @@ def _residual(y: Tensor) -> Tensor:
 
 
 def _evidence(y: Tensor, known: Tensor, calm: float) -> Tensor:
-    """The log-likelihood ratio of noise, bounded for each pixel, ``(H, W)``; 0 where nothing is known."""
+    """Return the bounded log-likelihood ratio of noise at each pixel, ``(H, W)``; 0 at unobserved pixels."""
     residual = _residual(torch.where(known, y, 0.5))
     ratio = (residual / calm + torch.tensor(2 * calm, device=y.device).log()).clamp(-2, 2)
     return torch.where(known, ratio.mean(dim=0) - 0.3, 0)
 
 
 def _largest_sum(values: Tensor) -> tuple[int, int, int, int]:
-    """The rectangle of the largest sum: first row, row after the last, first column, column after the last."""
+    """Return the rectangle with the largest sum: first row, end row, first column, end column; ends are exclusive."""
     height = values.shape[0]
     sums = pad(cumulated(values.double()), (0, 0, 1, 0))
     best = (-1.0, 0, 0, 0, 0)
@@ -280,13 +285,13 @@ def _largest_sum(values: Tensor) -> tuple[int, int, int, int]:
 
 
 def _is_noise(inside: Tensor, y: Tensor, one: Tensor, known: Tensor) -> bool:
-    """Whether adjacent pixels differ as much as distant ones, and those around do not.
+    """Return whether a rectangle is noise and its surroundings are not.
 
     Args:
-        inside: the values of a rectangle, ``(C, h, w)``.
-        y: those and what is around.
-        one: the pixels of the rectangle in y.
-        known: those that were observed.
+        inside: values of the rectangle, ``(C, h, w)``.
+        y: values of the rectangle and its surroundings.
+        one: bool, the pixels of the rectangle in ``y``.
+        known: bool, the observed pixels of ``y``.
     """
     alongside = []
     if min(float((inside - inside.roll(1, dim)).abs().mean(dim=(1, 2)).min()) for dim in (1, 2)) < LOUD:

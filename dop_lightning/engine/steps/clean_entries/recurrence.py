@@ -1,14 +1,14 @@
 r"""Evidence from recurring patterns: in drawings, text and screenshots the same pixels recur with the same neighbours.
 
-An outlier falls on its place whatever its neighbours are, so other places with exactly these neighbours have other
-values. Let entry i have the value v and the probability w of being clean from other evidence. Let n be the sum of w
-over the other places with the same 8 neighbours, and m that over those with the value v as well. With the share p of
-outliers, and the share q(v) of them that have this value,
+The place of an outlier is independent of its neighbours, so other places with the same neighbours have other values.
+Let entry i have the value v, and let w be the probability that it is clean, from other evidence. Let n be the sum of w
+over the other places with the same 8 neighbours, and m the sum over those that also have the value v. With p the
+fraction of outliers, and q(v) the fraction of outliers with value v,
 
     ``c = p·q(v) / (1 − p)``,   ``P₀ = min(1, c·w/(1 − w))``,   ``P = (m + P₀)/(n + 1)``,   ``w' = P/(P + c)``.
 
-P₀ is the probability of v in a clean entry that w implies, and P the same once the recurrences are counted, with a
-pseudocount of 1. In photographs nothing recurs: ``n = 0`` and ``w' = w``.
+P₀ is the probability of the value v for a clean entry that w implies. P is its update by the recurrences, with a
+pseudocount of 1. In photographs, patterns do not recur: ``n = 0`` and ``w' = w``.
 
 Shapes: C×H×W, an image.
 """
@@ -19,10 +19,11 @@ from torch import Tensor
 from dop_lightning.engine.steps.clean_entries.neighbours import STEPS
 
 ALIKE = 0.25
-"""Least share of entries that equal the one beside them. Below it, an image is not drawn, and nothing recurs."""
+"""Minimum fraction of entries that equal their right neighbour. Below it, the image is not a drawing, and patterns do
+not recur."""
 
 MOST = 0.25
-"""Largest share of outliers: with more, hardly an entry has 8 clean neighbours."""
+"""Maximum fraction of outliers; with more, hardly any entry has 8 clean neighbours."""
 
 FACTOR = 6364136223846793005
 """Odd factor of a linear congruential hash modulo 2⁶⁴ [Knuth, MMIX]."""
@@ -34,7 +35,7 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
     Args:
         y: the observation, ``(C, H, W)``.
         clean: w from other evidence, in [0, 1], the same shape.
-        observed: bool, the same shape; ``None`` for all. Others keep w, as their neighbours do.
+        observed: bool, the same shape; ``None`` if all are observed. Unobserved entries and their neighbours keep w.
         per_pixel: whether the channels of a pixel are corrupted together.
 
     >>> y = torch.zeros(1, 32, 32)
@@ -58,7 +59,7 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
     values = _hash(_values(y)) if per_pixel else _values(y)
     inner = (..., slice(1, -1), slice(1, -1))
     around = _hash(torch.stack([_shifted(values, *step) for step in STEPS]))[0]  # C H-2 W-2
-    around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # each channel has its own patterns
+    around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # separate patterns per channel
     whole = torch.stack([_shifted(known, *step) for step in STEPS]).all(dim=0) & known[inner]
     prior = prior[inner]
     weights = prior * whole
@@ -75,12 +76,12 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
 
 
 def _values(y: Tensor) -> Tensor:
-    """Return an integer for each value, equal for equal values: int64, the shape of ``y``."""
+    """Map equal values to equal integers: int64, the shape of ``y``."""
     return y.unique(return_inverse=True)[1]
 
 
 def _hash(parts: Tensor) -> Tensor:
-    """Combine integers along the first dimension into one, ``(1, …)``."""
+    """Hash integers along the first dimension into one, ``(1, …)``."""
     mixed = torch.zeros_like(parts[:1])
     for part in parts:
         mixed = (mixed ^ (mixed >> 29)) * FACTOR + part + 1
@@ -88,13 +89,13 @@ def _hash(parts: Tensor) -> Tensor:
 
 
 def _shifted(image: Tensor, down: int, right: int) -> Tensor:
-    """Return the entries that are ``down − 1`` below and ``right − 1`` beside the inner ones, ``(C, H−2, W−2)``."""
+    """Return the entries ``down − 1`` below and ``right − 1`` to the right of the inner ones, ``(C, H−2, W−2)``."""
     height, width = image.shape[1:]
     return image[:, down : height - 2 + down, right : width - 2 + right]
 
 
 def _sums(keys: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum of the weights of all entries with the same key, for each."""
+    """Return for each entry the sum of the weights of all entries with the same key."""
     places = keys.unique(return_inverse=True)[1]
     sums = weights.new_zeros(keys.numel()).index_add_(0, places.flatten(), weights.flatten())
     return sums[places]

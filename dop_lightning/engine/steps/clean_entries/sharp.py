@@ -1,16 +1,16 @@
-r"""Outliers of a frame limited by noise: cosmic rays, hot and dead pixels are sharper than any optics.
+r"""Outliers of a noise-limited frame: cosmic rays, hot and dead pixels are sharper than any optics.
 
-A star covers several pixels; a particle that hits the detector does not. The Laplacian distinguishes them, as in
-van Dokkum, *Cosmic-ray rejection by Laplacian edge detection*, PASP 113 (2001): with the differences u, d, l, r between
-an entry and its four neighbours,
+The optics spread a star over several pixels, but not the impact of a particle on the detector. The Laplacian
+distinguishes them, as in van Dokkum, *Cosmic-ray rejection by Laplacian edge detection*, PASP 113 (2001). With the
+differences u, d, l, r between an entry and its four neighbours,
 
     ``L = ⅛ Σ max(0, v + h)``, the sum over v ∈ {u, d} and h ∈ {l, r},
 
-which is A for a single entry that is A above its surroundings. An entry is an outlier where ``S = L/σ``, less its own
-median in a window of 5×5, is above :data:`SIGNIFICANT`, and above :data:`SHARP` times the fine structure
-``F = (med₃(y) − med₇(med₃(y)))/σ``, which is large for a star and small for a single entry. Neighbours that stand out
-are outliers too, because particle tracks are several pixels long. Negative outliers are found in the negative of the
-frame. σ is that of :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
+which is A for a single entry that is A above its surroundings. An entry is an outlier if ``S = L/σ``, minus the median
+of S in a window of 5×5, is above :data:`SIGNIFICANT`, and above :data:`SHARP` times the fine structure
+``F = (med₃(y) − med₇(med₃(y)))/σ``, which is large for a star and small for a single entry. Neighbours of an outlier
+that deviate significantly are outliers too, because particle tracks are several pixels long. Negative outliers are
+detected in the negated frame. σ is estimated by :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
 
 Shapes: C×H×W, an image.
 """
@@ -28,26 +28,26 @@ from dop_lightning.foundation.checks import one_of
 Sign = Literal["auto", "both", "positive", "negative"]
 
 SIGNIFICANT = 6.0
-"""Smallest deviation of an outlier, in standard deviations of the noise."""
+"""Minimum deviation of an outlier, in standard deviations of the noise."""
 
 ALONG = 4.5
-"""Smallest deviation of an entry beside an outlier, in the same units."""
+"""Minimum deviation of an entry next to an outlier, in standard deviations of the noise."""
 
 SHARP = 5.0
-"""Smallest ratio of the Laplacian of an outlier to the fine structure around it."""
+"""Minimum ratio of the Laplacian of an outlier to the fine structure around it."""
 
 LEAST_STRUCTURE = 0.01
 """Lower bound of F."""
 
 ROUNDS = 4
-"""Number of rounds. The medians exclude the outliers of the round before."""
+"""Maximum number of rounds. The medians exclude the outliers of the previous rounds."""
 
 FEW = 0.1
-"""Outliers of one sign count as noise if they are fewer than this share of those of the other."""
+"""Outliers of one sign are discarded if their number relative to those of the other sign is below this."""
 
 
 def of_sign(off: Tensor, sign: Sign) -> Tensor:
-    """Return which entries can be outliers by the sign of their deviation ``off``; bool, the same shape."""
+    """Return which entries can be outliers given the sign of their deviation ``off``; bool, the same shape."""
     one_of("sign", sign, get_args(Sign))
     if sign == "positive":
         return off >= 0
@@ -55,13 +55,13 @@ def of_sign(off: Tensor, sign: Sign) -> Tensor:
 
 
 def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") -> Tensor:
-    """Return which entries of a frame are sharper than its optics can produce; bool, ``(C, H, W)``.
+    """Return which entries of a frame are sharper than the optics allow; bool, ``(C, H, W)``.
 
     Args:
         y: the frame, ``(C, H, W)``.
         known: bool, the observed entries.
-        noise: standard deviation of the noise in its darker part, above 0.
-        sign: of the outliers; ``auto`` is both, or one if the other has fewer than a tenth as many.
+        noise: standard deviation of the noise in the darker part of the frame, above 0.
+        sign: sign of the outliers; ``auto`` is both, or one if the other has fewer than a tenth as many outliers.
 
     >>> rows = torch.arange(32.0)
     >>> star = 100 * torch.exp(-((rows - 8) ** 2 + (rows[:, None] - 8) ** 2) / 4.5)
@@ -79,7 +79,7 @@ def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") 
         middle = window_median(y, left, SIDE)
         deviation = level_noise(y, middle, left, noise)
         filled = torch.where(left, y, middle)
-        # known outliers are replaced, so that their neighbours do not deviate because of them
+        # replace known outliers, so that they do not affect their neighbours
         new = [_stand_out(torch.where(left, y, filled) * side, middle * side, deviation, left) for side in sides]
         more = torch.stack(new).any(dim=0)
         above |= more & (y > middle)
@@ -90,10 +90,10 @@ def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") 
 
 
 def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> Tensor:
-    """Return which entries are above their surroundings and sharp."""
+    """Return which entries are sharp and significantly above their surroundings."""
     off = (y - middle) / deviation
     laplacian = _laplacian(y) / deviation
-    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few; subtracting medians only reduces L
+    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few entries; subtracting the median can only reduce L
     laplacian = torch.where(candidates, laplacian - window_median_at(laplacian, known, 5, candidates), 0)
     fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
     structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(LEAST_STRUCTURE)
@@ -110,7 +110,7 @@ def _laplacian(y: Tensor) -> Tensor:
 
 
 def _of_sign(found: Tensor, above: Tensor) -> Tensor:
-    """Keep the outliers of one sign if the others are few."""
+    """Discard the outliers of one sign if they are few compared with those of the other."""
     high, low = int((found & above).sum()), int((found & ~above).sum())
     if low < FEW * high:
         return found & above

@@ -1,4 +1,4 @@
-"""Sort many values on a CPU. NumPy is many times faster than torch there, with the same result."""
+"""Sorting and cumulative sums. On a CPU, NumPy sorts many times faster than torch, with the same result."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Return all values in ascending order, one dimension; nan last.
+    """Return all values in ascending order as one dimension; nan last.
 
     >>> ascending(torch.tensor([0.3, 0.1, 0.2]))
     tensor([0.1000, 0.2000, 0.3000])
@@ -22,7 +22,7 @@ def ascending_lines(values: Tensor) -> Tensor:
 
 
 def stable_order(values: Tensor) -> Tensor:
-    """Return the positions of values in ascending order, equal ones in their order, int64.
+    """Return the indices that sort values in ascending order; stable, int64.
 
     Args:
         values: one dimension, without nan.
@@ -39,7 +39,7 @@ def stable_order(values: Tensor) -> Tensor:
 
 
 def few_order(values: Tensor, number: int) -> Tensor:
-    """Return the positions of integers from 0 to ``number − 1`` in ascending order, equal ones in their order, int64.
+    """Return the indices that sort integers from 0 to ``number − 1`` in ascending order; stable, int64.
 
     >>> few_order(torch.tensor([2, 0, 2, 1]), 3)
     tensor([1, 3, 0, 2])
@@ -52,7 +52,7 @@ def few_order(values: Tensor, number: int) -> Tensor:
 def cumulated(values: Tensor, dim: int = 0) -> Tensor:
     """Return cumulative sums along a dimension.
 
-    CUDA has no deterministic kernel for floats: under deterministic algorithms the CPU computes them.
+    CUDA has no deterministic kernel for floats, so the CPU computes them if deterministic algorithms are enabled.
 
     >>> cumulated(torch.tensor([1.0, 2.0, 3.0]))
     tensor([1., 3., 6.])

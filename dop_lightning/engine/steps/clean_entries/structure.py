@@ -1,4 +1,4 @@
-"""First look at an observation, before any fit: is what stands out damage, or the picture itself?
+"""First look at an observation, before any fit: distinguish outliers from structure in the picture.
 
 Shapes: C×H×W, an image.
 """
@@ -18,30 +18,31 @@ SIDE = 5
 """Side of the window of the median, pixels."""
 
 FAINT = 0.06
-"""Without an entry further from the median than this, in scales of the observation, there are no outliers."""
+"""If all entries are within this distance of the median, in scales of the observation, there are no outliers."""
 
 NOTHING = 0.06
-"""Below this share of outliers among what stands out, there are none: letters have dots, and lines have ends."""
+"""Outlier fraction of the entries that stand out below which they are all clean: letters have dots, and lines have
+ends."""
 
 STRUCTURE = 0.3
-"""Below this share of outliers among what stands out, it is the picture that stands out."""
+"""Outlier fraction of the entries that stand out below which they mostly belong to the picture."""
 
 MANY = 0.1
-"""Above this share of outliers, the network decides even in a frame limited by noise."""
+"""Outlier fraction of all entries above which the network decides even in a noise-limited frame."""
 
 FEWEST = 1e-3
-"""In such a picture, fewer outliers than this share of all entries count as none."""
+"""If the outlier fraction is below :data:`STRUCTURE`, outliers count as none below this fraction of all entries."""
 
 
 class FirstLook(NamedTuple):
     """Result of the first look at an observation.
 
     Attributes:
-        share: share of outliers among the entries that stand out, in [0, 1]; the others are lines, stars and edges. If
-            nothing stands out, 0 if all entries are close to the median, else 1.
+        share: fraction of outliers among the entries that stand out, in [0, 1]; the others are lines, stars and edges.
+            If no entry stands out, 0 if all entries are close to the median, else 1.
         clean: probability that each entry is clean, ``(C, H, W)``; 1 for entries that do not stand out.
-        by_noise: whether the outliers were found from the noise of the frame.
-        median: of the entries around each, ``(C, H, W)``, if it was computed.
+        by_noise: whether the outliers were detected from the noise of the frame.
+        median: median around each entry, ``(C, H, W)``, if it was computed.
     """
 
     share: float
@@ -51,7 +52,7 @@ class FirstLook(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Whether this look is final: the picture itself stands out, or the noise identified the outliers."""
+        """Whether this result is final: the picture itself stands out, or the outliers were detected from the noise."""
         return self.by_noise or self.share < STRUCTURE
 
 
@@ -66,16 +67,16 @@ def first_look(
     """Compare each entry with the median around it, and entries that stand out with their neighbours.
 
     :mod:`dop_lightning.engine.steps.clean_entries.places` distinguishes outliers from lines, and
-    :mod:`dop_lightning.engine.steps.clean_entries.values` adds the evidence of their values. In a frame limited by
-    noise, the outliers are those of :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
+    :mod:`dop_lightning.engine.steps.clean_entries.values` adds the evidence of their values. In a noise-limited frame,
+    outliers are detected by :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
 
     Args:
-        y: the observation, ``(C, H, W)``. With another number of dimensions all entries count as clean, with share 1.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` for all. Others have probability 0.
+        y: the observation, ``(C, H, W)``. With another number of dimensions, all entries count as clean, with share 1.
+        scale: scale of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed. Unobserved entries have probability 0.
         per_pixel: whether the channels of a pixel are corrupted together.
-        noise: standard deviation of the noise in the darker part of a frame limited by noise; else ``None``.
-        sign: of the outliers, see :func:`~dop_lightning.engine.steps.clean_entries.sharp.sharp_outliers`.
+        noise: standard deviation of the noise in the darker part of a noise-limited frame; ``None`` for others.
+        sign: sign of the outliers, see :func:`~dop_lightning.engine.steps.clean_entries.sharp.sharp_outliers`.
 
     >>> y = torch.zeros(1, 32, 32)
     >>> y[0, 10] = 1.0  # a line

@@ -1,4 +1,4 @@
-"""Estimate which entries are clean, before any network is fitted.
+"""Estimate which entries are clean before any network is fitted.
 
 Shapes: C×H×W, an image.
 """
@@ -19,45 +19,49 @@ from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
 
 ROUNDS, ROUNDS_OF_RANDOM = 4, 2
-"""Most rounds of support and interpolation, and those for many outliers of random values: with more of these, a support
-that is too small is confirmed by what it leaves out."""
+"""Maximum number of rounds of support and interpolation, in general and for many outliers with random values. With more
+rounds of the latter, a support that is too small reinforces itself, because it excludes the entries that contradict
+it."""
 
 SAME = 0.01
-"""The same, as a share of the outliers, below which the interpolation from the last w would be the same."""
+"""Mean change of w in the last round, relative to the fraction of outliers, below which the interpolation counts as up
+to date."""
 
 RANDOM = 0.5
 """Diversity of the values of outliers above which they count as random."""
 
 SETTLED = 3e-4
-"""Mean change of w in a round below which there is no further one."""
+"""The rounds end when the mean change of w is below this."""
 
 DECIDED = 0.9999
-"""With outliers of few values, entries that are clean with more than this probability are not predicted again."""
+"""If outliers have few values, entries whose probability of being clean exceeds this are not predicted again."""
 
 SAMPLE = 2000
-"""Approximate number of pixels from which the error of the estimates is measured."""
+"""Approximate number of pixels that are used to measure the error of the estimates."""
 
 
 MORE = 2.0
-"""A first support that calls more entries corrupted than this many times those of the first look is doubted."""
+"""The first support is compared with the first look if it flags more than this many times as many entries as corrupted,
+plus :data:`FEW`."""
 
 FEW = 1e-3
-"""Share of the entries by which it may exceed that in any case."""
+"""Fraction of all entries by which the support may exceed that bound."""
 
 AS_WELL = 1.05
-"""Error of the first look's interpolation relative to that of the support's, up to which it predicts as well."""
+"""Maximum error of the interpolation from the first look, relative to that from the support, to prefer the first
+look."""
 
 
 class FirstSupport(NamedTuple):
-    """What is known of the corruption before any fit.
+    """Estimate of the corruption before any fit.
 
     Attributes:
         clean: probability that each entry is clean, ``(C, H, W)``.
-        diversity: of the values of outliers: 0 if they are few, such as those of dead and hot pixels, 1 if random.
-        estimate: x̃ that they were found with, ``(C, H, W)``, if any.
+        diversity: diversity of the values of outliers: 0 for few values, as for dead and hot pixels, 1 for random ones.
+        estimate: x̃ from which ``clean`` was estimated, ``(C, H, W)``, if any.
+        settled: whether ``estimate``, at the entries that may be corrupted, is the interpolation from almost the same
+            clean entries.
         joint: whether the channels of a pixel are corrupted together.
-        settled: whether the estimate is the interpolation from almost the same clean entries, at those that may be
-            corrupted.
     """
 
     clean: Tensor
@@ -68,12 +72,12 @@ class FirstSupport(NamedTuple):
 
     @property
     def is_random(self) -> bool:
-        """Whether outliers have random values."""
+        """Whether the outliers have random values."""
         return self.diversity > RANDOM
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether the support may be worse than the first look: many outliers have random values."""
+        """Whether many outliers have random values, so that the support may be worse than the first look."""
         return self.is_random and not are_few(self.clean)
 
 
@@ -86,21 +90,22 @@ def first_support(
     poll: Callable[[], None] | None = None,
     median: Tensor | None = None,
 ) -> FirstSupport:
-    """Estimate which entries are clean, from medians and then by interpolation.
+    """Estimate which entries are clean, first from medians and then by interpolation.
 
     The mixture is that of :func:`~dop_lightning.engine.steps.clean_entries.estimate.clean_probability`. No estimate
-    uses the entry that it predicts, so any entries can serve as held-out ones: a sample, drawn with a fixed seed.
+    uses the entry that it predicts, so any entries can serve as held-out ones. A sample is drawn with a fixed seed.
 
     Args:
         y: the observation, ``(C, H, W)``.
-        scale: of the observation, above 0.
-        observed: bool, ``(C, H, W)``; ``None`` for all.
-        per: whether the channels of a pixel are corrupted together, ``pixel``, or independently, ``entry``. ``auto``
-            estimates it from the first round if outliers have random values; those of few values are found without.
-        sign: of the outliers.
-        poll: called between the rounds; an exception that it raises ends the work.
-        median: of the known entries in a window of :data:`~dop_lightning.engine.steps.clean_entries.structure.SIDE`
-            pixels around each, if it is known already.
+        scale: scale of the observation, above 0.
+        observed: bool, ``(C, H, W)``; ``None`` if all entries are observed.
+        per: ``pixel`` if the channels of a pixel are corrupted together, ``entry`` if independently. ``auto`` estimates
+            this after the first round if the outliers have random values; otherwise it is ``entry``.
+        sign: sign of the outliers.
+        poll: called before each round; it may raise an exception to stop the computation.
+        median: median of the known entries in a window of
+            :data:`~dop_lightning.engine.steps.clean_entries.structure.SIDE` pixels around each entry; computed by
+            default.
 
     >>> y = torch.full((1, 32, 32), 0.5)
     >>> y[0, ::5, ::5] = 1.0
@@ -134,31 +139,31 @@ def first_support(
             break
         if found.diversity > 0 and not (number > 0 and are_few(found.clean)):
             estimate = interpolate(y, found.clean, first=estimate)
-        else:  # most entries are clean by their values, or have hardly changed
+        else:  # most entries are clearly clean, or have hardly changed
             at = (found.clean <= DECIDED) | (sample & known)
             estimate = torch.where(at, interpolate(y, found.clean, at, first=estimate), estimate)
     return found
 
 
 def sample_pixels(y: Tensor) -> Tensor:
-    """Draw the pixels from which the error of the estimates is measured, with a fixed seed: bool ``(C, H, W)``."""
+    """Draw the pixels for measuring the error of the estimates, with a fixed seed; bool ``(C, H, W)``."""
     drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
     return (drawn < SAMPLE / drawn.numel()).to(y.device).expand(y.shape)
 
 
 def better_support(y: Tensor, look: Tensor, support: Tensor) -> Tensor:
-    """Return the support, or the first look if that doubts much fewer entries and predicts as well.
+    """Return the support, or the first look if it flags far fewer entries as corrupted and predicts as well.
 
-    Under a pattern that no median follows, such as a checkerboard, the support may be wrong everywhere.
+    In a pattern that medians cannot reproduce, such as a checkerboard, the support may be wrong everywhere.
 
     Args:
         y: the observation, ``(C, H, W)``.
-        look: probability of the first look that each entry is clean.
-        support: probability of the first support.
+        look: probability that each entry is clean, from the first look.
+        support: probability that each entry is clean, from the first support.
     """
     if float((1 - support).mean()) <= MORE * float((1 - look).mean()) + FEW:
         return support
     both = look * support
     sample = sample_of(both, 0.5)
     errors = [mean_errors(y, interpolate(y, clean, sample), both * sample)[0] for clean in (look, support)]
-    return support if errors[0] > AS_WELL * errors[1] else look  # the look, if they have nothing in common
+    return support if errors[0] > AS_WELL * errors[1] else look  # the look if no sampled entry is clean in both

@@ -1,6 +1,6 @@
 """Surroundings of an entry: its estimate, the error of the estimate at its neighbours, and their values.
 
-Shapes: C×H×W an image, ``*m`` any observation of N entries; r rows of g entries that are corrupted together.
+Shapes: C×H×W, an image; ``*m``, any observation of N entries; F predictions of a residual.
 """
 
 from dataclasses import dataclass
@@ -16,35 +16,35 @@ SIDE = 5
 """Side of the window over which the local scale of the residual is averaged, pixels."""
 
 PRIOR = 4.0
-"""Pseudocount of the local scale, with the common scale."""
+"""Pseudocount that shrinks the local scale toward the common scale."""
 
 DOUBT = 2.0
-"""Pseudocount of neighbours with residual 0, when a residual is predicted from its neighbours."""
+"""Pseudocount that shrinks the prediction of a residual from its neighbours toward 0."""
 
 FEWEST = 30.0
-"""Fewest held-out clean entries for a comparison of errors."""
+"""Minimum number of held-out clean entries for comparing errors."""
 
 MOST_FOLLOWED = 10.0
 """Upper bound of the ratio of the error of held-out entries to that of others."""
 
 MOST_DISTANCE = 1e3
-"""Distance to unobserved neighbours, in scales of the observation."""
+"""Upper bound of distances to neighbours, in scales of the observation; unobserved neighbours have this distance."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The surroundings of N entries, in one dimension, which give the features of any value at these places.
+    """Surroundings of N entries, one-dimensional, from which the features of any value at these places are computed.
 
     Attributes:
         estimate: x̂.
         scale: mean |y − x̂| of the surrounding clean entries, without the entry itself, above 0; larger if the entry was
             held out.
-        pull: share of its distance by which an estimate moves toward an entry that it is fitted to; 0 if the entry was
-            held out.
-        foretold: ``(N, F)``, predictions of the residual ``y − x̂`` from clean entries: those around it in its own
-            channel, those of the other channels. F is 0 without neighbours.
+        pull: fraction of the distance by which an estimate moves toward an entry that it is fitted to; 0 if the entry
+            was held out.
+        foretold: ``(N, F)``, predictions of the residual ``y − x̂`` from clean entries: from the neighbours in the same
+            channel, and from the other channels of the pixel. F is 0 without neighbours.
         neighbours: ``(N, 8)``, the surrounding values, infinite if not observed; ``None`` without neighbours.
-        unit: the scale of the observation.
+        unit: scale of the observation.
     """
 
     estimate: Tensor
@@ -68,13 +68,13 @@ class Surroundings:
         """Compute the surroundings of the entries of an observation.
 
         Args:
-            y: the observation, ``(*m)``; without neighbours unless it is ``(C, H, W)``.
+            y: the observation, ``(*m)``; entries have neighbours only if it is ``(C, H, W)``.
             estimate: x̂.
             clean: probability that each entry is clean, 0 if it was not observed.
             observed: bool.
-            unit: the scale of the observation, above 0.
-            per_pixel: whether the channels of a pixel are corrupted together; they do not predict each other then.
-            held_out: bool, entries that the estimate was not fitted to.
+            unit: scale of the observation, above 0.
+            per_pixel: whether the channels of a pixel are corrupted together; if so, they do not predict each other.
+            held_out: bool, true for entries that the estimate was not fitted to.
         """
         residual = y - estimate
         error = residual.abs() * clean
@@ -107,19 +107,18 @@ class Surroundings:
         )
 
     def log_clean(self, residual: Tensor, places: Tensor) -> Tensor:
-        """Return the log density of a clean entry: Student's t with the local scale, in units of 1/y."""
+        """Return the log density of a clean entry: Student's t with the local scale; the density has units of 1/y."""
         return log_student(residual, self.scale[places])
 
     def features(self, values: Tensor, residual: Tensor, places: Tensor) -> Tensor:
         """Return the features that distinguish outliers from clean entries, larger for outliers.
 
-        These are the logarithms of the distance from the estimate in local scales, of the same distance after
-        correcting the estimate by each of the predicted residuals, and of the mean distance to the two most similar
-        neighbours.
+        They are logarithms of the distance from the estimate in local scales, of the same distance after correcting the
+        estimate by each predicted residual, and of the mean distance to the two most similar neighbours.
 
         Args:
-            values: any shape.
-            residual: their distances from the estimate, the same shape.
+            values: values v, any shape.
+            residual: ``v − x̂``, the same shape.
             places: int64, the same shape, indices of entries.
 
         Returns:
@@ -136,7 +135,7 @@ class Surroundings:
 
 
 def _followed(error: Tensor, clean: Tensor, held_out: Tensor) -> float:
-    """Return f, the ratio of the error of held-out clean entries to that of other clean entries; at least 1."""
+    """Return the ratio of the error of held-out clean entries to that of other clean entries, at least 1."""
     apart, fitted = ((error[at].sum() + 1e-12) / (clean[at].sum() + 1e-9) for at in (held_out, ~held_out))
     ratio = float(apart / fitted) if float(clean[held_out].sum()) > FEWEST else 1.0
     return min(max(ratio, 1.0), MOST_FOLLOWED)

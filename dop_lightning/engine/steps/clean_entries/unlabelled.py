@@ -1,14 +1,14 @@
 r"""Logistic regression from positive and unlabelled examples.
 
-Positive and unlabelled learning [du Plessis, Niu and Sugiyama, 2015]: with the logistic loss, the risk needs no
-negative examples,
+In positive-unlabelled learning [du Plessis, Niu and Sugiyama, 2015] with the logistic loss, the risk does not depend on
+negative examples:
 
     ``J(β) = Σᵢ log(1 + e^{ηᵢ}) − Σₘ uₘηₘ + λ/2·|β|²,   η = η₀ + φᵀβ``,
 
-where i are the unlabelled examples and m the positive ones, with weights ``Σₘ uₘ`` equal to the number of positive ones
-among the unlabelled. J is convex. At its minimum, up to λ, ``Σᵢ σ(ηᵢ)φᵢ = Σₘ uₘφₘ``: the sum of each feature over the
-unlabelled examples, weighted by their probabilities, equals that over the positive ones. With hat functions over the
-range of a score as features, the probabilities are calibrated along each score.
+where i runs over the unlabelled examples and m over the positive ones, and ``Σₘ uₘ`` is the number of positive examples
+among the unlabelled. J is convex. At its minimum, apart from the ridge term, ``Σᵢ σ(ηᵢ)φᵢ = Σₘ uₘφₘ``: the sum of each
+feature over the unlabelled examples, weighted by their probabilities, equals the weighted sum over the positive ones.
+The features are hat functions over the range of each score, so the probabilities are calibrated along each score.
 """
 
 from typing import NamedTuple
@@ -20,10 +20,10 @@ from torch.nn.functional import softplus
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
 KNOTS = 8
-"""Knots of the hats of a score: this many quantiles of the unlabelled examples, and of the positive ones."""
+"""Number of knots of a score at quantiles of the unlabelled examples, and again of the positive examples."""
 
 APART = 0.02
-"""Smallest distance of knots, as a share of the range of a score."""
+"""Minimum distance between knots, as a fraction of the range of a score."""
 
 STEPS = 30
 """Maximum number of steps of Newton's method."""
@@ -33,12 +33,13 @@ ENOUGH = 1e-6
 
 
 class Examples(NamedTuple):
-    """Examples, r of them.
+    """Set of r examples.
 
     Attributes:
-        scores: ``(r, g, F)``, g per example, whose hats are averaged; larger for positive examples.
+        scores: ``(r, g, F)``, F scores of the g members of each example, whose hats are averaged; larger for positive
+            examples.
         base: η₀, ``(r,)``.
-        seen: bool ``(r, g)``, those of the g that count; at least one.
+        seen: bool ``(r, g)``, the members that count; at least one per example.
     """
 
     scores: Tensor
@@ -50,7 +51,7 @@ class Logistic(NamedTuple):
     """A fitted regression.
 
     Attributes:
-        knots: of each of the F scores, ascending.
+        knots: knots of each of the F scores, ascending.
         coefficients: β, float64.
     """
 
@@ -71,9 +72,9 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
     """Minimise J by Newton's method with halved steps.
 
     Args:
-        unlabelled: examples of both kinds.
+        unlabelled: positive and negative examples.
         positive: positive examples.
-        weights: u of the positive ones, at least 0.
+        weights: u of each positive example, at least 0.
         ridge: λ, above 0.
     """
     pairs = zip(unlabelled.scores.flatten(0, 1).T, positive.scores.flatten(0, 1).T, strict=True)
@@ -103,7 +104,7 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
 
 
 def hats(scores: Tensor, knots: Tensor) -> Tensor:
-    """Return piecewise linear functions, each 1 at its knot and 0 at all others; constant beyond the outer knots.
+    """Evaluate hat functions: piecewise linear, 1 at one knot and 0 at all others, constant beyond the outer knots.
 
     Args:
         scores: any shape.
@@ -122,20 +123,20 @@ def hats(scores: Tensor, knots: Tensor) -> Tensor:
 
 
 def _places(scores: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the knot below each score, and the score's share of the way to the next one."""
+    """Return the index of the knot below each score, and the relative position between this knot and the next."""
     scores = scores.clamp(knots[0], knots[-1])
     below = torch.bucketize(scores, knots[1:-1], right=True)
     return below, (scores - knots[below]) / (knots[below + 1] - knots[below])
 
 
 def _between(scores: Tensor, knots: Tensor, heights: Tensor) -> Tensor:
-    """Return the sum of the hats with these heights."""
+    """Interpolate linearly between the heights of the knots."""
     below, share = _places(scores, knots)
     return torch.lerp(heights[below], heights[below + 1], share)
 
 
 def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
-    """Return φ: 1 and the hats of each score, averaged over those of an example that count; float64."""
+    """Return φ: 1 and the hats of each score, averaged over the members of an example that count; float64."""
     seen = examples.seen.double()[..., None]
     number = seen.sum(1)
     parts = [(hats(examples.scores[..., f].double(), knots[f]) * seen).sum(1) / number for f in range(len(knots))]

@@ -1,21 +1,24 @@
 r"""Densities of the values of outliers and of clean entries, from one observation and its estimate.
 
-Dead pixels are black, hot ones white, random ones can have any value. No values are assumed. Entries far from their
-estimate are outliers, with the probability given by their places, and the histogram of their values is corrected for
+Dead pixels are black, hot pixels are white, and random ones can have any value. No values are assumed. Entries far from
+their estimate are outliers with the probability P given by their places. The histogram of their values is corrected for
 the fact that an outlier of value v is far only from those estimates that are far from v:
 
     ``ρ(v) = Σ{Pᵢ: yᵢ = v, |x̂ᵢ − yᵢ| > t} / #{j: |x̂ⱼ − v| > t}``
 
-is the probability that an arbitrary entry is an outlier of value v. Its sum is the share of outliers, and ``q = ρ/Σρ``
-is the density of their values. A value that few outliers have clears an entry, however wrong the estimate is there; a
-value that many outliers have condemns it, however close it is to its estimate.
+is the probability that an arbitrary entry is an outlier of value v. Its sum is the fraction of outliers, and
+``q = ρ/Σρ`` is the density of their values. If few outliers have the value of an entry, this is evidence that the entry
+is clean, even if its estimate is poor. If many outliers have it, this is evidence that the entry is an outlier, even if
+it is close to its estimate.
 
-Clean entries can have that value as well, as black ink, white paper and a night sky do. The rest of the histogram of
-all values is that of clean entries, ``c = h − ρ`` (slightly less, since ρ is not exact). If c(v) exceeds the average
-c̄(v) around v, an entry of value v is *pardoned* by ``log c(v)/c̄(v)``, at most by what q has added to its log odds.
+Clean entries can have such a value as well, for example in black ink, white paper or a night sky. The rest of the
+histogram h of all values is that of clean entries, ``c = h − ρ`` (slightly less, since ρ is not exact). If c(v) exceeds
+the average c̄(v) around v, the log odds of an entry of value v are raised by the *pardon* ``log c(v)/c̄(v)``, which is at
+most what q contributed to them.
 
-If nearly all far entries are outliers, they may be half of the image, and ρ is too inexact for that. Then only a value
-is pardoned that 5 % of the entries have, more than twice as many as outliers do, and by ``log (h(v) − 2ρ(v))/c̄(v)``.
+If nearly all far entries are outliers, outliers may be half of the image, and ρ is not accurate enough for this. Then
+there is a pardon, ``log (h(v) − 2ρ(v))/c̄(v)``, only for a value that at least 5 % of the entries have, and more than
+twice as many entries as outliers.
 """
 
 from typing import NamedTuple
@@ -28,41 +31,41 @@ from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIF
 from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
 FAR = 0.25
-"""t, the distance in scales of the observation beyond which an entry is far from its estimate."""
+"""t, the distance beyond which an entry is far from its estimate, in scales of the observation."""
 
 BINS = 512
-"""Bins of the histogram over the range of observation and estimate: half a grey level of 8 bits each."""
+"""Number of bins of the histogram over the range of observation and estimate: half a grey level of 8 bits each."""
 
 UNIFORM = 0.02
-"""Share of the density that is uniform over the range: an outlier may have a value not seen yet."""
+"""Weight of a uniform density over the range, which allows for unseen values of outliers."""
 
 SMOOTH = 16
 """Standard deviation, in bins, of the smoothing that gives c̄."""
 
 FEW_VALUES = 4
-"""Dead and hot pixels have at most so many values, in bins."""
+"""Maximum number of values of dead and hot pixels, in bins."""
 
 OTHERS = (0.02, 0.04)
-"""Largest share of far entries with other values for which these are clean, and the least for which they may be
-outliers."""
+"""Far entries with values other than the most frequent ones are clean if they are at most the first fraction of the far
+entries, and may be outliers from the second fraction on."""
 
 CAUTION = 2.0
-"""Factor of the density of the values of outliers: a missed outlier costs more than a rejected clean entry. Levels of 8
-bits lie in every other bin, where the density is already twice as large."""
+"""Factor of the density of the values of outliers, because a missed outlier costs more than a rejected clean entry. It
+is reduced for data of 8 bits: their levels lie in every other bin, where the density is already twice as large."""
 
 EXCESS = 4.0
-"""A value that is more frequent than the others of its part by this factor says nothing about them."""
+"""The frequency of a value is clipped at this many times the usual frequency in its part of the range."""
 
 INEXACT = 0.1
-"""Relative margin by which ρ may be too small."""
+"""Relative error by which ρ may be too small."""
 
 
 CERTAIN = 1.0
-"""The same for values that are pardoned although most far entries are outliers."""
+"""Relative error of ρ that is assumed for the pardon if most far entries are outliers."""
 
 
 FREQUENT = 0.05
-"""Share of the entries that such a value has at least: that of an area, and not of a few entries by chance."""
+"""Minimum fraction of entries with a value that is pardoned in this case: an area, not a few entries by chance."""
 
 
 class Bins(NamedTuple):
@@ -92,11 +95,11 @@ class Values(NamedTuple):
     """Densities of the values of outliers and of clean entries.
 
     Attributes:
-        share: Σρ, the share of outliers, a scalar tensor.
-        outliers: q(yᵢ) of each entry, above 0, in units of 1/y, with :data:`CAUTION`.
+        share: Σρ, the fraction of outliers, a scalar tensor.
+        outliers: q(yᵢ) of each entry times the factor :data:`CAUTION`, above 0, in units of 1/y.
         missed: density at yᵢ of the values of clean entries that are far from their estimate, in the same units.
-        pardon: log c(yᵢ)/c̄(yᵢ) of each entry, at least 0 and at most what q adds.
-        certain: the same for values that mostly clean entries have, if ρ is inexact.
+        pardon: log c(yᵢ)/c̄(yᵢ) of each entry, between 0 and the contribution of q.
+        certain: pardon to use if nearly all far entries are outliers.
     """
 
     share: Tensor
@@ -107,10 +110,10 @@ class Values(NamedTuple):
 
 
 def other_values(bins: Bins, outlying: Tensor) -> Tensor:
-    """Return the probability that outliers have values besides the few most frequent ones, for each entry.
+    """Return the probability that the value of each entry is a value of outliers.
 
-    If nearly all far entries have a few values, as under salt and pepper, the others are clean entries that the
-    estimate misses: thin lines and edges. Then it is 0 at those, and 1 at the few values.
+    It is 1 at the most frequent values of far entries. If nearly all far entries have one of them, as with salt and
+    pepper, it is 0 at other values: those are clean entries with a poor estimate, such as thin lines and edges.
 
     Args:
         bins: bins of the values and estimates.
@@ -134,9 +137,9 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     Args:
         bins: bins of the values and estimates.
         outlying: probability P that each entry is an outlier, 0 for entries near their estimate.
-        far: bool, the entries that are far from their estimate.
-        seen: bool, the observed entries; others are ignored.
-        uniform: share of q that is uniform over the range, above 0.
+        far: bool, true for entries far from their estimate.
+        seen: bool, true for observed entries; others are ignored.
+        uniform: weight of a uniform density in q, above 0.
     """
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
@@ -171,11 +174,11 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
 
 
 def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
-    """Return ``q(yᵢ)`` of each entry, if all entries far from their estimate are outliers.
+    """Return ``q(yᵢ)`` of each entry, assuming that all entries far from their estimate are outliers.
 
     Args:
         y: observed values, one dimension.
-        estimate: ``x̂``, the value of each without corruption.
+        estimate: ``x̂``, the estimated value of each entry without corruption.
         far: t, the distance beyond which an entry counts as an outlier, above 0, in units of y.
 
     Returns:
@@ -191,7 +194,7 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
 
 
 def _spread(parts: Tensor) -> Tensor:
-    """Return the sum of each part without the excess of one value, as that of dead pixels: ``(PARTS,)``."""
+    """Return the sum of each part, ``(PARTS,)``, without the excess of its most frequent value (dead pixels)."""
     sums, largest = parts.sum(dim=1), parts.max(dim=1).values
     usual = (sums - largest) / ((parts > 0).sum(dim=1) - 1).clamp_min(1)
     return sums - (largest - EXCESS * usual).clamp_min(0)
@@ -216,13 +219,13 @@ def _share_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
 
 
 def _levels(density: Tensor) -> Tensor:
-    """Average over two grey levels of 8 bits, because every other bin is empty in 8 bits."""
+    """Average over two grey levels of 8 bits, because every other bin is empty in data of 8 bits."""
     kernel = torch.full((1, 1, 4), 0.25, dtype=density.dtype, device=density.device)
     return conv1d(pad(density[None, None], (1, 2)), kernel)[0, 0]
 
 
 def _smooth(density: Tensor) -> Tensor:
-    """Blur a density by a normal distribution, without what leaves the range."""
+    """Blur a density with a Gaussian; mass outside the range is lost."""
     reach = 3 * SMOOTH
     steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)
     kernel = torch.exp(-steps.square() / (2 * SMOOTH**2))
