@@ -20,7 +20,7 @@ EXIT_FAILED = 1
 MOST_ROWS = 20
 """Maximum number of problems that are listed for a single run, unless ``--each`` is passed."""
 
-_FIRST = ("failed", "lost", "at work", "interrupted", "diverged", "waiting")
+_FIRST = ("failed", "lost", "running", "interrupted", "diverged", "waiting")
 """Statuses of problems that are listed first if there are more than :data:`MOST_ROWS`."""
 
 
@@ -66,7 +66,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
         text = _json(runs, pause is not None) if options.json else describe(runs, options.each)
         clear = "\x1b[H\x1b[2J" if pause is not None and sys.stdout.isatty() and not options.json else ""
         print(f"{clear}{text}", flush=True)
-        if pause is None or all(each.status not in ("at work", "starting", "waiting") for each in runs):
+        if pause is None or all(each.status not in ("running", "starting", "waiting") for each in runs):
             return EXIT_FAILED if any(each.has_failed for each in runs) else 0
         try:
             time.sleep(pause)

@@ -27,7 +27,7 @@ _SAME_START = 2.0
 """Tolerance of the start time of a process, in seconds."""
 
 End = Literal["", "finished", "stopped", "failed"]
-Life = Literal["at work", "ended", "killed", "lost"]
+Life = Literal["running", "ended", "killed", "lost"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Heartbeat:
         if self.end:
             return "ended"
         if self.host == socket.gethostname():
-            return "at work" if _is_running(self.pid, self.started) else "killed"
+            return "running" if _is_running(self.pid, self.started) else "killed"
         if self.batches and is_held(run / LOCK, self.batches[0]):
-            return "at work"
-        return "lost" if self.is_silent(now) else "at work"
+            return "running"
+        return "lost" if self.is_silent(now) else "running"
 
     def is_silent(self, now: float | None = None) -> bool:
         """Return whether the next heartbeat is long overdue.

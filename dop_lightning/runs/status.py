@@ -14,7 +14,7 @@ from dop_lightning.runs.heartbeat import Heartbeat, Life, read_heartbeats
 from dop_lightning.runs.sweeps.ended import last_line
 from dop_lightning.runs.sweeps.record import LOG
 
-STATUSES = ("done", "stable", "diverged", "at work", "starting", "waiting", "interrupted", "failed", "lost")
+STATUSES = ("done", "stable", "diverged", "running", "starting", "waiting", "interrupted", "failed", "lost")
 """Status of a problem or run. A run is ``done`` if all of its problems are ``done``, ``stable`` or ``diverged``."""
 
 ENDS = ("done", "stable", "diverged")
@@ -67,7 +67,7 @@ class ProcessStatus:
     @property
     def note(self) -> str:
         """Warning about a running process without recent heartbeats; empty otherwise."""
-        if self.life != "at work" or not self.is_silent:
+        if self.life != "running" or not self.is_silent:
             return ""
         return f"{self._where} exists, but has sent no heartbeat since {format_time(self.beat.time)}"
 
@@ -154,7 +154,7 @@ def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunSt
 
 def is_at_work(run: Path) -> bool:
     """Return whether any process of a run is running."""
-    return any(beat.life(run) == "at work" for beat in read_heartbeats(run))
+    return any(beat.life(run) == "running" for beat in read_heartbeats(run))
 
 
 def format_time(seconds: float) -> str:
@@ -172,14 +172,14 @@ def _status(run: Path, name: str, now: float) -> RunStatus:
     if not folder.has_run:
         return _before_the_start(run, name)
     processes = [ProcessStatus(beat, beat.life(run, now), beat.is_silent(now)) for beat in read_heartbeats(run)]
-    at_work = _problems_of(processes, "at work")
+    at_work = _problems_of(processes, "running")
     left = {**_problems_of(processes, "killed"), **_problems_of(processes, "lost"), **_failed(processes)}
     problems = [_problem(folder, entry, at_work, left) for entry in folder.manifest().problems]
     log = next((Path(p.beat.log) for p in processes if p.beat.log is not None), None) or _point_log(run)
     status, reason = _overall(problems, processes)
     if refusal := _refusal(run, folder, processes):
         status, reason, log = "failed", refusal, _point_log(run)
-    live = [process.beat for process in processes if process.life == "at work"]
+    live = [process.beat for process in processes if process.life == "running"]
     with_rate = [beat for beat in live if beat.seconds_left is not None]
     return RunStatus(
         run,
@@ -208,7 +208,7 @@ def _before_the_start(run: Path, name: str) -> RunStatus:
 
 def _problems_of(processes: Sequence[ProcessStatus], life: Life) -> dict[str, tuple[str, int]]:
     """Return status and iterations of the problems of all processes in state ``life``, by name."""
-    status = {"at work": "at work", "lost": "lost"}.get(life, "failed")
+    status = {"running": "running", "lost": "lost"}.get(life, "failed")
     beats = [process.beat for process in processes if process.life == life]
     return {name: (status, iterations) for beat in beats for name, iterations in beat.at_work.items()}
 
@@ -246,10 +246,10 @@ def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatu
     """Return the status of a run, and the reason for it."""
     statuses = {problem.status for problem in problems}
     troubles = "; ".join(process.trouble for process in processes if process.trouble)
-    if any(process.life == "at work" for process in processes):
-        is_starting = "at work" not in statuses and not statuses <= set(ENDS)
+    if any(process.life == "running" for process in processes):
+        is_starting = "running" not in statuses and not statuses <= set(ENDS)
         notes = [process.note for process in processes if process.note]
-        return "starting" if is_starting else "at work", "; ".join(filter(None, [troubles, *notes]))
+        return "starting" if is_starting else "running", "; ".join(filter(None, [troubles, *notes]))
     if statuses <= set(ENDS):
         return "done", ""
     for bad in BAD:
@@ -264,7 +264,7 @@ def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatu
 def _refusal(run: Path, folder: RunFolder, processes: Sequence[ProcessStatus]) -> str:
     """Return the error that refused the last start of a point; empty if files were written since."""
     log = _point_log(run)
-    if log is None or any(process.life == "at work" for process in processes):
+    if log is None or any(process.life == "running" for process in processes):
         return ""
     written = log.stat().st_mtime
     if folder.manifest_path.stat().st_mtime >= written or any(beat.beat.time >= written for beat in processes):

@@ -51,9 +51,9 @@ def test_a_live_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dop(*FIT, "--trainer.max_steps", "150").status == 0
     said, table = seen[1]
     lines = said.out.splitlines()
-    assert lines[0].startswith("run: at work, 100 of 150 iterations, ")
+    assert lines[0].startswith("run: running, 100 of 150 iterations, ")
     assert lines[0].endswith(" left")
-    assert lines[1] == "2 problems: 2 at work"
+    assert lines[1] == "2 problems: 2 running"
     assert [line.split() for line in lines[3:6]] == [
         ["problem", "status", "iterations"],
         *(["n12-r1-gross-outliers-0.1-seed" + seed, "at", "work", "100"] for seed in "01"),
@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_is_not_at_work(dop) -> None:
     try:
         until(lambda: any(sign.at_work for sign in read_heartbeats(Path("run"))))
         said = dop("status", "run")
-        assert (said.status, said.out.splitlines()[0].split(",")[0]) == (0, "run: at work")
+        assert (said.status, said.out.splitlines()[0].split(",")[0]) == (0, "run: running")
         process.kill()
         process.wait()
         said = dop("status", "run")
@@ -108,7 +108,7 @@ def test_several_runs_have_a_row_each(dop, monkeypatch: pytest.MonkeyPatch) -> N
         ["b", "at", "work", "1", "of", "2", "50/300", "2.5", "0:01:40"],
         ["c", "failed", "0", "of", "1"],
     ]
-    assert lines[5] == "3 runs: 1 done, 1 at work, 1 failed"
+    assert lines[5] == "3 runs: 1 done, 1 running, 1 failed"
     assert lines[7] == f"c: process {os.getpid()} on {socket.gethostname()} failed: x.png: is gone"
     assert lines[8] == "    /tmp/said.txt"
     each = dop("status", "runs", "--each").out
@@ -130,10 +130,10 @@ def test_json_has_all(dop) -> None:
     write_run(Path("run"), {"a": {}, "b": None})
     sign(Path("run"), at_work={"b": 50}, iteration=50, maximum=300, rate=2.5)
     (run,) = json.loads(dop("status", "run", "--json").out)
-    assert (run["name"], run["status"], run["counts"]) == ("run", "at work", {"done": 1, "at work": 1})
+    assert (run["name"], run["status"], run["counts"]) == ("run", "running", {"done": 1, "running": 1})
     assert (run["iterations"], run["maximum"], run["rate"]) == (50, 300, 2.5)
-    assert run["problems"][1] == {"name": "b", "status": "at work", "iterations": 50}
-    assert (run["processes"][0]["pid"], run["processes"][0]["life"]) == (os.getpid(), "at work")
+    assert run["problems"][1] == {"name": "b", "status": "running", "iterations": 50}
+    assert (run["processes"][0]["pid"], run["processes"][0]["life"]) == (os.getpid(), "running")
 
 
 def test_watching_ends_with_the_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_watching_ends_with_the_run(dop, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("dop_lightning.cli.status.time.sleep", sleep)
     said = dop("status", "run", "--watch", "0.5", "--json")
     assert (said.status, pauses) == (0, [0.5, 0.5])
-    assert [json.loads(line)[0]["status"] for line in said.out.splitlines()] == ["at work", "at work", "interrupted"]
+    assert [json.loads(line)[0]["status"] for line in said.out.splitlines()] == ["running", "running", "interrupted"]
     assert dop("status", "run", "--watch").out.startswith("run: interrupted\n")
 
 

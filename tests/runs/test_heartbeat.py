@@ -1,4 +1,4 @@
-"""Signs of life: what they tell of a process that is at work, has ended, was killed, or is on another machine."""
+"""Signs of life of processes that are running, ended, were killed, or are on another machine."""
 
 import os
 import socket
@@ -43,12 +43,12 @@ def test_signs_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None:
-    assert beat().life(tmp_path) == "at work"
+    assert beat().life(tmp_path) == "running"
     assert beat(end="finished").life(tmp_path) == "ended"
     assert beat(started=start_time(os.getpid()) - 100).life(tmp_path) == "killed"  # the number is used again
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     sign = beat(pid=process.pid, started=start_time(process.pid))
-    assert sign.life(tmp_path) == "at work"
+    assert sign.life(tmp_path) == "running"
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a process that nobody has waited for is dead too
     assert sign.life(tmp_path) == "killed"
@@ -60,9 +60,9 @@ def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None
 
 def test_a_process_of_another_machine_is_told_by_its_signs(tmp_path: Path) -> None:
     sign = beat(host="elsewhere", batches=[1])
-    assert sign.life(tmp_path, 1000 + SILENCE) == "at work"
+    assert sign.life(tmp_path, 1000 + SILENCE) == "running"
     assert sign.life(tmp_path, 1001 + SILENCE) == "lost"
-    assert replace(sign, pause=SILENCE).life(tmp_path, 1000 + 5 * SILENCE) == "at work"  # it is slow
+    assert replace(sign, pause=SILENCE).life(tmp_path, 1000 + 5 * SILENCE) == "running"  # it is slow
     assert replace(sign, end="failed").life(tmp_path, 1001 + SILENCE) == "ended"
 
 
@@ -73,7 +73,7 @@ def test_a_process_of_another_machine_is_told_by_its_lock(tmp_path: Path) -> Non
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "[]\n"
-        assert sign.life(tmp_path, long_after) == "at work"
+        assert sign.life(tmp_path, long_after) == "running"
         assert replace(sign, batches=[0]).life(tmp_path, long_after) == "lost"
     finally:
         process.kill()

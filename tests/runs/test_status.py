@@ -1,4 +1,4 @@
-"""What the files of runs tell: problems and runs that are done, at work, waiting, stopped, failed or lost."""
+"""Status of problems and runs from their files: done, running, waiting, stopped, failed or lost."""
 
 import json
 import os
@@ -52,16 +52,16 @@ def test_a_run_at_work(tmp_path: Path) -> None:
     sign(run, at_work={"a": 350, "c": 350}, iteration=350, maximum=1000, rate=10.0, log=str(run / "log.txt"))
     sign(run, rank=1, at_work={"d": 500}, iteration=500, maximum=1000, rate=5.0)
     found = status(run)
-    assert (found.status, found.iterations, found.maximum, found.rate) == ("at work", 350, 1000, 5.0)
+    assert (found.status, found.iterations, found.maximum, found.rate) == ("running", 350, 1000, 5.0)
     assert found.seconds_left == 100
     assert read_status([run], NOW + 40)[0].seconds_left == 60
     assert read_status([run], NOW + 400)[0].seconds_left == 0
     assert found.log == run / "log.txt"
     assert problems(run) == {
-        "a": ("at work", 350),
+        "a": ("running", 350),
         "b": ("stable", 100),
-        "c": ("at work", 350),
-        "d": ("at work", 500),
+        "c": ("running", 350),
+        "d": ("running", 500),
         "e": ("interrupted", 100),
     }
     assert is_at_work(run)
@@ -71,7 +71,7 @@ def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
     sign(run, at_work={"a": 350}, time=NOW - SILENCE - 1)
     found = status(run)
-    assert (found.status, found.has_failed) == ("at work", False)
+    assert (found.status, found.has_failed) == ("running", False)
     where = f"process {os.getpid()} on {socket.gethostname()}"
     assert f"{where} exists, but has sent no heartbeat since" in found.reason
     sign(run, at_work={"a": 350}, time=NOW - SILENCE)
@@ -99,7 +99,7 @@ def test_one_of_two_processes_was_killed(tmp_path: Path) -> None:
     sign(run, at_work={"a": 70})
     sign(run, rank=1, pid=DEAD, at_work={"b": 60})
     found = status(run)
-    assert (found.status, found.counts, found.has_failed) == ("at work", {"at work": 1, "failed": 1}, True)
+    assert (found.status, found.counts, found.has_failed) == ("running", {"running": 1, "failed": 1}, True)
     assert f"process {DEAD} on" in found.reason
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_failed(tmp_path: Path) -> None:
 def test_a_run_of_another_machine(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
     sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE)
-    assert status(run).status == "at work"
+    assert status(run).status == "running"
     sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE - 1)
     found = status(run)
     assert (found.status, problems(run), found.has_failed) == ("lost", {"a": ("lost", 70)}, True)
@@ -134,7 +134,7 @@ def test_an_image_in_tiles_is_one_problem(tmp_path: Path) -> None:
     manifest["problems"][0]["tiles"] = ["photo-r0-c0", "photo-r0-c1"]
     (run / MANIFEST).write_text(json.dumps(manifest))
     sign(run, at_work={"photo-r0-c0": 20, "photo-r0-c1": 10})
-    assert problems(run) == {"photo": ("at work", 10)}
+    assert problems(run) == {"photo": ("running", 10)}
 
 
 def test_runs_without_signs_are_told_by_their_results(tmp_path: Path) -> None:
