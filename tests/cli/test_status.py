@@ -56,7 +56,7 @@ def test_a_live_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1] == "2 problems: 2 running"
     assert [line.split() for line in lines[3:6]] == [
         ["problem", "status", "iterations"],
-        *(["n12-r1-gross-outliers-0.1-seed" + seed, "at", "work", "100"] for seed in "01"),
+        *(["n12-r1-gross-outliers-0.1-seed" + seed, "running", "100"] for seed in "01"),
     ]
     assert table == "run: 2 of 2 problems without a result; still running, see dop status\n"
     said = dop("status", "run")
@@ -105,7 +105,7 @@ def test_several_runs_have_a_row_each(dop, monkeypatch: pytest.MonkeyPatch) -> N
     assert [line.split() for line in lines[:4]] == [
         ["run", "status", "problems", "iterations", "it/s", "left"],
         ["a", "done", "2", "of", "2"],
-        ["b", "at", "work", "1", "of", "2", "50/300", "2.5", "0:01:40"],
+        ["b", "running", "1", "of", "2", "50/300", "2.5", "0:01:40"],
         ["c", "failed", "0", "of", "1"],
     ]
     assert lines[5] == "3 runs: 1 done, 1 running, 1 failed"
