@@ -24,7 +24,7 @@ from dop_lightning.runs.folder import RunFolder
 
 MOST_PROBLEMS = 3
 
-IN_USE = "another process is (using|working)"
+IN_USE = "another process (is (using|working)|used this folder)"
 """Messages of a start that finds the folder in use."""
 
 NOT_DAMAGED = ("events.out", "lock")
@@ -191,9 +191,7 @@ class RunFolderMachine(RuleBasedStateMachine):
                 assert ended.status == -signal.SIGKILL
                 self._read_counts()
             else:
-                self._check(
-                    ended, None, may_be_refused="" if held else "given|in this folder|using this folder|missing"
-                )
+                self._check(ended, None, may_be_refused="" if held else f"given|in this folder|{IN_USE}|missing")
 
     @rule(at=MOMENTS)
     def move_at_work(self, at: int) -> None:

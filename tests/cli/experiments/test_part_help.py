@@ -20,7 +20,7 @@ def test_the_short_help_names_them() -> None:
 def test_a_section_lists_its_settings(dop) -> None:
     text = help_of(dop, "--model.help")
     assert text.startswith("usage: dop fit … [--model.SETTING VALUE …]\n\nRobust recovery by double")
-    assert "  --model.tau: a number, a list of numbers or 'auto'; default: 0.0001\n      learning rate of θ" in text
+    assert "  --model.tau: a number, a list of numbers or 'auto'; default: 0.0001\n      learning rate τ of θ" in text
     assert "  --model.signal: a Signal; default: SymmetricFactor\n" in text
     assert "      --model.signal.help lists the classes.\n" in text
     assert ":class:" not in text

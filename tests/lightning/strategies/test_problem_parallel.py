@@ -177,7 +177,7 @@ def test_a_folder_that_is_moved_while_tensorboard_opens_a_file_is_not_made_anew(
 
     monkeypatch.setattr(tensorboard, "SummaryWriter", Moving)
     said = dop(*FIT, "--trainer.default_root_dir", "out")
-    assert (said.status, said.err.count("was moved, removed or replaced while this run was at work")) == (2, 1)
+    assert (said.status, said.err.count("was moved, removed or replaced during this run")) == (2, 1)
     assert "Traceback" not in said.err
     assert not Path("out").exists()
 
