@@ -197,5 +197,5 @@ def test_a_graph_whose_memory_is_gone_is_not_replayed() -> None:
     total, others = torch.zeros(3, device="cuda"), [draw(3)]
     graph = captured(lambda: total.add_(others[0]))
     others.clear()
-    with pytest.raises(RuntimeError, match="memory is gone"):
+    with pytest.raises(RuntimeError, match="memory was freed"):
         graph.replay()
