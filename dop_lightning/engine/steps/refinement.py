@@ -515,10 +515,8 @@ class Refinement(StepRule):
                 average[k] = self._regression(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
-            elif memory["by"][k] == KRIGED:
-                average[k] = kriged(y[k], average[k], clean[k], at)
-            elif memory["by"][k] == INTERPOLATED:
-                average[k] = interpolate(y[k], clean[k], at)
+            else:
+                average[k] = _by(int(memory["by"][k]), y[k], average[k], clean[k], at)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & keeps).to(device)
         if bool(kept.any()):
@@ -585,10 +583,7 @@ class Refinement(StepRule):
         if not bool(expected.isfinite().all()):
             return None
         y = problems.observation[k]
-        if memory["by"][k] == KRIGED:
-            expected = kriged(y, expected, clean)
-        elif memory["by"][k] == INTERPOLATED:
-            expected = interpolate(y, clean)
+        expected = _by(int(memory["by"][k]), y, expected, clean)
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
         size, pixels = scale(problems[k]), bool(memory["joint"][k])
         return corruption_probability(y, expected, clean, held_out, size, mask, pixels).cpu()
@@ -665,6 +660,21 @@ class _Prediction(NamedTuple):
     by: int
     error: float
     guessed: float
+
+
+def _by(by: int, y: Tensor, output: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
+    """Return the estimate by :data:`OUTPUT`, :data:`KRIGED` or :data:`INTERPOLATED`.
+
+    Args:
+        by: one of them.
+        y: the observation, ``(*m)``.
+        output: output of the network.
+        clean: w.
+        at: bool, entries to estimate; ``None`` for all.
+    """
+    if by == KRIGED:
+        return kriged(y, output, clean, at)
+    return interpolate(y, clean, at) if by == INTERPOLATED else output
 
 
 def _expected(state: BatchState, average: Tensor) -> Tensor:
