@@ -12,7 +12,7 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.steps import Dense
 from dop_lightning.engine.steps.clean_entries import Sign
-from dop_lightning.images.presets import Precision
+from dop_lightning.images.presets import Per, Precision
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.restoration import recover_problems
 from dop_lightning.images.settings import Settings
@@ -69,7 +69,7 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         alpha: float | None = None,
         seed: int | Sequence[int] = 0,
         value_range: tuple[float, float] = (0.0, 1.0),
-        per: Literal["auto", "entry", "pixel"] = "auto",
+        per: Per = "auto",
         damage: str = "auto",
         outliers: Sign = "auto",
         dense: Dense = "auto",
