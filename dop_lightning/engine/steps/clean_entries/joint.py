@@ -12,9 +12,8 @@ Per = Literal["auto", "entry", "pixel"]
 """Unit of corruption: each channel of a pixel independently, or the whole pixel; ``auto`` estimates it."""
 
 TOGETHER = 0.3
-"""Correlation of the outliers of two channels above which pixels count as corrupted as a whole. For random values the
-correlation is at most 0.1 if channels are corrupted independently. If 70 % of the pixels are corrupted as a whole, it
-is at least 0.38, and larger for fewer pixels."""
+"""Correlation of the outliers of two channels above which pixels count as corrupted as a whole. It is near 0 if
+channels are corrupted independently, and decreases with the fraction of outliers if pixels are corrupted as a whole."""
 
 
 def are_joint(clean: Tensor, observed: Tensor | None = None) -> bool:
