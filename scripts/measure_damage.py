@@ -5,7 +5,8 @@
 The table has one row per kind of damage, and one column per photograph of scikit-image (central 256×256 pixels); the
 folder contains ``results.csv``. The first rows list the fraction detected in the undamaged photographs, and the option
 that ``auto`` suggests for them. ``--undamaged`` prints only these rows. ``--psnr`` also recovers each image with the
-preset ``quick``, with ``--damage points`` and with the option of the row, which takes minutes.
+preset ``quick``, with ``--damage points`` and with the option of the row, which takes minutes. ``--impulses`` adds
+isolated outliers, to the undamaged photographs too.
 """
 
 import argparse
@@ -21,7 +22,15 @@ from torch import Tensor
 from dop_lightning import recover_image
 from dop_lightning.engine.steps.clean_entries import likely_damage, structured_damage
 from dop_lightning.problems.metrics import psnr
-from dop_lightning.problems.noise import DeadLines, Mixture, Noise, NoNoise, SaltAndPepper, Scratches
+from dop_lightning.problems.noise import (
+    DeadLines,
+    Mixture,
+    Noise,
+    NoNoise,
+    RandomValuedImpulse,
+    SaltAndPepper,
+    Scratches,
+)
 from dop_lightning.problems.randomness import stream
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
@@ -38,7 +47,7 @@ KINDS: dict[str, tuple[str, Noise, Noise]] = {}
 for _value in (0.0, 0.5, 1.0, "random", "noise"):
     for _per in ("pixel", "entry"):
         _name = f"lines {_value}" + (" one channel" if _per == "entry" else "")
-        KINDS[_name] = ("auto", DeadLines(0.02, _value, _per), DeadLines(0.02, UNSEEN, _per))  # type: ignore[arg-type]
+        KINDS[_name] = ("auto", DeadLines(0.02, _value, _per), DeadLines(0.02, UNSEEN, _per))
 for _ratio in (0.02, 0.04):
     for _value in (0.0, 0.5, 1.0, "random"):
         KINDS[f"scratches {_value} {_ratio}"] = (
@@ -72,12 +81,20 @@ for _value, _name in ((0.0, "dark"), (1.0, "bright")):
     KINDS[f"creases {_name}"] = ("scratches", Scratches(0.02, _value, opacity=0.8), Scratches(0.02, UNSEEN))
 
 
-def damaged(image: Tensor, kind: str, seed: int, impulses: float) -> tuple[Tensor, Tensor]:
+VALUES = {"salt": SaltAndPepper, "random": RandomValuedImpulse}
+"""Kinds of isolated outliers."""
+
+
+def with_impulses(image: Tensor, noise: Noise) -> Tensor:
+    """Return the 8-bit image with isolated outliers."""
+    return (noise.corrupt(image, stream(0, "corruption")).observation * 255).round() / 255
+
+
+def damaged(image: Tensor, kind: str, seed: int, impulses: Noise) -> tuple[Tensor, Tensor]:
     """Return the damaged 8-bit image, and the support of the structured damage."""
     _, noise, marked = KINDS[kind]
     support = marked.corrupt(image, stream(seed, "corruption")).observation == UNSEEN
-    besides = SaltAndPepper(impulses) if impulses else NoNoise()
-    observation = Mixture([noise, besides]).corrupt(image, stream(seed, "corruption")).observation
+    observation = Mixture([noise, impulses]).corrupt(image, stream(seed, "corruption")).observation
     return (observation * 255).round() / 255, support
 
 
@@ -105,13 +122,16 @@ def main() -> None:
     parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
     parser.add_argument(
-        "--impulses", type=float, default=0.0, help="fraction of additional salt and pepper; default: %(default)s"
+        "--impulses", type=float, default=0.0, help="fraction of additional isolated outliers; default: %(default)s"
     )
+    parser.add_argument("--values", choices=sorted(VALUES), default="salt", help="their values; default: %(default)s")
     parser.add_argument("--side", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--undamaged", action="store_true", help="only measure undamaged photographs")
     parser.add_argument("--psnr", action="store_true", help="also recover the images")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    impulses = VALUES[options.values](options.impulses) if options.impulses else NoNoise()
+    images = {name: middle(name, options.side) for name in options.photographs}
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "results.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -119,22 +139,22 @@ def main() -> None:
         print(" ".join(["kind".ljust(28), *options.photographs]))
         for option in OPTIONS:
             shares = {
-                name: float(structured_damage(middle(name, options.side), option).float().mean())
-                for name in options.photographs
+                name: float(structured_damage(with_impulses(image, impulses), option).float().mean())
+                for name, image in images.items()
             }
             for name, share in shares.items():
-                table.writerow([f"undamaged {option}, share", 0, name, "", f"{share:.4f}", "", ""])
+                table.writerow([f"undamaged {option}, share", options.impulses, name, "", f"{share:.4f}", "", ""])
             words = [f"{share:.3f}".ljust(len(name)) for name, share in shares.items()]
             print(" ".join([f"undamaged {option}, share".ljust(28), *words]), flush=True)
-        likely = {name: likely_damage(middle(name, options.side)) or "none" for name in options.photographs}
+        likely = {name: likely_damage(with_impulses(image, impulses)) or "none" for name, image in images.items()}
         words = [word.ljust(len(name)) for name, word in likely.items()]
         print(" ".join(["undamaged, suggested".ljust(28), *words]), flush=True)
         for kind in [] if options.undamaged else options.kinds:
             means = []
-            for name in options.photographs:
-                image, scores = middle(name, options.side), []
+            for name, image in images.items():
+                scores = []
                 for seed in range(options.seeds):
-                    y, support = damaged(image, kind, seed, options.impulses)
+                    y, support = damaged(image, kind, seed, impulses)
                     scores.append(f1(structured_damage(y, KINDS[kind][0]), support))
                     decibels = gain(image, y, KINDS[kind][0]) if options.psnr else ("", "")
                     table.writerow([kind, options.impulses, name, seed, f"{scores[-1]:.4f}", *decibels])

@@ -4,16 +4,17 @@ Isolated outliers are detected by their places. A dead row, however, is connecte
 It differs from one in two ways. It runs from one end of the image to the other, and the picture continues across it:
 its neighbours, a above and b below, depend on each other, but the row does not depend on them.
 
-Let ``Q`` be the lower quartile over the entries of a line, and v′ a copy of v that is shifted along the line by a large
+Let ``Q`` be a low quantile over the entries of a line, and v′ a copy of v that is shifted along the line by a large
 distance. The dependence of two lines u and v is
 
     ``R(u, v) = Q|u − v| / Q|u − v′|``,
 
-which is near 0 if they show the same content and 1 if they are independent. The lower quartile is robust to other
-outliers: it ignores up to half of the entries. A row y is dead if ``R(a, b) < 0.7`` and it is
+which is near 0 if they show the same content and 1 if they are independent. If a fraction p of the entries are other
+outliers, a fraction (1 − p)² of the differences is free of them. Q is the quantile at half of that fraction, at most
+the lower quartile. A row y is dead if ``R(a, b) < 0.7`` and it is
 
 - *constant*: the fraction of its entries within one grey level of some value v is at least the fraction of entries
-  that do not stand out from their line, while a and b vary and rarely have that value; or
+  that do not stand out from their line, the others are rarely near v, and a and b vary and rarely have that value; or
 - *noise*: ``R(y, a)`` and ``R(y, b)`` are above 0.7, and the difference of adjacent entries, ``Q|yⱼ − yⱼ₊₁|``, is
   several times that of a and b.
 
@@ -50,6 +51,9 @@ and no dead lines are detected in the channel."""
 FAR = 0.25
 """Deviation from the local median of its line above which an entry stands out, in scales of the observation."""
 
+UNNOTICED = 1.6
+"""Fraction of outliers, relative to that of entries that stand out."""
+
 DEPENDENT = 0.7
 """R below which two lines depend on each other."""
 
@@ -60,12 +64,22 @@ are not tested."""
 REPEATED = 0.9
 """Fraction of equal entries above which two lines belong to a drawing."""
 
+NEAR = 20.5 / 255
+"""Other values are near that of a constant line if they differ by at most this, in scales of the observation."""
+
+NEARBY = 0.4
+"""Upper bound of the fraction of other values of a constant line that are near its value. Its smallest and its largest
+value are not counted, because impulses have them. Values of outliers are rarely near, those of smooth parts often."""
+
+FEW = 0.02
+"""Fraction of values near that of a constant line that is always allowed."""
+
 RARE = 0.35
-"""Fraction of the neighbours' entries that have the value of a constant line must be below this."""
+"""In an image without other dead lines, upper bound of the fraction of the neighbours' entries that have the value of a
+constant line."""
 
 OTHER = 0.6
-"""In an image with dead lines, upper bound of the fraction of other values in a constant line, relative to that in its
-neighbours."""
+"""Upper bound of the fraction of other values in a constant line, relative to that in its neighbours."""
 
 ROUGH = 2.5
 """Minimum roughness of a noise line relative to its neighbours."""
@@ -111,14 +125,14 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
         return dead
     at = torch.linspace(0, width - 1, min(width, SAMPLES), device=y.device).long()
     line = y[:, :, at]
-    allowed = _standing_out(line)
-    rough = _quartile(y[:, :, (at + 1) % width] - line)
-    value, share = _mode(line)
-    constant = 1 - share <= allowed
+    allowed, low = _standing_out(line)
+    rough = _quantile(y[:, :, (at + 1) % width] - line, low[:, None])
+    value, share, near = _mode(line)
+    constant = (1 - share <= allowed) & (near <= NEARBY * (1 - share) + FEW)
     for c in range(channels):
         for thickness in range(1, THICKEST + 1):
             count = height - thickness - 1  # groups that exclude the first and the last row
-            neighbours = torch.maximum(rough[c, :count], rough[c, thickness + 1 :])
+            neighbours = torch.maximum(rough[c, :count], rough[c, thickness + 1 :]).clamp_min(LEVEL)
             odd = torch.stack(
                 [
                     constant[c, k : k + count] | ((rough[c, k : k + count] > ROUGH * neighbours) & (allowed[c] > 0))
@@ -130,10 +144,10 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
             free = ~(odd_one[:count] | odd_one[thickness + 1 :] | dead[c, 1 : count + 1])
             for begin in (odd.all(dim=0) & free).nonzero().flatten().tolist():
                 above, below = line[c, begin], line[c, begin + thickness + 1]
-                if surely and not _is_background(above, below):
+                if surely and not _is_background(above, below, low[c]):
                     continue
                 dead[c, begin + 1 : begin + thickness + 1] |= all(
-                    _is_dead(line[c, k], above, below, float(value[c, k]) if constant[c, k] else None, surely)
+                    _is_dead(line[c, k], above, below, low[c], float(value[c, k]) if constant[c, k] else None, surely)
                     for k in range(begin + 1, begin + thickness + 1)
                 )
     return dead | (dead.any(dim=0, keepdim=True) & constant)
@@ -144,7 +158,7 @@ def _rows(thickness: int) -> range:
     return range(1, thickness + 1)
 
 
-def _is_background(above: Tensor, below: Tensor) -> bool:
+def _is_background(above: Tensor, below: Tensor, low: Tensor) -> bool:
     """Return whether two lines show the same part of a photograph, not of a drawing.
 
     In a drawing, adjacent lines are equal or have only two values.
@@ -154,7 +168,7 @@ def _is_background(above: Tensor, below: Tensor) -> bool:
     known = (above - below).isfinite().sum().clamp_min(1)
     if float((above == below).sum() / known) > REPEATED:
         return False
-    return float(_dependence(above, below)) < DEPENDENT
+    return float(_dependence(above, below, low)) < DEPENDENT
 
 
 def _commonest(line: Tensor) -> float:
@@ -164,31 +178,32 @@ def _commonest(line: Tensor) -> float:
     return float(counts.sort().values[-2:].sum() / levels.numel()) if levels.numel() else 1.0
 
 
-def _is_dead(row: Tensor, above: Tensor, below: Tensor, value: float | None, surely: bool) -> bool:
+def _is_dead(row: Tensor, above: Tensor, below: Tensor, low: Tensor, value: float | None, surely: bool) -> bool:
     """Return whether a row is independent of its neighbours; ``value`` is its value if it is constant."""
     if value is not None:
         elsewhere = max(_share_of(above, value), _share_of(below, value))
-        return elsewhere < RARE if surely else 1 - _share_of(row, value) <= OTHER * (1 - elsewhere)
-    return float(torch.minimum(_dependence(row, above), _dependence(row, below))) > DEPENDENT
+        distinct = 1 - _share_of(row, value) <= OTHER * (1 - elsewhere)
+        return distinct and (elsewhere < RARE or not surely)
+    return float(torch.minimum(_dependence(row, above, low), _dependence(row, below, low))) > DEPENDENT
 
 
-def _quartile(values: Tensor) -> Tensor:
-    """Return Q of the absolute values along the last dimension, ignoring nan."""
+def _quantile(values: Tensor, low: Tensor) -> Tensor:
+    """Return Q of the absolute values along the last dimension, ignoring nan; ``low`` is its fraction."""
     ordered = ascending_lines(values.abs())  # nan last
     known = ordered.isfinite().sum(dim=-1, keepdim=True)
-    return ordered.gather(-1, known // 4)[..., 0]
+    return ordered.gather(-1, (known * low[..., None]).long())[..., 0]
 
 
-def _dependence(one: Tensor, other: Tensor) -> Tensor:
+def _dependence(one: Tensor, other: Tensor, low: Tensor) -> Tensor:
     """Return R of lines along the last dimension; 1 if they are constant."""
     length = other.shape[-1]
     apart = torch.cat([one - other.roll(round(lag * length), -1) for lag in LAGS], dim=-1)
-    by_chance = _quartile(apart)
-    return torch.where(by_chance > LEVEL, _quartile(one - other) / by_chance.clamp_min(1e-12), 1.0).nan_to_num(1.0)
+    by_chance = _quantile(apart, low)
+    return torch.where(by_chance > LEVEL, _quantile(one - other, low) / by_chance.clamp_min(1e-12), 1.0).nan_to_num(1.0)
 
 
-def _mode(line: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the most frequent value of each line, within one grey level, and the fraction of its entries with it."""
+def _mode(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the most frequent value of each line, the fraction of entries within one grey level, and that near it."""
     ordered = ascending_lines(line).nan_to_num(torch.inf)
     known = ordered.isfinite().sum(dim=-1).clamp_min(1)
     begin = torch.arange(line.shape[-1], device=line.device)
@@ -196,7 +211,11 @@ def _mode(line: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.where(ordered.isfinite(), torch.minimum(counts, known[..., None] - begin), 0)
     most = counts.max(dim=-1)
     value = ordered.gather(-1, (most.indices + most.values // 2).clamp_max(line.shape[-1] - 1)[..., None])[..., 0]
-    return value, most.values / known
+    # the smallest and the largest value are left out: impulses have them
+    extreme = (line - ordered[..., :1] <= LEVEL) | (line - line.nan_to_num(-torch.inf).amax(-1, keepdim=True) >= -LEVEL)
+    apart = (line - value[..., None]).abs()
+    near = ((apart > 2 * LEVEL) & (apart <= NEAR) & ~extreme).sum(dim=-1)
+    return value, most.values / known, near / known
 
 
 def _share_of(line: Tensor, value: float) -> float:
@@ -204,15 +223,25 @@ def _share_of(line: Tensor, value: float) -> float:
     return float(((line - value).abs() <= LEVEL).sum() / line.isfinite().sum().clamp_min(1))
 
 
-def _standing_out(line: Tensor) -> Tensor:
-    """Return the maximum fraction of other values in a constant line, ``(C, 1)``.
+def _standing_out(line: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maximum fraction of other values in a constant line, ``(C, 1)``, and the fraction of Q, ``(C,)``.
 
-    It follows the fraction of entries that stand out from their line, and is −1 if that is too large.
+    Both follow the fraction of entries that stand out from their line. The first is −1 if that is too large.
     """
     around = _median_of_five([line.roll(k, -1) for k in (-2, -1, 0, 1, 2)])
-    share = ((line - around).abs() > FAR).sum(dim=(1, 2)) / line.isfinite().sum(dim=(1, 2)).clamp_min(1)
-    allowed = 1.6 * share + 3 * (share / line.shape[-1]).sqrt() + 0.02
-    return torch.where(allowed < MOST, allowed, -1.0)[:, None]
+    known = line.isfinite()
+    stand_out = (line - around).abs() > FAR
+    lowest, highest = (
+        end(dim=(1, 2), keepdim=True) for end in (line.nan_to_num(torch.inf).amin, line.nan_to_num(-torch.inf).amax)
+    )
+    salt_and_pepper = stand_out & ((line - lowest <= LEVEL) | (highest - line <= LEVEL))
+    share, noticed = (
+        each.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp_min(1) for each in (stand_out, salt_and_pepper)
+    )
+    allowed = UNNOTICED * share + 3 * (share / line.shape[-1]).sqrt() + FEW
+    other = 2 * (share - noticed) + noticed  # half of random values are within a quarter of the range of grey
+    low = ((1 - other).clamp_min(0.2).square() / 2).clamp_max(0.25)
+    return torch.where(allowed < MOST, allowed, -1.0)[:, None], low
 
 
 def _median_of_five(values: Sequence[Tensor]) -> Tensor:

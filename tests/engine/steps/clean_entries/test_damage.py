@@ -10,7 +10,7 @@ from dop_lightning.engine.steps.clean_entries import dead_lines, scratches, stru
 from dop_lightning.engine.steps.clean_entries.damage import damage_of
 from dop_lightning.images.formats import find_images, read_image
 from dop_lightning.images.tiles import cut
-from dop_lightning.problems.noise import DeadLines, Noise, SaltAndPepper, Scratches
+from dop_lightning.problems.noise import DeadLines, Noise, RandomValuedImpulse, SaltAndPepper, Scratches
 from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
 
@@ -90,9 +90,12 @@ def test_what_is_no_damage_is_left_alone(make: Any) -> None:
     assert not structured_damage(make(), "auto").any()
 
 
-@pytest.mark.parametrize("impulses", [0.3, 0.5, 0.7])
-def test_impulses_make_no_lines(impulses: float) -> None:
-    assert not dead_lines(eight_bits(SaltAndPepper(impulses), photograph())).any()
+@pytest.mark.parametrize("noise", [SaltAndPepper, RandomValuedImpulse])
+@pytest.mark.parametrize("name", ["astronaut", "camera", "chelsea", "coffee", "rocket"])
+def test_impulses_are_not_lines(name: str, noise: type[SaltAndPepper] | type[RandomValuedImpulse]) -> None:
+    for ratio in (0.3, 0.5, 0.7):
+        for seed in range(3):
+            assert not dead_lines(eight_bits(noise(ratio), photograph(name), seed)).any()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
