@@ -20,6 +20,7 @@ extensions = [
     "mathml",
     "redirects",
     "repository_links",
+    "speed",
 ]
 exclude_patterns = ["_build", "_extensions"]
 
@@ -32,6 +33,7 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_use_type_comments = False  # looking for them takes time, and there are none
 autodoc_mock_imports = [name for name in ("deepinv",) if importlib.util.find_spec(name) is None]
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
@@ -42,6 +44,9 @@ python_maximum_signature_line_length = 88
 # Names of other packages (torch, Lightning, Python) would need their inventories, which lie in the internet.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!dop_lightning\.).*")]
+
+# A deep table of contents takes a tenth of the time: its links are those of the page.
+toc_object_entries = True
 
 html_theme = "furo"
 html_title = f"dop_lightning {release}"
