@@ -135,7 +135,8 @@ def _run(commands: Sequence[Sequence[str]], folder: Path) -> None:
     Raises:
         RuntimeError: a command failed.
     """
-    waiting, running = [_Command(command, folder / f"{k}.log") for k, command in enumerate(commands)], []
+    waiting = [_Command(command, folder / f"{k}.log") for k, command in enumerate(commands)]
+    running: list[_Command] = []
     try:
         while waiting or running:
             while waiting and len(running) < usable_cores():
