@@ -45,9 +45,6 @@ python_maximum_signature_line_length = 88
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!dop_lightning\.).*")]
 
-# A deep table of contents takes a tenth of the time: its links are those of the page.
-toc_object_entries = True
-
 html_theme = "furo"
 html_title = f"dop_lightning {release}"
 html_math_renderer = "mathml"
