@@ -16,8 +16,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # Tests run in parallel with one thread each: one per core plus one, because many tests wait for other processes.
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1) + 1 )))
 
-# Folders with tests marked gpu: collecting all others would take a minute.
-GPU_TESTS := tests/gpu tests/engine tests/model tests/problems tests/scripts
+# Where tests are marked gpu or triton: collecting all others takes longer than running these.
+GPU_TESTS := tests/gpu tests/engine/test_graphs.py tests/model/signals/unet/test_streams.py tests/problems/test_randomness.py tests/scripts/test_measure_gpu.py
+TRITON_TESTS := tests/model/signals/unet/triton_kernels
+
+# They are few: starting further processes takes longer than they do.
+FEW_WORKERS := $(if $(filter 1,$(WORKERS)),1,2)
 
 # Quiet: print errors only; no progress and no warnings.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -62,8 +66,8 @@ docs: $(STAMP) ## build the site of docs/ in docs/_build/html
 test: $(STAMP) ## run all checks: lint, types, tests
 	@$(MAKE) --no-print-directory -j2 lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not triton and not slow"
-	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(WORKERS) -m triton tests/model; fi
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin $(GPU_TESTS)
+	@if [ "$$(uname -s)" = Linux ]; then PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n $(FEW_WORKERS) -m triton $(TRITON_TESTS); fi
+	@$(BIN)/python -m pytest -n $(FEW_WORKERS) --dist worksteal -m gpu -p tests.pretend_cuda.plugin $(GPU_TESTS)
 
 test-slow: $(STAMP) ## run the slowest tests, which `make test` skips
 	@$(BIN)/python -m pytest -m "slow and not gpu" tests

@@ -12,7 +12,8 @@ import os, runpy, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print("spins", os.environ.get("GOMP_SPINCOUNT"))
+            print("spins", os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
 
 sys.meta_path.insert(0, Watch())
 sys.argv = ["dop", "recover", "missing.png", "--out", "out"]
@@ -38,5 +39,4 @@ def test_dop_limits_it_before_it_imports_torch(given: str | None, expected: str)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP_WAIT"))}
     environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
     done = subprocess.run([sys.executable, "-c", WATCH], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.stdout.splitlines()[0] == f"spins {expected}", done.stderr
-    assert done.returncode == 2
+    assert (done.stdout, done.returncode) == (f"spins {expected}\n", 0), done.stderr

@@ -48,10 +48,10 @@ def test_a_skipped_test_fails_and_so_does_a_missing_compiler(tmp_path: Path) -> 
 def test_make_test_runs_them() -> None:
     lines = (ROOT / "Makefile").read_text().splitlines()
     assert any("-m gpu" in line and "-p tests.pretend_cuda.plugin $(GPU_TESTS)" in line for line in lines)
-    (folders,) = [line.split(":=")[1].split() for line in lines if line.startswith("GPU_TESTS :=")]
-    marked = [
-        file for file in (ROOT / "tests").rglob("test_*.py") if re.search("mark.gpu|ON_PRETENDED", file.read_text())
-    ]
-    assert len(marked) > 5
-    for file in marked:
-        assert any(file.is_relative_to(ROOT / folder) for folder in folders), file
+    assert any("-m triton $(TRITON_TESTS)" in line for line in lines)
+    for variable, mark, least in (("GPU_TESTS", "mark.gpu|ON_PRETENDED", 6), ("TRITON_TESTS", "mark.triton", 2)):
+        (places,) = [line.split(":=")[1].split() for line in lines if line.startswith(f"{variable} :=")]
+        marked = [file for file in (ROOT / "tests").rglob("test_*.py") if re.search(mark, file.read_text())]
+        assert len(marked) >= least
+        for file in {*marked} - {Path(__file__)}:
+            assert any(file.is_relative_to(ROOT / place) for place in places), file

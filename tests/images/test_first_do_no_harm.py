@@ -70,7 +70,7 @@ def test_what_is_not_damaged_takes_one_iteration() -> None:
     found = recover_image(page(), progress=False, **{**SETTINGS, "iterations": 100})
     assert found.status == "stable"
     assert found.iterations == 1
-    tiles = recover_image(image, progress=False, tile=96, **{**SETTINGS, "iterations": 50})
+    tiles = recover_image(image, progress=False, tile=96, **{**SETTINGS, "iterations": 20})
     assert np.array_equal(tiles.image[:, :40], image[:, :40])
 
 

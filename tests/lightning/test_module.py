@@ -122,12 +122,12 @@ def test_resumed_equals_undisturbed(block: int, undisturbed, fit, matrix_method,
 
 
 def test_resumed_network_equals_undisturbed(fit, image_method, images, tmp_path: Path) -> None:
-    settings = {"block": 100, "evaluate_every": 350}
-    undisturbed = fit(tmp_path / "once", image_method(**settings), images(), N)
+    settings = {"block": 20, "evaluate_every": 70}
+    undisturbed = fit(tmp_path / "once", image_method(**settings), images(), 210)
     assert undisturbed.statuses == ["done"]
-    fit(tmp_path / "twice", image_method(**settings), images(), BREAK)
-    run = fit(tmp_path / "twice", image_method(**{**settings, "block": 64}), images(), N, resume=True)
-    assert run.trainer.global_step == N
+    fit(tmp_path / "twice", image_method(**settings), images(), 87)  # a multiple of no block length
+    run = fit(tmp_path / "twice", image_method(**{**settings, "block": 13}), images(), 210, resume=True)
+    assert run.trainer.global_step == 210
     run.assert_equals(undisturbed)
 
 

@@ -147,5 +147,6 @@ def test_the_status_tells_a_finding_apart(script: ModuleType, tmp_path: Path, ca
     assert "goes on" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # `make lint` runs the script
 def test_all_documents_and_rooms_pass(script: ModuleType, capsys) -> None:
     assert script.main([]) == 0, capsys.readouterr().out

@@ -8,12 +8,15 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dop_lightning.foundation.machine import usable_cores
 from dop_lightning.foundation.native.cache import is_usable, make_private, seal, sum_file
 from dop_lightning.foundation.processor import this_processor
 
@@ -115,22 +118,74 @@ def _make(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
 
 
 def _compile(command: Sequence[str], linker: Sequence[str], folder: Path) -> Path:
-    """Compile and link all sources, and return the shared library."""
+    """Compile all sources concurrently, link them, and return the shared library."""
     objects = [str(folder / f"{Path(name).stem}.o") for name in SOURCES]
-    for name, compiled in zip(SOURCES, objects, strict=True):
-        _run([*command, "-c", str(Path(__file__).parent / name), "-o", compiled])
+    sources = [str(Path(__file__).parent / name) for name in SOURCES]
+    _run([[*command, "-c", source, "-o", made] for source, made in zip(sources, objects, strict=True)], folder)
     linked = folder / "kernels.so"
-    _run([*linker, "-shared", *objects, "-o", str(linked)])
+    _run([[*linker, "-shared", *objects, "-o", str(linked)]], folder)
     return linked
 
 
-def _run(command: list[str]) -> None:
-    english = {**os.environ, "LC_ALL": "C"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        told = next((line for line in lines if "error" in line), lines[0])
-        raise RuntimeError(f"{Path(command[0]).name} failed: {told}")
+def _run(commands: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run commands concurrently, at most one per usable core.
+
+    If one of them fails or the user interrupts, the others are killed.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    waiting = [_Command(command, folder / f"{k}.log") for k, command in enumerate(commands)]
+    running: list[_Command] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < usable_cores():
+                running.append(waiting.pop(0).start())
+            time.sleep(0.01)
+            running = [command for command in running if not command.has_ended()]
+    finally:
+        for command in running:
+            command.kill()
+
+
+class _Command:
+    """A command, which runs in a process group: a compiler starts processes itself."""
+
+    def __init__(self, command: Sequence[str], log_file: Path) -> None:
+        self._command = command
+        self._log = log_file
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "_Command":
+        english = {**os.environ, "LC_ALL": "C", "TMPDIR": str(self._log.parent)}
+        with self._log.open("wb") as log_file:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log_file,
+                env=english,
+                start_new_session=True,
+            )
+        return self
+
+    def has_ended(self) -> bool:
+        assert self._process is not None
+        status = self._process.poll()
+        if status:
+            lines = self._log.read_text(errors="replace").strip().splitlines() or [f"exit status {status}"]
+            told = next((line for line in lines if "error" in line), lines[0])
+            raise RuntimeError(f"{Path(self._command[0]).name} failed: {told}")
+        return status is not None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+            self._process.wait()
 
 
 SYMBOLS = (

@@ -54,10 +54,10 @@ def test_spectral_norms() -> None:
 def test_steps_follow_one_path_in_the_time_of_the_flow(horizon: float) -> None:
     """To the first order in τ, in the middle and at the end; the automatic τ among them."""
     problems = make_batch(0, 1)
-    tiny = make_state(problems, GradientDescent(), tau=5e-5)
-    tiny.advance(round(horizon / 5e-5))
+    tiny = make_state(problems, GradientDescent(), tau=2e-4)
+    tiny.advance(round(horizon / 2e-4))
     distances = []
-    for tau in ("auto", 8e-4, 2e-4):
+    for tau in ("auto", 1.6e-3, 4e-4):
         state = make_state(problems, GradientDescent(horizon=horizon), tau=tau)
         while len(state.finished()) < 2:
             state.advance(50)

@@ -135,7 +135,7 @@ def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> No
     truth = problems[0].truth
     assert truth is not None
     before = psnr(state.evaluate().signal, truth[None], 1.0)
-    state.advance(500)
+    state.advance(250)
     after = state.evaluate()
     assert psnr(after.signal, truth[None], 1.0) > before + 3
     true = problems[0].true_corruption
@@ -514,7 +514,7 @@ def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out(
     before = state.memory["calm"].clone()
     state.advance(1)
     assert bool((state.memory["calm"] <= before).all())
-    for _ in range(20):
+    for _ in range(8):
         before, best = state.memory["calm"].clone(), state.memory["least_at"].clone()
         state.advance(10)
         for k in range(2):

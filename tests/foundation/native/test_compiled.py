@@ -1,11 +1,15 @@
 """Compiling: kept in the cache, made anew where something changed, and a clear reason where it fails."""
 
+import contextlib
 import ctypes
 import logging
 import os
 import random
 import shutil
+import signal
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,15 @@ from dop_lightning.foundation.native.compiled import build, cache_folder, compil
 from dop_lightning.foundation.processor import Processor
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+
+
+UNOPTIMIZED = tuple("-O0" if flag == "-O3" else flag for flag in compiled.FLAGS)
+"""Flags of builds that only need to exist: they take a sixth of the time."""
+
+
+@pytest.fixture(autouse=True)
+def _unoptimized(monkeypatch):
+    monkeypatch.setattr(compiled, "FLAGS", UNOPTIMIZED)
 
 
 @pytest.fixture
@@ -45,14 +58,16 @@ def test_built_once(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A library and its contents."""
-    made = build(tmp_path_factory.mktemp("kernels"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "FLAGS", UNOPTIMIZED)
+        made = build(tmp_path_factory.mktemp("kernels"))
     return made, made.read_bytes()
 
 
 @pytest.fixture
-def spoilt(whole, monkeypatch):
-    """Put other contents in the place of the library, and return what is built then, without compiling."""
-    made, content = whole
+def not_compiled(whole, monkeypatch):
+    """Copy the library wherever it would be compiled."""
+    _, content = whole
 
     def compile_again(command, linker, folder):
         path = folder / "kernels.so"
@@ -62,6 +77,12 @@ def spoilt(whole, monkeypatch):
     version = compiled._version(compiler())
     monkeypatch.setattr(compiled, "_version", lambda _: version)  # asked once
     monkeypatch.setattr(compiled, "_compile", compile_again)
+
+
+@pytest.fixture
+def spoilt(whole, not_compiled):
+    """Put other contents in the place of the library, and return what is built then, without compiling."""
+    made, _ = whole
 
     def spoil(other: bytes):
         made.write_bytes(other)
@@ -150,7 +171,7 @@ def test_a_library_without_the_functions_is_one_hint(fresh, monkeypatch, tmp_pat
 
 
 @needs_compiler
-def test_other_flags_are_another_library(tmp_path, monkeypatch):
+def test_other_flags_are_another_library(not_compiled, tmp_path, monkeypatch):
     made = build(tmp_path)
     monkeypatch.setattr(compiled, "FLAGS", (*compiled.FLAGS, "-DOTHER"))
     assert build(tmp_path) != made
@@ -169,14 +190,68 @@ def test_a_compiler_that_cannot_tune_compiles_for_the_architecture(flag, tmp_pat
 
 
 @needs_compiler
-def test_an_architecture_without_a_flag_for_tuning(tmp_path, monkeypatch):
+def test_an_architecture_without_a_flag_for_tuning(not_compiled, tmp_path, monkeypatch):
     monkeypatch.setattr(Processor, "tuning_flags", ())
     assert not compiled.is_tuned(build(tmp_path))
 
 
 @needs_compiler
-def test_kernels_are_tuned_to_the_processor(tmp_path):
-    assert compiled.is_tuned(build(tmp_path))
+def test_kernels_are_tuned_to_the_processor(monkeypatch):
+    monkeypatch.undo()
+    assert "-O3" in compiled.FLAGS
+    assert compiled.is_tuned(build(cache_folder()))  # which needs_compiler has built
+
+
+def processes_named(name: str) -> list[str]:
+    """Return the command lines of the processes that contain a name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if name in line]
+
+
+@pytest.fixture
+def slow_compiler(tmp_path, monkeypatch):
+    """A compiler that fails for one source, and takes minutes, in a process of its own, for the others."""
+    failing = "case $* in *krige.cpp*) sleep 0.5; echo krige.cpp:1: error: wrong >&2; exit 1;; esac"
+    text = f'[ "$1" = --version ] && exit; {failing}; touch "$TMPDIR/half"; sh -c "sleep 300; : {tmp_path}"; exit 0'
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, text)))
+    monkeypatch.setattr(Processor, "tuning_flags", ())
+    monkeypatch.setattr(compiled, "usable_cores", lambda: 5)
+    yield tmp_path / "made"
+    assert list((tmp_path / "made").iterdir()) == []
+    if sys.platform == "linux":
+        assert processes_named(str(tmp_path)) == []
+
+
+def test_the_first_failure_stops_all_compilers(slow_compiler):
+    with pytest.raises(RuntimeError, match=r"^fake-c\+\+ failed: krige.cpp:1: error: wrong$"):
+        build(slow_compiler)
+
+
+def test_ctrl_c_stops_all_compilers(slow_compiler, monkeypatch):
+    monkeypatch.setattr(compiled, "SOURCES", ("activate.cpp", "join.cpp"))
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        build(slow_compiler)
+
+
+@needs_compiler
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_no_more_compilers_run_than_there_are_cores(cores, tmp_path, monkeypatch):
+    count = (
+        f'touch {tmp_path}/on.$$; ls {tmp_path} | grep -c "^on" >> {tmp_path}/counts; sleep 0.3; rm {tmp_path}/on.$$'
+    )
+    fake = fake_compiler(
+        tmp_path, f'[ "$1" = --version ] && exit; {count}; while [ "$1" != -o ]; do shift; done; : > "$2"'
+    )
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setattr(compiled, "usable_cores", lambda: cores)
+    build(tmp_path / "made")
+    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
+    assert len(counts) == len(compiled.SOURCES) + 1
+    assert max(counts) == min(cores, len(compiled.SOURCES))
 
 
 def test_the_cache_follows_the_convention(monkeypatch, tmp_path):
@@ -244,7 +319,7 @@ def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog)
 
 
 @needs_compiler
-def test_a_library_that_was_spoilt_is_made_anew(fresh, monkeypatch, tmp_path, caplog):
+def test_a_library_that_was_spoilt_is_made_anew(fresh, not_compiled, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = build(cache_folder())
     made.write_bytes(b"spoilt")
