@@ -20,7 +20,6 @@ extensions = [
     "mathml",
     "redirects",
     "repository_links",
-    "speed",
 ]
 exclude_patterns = ["_build", "_extensions"]
 
@@ -33,7 +32,6 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_use_type_comments = False  # looking for them takes time, and there are none
 autodoc_mock_imports = [name for name in ("deepinv",) if importlib.util.find_spec(name) is None]
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True

@@ -255,10 +255,11 @@ def test_the_units_of_columns_do_not_matter() -> None:
     assert np.ptp(RobustPCA(scale=False).fit(X).scale_) == 0
 
 
-def test_grid_search_finds_the_rank() -> None:
+@pytest.mark.parametrize("ranks", [(2, 5), pytest.param((1, 8), marks=pytest.mark.slow)])
+def test_grid_search_finds_the_rank(ranks: tuple[int, int]) -> None:
     _, X = low_rank(90, 30, rank=3, share=0.03)
     X = X + 0.05 * np.random.default_rng(1).normal(size=X.shape)
-    search = GridSearchCV(RobustPCA(alpha=None), {"n_components": np.arange(2, 5)}, cv=3).fit(X)
+    search = GridSearchCV(RobustPCA(alpha=None), {"n_components": np.arange(*ranks)}, cv=3).fit(X)
     assert search.best_params_["n_components"] == 3
     scores = cross_val_score(make_pipeline(RobustScaler(), RobustPCA(3, alpha=None)), X, cv=3)
     assert (scores < 0).all()
