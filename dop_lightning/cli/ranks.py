@@ -24,8 +24,8 @@ from dop_lightning.foundation.machine import set_threads
 from dop_lightning.foundation.process_group import MEETING, PREFIX, Meeting, joined
 from dop_lightning.foundation.tracebacks import wants_traceback
 from dop_lightning.foundation.user_paths import user_path
+from dop_lightning.matrices.distributed import Stop, StoppedError, require_rows
 from dop_lightning.matrices.mapped import UnconfirmedError, separate_mapped
-from dop_lightning.matrices.ranked import Stop, StoppedError, require_rows
 from dop_lightning.matrices.storage import places
 from dop_lightning.matrices.storage.formats import STRIP_SUFFIXES, open_matrix, strip_suffix
 from dop_lightning.matrices.table_strips import is_table

@@ -12,7 +12,7 @@ from pathlib import Path
 from dop_lightning.cli.options import OptionParser
 from dop_lightning.foundation.checks import positive
 from dop_lightning.runs.status import ENDS, STATUSES, RunStatus, read_status
-from dop_lightning.runs.sweeps.plan import aligned
+from dop_lightning.runs.sweeps.plan import align_rows
 
 EXIT_FAILED = 1
 """Exit status if a run or one of its processes has failed."""
@@ -85,7 +85,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
         runs: at least one run.
         each: whether to list every problem.
     """
-    parts = [_line(runs[0])] if len(runs) == 1 else [aligned(_rows(runs)), _total(runs)]
+    parts = [_line(runs[0])] if len(runs) == 1 else [align_rows(_rows(runs)), _total(runs)]
     if each or len(runs) == 1:
         parts += [table for status in runs if (table := _problems(status, each, len(runs) > 1))]
     parts += [_trouble(status) for status in runs if status.reason]
@@ -128,7 +128,7 @@ def _problems(status: RunStatus, each: bool, named: bool) -> str:
     rows = [["problem", "status", "iterations"]]
     rows += [[p.name, p.status, "" if p.iterations is None else str(p.iterations)] for p in problems]
     more = len(status.problems) - len(problems)
-    lines = [*([f"{status.name}:"] if named else []), aligned(rows)]
+    lines = [*([f"{status.name}:"] if named else []), align_rows(rows)]
     return "\n".join([*lines, *([f"… and {more} more; --each lists all"] if more else [])])
 
 

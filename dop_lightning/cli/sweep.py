@@ -134,7 +134,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     missing = [point for point in own if states[point.name] not in ("finished", "in the queue")]
     if missing:
         _check_settings(missing)
-    print(plan.counted(states), flush=True)
+    print(plan.count_states(states), flush=True)
     if options.cluster == "slurm":
         return _submit(options, axes, points, missing, queued, sbatch)
     _save(options.out, axes, points)
@@ -282,7 +282,7 @@ def _submit(
     jobs = slurm.submit(missing, options.out, settings, sbatch)
     ids = {point.name: job.job_id for point, job in zip(missing, jobs, strict=True)}
     _save(options.out, axes, points, {**queued, **ids})
-    print(plan.aligned([["job", "point"], *([job, name] for name, job in ids.items())]))
+    print(plan.align_rows([["job", "point"], *([job, name] for name, job in ids.items())]))
     if options.wait:
         return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(

@@ -4,7 +4,7 @@ An iteration of a network consists of hundreds of short kernels. Launching them 
 needs to run them. A graph stores the kernels with their arguments and memory. It is valid as long as all arrays that
 outlive an iteration keep their addresses (:func:`identity_of`), and the kernels do not depend on the number of the
 iteration. Values that do depend on it (the perturbation of an input) are written into such an array before the
-iteration, by :meth:`~dop_lightning.model.signals.abilities.Perturbed.prepare`.
+iteration, by :meth:`~dop_lightning.model.signals.capabilities.Perturbed.prepare`.
 
 Plain torch. Only :class:`CudaGraphs` needs a GPU; the rest works with any :class:`Backend`.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.optim.capturable import is_capturable_optimizer
 from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.foundation.renamed import RenamedAttribute
 
 Work = Callable[[], None]
 
@@ -125,7 +126,7 @@ class Replay:
         """Whether a graph has been captured. It keeps the memory of a whole iteration."""
         return self._graph is not None
 
-    def is_about(self, identity: Hashable) -> bool:
+    def matches(self, identity: Hashable) -> bool:
         """Return whether the graph was captured with these arrays and settings; true if there is no graph."""
         return self._graph is None or self._identity == identity
 
@@ -173,6 +174,9 @@ class Replay:
         self._graph = None
         self._identity = None
         self._warm = 0
+
+    # Old names, until version 0.3.
+    is_about = RenamedAttribute("matches")
 
 
 def replay_for(state: BatchState) -> Replay | None:

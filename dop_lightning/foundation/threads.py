@@ -40,13 +40,13 @@ def choose_threads(recorded: int | None = None, is_resumed: bool = False) -> Thr
         return _keep(recorded, usable)
     if usable == 1 or is_resumed:
         return ThreadChoice(usable)
-    return leave_busy_cores(usable, measure_idle_cores(usable - 1 + PARTLY_IDLE))
+    return avoid_busy_cores(usable, measure_idle_cores(usable - 1 + PARTLY_IDLE))
 
 
-def leave_busy_cores(usable: int, idle: float) -> ThreadChoice:
+def avoid_busy_cores(usable: int, idle: float) -> ThreadChoice:
     """Return the number of threads for a number of idle cores, from 1 to the number of usable cores.
 
-    >>> leave_busy_cores(8, 7.7).threads, leave_busy_cores(8, 5.2).threads, leave_busy_cores(2, 0.1).threads
+    >>> avoid_busy_cores(8, 7.7).threads, avoid_busy_cores(8, 5.2).threads, avoid_busy_cores(2, 0.1).threads
     (8, 5, 1)
     """
     threads = min(usable, max(1, math.floor(idle) + (idle % 1 >= PARTLY_IDLE)))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
 from dop_lightning.images.pictures import Picture
@@ -41,14 +41,14 @@ class LivePictures(Listener):
     def on_block(self, run: Run, state: State, iterations: int) -> None:
         """Show the current result if :data:`EVERY` seconds have passed."""
         if time.monotonic() - self._last >= EVERY:
-            self._update(Look(state, run.scorer), last=False)
+            self._update(EvaluatedBatch(state, run.scorer), last=False)
 
     def on_end(self, run: Run, ending: Ending) -> None:
         """Show the final result."""
         self._update(ending, last=True)
 
-    def _update(self, look: Look, last: bool) -> None:
-        preview, place = self._places[look.problems.names[0]]
-        preview.show(look.evaluation.signal[0].cpu(), place, last)
+    def _update(self, batch: EvaluatedBatch, last: bool) -> None:
+        preview, place = self._places[batch.problems.names[0]]
+        preview.show(batch.evaluation.signal[0].cpu(), place, last)
         self._last = time.monotonic()
         self._show(preview.picture())

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.foundation.spread import spread
@@ -59,12 +59,12 @@ class TrainerListener(Listener):
         for callback in self.callbacks:
             callback.on_block(self.module.trainer, self.module, state, iterations)
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
         """Notify the callbacks of an evaluated batch."""
-        for problem, scores in zip(look.problems, look.scores, strict=True):
+        for problem, scores in zip(batch.problems, batch.scores, strict=True):
             run.records[problem.name].scores = scores
         for callback in self.callbacks:
-            callback.on_evaluation(self.module.trainer, self.module, look)
+            callback.on_evaluation(self.module.trainer, self.module, batch)
 
     def on_evaluated(self, run: Run) -> None:
         """Update the metrics: means, and scores of single problems."""
@@ -97,7 +97,7 @@ class TrainerListener(Listener):
 
 def _is_left(run: Run, ending: Ending) -> bool:
     """Return whether interrupted problems get no result: images that have not started, and large numbers of tiles."""
-    if ending.state.runs_one_by_one and ending.state.iteration == 0:
+    if ending.state.is_sequential and ending.state.iteration == 0:
         return True
     if not all(problem.is_tile for problem in ending.problems):
         return False

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.projections import Certificate, ProjectionsMethod, ProjectionsState
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import Procedure, State
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import check_device

@@ -46,7 +46,7 @@ _LENDING = RLock()
 
 
 @contextmanager
-def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def use_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Use the stream (seed, purpose, counters) as the global generator, for layers and other code that draws from it.
 
     The state of the generator is restored afterwards. Only one thread at a time can be inside such a block; other

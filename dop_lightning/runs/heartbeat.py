@@ -166,7 +166,7 @@ def remove_heartbeats(run: Path, processes: int) -> None:
             _file(run, beat.rank).unlink(missing_ok=True)
 
 
-class AtWork:
+class ActiveBatches:
     """Record the batches that a process is advancing, in a small file that shows them if a batch kills the process.
 
     A line is written before each block, without waiting for the disk.
@@ -180,7 +180,7 @@ class AtWork:
     """
 
     def __init__(self, run: Path, rank: int) -> None:
-        self.path = _at_work_file(run, rank)
+        self.path = _active_file(run, rank)
         make_folder(self.path.parent)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
@@ -196,10 +196,10 @@ class AtWork:
         self.path.unlink(missing_ok=True)
 
 
-def read_at_work(run: Path, rank: int) -> list[int]:
+def read_active_batches(run: Path, rank: int) -> list[int]:
     """Return the batches that a dead process was advancing; empty if it had not begun or ended normally."""
     try:
-        line = _at_work_file(run, rank).read_bytes().split(b"\n")[0].decode()
+        line = _active_file(run, rank).read_bytes().split(b"\n")[0].decode()
         return [int(number) for number in line.split(",") if number]
     except (OSError, ValueError):
         return []
@@ -214,7 +214,7 @@ def log_of_process() -> str | None:
     return str(path) if path.is_file() else None
 
 
-def _at_work_file(run: Path, rank: int) -> Path:
+def _active_file(run: Path, rank: int) -> Path:
     return run / PROCESSES / f"{rank:04d}.at-work"
 
 

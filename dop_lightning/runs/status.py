@@ -152,7 +152,7 @@ def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunSt
     return [_status(run, name, now) for run, name in named_runs(folders)]
 
 
-def is_at_work(run: Path) -> bool:
+def is_running(run: Path) -> bool:
     """Return whether any process of a run is running."""
     return any(beat.life(run) == "running" for beat in read_heartbeats(run))
 

@@ -20,7 +20,7 @@ from dop_lightning.runs.copies import check_config, check_manifest, copy_of
 from dop_lightning.runs.curves import curve_files, merged_curves, read_lines
 from dop_lightning.runs.damage import find_damage
 from dop_lightning.runs.folder import METRICS, RESULT, TABLE, RunFolder
-from dop_lightning.runs.pieces import holds_pieces
+from dop_lightning.runs.pieces import has_pieces
 from dop_lightning.runs.results import render_csv
 
 ANEW = "resuming the run rewrites it"
@@ -82,7 +82,7 @@ def _settings(folder: RunFolder) -> Iterator[Verdict]:
 def _holds_pieces(folder: RunFolder) -> bool:
     """Return whether matrices were read in pieces, judging by the missing config if the manifest is damaged."""
     try:
-        return holds_pieces(folder.path)
+        return has_pieces(folder.path)
     except (OSError, ValueError):
         return not (folder.config_path.exists() or copy_of(folder.config_path).exists())
 

@@ -19,7 +19,7 @@ INTERNAL = {
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
-    *("foundation.launched", "foundation.process_group", "foundation.order_statistics"),
+    *("foundation.launched", "foundation.process_group", "foundation.order_statistics", "foundation.renamed"),
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
     *("images.stack_recovery", "images.stacks", "images.live_pictures", "images.live_widget"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
@@ -71,7 +71,10 @@ def check_redirects(site: Path) -> None:
     """Each old page leads to a page that exists, each old anchor is on its page, and each target exists."""
     table = tomllib.loads((ROOT / "docs" / "_extensions" / "redirects.toml").read_text(encoding="utf-8"))
     anchors = {
-        page.stem: set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))) for page in site.glob("*.html")
+        page.relative_to(site).with_suffix("").as_posix(): set(
+            re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))
+        )
+        for page in site.rglob("*.html")
     }
     for old, new in table["pages"].items():
         assert f'"{new}.html"' in (site / f"{old}.html").read_text(encoding="utf-8")

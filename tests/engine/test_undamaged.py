@@ -12,7 +12,7 @@ from dop_lightning.engine.rivals import DetectAndFill, ExtremeValues, FilterMeth
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.images.tiles import cut
 from dop_lightning.problems.problem import Problem, ProblemBatch
-from dop_lightning.runs.marks import problem_mark
+from dop_lightning.runs.digests import problem_digest
 
 SIDE = 48
 
@@ -82,8 +82,8 @@ def test_tiles_know_their_part_of_them() -> None:
 
 def test_they_are_a_part_of_the_mark_of_a_problem() -> None:
     given, known = problem()
-    marks = {problem_mark(each) for each in (given, replace(given, undamaged=known), replace(given, mask=known))}
-    assert len(marks) == 3
+    digests = {problem_digest(each) for each in (given, replace(given, undamaged=known), replace(given, mask=known))}
+    assert len(digests) == 3
 
 
 def test_other_methods_refuse_them() -> None:

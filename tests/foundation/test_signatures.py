@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dop_lightning.foundation.signatures import made_by, require_arguments, require_part, require_result
+from dop_lightning.foundation.signatures import create_part, require_arguments, require_part, require_result
 
 HERE = r" in .*test_signatures\.py, line \d+$"
 
@@ -158,11 +158,11 @@ def test_a_factory_that_does_not_is_named(factory: Any, text: str) -> None:
 
 
 def test_a_factory_makes_a_part_of_its_kind() -> None:
-    assert isinstance(made_by(lambda n: Right(), Part, 1), Right)
+    assert isinstance(create_part(lambda n: Right(), Part, 1), Right)
     with pytest.raises(ValueError, match=r"make must return a Part, got an int" + HERE):
-        made_by(make, Part, 1)
+        create_part(make, Part, 1)
     with pytest.raises(ValueError, match=r"FewArguments\.run must take"):
-        made_by(lambda n: FewArguments(), Part, 1)
+        create_part(lambda n: FewArguments(), Part, 1)
 
 
 def make(n: int) -> int:
@@ -171,7 +171,7 @@ def make(n: int) -> int:
 
 def test_what_a_factory_raises_is_not_touched() -> None:
     with pytest.raises(TypeError, match="can only concatenate"):
-        made_by(lambda n: "a" + n, Part, 1)
+        create_part(lambda n: "a" + n, Part, 1)
 
 
 def test_a_result_is_returned() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from dop_lightning.engine import at_once
+from dop_lightning.engine import runners
 from dop_lightning.lightning.callbacks import checkpoint
 from dop_lightning.lightning.checkpoint_io import StateInFile
 from tests.suites.turns import Follow
@@ -23,7 +23,7 @@ def all_at_once(fit, image_method, images, tmp_path_factory):
 
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(at_once, "TILES_AT_WORK", 4)
+    monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
     monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
 
 

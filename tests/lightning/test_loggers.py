@@ -24,7 +24,7 @@ from tensorboard.plugins.hparams.metadata import (
     parse_session_start_info_plugin_data,
 )
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.images.pictures import observed, problem_pictures
 from dop_lightning.lightning.callbacks import RecoveryCallback, RecoveryLogging
 from dop_lightning.lightning.data import MatrixDataModule
@@ -321,9 +321,9 @@ def test_a_resumed_run_continues_the_curves(run, matrix_method, matrices, tmp_pa
 
 def test_final_scores_of_what_ended_before_a_resume(run, matrix_method, matrices, tmp_path: Path) -> None:
     class StopFirst(RecoveryCallback):
-        def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
-            if look.iteration == 200:
-                module.stop_problem(look.problems.names[0], "stable")
+        def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
+            if batch.iteration == 200:
+                module.stop_problem(batch.problems.names[0], "stable")
 
     saved = tmp_path / "last.ckpt"
     run(matrix_method(), matrices(), 400, [CSVLogger(tmp_path)], callbacks=[StopFirst()]).save_checkpoint(saved)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.engine import at_once
+from dop_lightning.engine import runners
 from dop_lightning.lightning.callbacks import checkpoint
 from dop_lightning.lightning.checkpoint_io import StateInFile
 from tests.suites.turns import Follow
@@ -15,7 +15,7 @@ DATA = {"noise": None, "resize": 56, "tile": 24}
 
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(at_once, "TILES_AT_WORK", 4)
+    monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
     monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
 
 

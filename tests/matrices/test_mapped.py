@@ -13,9 +13,9 @@ import torch
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
 from dop_lightning.matrices import mapped
+from dop_lightning.matrices.distributed import PROGRESS
 from dop_lightning.matrices.mapped import separate_mapped
 from dop_lightning.matrices.mapped_folder import REJECTED
-from dop_lightning.matrices.ranked import PROGRESS
 from dop_lightning.matrices.storage.formats import open_matrix
 from dop_lightning.matrices.storage.places import Place
 from dop_lightning.problems.problem import Problem

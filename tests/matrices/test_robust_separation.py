@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dop_lightning.cli.main import main
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.projections import ProjectionsState, Recovery
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.matrices.robust_separation import RobustSeparation, singular_values
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error

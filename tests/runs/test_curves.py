@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from dop_lightning.runs.curves import CURVES, HEADER, TRIES, append_lines, merge_curves, read_lines, rebuild, seal_lines
+from dop_lightning.runs.curves import (
+    CURVES,
+    HEADER,
+    TRIES,
+    add_line_checksums,
+    append_lines,
+    merge_curves,
+    read_lines,
+    rebuild,
+)
 
 
 def test_curves_of_all_batches_in_their_order(tmp_path: Path) -> None:
@@ -54,7 +63,7 @@ def curves(tmp_path, lines: int = 5):
     for line in text.splitlines(keepends=True):
         append_lines(path, line)
     assert read_lines(path) == (text, 0)
-    assert seal_lines(text) == path.read_text()
+    assert add_line_checksums(text) == path.read_text()
     return path, text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dop_lightning.runs.folder import MANIFEST
 from dop_lightning.runs.heartbeat import SILENCE, Heartbeat, start_time, write_heartbeat
-from dop_lightning.runs.status import RunStatus, is_at_work, read_status
+from dop_lightning.runs.status import RunStatus, is_running, read_status
 from tests.runs.builders import write_run
 
 NOW = 1_000_000.0
@@ -43,7 +43,7 @@ def test_a_run_that_has_ended(tmp_path: Path) -> None:
     assert (found.status, found.reason, found.has_failed) == ("done", "", False)
     assert found.counts == {"done": 1, "stable": 1, "diverged": 1}
     assert problems(run)["a"] == ("done", 100)
-    assert not is_at_work(run)
+    assert not is_running(run)
 
 
 def test_a_run_at_work(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_run_at_work(tmp_path: Path) -> None:
         "d": ("running", 500),
         "e": ("interrupted", 100),
     }
-    assert is_at_work(run)
+    assert is_running(run)
 
 
 def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:

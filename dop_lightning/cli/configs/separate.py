@@ -27,7 +27,7 @@ from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
-from dop_lightning.runs.pieces import holds_pieces
+from dop_lightning.runs.pieces import has_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -99,7 +99,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
-        if holds_pieces(user_path(options.out)) or is_separated(user_path(options.out) / problem.name):
+        if has_pieces(user_path(options.out)) or is_separated(user_path(options.out) / problem.name):
             raise ValueError(
                 f"{user_path(options.out) / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"

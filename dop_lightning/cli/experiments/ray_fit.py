@@ -21,7 +21,7 @@ from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelS
 from dop_lightning.runs.folder import LOCK, RunFolder
 from dop_lightning.runs.locks import Claims
 from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd, require_ray
-from dop_lightning.runs.results import remaining, write_table
+from dop_lightning.runs.results import remaining_iterations, write_table
 
 PAUSE = 0.2
 """Maximum number of seconds until a signal is handled while no task ends."""
@@ -93,7 +93,7 @@ def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTask
 def _unfinished(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, float]:
     """Return the unfinished batches, and the remaining work of each, in arbitrary units."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    iterations, folder = remaining(run, data.problems, trainer.max_steps), RunFolder(run)
+    iterations, folder = remaining_iterations(run, data.problems, trainer.max_steps), RunFolder(run)
     problems = {problem.name: problem for problem in data.problems}
     left = {}
     for number, names in enumerate(plan.batches):

@@ -131,7 +131,7 @@ def fit(
     callbacks.append(ProcessHeartbeat())  # last, since its final heartbeat means that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
-            callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
+            callback.fingerprint = mark if checkpoint is None or checkpoint == run / LAST else ""
     try:
         trainer.fit(
             module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True

@@ -24,7 +24,7 @@ from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher, fo
 from dop_lightning.lightning.strategies.plan import Plan
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.runs.folder import LOCK
-from dop_lightning.runs.heartbeat import Heartbeat, read_at_work, read_heartbeats, start_time, write_heartbeat
+from dop_lightning.runs.heartbeat import Heartbeat, read_active_batches, read_heartbeats, start_time, write_heartbeat
 from dop_lightning.runs.locks import Claims
 
 TAKER = 2**30
@@ -132,7 +132,7 @@ class Deaths:
 
     def count(self, rank: int, batches: Sequence[int]) -> None:
         """Count a death for the batches that the process was advancing, or for all if it had not started any."""
-        advanced = [number for number in read_at_work(self.run, rank) if number in batches]
+        advanced = [number for number in read_active_batches(self.run, rank) if number in batches]
         self._deaths.update(advanced or batches)
 
     def without_deadly(self, batches: Sequence[int], how: str) -> list[int]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from dop_lightning.engine.projections.certificate import EXACT, Certificate, certify, rejected
-from dop_lightning.engine.projections.locked import MOST, lost_rows, with_columns, with_rows
 from dop_lightning.engine.projections.low_rank import LowRank, leading, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
+from dop_lightning.engine.projections.refit import MOST, lost_rows, with_columns, with_rows
 from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, strips_of, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
@@ -122,7 +122,7 @@ class AlternatingProjections:
       (:mod:`~dop_lightning.engine.projections.rank`); no gap in the spectrum is needed,
     * the threshold falls geometrically, bounded below by a multiple of the scale of R, estimated from its lower
       quartile,
-    * lost rows and columns are refitted (:mod:`~dop_lightning.engine.projections.locked`),
+    * lost rows and columns are refitted (:mod:`~dop_lightning.engine.projections.refit`),
     * a fraction of the entries is hidden until the recovery has settled, and then certifies it
       (:mod:`~dop_lightning.engine.projections.certificate`). A few steps with all entries follow.
 
@@ -185,7 +185,7 @@ class Recovery:
         seed: int,
         is_transposed: bool = False,
         begins: bool = True,
-        ranks: Alone = ALONE,
+        ranks: SingleProcess = SINGLE_PROCESS,
     ) -> None:
         self.solver = solver
         self._transposed = is_transposed
@@ -310,7 +310,7 @@ class Recovery:
                 break
             width = min(2 * width, n, m)
         rank = min(rank, self._limit)
-        estimate = estimate.cut(rank, self._width(rank, width))
+        estimate = estimate.truncate(rank, self._width(rank, width))
         return Progress(estimate, threshold, RankRule(estimate.values))
 
     def _width(self, rank: int, available: int) -> int:
@@ -357,7 +357,7 @@ class Recovery:
         rank = min(rank, self._limit)
         if rank > now.estimate.rank:
             now.wait = WAIT
-        now.estimate = moved.cut(rank, self._width(rank, len(moved.values))).completed(m, self._ranks)
+        now.estimate = moved.truncate(rank, self._width(rank, len(moved.values))).gather_right(m, self._ranks)
 
     def _look(self, scale: float) -> None:
         """End the phase if there is no more progress."""

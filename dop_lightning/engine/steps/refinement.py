@@ -40,7 +40,7 @@ from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
-from dop_lightning.model.signals.abilities import Guided
+from dop_lightning.model.signals.capabilities import Guided
 from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
@@ -261,7 +261,7 @@ class Refinement(StepRule):
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
         if state.signal.perturbed is not None:
-            state.signal.perturbed.calm_by(calm)  # the array itself, so that restoring it takes effect
+            state.signal.perturbed.scale_perturbation(calm)  # the array itself, so that restoring it takes effect
         guide = torch.zeros_like(state.problems.observation)
         if guided := self._guided(state):
             guided.guide_by(guide)  # the array itself, as above
@@ -434,7 +434,7 @@ class Refinement(StepRule):
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             if float(memory["least_error"][k]) < PROGRESS * float(memory["progress_error"][k]):
                 memory["progress_error"][k], memory["progress_at"][k] = memory["least_error"][k], iteration
-            state.corruption.drop_(k)
+            state.corruption.zero_problem_(k)
 
     def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
         """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image."""

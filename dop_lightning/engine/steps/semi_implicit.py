@@ -18,7 +18,7 @@ from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.corruption import HadamardCorruption, NoCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity
-from dop_lightning.model.signals.abilities import Factors
+from dop_lightning.model.signals.capabilities import Factors
 
 DAMPING = 1.5
 """κ. Both factors move at once: with κ = 1, each takes a full Gauss–Newton step, and the part that they share would be

@@ -73,7 +73,7 @@ class RecoveredFiles(RecoveryCallback):
             if problem.name not in module.records:
                 continue  # handled by another process
             record = module.records[problem.name]
-            if not (module.roster.has_left(problem.name) and record.is_finished(module.maximum)):
+            if not (module.roster.is_inactive(problem.name) and record.is_finished(module.maximum)):
                 continue
             if damaged := find_damage(Path(trainer.default_root_dir), problem.folder):
                 _say_damaged(damaged)

@@ -77,6 +77,6 @@ class GracefulStop(RecoveryCallback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print("\nStopping: saving the current state (press again to stop immediately)", file=sys.stderr)
-            module.run.cut()
+            module.run.abort_block()
 
         return handle

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from dop_lightning.engine.abreast import threads_of
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.concurrency import threads_of
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import write_atomically
@@ -116,11 +116,11 @@ class PreviewFile(RecoveryCallback):
             self._show(trainer, name, signal)
         self._looking = time.perf_counter() - begin
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Show the result of a regular evaluation."""
-        if any(name in self._wholes for name in look.problems.names):
+        if any(name in self._wholes for name in batch.problems.names):
             begin = time.perf_counter()
-            for name, signal in zip(look.problems.names, look.evaluation.signal, strict=True):
+            for name, signal in zip(batch.problems.names, batch.evaluation.signal, strict=True):
                 self._show(trainer, name, signal)
             self._spent += time.perf_counter() - begin
 

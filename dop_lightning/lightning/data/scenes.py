@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.foundation.names import legible
+from dop_lightning.foundation.names import printable
 from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.formats import write_pixels
 from dop_lightning.images.pictures import comparison
@@ -77,7 +77,7 @@ class Scene(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``scene``: the name of the video or folder."""
-        return {"scene": legible(self.name)}
+        return {"scene": printable(self.name)}
 
     def _load(self) -> np.ndarray:
         """Return the selected frames, ``(f, P)``."""

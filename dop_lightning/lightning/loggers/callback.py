@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
@@ -105,16 +105,16 @@ class RecoveryLogging(RecoveryCallback):
                 if problem.name in self._pictured:
                     self._log_pictures(problem, {"observation": observed(problem)}, state.iteration)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
         """Log pictures every ``images_every`` evaluations. The last ones are logged at the end of each problem."""
         every = self.images_every * module.evaluate_every
-        if every == 0 or look.iteration % every != 0 or look.iteration == module.maximum:
+        if every == 0 or batch.iteration % every != 0 or batch.iteration == module.maximum:
             return
-        for k, problem in enumerate(look.problems):
+        for k, problem in enumerate(batch.problems):
             if problem.name in self._pictured:
-                seen = look.evaluation
+                seen = batch.evaluation
                 tensors = {"recovered": seen.signal[k].cpu(), "corruption": seen.corruption[k].cpu()}
-                self._log_pictures(problem, tensors, look.iteration)
+                self._log_pictures(problem, tensors, batch.iteration)
 
     def _log_pictures(self, problem: Problem, tensors: "Mapping[str, Tensor]", iteration: int) -> None:
         for label, picture in problem_pictures(problem, tensors).items():

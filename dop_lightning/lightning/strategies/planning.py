@@ -13,7 +13,7 @@ from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, autom
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.problems.problem import Problem, form_batches
-from dop_lightning.runs.results import remaining
+from dop_lightning.runs.results import remaining_iterations
 
 
 def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
@@ -59,7 +59,7 @@ def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> 
     known = {name for batch in kept for name in batch}
     new = [problem for problem in data.problems if problem.name not in known]
     data.group([*kept, *_new_batches(trainer, data, begin, new)])
-    left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
+    left = remaining_iterations(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
     costs = [sum(left[problem.name] * problem.entries for problem in batch) for batch in data.batches]
     return Plan([batch.names for batch in data.batches], deal(costs, trainer.world_size))
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least, positive
-from dop_lightning.model.signals.abilities import Factors, Growth
 from dop_lightning.model.signals.base import Signal
+from dop_lightning.model.signals.capabilities import Factors, Growth
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
 
@@ -195,7 +195,7 @@ class LowRank(Signal):
         for p in self.parameters():
             if p.shape[2] > width:
                 p.data = p.data[:, :, :width].contiguous()
-        self.tie_arrays()
+        self.alias_parameters()
 
     def _add(self, k: int, before: int, after: int, dual: Tensor) -> None:
         """Fill the columns ``before`` to ``after`` of problem k."""
@@ -246,7 +246,7 @@ class LowRank(Signal):
                 wider = p.new_zeros(*p.shape[:2], width)
                 wider[:, :, : p.shape[2]] = p.detach()
                 p.data = wider
-        self.tie_arrays()
+        self.alias_parameters()
 
     def problem_state(self, k: int) -> dict[str, Tensor]:
         """Return a copy of the factors of problem k, without columns that only other problems use."""

@@ -15,7 +15,7 @@ from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.signatures import require_arguments
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import Problem, ProblemBatch
-from dop_lightning.problems.randomness import lent_stream, stream
+from dop_lightning.problems.randomness import stream, use_stream
 
 LARGE = 1e4
 """Sum of the norms of parameters above which the output of a network is also checked. A wide U-Net has hundreds."""
@@ -108,7 +108,7 @@ class NetworkSignal(Signal):
 
     def _make_network(self, network: NetworkFactory, problem: Problem) -> object:
         """Create the network of a problem, whose layers draw from the global generator."""
-        with lent_stream(problem.seed, "init"):
+        with use_stream(problem.seed, "init"):
             return network(self.shape)
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:
@@ -149,7 +149,7 @@ class NetworkSignal(Signal):
         for k, network in enumerate(self.networks):
             inputs = self.input_of(k)
             device = next(network.parameters()).device
-            with lent_stream(self.problems[k].seed, "perturbation", iteration, device=device):
+            with use_stream(self.problems[k].seed, "perturbation", iteration, device=device):
                 output = network(*inputs)
             if output.shape not in (self.shape, (1, *self.shape)):
                 raise ValueError(

@@ -10,7 +10,7 @@ from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd
 from dop_lightning.runs.sweeps.ended import Ended, judge
 from dop_lightning.runs.sweeps.local import PAUSE, Stop
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import LOG, begin, open_log, settle
+from dop_lightning.runs.sweeps.record import LOG, begin, open_log, record_digest
 
 MOST_DEATHS = 2
 """Number of deaths after which a point is given up and reported."""
@@ -44,7 +44,7 @@ def run(points: Sequence[Point], tasks: RayTasks, report: Callable[[str], None])
                     tasks.submit(_task(point))
                     continue
                 if end.status == 0:
-                    settle(point, digests[point.name])
+                    record_digest(point, digests[point.name])
                 ended.append(_judge(point, end, deaths[point.name]))
                 report(f"{point.name}: {ended[-1].failure or 'finished'}")
             if stop.unheeded:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dop_lightning.runs.results import CUSTOM_FORMAT, HIGHER_IS_BETTER, custom_scores
-from dop_lightning.runs.tables.many import RunTable
+from dop_lightning.runs.tables.comparison import RunTable
 
 
 class Better(NamedTuple):
@@ -79,7 +79,7 @@ def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group
     first problems of each seed form one group, the second ones another. An axis ``seeds`` of a sweep joins its points.
 
     Args:
-        runs: runs, as returned by :func:`~dop_lightning.runs.tables.many.read_runs`.
+        runs: runs, as returned by :func:`~dop_lightning.runs.tables.comparison.read_runs`.
         each: create one group per problem instead.
 
     Returns:

@@ -15,7 +15,14 @@ from dop_lightning.foundation.launched import TAKEN
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.lightning.strategies.plan import Plan
-from dop_lightning.runs.heartbeat import AtWork, Heartbeat, read_at_work, read_heartbeats, start_time, write_heartbeat
+from dop_lightning.runs.heartbeat import (
+    ActiveBatches,
+    Heartbeat,
+    read_active_batches,
+    read_heartbeats,
+    start_time,
+    write_heartbeat,
+)
 
 PLAN = Plan([["a"], ["b"], ["c", "d"], ["e"]], [[0], [1, 2, 3]])
 
@@ -51,7 +58,7 @@ def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def died_at(*batches: int) -> None:
     """Leave what a process leaves that was killed while it advanced batches."""
-    AtWork(Path(), 1).write(batches)
+    ActiveBatches(Path(), 1).write(batches)
     me = start_time(os.getpid())
     write_heartbeat(Path(), Heartbeat(1, "host", 1, me, me, batches=[1, 2, 3], at_work={"c": 7, "d": 7, "e": 9}))
 
@@ -103,10 +110,10 @@ def test_others_take_nothing_over(name: str, value: str, monkeypatch: pytest.Mon
 
 
 def test_what_is_at_work_outlives_a_process(tmp_path: Path) -> None:
-    at_work = AtWork(tmp_path, 3)
-    assert read_at_work(tmp_path, 3) == []
+    at_work = ActiveBatches(tmp_path, 3)
+    assert read_active_batches(tmp_path, 3) == []
     at_work.write([11, 12])
     at_work.write([4])
-    assert read_at_work(tmp_path, 3) == [4]
+    assert read_active_batches(tmp_path, 3) == [4]
     at_work.close()
-    assert read_at_work(tmp_path, 3) == []
+    assert read_active_batches(tmp_path, 3) == []

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dop_lightning.engine.projections import certify
-from dop_lightning.engine.projections.locked import lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
 from dop_lightning.engine.projections.rank import STREAK, RankRule, edge
+from dop_lightning.engine.projections.refit import lost_rows, refitted
 from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import IN_CACHE, Observation, sweep
 from tests.engine.projections.builders import corrupted, low_rank
@@ -24,7 +24,7 @@ def test_a_step_projects_onto_the_tangent_space() -> None:
     Z = L + E
     expected = Z @ V @ V.mT + U @ U.mT @ Z - U @ U.mT @ Z @ V @ V.mT
     found = stepped(start, E @ V, E.mT @ U)
-    torch.testing.assert_close(found.cut(10, 10).dense(), expected)
+    torch.testing.assert_close(found.truncate(10, 10).dense(), expected)
     eye = torch.eye(10, dtype=torch.float64)
     torch.testing.assert_close(found.left.mT @ found.left, eye)
     torch.testing.assert_close(found.right.mT @ found.right, eye)
@@ -33,7 +33,7 @@ def test_a_step_projects_onto_the_tangent_space() -> None:
 def test_vectors_stay_orthonormal_where_nothing_is_left_to_find() -> None:
     start = decomposed(low_rank(300, 200, 3), 8, 3)
     for _ in range(20):
-        start = stepped(start, torch.zeros(300, 8), torch.zeros(200, 8)).cut(3, 8)
+        start = stepped(start, torch.zeros(300, 8), torch.zeros(200, 8)).truncate(3, 8)
     torch.testing.assert_close(start.left.mT @ start.left, torch.eye(8), atol=1e-5, rtol=0)
 
 
@@ -42,7 +42,7 @@ def test_the_leading_triplets_are_those_of_the_decomposition() -> None:
     start = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = leading(lambda V: M @ V, lambda U: M.mT @ U, start)
     torch.testing.assert_close(found.values[:4], torch.linalg.svdvals(M)[:4])
-    torch.testing.assert_close(found.cut(4, 6).dense(), M)
+    torch.testing.assert_close(found.truncate(4, 6).dense(), M)
     again = orthonormal(found.left * found.values, torch.ones(6, dtype=torch.float64), found.right, 4)
     torch.testing.assert_close(again.dense(), M)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.rivals import DetectAndFill, ExtremeValues, FilterMethod, ImageFilter, NormalisedConvolution
 from dop_lightning.engine.rivals.base import Flags, Image
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.run import Run
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.operators import Downsampling
 from dop_lightning.problems.problem import Problem, ProblemBatch

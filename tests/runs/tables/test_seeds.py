@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dop_lightning.runs.results import render_markdown, render_table
-from dop_lightning.runs.tables.many import RunTable, rows_of, short_columns
+from dop_lightning.runs.tables.comparison import RunTable, rows_of, short_columns
 from dop_lightning.runs.tables.seeds import best_of, group_over_seeds
 from dop_lightning.runs.tables.summary import csv_over_seeds, mark_best, table_over_seeds
 

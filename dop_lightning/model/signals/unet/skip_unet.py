@@ -15,12 +15,13 @@ from torch.nn.functional import pad
 
 from dop_lightning.foundation.checks import at_least, not_negative, one_of
 from dop_lightning.foundation.machine import has_bfloat16_units, is_out_of_memory
-from dop_lightning.model.signals.abilities import Guided, Perturbed
+from dop_lightning.foundation.renamed import RenamedAttribute
+from dop_lightning.model.signals.capabilities import Guided, Perturbed
 from dop_lightning.model.signals.network import NetworkSignal
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.fused_unet import Operations, fused_forward
 from dop_lightning.model.signals.unet.skip_network import SCALES, skip_network, working_size
-from dop_lightning.model.signals.unet.streams import side_by_side
+from dop_lightning.model.signals.unet.streams import run_concurrently
 from dop_lightning.model.signals.unet.triton_kernels.available import are_usable
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
@@ -105,7 +106,7 @@ class SkipUNet(NetworkSignal):
         self._compiled: dict[int, Callable[[Tensor], Tensor]] | None = {} if compile else None
         self.prepared: tuple[Tensor, ...] = ()
         self._prepared_for: int | None = None
-        self._factors: Tensor | None = None  # of the perturbation, see calm_by
+        self._factors: Tensor | None = None  # of the perturbation, see scale_perturbation
         self._guides: Tensor | None = None  # estimates in the inputs, see guide_by
 
     def _make_network(self, network: Callable[..., nn.Module], problem: Problem) -> nn.Module:
@@ -133,7 +134,9 @@ class SkipUNet(NetworkSignal):
             # sigmoid in float32: with an 8-bit mantissa, rounding would be visible in images
             return torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width])
 
-        images = side_by_side([partial(image, k) for k in range(self.size)], next(self.networks.parameters()).device)
+        images = run_concurrently(
+            [partial(image, k) for k in range(self.size)], next(self.networks.parameters()).device
+        )
         return torch.cat(images) if len(images) > 1 else images[0]
 
     def _perturbed(self, k: int, iteration: int, out: Tensor | None = None) -> Tensor:
@@ -172,7 +175,7 @@ class SkipUNet(NetworkSignal):
         """The signal itself."""
         return self
 
-    def calm_by(self, factors: Tensor) -> None:
+    def scale_perturbation(self, factors: Tensor) -> None:
         """Multiply the perturbation of the inputs by ``factors``."""
         self._factors = factors
 
@@ -231,3 +234,6 @@ class SkipUNet(NetworkSignal):
             )
             self._compiled = None
         return network(z)
+
+    # Old names, until version 0.3.
+    calm_by = RenamedAttribute("scale_perturbation")
