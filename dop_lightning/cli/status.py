@@ -17,11 +17,11 @@ from dop_lightning.runs.sweeps.plan import align_rows
 EXIT_FAILED = 1
 """Exit status if a run or one of its processes has failed."""
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Maximum number of problems that are listed for a single run, unless ``--each`` is passed."""
 
 _FIRST = ("failed", "lost", "running", "interrupted", "diverged", "waiting")
-"""Statuses of problems that are listed first if there are more than :data:`MOST_ROWS`."""
+"""Statuses of problems that are listed first if there are more than :data:`MAX_ROWS`."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,7 +122,7 @@ def _problems(status: RunStatus, each: bool, named: bool) -> str:
     if not each:
         by_status = {word: place for place, word in enumerate(_FIRST)}
         order = sorted(range(len(problems)), key=lambda k: by_status.get(problems[k].status, len(_FIRST)))
-        problems = [problems[k] for k in sorted(order[:MOST_ROWS])]
+        problems = [problems[k] for k in sorted(order[:MAX_ROWS])]
     if not problems:
         return ""
     rows = [["problem", "status", "iterations"]]

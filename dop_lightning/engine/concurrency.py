@@ -17,7 +17,7 @@ import torch
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.foundation.thread_count import set_threads_here, threads_here
 
-TINY = 32 * 32
+MAX_TINY_PIXELS = 32 * 32
 """Maximum number of pixels of whole images that use one thread. Their network runs at 64×64 pixels, like that of a
 single pixel."""
 
@@ -45,7 +45,9 @@ def has_one_thread(state: State) -> bool:
     size = problems.signal_shape[1:]
     if all(problem.part is not None for problem in problems):
         return math.prod(size) <= state.max_concurrent_pixels
-    return len(size) == 2 and math.prod(size) <= TINY and state.signal is not None and state.signal.capturable
+    return (
+        len(size) == 2 and math.prod(size) <= MAX_TINY_PIXELS and state.signal is not None and state.signal.capturable
+    )
 
 
 @contextmanager

@@ -27,7 +27,7 @@ Work = Callable[[], None]
 WARM_UP = 3
 """Iterations before a capture. They select kernels, and allocate workspaces and the state of the optimizer."""
 
-WORTH = 20
+MIN_REPLAYS = 20
 """Minimum number of replays for a capture, which takes about as long as a few iterations without a graph."""
 
 
@@ -143,7 +143,7 @@ class Replay:
         """
         warm = self._warm >= WARM_UP
         # if batches take turns, graphs are released after each block: a short block does not pay for a capture
-        if self._graph is None and self._backend is not None and warm and max(left, self._warm) >= WORTH:
+        if self._graph is None and self._backend is not None and warm and max(left, self._warm) >= MIN_REPLAYS:
             self._capture(self._backend, work, identity)
         if self._graph is not None:
             self._graph()
@@ -189,7 +189,7 @@ def replay_for(state: BatchState) -> Replay | None:
 
 def iterations_ahead(device: torch.device | str) -> int:
     """Return the number of iterations before the maximum speed is reached."""
-    return WARM_UP + WORTH if torch.device(device).type == "cuda" else 1
+    return WARM_UP + MIN_REPLAYS if torch.device(device).type == "cuda" else 1
 
 
 def is_capturable(state: BatchState) -> bool:

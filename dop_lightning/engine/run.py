@@ -401,7 +401,7 @@ class Run:
 
     def outcome_of(self, name: str) -> Outcome:
         """Return the outcome of one problem in its current state, active or not."""
-        alone = self.roster.alone(name)
+        alone = self.roster.separate(name)
         return next(Ending(alone, self.scorer, self.records, {0: self.records[name].status}).outcomes())
 
     # Old names, until version 0.3.

@@ -10,6 +10,8 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
+from dop_lightning.foundation.names_of_0_2 import MODULES_OF_0_2, NAMES_OF_0_2
+
 TYPE_CHECKING = False  # as in dop_lightning/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,12 +134,12 @@ NAMES = {
     "amounts": {"in_bytes": "foundation.units:format_bytes", "in_words": "foundation.units:format_duration"},
     "api": dict.fromkeys(("Recovery", "RobustPCA", "recover_image"), ""),
     "api.devices": {"settle_device": "foundation.devices:resolve_device"},
-    "batching": {"SHARE_OF_MEMORY": "lightning.strategies.batching:SHARE_FOR_BATCHES"},
+    "batching": {"SHARE_OF_MEMORY": "lightning.strategies.batching:MEMORY_FRACTION"},
     "callbacks": {"DualCertificate": "paper.certificate_callback"},
     "cli": {},
     "commands": {},
     "cost": {
-        "SHARE_OF_MEMORY": "images.cost:SHARE_FOR_IMAGES",
+        "SHARE_OF_MEMORY": "images.cost:MEMORY_FRACTION",
         "seconds_an_iteration": "engine.measure:seconds_per_iteration",
     },
     "engine": {
@@ -182,65 +184,6 @@ NAMES = {
 
 If the name itself changed, the new name follows the module after a colon.
 """
-
-MODULES_OF_0_2 = {
-    "engine.abreast": "engine.concurrency",
-    "engine.at_once": "engine.runners",
-    "engine.look": "engine.evaluated",
-    "engine.optim.of_batch": "engine.optim.factory",
-    "engine.projections.locked": "engine.projections.refit",
-    "images.following": "images.listener",
-    "matrices.ranked": "matrices.distributed",
-    "model.signals.abilities": "model.signals.capabilities",
-    "runs.marks": "runs.digests",
-    "runs.tables.many": "runs.tables.comparison",
-}
-"""Modules that were renamed during the development of version 0.2."""
-
-NAMES_OF_0_2 = {
-    "engine.concurrency": {
-        "Abreast": "ConcurrentBatches",
-        "abreast": "concurrent_batches",
-        "turns": "concurrent_groups",
-    },
-    "engine.evaluated": {"Look": "EvaluatedBatch"},
-    "engine.measure": {"seconds_an_iteration": "seconds_per_iteration"},
-    "engine.projections.ranks": {"ALONE": "SINGLE_PROCESS", "Alone": "SingleProcess"},
-    "engine.runners": {"tiles_at_work": "max_active_tiles", "wholes_at_work": "max_active_images"},
-    "foundation.devices": {"single_by_default": "default_to_float32"},
-    "foundation.names": {"legible": "printable"},
-    "foundation.signatures": {"made_by": "create_part"},
-    "foundation.threads": {"leave_busy_cores": "avoid_busy_cores"},
-    "images.cost": {"BYTES_A_PIXEL": "BYTES_PER_PIXEL"},
-    "images.listener": {
-        "Follower": "ProgressListener",
-        "followed": "report_to_listener",
-        "followed_by": "use_listener",
-        "follower": "current_listener",
-    },
-    "lightning.precision": {"give_precision_back": "restore_precision", "take_precision": "apply_precision"},
-    "lightning.requirements": {
-        "has_no_common_end": "has_independent_problems",
-        "silence_what_does_not_apply": "suppress_irrelevant_warnings",
-    },
-    "matrices.mapped_folder": {"known_rejection": "previous_rejection", "known_result": "previous_result"},
-    "model.signals.unet.streams": {"side_by_side": "run_concurrently"},
-    "problems.problem": {"MARK_LENGTH": "DIGEST_LENGTH", "of_one_shape": "group_by_shape"},
-    "problems.randomness": {"lent_stream": "use_stream"},
-    "runs.curves": {"seal_lines": "add_line_checksums", "whole_lines": "complete_lines"},
-    "runs.digests": {
-        "problem_mark": "problem_digest",
-        "run_mark": "run_digest",
-        "settings_mark": "settings_digest",
-    },
-    "runs.heartbeat": {"AtWork": "ActiveBatches", "read_at_work": "read_active_batches"},
-    "runs.pieces": {"holds_pieces": "has_pieces"},
-    "runs.results": {"remaining": "remaining_iterations"},
-    "runs.status": {"is_at_work": "is_running"},
-    "runs.sweeps.plan": {"aligned": "align_rows", "counted": "count_states"},
-    "runs.sweeps.record": {"settle": "record_digest"},
-}
-"""New names by old ones, by the module that has the new ones. Attributes: :mod:`dop_lightning.foundation.renamed`."""
 
 MODULES.update(MODULES_OF_0_2)
 

@@ -42,7 +42,7 @@ SAFETY = 1.25
 PROCESS = 750 * 2**20
 """Bytes used by Python, PyTorch and Lightning."""
 
-SHARE_FOR_IMAGES = 0.8
+MEMORY_FRACTION = 0.8
 """Default fraction of the free memory that the recovery of images may use."""
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
@@ -182,12 +182,12 @@ class RecoveryCost:
         Returns ``None`` to recover images whole: the preset has no tiles or no image is large, and all images fit.
 
         Args:
-            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of the free memory.
+            limit: bytes, ``None`` for :data:`MEMORY_FRACTION` of the free memory.
 
         Raises:
             ValueError: even the smallest tiles do not fit.
         """
-        free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
+        free = limit or round(MEMORY_FRACTION * available_memory(self.device))
         wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
         if wanted is not None and self.memory(wanted) <= free:
             return wanted

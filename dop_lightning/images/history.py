@@ -8,7 +8,7 @@ from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
 from dop_lightning.images.progress import Report
 
-EVERY = 50
+ITERATIONS_PER_ENTRY = 50
 """Iterations between two entries of a history: an evaluation takes less than half an iteration."""
 
 History = dict[str, list[float]]

@@ -26,7 +26,7 @@ from dop_lightning.images.formats.outliers import check_range_given, within_reac
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.formats.stretch import Stretch
-from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
+from dop_lightning.images.history import ITERATIONS_PER_ENTRY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
 from dop_lightning.images.listener import current_listener
 from dop_lightning.images.live_pictures import LivePictures
@@ -188,7 +188,7 @@ def recover_problems(
             device=settings.device,
             tau=TAU,
             alpha=settings.alpha,
-            evaluate_every=EVERY,
+            evaluate_every=ITERATIONS_PER_ENTRY,
             interrupted=stop,
         )
     results: list[tuple[Outcome | None, History]] = []

@@ -19,7 +19,7 @@ from torch import Tensor
 from dop_lightning.engine.projections.ranks import Ranks, SingleProcess
 from dop_lightning.engine.projections.saved import saved_progress
 from dop_lightning.engine.projections.solver import Recovery
-from dop_lightning.engine.projections.sweep import LEAST_HEIGHT, strips_of
+from dop_lightning.engine.projections.sweep import MIN_HEIGHT, strips_of
 from dop_lightning.foundation import interrupts
 from dop_lightning.foundation.atomic import record_file, write_atomically
 from dop_lightning.foundation.saved_state import load_state, save_state
@@ -51,11 +51,11 @@ def require_rows(n: int, m: int, size: int, name: str) -> None:
     Raises:
         ValueError: there are more ranks than strips of 16 rows, or more than columns.
     """
-    most = min(n // LEAST_HEIGHT, m)
+    most = min(n // MIN_HEIGHT, m)
     if size > most:
         raise ValueError(
             f"{name}: the {n} rows and {m} columns can be distributed over at most {max(1, most)} processes, with at "
-            f"least {LEAST_HEIGHT} rows each, got {size} processes"
+            f"least {MIN_HEIGHT} rows each, got {size} processes"
         )
 
 

@@ -41,7 +41,7 @@ def stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | s
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *counters))
 
 
-_LENDING = RLock()
+_GENERATOR_LOCK = RLock()
 """Lock of the global generators, for one thread at a time."""
 
 
@@ -58,7 +58,7 @@ def use_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device
         counters: further integers, such as the iteration.
         device: device of the global generator.
     """
-    with _LENDING:
+    with _GENERATOR_LOCK:
         yield from _lent(stream_seed(seed, purpose, *counters), torch.device(device))
 
 

@@ -15,7 +15,7 @@ CURVES = Path("checkpoints") / "curves"
 
 HEADER = "problem,iteration,tag,value\n"
 
-TRIES = 10
+MAX_TRIES = 10
 
 _MARK = "#"
 """Separator between a line and its checksum."""
@@ -35,7 +35,7 @@ def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -
         build: reads the inputs and writes the file, atomically.
     """
     seen = _stamp(inputs())
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         build()
         now = _stamp(inputs())
         if now == seen:

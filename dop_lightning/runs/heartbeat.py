@@ -20,10 +20,10 @@ from dop_lightning.runs.locks import is_held
 PROCESSES = Path("checkpoints") / "processes"
 """Folder with one file per process of a run."""
 
-SILENCE = 120.0
+MAX_SILENCE = 120.0
 """Seconds without a heartbeat after which a process on another machine counts as lost. Slow processes have longer."""
 
-_SAME_START = 2.0
+_START_TOLERANCE = 2.0
 """Tolerance of the start time of a process, in seconds."""
 
 End = Literal["", "finished", "stopped", "failed"]
@@ -93,7 +93,7 @@ class Heartbeat:
             now: current time in seconds since 1970; by default the system time.
         """
         silence = (time.time() if now is None else now) - self.time
-        return not self.end and silence > max(SILENCE, 5 * self.pause)
+        return not self.end and silence > max(MAX_SILENCE, 5 * self.pause)
 
     @property
     def seconds_left(self) -> float | None:
@@ -125,7 +125,7 @@ def _is_running(pid: int, started: float) -> bool:
 
     try:
         process = psutil.Process(pid)
-        is_same = abs(process.create_time() - started) <= _SAME_START
+        is_same = abs(process.create_time() - started) <= _START_TOLERANCE
         return is_same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

@@ -20,6 +20,7 @@ INTERNAL = {
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
     *("foundation.launched", "foundation.process_group", "foundation.order_statistics", "foundation.renamed"),
+    "foundation.names_of_0_2",
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
     *("images.stack_recovery", "images.stacks", "images.live_pictures", "images.live_widget"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),

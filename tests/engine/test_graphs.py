@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dop_lightning.engine import graphs
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.graphs import WARM_UP, WORTH, Replay, Work
+from dop_lightning.engine.graphs import MIN_REPLAYS, WARM_UP, Replay, Work
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim import capturable
 from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
@@ -205,7 +205,7 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     for _ in range(4):
-        state.advance(WORTH - 1)
+        state.advance(MIN_REPLAYS - 1)
         state.release()
     assert set(backend.done) == {"run"}
 
@@ -213,9 +213,9 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
 def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
-    for _ in range(WORTH + 3):
+    for _ in range(MIN_REPLAYS + 3):
         state.advance(1)
-    assert backend.done == ["run"] * WORTH + ["capture"] + ["replay"] * 3
+    assert backend.done == ["run"] * MIN_REPLAYS + ["capture"] + ["replay"] * 3
 
 
 def test_release_lets_go_of_the_graph_and_of_gradients() -> None:

@@ -15,9 +15,7 @@ import dop_lightning
 from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.foundation.moved import (
     MODULES,
-    MODULES_OF_0_2,
     NAMES,
-    NAMES_OF_0_2,
     REMOVAL,
     SCATTERED,
     MovedModules,
@@ -26,6 +24,7 @@ from dop_lightning.foundation.moved import (
     new_name,
     show_warnings,
 )
+from dop_lightning.foundation.names_of_0_2 import MODULES_OF_0_2, NAMES_OF_0_2
 from dop_lightning.problems.noise import GrossOutliers
 from dop_lightning.problems.problem import Problem
 

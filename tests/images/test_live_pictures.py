@@ -25,7 +25,7 @@ class Watcher(ProgressListener):
 
 @pytest.fixture(autouse=True)
 def _every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_pictures, "EVERY", 0.0)
+    monkeypatch.setattr(live_pictures, "MIN_INTERVAL", 0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": 16}], ids=["whole", "tiles"])

@@ -343,7 +343,7 @@ def test_other_names_are_unknown() -> None:
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Corruptions count as revealed after few iterations, and the network as one that knows the image by then."""
     monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: rule.every)
-    monkeypatch.setattr("dop_lightning.engine.steps.refinement.GUESSED", 1e9)
+    monkeypatch.setattr("dop_lightning.engine.steps.refinement.MAX_INFORMATIVE_ERROR", 1e9)
 
 
 @pytest.mark.usefixtures("early")

@@ -24,7 +24,7 @@ def all_at_once(fit, image_method, images, tmp_path_factory):
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
     monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
-    monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
+    monkeypatch.setattr(checkpoint, "MAX_KEPT", 2)
 
 
 @pytest.mark.usefixtures("in_turn")

@@ -16,7 +16,7 @@ DATA = {"noise": None, "resize": 56, "tile": 24}
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
     monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
-    monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
+    monkeypatch.setattr(checkpoint, "MAX_KEPT", 2)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 from dop_lightning.runs.curves import (
     CURVES,
     HEADER,
-    TRIES,
+    MAX_TRIES,
     add_line_checksums,
     append_lines,
     merge_curves,
@@ -52,7 +52,7 @@ def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
         file.write_text("x" * len(builds))
 
     rebuild(lambda: [file], build)
-    assert len(builds) == TRIES
+    assert len(builds) == MAX_TRIES
 
 
 def curves(tmp_path, lines: int = 5):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.runs.folder import MANIFEST
-from dop_lightning.runs.heartbeat import SILENCE, Heartbeat, start_time, write_heartbeat
+from dop_lightning.runs.heartbeat import MAX_SILENCE, Heartbeat, start_time, write_heartbeat
 from dop_lightning.runs.status import RunStatus, is_running, read_status
 from tests.runs.builders import write_run
 
@@ -69,12 +69,12 @@ def test_a_run_at_work(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
-    sign(run, at_work={"a": 350}, time=NOW - SILENCE - 1)
+    sign(run, at_work={"a": 350}, time=NOW - MAX_SILENCE - 1)
     found = status(run)
     assert (found.status, found.has_failed) == ("running", False)
     where = f"process {os.getpid()} on {socket.gethostname()}"
     assert f"{where} exists, but has sent no heartbeat since" in found.reason
-    sign(run, at_work={"a": 350}, time=NOW - SILENCE)
+    sign(run, at_work={"a": 350}, time=NOW - MAX_SILENCE)
     assert status(run).reason == ""
 
 
@@ -112,12 +112,12 @@ def test_a_run_that_failed(tmp_path: Path) -> None:
 
 def test_a_run_of_another_machine(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
-    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE)
+    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - MAX_SILENCE)
     assert status(run).status == "running"
-    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE - 1)
+    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - MAX_SILENCE - 1)
     found = status(run)
     assert (found.status, problems(run), found.has_failed) == ("lost", {"a": ("lost", 70)}, True)
-    day = time.strftime("%Y-%m-%d", time.localtime(NOW - SILENCE - 1))
+    day = time.strftime("%Y-%m-%d", time.localtime(NOW - MAX_SILENCE - 1))
     assert found.reason.startswith(f"no heartbeat from process 5 on node7 since {day} ")
 
 

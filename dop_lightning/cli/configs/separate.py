@@ -21,7 +21,7 @@ from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_m
 from dop_lightning.matrices.entry_sizes import CONVEX_SPREAD, check_sizes, check_spread
 from dop_lightning.matrices.mapped_folder import is_separated
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
-from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
+from dop_lightning.matrices.scenes.background import MAX_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
 from dop_lightning.problems.problem import Problem, scale
@@ -68,8 +68,8 @@ def _is_scene(path: Path) -> bool:
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
-    if options.rank is not None and options.rank > MOST_COMPONENTS:
-        raise ValueError(f"rank must be at most {MOST_COMPONENTS} for scenes, got {options.rank}")
+    if options.rank is not None and options.rank > MAX_COMPONENTS:
+        raise ValueError(f"rank must be at most {MAX_COMPONENTS} for scenes, got {options.rank}")
     data = {
         "class_path": "SceneDataModule",
         "init_args": {

@@ -14,13 +14,13 @@ from dop_lightning.engine.projections.low_rank import LowRank, orthonormal
 from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
 from dop_lightning.engine.robust_codes import robust_codes
 
-SIGNIFICANT = 4.0
+MIN_STANDARD_DEVIATIONS = 4.0
 """Standard deviations of a binomial variable by which the outlier count of a lost row exceeds its mean."""
 
-MOST = 0.2
+MAX_LOST_FRACTION = 0.2
 """Maximum fraction of lost rows; if there are more, the model does not fit and none is refitted."""
 
-BETTER = 0.9999
+MAX_ERROR_RATIO = 0.9999
 """Codes are replaced only if the sum of absolute residuals falls below this multiple of the previous sum."""
 
 
@@ -35,7 +35,7 @@ def lost_rows(outliers: Tensor, observed: Tensor, ranks: SingleProcess = SINGLE_
     counts, size = outliers.double(), observed.double()
     share = ranks.median(counts / size.clamp_min(1))
     spread = (size * share * (1 - share)).clamp_min(1).sqrt()
-    return torch.nonzero(counts > size * share + SIGNIFICANT * spread).flatten()
+    return torch.nonzero(counts > size * share + MIN_STANDARD_DEVIATIONS * spread).flatten()
 
 
 def refitted(
@@ -56,7 +56,7 @@ def refitted(
         r = (rows - of @ right.mT).abs()
         return ranks.sum((r if mask is None else r * mask).sum(dim=1))
 
-    better = residual(found) < BETTER * residual(codes)
+    better = residual(found) < MAX_ERROR_RATIO * residual(codes)
     return torch.where(better[:, None], found, codes)
 
 

@@ -17,13 +17,13 @@ from dop_lightning.engine.projections.low_rank import LowRank
 from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
 from dop_lightning.foundation.renamed import RenamedAttribute
 
-IN_CACHE = 2**18
+CPU_STRIP_ENTRIES = 2**18
 """Entries per strip of rows on a CPU, so that a strip fits in the cache of a core."""
 
-LEAST_HEIGHT = 16
+MIN_HEIGHT = 16
 """Minimum number of rows per strip; thinner products are slow."""
 
-ON_DEVICE = 2**28
+DEVICE_STRIP_ENTRIES = 2**28
 """Entries per strip on other devices."""
 
 
@@ -53,8 +53,8 @@ class Rows(Protocol):
 def strips_of(values: Rows) -> Iterator[slice]:
     """Yield slices of rows that are processed at once."""
     n, m = values.shape
-    most = IN_CACHE if values.device.type == "cpu" else ON_DEVICE
-    height = max(LEAST_HEIGHT, most // m)
+    most = CPU_STRIP_ENTRIES if values.device.type == "cpu" else DEVICE_STRIP_ENTRIES
+    height = max(MIN_HEIGHT, most // m)
     for start in range(0, n, height):
         yield slice(start, min(n, start + height))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dop_lightning.images.listener import ProgressListener, use_listener
 
-EVERY = 0.1
+REPORT_INTERVAL = 0.1
 """Seconds between two reports."""
 
 
@@ -83,7 +83,7 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
         with ThreadPoolExecutor(1, "recovery") as pool:
             future = pool.submit(_followed, job, recover)
             try:
-                while not wait([future], EVERY).done:
+                while not wait([future], REPORT_INTERVAL).done:
                     yield job.progress
             finally:
                 job.cancel()  # if the generator was closed

@@ -17,7 +17,7 @@ from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.checkpoints import LAST as LAST
 
-MOST_KEPT = 8
+MAX_KEPT = 8
 """Maximum number of ended problems that take turns, such as tiles, in memory before they are saved."""
 
 
@@ -83,7 +83,7 @@ class CheckpointFolder(RecoveryCallback):
         """Save periodically, and save ended problems that take turns, whose states need not stay in memory."""
         if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
             self.save(trainer)
-        elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
+        elif len(kept := recovery_module(pl_module).roster.kept()) >= MAX_KEPT:
             self._save_ended(trainer, kept)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

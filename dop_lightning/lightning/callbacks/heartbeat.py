@@ -30,7 +30,7 @@ from dop_lightning.runs.heartbeat import (
 _WINDOW = 30
 """Number of heartbeats over which the rate is measured."""
 
-_SHARE = 200
+_TIME_DIVISOR = 200
 """Heartbeats take at most 1/200 of the time."""
 
 
@@ -138,7 +138,7 @@ class ProcessHeartbeat(RecoveryCallback):
                 ),
             )
         now = time.monotonic()
-        wait = max(self.every, _SHARE * (now - before))
+        wait = max(self.every, _TIME_DIVISOR * (now - before))
         # blocks may take longer than the pause
         self._pause = max(wait, before - self._course[-2][0] if len(self._course) > 1 else 0.0)
         self._due = now + wait

@@ -11,7 +11,7 @@ from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import observed, problem_pictures
-from dop_lightning.lightning.listener import MOST_KEYS, means
+from dop_lightning.lightning.listener import MAX_KEYS, means
 from dop_lightning.lightning.loggers.adapters import Adapter, adapters_of
 from dop_lightning.lightning.loggers.settings import RATES, merge, resolved_rates
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -152,7 +152,7 @@ class RecoveryLogging(RecoveryCallback):
         }
         logged = means(scores.values())
         statuses = {"status": _in_all([record.status for record in records.values()])}
-        for name in (list(records)[place] for place in spread(len(records), MOST_KEYS)):
+        for name in (list(records)[place] for place in spread(len(records), MAX_KEYS)):
             logged |= {f"{tag}/{name}": value for tag, value in scores[name].items()}
             statuses[f"status/{name}"] = records[name].status
         for outcome in self._whole_images(pl_module):

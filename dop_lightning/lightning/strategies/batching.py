@@ -7,7 +7,7 @@ from dop_lightning.engine.state import State
 from dop_lightning.lightning.strategies.plan import even_size
 from dop_lightning.problems.problem import Problem, group_by_shape
 
-SHARE_FOR_BATCHES = 0.6
+MEMORY_FRACTION = 0.6
 """Fraction of the available memory that a batch may use by default."""
 
 

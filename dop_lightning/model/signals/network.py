@@ -20,7 +20,7 @@ from dop_lightning.problems.randomness import stream, use_stream
 LARGE = 1e4
 """Sum of the norms of parameters above which the output of a network is also checked. A wide U-Net has hundreds."""
 
-AT_REST = 4
+INACTIVE_MEMORY_RATIO = 4
 """Memory of an inactive network including its optimizer state, relative to its parameters. Inputs up to this size are
 kept, since drawing them again in each turn would take longer than the saved memory justifies."""
 
@@ -130,7 +130,7 @@ class NetworkSignal(Signal):
         super().release()
         for k, inputs in list(self._inputs.items()):
             size = sum(z.numel() * z.element_size() for z in inputs)
-            if size > AT_REST * sum(p.numel() * p.element_size() for p in self.networks[k].parameters()):
+            if size > INACTIVE_MEMORY_RATIO * sum(p.numel() * p.element_size() for p in self.networks[k].parameters()):
                 del self._inputs[k]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

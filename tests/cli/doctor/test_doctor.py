@@ -207,8 +207,8 @@ def no_space(**_: Any) -> None:
         ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU only"),
         ("cache", (tempfile, "NamedTemporaryFile", no_space), "problem", "(Read-only file system); set XDG_CACHE_HOME"),
         ("this folder", (tempfile, "NamedTemporaryFile", no_space), "problem", "pass another folder to --out"),
-        ("memory", (machine, "LEAST_MEMORY", 2**60), "problem", "small tiles"),
-        ("this folder", (machine, "LEAST_DISK", 2**60), "problem", "may not fit"),
+        ("memory", (machine, "MIN_MEMORY", 2**60), "problem", "small tiles"),
+        ("this folder", (machine, "MIN_DISK", 2**60), "problem", "may not fit"),
     ],
 )
 def test_machine(

@@ -11,7 +11,7 @@ import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from dop_lightning.cli.experiments.takeover import Takeover, _Work, take_over
-from dop_lightning.foundation.launched import TAKEN
+from dop_lightning.foundation.launched import BATCHES_VARIABLE
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.lightning.strategies.plan import Plan
@@ -52,7 +52,7 @@ def trainer(code: str) -> Any:
 @pytest.fixture(autouse=True)
 def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (TAKEN, "DOP_CHILD", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in (BATCHES_VARIABLE, "DOP_CHILD", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -101,7 +101,7 @@ def _finished(code: str) -> Takeover:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(TAKEN, "1"), ("TORCHELASTIC_RUN_ID", "run"), ("DOP_CHILD", str(os.getppid()))]
+    ("name", "value"), [(BATCHES_VARIABLE, "1"), ("TORCHELASTIC_RUN_ID", "run"), ("DOP_CHILD", str(os.getppid()))]
 )
 def test_others_take_nothing_over(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes over itself, processes of torchrun, and those whose first process is alive."""

@@ -31,7 +31,7 @@ NAMES = [f"n12-r1-gross-outliers-0.1-seed{seed}" for seed in range(3)]
 def test_a_sign_says_how_far_the_problems_are(
     fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SHARE", 0)
+    monkeypatch.setattr(module, "_TIME_DIVISOR", 0)
     watch = Watch()
     fit(tmp_path, matrix_method(), matrices(batch_size=2), 300, ProcessHeartbeat(1e-9), watch, max_time="00:01:00:00")
     assert [sign.at_work for sign in watch.signs] == [dict.fromkeys(NAMES, done) for done in (100, 200)] + [{}]

@@ -32,8 +32,8 @@ class Watch(RecoveryCallback):
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> Callable[[], PreviewFile]:
     """Makes previews that need not care for the time that they take."""
-    monkeypatch.setattr(module, "SHARE", 1e9)
-    monkeypatch.setattr(module, "SHARE_FOR_LOOKING", 1e9)
+    monkeypatch.setattr(module, "MAX_TIME_FRACTION", 1e9)
+    monkeypatch.setattr(module, "MAX_EVALUATION_FRACTION", 1e9)
     return lambda: PreviewFile(1e-9)
 
 

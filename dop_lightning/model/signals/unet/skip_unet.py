@@ -26,7 +26,7 @@ from dop_lightning.model.signals.unet.triton_kernels.available import are_usable
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
-GUIDE = 0.5
+GUIDE_FACTOR = 0.5
 """Factor of an estimate in the input. z is in [0, 0.1], and with a larger factor the network copies the estimate."""
 
 
@@ -151,14 +151,14 @@ class SkipUNet(NetworkSignal):
         return perturbed if self._guides is None else self._guide_(k, perturbed, z)
 
     def _guide_(self, k: int, given: Tensor, z: Tensor) -> Tensor:
-        """Replace the first channels of z in an input by ``GUIDE·estimate``, in place."""
+        """Replace the first channels of z in an input by ``GUIDE_FACTOR·estimate``, in place."""
         assert self._guides is not None
         estimate = self._guides[k]
         margins = [w - s for w, s in zip(self.working_size, self.image_size, strict=True)]
         (top, left), channels = [margin // 2 for margin in margins], estimate.shape[0]
         sides = (left, margins[1] - left, top, margins[0] - top)
         around = pad(estimate[None], sides, mode="replicate")[0] if any(sides) else estimate
-        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE).sub_(z[..., :channels])
+        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE_FACTOR).sub_(z[..., :channels])
         return given
 
     @property
@@ -167,7 +167,7 @@ class SkipUNet(NetworkSignal):
         return self if 2 * self.shape[0] <= self.input_channels else None
 
     def guide_by(self, estimates: Tensor) -> None:
-        """Replace the first channels of z by ``GUIDE·estimate``."""
+        """Replace the first channels of z by ``GUIDE_FACTOR·estimate``."""
         self._guides = estimates
 
     @property

@@ -19,7 +19,7 @@ from dop_lightning.engine.steps.clean_entries import (
     place_evidence,
 )
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER
+from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -181,15 +181,15 @@ def test_the_fit_finds_the_share_and_the_scales() -> None:
     hit = torch.rand(40_000, generator=generator(1)) < 0.3
     residual = torch.where(hit, 2 * torch.rand(40_000, generator=generator(2)) - 1, residual)
     zeros = torch.zeros_like(residual)
-    entries = Entries(residual, kinds, zeros + math.log(0.5), zeros + NEVER, zeros)
+    entries = Entries(residual, kinds, zeros + math.log(0.5), zeros + MIN_LOG_DENSITY, zeros)
     begun = Mixture(torch.tensor(0.5), torch.tensor([1e-6, 1e-6]), torch.tensor([0.1, 0.1]))
-    fitted = begun.refit(entries, LEAST_SCALE, share_too=True)
+    fitted = begun.refit(entries, MIN_SCALE, share_too=True)
     assert float(fitted.share) == pytest.approx(0.3, abs=0.015)
     torch.testing.assert_close(fitted.scales, scales, rtol=0.08, atol=0)
     clean = fitted.clean(entries)
     assert ((clean > 0.5) == ~hit)[residual.abs() > 0.5].float().mean() > 0.97
-    assert begun.refit(entries, LEAST_SCALE, share_too=False).share == begun.share
-    plain = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), LEAST_SCALE)
+    assert begun.refit(entries, MIN_SCALE, share_too=False).share == begun.share
+    plain = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), MIN_SCALE)
     torch.testing.assert_close(plain.scales, fitted.scales, rtol=0.02, atol=0)
     assert float(plain.share) == pytest.approx(0.3, abs=0.015)
 
