@@ -1,4 +1,4 @@
-"""Whatever is wrong with what ``dop recover`` is given: one line that says so, status 2, and nothing written."""
+"""Invalid input of ``dop recover``: one line, status 2, and no output."""
 
 import errno
 import io
@@ -26,7 +26,7 @@ TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 2.5 billion pixels."""
+    """A PNG of a few bytes whose header specifies 2.5 billion pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 50_001)) + chunk(b"IEND", b"")
     return SIGNATURE + content

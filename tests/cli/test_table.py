@@ -36,7 +36,7 @@ def write_run(
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep of two points that have ended, one that is at work and one that has not begun."""
+    """A sweep of two finished points, a running one and a waiting one."""
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     names = ["rank-2_alpha-100", "rank-10_alpha-100", "rank-10_alpha-5", "rank-2_alpha-5"]

@@ -40,7 +40,7 @@ INTERNAL = {
         "runs.report",
     ),
 }
-"""Helpers. The command line has pages of its own, and what the root exports is described there."""
+"""Helpers. The command line has separate pages, and exports of the root are described there."""
 
 
 BUILD = """

@@ -75,7 +75,7 @@ ELSEWHERE = {
     "own_signal.md": "test_own_signal.py",
     "tuning.md": "test_tuning.py",
 }
-"""Pages whose blocks have tests of their own, and the files of these."""
+"""Pages whose blocks have separate tests, and the files of these tests."""
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 

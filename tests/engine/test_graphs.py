@@ -1,6 +1,6 @@
-"""Iterations as a graph: which of them are captured and replayed, and that they are those of an eager run.
+"""Iterations as a graph: which ones are captured and replayed, and that they equal those of an eager run.
 
-What replays here calls the work again, on the CPU; a GPU is asked for by the last tests alone.
+The replays of most tests call the function again, on the CPU; only the last tests require a GPU.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""What a batch takes, measured."""
+"""Measured memory and time of a batch."""
 
 import math
 

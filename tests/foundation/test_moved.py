@@ -65,7 +65,7 @@ def forget() -> None:
 
 
 def warnings_of(act: Callable[[], object]) -> tuple[object, list[str]]:
-    """What a function returns, and the deprecations that it warns of."""
+    """Return the result of a function, and the messages of its deprecation warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = act()

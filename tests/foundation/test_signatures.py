@@ -12,7 +12,7 @@ HERE = r" in .*test_signatures\.py, line \d+$"
 
 
 class Part(ABC):
-    """What a user inherits."""
+    """Base class of users."""
 
     @abstractmethod
     def run(self, clean: int, running: int = 0) -> int: ...

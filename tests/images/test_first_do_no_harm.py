@@ -1,4 +1,4 @@
-"""What is not damaged comes back as it went in, to the bit and in its own number format."""
+"""Undamaged images are returned unchanged, bit for bit and in their number format."""
 
 from pathlib import Path
 from typing import Any

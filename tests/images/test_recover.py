@@ -1,4 +1,4 @@
-"""recover_image: the pixels of dop recover, images of any kind, what is missing, and a process left as it was."""
+"""recover_image: the pixels of dop recover, images of any kind, missing values, and no side effects on the process."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Frames of cameras for science: the noise tells the outliers, what is clean is kept, and what is filled is right."""
+"""Scientific frames: outliers are detected from the noise, clean values are kept, and filled values are accurate."""
 
 from pathlib import Path
 from typing import Any

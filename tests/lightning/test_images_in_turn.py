@@ -1,4 +1,4 @@
-"""Images of which only some are at work at a time, as in a folder of thousands: results, memory, resuming."""
+"""Runs with a limited number of active images: results, memory, resuming."""
 
 from pathlib import Path
 

@@ -372,7 +372,7 @@ def test_a_sample_of_many_problems(run, matrix_method, matrices, tmp_path: Path)
 
 
 class Kept(Logger):
-    """A logger of one's own."""
+    """A custom logger."""
 
     def __init__(self) -> None:
         super().__init__()

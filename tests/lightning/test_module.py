@@ -515,7 +515,7 @@ def test_a_checkpoint_of_another_method_is_refused(undisturbed, fit, matrix_meth
 def test_parts_do_not_depend_on_the_device_that_lightning_builds_on(
     matrices, images, matrix_method, image_method
 ) -> None:
-    """Lightning builds models under ``with device:``; «meta» stands for a device with a generator of its own."""
+    """Lightning builds models under ``with device:``; «meta» represents a device with a separate generator."""
     for data, make in ((matrices(), matrix_method), (images(), image_method)):
         data.setup()
         method = make().method

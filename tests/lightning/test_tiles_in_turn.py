@@ -1,4 +1,4 @@
-"""Tiles of which only some are at work at a time: results, memory, interruption and resuming."""
+"""Runs with a limited number of active tiles: results, memory, interruption and resuming."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Names of files and sources that nobody thought of: what is written of them stays in the folder of the run."""
+"""Unusual names of files and sources: all output stays in the run folder."""
 
 import csv
 import json

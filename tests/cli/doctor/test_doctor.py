@@ -1,4 +1,4 @@
-"""``dop doctor``: what is broken is told in a line, whatever it is."""
+"""``dop doctor``: each problem of an installation is reported on one line."""
 
 import builtins
 import importlib

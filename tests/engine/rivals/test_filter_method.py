@@ -27,7 +27,7 @@ def problem(name: str = "a", seed: int = 0, **more: Any) -> Problem:
 
 
 class Broken(ImageFilter):
-    """Returns what it is told."""
+    """Returns the image that is passed to it."""
 
     def __init__(self, result: Any) -> None:
         self.result = result

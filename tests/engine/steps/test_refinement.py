@@ -1,4 +1,4 @@
-"""Refinement: when s is dropped, with which weights θ goes on, and what is recovered."""
+"""Refinement: when s is dropped, the weights of the entries, and the result."""
 
 import math
 import threading

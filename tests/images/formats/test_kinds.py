@@ -1,4 +1,4 @@
-"""Every kind of image file × depth × mode: what is read and written again is the same file but for its bytes."""
+"""Every format, depth and mode of image files: a file that is read and written is equal up to its encoding."""
 
 from pathlib import Path
 from typing import Any

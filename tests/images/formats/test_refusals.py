@@ -1,4 +1,4 @@
-"""What cannot be taken as an image: one error that names the file and says what to do; warnings are errors here."""
+"""Unsupported images: one error that names the file and a fix; warnings are errors here."""
 
 import io
 import re

@@ -74,7 +74,7 @@ def test_samples_are_corrupted_photographs() -> None:
 
 
 def ended(generator: Iterator[Progress]) -> tuple[list[Progress], Finished]:
-    """What a worker yields, and how it ends."""
+    """The yields of a worker, and its end."""
     seen = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Runs with a local Ray cluster, in processes of their own."""
+"""Runs with a local Ray cluster, in separate processes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Checkpoint folders: a file a batch with the one before it, read safely, refused by name where damaged."""
+"""Checkpoint folders: one file per batch and its predecessor, loaded safely; damaged files are named."""
 
 import random
 import re

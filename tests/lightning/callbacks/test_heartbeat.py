@@ -14,7 +14,7 @@ from dop_lightning.runs.heartbeat import Heartbeat, read_heartbeats, write_heart
 
 
 class Watch(pl.Callback):
-    """Keeps the sign that lies in the folder after each block, and then does something."""
+    """Keep the heartbeat in the folder after each block, then call a function."""
 
     def __init__(self, then: Callable[[int], object] = lambda _: None) -> None:
         self.signs: list[Heartbeat] = []

@@ -1,4 +1,4 @@
-"""``problem_parallel`` by the command: what is refused, where runs lie, and who may work on them."""
+"""``problem_parallel`` from the command line: refused settings, run folders, and locks."""
 
 import json
 import os

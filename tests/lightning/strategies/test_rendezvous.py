@@ -1,4 +1,4 @@
-"""The first process decides, the others are told, by files in the folder of the run."""
+"""Decisions of the first process, passed to the others in files of the run folder."""
 
 import os
 import socket

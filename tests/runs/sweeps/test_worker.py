@@ -1,4 +1,4 @@
-"""Points in the forks of one worker: nothing of one reaches the next, and each is what ``dop fit`` gives alone."""
+"""Points in forks of one worker: they do not affect each other, and equal those of ``dop fit``."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Rows over seeds: what goes together, what is compared, and what is told of what is missing."""
+"""Statistics over seeds: groups, comparisons, and missing values."""
 
 import csv
 import io
