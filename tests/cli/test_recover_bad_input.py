@@ -207,7 +207,7 @@ def test_a_constant_image_is_recovered(level: int, channels: int, folder: Path, 
 
 @pytest.mark.parametrize("where", ["recovered.png", "result.json", "manifest.json", "batch-0000.pt", "results.csv"])
 def test_a_full_disk_leaves_no_half_file(where: str, folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever file does not fit: one line, what was there stays whole, and the same command goes on."""
+    """If any file does not fit on the disk: one line, earlier files stay complete, and the same command resumes."""
     replace = Path.replace
 
     def full(self: Path, target: Path) -> Path:

@@ -79,7 +79,7 @@ def tiff(path: Path) -> dict[str, Any]:
             "shape": samples.shape,
             "bits": page.bitspersample,
             "pages": len(file.pages),
-            # JPEG in a TIFF loses, so that its colours come back as they are rather than as YCbCr
+            # JPEG in a TIFF is lossy, so colours are returned as RGB rather than as YCbCr
             "photometric": "RGB" if page.photometric.name == "YCBCR" else page.photometric.name,
             "separate": separate,
             "extrasamples": page.extrasamples,

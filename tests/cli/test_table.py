@@ -150,7 +150,7 @@ def test_each_and_mean_say_what_a_row_is(seeds: None, sweep: Path, dop) -> None:
         *["done"] * 3,
     ]
     rows = [line.split() for line in dop("table", "out", "--mean").out.splitlines()]
-    # two files of one name in a run: they are not told by what differs, so that the run and the first problem are named
+    # two files of one name in a run: their differences do not identify them, so the run and the first problem are named
     assert rows[0][:5] == ["problem", "run", "signal.rank", "alpha", "seeds"]
     assert [row[-1] for row in rows[1:5]] == ["20.00", "30.00*", "10.00", "20.00"]
 

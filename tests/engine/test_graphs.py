@@ -136,7 +136,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS.keys())
 def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any]) -> None:
-    """Those that the graph does see the inputs of their own iteration, in one block or in several."""
+    """Iterations of the graph use the inputs of their iteration, in one block or in several."""
     problems = batch(2)
     eager, whole, parts = (make_state(problems, **settings) for _ in range(3))
     backend = Backend()
@@ -425,7 +425,7 @@ def on_gpu(size: int = 1, **settings: Any) -> BatchState:
 
 
 STILL = partial(torch.optim.Adam, lr=1e-12)
-"""θ stays where it is but for rounding. It has to, for a comparison: from atomic sums in the backward pass of the
+"""θ is constant up to rounding, as required for a comparison: from atomic sums in the backward pass of the
 upsampling, which come in any order, two runs of a network diverge within a few iterations."""
 
 
@@ -467,7 +467,7 @@ def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> No
 
 @pytest.mark.gpu
 def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
-    """With a network that stays where it is, the losses are those of the inputs."""
+    """With a constant network, the losses are those of the inputs."""
     settings = {"optimizer": STILL, "corruption": None}
     graph, eager = on_gpu(**settings), on_gpu(graphs=False, **settings)
     losses: list[list[float]] = []

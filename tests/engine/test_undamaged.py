@@ -39,7 +39,7 @@ def recovered(method: Method | FilterMethod, given: Problem, iterations: int) ->
 
 @pytest.mark.parametrize("preset", ["instant", "quick"])
 def test_undamaged_entries_come_back_as_they_were(preset: str) -> None:
-    """A row that would be taken for a dead one, and outliers that would be filled in."""
+    """A row that would be detected as dead, and outliers that would be filled in."""
     given, known = problem()
     method = PRESETS[preset].method(2 if preset == "quick" else None)
     iterations = 125 if preset == "quick" else 1

@@ -17,7 +17,7 @@ class Part(ABC):
     @abstractmethod
     def run(self, clean: int, running: int = 0) -> int: ...
 
-    def tell(self, *, loudly: bool) -> None:
+    def describe(self, *, loudly: bool) -> None:
         print(loudly)
 
     @property
@@ -25,14 +25,14 @@ class Part(ABC):
         return "part"
 
 
-Part.__module__ = "dop_lightning.parts"  # only classes of the package, and of Lightning, say what is to be taken
+Part.__module__ = "dop_lightning.parts"  # only classes of the package and of Lightning define signatures
 
 
 class Right(Part):
     def run(self, x: int, y: int = 0, *more: int) -> int:
         return x + y
 
-    def tell(self, *, loudly: bool, how: str = "") -> None: ...
+    def describe(self, *, loudly: bool, how: str = "") -> None: ...
 
     def run_twice(self) -> None: ...
 
@@ -54,7 +54,7 @@ class ManyArguments(Part):
 
 
 class OtherKeyword(Right):
-    def tell(self, *, softly: bool) -> None: ...
+    def describe(self, *, softly: bool) -> None: ...
 
 
 class MethodForProperty(Right):
@@ -92,7 +92,10 @@ def test_methods_that_take_the_arguments_pass(cls: type[Part]) -> None:
     [
         (FewArguments, r"FewArguments\.run must take \(self, clean, running=0\), got run\(self, x\)" + HERE),
         (ManyArguments, r"ManyArguments\.run must take \(self, clean, running=0\), got run\(self, x, y, z\)" + HERE),
-        (OtherKeyword, r"OtherKeyword\.tell must take \(self, \*, loudly\), got tell\(self, \*, softly\)" + HERE),
+        (
+            OtherKeyword,
+            r"OtherKeyword\.describe must take \(self, \*, loudly\), got describe\(self, \*, softly\)" + HERE,
+        ),
         (MethodForProperty, r"MethodForProperty\.name must be a property, add @property" + HERE),
         (PropertyForMethod, r"PropertyForMethod\.run must be a method, got a property" + HERE),
         (DecoratedWrongly, r"DecoratedWrongly\.run must take \(self, clean, running=0\), got run\(self\)" + HERE),
@@ -131,7 +134,7 @@ _called.__module__ = "jsonargparse._instantiation"
         lambda problems: 0,
         lambda *args: 0,
         functools.partial(_called, object(), Made, rank=3),
-        dict.fromkeys,  # tells nothing of its arguments, or takes one
+        dict.fromkeys,  # has no signature, or one argument
         print,
     ],
 )

@@ -137,7 +137,7 @@ def test_images_may_be_small_and_have_any_number_of_bands(shape: tuple[int, ...]
     assert recover_image(given, **TINY).image.shape == shape
 
 
-# ------------------------------------------------------------------------------------------------------ what is missing
+# ----------------------------------------------------------------------------------------------------------- missing
 
 
 def test_nan_is_missing_and_comes_back_filled_in() -> None:

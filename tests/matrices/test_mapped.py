@@ -202,7 +202,7 @@ def test_a_rejection_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "raise --max-memory, or remove" in said
     assert "pass 1" not in said
     assert main([*command, "--seed", "1"]) != 0
-    assert "pass 1" in capsys.readouterr().err, "other settings are tried"
+    assert "pass 1" in capsys.readouterr().err, "other settings start again"
     (out / "a" / REJECTED).write_text("{}")
     assert main(command) != 0
     assert "damaged" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_dop_takes_over_where_they_are_not_and_says_why() -> None:
     descent = method.descent(given, float(outcome.report["alpha"]), torch.device("cpu"))
     while not descent.finished():
         descent.advance(25)
-    assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP by itself"
+    assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP alone"
 
 
 def test_each_matrix_of_a_batch_has_its_own_method() -> None:

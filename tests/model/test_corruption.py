@@ -189,7 +189,7 @@ def test_constant_start_is_equation_11() -> None:
     assert (corruption.value().abs() < 1e-20).all()  # but for the rounding of a square
     with torch.no_grad():
         corruption.descend_(torch.ones_like(corruption.g), 0.1)
-    assert not torch.equal(corruption.g, corruption.h), "g and h have memory of their own"
+    assert not torch.equal(corruption.g, corruption.h), "g and h have separate memory"
 
 
 def test_constant_start_is_0_where_nothing_was_observed() -> None:
@@ -240,7 +240,7 @@ def test_scale_is_checked(scale: float) -> None:
 
 
 def test_one_channel_by_pixels_descends_as_by_entries() -> None:
-    """A rotation of (g, h) by 45° changes nothing of gradient descent."""
+    """A rotation of (g, h) by 45° does not change gradient descent."""
     problems = batch(1, 6, 5)
     by_entry, by_pixel = HadamardCorruption(problems, scale=0.3, tied=False), PixelCorruption(problems)
     with torch.no_grad():

@@ -69,10 +69,10 @@ def test_a_lent_stream_is_given_back_after_an_error() -> None:
     @use_stream(3, "init")
     def fail() -> None:
         torch.rand(4)
-        raise RuntimeError("on the way")
+        raise RuntimeError("in between")
 
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="on the way"):
+    with pytest.raises(RuntimeError, match="in between"):
         fail()
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -50,7 +50,7 @@ def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None
     sign = beat(pid=process.pid, started=start_time(process.pid))
     assert sign.life(tmp_path) == "running"
     process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a process that nobody has waited for is dead too
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie process is dead too
     assert sign.life(tmp_path) == "killed"
     process.communicate()
     assert sign.life(tmp_path) == "killed"

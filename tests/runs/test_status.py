@@ -47,7 +47,7 @@ def test_a_run_that_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_run_at_work(tmp_path: Path) -> None:
-    """``a`` was done with fewer iterations in an earlier start; ``b`` has ended by itself."""
+    """``a`` was done with fewer iterations in an earlier start; ``b`` has converged."""
     run = write(tmp_path / "run", a="done", b="stable", c=None, d=None, e="interrupted")
     sign(run, at_work={"a": 350, "c": 350}, iteration=350, maximum=1000, rate=10.0, log=str(run / "log.txt"))
     sign(run, rank=1, at_work={"d": 500}, iteration=500, maximum=1000, rate=5.0)

@@ -88,7 +88,7 @@ def test_some_problems_go_on_bit_for_bit_in_other_places(make) -> None:
 
 
 def test_one_problem_of_an_optimizer_at_work_is_replaced(make) -> None:
-    """A problem is brought back while the others go on."""
+    """Restore a problem while the others continue."""
     whole, part = Problems(make, [1, 2, 3]), Problems(make, [1, 2, 3])
     whole.run(12)
     part.run(5)

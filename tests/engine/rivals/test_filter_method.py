@@ -118,7 +118,7 @@ def test_a_filter_in_another_thread_stops_at_its_next_poll() -> None:
     started = threading.Event()
     problem = Problem("one", torch.zeros(1, 8, 8), data_range=1.0)
     state = FilterMethod(Waiting()).begin(ProblemBatch([problem]))
-    state.interrupt()  # nothing is at work
+    state.interrupt()  # no filter is running
     worker = threading.Thread(target=state.advance, args=(1,))
     worker.start()
     assert started.wait(60)

@@ -19,7 +19,7 @@ from tests.images.formats.builders import GREY, KINDS, PALETTE, RGB, bmp, build,
 
 NAN, INF = float("nan"), float("inf")
 SECONDS = 30.0
-"""No file of a few hundred bytes may take longer; in most cases it is a thousandth of that."""
+"""No file of a few hundred bytes may take longer; most take a thousandth of that."""
 
 
 def refused(path: Path, message: str, by_header: bool = True) -> None:

@@ -108,7 +108,7 @@ def test_who_has_not_begun_leaves_no_sign(fit, matrix_method, matrices, tmp_path
 
     class Refuses(pl.Callback):
         def on_fit_start(self, *args: Any) -> None:
-            raise ValueError("another process is at work")
+            raise ValueError("another process is active")
 
     theirs = Heartbeat(0, "elsewhere", 1, 0.0, 0.0)
     write_heartbeat(tmp_path, theirs)

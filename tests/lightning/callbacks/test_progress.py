@@ -145,5 +145,5 @@ def test_a_signal_during_the_estimate_is_heard(
 
 
 def with_estimate() -> list[pl.Callback]:
-    """The callbacks of every run, of which the progress says how long it takes."""
+    """The callbacks of every run; the progress callback prints the time."""
     return [IterationProgress(estimate=True) if isinstance(c, IterationProgress) else c for c in standard_callbacks()]

@@ -162,7 +162,7 @@ def test_the_slider_is_for_everybody(run: Path) -> None:
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in page.all("svg"))
 
 
-# ----------------------------------------------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------------------------------------------------- missing
 
 
 def test_of_a_run_that_has_just_begun(tmp_path: Path) -> None:

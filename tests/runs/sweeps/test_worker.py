@@ -59,7 +59,7 @@ data:
   init_args: {images: camera, resize: 16, noise: {class_path: SaltAndPepper, init_args: {ratio: 0.3}}}
 trainer: {max_steps: 10}
 """
-"""Over the base config: a network in place of a factor."""
+"""Over the base config: a network instead of a factor."""
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def run(
     axes: dict[str, str] | None = None,
     listed: tuple[str, ...] = (),
 ) -> RunTable:
-    """A run: of each problem its attributes, its seed, and what its result says; ``None`` where it has none."""
+    """Create a run: attributes, seed and result of each problem; ``None`` if it has no result."""
     entries, results = [], []
     for k, (attributes, seed, scores) in enumerate(problems):
         entry = {"name": f"problem-{k}", "attributes": attributes, "seed": seed, "shape": [1, 8, 8]}

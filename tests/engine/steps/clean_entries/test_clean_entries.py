@@ -142,7 +142,7 @@ def test_parts_of_pixels_cannot_be_held_out() -> None:
 
 
 def test_entries_that_the_estimate_was_fitted_to_do_not_make_it_look_better_than_it_is() -> None:
-    """The held-out entries alone tell its error: else clean ones at which it is wrong were called outliers."""
+    """Only held-out entries show its error; without them, clean entries with a wrong estimate would be rejected."""
     truth = picture()
     y, clean = damaged(truth, 0.3, "random")
     held_out = torch.rand(truth.shape, generator=generator(5)) < 0.1
@@ -202,7 +202,7 @@ def values_of(y: Tensor, estimate: Tensor, outlying: Tensor | None = None):
 
 
 def test_density_of_outliers_is_that_of_their_values() -> None:
-    """Also of values near which many estimates lie, so that most of these outliers are not told by their distance."""
+    """Also of values near which many estimates lie, so that the distance does not identify most of these outliers."""
     estimate = torch.cat([torch.full((9000,), 0.9), torch.full((1000,), 0.1)])
     estimate += 0.02 * torch.randn(10_000, generator=generator())
     y = estimate.clone()
